@@ -1,0 +1,114 @@
+"""Runs Alembic inside exactly one schema: an account's, or `mirror`.
+
+A program hands over `connection` and `schema` in `config.attributes`; the command line
+takes them from the environment. Either way one migrator runs at a time, each migration
+is one transaction, and nothing waits or holds locks for ever.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection, MetaData, create_engine, pool
+from sqlalchemy.exc import DBAPIError
+
+from models import AccountBase, MemoryBase
+from pipelines.embedded import EmbeddedPostgres
+from pipelines.settings import load_settings, sqlalchemy_url, validate_schema_name
+
+MIGRATION_LOCK = 0x616D6F63  # any number, the same in every migrator
+SESSION = """
+SET search_path TO "{schema}";
+SET lock_timeout TO '30s';
+SET statement_timeout TO '30min';
+"""
+RESET = "RESET search_path; RESET lock_timeout; RESET statement_timeout"
+
+config = context.config
+target = config.config_ini_section
+
+
+def target_metadata() -> MetaData:
+    given = config.attributes.get("target_metadata")
+    if given is not None:
+        return given  # type: ignore[no-any-return]
+    return (MemoryBase if target == "mirror" else AccountBase).metadata
+
+
+@contextmanager
+def connected() -> Iterator[tuple[Connection, str]]:
+    given = config.attributes.get("connection")
+    if given is not None:
+        yield given, config.attributes["schema"]
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = load_settings()
+    url = settings.database_url
+    conninfo = (
+        url.get_secret_value()
+        if url
+        else EmbeddedPostgres(settings.mirror_home).start()
+    )
+    engine = create_engine(sqlalchemy_url(conninfo), poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        yield connection, "mirror" if target == "mirror" else settings.amocrm_schema
+
+
+@contextmanager
+def inside(connection: Connection, schema: str) -> Iterator[None]:
+    """Only `schema` is visible, to Postgres and to autogenerate alike.
+
+    Session settings, not SET LOCAL: a migration may leave its transaction
+    (`autocommit_block`) and must not land in another schema then.
+    """
+    dialect = connection.dialect
+    usual = dialect.default_schema_name
+    connection.exec_driver_sql("SET lock_timeout TO '10min'")
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+    try:
+        connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        connection.exec_driver_sql(SESSION.format(schema=schema))
+        connection.commit()
+        dialect.default_schema_name = schema
+        yield
+    finally:
+        dialect.default_schema_name = usual
+        with suppress(DBAPIError):  # a lost connection has lost these as well
+            connection.rollback()
+            connection.exec_driver_sql(RESET)
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")
+            connection.commit()
+
+
+def include_object(_: object, name: str | None, kind: str, *__: object) -> bool:
+    return not (kind == "table" and name == "alembic_version")
+
+
+def run() -> None:
+    if context.is_offline_mode():
+        raise CommandError(
+            "--sql is not offered: what a migration does depends on the data."
+        )
+    if target not in ("account", "mirror"):
+        raise CommandError(
+            "Say which target: alembic -n account … or alembic -n mirror …"
+        )
+    with connected() as (connection, schema):
+        if target == "account":
+            validate_schema_name(schema)
+        with inside(connection, schema):
+            context.configure(
+                connection=connection,
+                target_metadata=target_metadata(),
+                transaction_per_migration=True,
+                compare_type=True,
+                compare_server_default=True,
+                include_object=include_object,
+            )
+            with context.begin_transaction():
+                context.run_migrations()
+
+
+run()

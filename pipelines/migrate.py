@@ -1,0 +1,185 @@
+"""Bringing a database to this program's schema, or refusing with a reason.
+
+Owns what may be migrated: which Postgres, which schema, whose tables. How a migration
+runs (one schema, one migrator, one transaction each) is `alembic/env.py`'s.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import Script, ScriptDirectory
+from psycopg import Error
+from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy.exc import DBAPIError
+
+from pipelines.settings import sqlalchemy_url, validate_schema_name
+
+INI = Path(__file__).resolve().parent.parent / "alembic.ini"
+MEMORY_SCHEMA = "mirror"
+MINIMUM_VERSION = 150000
+# Alembic's `op` and `context` are one per process; between processes env.py locks.
+ONE_AT_A_TIME = threading.Lock()
+KEPT = "migrations that had finished are kept, nothing is half done"
+CURES = {
+    "55P03": f"Another program holds the tables; {KEPT}. Stop it and migrate again.",
+    "57014": f"It took longer than allowed; {KEPT}. Migrate again in a quieter hour.",
+    "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
+}
+STRANGERS = text(
+    "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')"
+    " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema)"
+)
+
+
+class MigrationRefused(Exception):
+    """Nothing was migrated further; the message says why, and the cure."""
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """The revision of each target ("mirror", "account"); None before the first."""
+
+    before: dict[str, str | None]
+    after: dict[str, str | None]
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+
+def migrate(conninfo: str, schema: str) -> MigrationReport:
+    with _connected(conninfo) as connection:
+        schemas = _schemas(schema)
+        before = {name: _checked(connection, name, schemas[name]) for name in schemas}
+        for name in schemas:
+            config = alembic_config(name, connection, schemas[name])
+            with ONE_AT_A_TIME:
+                command.upgrade(config, "head")
+        after = {name: _revision(connection, schemas[name]) for name in schemas}
+        return MigrationReport(before, after)
+
+
+def downgrade(
+    conninfo: str, schema: str, revision: str, target: str = "account"
+) -> None:
+    """`revision` as Alembic takes it: an id, "-1", or "base" (which drops everything)."""
+    with _connected(conninfo) as connection:
+        place = _schemas(schema)[target]
+        _checked(connection, target, place)
+        with ONE_AT_A_TIME:
+            command.downgrade(alembic_config(target, connection, place), revision)
+
+
+def pending(conninfo: str, schema: str) -> dict[str, list[str]]:
+    """The revisions that `migrate` would apply to each target, the next one first."""
+    with _connected(conninfo) as connection:
+        return {
+            name: _pending(name, _checked(connection, name, place))
+            for name, place in _schemas(schema).items()
+        }
+
+
+def alembic_config(target: str, connection: Connection | None, schema: str) -> Config:
+    if not INI.exists():
+        raise MigrationRefused(
+            "The migrations are not part of this installation: clone the repository "
+            "and install it with pip install -e ."
+        )
+    config = Config(INI, ini_section=target)
+    config.attributes.update(connection=connection, schema=schema)
+    return config
+
+
+def _schemas(schema: str) -> dict[str, str]:
+    try:
+        return {"mirror": MEMORY_SCHEMA, "account": validate_schema_name(schema)}
+    except ValueError as error:
+        raise MigrationRefused(str(error)) from error
+
+
+@contextmanager
+def _connected(conninfo: str) -> Iterator[Connection]:
+    engine = create_engine(sqlalchemy_url(conninfo), poolclass=pool.NullPool)
+    try:
+        with engine.connect() as connection:
+            _refuse_old_postgres(connection)
+            yield connection
+    except DBAPIError as error:
+        state = error.orig.sqlstate if isinstance(error.orig, Error) else None
+        if state not in CURES:
+            raise
+        raise MigrationRefused(
+            f"Postgres refused: {error.orig}. {CURES[state]}"
+        ) from error
+
+
+def _refuse_old_postgres(connection: Connection) -> None:
+    version = int(connection.scalar(text("SHOW server_version_num")))
+    if version < MINIMUM_VERSION:
+        raise MigrationRefused(
+            f"This is PostgreSQL {version // 10000}, and the mirror needs "
+            f"{MINIMUM_VERSION // 10000} or later; nothing was changed. Upgrade the "
+            "server, or leave DATABASE_URL out to use the embedded Postgres."
+        )
+
+
+def _checked(connection: Connection, target: str, schema: str) -> str | None:
+    revision = _revision(connection, schema)
+    if revision is None:
+        _refuse_strangers(connection, schema)
+    elif revision not in {script.revision for script in _scripts(target)}:
+        raise MigrationRefused(
+            f"Schema {schema} is at version {revision}, which this program does not "
+            "know; nothing was changed. If it was written by a newer amocrm-mirror, "
+            "update the program; if by another application, choose another "
+            "AMOCRM_SCHEMA."
+        )
+    return revision
+
+
+def _refuse_strangers(connection: Connection, schema: str) -> None:
+    if _has_version_table(connection, schema):
+        return
+    count = connection.scalar(STRANGERS, {"schema": schema})
+    connection.rollback()
+    if count:
+        cure = (
+            "another database" if schema == MEMORY_SCHEMA else "another AMOCRM_SCHEMA"
+        )
+        raise MigrationRefused(
+            f"Schema {schema} already holds {count} tables that are not ours; they were "
+            f"left alone. Choose {cure}."
+        )
+
+
+def _has_version_table(connection: Connection, schema: str) -> bool:
+    table = f'"{schema}".alembic_version'
+    found = connection.scalar(text("SELECT to_regclass(:table)"), {"table": table})
+    connection.rollback()
+    return found is not None
+
+
+def _revision(connection: Connection, schema: str) -> str | None:
+    options = {"version_table_schema": schema}
+    revision = MigrationContext.configure(
+        connection, opts=options
+    ).get_current_revision()
+    connection.rollback()  # Alembic takes an open transaction for the caller's own
+    return revision
+
+
+def _pending(target: str, revision: str | None) -> list[str]:
+    newest_first = [script.revision for script in _scripts(target)]
+    done = newest_first.index(revision) if revision else len(newest_first)
+    return newest_first[:done][::-1]
+
+
+def _scripts(target: str) -> list[Script]:
+    config = alembic_config(target, None, "")
+    return list(ScriptDirectory.from_config(config).walk_revisions())

@@ -1,0 +1,208 @@
+"""Settings: what the environment and `.env` say, checked and normalised.
+
+Owns the names of the variables, the rules for a schema's name, the mirror's home
+folder and the encryption keys (addresses are `addresses.py`'s). No other module but `resources.py` and `alembic/env.py` reads the environment.
+"""
+
+import base64
+import binascii
+import math
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.addresses import (
+    AMOCRM_LIMIT,
+    normalise_database_url,
+    sqlalchemy_url,
+    validate_base_url,
+    validate_requests_per_second,
+)
+
+__all__ = [
+    "Settings",
+    "SettingsRefused",
+    "default_home",
+    "load_settings",
+    "make_home",
+    "normalise_database_url",
+    "sqlalchemy_url",
+    "validate_base_url",
+    "validate_requests_per_second",
+    "validate_schema_name",
+]
+
+SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
+RESERVED_SCHEMAS = {"mirror", "public", "information_schema", "amocrm_all"}
+KEY_FILE = "mirror.key"
+
+
+class SettingsRefused(ValueError):
+    """A setting cannot be used; the message says which, why, and the cure."""
+
+
+def validate_schema_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+        raise ValueError(
+            f"AMOCRM_SCHEMA {name!r} is not a schema name: use lower-case Latin "
+            "letters, digits and _, and begin with a letter, for example amocrm_acme."
+        )
+    if len(name) > SCHEMA_MAX_BYTES:
+        raise ValueError(
+            f"AMOCRM_SCHEMA {name!r} is {len(name)} characters long: shorten it to at "
+            f"most {SCHEMA_MAX_BYTES}."
+        )
+    if name in RESERVED_SCHEMAS or name.startswith("pg_") or name.endswith("_bi"):
+        raise ValueError(
+            f"AMOCRM_SCHEMA {name!r} is reserved (by Postgres or by the mirror's own "
+            "schemas): choose another name, for example amocrm_acme."
+        )
+    return name
+
+
+def default_home() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/amocrm-mirror")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "amocrm-mirror"
+    data = os.environ.get("XDG_DATA_HOME", "")
+    base = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
+    return base / "amocrm-mirror"
+
+
+def make_home(home: Path) -> None:
+    """Private, but root's must be passable: Postgres never runs as root."""
+    home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # or a refused token would be printed
+        validate_default=True,
+    )
+
+    amocrm_base_url: str | None = None
+    amocrm_access_token: SecretStr | None = None
+    amocrm_client_id: str | None = None
+    amocrm_client_secret: SecretStr | None = None
+    amocrm_redirect_uri: str | None = None
+    amocrm_refresh_token: SecretStr | None = None
+    amocrm_requests_per_second: float = 6.5
+    amocrm_concurrency: Annotated[int, Field(ge=1, le=100)] = 6
+    amocrm_schema: str = "amocrm"
+    database_url: SecretStr | None = None
+    mirror_home: Path = Field(default_factory=default_home)
+    mirror_key: SecretStr | None = None
+
+    @field_validator("amocrm_base_url")
+    @classmethod
+    def _base_url(cls, value: str | None) -> str | None:
+        return None if value is None else validate_base_url(value)
+
+    @field_validator("amocrm_schema")
+    @classmethod
+    def _schema(cls, value: str) -> str:
+        return validate_schema_name(value)
+
+    @field_validator("amocrm_requests_per_second", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> float:
+        if value == "unlimited" or value == math.inf:
+            return math.inf
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise ValueError(
+                "AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most "
+                f"{AMOCRM_LIMIT:g}, or, for a local sandbox only, the word unlimited."
+            )
+        return number
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        return SecretStr(normalise_database_url(value.get_secret_value()))
+
+    @field_validator("mirror_home")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("mirror_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            fernet_keys(value.get_secret_value(), "MIRROR_KEY")
+        return value
+
+    @model_validator(mode="after")
+    def _rate_fits_host(self) -> Self:
+        rate, base_url = self.amocrm_requests_per_second, self.amocrm_base_url
+        validate_requests_per_second(rate, base_url)
+        return self
+
+    def encryption_keys(self) -> list[bytes]:
+        """For MultiFernet: the first encrypts, all decrypt."""
+        if self.mirror_key is not None:
+            return fernet_keys(self.mirror_key.get_secret_value(), "MIRROR_KEY")
+        path = self.mirror_home / KEY_FILE
+        if not path.exists():
+            _create_key(path)
+        return fernet_keys(path.read_text(encoding="ascii"), str(path))
+
+
+def fernet_keys(text: str, source: str) -> list[bytes]:
+    keys = [key.strip().encode() for key in text.split(",") if key.strip()]
+    try:
+        sound = keys and all(len(base64.urlsafe_b64decode(key)) == 32 for key in keys)
+    except (ValueError, binascii.Error):
+        sound = False
+    if not sound:
+        raise ValueError(
+            f"{source} does not hold Fernet keys: use the output of "
+            '`python -c "from cryptography.fernet import Fernet; '
+            'print(Fernet.generate_key().decode())"` (several: comma between them).'
+        )
+    return keys
+
+
+def _create_key(path: Path) -> None:
+    make_home(path.parent)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as draft:
+        draft.write(Fernet.generate_key())
+        draft.flush()
+        os.fsync(draft.fileno())
+        try:
+            os.link(draft.name, path)  # never overwrites: the first process wins
+        except FileExistsError:
+            pass
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """`Settings()` whose refusals are sentences for people."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsRefused("\n".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    name = ".".join(map(str, error["loc"])).upper()
+    return message if not name or name in message else f"{name}: {message}."

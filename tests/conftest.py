@@ -1,0 +1,139 @@
+"""One throw-away Postgres for the whole run, and a database of its own for each test.
+
+The pytest process that the user started owns the server; whichever worker needs it
+first starts it and builds the migrated template, under a lock. TEST_DATABASE_URL takes
+a server that already runs, TEST_PG_BINDIR another PostgreSQL's programs.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pipelines.embedded import EmbeddedPostgres
+from pipelines.migrate import migrate
+from pipelines.settings import normalise_database_url
+
+RUN = pytest.StashKey[Path]()
+SETTINGS = ("AMOCRM_", "MIRROR_", "DATABASE_URL", "PG")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests must not see the developer's own account or database."""
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+        del os.environ[name]
+    worker: dict[str, Any] = getattr(config, "workerinput", {})
+    if not worker:
+        run = Path(tempfile.mkdtemp(prefix="mirror-tests-")).resolve()
+        run.chmod(0o711)  # as root the server runs as another user
+        (run / "owner").write_text(str(os.getpid()))
+    config.stash[RUN] = Path(worker["mirror_run"]) if worker else run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["mirror_run"] = str(node.config.stash[RUN])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is None or hasattr(config, "workerinput"):
+        return
+    if (run / "server.json").exists():
+        server = json.loads((run / "server.json").read_text())
+        with psycopg.connect(server["conninfo"], autocommit=True) as connection:
+            template = server["template"]
+            connection.execute(f'ALTER DATABASE "{template}" IS_TEMPLATE false')
+            connection.execute(f'DROP DATABASE "{template}" WITH (FORCE)')
+    EmbeddedPostgres(run / "home").stop()
+    shutil.rmtree(run, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def start_server(run: Path) -> str:
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        return normalise_database_url(given)
+    bindir = os.environ.get("TEST_PG_BINDIR")
+    return EmbeddedPostgres(
+        run / "home",
+        bindir=Path(bindir) if bindir else None,
+        ephemeral=True,
+        owner_pid=int((run / "owner").read_text()),
+    ).start()
+
+
+def build_template(conninfo: str) -> str:
+    name = f"template_mirror_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        migrate(make_conninfo(conninfo, dbname=name), "amocrm")
+        # Closed to autovacuum too, which would be in CREATE DATABASE's way.
+        connection.execute(
+            f'ALTER DATABASE "{name}" IS_TEMPLATE true ALLOW_CONNECTIONS false'
+        )
+    return name
+
+
+@pytest.fixture(scope="session")
+def postgres_server(pytestconfig: pytest.Config) -> str:
+    """A conninfo with the right to create databases."""
+    run = pytestconfig.stash[RUN]
+    with locked(run):
+        known = run / "conninfo"
+        if not known.exists():
+            known.write_text(start_server(run))
+        return known.read_text()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: str, pytestconfig: pytest.Config) -> str:
+    run = pytestconfig.stash[RUN]
+    with locked(run):
+        known = run / "server.json"
+        if not known.exists():
+            name = build_template(postgres_server)
+            known.write_text(
+                json.dumps({"conninfo": postgres_server, "template": name})
+            )
+        return str(json.loads(known.read_text())["template"])
+
+
+@contextmanager
+def own_database(server: str, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        try:
+            yield make_conninfo(server, dbname=name)
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def database(postgres_server: str, template_database: str) -> Iterator[str]:
+    """A migrated database (schemas `amocrm` and `mirror`) for this test alone."""
+    with own_database(postgres_server, template_database) as conninfo:
+        yield conninfo
+
+
+@pytest.fixture
+def empty_database(postgres_server: str) -> Iterator[str]:
+    with own_database(postgres_server, "template0") as conninfo:
+        yield conninfo
