@@ -1,0 +1,64 @@
+"""Starts the sandbox: builds the account, binds the socket, says where it listens."""
+
+import asyncio
+import errno
+import gc
+import sys
+from collections.abc import Callable
+
+from sandbox.app import App
+from sandbox.control import Control
+from sandbox.http import Connection
+from sandbox.oauth import Authority
+from sandbox.state import Options, World
+from sandbox.world import build
+
+
+def run(options: Options, announce: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:
+    """Serve until interrupted; the exit code is 2 when the port cannot be had or an option is wrong."""
+    try:
+        return asyncio.run(_serve(options, announce))
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, ValueError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        print(f"sandbox: port {options.port} is in use" if taken else f"sandbox: {error}", file=sys.stderr)
+        return 2
+
+
+async def _serve(options: Options, announce: Callable[[str], None]) -> int:
+    held: list[App] = []
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(held[0].handle), options.host, options.port, start_serving=False)
+    port = server.sockets[0].getsockname()[1]
+    held.append(assemble(options, port))
+    gc.collect()
+    gc.freeze()  # the records stay: let no collection walk them
+    await server.start_serving()
+    announce(f"sandbox listening on http://{options.host}:{port}")
+    if sys.stdout.isatty():
+        _greet(held[0], announce)
+    await server.serve_forever()
+    return 0
+
+
+def assemble(options: Options, port: int) -> App:
+    """An App around a newly built account."""
+    world = World(options)
+    for name, value in options.switches.items():
+        world.switches.set(name, value)
+    gc.disable()
+    build(world)
+    gc.enable()
+    world.account["drive_url"] = f"http://127.0.0.1:{port}/drive"
+    app = App(world, Authority(world, port), options.rate)
+    app.latency = options.latency_ms / 1000
+    app.control = Control(app).handle
+    return app
+
+
+def _greet(app: App, announce: Callable[[str], None]) -> None:
+    authority, admin = app.authority, app.world.account["current_user_id"]
+    announce(f"AMOCRM_ACCESS_TOKEN={authority.standing(admin)}")
+    announce(f"AMOCRM_CLIENT_ID={authority.client_id}")
+    announce(f"AMOCRM_CLIENT_SECRET={authority.client_secret}")
+    announce(f"AMOCRM_REDIRECT_URI={authority.redirect_uri}")

@@ -1,0 +1,108 @@
+"""The state of the imitated account: its lists, its clock, its switches, who looks at it.
+
+Everything that answers or changes works on one World; nothing here knows HTTP.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from sandbox.lists import KINDS, spec_of
+from sandbox.store import Collection, Record
+from sandbox.switches import Switches
+
+if TYPE_CHECKING:
+    from sandbox.journal import Journal
+
+SUBDOMAIN = "uralkedr"
+DOMAIN = f"{SUBDOMAIN}.amocrm.ru"
+BASE = f"https://{DOMAIN}/api/v4"
+ACCOUNT_ID = 30984512
+ZONE = ZoneInfo("Asia/Yekaterinburg")
+
+
+@dataclass(slots=True)
+class Options:
+    """What `python -m sandbox` can be told."""
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    scale: int = 200
+    seed: int = 1
+    now: int = 0  # 0: the present
+    fields: int = 8
+    rate: float = 7.0
+    latency_ms: float = 0.0
+    switches: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """The user whose rights a request has (API section 1.9)."""
+
+    user_id: int
+    group_id: int
+    is_admin: bool
+    rights: Record
+
+    def view(self, kind: str) -> str:
+        """A, G, M or D for the rows of one kind; customers follow leads (API section 3.3)."""
+        if self.is_admin:
+            return "A"
+        found = self.rights.get("leads" if kind == "customers" else kind, {})
+        return str(found.get("view", "M"))
+
+
+class World:
+    """One account."""
+
+    journal: "Journal"
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.start = options.now or int(time.time())
+        self.switches = Switches()
+        self.lists: dict[str, Collection] = {}
+        self.account: Record = {}
+        self.files_of: dict[tuple[str, int], list[Record]] = {}
+        self.subscriptions: dict[tuple[str, int], list[Record]] = {}
+        self.chats: list[Record] = []
+        self.unsorted_counts = {"accepted": 0, "declined": 0, "seconds": 0}
+        self._began = time.monotonic()
+
+    def now(self) -> int:
+        """The account's present: its start and the time that has passed since."""
+        return self.start + int(time.monotonic() - self._began)
+
+    def list(self, path: str) -> Collection:
+        """The collection of a list path, created when the path is that of a list."""
+        if path not in self.lists:
+            spec = spec_of(path)
+            if spec is None:
+                raise KeyError(f"no such list: {path}")
+            self.lists[path] = Collection(path, spec.sorted_by, spec.ident)
+        return self.lists[path]
+
+    def user(self, ident: int) -> Viewer | None:
+        """The rights of one user; None when he is not in the account."""
+        record = self.list("users").get(ident)
+        if record is None:
+            return None
+        rights = record["rights"]
+        return Viewer(ident, rights["group_id"] or 0, rights["is_admin"], rights)
+
+
+def href(path: str) -> Record:
+    """`_links` of a record."""
+    return {"self": {"href": f"{BASE}/{path}"}}
+
+
+def singular(kind: str) -> str:
+    """leads → lead, as events name entities (API section 3.20)."""
+    return {"companies": "company"}.get(kind, kind.removesuffix("s"))
+
+
+def plural(entity: str) -> str:
+    """lead → leads."""
+    return next((kind for kind in (*KINDS, "tasks") if singular(kind) == entity), entity)

@@ -1,0 +1,22 @@
+"""Builds the imitated company; the same seed, scale and now give the same bytes."""
+
+from random import Random
+
+from sandbox.journal import Journal
+from sandbox.state import World
+from sandbox.world import awkward, company, fields, plan
+from sandbox.world.crm import Builder
+
+__all__ = ["build"]
+
+
+def build(world: World) -> None:
+    """Fill an empty account."""
+    world.journal = Journal(world)
+    pipelines = company.build(world)
+    found = fields.build(world)
+    planned = plan.build(world)
+    builder = Builder(world, planned, found, pipelines, world.journal, Random(f"crm {world.options.seed}"))
+    builder.build()
+    awkward.build(world)
+    world.journal.settle()
