@@ -9,11 +9,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
+from alembic import context
 from models import AccountBase, MemoryBase
 from pipelines.embedded import EmbeddedPostgres
 from pipelines.settings import load_settings, sqlalchemy_url, validate_schema_name
@@ -46,11 +46,7 @@ def connected() -> Iterator[tuple[Connection, str]]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = load_settings()
     url = settings.database_url
-    conninfo = (
-        url.get_secret_value()
-        if url
-        else EmbeddedPostgres(settings.mirror_home).start()
-    )
+    conninfo = url.get_secret_value() if url else EmbeddedPostgres(settings.mirror_home).start()
     engine = create_engine(sqlalchemy_url(conninfo), poolclass=pool.NullPool)
     with engine.connect() as connection:
         yield connection, "mirror" if target == "mirror" else settings.amocrm_schema
@@ -88,13 +84,9 @@ def include_object(_: object, name: str | None, kind: str, *__: object) -> bool:
 
 def run() -> None:
     if context.is_offline_mode():
-        raise CommandError(
-            "--sql is not offered: what a migration does depends on the data."
-        )
+        raise CommandError("--sql is not offered: what a migration does depends on the data.")
     if target not in ("account", "mirror"):
-        raise CommandError(
-            "Say which target: alembic -n account … or alembic -n mirror …"
-        )
+        raise CommandError("Say which target: alembic -n account … or alembic -n mirror …")
     with connected() as (connection, schema):
         if target == "account":
             validate_schema_name(schema)

@@ -35,8 +35,7 @@ def validate_base_url(url: str) -> str:
     host = (parts.hostname or "").lower()
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
-            "AMOCRM_BASE_URL must be the bare address of the account: remove the user, "
-            "password, query and fragment, as in https://acme.amocrm.ru."
+            "AMOCRM_BASE_URL must be the bare address of the account: remove the user, password, query and fragment, as in https://acme.amocrm.ru."
         )
     if is_loopback(host) and parts.scheme in ("http", "https"):
         return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
@@ -66,24 +65,16 @@ def _split(text: str) -> SplitResult:
 
 def _amocrm_url(parts: SplitResult, host: str, given: str) -> str:
     subdomain, _, domain = host.partition(".")
-    if domain not in AMOCRM_DOMAINS or not re.fullmatch(
-        r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", subdomain
-    ):
+    if domain not in AMOCRM_DOMAINS or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", subdomain):
         raise ValueError(_not_an_address(given))
     if subdomain == "www":
         raise ValueError(
-            f"AMOCRM_BASE_URL {given!r} is amoCRM's promotional site: use the address "
-            "you see after logging in, as in https://acme.amocrm.ru."
+            f"AMOCRM_BASE_URL {given!r} is amoCRM's promotional site: use the address you see after logging in, as in https://acme.amocrm.ru."
         )
     if parts.scheme != "https":
-        raise ValueError(
-            f"AMOCRM_BASE_URL {given!r} must use https, or the token would travel "
-            f"readable: write https://{host}."
-        )
+        raise ValueError(f"AMOCRM_BASE_URL {given!r} must use https, or the token would travel readable: write https://{host}.")
     if parts.port is not None or parts.path.rstrip("/"):
-        raise ValueError(
-            f"AMOCRM_BASE_URL {given!r} has a port or a path: write https://{host}."
-        )
+        raise ValueError(f"AMOCRM_BASE_URL {given!r} has a port or a path: write https://{host}.")
     return f"https://{host}"
 
 

@@ -37,6 +37,8 @@ __all__ = ["EmbeddedPostgres", "PostgresStatus", "PostgresUnavailable"]
 DEFAULT_PORT = 54329
 PORTS_TRIED = 100
 READY_SECONDS = 300.0  # a recovery after a crash may take a while
+ANSWER_SECONDS = 10.0
+STARTING = "it is still starting, perhaps recovering: wait, then start again."
 REFUSED = "authentication failed"
 LAUNCHES = 20
 LOG_LIMIT = 16 * 1024 * 1024
@@ -80,9 +82,8 @@ class EmbeddedPostgres:
         with explained(self.home), self._locked():
             self._trim_log()
             user = server_user(self.data)
-            if self._postmaster.pid() is None:
+            while not self._attach():
                 self._recover_or_create(user)
-            self._wait_until_ready()
             self._ensure_database()
             return self._conninfo(DATABASE)
 
@@ -140,8 +141,7 @@ class EmbeddedPostgres:
         found = server_major(self._bindir, user)
         if found is None or major not in (None, found):
             raise PostgresUnavailable(
-                f"User {user.name} cannot run a PostgreSQL {major or ''} server from "
-                f"{self._bindir}; nothing was changed. Name another folder."
+                f"User {user.name} cannot run a PostgreSQL {major or ''} server from {self._bindir}; nothing was changed. Name another folder."
             )
         return self._bindir
 
@@ -170,8 +170,7 @@ class EmbeddedPostgres:
             watch(self._owner_pid, process.pid, self.data)
         deadline = time.monotonic() + READY_SECONDS
         while process.poll() is None:
-            why = self._silence()
-            if not why or REFUSED in why or time.monotonic() > deadline:
+            if self._postmaster.ready() or time.monotonic() > deadline:
                 return ""
             time.sleep(0.02)
         with self.log.open("rb") as log:
@@ -191,16 +190,22 @@ class EmbeddedPostgres:
                 row = connection.execute("SHOW data_directory").fetchone()
         except psycopg.OperationalError as error:
             return str(error)
-        ours = row is not None and os.path.samefile(row[0], self.data)
+        ours = row is not None and Path(row[0]).samefile(self.data)
         return "" if ours else "another server answers on its port."
 
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while why := self._silence():
-            hopeless = REFUSED in why or time.monotonic() > deadline
-            if hopeless or self._postmaster.pid() is None:
+    def _attach(self) -> bool:
+        """False when no server runs on the data, or one has just ended."""
+        began = time.monotonic()
+        while self._postmaster.pid() is not None:
+            ready = self._postmaster.ready()
+            why = self._silence() if ready else STARTING
+            if not why:
+                return True
+            patience = ANSWER_SECONDS if ready else READY_SECONDS
+            if REFUSED in why or time.monotonic() - began > patience:
                 raise unavailable(self.home, why)
-            time.sleep(0.1)
+            time.sleep(0.05)
+        return False
 
     def _ensure_database(self) -> None:
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:

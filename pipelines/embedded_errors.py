@@ -17,17 +17,14 @@ CURES = {
 OTHER_CURE = "See postgres.log there, or set DATABASE_URL to a database of yours."
 
 
-class PostgresUnavailable(Exception):
+class PostgresUnavailable(Exception):  # noqa: N818 - a state, not a mistake
     """No embedded Postgres; the message says why, what was kept, and the cure."""
 
 
 def unavailable(home: Path, output: str) -> PostgresUnavailable:
     """`output` is what a program or the system said."""
     cure = next((cure for sign, cure in CURES.items() if sign in output), OTHER_CURE)
-    return PostgresUnavailable(
-        f"The embedded Postgres in {home} is not available: {output.strip()}\n"
-        f"What it had stored is untouched. {cure}"
-    )
+    return PostgresUnavailable(f"The embedded Postgres in {home} is not available: {output.strip()}\nWhat it had stored is untouched. {cure}")
 
 
 @contextmanager

@@ -42,13 +42,18 @@ class Postmaster:
             return None
         return pid if runs_in(pid, self.data) else None
 
-    def launch(
-        self, bindir: Path, user: ServerUser, log: Path
-    ) -> subprocess.Popen[bytes]:
+    def ready(self) -> bool:
+        """By its own word: on its port a stranger may answer while it still starts."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return self.pid() is not None and lines[7:] == ["ready   "]
+
+    def launch(self, bindir: Path, user: ServerUser, log: Path) -> subprocess.Popen[bytes]:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-        with open(
-            os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab"
-        ) as out:
+        log.touch(mode=0o600)
+        with log.open("ab") as out:
             process = subprocess.Popen(
                 [bindir / "postgres", "-D", self.data],
                 stdin=subprocess.DEVNULL,
@@ -76,8 +81,7 @@ class Postmaster:
                 time.sleep(0.02)
         if pid := self.pid():
             raise PostgresUnavailable(
-                f"The Postgres with process id {pid} on {self.data} does not stop; its "
-                "data is safe. Look what it waits for (a full or hanging disk)."
+                f"The Postgres with process id {pid} on {self.data} does not stop; its data is safe. Look what it waits for (a full or hanging disk)."
             )
 
     def _reap(self) -> None:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
@@ -18,6 +17,7 @@ from psycopg import Error
 from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
+from alembic import command
 from pipelines.settings import sqlalchemy_url, validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
@@ -37,7 +37,7 @@ STRANGERS = text(
 )
 
 
-class MigrationRefused(Exception):
+class MigrationRefused(Exception):  # noqa: N818 - an answer, not a mistake
     """Nothing was migrated further; the message says why, and the cure."""
 
 
@@ -65,9 +65,7 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
         return MigrationReport(before, after)
 
 
-def downgrade(
-    conninfo: str, schema: str, revision: str, target: str = "account"
-) -> None:
+def downgrade(conninfo: str, schema: str, revision: str, target: str = "account") -> None:
     """`revision` as Alembic takes it: an id, "-1", or "base" (which drops everything)."""
     with _connected(conninfo) as connection:
         place = _schemas(schema)[target]
@@ -79,18 +77,12 @@ def downgrade(
 def pending(conninfo: str, schema: str) -> dict[str, list[str]]:
     """The revisions that `migrate` would apply to each target, the next one first."""
     with _connected(conninfo) as connection:
-        return {
-            name: _pending(name, _checked(connection, name, place))
-            for name, place in _schemas(schema).items()
-        }
+        return {name: _pending(name, _checked(connection, name, place)) for name, place in _schemas(schema).items()}
 
 
 def alembic_config(target: str, connection: Connection | None, schema: str) -> Config:
     if not INI.exists():
-        raise MigrationRefused(
-            "The migrations are not part of this installation: clone the repository "
-            "and install it with pip install -e ."
-        )
+        raise MigrationRefused("The migrations are not part of this installation: clone the repository and install it with pip install -e .")
     config = Config(INI, ini_section=target)
     config.attributes.update(connection=connection, schema=schema)
     return config
@@ -114,9 +106,7 @@ def _connected(conninfo: str) -> Iterator[Connection]:
         state = error.orig.sqlstate if isinstance(error.orig, Error) else None
         if state not in CURES:
             raise
-        raise MigrationRefused(
-            f"Postgres refused: {error.orig}. {CURES[state]}"
-        ) from error
+        raise MigrationRefused(f"Postgres refused: {error.orig}. {CURES[state]}") from error
 
 
 def _refuse_old_postgres(connection: Connection) -> None:
@@ -149,13 +139,8 @@ def _refuse_strangers(connection: Connection, schema: str) -> None:
     count = connection.scalar(STRANGERS, {"schema": schema})
     connection.rollback()
     if count:
-        cure = (
-            "another database" if schema == MEMORY_SCHEMA else "another AMOCRM_SCHEMA"
-        )
-        raise MigrationRefused(
-            f"Schema {schema} already holds {count} tables that are not ours; they were "
-            f"left alone. Choose {cure}."
-        )
+        cure = "another database" if schema == MEMORY_SCHEMA else "another AMOCRM_SCHEMA"
+        raise MigrationRefused(f"Schema {schema} already holds {count} tables that are not ours; they were left alone. Choose {cure}.")
 
 
 def _has_version_table(connection: Connection, schema: str) -> bool:
@@ -167,9 +152,7 @@ def _has_version_table(connection: Connection, schema: str) -> bool:
 
 def _revision(connection: Connection, schema: str) -> str | None:
     options = {"version_table_schema": schema}
-    revision = MigrationContext.configure(
-        connection, opts=options
-    ).get_current_revision()
+    revision = MigrationContext.configure(connection, opts=options).get_current_revision()
     connection.rollback()  # Alembic takes an open transaction for the caller's own
     return revision
 

@@ -44,7 +44,7 @@ RESERVED_SCHEMAS = {"mirror", "public", "information_schema", "amocrm_all"}
 KEY_FILE = "mirror.key"
 
 
-class SettingsRefused(ValueError):
+class SettingsRefused(ValueError):  # noqa: N818 - an answer, not a mistake
     """A setting cannot be used; the message says which, why, and the cure."""
 
 
@@ -55,14 +55,10 @@ def validate_schema_name(name: str) -> str:
             "letters, digits and _, and begin with a letter, for example amocrm_acme."
         )
     if len(name) > SCHEMA_MAX_BYTES:
-        raise ValueError(
-            f"AMOCRM_SCHEMA {name!r} is {len(name)} characters long: shorten it to at "
-            f"most {SCHEMA_MAX_BYTES}."
-        )
+        raise ValueError(f"AMOCRM_SCHEMA {name!r} is {len(name)} characters long: shorten it to at most {SCHEMA_MAX_BYTES}.")
     if name in RESERVED_SCHEMAS or name.startswith("pg_") or name.endswith("_bi"):
         raise ValueError(
-            f"AMOCRM_SCHEMA {name!r} is reserved (by Postgres or by the mirror's own "
-            "schemas): choose another name, for example amocrm_acme."
+            f"AMOCRM_SCHEMA {name!r} is reserved (by Postgres or by the mirror's own schemas): choose another name, for example amocrm_acme."
         )
     return name
 
@@ -127,8 +123,7 @@ class Settings(BaseSettings):
             number = math.nan
         if not 0 < number < math.inf:
             raise ValueError(
-                "AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most "
-                f"{AMOCRM_LIMIT:g}, or, for a local sandbox only, the word unlimited."
+                f"AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most {AMOCRM_LIMIT:g}, or, for a local sandbox only, the word unlimited."
             )
         return number
 

@@ -63,7 +63,7 @@ class Collection:
         """Fill an empty collection: ids, bytes and the values of the orders; sorted once at the end."""
         raw: list[list[int]] = [[] for _ in self.orders]
         for ident, row, values in packed:
-            self.rows[ident] = row
+            self.rows[ident] = bytes(memoryview(row))  # an exact copy: orjson's own leaves holes in the heap
             for keys, value in zip(raw, values, strict=True):
                 if value is not None:
                     keys.append((value << 32) | ident)

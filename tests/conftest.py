@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from pipelines import embedded, embedded_process
 from pipelines.embedded import EmbeddedPostgres
 from pipelines.migrate import migrate
 from pipelines.settings import normalise_database_url
@@ -85,9 +86,7 @@ def build_template(conninfo: str) -> str:
         connection.execute(f'CREATE DATABASE "{name}"')
         migrate(make_conninfo(conninfo, dbname=name), "amocrm")
         # Closed to autovacuum too, which would be in CREATE DATABASE's way.
-        connection.execute(
-            f'ALTER DATABASE "{name}" IS_TEMPLATE true ALLOW_CONNECTIONS false'
-        )
+        connection.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE true ALLOW_CONNECTIONS false')
     return name
 
 
@@ -109,9 +108,7 @@ def template_database(postgres_server: str, pytestconfig: pytest.Config) -> str:
         known = run / "server.json"
         if not known.exists():
             name = build_template(postgres_server)
-            known.write_text(
-                json.dumps({"conninfo": postgres_server, "template": name})
-            )
+            known.write_text(json.dumps({"conninfo": postgres_server, "template": name}))
         return str(json.loads(known.read_text())["template"])
 
 
@@ -137,3 +134,14 @@ def database(postgres_server: str, template_database: str) -> Iterator[str]:
 def empty_database(postgres_server: str) -> Iterator[str]:
     with own_database(postgres_server, "template0") as conninfo:
         yield conninfo
+
+
+@pytest.fixture
+def postgres_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Not tmp_path: pytest makes that one private, and root's server is another user."""
+    monkeypatch.setattr(embedded, "DEFAULT_PORT", embedded_process.free_port())
+    folder = Path(tempfile.mkdtemp(prefix="mirror home $'-")).resolve()
+    folder.chmod(0o711)
+    yield folder / "home"
+    EmbeddedPostgres(folder / "home").stop()
+    shutil.rmtree(folder)

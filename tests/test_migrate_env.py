@@ -1,8 +1,7 @@
-"""What may be migrated, and that it lands in exactly one schema."""
+"""A migration lands in exactly one schema, once, and whole."""
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,79 +9,19 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from psycopg import sql
+from migration_help import EVERYTHING, REPOSITORY, Versions, tables, two_tables
 
+from alembic import command
 from models import AccountBase, MemoryBase
 from pipelines import migrate as subject
-from pipelines.migrate import (
-    MigrationRefused,
-    alembic_config,
-    downgrade,
-    migrate,
-    pending,
-)
+from pipelines.migrate import alembic_config, downgrade, migrate, pending
 from pipelines.settings import sqlalchemy_url
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-INI = """
-[DEFAULT]
-script_location = {repository}/alembic
-path_separator = os
-file_template = %%(year)d%%(month).2d%%(day).2d_%%(slug)s
-[account]
-version_locations = {versions}/account
-[mirror]
-version_locations = {versions}/mirror
-"""
-MIGRATION = """
-from alembic import op
-revision = "{revision}"
-down_revision = {previous!r}
-def upgrade():
-{up}
-def downgrade():
-{down}
-"""
-
-
-class Versions:
-    """Migrations of the test's own, run by the real env.py."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.previous: dict[str, str | None] = {"account": None, "mirror": None}
-        for target in self.previous:
-            (folder / target).mkdir()
-
-    def add(self, target: str, revision: str, up: str, down: str = "pass") -> None:
-        body = MIGRATION.format(
-            revision=revision,
-            previous=self.previous[target],
-            up="    " + up.replace("\n", "\n    "),
-            down="    " + down,
-        )
-        (self.folder / target / f"{revision}.py").write_text(body)
-        self.previous[target] = revision
-
-    def forget(self, target: str, revision: str) -> None:
-        (self.folder / target / f"{revision}.py").unlink()
 
 
 @pytest.fixture
 def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
-    ini = tmp_path / "alembic.ini"
-    ini.write_text(INI.format(repository=REPOSITORY, versions=tmp_path))
-    monkeypatch.setattr(subject, "INI", ini)
-    made = Versions(tmp_path)
-    made.add("mirror", "m1", 'op.execute("CREATE TABLE tokens ()")')
-    made.add(
-        "account",
-        "a1",
-        'op.execute("CREATE TABLE leads (id bigint)")',
-        'op.execute("DROP TABLE leads")',
-    )
-    return made
+    monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
+    return two_tables(tmp_path)
 
 
 @pytest.fixture
@@ -91,25 +30,7 @@ def connection(empty_database: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def tables(connection: psycopg.Connection) -> set[str]:
-    found = connection.execute(
-        "SELECT schemaname || '.' || tablename FROM pg_tables"
-        " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
-    )
-    return {str(row[0]) for row in found}
-
-
-EVERYTHING = {
-    "amocrm.leads",
-    "amocrm.alembic_version",
-    "mirror.tokens",
-    "mirror.alembic_version",
-}
-
-
-def test_from_nothing_and_again(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
+def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
     assert pending(empty_database, "amocrm") == {"mirror": ["m1"], "account": ["a1"]}
     assert tables(connection) == set()
     report = migrate(empty_database, "amocrm")
@@ -120,9 +41,7 @@ def test_from_nothing_and_again(
     assert pending(empty_database, "amocrm") == {"mirror": [], "account": []}
 
 
-def test_each_account_has_a_version_of_its_own(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
+def test_each_account_has_a_version_of_its_own(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
     migrate(empty_database, "amocrm")
     versions.add("account", "a2", 'op.execute("CREATE TABLE tasks ()")')
     report = migrate(empty_database, "amocrm_two")
@@ -133,40 +52,28 @@ def test_each_account_has_a_version_of_its_own(
     assert {"amocrm_two.leads", "amocrm_two.tasks"} <= tables(connection)
 
 
-def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
-    versions.add(
-        "account", "a2", 'op.execute("CREATE TABLE half ()")\nraise ValueError("no")'
-    )
+def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+    versions.add("account", "a2", 'op.execute("CREATE TABLE half ()")\nraise ValueError("no")')
     with pytest.raises(ValueError, match="no"):
         migrate(empty_database, "amocrm")
     assert tables(connection) == EVERYTHING
     assert pending(empty_database, "amocrm")["account"] == ["a2"]
 
 
-def test_outside_a_transaction_it_is_still_the_same_schema(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
+def test_outside_a_transaction_it_is_still_the_same_schema(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
     index = 'op.execute("CREATE INDEX CONCURRENTLY ix ON leads (id)")'
-    versions.add(
-        "account", "a2", f"with op.get_context().autocommit_block():\n    {index}"
-    )
+    versions.add("account", "a2", f"with op.get_context().autocommit_block():\n    {index}")
     migrate(empty_database, "amocrm")
-    found = connection.execute(
-        "SELECT schemaname FROM pg_indexes WHERE indexname = 'ix'"
-    )
+    found = connection.execute("SELECT schemaname FROM pg_indexes WHERE indexname = 'ix'")
     assert found.fetchone() == ("amocrm",)
 
 
-def test_a_namesake_elsewhere_is_neither_seen_nor_touched(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
+def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
     connection.execute("CREATE TABLE public.leads ()")
     connection.execute("CREATE TABLE public.alembic_version (version_num text)")
     connection.execute("INSERT INTO public.alembic_version VALUES ('other')")
     migrate(empty_database, "amocrm")
-    assert EVERYTHING < tables(connection)
+    assert tables(connection) > EVERYTHING
     downgrade(empty_database, "amocrm", "base")
     assert tables(connection) == EVERYTHING - {"amocrm.leads"} | {
         "public.leads",
@@ -175,9 +82,7 @@ def test_a_namesake_elsewhere_is_neither_seen_nor_touched(
     assert migrate(empty_database, "amocrm").before == {"mirror": "m1", "account": None}
 
 
-def test_limits_and_lock_hold_during_a_migration_and_are_lifted(
-    empty_database: str, versions: Versions
-) -> None:
+def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: str, versions: Versions) -> None:
     versions.add(
         "account",
         "a2",
@@ -193,8 +98,7 @@ def test_limits_and_lock_hold_during_a_migration_and_are_lifted(
 
 
 ELSEWHERE = (
-    "import sys; from pathlib import Path; from pipelines import migrate;"
-    "migrate.INI = Path(sys.argv[1]); migrate.migrate(sys.argv[2], 'amocrm')"
+    "import sys; from pathlib import Path; from pipelines import migrate;migrate.INI = Path(sys.argv[1]); migrate.migrate(sys.argv[2], 'amocrm')"
 )
 
 
@@ -209,101 +113,10 @@ def test_several_migrators_at_once(empty_database: str, versions: Versions) -> N
     assert pending(empty_database, "amocrm") == {"mirror": [], "account": []}
 
 
-def test_held_tables_are_told(
-    empty_database: str,
-    connection: psycopg.Connection,
-    versions: Versions,
-) -> None:
-    migrate(empty_database, "amocrm")
-    alter = "ALTER TABLE leads ADD COLUMN name text"
-    versions.add(
-        "account", "a2", f"op.execute(\"SET LOCAL lock_timeout TO '50ms'; {alter}\")"
-    )
-    with connection.transaction():
-        connection.execute("LOCK TABLE amocrm.leads")
-        started = time.monotonic()
-        with pytest.raises(MigrationRefused, match="Another program holds the tables"):
-            migrate(empty_database, "amocrm")
-        assert time.monotonic() - started < 20
-    assert migrate(empty_database, "amocrm").changed
-
-
-def test_tables_of_others_are_refused(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
-    connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders ()")
-    with pytest.raises(
-        MigrationRefused, match="shop already holds 1 tables.*AMOCRM_SCHEMA"
-    ):
-        migrate(empty_database, "shop")
-    with pytest.raises(MigrationRefused, match="not ours"):
-        pending(empty_database, "shop")
-    assert tables(connection) == {"shop.orders"}
-    connection.execute("CREATE SCHEMA empty_one")
-    assert migrate(empty_database, "empty_one").changed
-
-
-def test_a_newer_version_is_refused(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
-    versions.add("account", "a2", 'op.execute("CREATE TABLE tasks ()")')
-    migrate(empty_database, "amocrm")
-    versions.forget("account", "a2")
-    for refused in (migrate, pending):
-        with pytest.raises(MigrationRefused, match="version a2.*newer amocrm-mirror"):
-            refused(empty_database, "amocrm")
-    assert "amocrm.tasks" in tables(connection)
-
-
-@pytest.mark.parametrize(
-    "schema", ["mirror", "public", "pg_x", "amocrm_bi", 'x"; DROP']
-)
-def test_reserved_names_are_refused(empty_database: str, schema: str) -> None:
-    with pytest.raises(MigrationRefused, match="AMOCRM_SCHEMA"):
-        migrate(empty_database, schema)
-
-
-def test_an_old_postgres_is_refused(
-    empty_database: str, monkeypatch: pytest.MonkeyPatch, versions: Versions
-) -> None:
-    monkeypatch.setattr(subject, "MINIMUM_VERSION", 990000)
-    with pytest.raises(
-        MigrationRefused, match="needs 99 or later; nothing was changed"
-    ):
-        migrate(empty_database, "amocrm")
-
-
-def test_a_user_without_rights_is_told(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
-    role = f"poor_{connection.info.dbname}"
-    name = sql.Identifier(role)
-    connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(name))
-    try:
-        poor = psycopg.conninfo.make_conninfo(empty_database, user=role, password="x")
-        with pytest.raises(MigrationRefused, match="GRANT CREATE ON DATABASE"):
-            migrate(poor, "amocrm")
-    finally:
-        connection.execute(sql.SQL("DROP ROLE {}").format(name))
-
-
-def test_without_the_repository_it_says_so(
-    empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
-    with pytest.raises(MigrationRefused, match="pip install -e"):
-        migrate(empty_database, "amocrm")
-
-
-def test_autogenerate_sees_one_schema_and_all_of_it(
-    empty_database: str, connection: psycopg.Connection, versions: Versions
-) -> None:
+def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
     """Types, defaults and comments are compared; other schemas are invisible."""
     migrate(empty_database, "amocrm")
-    connection.execute(
-        "ALTER TABLE amocrm.leads ADD COLUMN price text, ADD COLUMN count int DEFAULT 1;"
-        "CREATE TABLE public.stranger ()"
-    )
+    connection.execute("ALTER TABLE amocrm.leads ADD COLUMN price text, ADD COLUMN count int DEFAULT 1;CREATE TABLE public.stranger ()")
     metadata = sa.MetaData()
     leads = sa.Table(
         "leads",
@@ -322,11 +135,7 @@ def test_autogenerate_sees_one_schema_and_all_of_it(
     text = made.read_text()
     assert "create_table('notes'" in text and "sa.Numeric()" in text
     assert "The deal's number" in text and "server_default" in text
-    assert (
-        "stranger" not in text
-        and "alembic_version" not in text
-        and "schema=" not in text
-    )
+    assert "stranger" not in text and "alembic_version" not in text and "schema=" not in text
     assert "never edited" in text and usual == "public"
 
 
@@ -337,9 +146,7 @@ def test_autogenerate_sees_one_schema_and_all_of_it(
         ("mirror", "mirror", MemoryBase.metadata),
     ],
 )
-def test_the_migrations_make_exactly_the_models(
-    database: str, target: str, schema: str, metadata: sa.MetaData
-) -> None:
+def test_the_migrations_make_exactly_the_models(database: str, target: str, schema: str, metadata: sa.MetaData) -> None:
     if not any((REPOSITORY / "alembic" / "versions" / target).glob("*.py")):
         pytest.skip("no migration has landed yet")
     with sa.create_engine(sqlalchemy_url(database)).connect() as opened:

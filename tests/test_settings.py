@@ -27,18 +27,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_has_to_be_set() -> None:
     settings = Settings()
     assert settings.amocrm_base_url is None and settings.database_url is None
-    assert (
-        settings.amocrm_requests_per_second == 6.5 and settings.amocrm_concurrency == 6
-    )
+    assert settings.amocrm_requests_per_second == 6.5 and settings.amocrm_concurrency == 6
     assert settings.amocrm_schema == "amocrm" and settings.mirror_home.is_absolute()
 
 
-def test_environment_beats_dotenv_and_empty_means_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".env").write_text(
-        "AMOCRM_BASE_URL=acme\nAMOCRM_SCHEMA=from_file\nAMOCRM_ACCESS_TOKEN=\nOTHER=1\n"
-    )
+def test_environment_beats_dotenv_and_empty_means_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("AMOCRM_BASE_URL=acme\nAMOCRM_SCHEMA=from_file\nAMOCRM_ACCESS_TOKEN=\nOTHER=1\n")
     monkeypatch.setenv("AMOCRM_SCHEMA", "from_environment")
     settings = load_settings()
     assert settings.amocrm_base_url == "https://acme.amocrm.ru"
@@ -183,9 +177,7 @@ def test_secrets_do_not_show() -> None:
         ("host=h dbname=d user=u password=p@ss", "h", None, "d"),
     ],
 )
-def test_database_url_forms(
-    given: str, host: str, port: int | None, database: str
-) -> None:
+def test_database_url_forms(given: str, host: str, port: int | None, database: str) -> None:
     conninfo = normalise_database_url(given)
     assert conninfo.startswith(("postgresql://", "host="))
     url = sqlalchemy_url(given)
@@ -232,9 +224,7 @@ def test_several_keys_so_that_one_can_be_replaced() -> None:
     assert ring.decrypt(sealed) == b"token"
 
 
-def test_home_follows_the_platform(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_home_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))

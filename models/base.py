@@ -1,0 +1,161 @@
+"""What every table has in common: typed columns that know which attribute of the API they hold.
+
+A column is declared by one of the functions below. Its SQL type says how a JSON value becomes a cell (pipelines/normalize.py
+reads nothing else), its comment is what a BI user sees, and its `info` may say
+
+    path      where in the record the attribute stands, when that is not simply the column's own name
+    derived   the column repeats what another column already holds, for the convenience of SQL
+    refers    "table.column" that the id points at, in a list that is paged independently (schema.md, rule 6: never enforced)
+    zero      True where the API writes 0 for "none"
+
+Instants are `timestamptz` (the API's unix seconds), amounts `numeric`, durations seconds. Everything but keys may be null
+(amocrm-api.md, head: the documentation is incomplete about null).
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Date, ForeignKey, MetaData, Numeric, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, declared_attr, mapped_column
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Path = tuple[str, ...]
+Json = Any
+
+
+class AccountBase(DeclarativeBase):
+    """Tables of one amoCRM account. They name no schema: the account's configuration does (schema.md, rule 1)."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+class MemoryBase(DeclarativeBase):
+    """The mirror's own memory, in the schema `mirror`; BI users are never granted it."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+def _column(type_: Any, comment: str, *, path: Path = (), refers: str = "", index: bool = False,
+            derived: bool = False, zero: bool = False, nullable: bool = True) -> MappedColumn[Any]:
+    info = {"path": path, "refers": refers, "derived": derived, "zero": zero}
+    return mapped_column(type_, comment=comment, index=index or None, nullable=nullable,
+                         info={key: value for key, value in info.items() if value})
+
+
+def key(comment: str, type_: Any = BigInteger, *, path: Path = (), refers: str = "", index: bool = False) -> MappedColumn[Any]:
+    """Part of the primary key, as the API gives it."""
+    return mapped_column(type_, primary_key=True, autoincrement=False, comment=comment, index=index or None, sort_order=-1,
+                         info={name: value for name, value in (("path", path), ("refers", refers)) if value})
+
+
+def owner(target: str, comment: str, *, path: Path = ()) -> MappedColumn[Any]:
+    """The parent's key in a child: part of the primary key, enforced, cascading. `path` if the element repeats it."""
+    return mapped_column(BigInteger, ForeignKey(target, ondelete="CASCADE"), primary_key=True, autoincrement=False,
+                         sort_order=-2, comment=comment, info={"owner": True} | ({"path": path} if path else {}))
+
+
+def integer(comment: str, *, path: Path = (), refers: str = "", index: bool = False, derived: bool = False,
+            zero: bool = False) -> MappedColumn[Any]:
+    return _column(BigInteger, comment, path=path, refers=refers, index=index, derived=derived, zero=zero)
+
+
+def text(comment: str, *, path: Path = (), derived: bool = False, refers: str = "") -> MappedColumn[Any]:
+    return _column(Text, comment, path=path, derived=derived, refers=refers)
+
+
+def flag(comment: str, *, path: Path = (), derived: bool = False) -> MappedColumn[Any]:
+    return _column(Boolean, comment, path=path, derived=derived)
+
+
+def amount(comment: str, *, path: Path = ()) -> MappedColumn[Any]:
+    return _column(Numeric, comment, path=path)
+
+
+def instant(comment: str, *, path: Path = (), index: bool = False) -> MappedColumn[Any]:
+    return _column(TIMESTAMP(timezone=True), comment, path=path, index=index)
+
+
+def json(comment: str, *, path: Path = (), derived: bool = False) -> MappedColumn[Any]:
+    """An object or list with no fixed shape, without its `_links`; `[]` and `{}` are stored as null."""
+    return _column(JSONB(none_as_null=True), comment, path=path, derived=derived)
+
+
+class Extra:
+    """`_extra`: whatever the API returned for this row that no column holds."""
+
+    extra: Mapped[Json | None] = mapped_column(
+        "_extra", JSONB(none_as_null=True), sort_order=903,
+        comment="Attributes that the API returned and that have no column here; null when there are none")
+
+
+class Listed(Extra):
+    """The mirror's own columns on every table of a listed entity (schema.md, rule 4)."""
+
+    synced_at: Mapped[datetime.datetime] = mapped_column(
+        "_synced_at", TIMESTAMP(timezone=True), nullable=False, sort_order=901,
+        comment="Start of the request that brought the content now in this row; an unchanged row is not written")
+    deleted_at: Mapped[datetime.datetime | None] = mapped_column(
+        "_deleted_at", TIMESTAMP(timezone=True), sort_order=902,
+        comment="Null while the object is visible in amoCRM; else when it was deleted, or when that was noticed")
+
+
+class Fed(Listed):
+    """A listed entity whose objects may also be met inside other records, where the list does not show them."""
+
+    listed: Mapped[bool] = mapped_column(
+        "_listed", Boolean, nullable=False, server_default="true", sort_order=904,
+        comment="False while the object was only met inside another record and never in its own list")
+
+
+class Authored:
+    """Who made a record and who changed it last, and when. 0 in created_by and updated_by is a robot or the API."""
+
+    @declared_attr
+    def created_by(cls) -> Mapped[int | None]:  # noqa: N805
+        return integer("User who created it; 0: robot or API", refers="users.id")
+
+    @declared_attr
+    def updated_by(cls) -> Mapped[int | None]:  # noqa: N805
+        return integer("User who changed it last; 0: robot or API", refers="users.id")
+
+    @declared_attr
+    def created_at(cls) -> Mapped[datetime.datetime | None]:  # noqa: N805
+        return instant("When it was created", index=True)
+
+    @declared_attr
+    def updated_at(cls) -> Mapped[datetime.datetime | None]:  # noqa: N805
+        return instant("When it was changed last; API clients can write it, so it may lie", index=True)
+
+
+class Owned(Authored):
+    """A record that somebody is responsible for."""
+
+    @declared_attr
+    def responsible_user_id(cls) -> Mapped[int | None]:  # noqa: N805
+        return integer("Responsible user", refers="users.id", index=True)
+
+    @declared_attr
+    def group_id(cls) -> Mapped[int | None]:  # noqa: N805
+        return integer("Department of the responsible user; 0 is the default department", refers="user_groups.id")
+
+    @declared_attr
+    def account_id(cls) -> Mapped[int | None]:  # noqa: N805
+        return integer("Account", refers="accounts.id")
+
+
+Decimal = decimal.Decimal
+DateTime = datetime.datetime
+DateType = Date
+Columns = Sequence[str]

@@ -1,0 +1,104 @@
+"""The mirror's own memory, in the schema `mirror`: accounts, tokens, budgets, cursors, runs, quarantine."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Identity, Index, Integer, Numeric, Text, func
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import DateTime, Json, MemoryBase
+
+Instant = TIMESTAMP(timezone=True)
+
+
+class MirroredAccount(MemoryBase):
+    __tablename__ = "accounts"
+    __table_args__ = {"comment": "Accounts that this database mirrors"}
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True, comment="Name of the account here: its partition in Dagster")
+    schema_name: Mapped[str] = mapped_column(Text, unique=True, comment="Schema that holds its tables")
+    base_url: Mapped[str] = mapped_column(Text, comment="Address of the account, https://….amocrm.ru")
+    account_id: Mapped[int | None] = mapped_column(BigInteger, comment="Its id in amoCRM, once known: the schema holds no other account")
+    is_blocked: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="amoCRM answered with its block page")
+    blocked_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the block page was last seen")
+    created_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it was added here")
+
+
+def account_name() -> Mapped[str]:
+    return mapped_column(Text, ForeignKey("accounts.name", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True, comment="Account")
+
+
+class Token(MemoryBase):
+    __tablename__ = "tokens"
+    __table_args__ = {"comment": "Tokens, encrypted; one row per account, locked while it is refreshed"}
+
+    account: Mapped[str] = account_name()
+    client_id: Mapped[str | None] = mapped_column(Text, comment="Integration id; null for a long-lived token")
+    redirect_uri: Mapped[str | None] = mapped_column(Text, comment="Redirect address of the integration")
+    client_secret: Mapped[str | None] = mapped_column(Text, comment="Integration secret, encrypted")
+    access_token: Mapped[str | None] = mapped_column(Text, comment="Access token, encrypted")
+    refresh_token: Mapped[str | None] = mapped_column(Text, comment="Refresh token, encrypted; it works once")
+    expires_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the access token ends; null: unknown")
+    refreshed_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the pair was last renewed")
+    seed: Mapped[str | None] = mapped_column(Text, comment="Fingerprint of the configured token that this row came from")
+    dead_reason: Mapped[str | None] = mapped_column(Text, comment="Why the tokens are known to be dead; null while they work")
+
+
+class RateBudget(MemoryBase):
+    __tablename__ = "rate_budgets"
+    __table_args__ = {"comment": "When the next request may be sent, for every process at once"}
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True, comment="What the budget is for: an account's host or an egress address")
+    next_grant_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="Earliest moment of the next request")
+    slow_until: Mapped[DateTime | None] = mapped_column(Instant, comment="Until then half the rate, after a 429")
+
+
+class Cursor(MemoryBase):
+    __tablename__ = "cursors"
+    __table_args__ = {"comment": "Where each list resumes; written in the transaction that lands the rows"}
+
+    account: Mapped[str] = account_name()
+    entity: Mapped[str] = mapped_column(Text, primary_key=True, comment="Entity")
+    listing: Mapped[str] = mapped_column(Text, primary_key=True, comment="Path of the list")
+    position: Mapped[Json] = mapped_column(JSONB, comment="Watermark (unix seconds) and the walk in progress")
+    updated_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it was last advanced")
+
+
+class SyncRun(MemoryBase):
+    __tablename__ = "sync_runs"
+    __table_args__ = (Index(None, "account", "entity", "started_at"), {"comment": "One row per run and entity"})
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True, comment="Number of the row")
+    run_id: Mapped[str] = mapped_column(Text, index=True, comment="Run that it belongs to")
+    account: Mapped[str] = mapped_column(Text, ForeignKey("accounts.name", ondelete="CASCADE", onupdate="CASCADE"), comment="Account")
+    entity: Mapped[str] = mapped_column(Text, comment="Entity")
+    state: Mapped[str] = mapped_column(Text, comment="running, complete, skipped, incomplete or failed")
+    mode: Mapped[str | None] = mapped_column(Text, comment="How it was read: snapshot, sweep, window, newest first")
+    reason: Mapped[str | None] = mapped_column(Text, comment="Why it was skipped, is incomplete or failed")
+    started_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="Start")
+    finished_at: Mapped[DateTime | None] = mapped_column(Instant, comment="End; null while it runs or when it was killed")
+    seen: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Records read")
+    inserted: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Rows inserted, child rows included")
+    updated: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Rows updated, child rows included")
+    deleted: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Rows tombstoned, and child rows deleted")
+    quarantined: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Records put into quarantine")
+    requests: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Requests spent")
+    seconds: Mapped[Decimal | None] = mapped_column(Numeric, comment="Seconds it took")
+    watermark: Mapped[DateTime | None] = mapped_column(Instant, comment="The list is complete up to this moment")
+
+
+class Quarantine(MemoryBase):
+    __tablename__ = "quarantine"
+    __table_args__ = {"comment": "Records that could not become rows, kept until they can"}
+
+    account: Mapped[str] = account_name()
+    entity: Mapped[str] = mapped_column(Text, primary_key=True, comment="Entity")
+    record_key: Mapped[str] = mapped_column(Text, primary_key=True, comment="Id of the record, or a hash of it when it has none")
+    reason: Mapped[str] = mapped_column(Text, comment="Why it could not become a row")
+    request: Mapped[str] = mapped_column(Text, comment="Request that brought it")
+    payload: Mapped[str] = mapped_column(Text, comment="The record as received")
+    first_seen_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it first came")
+    last_seen_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it last came")
+    times: Mapped[int] = mapped_column(Integer, server_default="1", comment="How often it came")

@@ -1,0 +1,85 @@
+"""One Dagster asset per entity, made by a loop over the registry. A partition is an account; one run reads its assets in one
+process, side by side (design.md 7). No logic here: what a sync does is sync.py's."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import dagster as dg
+
+from pipelines.entities import ENTITIES, Entity
+from pipelines.resources import open_mirror
+from pipelines.shapes import shape
+from pipelines.sync import Report, Result, Silent, SyncRefused, sync
+
+ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
+PREFIX = "amocrm"
+
+
+class SyncOptions(dg.Config):
+    """What a launchpad or a schedule may ask for."""
+
+    full: bool = False
+    allow_mass_delete: bool = False
+
+
+class Syncing(Protocol):
+    """What runs a sync: Dagster's is Syncer; the command line brings its own, which shows progress."""
+
+    def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report: ...
+
+
+class Logged(Silent):
+    """Progress into Dagster's run log."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.log = log
+
+    def finished(self, result: Result) -> None:
+        say = self.log.error if result.state == "failed" else self.log.info
+        say("%s: %s, %d records read, %d rows changed, %d requests, %.1f s%s", result.entity, result.state, result.counts.seen,
+            result.counts.changed, result.requests, result.seconds, f" ({result.reason})" if result.reason else "")
+
+
+class Syncer:
+    """Runs a sync for a Dagster run: settings and database are looked up when it starts, not when definitions load."""
+
+    def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report:
+        mirror = open_mirror()
+        if account != mirror.account:
+            raise SyncRefused(f"the partition {account!r} is not the configured account {mirror.account!r}: set AMOCRM_SCHEMA={account}")
+        return sync(mirror.target(), only, options.full, Logged(log), options.allow_mass_delete)
+
+
+def spec(entity: Entity) -> dg.AssetSpec:
+    deps = [] if entity is ENTITIES[0] else [dg.AssetKey([PREFIX, ENTITIES[0].name])]
+    columns = [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment or "") for column in shape(entity.model).table.columns]
+    return dg.AssetSpec([PREFIX, entity.name], group_name=entity.group, description=entity.description, deps=deps, skippable=True,
+                        kinds={"postgres"}, metadata={"dagster/column_schema": dg.TableSchema(columns)})
+
+
+def metadata(result: Result) -> dict[str, Any]:
+    counts = result.counts
+    facts: dict[str, Any] = {
+        "state": result.state, "mode": result.mode, "rows seen": counts.seen, "rows changed": counts.changed, "inserted": counts.inserted,
+        "updated": counts.updated, "tombstoned or deleted": counts.deleted, "quarantined": counts.quarantined, "requests": result.requests,
+        "seconds": round(result.seconds, 3)}
+    if result.watermark:
+        facts["complete up to"] = dg.MetadataValue.timestamp(float(result.watermark))
+    if result.reason:
+        facts["reason"] = result.reason
+    return facts
+
+
+@dg.multi_asset(name="sync_account", specs=[spec(entity) for entity in ENTITIES], can_subset=True, partitions_def=ACCOUNTS)
+def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer: dg.ResourceParam[Syncing]) -> Iterator[dg.MaterializeResult[Any]]:
+    """Brings the selected tables of one account up to date."""
+    only = [entity.name for entity in ENTITIES if dg.AssetKey([PREFIX, entity.name]) in context.selected_asset_keys]
+    report = syncer.sync(context.partition_key, only, config, context.log)
+    for result in report.results:
+        if result.state in ("complete", "incomplete"):
+            yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result))
+    failed = [result for result in report.results if result.state == "failed"]
+    if failed:
+        raise dg.Failure(f"{len(failed)} of {len(report.results)} entities failed; what the others landed is kept",
+                         metadata={result.entity: result.reason for result in failed}, allow_retries=False)

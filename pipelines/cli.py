@@ -1,0 +1,190 @@
+"""amocrm-mirror: the command line. Thin: every command gathers, calls and prints; exit codes are 0 complete, 1 failed, 2 wrong use,
+3 done but incomplete (design.md 8)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from rich.console import Console
+
+from pipelines.amocrm.errors import AmoError
+from pipelines.amocrm.vault import LostKey
+from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
+from pipelines.migrate import MigrationRefused, migrate
+from pipelines.resources import Mirror, open_mirror
+from pipelines.settings import SettingsRefused, load_settings
+from pipelines.sync import SyncRefused, row_counts
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+                  help="A complete, exact, current copy of an amoCRM account in your own Postgres.")
+EXPECTED = (AmoError, LostKey, PostgresUnavailable, MigrationRefused, SettingsRefused, SyncRefused)
+
+
+def example(*lines: str) -> str:
+    return "**Example:** " + " · ".join(f"`{line}`" for line in lines)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What is expected to go wrong is one message on stderr and exit code 1; wrong settings and names are 2."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("interrupted: what had landed is kept, and the next sync resumes there", 1)
+    except EXPECTED as reason:
+        _fail(str(reason), 2 if isinstance(reason, SettingsRefused) or "there is no entity" in str(reason) else 1)
+    except psycopg.Error as reason:
+        _fail(f"Postgres: {' '.join(str(reason).split())}. What had landed is kept. Check DATABASE_URL and the server, then run again", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"amocrm-mirror: {message}", markup=False)
+    raise typer.Exit(code)
+
+
+@app.command(epilog=example("amocrm-mirror demo", "amocrm-mirror demo --scale 5000"))
+def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account.", min=50)] = 1000,
+         seed: Annotated[int, typer.Option(help="Another seed, another company.")] = 1) -> None:
+    """Mirror a sandbox account into the embedded Postgres, through Dagster, and show what SQL can do with it."""
+    from pipelines.demo import run
+    with told():
+        raise typer.Exit(run(scale, seed))
+
+
+@app.command("migrate", epilog=example("amocrm-mirror migrate"))
+def migrate_() -> None:
+    """Create or update the tables: the account's schema (AMOCRM_SCHEMA) and `mirror`. Running it again changes nothing."""
+    with told():
+        mirror = open_mirror()
+        report = migrate(mirror.conninfo, mirror.schema)
+        for target, revision in report.after.items():
+            before = report.before[target]
+            typer.echo(f"{target}: {revision}" + ("" if before == revision else f" (was {before or 'empty'})"))
+
+
+@app.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts"))
+def sync(only: Annotated[str, typer.Option(help="Entities, separated by commas; all of them without it.", metavar="leads,contacts")] = "",
+         full: Annotated[bool, typer.Option("--full", help="Read every list whole, whatever was read before.")] = False,
+         allow_mass_delete: Annotated[bool, typer.Option("--allow-mass-delete", help="Believe a list that lost more than 5 % of its rows.")] = False) -> None:
+    """Bring the mirror up to date, through Dagster: all of the account first, then what changed."""
+    from pipelines import display, launch
+    with told():
+        mirror = open_mirror()
+        console = display.console()
+        names = [name.strip() for name in only.split(",") if name.strip()]
+        with display.progress(console) as shown:
+            report = launch.launch(mirror, shown, names, full, allow_mass_delete)
+        show(console, mirror, report)
+        raise typer.Exit(report.exit_code)
+
+
+def show(console: Console, mirror: Mirror, report: Any) -> None:
+    from pipelines import display
+    with mirror.connect() as connection:
+        rows = row_counts(connection, mirror.schema)
+    console.print(display.summary(report, rows))
+    for line in [*display.notes(report), display.verdict(report)]:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command(epilog=example("amocrm-mirror status", "amocrm-mirror status --json"))
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show, per entity: rows, the last run, how complete it was, and what is in quarantine."""
+    from pipelines.status import gather, render
+    with told():
+        mirror = open_mirror()
+        found = gather(mirror)
+        if as_json:
+            typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2))
+        else:
+            Console(highlight=False).print(render(found))
+        raise typer.Exit(found["exit_code"])
+
+
+@app.command(epilog=example("amocrm-mirror doctor"))
+def doctor() -> None:
+    """Check the settings, Postgres, the token, its rights, the filter option, the plan and the clock; each fault with its cure."""
+    from pipelines.doctor import findings
+    with told():
+        failed = False
+        for finding in findings(load_settings):
+            failed |= finding.state == "wrong"
+            mark, style = {"right": ("ok ", "green"), "note": ("-- ", "yellow"), "wrong": ("NO ", "red")}[finding.state]
+            console = Console(highlight=False, soft_wrap=True)
+            console.print(f"[{style}]{mark}[/] ", end="")
+            console.print(finding.text, markup=False)
+            if finding.cure:
+                console.print(f"    {finding.cure}", markup=False)
+        raise typer.Exit(1 if failed else 0)
+
+
+@app.command(epilog=example("amocrm-mirror dev", "amocrm-mirror dev --port 3000"))
+def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.")] = 3000) -> None:
+    """Dagster's web UI and daemon with every asset. Without a configured account, over a sandbox of its own."""
+    from pipelines.demo import serve_dagster
+    with told():
+        raise typer.Exit(serve_dagster(port))
+
+
+@app.command(epilog=example("amocrm-mirror postgres status", "amocrm-mirror postgres stop", "amocrm-mirror postgres psql"))
+def postgres(action: Annotated[str, typer.Argument(help="start, stop, status, url or psql")] = "status") -> None:
+    """The embedded Postgres: start it, stop it, see it, or open psql on it."""
+    with told():
+        mirror = Mirror(load_settings())
+        server = EmbeddedPostgres(mirror.settings.mirror_home)
+        actions: dict[str, Callable[[], None]] = {
+            "start": lambda: typer.echo(f"running: {_public(server.start())}"), "stop": lambda: (server.stop(), typer.echo("stopped"))[1],
+            "status": lambda: typer.echo(_described(server)), "url": lambda: typer.echo(server.start()), "psql": lambda: _psql(server)}
+        if action not in actions:
+            _fail(f"there is no action {action!r}: use {', '.join(actions)}", 2)
+        actions[action]()
+
+
+def _public(conninfo: str) -> str:
+    known = psycopg.conninfo.conninfo_to_dict(conninfo)
+    return f"postgresql://{known.get('user')}@{known.get('host')}:{known.get('port')}/{known.get('dbname')} (`amocrm-mirror postgres url` adds the password)"
+
+
+def _described(server: EmbeddedPostgres) -> str:
+    found = server.status()
+    return f"{'running' if found.running else 'stopped'}; port {found.port}, data in {found.data}, log in {found.log}"
+
+
+def _psql(server: EmbeddedPostgres) -> None:
+    from pipelines.demo import exec_psql
+    exec_psql(server.start())
+
+
+@app.command(epilog=example("amocrm-mirror sandbox --port 8765 --scale 1000 --seed 1"))
+def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+            scale: Annotated[int, typer.Option(help="Number of leads.", min=50)] = 200,
+            seed: Annotated[int, typer.Option(help="Another seed, another company.")] = 1,
+            fields: Annotated[int, typer.Option(help="Custom field values that a lead has at least.")] = 8,
+            rate: Annotated[float, typer.Option(help="Requests a second before it answers 429; 0: no limit.")] = 7,
+            latency_ms: Annotated[float, typer.Option(help="Milliseconds added to each answer.")] = 0) -> None:
+    """A local amoCRM with a company of its own, to try things on: the demo, your own CI, your dashboards."""
+    import subprocess
+    command = [sys.executable, "-m", "sandbox", "--port", str(port), "--scale", str(scale), "--seed", str(seed), "--fields", str(fields),
+               "--rate", str(rate), "--latency-ms", str(latency_ms)]
+    try:
+        raise typer.Exit(subprocess.call(command))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def main() -> None:
+    """The entry point of `amocrm-mirror`."""
+    app()
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+if __name__ == "__main__":
+    main()

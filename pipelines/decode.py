@@ -1,0 +1,58 @@
+"""page bytes → records: the fast decoder, and a tolerant one for the page that the fast one refuses.
+
+Text that Postgres cannot hold (U+0000, lone surrogates) becomes U+FFFD (schema.md, rule 4) and is counted. A page that is not JSON at
+all raises; a page with one odd number or string does not lose the others.
+"""
+
+from __future__ import annotations
+
+import decimal
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The JSON value of a page and how many characters of it had to be replaced."""
+
+    value: Any
+    replaced: int = 0
+
+
+def decode(body: bytes) -> Decoded:
+    """The page's JSON value. Raises ValueError if it is not JSON, even to a tolerant reader."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _clean(_tolerant(body))
+    return _clean(value) if b"\\u0000" in body else Decoded(value)
+
+
+def _tolerant(body: bytes) -> Any:
+    """Numbers beyond doubles stay exact (Decimal), broken UTF-8 and lone surrogates are kept for `_clean` to replace."""
+    text = body.decode("utf-8", "surrogateescape")
+    return json.loads(text, parse_float=decimal.Decimal, parse_constant=str, strict=False)
+
+
+def _clean(value: Any) -> Decoded:
+    count = 0
+
+    def walk(item: Any) -> Any:
+        nonlocal count
+        if isinstance(item, str):
+            item, found = UNHOLDABLE.subn("\ufffd", item)
+            count += found
+            return item
+        if isinstance(item, dict):
+            return {walk(key): walk(inner) for key, inner in item.items()}
+        if isinstance(item, list):
+            return [walk(inner) for inner in item]
+        return item
+
+    return Decoded(walk(value), count)

@@ -1,0 +1,9 @@
+"""What Dagster loads (workspace.yaml). Loading needs no network, no database and no secret: those are met when a run starts."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pipelines.assets import Syncer, sync_account
+
+defs = dg.Definitions(assets=[sync_account], resources={"syncer": Syncer()}, executor=dg.in_process_executor)

@@ -1,0 +1,96 @@
+"""Settings → the things that a sync works with: Postgres, the vault, the account's client. The only place that joins them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+
+from pipelines.amocrm.budget import Budget
+from pipelines.amocrm.client import USER_AGENT, Client, Patience
+from pipelines.amocrm.tokens import Configured, StoredTokens
+from pipelines.amocrm.vault import Vault
+from pipelines.embedded import EmbeddedPostgres
+from pipelines.settings import Settings, load_settings
+from pipelines.sync import SyncRefused, Target
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One installation: its settings and its database."""
+
+    settings: Settings
+
+    @cached_property
+    def conninfo(self) -> str:
+        """Where Postgres is; the embedded one is started when the settings name none. Raises PostgresUnavailable."""
+        if self.settings.database_url is not None:
+            return self.settings.database_url.get_secret_value()
+        return EmbeddedPostgres(self.settings.mirror_home).start()
+
+    @cached_property
+    def vault(self) -> Vault:
+        return Vault(self.settings.encryption_keys())
+
+    @property
+    def schema(self) -> str:
+        return self.settings.amocrm_schema
+
+    @property
+    def account(self) -> str:
+        """The account's name here, and its partition in Dagster: its schema's name."""
+        return self.settings.amocrm_schema
+
+    def connect(self) -> Connection:
+        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10)
+
+    def connect_autocommit(self) -> Connection:
+        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10, autocommit=True)
+
+    @property
+    def configured(self) -> Configured:
+        return configured(self.settings)
+
+    def target(self, patience: Patience | None = None) -> Target:
+        """The configured account. Raises SyncRefused when the settings name none."""
+        base_url = self.settings.amocrm_base_url
+        if not base_url:
+            raise SyncRefused("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the "
+                              "environment or in .env, or try `amocrm-mirror demo`")
+        self._register(base_url)
+        budget = Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(self.settings.amocrm_requests_per_second))
+        tokens = StoredTokens(self.connect, self.vault, self.account, base_url, budget.wait, USER_AGENT)
+        if self.configured:
+            tokens.configure(self.configured)
+        client = Client(base_url, tokens, [budget], patience)
+        return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency)
+
+    def _register(self, base_url: str) -> None:
+        with self.connect() as connection:
+            connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) "
+                               "ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url WHERE accounts.base_url <> excluded.base_url",
+                               [self.account, self.schema, base_url])
+
+
+def finite(rate: float) -> float | None:
+    return None if math.isinf(rate) else rate
+
+
+def configured(settings: Settings) -> Configured:
+    def shown(secret: Any) -> str:
+        return secret.get_secret_value() if secret else ""
+
+    return Configured(shown(settings.amocrm_access_token), shown(settings.amocrm_refresh_token), settings.amocrm_client_id or "",
+                      shown(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
+
+
+def open_mirror(load: Callable[[], Settings] = load_settings) -> Mirror:
+    return Mirror(load())
+

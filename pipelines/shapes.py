@@ -1,0 +1,207 @@
+"""The shape of a table, read off its model: which cell each attribute becomes, and back.
+
+A **cell** is what the stage holds: int for ids, instants (unix seconds) and days (days since 1970-01-01), str for text,
+numbers and JSON, bool for flags. Cells are cheap to make in Python; Postgres turns them into column types on the way from the
+stage to the table (`Kind.to_table`), and `Kind.to_cell` reads a column back as a cell.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import BigInteger, Boolean, Date, Integer, Numeric, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+from models.base import AccountBase, Fed, Listed, Path
+
+Cell = int | str | bool | None
+
+INT8 = 2**63
+# What timestamptz holds: 4714-11-24 BC to 294276-12-31 (PostgreSQL documentation, 8.5)
+FIRST_SECOND, LAST_SECOND = -210866803200, 9224318015999
+NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*", re.ASCII)
+
+
+class Inexact(Exception):
+    """The cell does not hold all that the value said; the value itself goes to `_extra`."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+
+
+def strip_links(value: Any) -> Any:
+    """A copy of a JSON value without any `_links` (schema.md, rule 4: the canonical form leaves them out)."""
+    if isinstance(value, dict):
+        return {key: strip_links(item) for key, item in value.items() if key != "_links"}
+    if isinstance(value, list):
+        return [strip_links(item) for item in value]
+    return value
+
+
+def dumps(value: Any) -> str:
+    """JSON text; also of what only the tolerant decoder yields (Decimal, integers beyond 64 bits)."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return _dumps_big(value)
+
+
+def _dumps_big(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{dumps(str(key))}:{dumps(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(dumps, value)) + "]"
+    return str(value)
+
+
+def integer(value: Any) -> Cell:
+    if type(value) is int and -INT8 <= value < INT8:
+        return value
+    raise Inexact(None)
+
+
+def text(value: Any) -> Cell:
+    if type(value) is str:
+        return value
+    raise Inexact(dumps(value))
+
+
+def flag(value: Any) -> Cell:
+    if type(value) is bool:
+        return value
+    raise Inexact(bool(value) if value in (0, 1) else None)
+
+
+def instant(value: Any) -> Cell:
+    if type(value) is int and FIRST_SECOND <= value <= LAST_SECOND:
+        return value
+    raise Inexact(None)
+
+
+def number(value: Any) -> Cell:
+    if type(value) is int or type(value) is float:
+        return repr(value)
+    if isinstance(value, decimal.Decimal) and NUMBER.fullmatch(str(value)):
+        return str(value)
+    if type(value) is str and len(value) <= 1000 and NUMBER.fullmatch(value):
+        raise Inexact(value.strip())
+    raise Inexact(None)
+
+
+def document(value: Any) -> Cell:
+    return dumps(strip_links(value)) if value not in ([], {}) else None
+
+
+def day(value: Any) -> Cell:
+    try:
+        return datetime.date.fromisoformat(value).toordinal() - EPOCH
+    except (TypeError, ValueError):
+        raise Inexact(None) from None
+
+
+EPOCH = datetime.date(1970, 1, 1).toordinal()
+
+
+def _loads(cell: Any) -> Any:
+    return orjson.loads(cell) if isinstance(cell, str) else cell
+
+
+def _same(cell: Any) -> Any:
+    return cell
+
+
+class Kind(NamedTuple):
+    """How one SQL type is staged: the stage's type, both ways between stage and table, both ways between cell and JSON."""
+
+    stage_type: str
+    to_table: str
+    to_cell: str
+    cell: Callable[[Any], Cell]
+    value: Callable[[Any], Any]
+
+
+KINDS: dict[type[Any], Kind] = {
+    BigInteger: Kind("int8", "{}", "{}", integer, _same),
+    Integer: Kind("int4", "{}", "{}", integer, _same),
+    Text: Kind("text", "{}", "{}", text, _same),
+    Boolean: Kind("bool", "{}", "{}", flag, _same),
+    TIMESTAMP: Kind("int8", "to_timestamp({})", "extract(epoch from {})::int8", instant, _same),
+    Numeric: Kind("text", "{}::numeric", "{}::text", number, decimal.Decimal),
+    Date: Kind("int4", "date '1970-01-01' + {}", "{} - date '1970-01-01'", day, _same),
+    JSONB: Kind("text", "{}::jsonb", "{}::text", document, _loads),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column that holds something of the API's."""
+
+    name: str
+    path: Path
+    kind: Kind
+    is_derived: bool
+    zero_is_none: bool
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One table as the load path sees it."""
+
+    table: Table
+    model: type[AccountBase]
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        return tuple(
+            Column(column.name, column.info.get("path", (column.name,)), kind_of(column.type),
+                   bool(column.info.get("derived")), bool(column.info.get("zero")))
+            for column in self.table.columns if not column.name.startswith("_"))
+
+    @cached_property
+    def key(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.table.primary_key.columns)
+
+    @cached_property
+    def owner(self) -> tuple[str, ...]:
+        """The columns that hold the parent's key, in the order of the parent's own key; empty for a listed entity."""
+        return tuple(column.name for column in self.table.columns if column.info.get("owner"))
+
+    @property
+    def is_listed(self) -> bool:
+        return issubclass(self.model, Listed)
+
+    @property
+    def is_fed(self) -> bool:
+        return issubclass(self.model, Fed)
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    def has(self, name: str) -> bool:
+        return name in self.table.columns
+
+
+def kind_of(type_: Any) -> Kind:
+    """The kind for an SQLAlchemy type. Raises LookupError for a type that no model may use."""
+    for candidate in type(type_).__mro__:
+        if candidate in KINDS:
+            return KINDS[candidate]
+    raise LookupError(f"no rule turns JSON into {type_!r}: add a Kind to pipelines/shapes.py")
+
+
+@lru_cache(maxsize=None)
+def shape(model: type[AccountBase]) -> Shape:
+    table = model.__table__
+    assert isinstance(table, Table)
+    return Shape(table, model)

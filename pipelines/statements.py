@@ -1,0 +1,215 @@
+"""The SQL of the load path, composed from a table's shape. Every identifier is quoted by psycopg; nothing here runs anything.
+
+Layout of a stage: the API columns as cells, `_extra`; for a listed entity also `_absent` (a bit per column whose attribute did not
+come), `_lists` (a bit per child whose list came), `_whole` (a bit per child whose list was not cut short) and `_synced_at` (microseconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
+
+from pipelines.shapes import Column, Shape
+
+AT = SQL("to_timestamp(s._synced_at / 1000000.0)")
+COMMA, AND = SQL(", "), SQL(" AND ")
+Parts = Iterable[Composable]
+
+
+def name(*parts: str) -> Identifier:
+    return Identifier(*parts)
+
+
+def comma(parts: Parts) -> Composed:
+    return COMMA.join(parts)
+
+
+def same(left: str, right: str, columns: Iterable[str]) -> Composed:
+    return AND.join(SQL("{} = {}").format(name(left, column), name(right, column)) for column in columns)
+
+
+def cell(column: Column, alias: str = "s") -> Composed:
+    """The stage's cell as the table's type."""
+    before, after = column.kind.to_table.split("{}")
+    return SQL(before) + name(alias, column.name) + SQL(after)  # type: ignore[arg-type]
+
+
+def listed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
+    """Names and types of a stage's columns, in the order in which rows are copied."""
+    own = [(column.name, column.kind.stage_type) for column in shape.columns] + [("_extra", "text")]
+    return (*own, ("_absent", "int8"), ("_lists", "int8"), ("_whole", "int8"), ("_synced_at", "int8"))
+
+
+def child_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
+    return tuple([(column.name, column.kind.stage_type) for column in shape.columns] + [("_extra", "text")])
+
+
+def feed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
+    return tuple([(column.name, column.kind.stage_type) for column in shape.columns] + [("_synced_at", "int8")])
+
+
+def create_stage(stage: str, columns: Sequence[tuple[str, str]]) -> Composed:
+    declared = comma(name(column) + SQL(" " + type_) for column, type_ in columns)  # type: ignore[arg-type]
+    return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(name(stage), declared)
+
+
+def copy_stage(stage: str, columns: Sequence[tuple[str, str]]) -> Composed:
+    return SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(name(stage), comma(name(column) for column, _ in columns))
+
+
+class Upsert:
+    """The statements that move the stage of one listed entity into its table."""
+
+    def __init__(self, schema: str, shape: Shape) -> None:
+        self.shape = shape
+        self.stage = f"stage_{shape.name}"
+        self.table = name(schema, shape.name)
+
+    def drop_older(self) -> Composed:
+        """Rows that were read earlier than what the table already holds."""
+        return SQL("DELETE FROM {} s USING {} t WHERE {} AND t._synced_at > {}").format(
+            name(self.stage), self.table, same("t", "s", self.shape.key), AT)
+
+    def _own(self) -> list[tuple[str, Composable]]:
+        """The mirror's own columns of a row that is visible now."""
+        deleted = SQL("CASE WHEN s.is_deleted THEN coalesce(t._deleted_at, {}) END").format(AT) if self.shape.has("is_deleted") else SQL("NULL")
+        own: list[tuple[str, Composable]] = [("_extra", SQL("s._extra::jsonb")), ("_deleted_at", deleted)]
+        return own + ([("_listed", SQL("true"))] if self.shape.is_fed else [])
+
+    def update(self, never: int, sometimes: int) -> Composed:
+        """Writes the rows that differ. `never` and `sometimes` are bits of columns that came with no row, or not with every row."""
+        assigned: list[tuple[str, Composable]] = []
+        for place, column in enumerate(self.shape.columns):
+            if never >> place & 1 or column.name in self.shape.key:
+                continue
+            value: Composable = cell(column)
+            if sometimes >> place & 1:
+                value = SQL("CASE WHEN s._absent >> {} & 1 = 1 THEN {} ELSE {} END").format(Literal(place), name("t", column.name), value)
+            assigned.append((column.name, value))
+        assigned += self._own()
+        return SQL("UPDATE {} t SET {}, _synced_at = {} FROM {} s WHERE {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
+            self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assigned), AT, name(self.stage),
+            same("t", "s", self.shape.key), comma(name("t", column) for column, _ in assigned), comma(value for _, value in assigned))
+
+    def insert(self) -> Composed:
+        columns = [column.name for column in self.shape.columns] + ["_extra", "_synced_at"]
+        values: list[Composable] = [cell(column) for column in self.shape.columns] + [SQL("s._extra::jsonb"), AT]
+        if self.shape.has("is_deleted"):
+            columns.append("_deleted_at")
+            values.append(SQL("CASE WHEN s.is_deleted THEN {} END").format(AT))
+        return SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {} s WHERE NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY {}{}").format(
+            self.table, comma(map(name, columns)), comma(values), name(self.stage), self.table, same("t", "s", self.shape.key),
+            comma(name("s", column) for column in self.shape.key), self._meanwhile(columns))
+
+    def _meanwhile(self, columns: list[str]) -> Composed:
+        """A feed of another entity may add the row between our look and our insert: the list's word replaces it."""
+        if not self.shape.is_fed:
+            return SQL("").format()
+        return SQL(" ON CONFLICT ({}) DO UPDATE SET {}, _listed = true WHERE NOT t._listed").format(
+            comma(map(name, self.shape.key)), comma(SQL("{0} = excluded.{0}").format(name(column)) for column in columns))
+
+    def touch(self) -> Composed:
+        """A record whose children changed carries new content, too: later-read-wins must know."""
+        return SQL("UPDATE {} t SET _synced_at = {} FROM {} s WHERE {} AND t._synced_at < {} AND EXISTS "
+                   "(SELECT FROM touched x WHERE x.key = ROW({})::text)").format(
+            self.table, AT, name(self.stage), same("t", "s", self.shape.key), AT, comma(name("s", column) for column in self.shape.key))
+
+
+class Replace:
+    """The statements that replace one child's rows of the staged owners by set difference. `place` is the child's bit."""
+
+    def __init__(self, schema: str, parent: Shape, child: Shape, place: int) -> None:
+        self.child, self.place = child, place
+        self.stage, self.owners = f"stage_{child.name}", f"stage_{parent.name}"
+        self.table = name(schema, child.name)
+        self.to_owner = list(zip(child.owner, parent.key, strict=True))
+
+    def _owned(self, alias: str) -> Composed:
+        return AND.join(SQL("{} = {}").format(name(alias, mine), name("s", theirs)) for mine, theirs in self.to_owner)
+
+    def drop_older(self) -> Composed:
+        return SQL("DELETE FROM {} x WHERE NOT EXISTS (SELECT FROM {} s WHERE {})").format(
+            name(self.stage), name(self.owners), self._owned("x"))
+
+    def vanish(self) -> Composed:
+        """Rows whose element left the list: deleted, or tombstoned where the child is a listed thing of its own."""
+        gone = SQL("s._lists >> {0} & 1 = 1 AND s._whole >> {0} & 1 = 1 AND {1} AND NOT EXISTS (SELECT FROM {2} x WHERE {3})").format(
+            Literal(self.place), self._owned("t"), name(self.stage), same("x", "t", self.child.key))
+        if self.child.is_listed:
+            return SQL("UPDATE {} t SET _deleted_at = {}, _synced_at = {} FROM {} s WHERE t._deleted_at IS NULL AND {}").format(
+                self.table, AT, AT, name(self.owners), gone)
+        return SQL("DELETE FROM {} t USING {} s WHERE {}").format(self.table, name(self.owners), gone)
+
+    def _assigned(self) -> list[tuple[str, Composable]]:
+        assigned: list[tuple[str, Composable]] = [(column.name, cell(column, "x")) for column in self.child.columns
+                                                  if column.name not in self.child.key]
+        assigned.append(("_extra", SQL("x._extra::jsonb")))
+        return assigned + ([("_deleted_at", SQL("NULL"))] if self.child.is_listed else [])
+
+    def update(self) -> Composed:
+        assigned = self._assigned()
+        synced = SQL(", _synced_at = {}").format(AT) if self.child.is_listed else SQL("")
+        return SQL("UPDATE {} t SET {}{} FROM {} x, {} s WHERE {} AND {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
+            self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assigned), synced, name(self.stage),
+            name(self.owners), same("t", "x", self.child.key), self._owned("x"),
+            comma(name("t", column) for column, _ in assigned), comma(value for _, value in assigned))
+
+    def insert(self) -> Composed:
+        columns = [column.name for column in self.child.columns] + ["_extra"] + (["_synced_at"] if self.child.is_listed else [])
+        values: list[Composable] = [cell(column, "x") for column in self.child.columns] + [SQL("x._extra::jsonb")]
+        source: Composable = SQL("{} x").format(name(self.stage))
+        if self.child.is_listed:
+            values.append(AT)
+            source = SQL("{} x JOIN {} s ON {}").format(name(self.stage), name(self.owners), self._owned("x"))
+        return SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {} WHERE NOT EXISTS (SELECT FROM {} o WHERE {}) ORDER BY {}").format(
+            self.table, comma(map(name, columns)), comma(values), source, self.table, same("o", "x", self.child.key),
+            comma(name("x", column) for column in self.child.key))
+
+    def touching(self, statement: Composed) -> Composed:
+        """The same statement, noting in `touched` which owners it changed."""
+        owner = comma(name("t", column) for column in self.child.owner)
+        return SQL("WITH changed AS ({} RETURNING ROW({})::text AS key), noted AS (INSERT INTO touched SELECT DISTINCT key FROM changed) "
+                   "SELECT count(*) FROM changed").format(statement, owner)
+
+
+CREATE_TOUCHED = SQL("CREATE TEMP TABLE IF NOT EXISTS touched (key text) ON COMMIT DELETE ROWS")
+
+
+def feed(schema: str, shape: Shape) -> Composed:
+    """Adds what records tell of another entity, and renews what only they tell (never what its own list says)."""
+    columns = [column.name for column in shape.columns] + ["_synced_at", "_listed"]
+    values: list[Composable] = [cell(column) for column in shape.columns] + [AT, SQL("false")]
+    rest = [column.name for column in shape.columns if column.name not in shape.key]
+    return SQL("INSERT INTO {0} AS t ({1}) SELECT {2} FROM {3} s WHERE NOT EXISTS (SELECT FROM {0} t WHERE {4} AND t._listed) ORDER BY {5} "
+               "ON CONFLICT ({6}) DO UPDATE SET {7}, _synced_at = excluded._synced_at WHERE NOT t._listed "
+               "AND t._synced_at < excluded._synced_at AND ROW({8}) IS DISTINCT FROM ROW({9})").format(
+        name(schema, shape.name), comma(map(name, columns)), comma(values), name(f"feed_{shape.name}"), same("t", "s", shape.key),
+        comma(name("s", column) for column in shape.key), comma(map(name, shape.key)),
+        comma(SQL("{} = excluded.{}").format(name(column), name(column)) for column in rest),
+        comma(name("t", column) for column in rest), comma(name("excluded", column) for column in rest))
+
+
+def remember_seen(shape: Shape) -> Composed:
+    return SQL("INSERT INTO {} SELECT {} FROM {} s ON CONFLICT DO NOTHING").format(
+        name(f"seen_{shape.name}"), comma(name("s", column) for column in shape.key), name(f"stage_{shape.name}"))
+
+
+def create_seen(shape: Shape) -> Composed:
+    """The keys that a complete read of a list has met; lives as long as the connection."""
+    columns = comma(name(column) + SQL(" " + shape.column(column).kind.stage_type) for column in shape.key)  # type: ignore[arg-type]
+    return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))").format(
+        name(f"seen_{shape.name}"), columns, comma(map(name, shape.key)))
+
+
+def absent(schema: str, shape: Shape, fixed: Iterable[str]) -> Composed:
+    """FROM … WHERE …: the live rows of one list (`fixed` columns as parameters) that its complete read did not meet."""
+    scope = [SQL("{} = {}").format(name("t", column), Placeholder(column)) for column in fixed if shape.has(column)]
+    listed = [SQL("t._listed")] if shape.is_fed else []
+    unseen = SQL("NOT EXISTS (SELECT FROM {} x WHERE {})").format(name(f"seen_{shape.name}"), same("x", "t", shape.key))
+    return SQL("{} t WHERE {}").format(name(schema, shape.name), AND.join([*scope, *listed, SQL("t._deleted_at IS NULL"), unseen]))
+
+
+def live(schema: str, shape: Shape, fixed: Iterable[str]) -> Composed:
+    scope = [SQL("{} = {}").format(name("t", column), Placeholder(column)) for column in fixed if shape.has(column)]
+    return SQL("{} t WHERE {}").format(name(schema, shape.name), AND.join([*scope, SQL("t._deleted_at IS NULL")]))

@@ -1,0 +1,84 @@
+"""What the mirror knows of itself: per entity the rows, the last run, its completeness, and the quarantine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg.rows import dict_row
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.entities import ENTITIES
+from pipelines.migrate import pending
+from pipelines.resources import Mirror
+from pipelines.sync import SyncRefused, row_counts
+
+LAST_RUNS = """
+SELECT DISTINCT ON (entity) entity, CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
+       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, seconds::float8 AS seconds, watermark,
+       extract(epoch FROM now() - watermark)::int8 AS lag_seconds
+FROM mirror.sync_runs WHERE account = %(account)s ORDER BY entity, started_at DESC, id DESC"""
+QUARANTINE = "SELECT entity, record_key, reason, request, last_seen_at, times FROM mirror.quarantine WHERE account = %s ORDER BY last_seen_at DESC LIMIT 20"
+
+
+def gather(mirror: Mirror) -> dict[str, Any]:
+    """Everything, as plain values. Raises SyncRefused when the database has no tables yet."""
+    if pending(mirror.conninfo, mirror.schema):
+        raise SyncRefused(f"the tables of {mirror.schema!r} are not there or not up to date: run `amocrm-mirror migrate`, then `amocrm-mirror sync`")
+    with mirror.connect_autocommit() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        lock = f"amocrm-mirror sync {mirror.account}"
+        alive = not _free(cursor, lock)
+        runs = {row["entity"]: row for row in cursor.execute(LAST_RUNS, {"account": mirror.account, "alive": alive}).fetchall()}
+        quarantine = cursor.execute(QUARANTINE, [mirror.account]).fetchall()
+        count = cursor.execute("SELECT count(*) AS count FROM mirror.quarantine WHERE account = %s", [mirror.account]).fetchone()
+        rows = row_counts(connection, mirror.schema)
+    entities = [{"entity": entity.name, "rows": rows[entity.name], **_run(runs.get(entity.name))} for entity in ENTITIES]
+    return {"account": mirror.account, "schema": mirror.schema, "syncing": alive, "entities": entities, "quarantined": count["count"] if count else 0,
+            "quarantine": quarantine, "exit_code": _exit_code(entities, count["count"] if count else 0)}
+
+
+def _free(cursor: Any, lock: str) -> bool:
+    row = cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS free", [lock]).fetchone()
+    if row["free"]:
+        cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [lock])
+    return bool(row["free"])
+
+
+def _run(row: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "entity"} if row else {"state": "never"}
+
+
+def _exit_code(entities: list[dict[str, Any]], quarantined: int) -> int:
+    states = {entity["state"] for entity in entities}
+    if states & {"failed", "interrupted"}:
+        return 1
+    return 3 if quarantined or states & {"incomplete", "never"} else 0
+
+
+def render(found: dict[str, Any]) -> Group:
+    table = Table(box=None, pad_edge=False, header_style="bold", title=f"{found['account']} in schema {found['schema']}", title_justify="left")
+    for title, justify in (("entity", "left"), ("rows", "right"), ("last run", "left"), ("state", "left"), ("how", "left"), ("lag", "right")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    lines = []
+    for entity in found["entities"]:
+        started = entity.get("started_at")
+        table.add_row(entity["entity"], f"{entity['rows']:,}", started.strftime("%Y-%m-%d %H:%M:%S") if started else "", entity["state"],
+                      entity.get("mode") or "", _lag(entity.get("lag_seconds")))
+        if entity.get("reason"):
+            lines.append(f"{entity['entity']}: {entity['reason']}")
+    if found["quarantined"]:
+        lines.append(f"{found['quarantined']} records in quarantine; the latest:")
+        lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})" for row in found["quarantine"]]
+    if found["syncing"]:
+        lines.append("A sync is running now.")
+    return Group(table, *(Text(line) for line in lines))
+
+
+def _lag(seconds: int | None) -> str:
+    if seconds is None:
+        return ""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"

@@ -1,0 +1,76 @@
+"""Migrations of a test's own, run by the real env.py."""
+
+from pathlib import Path
+
+import psycopg
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+INI = """
+[DEFAULT]
+script_location = {repository}/alembic
+path_separator = os
+file_template = %%(year)d%%(month).2d%%(day).2d_%%(slug)s
+[account]
+version_locations = {versions}/account
+[mirror]
+version_locations = {versions}/mirror
+"""
+MIGRATION = """
+from alembic import op
+revision = "{revision}"
+down_revision = {previous!r}
+def upgrade():
+{up}
+def downgrade():
+{down}
+"""
+
+
+class Versions:
+    """Migrations of the test's own, run by the real env.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.previous: dict[str, str | None] = {"account": None, "mirror": None}
+        for target in self.previous:
+            (folder / target).mkdir()
+
+    def add(self, target: str, revision: str, up: str, down: str = "pass") -> None:
+        body = MIGRATION.format(
+            revision=revision,
+            previous=self.previous[target],
+            up="    " + up.replace("\n", "\n    "),
+            down="    " + down,
+        )
+        (self.folder / target / f"{revision}.py").write_text(body)
+        self.previous[target] = revision
+
+    def forget(self, target: str, revision: str) -> None:
+        (self.folder / target / f"{revision}.py").unlink()
+
+
+def two_tables(folder: Path) -> Versions:
+    """One migration for each target."""
+    (folder / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=folder))
+    made = Versions(folder)
+    made.add("mirror", "m1", 'op.execute("CREATE TABLE tokens ()")')
+    made.add(
+        "account",
+        "a1",
+        'op.execute("CREATE TABLE leads (id bigint)")',
+        'op.execute("DROP TABLE leads")',
+    )
+    return made
+
+
+def tables(connection: psycopg.Connection) -> set[str]:
+    found = connection.execute("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
+    return {str(row[0]) for row in found}
+
+
+EVERYTHING = {
+    "amocrm.leads",
+    "amocrm.alembic_version",
+    "mirror.tokens",
+    "mirror.alembic_version",
+}
