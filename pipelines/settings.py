@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -68,8 +69,8 @@ def default_home() -> Path:
         return Path("/var/lib/amocrm-mirror")
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "amocrm-mirror"
-    data = os.environ.get("XDG_DATA_HOME", "")
-    base = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    base = data if data.is_absolute() else Path.home() / ".local" / "share"
     return base / "amocrm-mirror"
 
 
@@ -183,10 +184,8 @@ def _create_key(path: Path) -> None:
         draft.write(Fernet.generate_key())
         draft.flush()
         os.fsync(draft.fileno())
-        try:
-            os.link(draft.name, path)  # never overwrites: the first process wins
-        except FileExistsError:
-            pass
+        with suppress(FileExistsError):  # the first process wins
+            os.link(draft.name, path)
 
 
 def load_settings(**overrides: Any) -> Settings:
