@@ -1,6 +1,7 @@
 """placeholder"""
-from sandbox import mutate_links, mutate_setup
 from sandbox.mutate import Mutator
+
+
 class Churn:
     def __init__(self, mutator: Mutator) -> None: ...
     def run(self, n, seed, kinds): return []

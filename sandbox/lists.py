@@ -101,9 +101,12 @@ LISTS = (
     List("website_buttons", default=250, with_={"scripts": ("script",)}, access="admin", missing=404, ident="source_id"),
     List("webhooks", limit=0, filters={"destination": "is:destination"}, access="admin", totals="items"),
     List("widgets", missing=404, ident="code"),
+    List("talks", missing=404, access="rows", ident="talk_id"),
+    List("files", orders=("updated_at",), ident="uuid"),
     List("bots", "items", with_={"favorite": ("is_favorite",)}, filters={"id": "ids", "type_functionality": "is:type_functionality"}, missing=404),
 )  # fmt: skip
 
+OFF_LIST = {"files", "talks"}  # kept like lists, but not listed under /api/v4: the drive lists files, nobody lists talks
 BY_PATH = {spec.path: spec for spec in LISTS}
 _PARENTS = ((re.compile(r"^catalogs/\d+/"), "catalogs/{catalog}/"), (re.compile(r"^leads/pipelines/\d+/"), "leads/pipelines/{pipeline}/"))
 

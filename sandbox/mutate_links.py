@@ -4,7 +4,8 @@ from typing import Any
 
 from sandbox.journal import wrap
 from sandbox.lists import KINDS
-from sandbox.mutate import EMBEDS, Mutator, attach, detach, operation
+from sandbox.mutate import Mutator, attach, detach, operation
+from sandbox.records import EMBEDS
 from sandbox.state import singular
 from sandbox.store import Record, dumps
 

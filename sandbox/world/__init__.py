@@ -4,7 +4,7 @@ from random import Random
 
 from sandbox.journal import Journal
 from sandbox.state import World
-from sandbox.world import awkward, company, fields, plan
+from sandbox.world import activity, awkward, catalogs, company, customers, extras, fields, plan
 from sandbox.world.crm import Builder
 
 __all__ = ["build"]
@@ -18,5 +18,9 @@ def build(world: World) -> None:
     planned = plan.build(world)
     builder = Builder(world, planned, found, pipelines, world.journal, Random(f"crm {world.options.seed}"))
     builder.build()
+    catalogs.build(world, planned)
+    customers.build(builder)
+    activity.build(builder)
+    extras.build(builder)
     awkward.build(world)
     world.journal.settle()

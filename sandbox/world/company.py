@@ -85,7 +85,7 @@ def _users(world: World) -> None:
     for place, ident in enumerate((ADMIN, SECOND_ADMIN, *MANAGERS, INACTIVE)):
         admin = ident in (ADMIN, SECOND_ADMIN)
         role, role_name, level = _ROLES[place % 2]
-        granted = {name: _FULL for name in ("leads", "contacts", "companies")} | {"mail_access": True} if admin else {}
+        granted = dict.fromkeys(("leads", "contacts", "companies"), _FULL) | {"mail_access": True} if admin else {}
         held = rights(level, **granted, is_admin=admin, is_free=False, is_active=ident != INACTIVE, group_id=None if admin else GROUP_OF[ident],
                       role_id=None if admin else role) | ({} if admin else {"status_rights": restricted})  # fmt: skip
         first, last = names.FIRST_NAMES[place], names.LAST_NAMES[place]

@@ -20,8 +20,6 @@ from sandbox.world.plan import ELEMENT_BASE, Plan
 
 Packed = tuple[int, bytes, tuple[int | None, ...]]
 _MONTH = 30 * 86400
-_EVENT_CODES = {"text": 1, "numeric": 2, "checkbox": 3, "select": 4, "multiselect": 5, "date": 6, "url": 7, "multitext": 8, "textarea": 9,
-                "radiobutton": 10, "monetary": 22}  # fmt: skip
 
 
 @dataclass
@@ -143,7 +141,7 @@ class Builder:
             contacts.append({"id": ident, "is_main": main, "_links": {"self": {"href": f"{BASE}/contacts/{ident}"}}})
             main = False
         element = ELEMENT_BASE + 1 + place % plan.elements
-        metadata = {"quantity": 2.5 if place % 20 else 4, "catalog_id": 11803, "price_id": 1284729 if place % 20 else None}
+        metadata = {"quantity": 2.5 if place % 20 else 4, "catalog_id": 11803, "price_id": 1289729 if place % 20 else None}
         return {"tags": self.some_tags("leads"), "catalog_elements": [{"id": element, "metadata": metadata}] if place % 10 == 0 else [],
                 "loss_reason": [self.reasons[lost]] if lost else [],
                 "companies": _refs("companies", [plan.company_id(company)] if company >= 0 else []), "contacts": contacts, "source": source}  # fmt: skip
@@ -169,12 +167,6 @@ class Builder:
         if place % 4 == 0 and responsible != MANAGERS[0]:
             add("entity_responsible_changed", "lead", ident, born + 5, 0, b'[{"responsible_user":{"id":%d}}]' % responsible,
                 b'[{"responsible_user":{"id":%d}}]' % MANAGERS[0])  # fmt: skip
-
-
-def field_payload(found: Record, values: Sequence[Record]) -> list[Record]:
-    """Values of a field as an event tells them (section 3.20)."""
-    return [{"custom_field_value": {"field_id": found["field_id"], "field_type": _EVENT_CODES.get(found["field_type"], 1), "enum_id": value.get("enum_id"),
-                                    "text": str(value.get("value", ""))}} for value in values]  # fmt: skip
 
 
 def _status(ident: int, pipeline: int) -> bytes:

@@ -172,7 +172,8 @@ COMPANIES: tuple[Spec, ...] = (
 )  # fmt: skip
 CUSTOMERS: tuple[Spec, ...] = (("Уровень", "select", None, ("Серебро", "Золото")), ("Скидка, %", "numeric"), ("Клиент с", "date"), ("Цвет", "chained_list"))
 SEGMENTS: tuple[Spec, ...] = (("Описание", "textarea"), ("Порог", "numeric"))
-_FIRST_ID = {"leads": 1284500, "contacts": 1284400, "companies": 1286400, "customers": 1287400, "customers/segments": 1288400}
+# segments reuse ids of contacts: a field id need not be unique per account (section 6.35)
+_FIRST_ID = {"leads": 1284500, "contacts": 1284400, "companies": 1286400, "customers": 1287400, "customers/segments": 1284400}
 
 
 def extra_leads_fields(world: World) -> tuple[Spec, ...]:

@@ -18,6 +18,7 @@ class Plan:
     companies: int
     customers: int
     elements: int
+    incoming: int  # leads that are still unsorted, the newest ones
     start: int
     lead_contacts: list[tuple[int, ...]] = field(default_factory=list)
     lead_company: list[int] = field(default_factory=list)  # -1: none
@@ -53,8 +54,9 @@ class Plan:
 
 def build(world: World) -> Plan:
     """Links of every lead, contact and customer."""
-    n, rng = world.options.scale, Random(f"plan {world.options.seed}")
-    plan = Plan(n, max(3, n * 9 // 10), max(2, n * 7 // 20), max(3, n // 10), max(60, n // 50), world.start)
+    incoming, rng = max(4, world.options.scale // 100), Random(f"plan {world.options.seed}")
+    n = max(1, world.options.scale - incoming)
+    plan = Plan(n, max(3, n * 9 // 10), max(2, n * 7 // 20), max(3, n // 10), max(60, n // 50), incoming, world.start)
     for place in range(plan.contacts):
         company = min(plan.companies - 1, place * plan.companies // plan.contacts) if rng.random() < 0.4 else -1
         plan.contact_company.append(company)
@@ -62,7 +64,7 @@ def build(world: World) -> Plan:
             plan.company_contacts.setdefault(company, []).append(place)
     for place in range(n):
         _lead(plan, place, rng)
-    if n >= 200:
+    if world.options.scale >= 200:
         plan.lead_contacts[n // 2] = tuple(dict.fromkeys((*plan.lead_contacts[n // 2], *range(64))))  # more than a page of links
     for place, linked in enumerate(plan.lead_contacts):
         for contact in linked:
