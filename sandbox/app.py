@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import count
 
-from sandbox import endpoints
+from sandbox import drive, endpoints, writes
 from sandbox.faults import Faults
 from sandbox.http import HTML, Request, Response, html, problem
 from sandbox.limits import Limiter, Stats
@@ -52,7 +52,7 @@ class App:
             return html(403, "Forbidden")
         if request.path.startswith("/oauth"):
             return self.authority.answer(request)
-        if not request.path.startswith((API, "/drive/")):
+        if not request.path.startswith((API, "/drive/")) and request.path != "/api/v2/products_settings":
             return Response(404, b"<html><body>404</body></html>", HTML)
         grant = self.authority.grant_of(request)
         if grant is None:
@@ -62,8 +62,12 @@ class App:
             viewer = endpoints.departed(grant.user_id)  # an admin's token outlives the admin (section 2.1)
         if viewer is None:
             return problem(401, "Unauthorized")
+        if request.path == "/api/v2/products_settings":
+            request.path = API + "products/settings"
         call = Call(self.world, self.selector, request, viewer)
-        found = endpoints.special(call)
+        if request.path.startswith("/drive/"):
+            return drive.answer(call)
+        found = writes.answer(call) or endpoints.special(call)
         return found if found is not None else self._generic(call)
 
     def _generic(self, call: Call) -> Response:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sandbox import endpoints
 from sandbox.churn import Churn
 from sandbox.http import JSON, Request, Response, reply
-from sandbox.listing import nasty_bytes
+from sandbox.listing import nasty_bytes, refused
+from sandbox.lists import spec_of
 from sandbox.mutate import Mutator
 
 if TYPE_CHECKING:
@@ -84,10 +85,13 @@ class Control:
 
     def _truth(self, path: str) -> Response:
         world = self._app.world
-        found = endpoints.truth_row(world, path)
+        found, spec = endpoints.derived(world, path), spec_of(path)
         if found is None:
-            coll = world.list(path)
-            found = [coll.rows[ident] for ident in coll.ids]
+            if spec is None:
+                raise KeyError(path)
+            viewer = world.user(world.account["current_user_id"]) or endpoints.departed(0)
+            hidden = refused(world, viewer, spec) is not None
+            found = [] if hidden else [world.list(path).rows[ident] for ident in world.list(path).ids]
         return Response(200, nasty_bytes(world, b"\n".join(found) + b"\n" * bool(found)), "application/x-ndjson")
 
     def _stats(self) -> Body:

@@ -6,12 +6,12 @@ A route is a method, a pattern and a function of the call and the pattern's grou
 import re
 from collections.abc import Callable
 
-from sandbox import query
-from sandbox.http import Response, problem, reply
+from sandbox import drive, query
+from sandbox.http import Response, invalid, problem, reply
 from sandbox.listing import Call, nasty, serve_list, serve_one, with_of
 from sandbox.lists import BY_PATH
 from sandbox.selection import Condition
-from sandbox.state import Viewer, World
+from sandbox.state import ACCOUNT_ID, Viewer, World
 from sandbox.store import Record, dumps, loads
 
 _ACCOUNT_WITH = ("amojo_id", "uuid", "version", "entity_names", "drive_url", "is_api_filter_enabled", "invoices_settings")
@@ -134,6 +134,64 @@ def _nested_status(call: Call, pipeline: str, status: str) -> Response:
     return serve_one(call, BY_PATH["leads/pipelines/{pipeline}/statuses"], path, status)
 
 
+def _entity_files(call: Call, kind: str, ident: str) -> Response:
+    return drive.of_record(call, kind, ident)
+
+
+def _summary(call: Call) -> Response:
+    """leads/unsorted/summary (section 3.12)."""
+    counts, found = call.world.unsorted_counts, list(call.world.list("leads/unsorted").records())
+    categories = {name: {"total": sum(item["category"] == name for item in found)} for name in ("sip", "mail", "forms", "chats")}
+    sorted_out = counts["accepted"] + counts["declined"]
+    return reply({"total": len(found), "accepted": counts["accepted"], "declined": counts["declined"],
+                  "average_sort_time": counts["seconds"] // max(1, sorted_out), "categories": categories})  # fmt: skip
+
+
+def _chats(call: Call) -> Response:
+    """contacts/chats: only for ids that are asked for (section 3.13)."""
+    if not call.viewer.is_admin:
+        return problem(403)
+    contacts, chats = (query.items(call.request.params.get(name)) for name in ("contact_id", "chat_id"))
+    if not contacts and not chats:
+        return problem(400, "contact_id or chat_id is required")
+    found = [chat for chat in call.world.chats if str(chat["contact_id"]) in contacts or chat["chat_id"] in chats]
+    return reply({"_total_items": len(found), "_embedded": {"chats": found}}) if found else Response(204)
+
+
+def _hooks(call: Call) -> Response:
+    """POST and DELETE of webhooks, keyed by destination (section 3.26)."""
+    if not call.viewer.is_admin:
+        return problem(403)
+    coll, asked, now = call.world.list("webhooks"), call.request.payload(), call.world.now()
+    known = next((hook for hook in coll.records() if hook["destination"] == asked.get("destination")), None)
+    if call.request.method == "DELETE":
+        if known is not None:
+            coll.drop(known["id"])
+        return Response(204) if known is not None else problem(404)
+    unknown = [code for code in asked.get("settings", []) if not _HOOK_CODE.match(code)]
+    if not asked.get("destination") or not asked.get("settings") or (unknown and call.world.switches["webhook_settings"] == "reject"):
+        return invalid("settings", "NotSupportedChoice", "The value you selected is not a valid choice.")
+    base = known or {"id": coll.new_id(), "destination": asked["destination"], "created_at": now, "account_id": ACCOUNT_ID,
+                     "created_by": call.viewer.user_id,
+                     "sort": len(coll) + 1}  # fmt: skip
+    hook = base | {"updated_at": now, "disabled": False, "settings": asked["settings"]}
+    coll.put(hook)
+    return reply(hook, 201)
+
+
+def _products(call: Call) -> Response:
+    """Which catalog holds the products (section 3.16)."""
+    return reply({"is_enabled": True, "catalog_id": 11803})
+
+
+def _unlisted(call: Call) -> Response:
+    return problem(404)
+
+
+_HOOK_CODE = re.compile(
+    r"^(responsible_(lead|contact|company|customer|task)|restore_(lead|contact|company)|(add|update)_(lead|contact|company|customer|talk|task)"
+    r"|delete_(lead|contact|company|customer|task)|status_lead|note_(lead|contact|company|customer)|add_chat_template_review)$"
+)
 Route = tuple[str, re.Pattern[str], Callable[..., Response]]
 _KIND = "(leads|contacts|companies|customers)"
 ROUTES: list[Route] = [
@@ -144,6 +202,15 @@ ROUTES: list[Route] = [
     ("GET", re.compile(r"^(customers)/(\d+)/(transactions(?:/\d+)?)$"), _under),
     ("GET", re.compile(r"^(leads|customers)/(\d+)/subscriptions$"), _subscriptions),
     ("GET", re.compile(r"^leads/pipelines/(\d+)/statuses/(\d+)$"), _nested_status),
+    ("GET", re.compile(rf"^{_KIND}/(\d+)/files$"), _entity_files),
+    ("GET", re.compile(r"^files/([0-9a-f-]{36})/links$"), drive.of_file),
+    ("GET", re.compile(r"^leads/unsorted/summary$"), _summary),
+    ("GET", re.compile(r"^contacts/chats$"), _chats),
+    ("GET", re.compile(r"^products/settings$"), _products),
+    ("GET", re.compile(r"^(?:files|talks)$"), _unlisted),
+    ("GET", re.compile(r"^files/[^/]*$"), _unlisted),
+    ("POST", re.compile(r"^webhooks$"), _hooks),
+    ("DELETE", re.compile(r"^webhooks$"), _hooks),
 ]
 
 
@@ -156,9 +223,18 @@ def special(call: Call) -> Response | None:
             response = function(call, *match.groups())
             response.body = nasty(call, response.body)
             return response
-    return problem(405) if found else None
+    return problem(405) if found and not any(match.re.pattern == "^webhooks$" for _, match, _ in found) else None
 
 
-def truth_row(world: World, path: str) -> list[bytes] | None:
-    """The account, which no collection holds, for the control plane."""
-    return [dumps(account_record(world))] if path == "account" else None
+def derived(world: World, path: str) -> list[bytes] | None:
+    """Truth that no collection holds: the account, links, files and followers of records."""
+    kind, _, what = path.rpartition("/")
+    if path == "account":
+        return [dumps(account_record(world))]
+    if what == "links" and kind in _LINKED:
+        return [dumps(link) for record in world.list(kind).records() for link in link_rows(kind, record, True)]
+    held = {"files": world.files_of, "subscriptions": world.subscriptions}.get(what)
+    if held is None or kind not in _LINKED:
+        return None
+    alive = world.list(kind).rows
+    return [dumps({"entity_id": ident} | row) for (owner, ident), rows in held.items() if owner == kind and ident in alive for row in rows]

@@ -23,7 +23,7 @@ class Fault:
     after: int = 0
     probability: float = 1.0
     seed: int = 0
-    seconds: float = 1.0
+    seconds: float = 1.0  # of `slow` and `stall`
     retry_after: float | None = None
     min_limit: int = 0
     matched: int = 0
@@ -53,6 +53,7 @@ class Fault:
         if self.kind in ("reset", "truncate", "stall"):
             response = answer() if self.kind != "reset" else Response(200)
             response.effect = self.kind
+            response.hold = self.seconds if self.kind == "stall" else 0.05
         elif self.kind == "drop_after_rotate":
             response = answer()
             response.effect = "reset"

@@ -59,6 +59,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     effect: str = ""
+    hold: float = 0.05  # seconds until a broken answer closes the connection
 
     def head(self) -> bytes:
         """The status line and headers."""
@@ -166,9 +167,8 @@ class Connection(asyncio.Protocol):
             self._reset()
         elif response.effect in ("truncate", "stall"):
             self._transport.write(response.head() + response.body[: len(response.body) // 2])
-            wait = 0.05 if response.effect == "truncate" else 3600.0
             self._busy = True
-            asyncio.get_running_loop().call_later(wait, self._transport.close)
+            asyncio.get_running_loop().call_later(response.hold, self._transport.close)
         else:
             self._transport.writelines([response.head(), response.body])
 

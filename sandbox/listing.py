@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from sandbox import query
+from sandbox import event_rules, query
 from sandbox.http import Request, Response, invalid, problem
 from sandbox.lists import KINDS, List
 from sandbox.present import Reshape, reshapes, without_parts
@@ -37,28 +37,30 @@ class Call:
         return {"href": f"{host}/api/v4/{path}" + (f"?{text}" if text else "")}
 
 
-def refused(call: Call, spec: List) -> Response | None:
+def refused(world: World, viewer: Viewer, spec: List) -> Response | None:
     """The answer to who may not read this list at all (sections 1.9 and 6.50)."""
-    if spec.access == "admin" and not call.viewer.is_admin:
+    if spec.access == "admin" and not viewer.is_admin:
         return problem(403, "Недостаточно прав")
-    if spec.access == "catalogs" and not (call.viewer.is_admin or call.viewer.rights.get("catalog_access")):
+    if spec.access == "catalogs" and not (viewer.is_admin or viewer.rights.get("catalog_access")):
         return problem(403, "Недостаточно прав")
-    mode = call.world.switches["customers_mode"]
+    mode = world.switches["customers_mode"]
     if spec.feature and mode in ("disabled", "unavailable"):
-        status = int(call.world.switches["customers_off_status"])
+        status = int(world.switches["customers_off_status"])
         return Response(204) if status == 204 else problem(status, "Функционал покупателей отключён")
     if spec.feature in ("periodicity", "segments") and spec.feature != mode:
         return problem(422, f"Режим {spec.feature} выключен")
-    if spec.path == "leads/loss_reasons" and call.world.switches["loss_reasons_endpoint"] == "404":
+    if spec.path == "leads/loss_reasons" and world.switches["loss_reasons_endpoint"] == "404":
         return problem(404)
-    if spec.path == "bots" and call.world.switches["bots"] != "list":
-        return problem(int(call.world.switches["bots"]))
+    if spec.path == "bots" and world.switches["bots"] != "list":
+        return problem(int(world.switches["bots"]))
     return None
 
 
 def serve_list(call: Call, spec: List, path: str, narrowed: Sequence[Condition] = (), shown: str = "") -> Response:
     """A page of a list; `narrowed` is what the path itself asks for, `shown` the path for links."""
-    refusal = refused(call, spec) or _bad_paging(call, spec)
+    refusal = refused(call.world, call.viewer, spec) or _bad_paging(call, spec)
+    if refusal is None and spec.path == "events":
+        refusal = event_rules.refusal(call.request.params)
     if refusal is not None:
         return refusal
     coll, shown = call.world.list(path), shown or path
@@ -130,7 +132,7 @@ def _filters(call: Call, spec: List, coll: Collection) -> list[Condition] | None
         found.append(Condition(test=lambda raw: text in raw.decode().casefold().encode()))
     if spec.path == "leads/pipelines" and switches["hide_archived"] == "on":
         found.append(Condition(test=is_test("is_archive", ["0"])))
-    return found
+    return found + (event_rules.narrowed(call.world, params) if spec.path == "events" else [])
 
 
 def _element_filter(call: Call, asked: query.Tree) -> query.Tree:
@@ -179,7 +181,8 @@ def rows(call: Call, spec: List, coll: Collection, ids: Iterable[int]) -> list[b
 
 def changes_of(call: Call, spec: List) -> list[Reshape]:
     """What this request and the switches do to the stored records."""
-    return without_parts(spec, with_of(call)) + reshapes(spec.path, call.world.switches, ZONE)
+    named = event_rules.namer(call.world, with_of(call)) if spec.path == "events" else []
+    return without_parts(spec, with_of(call)) + named + reshapes(spec.path, call.world.switches, ZONE)
 
 
 def reshaped(row: bytes, changes: list[Reshape]) -> bytes:
@@ -263,7 +266,7 @@ def _skeleton(record: Record, spec: List, keep_embedded: bool) -> Record:
 
 def serve_one(call: Call, spec: List, path: str, external: str) -> Response:
     """A record by its id: bare, 204 (or 404) when there is none that the viewer may see (section 1.5)."""
-    refusal = refused(call, spec)
+    refusal = refused(call.world, call.viewer, spec)
     if refusal is not None:
         return refusal
     coll = call.world.list(path)

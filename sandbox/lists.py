@@ -93,7 +93,7 @@ LISTS = (
     *(List(f"{kind}/notes", orders=("updated_at", "id"), with_={"is_pinned": ("is_pinned",)}, access="rows",
            filters=_SINCE | {"entity_id": "is:entity_id", "note_type": "is:note_type"}) for kind in KINDS),
     List("events", limit=100, indexes=("created_at",), access="rows",
-         filters={"id": "ids", "created_at": "since", "created_by": "is:created_by", "entity": "is:entity_type",
+         filters={"id": "ids", "created_at": "since", "created_by": "is:created_by",
                   "entity_id": "is:entity_id", "type": "is:type", "value_before": "value:value_before", "value_after": "value:value_after"}),
     List("events/types", "events_types", limit=0, totals="items", ident="key"),
     List("chats/templates", "chat_templates", limit=50, with_={"reviews": ("_embedded", "reviews")}, access="admin",
@@ -106,7 +106,6 @@ LISTS = (
     List("bots", "items", with_={"favorite": ("is_favorite",)}, filters={"id": "ids", "type_functionality": "is:type_functionality"}, missing=404),
 )  # fmt: skip
 
-OFF_LIST = {"files", "talks"}  # kept like lists, but not listed under /api/v4: the drive lists files, nobody lists talks
 BY_PATH = {spec.path: spec for spec in LISTS}
 _PARENTS = ((re.compile(r"^catalogs/\d+/"), "catalogs/{catalog}/"), (re.compile(r"^leads/pipelines/\d+/"), "leads/pipelines/{pipeline}/"))
 

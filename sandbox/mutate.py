@@ -43,7 +43,9 @@ class Mutator:
                 raise ValueError(f"op {op.get('op')}: allowed are {' | '.join(sorted(OPERATIONS))}")
             if "list" in op and spec_of(op["list"]) is None:
                 raise ValueError(f"no such list: {op['list']}")
-        return [self._one(op) for op in operations]
+        found = [self._one(op) for op in operations]
+        self.world.hooks.flush()
+        return found
 
     def _one(self, op: Record) -> Any:
         self.quiet = op.get("events") is False
@@ -68,6 +70,7 @@ class Mutator:
 
     def save(self, path: str, record: Record) -> int:
         """Put a record back."""
+        self.world.hooks.note("update" if record.get("id") in self.world.list(path).rows else "add", path, record)
         return self.world.list(path).put(record)
 
     def tell(self, type_: str, path: str, ident: int, op: Record, after: Sequence[Record] = (), before: Sequence[Record] = ()) -> None:
@@ -240,6 +243,7 @@ def delete(mutator: Mutator, op: Record) -> Any:
         mutator.touch(record, op)
         coll.bin[record["id"]] = dumps(record)
         mutator.tell(f"{singular(path)}_deleted", path, record["id"], op)
+        mutator.world.hooks.note("delete", path, record)
         _hide_events(mutator.world, path, record["id"])
     elif path == "tasks":
         mutator.tell("task_deleted", path, record["id"], op)
@@ -298,6 +302,7 @@ def move(mutator: Mutator, op: Record) -> Any:
     mutator.touch(record, op)
     mutator.save("leads", record)
     after = wrap("lead_status", id=record["status_id"], pipeline_id=record["pipeline_id"])
+    mutator.world.hooks.note("status", "leads", record)
     mutator.tell("lead_status_changed", "leads", op["id"], op, after, before)
     return op["id"]
 

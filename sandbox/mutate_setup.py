@@ -232,6 +232,7 @@ def incoming(mutator: Mutator, op: Record) -> Any:
 
     assert "leads" in KINDS
     pipeline = mutator.found("leads/pipelines", op.get("pipeline_id", 6820154))
-    lead = create(mutator, {"list": "leads", "record": {"name": op.get("name", "Заявка с сайта"), "pipeline_id": pipeline["id"], "responsible_user_id": None,
+    lead = create(mutator, {"list": "leads", "record": {"name": op.get("name", "Заявка с сайта"), "pipeline_id": pipeline["id"],
+                                                        "responsible_user_id": None,
                                                         "group_id": None, "status_id": pipeline["_embedded"]["statuses"][0]["id"]}})  # fmt: skip
     return unsorted_item(mutator.world, lead, Random(lead), "forms", mutator.world.now())

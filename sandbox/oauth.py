@@ -69,7 +69,7 @@ class Authority:
         now = time.time()
         access = self._jwt(user_id, int(now), int(now + expires_in), secrets.token_hex(20))
         self.access[access] = Grant(user_id, now + expires_in, kind)
-        tokens = {"token_type": "Bearer", "expires_in": int(expires_in), "server_time": self._world.now(), "access_token": access}
+        tokens: dict[str, Any] = {"token_type": "Bearer", "expires_in": int(expires_in), "server_time": self._world.now(), "access_token": access}
         if kind == "oauth":
             tokens["refresh_token"] = "def502" + secrets.token_hex(160)
             self.refresh[tokens["refresh_token"]] = Grant(user_id, now + REFRESH_LIFE)

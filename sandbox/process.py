@@ -1,7 +1,7 @@
 """SandboxProcess: a sandbox in a process of its own, for tests and benchmarks.
 
-    with SandboxProcess(scale=200) as sandbox:
-        requests.get(sandbox.url + "/api/v4/leads", headers={"Authorization": f"Bearer {sandbox.admin_token}"})
+with SandboxProcess(scale=200) as sandbox:
+    requests.get(sandbox.url + "/api/v4/leads", headers={"Authorization": f"Bearer {sandbox.admin_token}"})
 """
 
 import json
@@ -19,7 +19,7 @@ class SandboxProcess:
     def __init__(self, scale: int = 200, seed: int = 1, now: str | None = None, fields: int = 8, rate: float = 0,
                  latency_ms: float = 0, port: int = 0, switches: dict[str, str] | None = None, timeout: float = 600) -> None:  # fmt: skip
         self._command = [sys.executable, "-m", "sandbox", "--port", str(port), "--scale", str(scale), "--seed", str(seed),
-                         "--fields", str(fields), "--rate", str(rate), "--latency-ms", str(latency_ms)]  # fmt: skip
+                         "--fields", str(fields), "--rate", str(rate), "--latency-ms", str(latency_ms), "--until-eof"]  # fmt: skip
         self._command += ["--now", now] if now else []
         for name, value in (switches or {}).items():
             self._command += ["--switch", f"{name}={value}"]
@@ -29,8 +29,8 @@ class SandboxProcess:
 
     def start(self) -> Self:
         """Start and wait; RuntimeError with the process's own words when it does not come up."""
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115: lives as long as the process
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.startswith("sandbox listening on "):
@@ -67,8 +67,9 @@ class SandboxProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                pipe.close()
             self._process = None
 
     def __enter__(self) -> Self:

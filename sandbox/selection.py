@@ -164,7 +164,7 @@ def _condition(kind: str, name: str, node: Node, spec: List, coll: Collection, s
         return Condition(test=_payload_test(attribute, query.branch(node)))
     if kind == "name":
         return Condition(test=is_test("name", query.items(node)[:1]))
-    if attribute in _BUCKETS and spec.path != "leads":
+    if attribute in _BUCKETS:
         return Condition(ids=[i for value in values if value.isdigit() for i in coll.bucket(attribute, int(value))])
     return Condition(test=is_test(attribute, values))
 
@@ -233,7 +233,7 @@ def _field_matches(values: list[Record], node: Node) -> bool:
     found = [value.get("value") for value in values]
     if isinstance(node, dict) and ({"from", "to"} & node.keys()):
         low, high = query.whole(node.get("from")), query.whole(node.get("to"))
-        numbers = [float(v) for v in found if str(v).replace(".", "", 1).lstrip("-").isdigit()]
+        numbers = [float(str(v)) for v in found if str(v).replace(".", "", 1).lstrip("-").isdigit()]
         return any((low is None or n >= low) and (high is None or n <= high) for n in numbers)
     texts = {str(int(v)) if isinstance(v, bool) else str(v) for v in found} | {str(v.get("enum_id")) for v in values}
     return bool(texts & set(query.items(node)))
@@ -241,6 +241,7 @@ def _field_matches(values: list[Record], node: Node) -> bool:
 
 def _payload_test(side: str, asked: Tree) -> Test:
     """value_before / value_after of events (section 3.20): every scalar asked for appears in the payload."""
+
     def leaves(node: Node) -> list[str]:
         return [leaf for child in node.values() for leaf in leaves(child)] if isinstance(node, dict) else query.text(node).split(",")
 

@@ -14,16 +14,21 @@ from sandbox.state import Options, World
 from sandbox.world import build
 
 
-def run(options: Options, announce: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:
+def run(options: Options, announce: Callable[[str], None] | None = None) -> int:
     """Serve until interrupted; the exit code is 2 when the port cannot be had or an option is wrong."""
     try:
-        return asyncio.run(_serve(options, announce))
+        return asyncio.run(_serve(options, announce or _say))
     except KeyboardInterrupt:
         return 0
     except (OSError, ValueError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        print(f"sandbox: port {options.port} is in use" if taken else f"sandbox: {error}", file=sys.stderr)
+        sys.stderr.write((f"sandbox: port {options.port} is in use" if taken else f"sandbox: {error}") + "\n")
         return 2
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 async def _serve(options: Options, announce: Callable[[str], None]) -> int:
@@ -37,6 +42,11 @@ async def _serve(options: Options, announce: Callable[[str], None]) -> int:
     announce(f"sandbox listening on http://{options.host}:{port}")
     if sys.stdout.isatty():
         _greet(held[0], announce)
+    if options.until_eof:
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+        await ended.wait()
+        return 0
     await server.serve_forever()
     return 0
 

@@ -13,6 +13,7 @@ from sandbox.store import Collection, Record
 from sandbox.switches import Switches
 
 if TYPE_CHECKING:
+    from sandbox.hooks import Hooks
     from sandbox.journal import Journal
 
 SUBDOMAIN = "uralkedr"
@@ -35,6 +36,7 @@ class Options:
     rate: float = 7.0
     latency_ms: float = 0.0
     switches: dict[str, str] = field(default_factory=dict)
+    until_eof: bool = False  # end when stdin closes: no orphans when a test dies
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class World:
     """One account."""
 
     journal: "Journal"
+    hooks: "Hooks"
 
     def __init__(self, options: Options) -> None:
         self.options = options

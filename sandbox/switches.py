@@ -46,7 +46,7 @@ SWITCHES = (
     Switch("links_truncate", "none", ("none", "50", "paged"), 15, "the most rows /links shows"),
     Switch("links_max_ids", "0", NUMBER, 15, "more entity_ids than this in a mass /links are refused; 0 = any"),
     Switch("filter_inclusive", "both", ("both", "from", "to", "none"), 16, "which ends of a range belong to it"),
-    Switch("updated_at_moves_on", "", ("set", "tag", "link", "note", "task", "label", "group", "main_contact", "chat"), 17,
+    Switch("updated_at_moves_on", "", ("set", "tag", "link", "note", "task", "label", "main_contact"), 17,
            "which changes besides the record's own fields move updated_at"),
     Switch("merge_footprint", "none", ("none", "deleted_event", "bin"), 18, "what the absorbed record of a merge leaves"),
     Switch("bin_days", "0", NUMBER, 19, "days that deleted rows stay in with=only_deleted; 0 = for ever"),

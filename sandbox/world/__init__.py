@@ -2,6 +2,7 @@
 
 from random import Random
 
+from sandbox.hooks import Hooks
 from sandbox.journal import Journal
 from sandbox.state import World
 from sandbox.world import activity, awkward, catalogs, company, customers, extras, fields, plan
@@ -13,6 +14,7 @@ __all__ = ["build"]
 def build(world: World) -> None:
     """Fill an empty account."""
     world.journal = Journal(world)
+    world.hooks = Hooks(world)
     pipelines = company.build(world)
     found = fields.build(world)
     planned = plan.build(world)

@@ -18,6 +18,7 @@ from sandbox.world.company import GROUP_OF, MANAGERS, RESPONSIBLE
 from sandbox.world.crm import Builder, Packed
 from sandbox.world.plan import ELEMENT_BASE
 
+Row = tuple[str, str, int, list[Record], list[Record]]
 TASK_BASE, NOTE_BASE = 50318000, 301887000
 _NOTE_SPACE = {"leads": 0, "contacts": 1, "companies": 2, "customers": 3}
 NOTE_PARAMS: dict[str, Any] = {
@@ -32,16 +33,20 @@ NOTE_PARAMS: dict[str, Any] = {
     "geolocation": {"text": "Объект", "address": "Екатеринбург, ул. Малышева 84", "longitude": "60.6122", "latitude": "56.8519"},
     "sms_in": {"text": "Да, подходит", "phone": "+79220345518"},
     "sms_out": {"text": "Замер завтра в 12:00", "phone": "+79220345518"},
-    "attachment": {"is_drive_attachment": True, "text": "Договор", "original_name": "Договор 418.pdf", "file_uuid": "c0a8f7d4-5b1e-4b0e-9f53-7f2a61d3c901",
+    "attachment": {"is_drive_attachment": True, "text": "Договор", "original_name": "Договор 418.pdf",
+                   "file_uuid": "c0a8f7d4-5b1e-4b0e-9f53-7f2a61d3c901",
                    "version_uuid": "1f7be3c2-0d6a-4cf1-a6f2-3d8c1b5e7740", "file_name": "Dogovor_418.pdf"},
     "invoice_paid": {"text": "Счёт 12 оплачен", "service": "Счета", "icon_url": "https://example.com/i.png"},
     "bill_paid": {"text": "Оплачен счёт", "service": "Счета", "icon_url": None},
     "amomail_message": {"thread_id": 88120, "message_id": 190447, "private": False, "income": True, "from": {"email": "a@example.com", "name": "А"},
-                        "to": {"email": "b@example.com", "name": ""}, "content_summary": "Смета", "attach_cnt": 0, "delivery": None, "subject": "Смета"},
+                        "to": {"email": "b@example.com", "name": ""}, "content_summary": "Смета", "attach_cnt": 0, "delivery": None,
+                        "subject": "Смета"},
     "chat": [], "site_visit": {"url": "https://uralkedr.ru/calc"}, "link_followed": {"url": "https://uralkedr.ru/p/1"},
-    "targeting_in": {"service": "vkontakte", "campaign": "весна", "contacts": []}, "targeting_out": {"service": "mailchimp", "campaign": "лето", "contacts": [1]},
+    "targeting_in": {"service": "vkontakte", "campaign": "весна", "contacts": []}, "targeting_out": {"service": "mailchimp", "campaign": "лето",
+                                                                                                     "contacts": [1]},
     "transaction": {"transaction_id": 358204}, "dropbox_attachment": {"filename": "план.dwg", "link": "https://example.com/f"},
-    "zoom_meeting": {"conference": {"id": "88"}, "recordings": []}, "ai_result": {"answer_id": 5, "is_error": False, "talk_id": 3381, "text": "Ответ"},
+    "zoom_meeting": {"conference": {"id": "88"}, "recordings": []}, "ai_result": {"answer_id": 5, "is_error": False, "talk_id": 3381,
+                                                                                  "text": "Ответ"},
     "hologram_note": {"frames": [[1, 2], []], "deep": {"er": None}},
 }  # fmt: skip
 
@@ -57,7 +62,8 @@ def build(builder: Builder) -> None:
 
 def _tasks(builder: Builder) -> Iterator[Packed]:
     world, rng = builder.world, builder.rng
-    owned = [(kind, ident) for kind, every in (("leads", 3), ("contacts", 20), ("companies", 15), ("customers", 10)) for ident in list(world.list(kind).ids)[::every]]
+    owned = [(kind, ident) for kind, every in (("leads", 3), ("contacts", 20), ("companies", 15), ("customers",
+                                                                                                   10)) for ident in list(world.list(kind).ids)[::every]]  # fmt: skip
     for place, (kind, ident) in enumerate([("", 0), *owned, ("", 0)]):
         task = TASK_BASE + place
         born = world.start - 3600 - int(rng.random() ** 2 * 400 * 86400)
@@ -111,7 +117,14 @@ def _field_changes(builder: Builder) -> None:
             builder.journal.add(f"custom_field_{changed['field_id']}_value_changed", "lead", ident, at, record["updated_by"], after,
                                 orjson.dumps([earlier]) if ident % 2 else b"[]")  # fmt: skip
         if record["_embedded"]["tags"]:
-            builder.journal.add("entity_tag_added", "lead", ident, at, 0, orjson.dumps([{"tag": {"name": tag["name"]}} for tag in record["_embedded"]["tags"]]))
+            builder.journal.add(
+                "entity_tag_added", "lead", ident, at, 0, orjson.dumps([{"tag": {"name": tag["name"]}} for tag in record["_embedded"]["tags"]])
+            )
+
+
+def _notes_added(lead: int, note: list[Record]) -> list[Row]:
+    kinds = ("attachment", "targeting_in", "targeting_out", "geo", "service", "site_visit", "message_to_cashier")
+    return [(f"{kind}_note_added", "lead", lead, note, []) for kind in kinds]
 
 
 def _one_of_each(builder: Builder) -> None:
@@ -121,7 +134,7 @@ def _one_of_each(builder: Builder) -> None:
     company, customer, task = world.list("companies").ids[0], world.list("customers").ids[0], world.list("tasks").ids[0]
     note, message = wrap("note", id=NOTE_BASE), wrap("message", id="e5f1c2d7-0a4b-4b7e-93c8-2f6d10ab7c55", origin="telegram", talk_id=3381)
     status = [wrap("customer_status", id=ident) for ident in (4990721, 4990719)]
-    rows: list[tuple[str, str, int, list[Record], list[Record]]] = [
+    rows: list[Row] = [
         ("lead_deleted", "lead", 21599001, [], []), ("lead_restored", "lead", lead, [], []), ("contact_deleted", "contact", 48100001, [], []),
         ("contact_restored", "contact", contact, [], []), ("company_deleted", "company", 48100002, [], []), ("company_restored", "company", company, [], []),
         ("customer_deleted", "customer", 1900001, [], []), ("entity_merged", "contact", contact, [], []), ("task_deleted", "task", 50310001, [], []),
@@ -130,7 +143,7 @@ def _one_of_each(builder: Builder) -> None:
         ("task_deadline_changed", "task", task, wrap("task_deadline", timestamp=world.start), wrap("task_deadline", timestamp=world.start - 60)),
         ("task_result_added", "lead", lead, note, []), ("robot_replied", "lead", lead, wrap("helpbot", id=1), []),
         ("intent_identified", "lead", lead, wrap("helpbot", id=2), []), ("nps_rate_added", "lead", lead, wrap("nps", rate=9), []),
-        *((f"{name}_note_added", "lead", lead, note, []) for name in ("attachment", "targeting_in", "targeting_out", "geo", "service", "site_visit", "message_to_cashier")),
+        *_notes_added(lead, note),
         ("common_note_deleted", "lead", lead, wrap("note", id=301880001), []), ("incoming_sms", "contact", contact, note, []),
         ("outgoing_sms", "contact", contact, note, []), ("link_followed", "contact", contact, note, []),
         ("incoming_chat_message", "lead", lead, message, []), ("outgoing_chat_message", "contact", contact, message, []),

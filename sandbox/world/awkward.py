@@ -62,7 +62,8 @@ LEADS: tuple[Callable[[Record], None], ...] = (
     _set("is_deleted", False), _set("created_at", -3600), _set("closed_at", 0), _set("loss_reason_id", 0),
 )  # fmt: skip
 CONTACTS: tuple[Callable[[Record], None], ...] = (
-    _set("name", HOSTILE), _set("first_name", NUL), _set("custom_fields_values", []), _without("is_deleted", "is_unsorted"), _legacy_enum, _undocumented,
+    _set("name", HOSTILE), _set("first_name", NUL), _set("custom_fields_values", []), _without("is_deleted", "is_unsorted"), _legacy_enum,
+    _undocumented,
     _set("responsible_user_id", None), _set("name", ""),
 )  # fmt: skip
 

@@ -24,7 +24,9 @@ _FIELDS: dict[int, tuple[int, tuple[Spec, ...]]] = {
     COLORS: (1289911, (("Код RAL", "text"), ("Доставщик", "linked_entity"), ("Наценка, %", "numeric"))),
     SUPPLIERS: (1289951, (("ИНН", "text"), ("Реквизиты", "textarea"))),
 }  # fmt: skip
-_KINDS = ((PRODUCTS, "Товары", "products"), (INVOICES, "Счета/покупки", "invoices"), (COLORS, "Цвета; \"RAL\"", "regular"), (SUPPLIERS, "Поставщики", "suppliers"))
+_KINDS = ((PRODUCTS, "Товары", "products"), (INVOICES, "Счета/покупки", "invoices"), (COLORS, "Цвета; \"RAL\"", "regular"), (SUPPLIERS,
+                                                                                                                             "Поставщики",
+                                                                                                                             "suppliers"))  # fmt: skip
 
 
 def build(world: World, plan: Plan) -> None:
@@ -37,7 +39,9 @@ def build(world: World, plan: Plan) -> None:
         PRODUCTS: (ELEMENT_BASE + 1, plan.elements, lambda rng, i: f"{names.GOODS[i % 10]} {100 + i}"),
         INVOICES: (ELEMENT_BASE + 2_000_000, max(6, plan.leads // 40), lambda rng, i: f"Счёт {i + 1}"),
         COLORS: (ELEMENT_BASE + 1_000_000, 30, lambda rng, i: f"RAL {1000 + i}"),
-        SUPPLIERS: (ELEMENT_BASE + 1501, 5, lambda rng, i: f"ООО «{names.FIRMS[i]}»") if plan.elements < 1500 else (2219501 + 10**6, 5, lambda rng, i: names.FIRMS[i]),
+        SUPPLIERS: (ELEMENT_BASE + 1501, 5, lambda rng, i: f"ООО «{names.FIRMS[i]}»")
+        if plan.elements < 1500
+        else (2219501 + 10**6, 5, lambda rng, i: names.FIRMS[i]),
     }
     for catalog, (first_id, count, name_of) in made.items():
         fields = define(world, f"catalogs/{catalog}", _FIELDS[catalog][1], _FIELDS[catalog][0], rng)

@@ -51,8 +51,9 @@ def build(world: World) -> list[Pipeline]:
 
 
 def _account(world: World) -> None:
-    forms = {"default": "заказы", "genitive": "заказов", "dative": "заказам", "accusative": "заказы", "instrumental": "заказами", "prepositional": "заказах"}
-    types = [(1, "Связаться", "FOLLOW_UP", None, None), (2, "Встреча", "MEETING", None, None)]
+    forms = {"default": "заказы", "genitive": "заказов", "dative": "заказам", "accusative": "заказы", "instrumental": "заказами",
+             "prepositional": "заказах"}  # fmt: skip
+    types: list[tuple[Any, ...]] = [(1, "Связаться", "FOLLOW_UP", None, None), (2, "Встреча", "MEETING", None, None)]
     types += [(2914400 + 2 * i, name, None, "f9deff", 5) for i, name in enumerate(names.TYPES)]
     world.account = {
         "id": ACCOUNT_ID, "name": "Уральский кедр", "subdomain": SUBDOMAIN, "current_user_id": ADMIN, "country": "RU", "currency": "RUB",
@@ -80,7 +81,8 @@ def rights(level: str, **more: Any) -> Record:
 
 
 def _users(world: World) -> None:
-    restricted = [{"entity_type": "leads", "pipeline_id": 6820158, "status_id": 143, "rights": {"view": "A", "edit": "D", "delete": "D", "export": "D"}}]
+    restricted = [{"entity_type": "leads", "pipeline_id": 6820158, "status_id": 143, "rights": {"view": "A", "edit": "D", "delete": "D",
+                                                                                                "export": "D"}}]  # fmt: skip
     staff: dict[int, list[Record]] = {}
     for place, ident in enumerate((ADMIN, SECOND_ADMIN, *MANAGERS, INACTIVE)):
         admin = ident in (ADMIN, SECOND_ADMIN)
@@ -143,19 +145,22 @@ def embed_statuses(world: World, pipeline: int) -> None:
 def _reasons_and_sources(world: World) -> None:
     for place, name in enumerate(names.LOSS_REASONS):
         ident = 13527061 + 2 * place
-        world.list("leads/loss_reasons").put({"id": ident, "name": name, "sort": 100000 + place, "created_at": FOUNDED, "updated_at": FOUNDED + 86400 * place,
+        world.list("leads/loss_reasons").put({"id": ident, "name": name, "sort": 100000 + place, "created_at": FOUNDED,
+                                              "updated_at": FOUNDED + 86400 * place,
                                               "_links": href(f"leads/loss_reasons/{ident}")})  # fmt: skip
     for place, name in enumerate(names.SOURCES[:2]):
         services = [{"type": "whatsapp", "params": {"waba": True}, "pages": [{"name": name, "id": "p-1", "link": "+73432260118"}]}]
         world.list("sources").put({"id": 17204933 + place, "name": name, "pipeline_id": 6820154, "external_id": f"src-{place}", "default": place == 0,
-                                   "origin_code": None, "services": services if place == 0 else [], "_links": href(f"sources/{17204933 + place}")})  # fmt: skip
+                                   "origin_code": None, "services": services if place == 0 else [],
+                                   "_links": href(f"sources/{17204933 + place}")})  # fmt: skip
 
 
 def _tags(world: World) -> None:
     """Dictionaries of their own per entity; more than a page of them for leads where there are enough leads."""
     many = 270 if world.options.scale >= 200 else 0
     rng = Random(f"tags {world.options.seed}")
-    listed = {"leads": (*names.TAGS, *(f"тендер {i:03d}" for i in range(many))), "contacts": names.TAGS, "companies": names.TAGS[:12], "customers": names.TAGS[:6]}
+    listed = {"leads": (*names.TAGS, *(f"тендер {i:03d}" for i in range(many))), "contacts": names.TAGS, "companies": names.TAGS[:12],
+              "customers": names.TAGS[:6]}  # fmt: skip
     for base, (kind, tags) in enumerate(listed.items()):
         for place, name in enumerate(tags):
             color = rng.choice(("FFDC7F", "BBEBC1", None)) if kind == "leads" else None

@@ -120,17 +120,19 @@ class Builder:
         lost = self.reason_ids[int(rng.random() * len(self.reason_ids))] if status == 143 and rng.random() < 0.85 else None
         source = self.sources[int(rng.random() * 5)] if rng.random() < 0.3 else None
         price = int(rng.random() * 600) * 500
+        closed = last if status in (142, 143) else None
         record = {
             "id": ident, "name": f"{names.PRODUCTS[place % 10]}, ул. {names.STREETS[place % 8]} {place + 1}", "price": price,
             "responsible_user_id": responsible, "group_id": GROUP_OF[responsible], "status_id": status, "pipeline_id": pipeline.id,
-            "loss_reason_id": lost, "source_id": source and source["id"], "created_by": 0 if place % 3 else MANAGERS[place % 5], "updated_by": responsible,
-            "created_at": born, "updated_at": changed, "closed_at": last if status in (142, 143) else None, "closest_task_at": None, "is_deleted": False,
+            "loss_reason_id": lost, "source_id": source and source["id"], "created_by": 0 if place % 3 else MANAGERS[place % 5],
+            "updated_by": responsible,
+            "created_at": born, "updated_at": changed, "closed_at": closed, "closest_task_at": None, "is_deleted": False,
             "custom_fields_values": self.values("leads"), "score": None, "account_id": ACCOUNT_ID, "labor_cost": None,
             "is_price_modified_by_robot": place % 50 == 0, "price_with_minor_units": price + 0.5 if place % 4 == 0 else float(price),
             "_links": {"self": {"href": f"{BASE}/leads/{ident}"}}, "_embedded": self._lead_embedded(place, lost, source),
         }  # fmt: skip
         self._lead_events(place, ident, pipeline, path, responsible)
-        return ident, orjson.dumps(record), (born, changed, record["closed_at"])
+        return ident, orjson.dumps(record), (born, changed, closed)
 
     def _lead_embedded(self, place: int, lost: int | None, source: Record | None) -> Record:
         plan = self.plan
@@ -144,7 +146,8 @@ class Builder:
         metadata = {"quantity": 2.5 if place % 20 else 4, "catalog_id": 11803, "price_id": 1289729 if place % 20 else None}
         return {"tags": self.some_tags("leads"), "catalog_elements": [{"id": element, "metadata": metadata}] if place % 10 == 0 else [],
                 "loss_reason": [self.reasons[lost]] if lost else [],
-                "companies": _refs("companies", [plan.company_id(company)] if company >= 0 else []), "contacts": contacts, "source": source}  # fmt: skip
+                "companies": _refs("companies", [plan.company_id(company)] if company >= 0 else []), "contacts": contacts,
+                "source": source}  # fmt: skip
 
     def _path(self, pipeline: Pipeline, born: int, rng: Random) -> list[tuple[int, int]]:
         """The stages a deal went through, with the time of each; the last one is where it is."""

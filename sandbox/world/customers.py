@@ -53,7 +53,8 @@ def _customers(builder: Builder, transactions: list[Packed]) -> Iterator[Packed]
         bought = _transactions(builder, ident, born, 1 + place % 3) if place % 4 else []
         transactions += [(int(row["id"]), orjson.dumps(row), ()) for row in bought]
         spent = sum(int(row["price"]) for row in bought)
-        contacts = [{"id": plan.contact_id(contact), "is_main": True, "_links": href(f"contacts/{plan.contact_id(contact)}")} for contact in plan.customer_contacts[place]]
+        contacts = [{"id": plan.contact_id(contact), "is_main": True,
+                     "_links": href(f"contacts/{plan.contact_id(contact)}")} for contact in plan.customer_contacts[place]]  # fmt: skip
         company = place * plan.companies // plan.customers
         embedded = {
             "segments": [{"id": SEGMENTS[place % 4][0], "_links": href(f"customers/segments/{SEGMENTS[place % 4][0]}")}] if place % 4 < 3 else [],
@@ -62,11 +63,13 @@ def _customers(builder: Builder, transactions: list[Packed]) -> Iterator[Packed]
             "catalog_elements": [{"id": ELEMENT_BASE + 1, "metadata": {"quantity": 1, "catalog_id": 11803}}] if place % 9 == 0 else [],
         }  # fmt: skip
         record: Record = {
-            "id": ident, "name": f"{names.LAST_NAMES[place % 20]}: {names.FIRMS[place % 10]}", "next_price": 1000 * (place % 300), "next_date": changed + 86400 * 30,
+            "id": ident, "name": f"{names.LAST_NAMES[place % 20]}: {names.FIRMS[place % 10]}", "next_price": 1000 * (place % 300),
+            "next_date": changed + 86400 * 30,
             "responsible_user_id": responsible, "group_id": GROUP_OF[responsible], "status_id": STATUSES[place % 4][0], "periodicity": 60,
             "created_by": MANAGERS[0], "updated_by": 0, "created_at": born, "updated_at": changed, "closest_task_at": None, "is_deleted": False,
             "custom_fields_values": builder.values("customers") if place % 2 else None, "ltv": spent, "purchases_count": len(bought),
-            "average_check": spent // len(bought) if bought else 0, "account_id": ACCOUNT_ID, "_links": href(f"customers/{ident}"), "_embedded": embedded,
+            "average_check": spent // len(bought) if bought else 0, "account_id": ACCOUNT_ID, "_links": href(f"customers/{ident}"),
+            "_embedded": embedded,
         }  # fmt: skip
         builder.journal.add("customer_added", "customer", ident, born, MANAGERS[0], b'[{"note":{"id":%d}}]' % (ident + 290000000))
         yield ident, orjson.dumps(record), (born, changed)
@@ -77,7 +80,8 @@ def _transactions(builder: Builder, customer: int, born: int, count: int) -> lis
     for number in range(count):
         ident = TRANSACTION_BASE + (customer - 1904400) * 4 + number
         at = min(builder.world.start - 50, born + 86400 * 20 * number + 600)
-        record: Record = {"id": ident, "price": 1000 + builder.rng.randrange(300000), "comment": None if number else "Предоплата \"наличными\"", "completed_at": at,
+        record: Record = {"id": ident, "price": 1000 + builder.rng.randrange(300000), "comment": None if number else "Предоплата \"наличными\"",
+                          "completed_at": at,
                           "customer_id": customer, "created_by": MANAGERS[number], "updated_by": MANAGERS[number], "created_at": at, "updated_at": at,
                           "is_deleted": False, "account_id": ACCOUNT_ID, "_links": href(f"customers/{customer}/transactions/{ident}"),
                           "_embedded": {"customer": {"id": customer, "_links": href(f"customers/{customer}")}}}  # fmt: skip

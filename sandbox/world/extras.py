@@ -36,8 +36,10 @@ def _incoming(builder: Builder, rng: Random) -> None:
     for place in range(plan.incoming):
         pipeline = builder.pipelines[place % 2]
         lead, at = plan.lead_id(plan.leads + place), world.start - 120 - 600 * place
-        record = blank(world, "leads", lead) | {"name": f"Заявка {place + 1}", "responsible_user_id": None, "group_id": None, "status_id": pipeline.unsorted,
-                                                "pipeline_id": pipeline.id, "created_at": at, "updated_at": at, "price": None if place % 2 else 0}  # fmt: skip
+        record = blank(world, "leads", lead) | {"name": f"Заявка {place + 1}", "responsible_user_id": None, "group_id": None,
+                                                "status_id": pipeline.unsorted,
+                                                "pipeline_id": pipeline.id, "created_at": at, "updated_at": at,
+                                                "price": None if place % 2 else 0}  # fmt: skip
         world.list("leads").put(record)
         unsorted_item(world, lead, rng, _CATEGORIES[place % 4], at)
 
@@ -56,7 +58,8 @@ def unsorted_item(world: World, lead: int, rng: Random, category: str, at: int) 
     world.list("leads").put(record)
     uid = rng.randbytes(30).hex()
     world.list("leads/unsorted").put(
-        {"uid": uid, "source_uid": None, "source_name": names.SOURCES[2], "category": category, "pipeline_id": record["pipeline_id"], "created_at": at,
+        {"uid": uid, "source_uid": None, "source_name": names.SOURCES[2], "category": category, "pipeline_id": record["pipeline_id"],
+         "created_at": at,
          "metadata": _metadata(rng, at)[category], "account_id": ACCOUNT_ID, "_links": href(f"leads/unsorted/{uid}"),
          "_embedded": {"contacts": [reference("contacts", contact)], "leads": [reference("leads", lead)], "companies": []}})  # fmt: skip
     return uid
@@ -71,7 +74,8 @@ def _metadata(rng: Random, at: int) -> dict[str, Record]:
                   "form_sent_at": str(at - 8), "referer": "", "visitor_uid": None},
         "chats": {"from": "Алина", "to": "salon", "received_at": at, "service": "telegram", "client": {"name": "Алина", "avatar": None},
                   "origin": {"chat_id": _CHAT, "ref": None, "visitor_uid": None}, "last_message_text": None, "source_name": "Telegram салона"},
-        "mail": {"from": {"email": "a.gaisina@example.com", "name": ""}, "received_at": at, "subject": "Смета", "thread_id": 88120, "message_id": 190447,
+        "mail": {"from": {"email": "a.gaisina@example.com", "name": ""}, "received_at": at, "subject": "Смета", "thread_id": 88120,
+                 "message_id": 190447,
                  "content_summary": ""},
     }  # fmt: skip
 
@@ -98,7 +102,8 @@ def file_record(ident: str, version: str, place: int, made: int) -> Record:
     by, base = {"type": "internal", "id": MANAGERS[place % 5]}, "https://drive-b.amocrm.ru"
     previews = [{"download_link": f"{base}/preview/{ident}", "width": 120, "height": 80}] if kind == "image" else None
     return {
-        "uuid": ident, "version_uuid": version, "type": kind, "is_trashed": False, "name": f"Договор {place}; «v1»", "sanitized_name": f"Dogovor_{place}",
+        "uuid": ident, "version_uuid": version, "type": kind, "is_trashed": False, "name": f"Договор {place}; «v1»",
+        "sanitized_name": f"Dogovor_{place}",
         "size": 1000 + 37 * place, "source_id": None, "has_multiple_versions": place % 4 == 0,
         "metadata": {"extension": extension, "mime_type": "" if place % 3 else "application/pdf"} if place % 7 else None, "previews": previews,
         "created_at": made, "created_by": by, "updated_at": made + 30, "updated_by": by, "deleted_at": None, "deleted_by": None,
@@ -110,10 +115,12 @@ def _talks(world: World) -> None:
     for ident, lead in ((3381, world.list("leads").ids[0]), (3382, None)):
         contact = world.list("contacts").ids[0]
         world.list("talks").put(
-            {"talk_id": ident, "created_at": world.start - 86400, "updated_at": world.start - 86000, "rate": 0, "contact_id": contact, "chat_id": _CHAT,
+            {"talk_id": ident, "created_at": world.start - 86400, "updated_at": world.start - 86000, "rate": 0, "contact_id": contact,
+             "chat_id": _CHAT,
              "entity_id": lead, "entity_type": "lead" if lead else None, "is_in_work": ident == 3381, "is_read": True, "origin": "telegram",
              "missed_at": None, "account_id": ACCOUNT_ID, "_links": href(f"talks/{ident}"),
-             "_embedded": {"contacts": [reference("contacts", contact)], "leads": [reference("leads", lead)] if lead else [], "customers": []}})  # fmt: skip
+             "_embedded": {"contacts": [reference("contacts", contact)], "leads": [reference("leads", lead)] if lead else [],
+                           "customers": []}})  # fmt: skip
     world.chats.append({"id": 770412, "contact_id": world.list("contacts").ids[0], "chat_id": _CHAT})
 
 
@@ -125,17 +132,22 @@ def _wired(world: World) -> None:
     for place in range(3):
         code = ("uralkedr_calc", "public_widget", "telephony")[place]
         world.list("widgets").put(
-            {"id": 51208 + place, "code": code, "version": "1.0.7", "rating": ("4,5", 4.5, "0")[place], "is_lead_source": False, "is_work_with_dp": True,
+            {"id": 51208 + place, "code": code, "version": "1.0.7", "rating": ("4,5", 4.5, "0")[place], "is_lead_source": False,
+             "is_work_with_dp": True,
              "settings_template": [{"key": "login", "name": "Логин", "type": "text", "is_required": True}] * (place == 0), "is_crm_template": False,
              "client_uuid": None, "is_active_in_account": place == 0, "pipeline_id": None, "_links": href(f"widgets/{code}")})  # fmt: skip
         world.list("website_buttons").put(
             {"account_id": ACCOUNT_ID, "source_id": 17204951 + place, "button_id": 588120 + place, "is_duplication_control_enabled": False,
              "name": "" if place else "Кнопка", "creation_status": "created", "pipeline_id": None if place else 6820154, "script": None})  # fmt: skip
         world.list("chats/templates").put(
-            {"id": 61870 + place, "account_id": ACCOUNT_ID, "name": "Напоминание о замере", "content": "Здравствуйте, {{contact.name}}! Замер завтра.",
+            {"id": 61870 + place, "account_id": ACCOUNT_ID, "name": "Напоминание о замере",
+             "content": "Здравствуйте, {{contact.name}}! Замер завтра.",
              "created_at": FOUNDED, "updated_at": FOUNDED, "buttons": [{"type": "inline", "text": "Подтверждаю"}] * place, "attachment": None,
-             "is_editable": False, "external_id": f"tpl-{place}", "type": "waba" if place else "amocrm", "waba_footer": "", "waba_category": "UTILITY",
+             "is_editable": False, "external_id": f"tpl-{place}", "type": "waba" if place else "amocrm", "waba_footer": "",
+             "waba_category": "UTILITY",
              "waba_language": "ru", "waba_examples": {"{{contact.name}}": "Алина"} if place else [], "waba_header": None, "waba_header_type": "text",
-             "review_status": "approved", "is_on_review": False, "_embedded": {"reviews": [{"id": 902, "source_id": 17204933, "status": "approved", "reject_reason": ""}]},
+             "review_status": "approved", "is_on_review": False, "_embedded": {"reviews": [{"id": 902, "source_id": 17204933, "status": "approved",
+                                                                                            "reject_reason": ""}]},
              "_links": href(f"chats/templates/{61870 + place}")})  # fmt: skip
-        world.list("bots").put({"id": 40011 + place, "name": f"Бот {place}", "type_functionality": ("regular", "greeting", "nps")[place], "is_favorite": place == 0})
+        world.list("bots").put({"id": 40011 + place, "name": f"Бот {place}", "type_functionality": ("regular", "greeting", "nps")[place],
+                                "is_favorite": place == 0})  # fmt: skip

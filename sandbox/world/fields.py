@@ -90,7 +90,8 @@ def _smart_address(rng: Random, found: Field, world: World) -> list[Record]:
 
 
 def _legal_entity(rng: Random, found: Field, world: World) -> list[Record]:
-    return _one({"name": f"ООО «{rng.choice(names.FIRMS)}»", "entity_type": 2, "address": f"{rng.choice(names.CITIES)}, ул. {rng.choice(names.STREETS)}",
+    return _one({"name": f"ООО «{rng.choice(names.FIRMS)}»", "entity_type": 2,
+                 "address": f"{rng.choice(names.CITIES)}, ул. {rng.choice(names.STREETS)}",
                  "real_address": None, "bank_account_number": None, "director": f"{rng.choice(names.LAST_NAMES)} А. Р.",
                  "vat_id": f"667{rng.randrange(10**7):07d}", "tax_registration_reason_code": 667101001, "kpp": "667101001",
                  "bank_code": None, "external_uid": None})  # fmt: skip
@@ -110,7 +111,8 @@ def _linked(rng: Random, found: Field, world: World) -> list[Record]:
 
 def _file(rng: Random, found: Field, world: World) -> list[Record]:
     uuids = [f"{rng.getrandbits(32):08x}-5b1e-4b0e-9f53-{rng.getrandbits(48):012x}" for _ in range(2)]
-    return _one({"file_uuid": uuids[0], "version_uuid": uuids[1], "file_name": f"Договор {rng.randint(1, 999)}.pdf", "file_size": rng.randint(1000, 10**6)})
+    return _one({"file_uuid": uuids[0], "version_uuid": uuids[1], "file_name": f"Договор {rng.randint(1, 999)}.pdf", "file_size": rng.randint(1000,
+                                                                                                                                              10**6)})  # fmt: skip
 
 
 def _birthday(rng: Random, found: Field, world: World) -> list[Record]:
@@ -118,11 +120,20 @@ def _birthday(rng: Random, found: Field, world: World) -> list[Record]:
 
 
 def _payer(rng: Random, found: Field, world: World) -> list[Record]:
-    return _one({"name": f"{rng.choice(names.FIRST_NAMES)} {rng.choice(names.LAST_NAMES)}", "type": "individual", "entity_type": "contacts", "entity_id": 48200001})
+    return _one(
+        {
+            "name": f"{rng.choice(names.FIRST_NAMES)} {rng.choice(names.LAST_NAMES)}",
+            "type": "individual",
+            "entity_type": "contacts",
+            "entity_id": 48200001,
+        }
+    )
 
 
-_TEXT: Maker = lambda rng, found, world: _one(rng.choice(names.TEXTS))  # noqa: E731: a row of the table
-_CHOICE: Maker = _option
+def _text(rng: Random, found: Field, world: World) -> list[Record]:
+    return _one(rng.choice(names.TEXTS))
+
+
 MAKERS: dict[str, Maker] = {
     "text": lambda rng, found, world: _one(f"{rng.choice(names.MATERIALS)} {rng.randint(1, 999)}"),
     "textarea": lambda rng, found, world: _one(f"{rng.choice(names.TEXTS)}\n{rng.choice(names.TEXTS)}"),
@@ -133,7 +144,7 @@ MAKERS: dict[str, Maker] = {
     "price": lambda rng, found, world: _one(str(rng.randint(100, 90000))),
     "monetary": lambda rng, found, world: _one(f"{rng.randint(1000, 200000)}.{rng.choice(('50', '05', '99'))}"),
     "checkbox": lambda rng, found, world: _one(rng.random() < 0.5),
-    "select": _CHOICE, "radiobutton": _CHOICE, "category": lambda rng, found, world: [{k: v for k, v in _option(rng, found, world)[0].items() if k != "enum_code"}],
+    "select": _option, "radiobutton": _option, "category": lambda rng, found, world: [{k: v for k, v in _option(rng, found, world)[0].items() if k != "enum_code"}],
     "multiselect": _options,
     "date": lambda rng, found, world: _one(midnight(_today(world) + timedelta(days=rng.randint(-500, 60)))),
     "birthday": _birthday,
@@ -147,7 +158,7 @@ MAKERS: dict[str, Maker] = {
     "file": _file,
     "payer": _payer,
     "supplier": lambda rng, found, world: _one({"entity_id": 2219500 + rng.randint(1, 5)}),
-    "org_legal_name": _TEXT,
+    "org_legal_name": _text,
     "hologram": lambda rng, found, world: [{"value": {"frames": [rng.randint(1, 9), 2], "depth": 0.5}, "mode": "3d"}],
 }  # fmt: skip
 
@@ -170,7 +181,12 @@ COMPANIES: tuple[Spec, ...] = (
     _PHONE, _EMAIL, ("Web", "url", "WEB"), ("Адрес", "textarea", "ADDRESS"), ("Юр. лицо", "legal_entity"),
     ("Отрасль", "select", None, ("Стройка", "Дизайн", "Торговля")), ("Договор до", "date"), ("Оборот", "monetary"),
 )  # fmt: skip
-CUSTOMERS: tuple[Spec, ...] = (("Уровень", "select", None, ("Серебро", "Золото")), ("Скидка, %", "numeric"), ("Клиент с", "date"), ("Цвет", "chained_list"))
+CUSTOMERS: tuple[Spec, ...] = (
+    ("Уровень", "select", None, ("Серебро", "Золото")),
+    ("Скидка, %", "numeric"),
+    ("Клиент с", "date"),
+    ("Цвет", "chained_list"),
+)
 SEGMENTS: tuple[Spec, ...] = (("Описание", "textarea"), ("Порог", "numeric"))
 # segments reuse ids of contacts: a field id need not be unique per account (section 6.35)
 _FIRST_ID = {"leads": 1284500, "contacts": 1284400, "companies": 1286400, "customers": 1287400, "customers/segments": 1284400}
@@ -208,7 +224,7 @@ def _enum_id(first_id: int, place: int, index: int) -> int:
 
 def fill(found: Field, rng: Random, world: World) -> Field:
     """Give a field its pool of values."""
-    found.pool = [MAKERS.get(found.type, _TEXT)(rng, found, world) for _ in range(POOL)]
+    found.pool = [MAKERS.get(found.type, _text)(rng, found, world) for _ in range(POOL)]
     found.ready = [orjson.Fragment(orjson.dumps(found.value(values))) for values in found.pool]
     return found
 
@@ -222,7 +238,11 @@ def _definition(path: str, kind: str, ident: int, name: str, type_: str, code: s
         record |= {"is_api_only": False, "group_id": f"{kind}_51204877310266" if ident % 4 == 0 else None, "required_statuses": [],
                    "is_predefined": code in ("PHONE", "EMAIL"), "remind": "day" if type_ == "birthday" else None}  # fmt: skip
     if kind == "leads":
-        record |= {"is_computed": False, "hidden_statuses": [], "required_statuses": [{"status_id": 142, "pipeline_id": 6820154}] if ident % 20 == 0 else None}
+        record |= {
+            "is_computed": False,
+            "hidden_statuses": [],
+            "required_statuses": [{"status_id": 142, "pipeline_id": 6820154}] if ident % 20 == 0 else None,
+        }
     if kind == "customers":
         record |= {"group_id": "default"}
     if kind == "catalogs":
