@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import psycopg
@@ -72,7 +71,8 @@ def migrate_() -> None:
 @app.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts"))
 def sync(only: Annotated[str, typer.Option(help="Entities, separated by commas; all of them without it.", metavar="leads,contacts")] = "",
          full: Annotated[bool, typer.Option("--full", help="Read every list whole, whatever was read before.")] = False,
-         allow_mass_delete: Annotated[bool, typer.Option("--allow-mass-delete", help="Believe a list that lost more than 5 % of its rows.")] = False) -> None:
+         allow_mass_delete: Annotated[bool, typer.Option("--allow-mass-delete", help="Believe a list that lost over 5 % of its rows.")] = False,
+         ) -> None:
     """Bring the mirror up to date, through Dagster: all of the account first, then what changed."""
     from pipelines import display, launch
     with told():
@@ -136,30 +136,32 @@ def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.
 @app.command(epilog=example("amocrm-mirror postgres status", "amocrm-mirror postgres stop", "amocrm-mirror postgres psql"))
 def postgres(action: Annotated[str, typer.Argument(help="start, stop, status, url or psql")] = "status") -> None:
     """The embedded Postgres: start it, stop it, see it, or open psql on it."""
+    from pipelines.demo import exec_psql
     with told():
         mirror = Mirror(load_settings())
         server = EmbeddedPostgres(mirror.settings.mirror_home)
-        actions: dict[str, Callable[[], None]] = {
-            "start": lambda: typer.echo(f"running: {_public(server.start())}"), "stop": lambda: (server.stop(), typer.echo("stopped"))[1],
-            "status": lambda: typer.echo(_described(server)), "url": lambda: typer.echo(server.start()), "psql": lambda: _psql(server)}
+        actions: dict[str, Callable[[], str]] = {
+            "start": lambda: f"running: {_public(server.start())}", "stop": lambda: _stopped(server), "status": lambda: _described(server),
+            "url": server.start, "psql": lambda: exec_psql(server.start(), mirror.settings.mirror_home)}
         if action not in actions:
             _fail(f"there is no action {action!r}: use {', '.join(actions)}", 2)
-        actions[action]()
+        typer.echo(actions[action]())
+
+
+def _stopped(server: EmbeddedPostgres) -> str:
+    server.stop()
+    return "stopped"
 
 
 def _public(conninfo: str) -> str:
     known = psycopg.conninfo.conninfo_to_dict(conninfo)
-    return f"postgresql://{known.get('user')}@{known.get('host')}:{known.get('port')}/{known.get('dbname')} (`amocrm-mirror postgres url` adds the password)"
+    place = f"{known.get('host')}:{known.get('port')}/{known.get('dbname')}"
+    return f"postgresql://{known.get('user')}@{place} (`amocrm-mirror postgres url` adds the password)"
 
 
 def _described(server: EmbeddedPostgres) -> str:
     found = server.status()
     return f"{'running' if found.running else 'stopped'}; port {found.port}, data in {found.data}, log in {found.log}"
-
-
-def _psql(server: EmbeddedPostgres) -> None:
-    from pipelines.demo import exec_psql
-    exec_psql(server.start())
 
 
 @app.command(epilog=example("amocrm-mirror sandbox --port 8765 --scale 1000 --seed 1"))
@@ -182,9 +184,6 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
 def main() -> None:
     """The entry point of `amocrm-mirror`."""
     app()
-
-
-ROOT = Path(__file__).resolve().parent.parent
 
 if __name__ == "__main__":
     main()

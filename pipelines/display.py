@@ -22,7 +22,15 @@ STATES = {"complete": "green", "skipped": "yellow", "incomplete": "yellow", "fai
 
 def console() -> Console:
     """Writes to the terminal itself: Dagster redirects the standard streams while a run works."""
-    return Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w"), highlight=False) if _has_descriptor() else Console(stderr=True)
+    file = os.fdopen(os.dup(sys.stderr.fileno()), "w") if _has_descriptor() else sys.stderr
+    return wide(Console(file=file, highlight=False))
+
+
+def wide(console: Console) -> Console:
+    """A file or a pipe has no width of its own: nothing is cut there."""
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
 def _has_descriptor() -> bool:
@@ -106,18 +114,18 @@ def progress(to: Console) -> Live | Plain:
 
 
 def summary(report: Report, rows: dict[str, int]) -> Table:
-    """Per entity: rows now, what changed, what it cost. `rows` are the tables' live rows."""
+    """Per entity: rows now, how many rows changed (child rows included), what it cost. `rows` are the table's live rows."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("entity", "state", "how"):
-        table.add_column(title)
-    for title in ("rows", "inserted", "updated", "deleted", "requests", "seconds"):
-        table.add_column(title, justify="right")
+        table.add_column(title, no_wrap=True)
+    for title in ("rows", "changed", "requests", "seconds"):
+        table.add_column(title, justify="right", no_wrap=True)
     for result in report.results:
         counts = result.counts
         table.add_row(result.entity, Text(result.state, style=STATES.get(result.state, "")), result.mode, f"{rows.get(result.entity, 0):,}",
-                      f"{counts.inserted:,}", f"{counts.updated:,}", f"{counts.deleted:,}", str(result.requests), f"{result.seconds:.1f}")
-    total = sum((result.requests for result in report.results))
-    table.add_row("", "", "", "", "", "", "", str(total), f"{report.seconds:.1f}", style="bold")
+                      f"{counts.changed:,}", str(result.requests), f"{result.seconds:.1f}")
+    total = sum(result.requests for result in report.results)
+    table.add_row("", "", "", "", "", str(total), f"{report.seconds:.1f}", style="bold")
     return table
 
 

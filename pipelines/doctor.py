@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -54,7 +54,7 @@ def _secrets(mirror: Mirror) -> Iterator[Finding]:
         yield Finding("wrong", f"{path} can be read by others", f"chmod 600 {path}")
 
 
-def _postgres(mirror: Mirror) -> Iterator[Finding]:
+def _postgres(mirror: Mirror) -> Generator[Finding, None, bool]:
     """Returns whether the rest can be checked."""
     try:
         with mirror.connect() as connection:
@@ -96,8 +96,8 @@ def _rights(get: Callable[..., Answer], facts: dict[str, Any]) -> Iterator[Findi
         get("users", [("limit", "1")])
         yield Finding("right", "rights: the token is an administrator's")
     except NotOffered:
-        yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an administrator: rows that he may not see are missing, and "
-                      "so are users and roles", "Create the token as an administrator for a complete mirror")
+        yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an administrator: rows that he may not see "
+                      "are missing, and so are users and roles", "Create the token as an administrator for a complete mirror")
     except AmoError as reason:
         yield Finding("wrong", f"rights: {reason}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from models import account, crm, links, reference
@@ -42,6 +43,8 @@ class Feed:
     model: type[AccountBase]
     attributes: tuple[str, ...]
     path: Path = ()
+    through: str = ""
+    """The record's column that holds the embedded object's id (schema.md, rule 2)."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -162,20 +165,22 @@ def write_field_options(record: Record, options: list[Any]) -> None:
                         for option in options if option.get("is_nested") is is_nested]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
 def price_with_minor_units(record: Record) -> Record:
     """`price` becomes the exact one where the account has minor units (3.11); the rounded one stays where it differs."""
     exact = record.get("price_with_minor_units")
-    if exact is None:
+    if not _is_number(exact):
         return record
     rounded = {} if record.get("price") == exact else {"price_rounded": record.get("price")}
     return record | {"price": exact} | rounded
 
 
 def rounded_price(record: Record) -> Record:
-    if record.get("price_with_minor_units") is None:
-        return record
-    price = record.pop("price_rounded", record["price_with_minor_units"])
-    return record | {"price": price}
+    exact = record.get("price_with_minor_units")
+    return record | {"price": record.pop("price_rounded", exact)} if _is_number(exact) else record
 
 
 def tags(model: type[AccountBase], kind: str) -> Child:
@@ -211,8 +216,9 @@ ENTITIES: tuple[Entity, ...] = (
            children=(tags(crm.LeadTag, "leads"),
                      Child(links.LeadContact, (EMBEDDED, "contacts"), cap=50),
                      Child(links.LeadCompany, (EMBEDDED, "companies"))),
-           feeds=(Feed(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"), (EMBEDDED, "loss_reason")),
-                  Feed(reference.Source, ("id", "name"), (EMBEDDED, "source"))),
+           feeds=(Feed(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"), (EMBEDDED, "loss_reason"),
+                       through="loss_reason_id"),
+                  Feed(reference.Source, ("id", "name"), (EMBEDDED, "source"), through="source_id")),
            prepare=price_with_minor_units, restore=rounded_price),
     Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=Moving(paid=True, newest_first=True),
            values=crm.ContactCustomFieldValue,

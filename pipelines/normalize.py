@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,7 @@ from pipelines.values import Header, Row, value_rows
 
 MISSING = object()
 VALUES = "custom_fields_values"
+EMPTY: tuple[Any, ...] = ([], {})
 
 
 class Unfit(Exception):
@@ -122,18 +123,18 @@ class Reader:
                 try:
                     cells[index] = kind.cell(value)
                 except Inexact as exact:
-                    cells[index] = exact.cell
-                    if value not in ([], {}):
-                        inexact[name] = strip_links(value)
+                    if value not in EMPTY:
+                        cells[index], inexact[name] = exact.cell, strip_links(value)
         for index, column in self.deep:
             value = self._deep(record, column)
             if value is not None and value is not MISSING:
                 try:
                     cells[index] = column.kind.cell(value)
                 except Inexact as exact:
-                    cells[index] = exact.cell
-                    if not column.is_derived:
-                        put(inexact, column.path, strip_links(value))
+                    if value not in EMPTY:
+                        cells[index] = exact.cell
+                        if not column.is_derived:
+                            put(inexact, column.path, strip_links(value))
         return cells
 
     def _deep(self, record: Record, column: Column) -> Any:
@@ -156,7 +157,7 @@ def _repeats_owner(of: Shape, name: str) -> bool:
     return "path" in of.table.columns[name].info
 
 
-@lru_cache(maxsize=None)
+@cache
 def normalizer(entity: Entity, fixed_names: tuple[str, ...]) -> Normalizer:
     return Normalizer(entity, fixed_names)
 
@@ -213,7 +214,7 @@ class ChildReader:
         return (*row, dumps(inexact) if inexact and not self.derived else None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _feed_reader(model: type[AccountBase], attributes: tuple[str, ...]) -> Reader:
     return Reader(shape(model), only=attributes)
 
@@ -244,6 +245,7 @@ class Normalizer:
         self.children = [reader.shape for reader in self.readers] + ([shape(entity.values)] if entity.values else [])
         self.positions = [self.reader.columns.index(column) if column in self.reader.columns else None for column in self.shape.columns]
         self.key_at = [self.shape.columns.index(self.shape.column(name)) for name in self.shape.key]
+        self.through = {feed.through: self.shape.columns.index(self.shape.column(feed.through)) for feed in entity.feeds}
         consumed = [(name,) for reader in self.readers for name in reader.child.consumes]
         paths = [reader.child.path for reader in self.readers if reader.child.path] + [feed.path for feed in entity.feeds]
         self.known = trie([*self.reader.paths, *consumed, *paths, *([(VALUES,)] if entity.values else [])])
@@ -269,9 +271,11 @@ class Normalizer:
         cells = self.reader.cells(record, extra)
         row = [cells[at] if at is not None else fixed[column.name] for at, column in zip(self.positions, self.shape.columns, strict=True)]
         key = tuple(row[position] for position in self.key_at)
-        if None in key:
+        if None in key or any(name in extra for name in self.shape.key):
             raise Unfit(f"its key ({', '.join(self.shape.key)}) is missing or is not of the column's type: {dumps(list(key))}")
         children = self._children(key, record, zone, extra, feeds)
+        for feed in self.entity.feeds:
+            self._feed(feed, record, row, extra, feeds)
         self._leftovers(record, fixed, extra)
         return Rows(key, (*row, dumps(extra) if extra else None, self._absent(record)), children)
 
@@ -284,8 +288,6 @@ class Normalizer:
                 put(extra, reader.child.path or reader.child.consumes[:1], odd)
         if self.entity.values:
             children.append(self._values(key, record, zone, extra, feeds))
-        for feed in self.entity.feeds:
-            self._feed(feed, record, extra, feeds)
         return children
 
     def _values(self, key: Row, record: Record, zone: ZoneInfo, extra: Record, feeds: Feeds) -> list[Row] | None:
@@ -310,16 +312,19 @@ class Normalizer:
             if known not in told:
                 told[known] = _field_row(self.entity.name, field_id, header)
 
-    def _feed(self, feed: Feed, record: Record, extra: Record, feeds: Feeds) -> None:
-        told = pick(record, feed.path)
-        if told is MISSING or not told:
+    def _feed(self, feed: Feed, record: Record, row: list[Any], extra: Record, feeds: Feeds) -> None:
+        """The embedded object names its own id: that fills the column where the record's attribute is empty, or contradicts it."""
+        told, place = pick(record, feed.path), self.through[feed.through]
+        if told is MISSING:
             return
-        elements = told if isinstance(told, list) else [told]
-        odd = [strip_links(element) for element in elements if not feed_rows(feed, element, feeds)]
-        odd += [rest for element in elements if isinstance(element, dict)
-                and (rest := leftovers(element, trie((name,) for name in feed.attributes)))]
-        if odd:
-            put(extra, feed.path, odd)
+        elements = told if isinstance(told, list) else [told] if told else []
+        named = elements[0].get("id") if elements and isinstance(elements[0], dict) else None
+        if type(named) is int and row[place] is None:
+            extra.setdefault(feed.through, record.get(feed.through))
+            row[place] = named
+        fits = [feed_rows(feed, element, feeds) and not leftovers(element, trie((name,) for name in feed.attributes)) for element in elements]
+        if not all(fits) or len(fits) > 1 or named != row[place]:
+            put(extra, feed.path, strip_links(told) or None)
 
     def _leftovers(self, record: Record, fixed: Mapping[str, Any], extra: Record) -> None:
         unknown = record.keys() - self.known.keys()
@@ -343,5 +348,5 @@ class Normalizer:
 @lru_cache(maxsize=4096)
 def _field_row(entity_type: str, field_id: int, header: Header) -> Row:
     name, code, type_ = (part if isinstance(part, str) else None for part in header)
-    told = {"entity_type": entity_type, "id": field_id, "name": name, "code": code, "type": type_, "catalog_id": 0}
+    told: dict[str, Cell] = {"entity_type": entity_type, "id": field_id, "name": name, "code": code, "type": type_, "catalog_id": 0}
     return tuple(told.get(column.name) for column in shape(reference.CustomField).columns)

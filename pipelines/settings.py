@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     amocrm_schema: str = "amocrm"
     database_url: SecretStr | None = None
     mirror_home: Path = Field(default_factory=default_home)
+    dagster_home: Path | None = None
     mirror_key: SecretStr | None = None
 
     @field_validator("amocrm_base_url")
@@ -135,10 +136,10 @@ class Settings(BaseSettings):
             return None
         return SecretStr(normalise_database_url(value.get_secret_value()))
 
-    @field_validator("mirror_home")
+    @field_validator("mirror_home", "dagster_home")
     @classmethod
-    def _home(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _home(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("mirror_key")
     @classmethod
@@ -160,7 +161,10 @@ class Settings(BaseSettings):
         path = self.mirror_home / KEY_FILE
         if not path.exists():
             _create_key(path)
-        return fernet_keys(path.read_text(encoding="ascii"), str(path))
+        try:
+            return fernet_keys(path.read_text(encoding="ascii"), str(path))
+        except ValueError as error:
+            raise SettingsRefused(f"{error} The stored tokens need the keys that were there: restore the file from a backup.") from None
 
 
 def fernet_keys(text: str, source: str) -> list[bytes]:

@@ -12,7 +12,7 @@ import decimal
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,6 +20,7 @@ from sqlalchemy import BigInteger, Boolean, Date, Integer, Numeric, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from models.base import AccountBase, Fed, Listed, Path
+from pipelines.decode import decode
 
 Cell = int | str | bool | None
 
@@ -109,8 +110,9 @@ def day(value: Any) -> Cell:
 EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
-def _loads(cell: Any) -> Any:
-    return orjson.loads(cell) if isinstance(cell, str) else cell
+def loads(cell: str) -> Any:
+    """The inverse of `dumps`: numbers beyond doubles stay exact."""
+    return decode(cell.encode()).value
 
 
 def _same(cell: Any) -> Any:
@@ -135,7 +137,7 @@ KINDS: dict[type[Any], Kind] = {
     TIMESTAMP: Kind("int8", "to_timestamp({})", "extract(epoch from {})::int8", instant, _same),
     Numeric: Kind("text", "{}::numeric", "{}::text", number, decimal.Decimal),
     Date: Kind("int4", "date '1970-01-01' + {}", "{} - date '1970-01-01'", day, _same),
-    JSONB: Kind("text", "{}::jsonb", "{}::text", document, _loads),
+    JSONB: Kind("text", "{}::jsonb", "{}::text", document, loads),
 }
 
 
@@ -200,7 +202,7 @@ def kind_of(type_: Any) -> Kind:
     raise LookupError(f"no rule turns JSON into {type_!r}: add a Kind to pipelines/shapes.py")
 
 
-@lru_cache(maxsize=None)
+@cache
 def shape(model: type[AccountBase]) -> Shape:
     table = model.__table__
     assert isinstance(table, Table)

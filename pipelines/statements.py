@@ -32,7 +32,7 @@ def same(left: str, right: str, columns: Iterable[str]) -> Composed:
 def cell(column: Column, alias: str = "s") -> Composed:
     """The stage's cell as the table's type."""
     before, after = column.kind.to_table.split("{}")
-    return SQL(before) + name(alias, column.name) + SQL(after)  # type: ignore[arg-type]
+    return SQL(before) + name(alias, column.name) + SQL(after)
 
 
 def listed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
@@ -50,7 +50,7 @@ def feed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
 
 
 def create_stage(stage: str, columns: Sequence[tuple[str, str]]) -> Composed:
-    declared = comma(name(column) + SQL(" " + type_) for column, type_ in columns)  # type: ignore[arg-type]
+    declared = comma(name(column) + SQL(" " + type_) for column, type_ in columns)
     return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(name(stage), declared)
 
 
@@ -197,7 +197,7 @@ def remember_seen(shape: Shape) -> Composed:
 
 def create_seen(shape: Shape) -> Composed:
     """The keys that a complete read of a list has met; lives as long as the connection."""
-    columns = comma(name(column) + SQL(" " + shape.column(column).kind.stage_type) for column in shape.key)  # type: ignore[arg-type]
+    columns = comma(name(column) + SQL(" " + shape.column(column).kind.stage_type) for column in shape.key)
     return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))").format(
         name(f"seen_{shape.name}"), columns, comma(map(name, shape.key)))
 

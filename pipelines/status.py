@@ -19,12 +19,14 @@ SELECT DISTINCT ON (entity) entity, CASE WHEN state = 'running' AND NOT %(alive)
        started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, seconds::float8 AS seconds, watermark,
        extract(epoch FROM now() - watermark)::int8 AS lag_seconds
 FROM mirror.sync_runs WHERE account = %(account)s ORDER BY entity, started_at DESC, id DESC"""
-QUARANTINE = "SELECT entity, record_key, reason, request, last_seen_at, times FROM mirror.quarantine WHERE account = %s ORDER BY last_seen_at DESC LIMIT 20"
+QUARANTINE = """
+SELECT entity, record_key, reason, request, last_seen_at, times
+FROM mirror.quarantine WHERE account = %s ORDER BY last_seen_at DESC LIMIT 20"""
 
 
 def gather(mirror: Mirror) -> dict[str, Any]:
     """Everything, as plain values. Raises SyncRefused when the database has no tables yet."""
-    if pending(mirror.conninfo, mirror.schema):
+    if any(pending(mirror.conninfo, mirror.schema).values()):
         raise SyncRefused(f"the tables of {mirror.schema!r} are not there or not up to date: run `amocrm-mirror migrate`, then `amocrm-mirror sync`")
     with mirror.connect_autocommit() as connection, connection.cursor(row_factory=dict_row) as cursor:
         lock = f"amocrm-mirror sync {mirror.account}"

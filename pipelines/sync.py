@@ -252,7 +252,8 @@ class EntitySync:
     def listing(self, listing: Listing) -> None:
         source = Source(self.client, self.entity, listing)
         if self.entity.moving is None:
-            return self.snapshot(source)
+            self.snapshot(source)
+            return
         position = {} if self.run_.full else self._position(listing)
         if "watermark" not in position:
             self.result.mode = "sweep"

@@ -12,9 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-import orjson
-
-from pipelines.shapes import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, NUMBER, Cell, dumps, strip_links
+from pipelines.shapes import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, NUMBER, Cell, dumps, loads, strip_links
 
 Row = tuple[Cell, ...]
 DAY = 86400
@@ -128,14 +126,14 @@ def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo, headers: dict[in
     seen: set[int] = set()
     for entry in entries:
         field_id = entry.get("field_id") if isinstance(entry, dict) else None
-        values = entry.get("values") if isinstance(entry, dict) else None
+        values: Any = entry.get("values") if isinstance(entry, dict) else None
         if type(field_id) is not int or not 0 <= field_id < INT8 or field_id in seen or not _are_elements(values):
             odd.append(strip_links(entry))
             continue
         seen.add(field_id)
         type_ = entry.get("field_type")
         headers[field_id] = (entry.get("field_name"), entry.get("field_code"), type_)
-        unknown = {key: entry[key] for key in entry.keys() - HEADER} if len(entry) > 5 else None
+        unknown = None if entry.keys() <= HEADER else {key: entry[key] for key in entry.keys() - HEADER}
         parser = PARSERS.get(type_, as_document) if isinstance(type_, str) else as_document
         for position, element in enumerate(values):
             rows.append(_row(owner, field_id, position, element, type_, parser, zone, unknown if position == 0 else None))
@@ -190,7 +188,7 @@ def restore_values(rows: list[dict[str, Any]], headers: dict[int, Header], zone:
     entries: dict[int, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row["field_id"], row["position"])):
         name, code, type_ = headers.get(row["field_id"], (None, None, None))
-        extra = orjson.loads(row["_extra"]) if row["_extra"] else {}
+        extra = loads(row["_extra"]) if row["_extra"] else {}
         entry = entries.setdefault(row["field_id"], {"field_id": row["field_id"], "field_name": name, "field_code": code,
                                                      "field_type": type_, "values": [], **extra.get("field", {})})
         entry["values"].append(_element(row, type_, zone) | extra.get("element", {}))
@@ -199,14 +197,14 @@ def restore_values(rows: list[dict[str, Any]], headers: dict[int, Header], zone:
 
 def _element(row: dict[str, Any], type_: Any, zone: ZoneInfo) -> dict[str, Any]:
     if type_ == WHOLE_ELEMENT:
-        whole: dict[str, Any] = orjson.loads(row["value_json"])
+        whole: dict[str, Any] = loads(row["value_json"])
         return whole
     return {"value": _value(row, type_, zone), "enum_id": row["enum_id"], "enum_code": row["enum_code"]}
 
 
 def _value(row: dict[str, Any], type_: Any, zone: ZoneInfo) -> Any:
     if row["value_json"] is not None:
-        return orjson.loads(row["value_json"])
+        return loads(row["value_json"])
     if row["value_boolean"] is not None:
         return row["value_boolean"]
     if row["value_date"] is not None:

@@ -1,0 +1,37 @@
+# Everything runs from .venv, made on first use from what constraints.txt locks. Needs Python 3.11 or later and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test test-all lint dev bench clean
+
+setup: $(READY)  ## Make .venv and install what is locked
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, this is {v.major}.{v.minor}: make PYTHON=python3.12 …") if v < (3, 11) else 0'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python cannot make virtual environments: install its venv package (Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(READY)
+
+demo: setup  ## A sandbox account, mirrored through Dagster into an embedded Postgres, and queried
+	@$(BIN)/amocrm-mirror demo
+
+test: setup lint  ## What CI runs: linters, types, and the whole suite on a real Postgres and the sandbox
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	@bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
+	if [ -n "$$bindir" ]; then echo "again on $$bindir"; TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"; \
+	else echo "no system PostgreSQL found: that half is left out (Debian: apt install postgresql)"; fi
+
+lint: setup  ## ruff and strict types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+dev: setup  ## Dagster's web UI with every asset
+	@$(BIN)/amocrm-mirror dev
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,83 @@
+"""Does the mirror equal the account? The sandbox's own truth against the tables, both in the canonical form of schema.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+
+from pipelines.decode import UNHOLDABLE
+from pipelines.entities import EMBEDDED, ENTITIES, Entity, Listing, Record
+from pipelines.restore import Reading, canonical
+from pipelines.shapes import shape
+from sandbox.process import SandboxProcess
+
+ZONE = ZoneInfo("Asia/Yekaterinburg")
+ALWAYS = {"leads": {"tags", "companies"}, "contacts": {"tags", "companies"}, "companies": {"tags"}, "pipelines": {"statuses"}}
+ASKED_AS = {"role": "roles", "group": "groups", "users": "users"}
+
+
+def truth(sandbox: SandboxProcess, entity: Entity, listing: Listing) -> list[Record]:
+    """What an administrator can see of a list, cut down to what the mirror asks for."""
+    if listing.path == "account" and not listing.whole:
+        return list(sandbox.truth("account")[0][EMBEDDED][listing.key])
+    return [_asked(record, entity) for record in sandbox.truth(listing.path)]
+
+
+def _asked(record: Record, entity: Entity) -> Record:
+    """Embedded lists that nobody asked for with `with` are not in an answer."""
+    embedded = record.get(EMBEDDED)
+    if entity.name not in ALWAYS or not isinstance(embedded, dict):
+        return record
+    wanted = ALWAYS[entity.name] | {ASKED_AS.get(name, name) for name in entity.with_}
+    return record | {EMBEDDED: {name: value for name, value in embedded.items() if name in wanted}}
+
+
+def differences(connection: psycopg.Connection[Any], sandbox: SandboxProcess, schema: str = "amocrm", only: set[str] | None = None) -> list[str]:
+    """A line per record that is missing, extra or wrong; an empty list is equality."""
+    reading = Reading(connection, schema, ZONE)
+    found: list[str] = []
+    for entity in ENTITIES:
+        if only is None or entity.name in only:
+            found += of_entity(reading, sandbox, entity)
+    return found
+
+
+def of_entity(reading: Reading, sandbox: SandboxProcess, entity: Entity) -> Iterator[str]:
+    mine = reading.records(entity)
+    key = shape(entity.model).key
+    for listing in entity.listings:
+        for record in truth(sandbox, entity, listing):
+            record = _holdable(record)
+            place = tuple(listing.fixed.get(name, record.get(name)) for name in key)
+            stored = mine.pop(place, None)
+            if stored is None:
+                yield f"{entity.name} {place}: missing"
+            else:
+                yield from _compared(f"{entity.name} {place}", canonical(entity, record, listing.fixed), canonical(entity, stored, listing.fixed))
+    if shape(entity.model).is_fed:
+        mine = {}  # rows that only other records tell of
+    yield from (f"{entity.name} {place}: extra" for place in mine)
+
+
+def _compared(name: str, api: Any, stored: Any) -> Iterator[str]:
+    for part in sorted(set(api or {}) | set(stored or {})):
+        theirs, ours = (api or {}).get(part), (stored or {}).get(part)
+        if theirs != ours:
+            yield f"{name}: {part}: api {_short(theirs)}, mirror {_short(ours)}"
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)[:300]
+
+
+def _holdable(value: Any) -> Any:
+    """Text as Postgres can hold it (schema.md, rule 4)."""
+    if isinstance(value, str):
+        return UNHOLDABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_holdable(name): _holdable(item) for name, item in value.items()}
+    return [_holdable(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,140 @@
+"""The whole path, over real sockets into a real Postgres: what the sandbox's account is, the tables are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from pipelines.entities import ENTITIES, Entity
+from pipelines.restore import Reading
+from sandbox.process import SandboxProcess
+from tests.equality import ZONE, differences, of_entity
+from tests.mirrors import mirror_of, synced, written
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=300, fields=8) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str) -> Iterator[str]:
+    from tests.conftest import own_database
+    with own_database(postgres_server, template_database) as database:
+        assert synced(sandbox, database).exit_code == 0
+        yield database
+
+
+@pytest.mark.parametrize("entity", ENTITIES, ids=lambda entity: entity.name)
+def test_equals_the_account_and_loses_nothing(entity: Entity, sandbox: SandboxProcess, mirrored: str) -> None:
+    with psycopg.connect(mirrored) as connection:
+        reading = Reading(connection, "amocrm", ZONE)
+        assert list(of_entity(reading, sandbox, entity)) == []
+        assert reading.records(entity), "a list with nothing in it proves nothing"
+
+
+def test_every_child_table_has_rows(mirrored: str) -> None:
+    """A child that no record of the sandbox fills is a child that no test sees."""
+    with psycopg.connect(mirrored) as connection:
+        for entity in ENTITIES:
+            for model in [child.model for child in entity.children] + ([entity.values] if entity.values else []):
+                table = model.__tablename__
+                row = connection.execute(f'SELECT count(*) FROM amocrm."{table}"'.encode()).fetchone()
+                assert row and row[0], f"{table} is empty"
+
+
+def test_a_second_sync_writes_no_row(sandbox: SandboxProcess, database: str) -> None:
+    synced(sandbox, database)
+    before = written(database)
+    time.sleep(0.1)
+    report = synced(sandbox, database)
+    assert [(result.entity, result.counts.changed) for result in report.results if result.counts.changed] == []
+    assert written(database) == before
+
+
+def test_a_full_read_of_an_unchanged_account_writes_no_row(sandbox: SandboxProcess, database: str) -> None:
+    synced(sandbox, database)
+    before = written(database)
+    assert synced(sandbox, database, full=True).exit_code == 0
+    assert written(database) == before
+
+
+@pytest.mark.parametrize("option", ["honour", "ignore", "refuse"])
+def test_an_increment_brings_what_changed(database: str, option: str) -> None:
+    with SandboxProcess(scale=300, switches={"filter_option": option}) as sandbox:
+        synced(sandbox, database)
+        lead, other = sandbox.truth("leads")[3]["id"], sandbox.truth("leads")[4]["id"]
+        sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"name": "Переименована", "price": 77}},
+                       {"op": "patch", "list": "contacts", "id": sandbox.truth("contacts")[2]["id"], "set": {"first_name": "Зоя"}},
+                       {"op": "create", "list": "leads", "record": {"name": "Новая"}})
+        report = synced(sandbox, database)
+        assert report.exit_code == 0
+        modes = {result.entity: result.mode for result in report.results}
+        assert modes["leads"] != "sweep"
+        with psycopg.connect(database) as connection:
+            assert differences(connection, sandbox) == []
+            row = connection.execute("SELECT name FROM amocrm.leads WHERE id = %s", [lead]).fetchone()
+            assert row == ("Переименована",)
+            assert connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s", [other]).fetchone()
+
+
+def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxProcess, database: str) -> None:
+    with SandboxProcess(scale=50) as own:
+        synced(own, database)
+        user = own.truth("users")[-1]["id"]
+        own.mutate({"op": "remove_user", "id": user})
+        own.reset_stats()
+        report = synced(own, database)
+        assert report.exit_code == 0
+        with psycopg.connect(database) as connection:
+            row = connection.execute("SELECT _deleted_at IS NOT NULL FROM amocrm.users WHERE id = %s", [user]).fetchone()
+            assert row == (True,)
+            assert differences(connection, own) == []
+        requests = {result.entity: result.requests for result in report.results}
+        assert requests["users"] == 2, "absence is a suspicion: the list is read twice before anything is marked"
+
+
+def test_a_directory_that_lost_too_much_is_not_believed(database: str) -> None:
+    with SandboxProcess(scale=300) as sandbox:
+        synced(sandbox, database)
+        sandbox.fault("html200", match="nothing")
+        with psycopg.connect(database) as connection:
+            connection.execute("INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) "
+                               "SELECT 'leads', 900000 + n, 'gone', now() FROM generate_series(1, 400) n")
+        report = synced(sandbox, database)
+        result = next(result for result in report.results if result.entity == "tags")
+        assert (report.exit_code, result.state) == (3, "incomplete")
+        assert "--allow-mass-delete" in result.reason
+        with psycopg.connect(database) as connection:
+            row = connection.execute("SELECT count(*) FROM amocrm.tags WHERE _deleted_at IS NULL AND name = 'gone'").fetchone()
+            assert row == (400,)
+        assert synced(sandbox, database, allow_mass_delete=True).exit_code == 0
+        with psycopg.connect(database) as connection:
+            assert differences(connection, sandbox, only={"tags"}) == []
+
+
+def test_lists_that_the_token_may_not_read_are_skipped_and_delete_nothing(sandbox: SandboxProcess, database: str) -> None:
+    synced(sandbox, database)
+    from pipelines.sync import sync
+    from tests.mirrors import HASTE
+    report = sync(mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(HASTE), only=["accounts", "users", "roles"])
+    states = {result.entity: result.state for result in report.results}
+    assert states["users"] == states["roles"] == "skipped"
+    assert report.exit_code == 0
+    with psycopg.connect(database) as connection:
+        row = connection.execute("SELECT count(*) FROM amocrm.users WHERE _deleted_at IS NULL").fetchone()
+        assert row and row[0] == len(sandbox.truth("users"))
+
+
+def test_a_page_that_only_a_tolerant_reader_can_read(database: str) -> None:
+    with SandboxProcess(scale=60, switches={"nasty": "on"}) as sandbox:
+        report = synced(sandbox, database)
+        assert report.exit_code == 0
+        assert sum(result.counts.replaced_characters for result in report.results) > 0
+        with psycopg.connect(database) as connection:
+            row = connection.execute("SELECT count(*) FROM amocrm.leads").fetchone()
+            assert row and row[0] == len(sandbox.truth_lines("leads"))

@@ -1,0 +1,124 @@
+"""payload → rows → payload is the identity, for any record that the declarations allow and many that they do not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models import reference
+from models.base import AccountBase
+from pipelines.decode import decode
+from pipelines.entities import ENTITIES, Entity, Record, entity
+from pipelines.normalize import Feeds, Normalizer, Unfit, normalizer
+from pipelines.restore import canonical, restore
+from pipelines.shapes import shape
+from pipelines.values import local_day
+from tests.records import records
+
+ZONE = ZoneInfo("Asia/Yekaterinburg")
+
+
+def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
+    """Through rows as the stage would hold them, and back."""
+    normal, feeds = normalizer(of, tuple(fixed)), Feeds()
+    rows = normal.rows(record, fixed, ZONE, feeds)
+    row = dict(zip([column.name for column in normal.shape.columns] + ["_extra", "_absent"], rows.row, strict=True))
+    children = {child.name: [named(child.columns, each) for each in each_list or []]
+                for child, each_list in zip(normal.children, rows.children, strict=True)}
+    return restore(of, row, children, told(feeds), ZONE)
+
+
+def named(columns: Any, row: Any) -> Record:
+    return dict(zip([column.name for column in columns] + ["_extra"], row, strict=True))
+
+
+def told(feeds: Feeds) -> dict[type[AccountBase], dict[Any, Record]]:
+    return {model: {key: dict(zip([column.name for column in shape(model).columns], row, strict=True)) for key, row in rows.items()}
+            for model, rows in feeds.items()}
+
+
+@pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_rows_give_the_record_back(of: Entity, data: st.DataObject) -> None:
+    fixed = dict(of.listings[0].fixed)
+    record = data.draw(records(of, fixed))
+    expected = canonical(of, json.loads(json.dumps(record)), fixed)
+    assert canonical(of, rebuilt(of, record, fixed), fixed) == expected
+
+
+@pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
+@pytest.mark.parametrize("key", [None, [], "abc", 2**64, {"id": 1}])
+def test_a_record_without_a_usable_key_is_unfit_alone(of: Entity, key: Any) -> None:
+    name = next(name for name in shape(of.model).key if name not in of.listings[0].fixed)
+    path = shape(of.model).column(name).path[0]
+    if isinstance(key, str) and shape(of.model).column(name).kind.stage_type == "text":
+        pytest.skip("a text is a key there")
+    normal = normalizer(of, tuple(of.listings[0].fixed))
+    found = normal.found([{path: key}, "not an object"], of.listings[0].fixed, ZONE)
+    assert [len(found.rows), len(found.unfit)] == [0, 2]
+    assert "key" in found.unfit[0][1]
+
+
+def test_an_absent_list_is_unknown_and_an_empty_one_is_empty() -> None:
+    normal = normalizer(entity("leads"), ())
+    absent = normal.rows({"id": 1}, {}, ZONE, {})
+    empty = normal.rows({"id": 1, "custom_fields_values": None, "_embedded": {"tags": [], "contacts": None, "companies": {}}}, {}, ZONE, {})
+    assert absent.children == [None, None, None, None]
+    assert empty.children == [[], [], [], []]
+
+
+def test_a_field_that_only_a_record_names_is_told() -> None:
+    feeds: Feeds = {}
+    value = {"field_id": 7, "field_name": "Цвет \"дуба\"; --", "field_code": None, "field_type": "text", "values": [{"value": "x"}]}
+    normalizer(entity("leads"), ()).rows({"id": 1, "custom_fields_values": [value]}, {}, ZONE, feeds)
+    row = told(feeds)[reference.CustomField][("leads", 7)]
+    assert (row["name"], row["type"], row["entity_type"]) == ("Цвет \"дуба\"; --", "text", "leads")
+
+
+def one_value(type_: str, value: Any, **more: Any) -> Record:
+    entry = {"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [{"value": value, **more}]}
+    normal: Normalizer = normalizer(entity("leads"), ())
+    rows = normal.rows({"id": 1, "custom_fields_values": [entry]}, {}, ZONE, {})
+    return named(normal.children[-1].columns, (rows.children[-1] or [])[0])
+
+
+@pytest.mark.parametrize(("type_", "value", "column", "cell"), [
+    ("numeric", "11.4", "value_number", "11.4"), ("monetary", 12, "value_number", "12"), ("price", "abc", "value_number", None),
+    ("numeric", "1e5000", "value_number", None), ("checkbox", True, "value_boolean", True), ("checkbox", "1", "value_boolean", True),
+    ("date_time", 1794907800, "value_at", 1794907800), ("date_time", 10**15, "value_at", None), ("select", "Дуб", "value_text", "Дуб"),
+    ("checkbox", False, "value_text", "false"), ("unheard_of", {"a": 1}, "value_json", '{"a":1}'), ("legal_entity", {"name": "ООО"}, "value_text", "ООО")])
+def test_a_value_lands_in_its_types_column(type_: str, value: Any, column: str, cell: Any) -> None:
+    assert one_value(type_, value)[column] == cell
+
+
+@pytest.mark.parametrize(("second", "day"), [
+    (1794855600, "2026-11-17"),  # 00:00 at +05:00
+    (548532000, "1987-05-21"),  # 00:00 at the +06:00 of that summer (amocrm-api.md 3.9)
+    (548532000 + 3600, "1987-05-21"),  # the same midnight written with the +05:00 of today
+    (-183531600, "1964-03-09")])
+def test_a_date_is_the_accounts_calendar_day(second: int, day: str) -> None:
+    assert one_value("date", second)["value_text"] == day
+    assert local_day(second, ZONE).text == day
+
+
+def test_a_page_that_the_fast_decoder_refuses() -> None:
+    page = decode(b'{"a": "\\ud800x", "b": 1e400, "c": "\\u0000", "d": 123456789012345678901234567890, "e": "\xff"}')
+    assert page.value["a"] == "\ufffdx" and page.value["c"] == "\ufffd" and page.value["e"] == "\ufffd"
+    assert str(page.value["b"]) == "1E+400" and page.value["d"] == 123456789012345678901234567890
+    assert page.replaced == 3
+
+
+def test_what_is_not_json_is_said() -> None:
+    with pytest.raises(ValueError, match="."):
+        decode(b"<html>")
+
+
+def test_unfit_says_why() -> None:
+    with pytest.raises(Unfit, match="not an object"):
+        normalizer(entity("leads"), ()).rows([1], {}, ZONE, {})
