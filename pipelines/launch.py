@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
 from pipelines.assets import ACCOUNTS, PREFIX, SyncOptions, sync_account
 from pipelines.migrate import migrate
@@ -21,19 +23,11 @@ INSTANCE = """\
 telemetry:
   enabled: false
 """
+PROCESS = "amocrm-mirror/process"
 
 
-def dagster_home(mirror: Mirror) -> Path:
-    """DAGSTER_HOME, or a folder in MIRROR_HOME; made on first use."""
-    given = os.environ.get("DAGSTER_HOME")
-    home = Path(given) if given else mirror.settings.mirror_home / "dagster"
-    if not home.exists():
-        make_home(home.parent)
-        home.mkdir(mode=0o700, parents=True)
-    if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").write_text(INSTANCE)
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
+class LaunchFailed(Exception):
+    """Dagster could not record or start the run; the message says why, and the cure."""
 
 
 @dataclass
@@ -54,11 +48,27 @@ class Shown:
             raise
 
 
+def dagster_home(mirror: Mirror) -> Path:
+    """DAGSTER_HOME, or a folder in MIRROR_HOME; made on first use."""
+    home = mirror.settings.dagster_home or mirror.settings.mirror_home / "dagster"
+    if not home.exists():
+        make_home(home.parent)
+        home.mkdir(mode=0o700, parents=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").write_text(INSTANCE)
+    return home
+
+
 def prepare(mirror: Mirror) -> dg.DagsterInstance:
     """Migrates the database and makes the account known to Dagster as a partition."""
     migrate(mirror.conninfo, mirror.schema)
-    instance = dg.DagsterInstance.from_config(str(dagster_home(mirror)))
-    instance.add_dynamic_partitions(str(ACCOUNTS.name), [mirror.account])
+    home = dagster_home(mirror)
+    try:
+        instance = dg.DagsterInstance.from_config(str(home))
+        instance.add_dynamic_partitions(str(ACCOUNTS.name), [mirror.account])
+    except (dg.DagsterError, DBAPIError, OSError) as reason:
+        raise LaunchFailed(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. Mend dagster.yaml there, or set "
+                           "DAGSTER_HOME to another folder") from reason
     return instance
 
 
@@ -68,11 +78,45 @@ def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: b
     keys = [dg.AssetKey([PREFIX, entity.name]) for entity in selected(only)]
     options = {"full": full, "allow_mass_delete": allow_mass_delete}
     with prepare(mirror) as instance:
-        dg.materialize(
+        _bury(instance)
+        result = dg.materialize(
             [sync_account], partition_key=mirror.account, selection=keys, instance=instance, resources={"syncer": syncer}, raise_on_error=False,
-            run_config={"ops": {"sync_account": {"config": options}}, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}})
+            run_config={"ops": {"sync_account": {"config": options}}, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            tags={PROCESS: _process(os.getpid())})
+        run = instance.get_run_by_id(result.run_id)
+    if isinstance(syncer.error, dg.DagsterExecutionInterruptedError):
+        raise KeyboardInterrupt
     if syncer.error:
         raise syncer.error
-    if syncer.report is None:
-        raise RuntimeError("Dagster did not start the sync; `amocrm-mirror dev` shows the run and its error")
-    return syncer.report
+    if syncer.report:
+        return syncer.report
+    if run and run.status == dg.DagsterRunStatus.CANCELED:
+        raise KeyboardInterrupt
+    raise LaunchFailed(f"Dagster did not start the sync: {_complaint(result)} `amocrm-mirror dev` shows the run")
+
+
+def _complaint(result: dg.ExecuteInProcessResult) -> str:
+    messages = [event.message for event in result.all_events if event.message and event.is_failure]
+    return " ".join(messages[-1].split()) if messages else "it does not say why."
+
+
+def _process(pid: int) -> str:
+    return f"{socket.gethostname()} {pid}"
+
+
+def _is_gone(process: str) -> bool:
+    host, _, pid = process.rpartition(" ")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except OSError as reason:
+        return isinstance(reason, ProcessLookupError)
+    return False
+
+
+def _bury(instance: dg.DagsterInstance) -> None:
+    """A run whose process was killed would be shown as running for ever."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if _is_gone(run.tags.get(PROCESS, "")):
+            instance.report_run_failed(run, "The process that ran it was killed. What had landed is kept, and the next sync resumes there")

@@ -17,7 +17,7 @@ from pipelines.amocrm.tokens import Configured, StoredTokens
 from pipelines.amocrm.vault import Vault
 from pipelines.embedded import EmbeddedPostgres
 from pipelines.settings import Settings, load_settings
-from pipelines.sync import SyncRefused, Target
+from pipelines.sync import Target, WrongUse
 
 Connection = psycopg.Connection[Any]
 
@@ -59,12 +59,14 @@ class Mirror:
         return configured(self.settings)
 
     def target(self, patience: Patience | None = None) -> Target:
-        """The configured account. Raises SyncRefused when the settings name none."""
+        """The configured account. Raises WrongUse when the settings name none, or no token."""
         base_url = self.settings.amocrm_base_url
         if not base_url:
-            raise SyncRefused("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the "
+            raise WrongUse("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the "
                               "environment or in .env, or try `amocrm-mirror demo`")
-        self._register(base_url)
+        if not self._register(base_url) and not self.configured:
+            raise WrongUse(f"there is no token for {base_url}: set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
+                           "settings of a private integration)")
         budget = Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(self.settings.amocrm_requests_per_second))
         tokens = StoredTokens(self.connect, self.vault, self.account, base_url, budget.wait, USER_AGENT)
         if self.configured:
@@ -72,11 +74,13 @@ class Mirror:
         client = Client(base_url, tokens, [budget], patience)
         return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency)
 
-    def _register(self, base_url: str) -> None:
+    def _register(self, base_url: str) -> bool:
+        """Makes the account known to the database. Whether it holds tokens of it already."""
         with self.connect() as connection:
             connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) "
                                "ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url WHERE accounts.base_url <> excluded.base_url",
                                [self.account, self.schema, base_url])
+            return connection.execute("SELECT 1 FROM mirror.tokens WHERE account = %s", [self.account]).fetchone() is not None
 
 
 def finite(rate: float) -> float | None:

@@ -30,11 +30,16 @@ from pipelines.normalize import Normalizer, normalizer
 
 PAGES_A_BATCH = 20
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
+LAST_WORDS = 5.0
 Connection = psycopg.Connection[Any]
 
 
 class SyncRefused(Exception):
     """The sync did not start; the message says why, and the cure."""
+
+
+class WrongUse(SyncRefused):
+    """It was asked for something that there is not, or without a setting that it needs."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,10 @@ class Silent:
 
 
 def selected(only: Sequence[str]) -> list[Entity]:
-    """The entities to sync. Raises SyncRefused for a name that there is not."""
+    """The entities to sync. Raises WrongUse for a name that there is not."""
     unknown = set(only) - {entity.name for entity in ENTITIES}
     if unknown:
-        raise SyncRefused(f"there is no entity {', '.join(sorted(unknown))}. There are: {', '.join(entity.name for entity in ENTITIES)}")
+        raise WrongUse(f"there is no entity {', '.join(sorted(unknown))}. There are: {', '.join(entity.name for entity in ENTITIES)}")
     return [entity for entity in ENTITIES if not only or entity.name in only]
 
 
@@ -165,20 +170,20 @@ class Run:
                               f"({name}). Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
 
     def phase(self, entities: Sequence[Entity]) -> list[Result]:
-        """The entities of one phase, side by side; results as they finish. Interrupting it waits for the batches under way."""
-        if not entities:
-            return []
-        results = []
-        with ThreadPoolExecutor(min(self.target.concurrency, len(entities)), "entity") as pool:
-            pending: set[Future[Result]] = {pool.submit(self.entity, entity) for entity in entities}
-            try:
-                while pending:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    results += [each.result() for each in done]
-            except BaseException:
-                self.stop = self.stop or AmoError("interrupted; what had landed is kept, and the next sync resumes there")
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        """The entities of one phase, side by side; results as they finish. Interrupting it waits a moment for the batches under way."""
+        results: list[Result] = []
+        pool = ThreadPoolExecutor(min(self.target.concurrency, len(entities) or 1), "entity")
+        pending: set[Future[Result]] = {pool.submit(self.entity, entity) for entity in entities}
+        try:
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                results += [each.result() for each in done]
+        except BaseException:
+            self.stop = self.stop or AmoError("interrupted; what had landed is kept, and the next sync resumes there")
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([each for each in pending if not each.cancelled()], LAST_WORDS)
+            raise
+        pool.shutdown()
         return results
 
     def entity(self, entity: Entity) -> Result:
@@ -201,7 +206,9 @@ class Run:
             self.stop = reason
             result.state, result.reason = "failed", str(reason)
         except (AmoError, psycopg.Error, FilterIgnored) as reason:
-            result.state, result.reason = "failed", f"{entity.name}: {_one_line(reason)}"
+            result.state, result.reason = "failed", _one_line(reason)
+        if result.state == "failed":
+            result.watermark = None
         result.requests, result.seconds = client.requests, time.monotonic() - began
         self._closed(row, result)
         self.progress.finished(result)

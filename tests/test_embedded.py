@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from embedded_help import ask, in_another_process
 
 from pipelines import embedded, embedded_process
 from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
+from tests.embedded_help import ask, in_another_process
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from embedded_help import REPOSITORY, START, ask, gone
 
 from pipelines import embedded_binaries
 from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
+from tests.embedded_help import REPOSITORY, START, ask, gone
 
 AS_ROOT = os.geteuid() == 0
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from migration_help import Versions, tables, two_tables
 from psycopg import sql
 
 from pipelines import migrate as subject
 from pipelines.migrate import MigrationRefused, migrate, pending
+from tests.migration_help import Versions, tables, two_tables
 
 
 @pytest.fixture

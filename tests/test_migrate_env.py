@@ -9,13 +9,13 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from migration_help import EVERYTHING, REPOSITORY, Versions, tables, two_tables
 
 from alembic import command
 from models import AccountBase, MemoryBase
 from pipelines import migrate as subject
 from pipelines.migrate import alembic_config, downgrade, migrate, pending
 from pipelines.settings import sqlalchemy_url
+from tests.migration_help import EVERYTHING, REPOSITORY, Versions, tables, two_tables
 
 
 @pytest.fixture
