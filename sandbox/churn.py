@@ -296,7 +296,12 @@ CHANGES: dict[str, Callable[[Churn], Ops]] = {
     "status_removed": _status_removed, "user_removed": _user_removed, "element": _element, "transaction": _transaction, "incoming": _incoming,
     "sorted_out": _sorted_out, "note": _note, "task": _task, "misdated": _misdated,
 }  # fmt: skip
-_RARE = {"vanish": 1, "merge": 1, "field_added": 0.5, "field_renamed": 0.5, "field_removed": 0.3, "option_renamed": 0.5, "option_added": 0.5, "option_removed": 0.3,
-         "status_added": 0.3, "status_renamed": 0.3, "status_removed": 0.3, "user_removed": 0.1, "misdated": 1}  # fmt: skip
-_OFTEN = {"edit": 8, "move": 8, "value_set": 8, "create": 4, "note": 4, "task": 4}
-KIND_WEIGHTS = {name: _RARE.get(name, _OFTEN.get(name, 2)) for name in CHANGES}
+_WEIGHTS = {
+    1: ("vanish", "merge", "misdated"),
+    0.5: ("field_added", "field_renamed", "option_renamed", "option_added"),
+    0.3: ("field_removed", "option_removed", "status_added", "status_renamed", "status_removed"),
+    0.1: ("user_removed",),
+    4: ("create", "note", "task"),
+    8: ("edit", "move", "value_set"),
+}
+KIND_WEIGHTS = {name: next((weight for weight, held in _WEIGHTS.items() if name in held), 2) for name in CHANGES}

@@ -92,7 +92,8 @@ def invalid(path: str, code: str, detail: str) -> Response:
 
 def html(status: int, title: str) -> Response:
     """nginx's own page, as a 429 or a block shows it (API section 1.7)."""
-    page = f"<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n<center><h1>{status} {title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+    head = f"<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n"
+    page = f"{head}<center><h1>{status} {title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
     return Response(status, page.encode(), HTML)
 
 

@@ -13,10 +13,9 @@ from sandbox.mutate import Mutator
 from sandbox.state import href
 from sandbox.store import Record
 
-_WRITABLE = re.compile(
-    r"^(leads|contacts|companies|customers|tasks|(?:leads|contacts|companies|customers)/notes|catalogs/\d+/elements|customers/transactions)(?:/(\d+))?$"
-)
-_LINKS = re.compile(rf"^({'|'.join(KINDS)})/(\d+)/(link|unlink)$")
+_KIND = "|".join(KINDS)
+_WRITABLE = re.compile(rf"^({_KIND}|tasks|(?:{_KIND})/notes|catalogs/\d+/elements|customers/transactions)(?:/(\d+))?$")
+_LINKS = re.compile(rf"^({_KIND})/(\d+)/(link|unlink)$")
 
 
 def answer(call: Call) -> Response | None:

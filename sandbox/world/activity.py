@@ -20,6 +20,7 @@ from sandbox.world.plan import ELEMENT_BASE
 
 Row = tuple[str, str, int, list[Record], list[Record]]
 TASK_BASE, NOTE_BASE = 50318000, 301887000
+_TASKED = (("leads", 3), ("contacts", 20), ("companies", 15), ("customers", 10))
 _NOTE_SPACE = {"leads": 0, "contacts": 1, "companies": 2, "customers": 3}
 NOTE_PARAMS: dict[str, Any] = {
     "common": {"text": "Клиент просил перезвонить\nво вторник 📞"},
@@ -62,15 +63,15 @@ def build(builder: Builder) -> None:
 
 def _tasks(builder: Builder) -> Iterator[Packed]:
     world, rng = builder.world, builder.rng
-    owned = [(kind, ident) for kind, every in (("leads", 3), ("contacts", 20), ("companies", 15), ("customers",
-                                                                                                   10)) for ident in list(world.list(kind).ids)[::every]]  # fmt: skip
+    owned = [(kind, ident) for kind, every in _TASKED for ident in list(world.list(kind).ids)[::every]]
     for place, (kind, ident) in enumerate([("", 0), *owned, ("", 0)]):
         task = TASK_BASE + place
         born = world.start - 3600 - int(rng.random() ** 2 * 400 * 86400)
         done = bool(rng.random() < 0.85) if kind else place == 0
         due = born + int(rng.random() * 5 * 86400) if done else world.start + int((rng.random() - 0.3) * 10 * 86400)
         changed, responsible = min(world.start - 40, born + int(rng.random() * 86400)), RESPONSIBLE[int(rng.random() * 17)]
-        record = {"id": task, "created_by": 0, "updated_by": responsible, "created_at": born, "updated_at": changed, "responsible_user_id": responsible,
+        record = {"id": task, "created_by": 0, "updated_by": responsible, "created_at": born, "updated_at": changed,
+                  "responsible_user_id": responsible,
                   "group_id": GROUP_OF[responsible], "entity_id": ident or None, "entity_type": kind or None, "duration": 0 if place % 3 else 1800,
                   "is_completed": done, "task_type_id": (1, 2, 2914400)[place % 3], "text": names.TASKS[place % 6] if place != 5 else "",
                   "result": {"text": "Сделано; \"всё\""} if done and place % 2 == 0 else [], "complete_till": due, "account_id": ACCOUNT_ID,
@@ -117,9 +118,8 @@ def _field_changes(builder: Builder) -> None:
             builder.journal.add(f"custom_field_{changed['field_id']}_value_changed", "lead", ident, at, record["updated_by"], after,
                                 orjson.dumps([earlier]) if ident % 2 else b"[]")  # fmt: skip
         if record["_embedded"]["tags"]:
-            builder.journal.add(
-                "entity_tag_added", "lead", ident, at, 0, orjson.dumps([{"tag": {"name": tag["name"]}} for tag in record["_embedded"]["tags"]])
-            )
+            tags = [{"tag": {"name": tag["name"]}} for tag in record["_embedded"]["tags"]]
+            builder.journal.add("entity_tag_added", "lead", ident, at, 0, orjson.dumps(tags))
 
 
 def _notes_added(lead: int, note: list[Record]) -> list[Row]:
@@ -136,7 +136,8 @@ def _one_of_each(builder: Builder) -> None:
     status = [wrap("customer_status", id=ident) for ident in (4990721, 4990719)]
     rows: list[Row] = [
         ("lead_deleted", "lead", 21599001, [], []), ("lead_restored", "lead", lead, [], []), ("contact_deleted", "contact", 48100001, [], []),
-        ("contact_restored", "contact", contact, [], []), ("company_deleted", "company", 48100002, [], []), ("company_restored", "company", company, [], []),
+        ("contact_restored", "contact", contact, [], []), ("company_deleted", "company", 48100002, [], []),
+        ("company_restored", "company", company, [], []),
         ("customer_deleted", "customer", 1900001, [], []), ("entity_merged", "contact", contact, [], []), ("task_deleted", "task", 50310001, [], []),
         ("task_text_changed", "task", task, wrap("task", text="Перезвонить"), wrap("task", text="Позвонить")),
         ("task_type_changed", "task", task, wrap("task_type", id=1), wrap("task_type", id=2)),
@@ -148,16 +149,20 @@ def _one_of_each(builder: Builder) -> None:
         ("outgoing_sms", "contact", contact, note, []), ("link_followed", "contact", contact, note, []),
         ("incoming_chat_message", "lead", lead, message, []), ("outgoing_chat_message", "contact", contact, message, []),
         ("entity_direct_message", "lead", lead, message, []), ("entity_tag_deleted", "lead", lead, [], wrap("tag", name="старый")),
-        ("customer_status_changed", "customer", customer, *status), ("ltv_field_changed", "customer", customer, [{"ltv": {"ltv": 5}}], [{"ltv": {"ltv": 3}}]),
+        ("customer_status_changed", "customer", customer, status[0], status[1]), ("ltv_field_changed", "customer", customer, [{"ltv": {"ltv": 5}}],
+                                                                                  [{"ltv": {"ltv": 3}}]),
         ("entity_linked", "lead", lead, wrap("link", entity={"type": f"catalog_{11803}", "id": ELEMENT_BASE + 1, "name": "Фасад"}), []),
         ("entity_unlinked", "lead", lead, [], wrap("unlink", entity={"type": "contact", "id": 48100003})),
         ("contact_linked", "lead", lead, wrap("link", entity={"type": "contact", "id": contact}), []),
         ("lead_linked", "contact", contact, wrap("link", entity={"type": "lead", "id": lead}), []),
         ("company_unlinked", "contact", contact, wrap("link", entity={"type": "company", "id": 48100002}), []),
-        ("sale_field_changed", "lead", lead, [{"sale": {"price": 5}}], [{"sale": {"price": 3}}]), ("key_action_completed", "lead", lead, [{"key_action": []}], []),
-        ("name_field_changed", "catalog_11803", ELEMENT_BASE + 1, [{"name": {"name": "Фасад"}}], []), ("talk_created", "contact", contact, wrap("talk", id=3381), []),
+        ("sale_field_changed", "lead", lead, [{"sale": {"price": 5}}], [{"sale": {"price": 3}}]),
+        ("key_action_completed", "lead", lead, [{"key_action": []}], []),
+        ("name_field_changed", "catalog_11803", ELEMENT_BASE + 1, [{"name": {"name": "Фасад"}}], []),
+        ("talk_created", "contact", contact, wrap("talk", id=3381), []),
         ("talk_closed", "contact", contact, wrap("talk", id=3382), []), ("hologram_shown", "lead", lead, [{"hologram": {"deep": [{}]}}], []),
-        ("custom_field_value_changed", "contact", contact, [], wrap("custom_field_value", field_id=1284404, field_type=1, enum_id=None, text="менеджер")),
+        ("custom_field_value_changed", "contact", contact, [], wrap("custom_field_value", field_id=1284404, field_type=1, enum_id=None,
+                                                                    text="менеджер")),
     ]  # fmt: skip
     for place, (type_, entity, ident, after, before) in enumerate(rows):
         if not type_.startswith("talk_") or world.switches["talk_events"] == "on":
@@ -165,13 +170,15 @@ def _one_of_each(builder: Builder) -> None:
 
 
 EVENT_TYPES = {
-    "lead_added": (1, "Новая сделка"), "lead_deleted": (2, "Сделка удалена"), "lead_restored": (3, "Сделка восстановлена"), "contact_added": (4, "Новый контакт"),
+    "lead_added": (1, "Новая сделка"), "lead_deleted": (2, "Сделка удалена"), "lead_restored": (3, "Сделка восстановлена"),
+    "contact_added": (4, "Новый контакт"),
     "lead_status_changed": (5, "Изменение этапа продажи"), "contact_deleted": (6, "Контакт удалён"), "company_added": (7, "Новая компания"),
     "entity_merged": (8, "Выполнено объединение"), "entity_tag_added": (9, "Теги добавлены"), "entity_tag_deleted": (10, "Теги убраны"),
     "entity_responsible_changed": (11, "Ответственный изменён"), "task_added": (12, "Новая задача"), "task_completed": (13, "Завершение задачи"),
     "task_deleted": (14, "Задача удалена"), "common_note_added": (15, "Новое примечание"), "common_note_deleted": (16, "Примечание удалено"),
     "custom_field_value_changed": (17, "Изменение поля"), "incoming_call": (18, "Входящий звонок"), "outgoing_call": (19, "Исходящий звонок"),
     "incoming_chat_message": (20, "Входящее сообщение"), "customer_added": (21, "Новый покупатель"), "transaction_added": (22, "Добавлена покупка"),
-    "contact_linked": (23, "Прикрепление контакта"), "contact_unlinked": (24, "Открепление контакта"), "name_field_changed": (25, "Изменение названия"),
+    "contact_linked": (23, "Прикрепление контакта"), "contact_unlinked": (24, "Открепление контакта"),
+    "name_field_changed": (25, "Изменение названия"),
     "sale_field_changed": (26, "Изменение бюджета"),
 }  # fmt: skip

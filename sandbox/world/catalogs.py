@@ -24,9 +24,12 @@ _FIELDS: dict[int, tuple[int, tuple[Spec, ...]]] = {
     COLORS: (1289911, (("Код RAL", "text"), ("Доставщик", "linked_entity"), ("Наценка, %", "numeric"))),
     SUPPLIERS: (1289951, (("ИНН", "text"), ("Реквизиты", "textarea"))),
 }  # fmt: skip
-_KINDS = ((PRODUCTS, "Товары", "products"), (INVOICES, "Счета/покупки", "invoices"), (COLORS, "Цвета; \"RAL\"", "regular"), (SUPPLIERS,
-                                                                                                                             "Поставщики",
-                                                                                                                             "suppliers"))  # fmt: skip
+_KINDS = (
+    (PRODUCTS, "Товары", "products"),
+    (INVOICES, "Счета/покупки", "invoices"),
+    (COLORS, 'Цвета; "RAL"', "regular"),
+    (SUPPLIERS, "Поставщики", "suppliers"),
+)
 
 
 def build(world: World, plan: Plan) -> None:
@@ -39,9 +42,7 @@ def build(world: World, plan: Plan) -> None:
         PRODUCTS: (ELEMENT_BASE + 1, plan.elements, lambda rng, i: f"{names.GOODS[i % 10]} {100 + i}"),
         INVOICES: (ELEMENT_BASE + 2_000_000, max(6, plan.leads // 40), lambda rng, i: f"Счёт {i + 1}"),
         COLORS: (ELEMENT_BASE + 1_000_000, 30, lambda rng, i: f"RAL {1000 + i}"),
-        SUPPLIERS: (ELEMENT_BASE + 1501, 5, lambda rng, i: f"ООО «{names.FIRMS[i]}»")
-        if plan.elements < 1500
-        else (2219501 + 10**6, 5, lambda rng, i: names.FIRMS[i]),
+        SUPPLIERS: (ELEMENT_BASE + 3_000_000, 5, lambda rng, i: f"ООО «{names.FIRMS[i]}»"),
     }
     for catalog, (first_id, count, name_of) in made.items():
         fields = define(world, f"catalogs/{catalog}", _FIELDS[catalog][1], _FIELDS[catalog][0], rng)
@@ -59,7 +60,8 @@ def _element(world: World, rng: Random, catalog: int, ident: int, name: str, fie
     born = FOUNDED + int(rng.random() * (world.start - FOUNDED - 86400))
     values = [field.ready[int(rng.random() * 48)] for field in fields if place % 7 or field.record["code"]]
     record: Record = {"id": ident, "name": name, "created_by": ADMIN, "updated_by": 0, "created_at": born, "updated_at": born + 3600,
-                      "is_deleted": None if place % 3 else False, "custom_fields_values": values or None, "catalog_id": catalog, "account_id": ACCOUNT_ID,
+                      "is_deleted": None if place % 3 else False, "custom_fields_values": values or None, "catalog_id": catalog,
+                      "account_id": ACCOUNT_ID,
                       "invoice_link": f"https://uralkedr.amocrm.ru/invoices/{ident}" if catalog == INVOICES else None,
                       "_links": href(f"catalogs/{catalog}/elements/{ident}")}  # fmt: skip
     if catalog == INVOICES:

@@ -67,6 +67,10 @@ def _option(rng: Random, found: Field, world: World) -> list[Record]:
     return [{"value": chosen["value"], "enum_id": chosen["id"], "enum_code": chosen.get("code")}]
 
 
+def _category(rng: Random, found: Field, world: World) -> list[Record]:
+    return [{name: value for name, value in _option(rng, found, world)[0].items() if name != "enum_code"}]
+
+
 def _options(rng: Random, found: Field, world: World) -> list[Record]:
     chosen = rng.sample(found.record["enums"], rng.randint(1, min(3, len(found.record["enums"]))))
     return [{"value": option["value"], "enum_id": option["id"], "enum_code": option["code"]} for option in chosen]
@@ -83,8 +87,12 @@ def _multitext(rng: Random, found: Field, world: World) -> list[Record]:
     return [{"value": text, "enum_id": option["id"], "enum_code": option["code"]}]
 
 
+def _street(rng: Random) -> str:
+    return f"ул. {rng.choice(names.STREETS)} {rng.randint(1, 120)}"
+
+
 def _smart_address(rng: Random, found: Field, world: World) -> list[Record]:
-    parts = {1: ("address_line_1", f"ул. {rng.choice(names.STREETS)} {rng.randint(1, 120)}"), 3: ("city", rng.choice(names.CITIES)),
+    parts = {1: ("address_line_1", _street(rng)), 3: ("city", rng.choice(names.CITIES)),
              5: ("zip", f"62{rng.randrange(10**4):04d}"), 6: ("country", "RU")}  # fmt: skip
     return [{"value": text, "enum_id": ident, "enum_code": code} for ident, (code, text) in parts.items()]
 
@@ -111,8 +119,8 @@ def _linked(rng: Random, found: Field, world: World) -> list[Record]:
 
 def _file(rng: Random, found: Field, world: World) -> list[Record]:
     uuids = [f"{rng.getrandbits(32):08x}-5b1e-4b0e-9f53-{rng.getrandbits(48):012x}" for _ in range(2)]
-    return _one({"file_uuid": uuids[0], "version_uuid": uuids[1], "file_name": f"Договор {rng.randint(1, 999)}.pdf", "file_size": rng.randint(1000,
-                                                                                                                                              10**6)})  # fmt: skip
+    name = f"Договор {rng.randint(1, 999)}.pdf"
+    return _one({"file_uuid": uuids[0], "version_uuid": uuids[1], "file_name": name, "file_size": rng.randint(1000, 10**6)})
 
 
 def _birthday(rng: Random, found: Field, world: World) -> list[Record]:
@@ -138,13 +146,13 @@ MAKERS: dict[str, Maker] = {
     "text": lambda rng, found, world: _one(f"{rng.choice(names.MATERIALS)} {rng.randint(1, 999)}"),
     "textarea": lambda rng, found, world: _one(f"{rng.choice(names.TEXTS)}\n{rng.choice(names.TEXTS)}"),
     "url": lambda rng, found, world: _one(f"https://uralkedr.ru/p/{rng.randint(1, 9999)}?a=1&b=%D1%8F"),
-    "streetaddress": lambda rng, found, world: _one(f"{rng.choice(names.CITIES)}, ул. {rng.choice(names.STREETS)} {rng.randint(1, 99)}, кв. {rng.randint(1, 200)}"),
+    "streetaddress": lambda rng, found, world: _one(f"{rng.choice(names.CITIES)}, {_street(rng)}, кв. {rng.randint(1, 200)}"),
     "tracking_data": lambda rng, found, world: _one(rng.choice(("yandex", "vk", "cpc", "spring_2026", "(not set)"))),
     "numeric": lambda rng, found, world: _one(rng.choice((str(rng.randint(0, 500)), f"{rng.randint(1, 90)}.{rng.randint(1, 99)}"))),
     "price": lambda rng, found, world: _one(str(rng.randint(100, 90000))),
     "monetary": lambda rng, found, world: _one(f"{rng.randint(1000, 200000)}.{rng.choice(('50', '05', '99'))}"),
     "checkbox": lambda rng, found, world: _one(rng.random() < 0.5),
-    "select": _option, "radiobutton": _option, "category": lambda rng, found, world: [{k: v for k, v in _option(rng, found, world)[0].items() if k != "enum_code"}],
+    "select": _option, "radiobutton": _option, "category": _category,
     "multiselect": _options,
     "date": lambda rng, found, world: _one(midnight(_today(world) + timedelta(days=rng.randint(-500, 60)))),
     "birthday": _birthday,
@@ -154,10 +162,10 @@ MAKERS: dict[str, Maker] = {
     "legal_entity": _legal_entity,
     "items": _items,
     "linked_entity": _linked,
-    "chained_list": lambda rng, found, world: [{"catalog_id": 11803, "catalog_element_id": 2218000 + rng.randint(1, 20)} for _ in range(rng.randint(1, 2))],
+    "chained_list": lambda rng, found, world: [{"catalog_id": 11803, "catalog_element_id": 2218000 + rng.randint(1, 20)}],
     "file": _file,
     "payer": _payer,
-    "supplier": lambda rng, found, world: _one({"entity_id": 2219500 + rng.randint(1, 5)}),
+    "supplier": lambda rng, found, world: _one({"entity_id": 5218000 + rng.randint(0, 4)}),
     "org_legal_name": _text,
     "hologram": lambda rng, found, world: [{"value": {"frames": [rng.randint(1, 9), 2], "depth": 0.5}, "mode": "3d"}],
 }  # fmt: skip
@@ -232,7 +240,8 @@ def fill(found: Field, rng: Random, world: World) -> Field:
 def _definition(path: str, kind: str, ident: int, name: str, type_: str, code: str | None, sort: int) -> Record:
     """The keys that the entity's definitions have (section 3.8)."""
     record: Record = {"id": ident, "name": name, "type": type_, "account_id": ACCOUNT_ID, "code": code, "sort": sort, "enums": None,
-                      "is_deletable": code is None, "entity_type": kind, "tracking_callback": None, "currency": "RUB" if type_ == "monetary" else None,
+                      "is_deletable": code is None, "entity_type": kind, "tracking_callback": None,
+                      "currency": "RUB" if type_ == "monetary" else None,
                       "chained_lists": None, "nested": None, "settings": None, "search_in": None, "triggers": []}  # fmt: skip
     if kind in ("leads", "contacts", "companies"):
         record |= {"is_api_only": False, "group_id": f"{kind}_51204877310266" if ident % 4 == 0 else None, "required_statuses": [],

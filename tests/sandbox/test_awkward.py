@@ -1,0 +1,91 @@
+"""The data holds what real accounts hold and nobody expects, at any scale."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sandbox_client import Client  # type: ignore[import-not-found, unused-ignore]
+
+from sandbox.world.activity import NOTE_PARAMS
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=[50, 300])
+def truth(request: pytest.FixtureRequest) -> Any:
+    from sandbox.process import SandboxProcess
+
+    with SandboxProcess(scale=request.param) as process:
+        assert process.kinds()["leads"] == request.param
+        yield process.truth
+
+
+def values(rows: Rows, type_: str) -> list[Any]:
+    return [
+        value.get("value") for row in rows for field in row["custom_fields_values"] or [] if field["field_type"] == type_ for value in field["values"]
+    ]
+
+
+def test_hostile_texts(truth: Callable[[str], Rows]) -> None:
+    names = [row["name"] for row in truth("leads")]
+    assert any("\x00" in name for name in names) and any("\\N" in name and "\t" in name and "\r\n" in name for name in names)
+    assert "" in names and max(map(len, names)) == 100_000 and any("🪵" in name for name in names)
+
+
+def test_shapes(truth: Callable[[str], Rows]) -> None:
+    leads = truth("leads")
+    assert {str(row["custom_fields_values"]) for row in leads} >= {"None", "[]"}
+    assert any("x_undocumented" in row for row in leads) and any("score" not in row for row in leads)
+    assert {type(task["result"]) for task in truth("tasks")} == {list, dict}
+    assert any(row["price"] is None for row in leads) and any(row["price_with_minor_units"] % 1 for row in leads if "price_with_minor_units" in row)
+
+
+def test_values(truth: Callable[[str], Rows]) -> None:
+    leads, contacts = truth("leads"), truth("contacts")
+    assert {type(value) for value in values(leads, "numeric")} == {str, int, float}
+    assert {type(value) for value in values(leads, "date")} == {int, str}
+    assert min(values(contacts, "birthday")) < 0 and values(leads, "hologram")
+    keys = {key for row in contacts for field in row["custom_fields_values"] or [] for value in field["values"] for key in value}
+    assert {"enum", "enum_code"} <= keys
+
+
+def test_definitions(truth: Callable[[str], Rows]) -> None:
+    fields = truth("leads/custom_fields")
+    names = [field["name"] for field in fields]
+    assert len(fields) > 50 and {"id", "select", "100%", 'Цена "со скидкой"; DROP TABLE --'} <= set(names)
+    assert Counter(names)["Комментарий"] == 2 and any(len(name.encode()) > 63 and len(name) >= 100 for name in names)
+    used = {field["field_id"] for row in truth("leads") for field in row["custom_fields_values"] or []}
+    assert len(used) > 50
+    assert {field["id"] for field in truth("customers/segments/custom_fields")} & {field["id"] for field in truth("contacts/custom_fields")}
+
+
+def test_references(truth: Callable[[str], Rows]) -> None:
+    users = {user["id"] for user in truth("users")}
+    leads = truth("leads")
+    assert {row["responsible_user_id"] for row in leads} - users - {None}
+    assert any(pipeline["is_archive"] for pipeline in truth("leads/pipelines"))
+    assert {row["note_type"] for row in truth("leads/notes")} == set(NOTE_PARAMS)
+    newest = max(row["created_at"] for row in leads)
+    assert any(row["updated_at"] > newest + 86400 for row in leads) and any(row["updated_at"] < row["created_at"] for row in leads)
+
+
+def test_numbers_that_need_scale(sandbox: Any) -> None:
+    assert len(sandbox.truth("leads/tags")) > 250
+    assert max(len(row["_embedded"]["contacts"]) for row in sandbox.truth("leads")) > 50
+    quarter = max(row["created_at"] for row in sandbox.truth("leads")) - 90 * 86400
+    won = [row for row in sandbox.truth("leads") if row["status_id"] == 142 and (row["closed_at"] or 0) > quarter]
+    assert len(won) >= 3, "this quarter always has deals"
+
+
+def test_links_are_seen_from_both_sides(truth: Callable[[str], Rows]) -> None:
+    leads, contacts = truth("leads"), {row["id"]: row for row in truth("contacts")}
+    pairs = {(lead["id"], ref["id"]) for lead in leads for ref in lead["_embedded"]["contacts"] if ref["id"] in contacts}
+    assert pairs == {(ref["id"], contact["id"]) for contact in contacts.values() for ref in contact["_embedded"]["leads"]}
+    assert all(sum(ref["is_main"] for ref in lead["_embedded"]["contacts"]) == 1 for lead in leads if lead["_embedded"]["contacts"])
+
+
+def test_fields_option(start: Callable[..., Client]) -> None:
+    leads = start(fields=20).sandbox.truth("leads")
+    full = [len(row["custom_fields_values"] or []) for row in leads if row["responsible_user_id"] is not None]
+    assert sorted(full)[5] >= 20
