@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 from models.base import AccountBase
 from pipelines import statements
 from pipelines.normalize import Feeds, Found, Normalizer, Rows
-from pipelines.shapes import Shape, dumps, shape
+from pipelines.shapes import dumps, shape
 from pipelines.values import Row
 
 Connection = psycopg.Connection[Any]
@@ -52,6 +52,8 @@ class Batch:
     unfit: list[tuple[Any, str, str]] = field(default_factory=list)
     pages: int = 0
     seen: int = 0
+    size: int = 0
+    """Rows added, child rows included: what the batch weighs in memory."""
     replaced_characters: int = 0
 
     def add(self, found: Found, started: int, request: str) -> None:
@@ -62,6 +64,7 @@ class Batch:
             known = self.rows.get(rows.key)
             if known is None or known[0] <= started:
                 self.rows[rows.key] = (started, rows)
+                self.size += 1 + sum(map(len, filter(None, rows.children)))
         self._add_feeds(found.feeds, started)
         self.unfit += [(record, reason, request) for record, reason in found.unfit]
 
@@ -92,6 +95,8 @@ class Landing:
         self.upsert = statements.Upsert(schema, self.shape)
         self.replaces = [statements.Replace(schema, self.shape, child, place) for place, child in enumerate(self.children)]
         self._create_stages()
+        self.quarantined = {row[0] for row in connection.execute("SELECT record_key FROM mirror.quarantine WHERE account = %s AND entity = %s",
+                                                                 [account, self.entity.name]).fetchall()}
 
     def _create_stages(self) -> None:
         with self.connection.transaction():
@@ -116,6 +121,7 @@ class Landing:
                     self._run(statements.remember_seen(self.shape))
                 counts += self._upsert(batch)
             counts.quarantined += self._quarantine(batch)
+            self._release(batch)
             if position is not None:
                 self.advance(listing, position)
         return counts
@@ -137,11 +143,13 @@ class Landing:
                 write(row)
 
     def _stage(self, batch: Batch) -> None:
+        """In the order of the keys: indexes grow at their end, and nobody has to sort again."""
+        ordered = [batch.rows[key] for key in sorted(batch.rows)]
         self._copy(self.upsert.stage, statements.listed_columns(self.shape),
-                   ((*rows.row, *self._lists(rows), started) for started, rows in batch.rows.values()))
+                   ((*rows.row, *self._lists(rows), started) for started, rows in ordered))
         for place, child in enumerate(self.children):
             self._copy(f"stage_{child.name}", statements.child_columns(child),
-                       (row for _, rows in batch.rows.values() for row in rows.children[place] or ()))
+                       (row for _, rows in ordered for row in rows.children[place] or ()))
 
     def _lists(self, rows: Rows) -> tuple[int, int]:
         came = whole = 0
@@ -176,7 +184,7 @@ class Landing:
         return counts
 
     def _insert(self, replace: statements.Replace, rows: int) -> Counts:
-        return Counts(inserted=self._run(replace.insert())) if rows else Counts()
+        return Counts(inserted=self._run(replace.insert(onto_nothing=True))) if rows else Counts()
 
     def _replace(self, replace: statements.Replace, rows: int) -> Counts:
         counts = Counts(deleted=self._touching(replace, replace.vanish()))
@@ -200,6 +208,13 @@ class Landing:
                 "payload = excluded.payload, last_seen_at = now(), times = quarantine.times + 1",
                 [self.account, self.entity.name, key, reason, request, payload])
         return len(batch.unfit)
+
+    def _release(self, batch: Batch) -> None:
+        """A record that has become a row at last leaves the quarantine."""
+        landed = [key for key in {str(rows.key[-1]) for _, rows in batch.rows.values()} & self.quarantined] if self.quarantined else []
+        if landed:
+            self.connection.execute("DELETE FROM mirror.quarantine WHERE account = %s AND entity = %s AND record_key = ANY(%s)",
+                                    [self.account, self.entity.name, landed])
 
     # Snapshots: what a complete read did not meet
 
@@ -241,6 +256,3 @@ def _any(masks: Iterable[Any]) -> int:
         bits |= mask
     return bits
 
-
-def table(model: type[AccountBase]) -> Shape:
-    return shape(model)

@@ -253,16 +253,19 @@ class Normalizer:
 
     def found(self, records: Iterable[Any], fixed: Mapping[str, Any], zone: ZoneInfo) -> Found:
         """Everything that the records of a page become."""
-        found = Found()
+        found, headers = Found(), dict[int, Header]()
         for record in records:
             try:
-                found.rows.append(self.rows(record, fixed, zone, found.feeds))
+                found.rows.append(self.rows(record, fixed, zone, found.feeds, headers))
             except Unfit as reason:
                 found.unfit.append((record, str(reason)))
+        if headers:
+            kind = self.entity.name
+            found.feeds[reference.CustomField] = {(kind, number): _field_row(kind, number, header) for number, header in headers.items()}
         return found
 
-    def rows(self, record: Any, fixed: Mapping[str, Any], zone: ZoneInfo, feeds: Feeds) -> Rows:
-        """One record's rows. Raises Unfit when it has no usable key."""
+    def rows(self, record: Any, fixed: Mapping[str, Any], zone: ZoneInfo, feeds: Feeds, headers: dict[int, Header]) -> Rows:
+        """One record's rows; `feeds` and `headers` collect what it tells of others. Raises Unfit when it has no usable key."""
         if not isinstance(record, dict):
             raise Unfit(f"it is not an object but {dumps(record)[:80]}")
         if self.entity.prepare:
@@ -273,13 +276,14 @@ class Normalizer:
         key = tuple(row[position] for position in self.key_at)
         if None in key or any(name in extra for name in self.shape.key):
             raise Unfit(f"its key ({', '.join(self.shape.key)}) is missing or is not of the column's type: {dumps(list(key))}")
-        children = self._children(key, record, zone, extra, feeds)
+        children = self._children(key, record, zone, extra, feeds, headers)
         for feed in self.entity.feeds:
             self._feed(feed, record, row, extra, feeds)
         self._leftovers(record, fixed, extra)
         return Rows(key, (*row, dumps(extra) if extra else None, self._absent(record)), children)
 
-    def _children(self, key: Row, record: Record, zone: ZoneInfo, extra: Record, feeds: Feeds) -> list[list[Row] | None]:
+    def _children(self, key: Row, record: Record, zone: ZoneInfo, extra: Record, feeds: Feeds,
+                  headers: dict[int, Header]) -> list[list[Row] | None]:
         children: list[list[Row] | None] = []
         for reader in self.readers:
             rows, odd = reader.rows(key, record, feeds)
@@ -287,30 +291,8 @@ class Normalizer:
             if odd:
                 put(extra, reader.child.path or reader.child.consumes[:1], odd)
         if self.entity.values:
-            children.append(self._values(key, record, zone, extra, feeds))
+            children.append(_values(key, record, zone, extra, headers))
         return children
-
-    def _values(self, key: Row, record: Record, zone: ZoneInfo, extra: Record, feeds: Feeds) -> list[Row] | None:
-        entries = record.get(VALUES, MISSING)
-        if entries is MISSING:
-            return None
-        if not isinstance(entries, list):
-            if entries:
-                extra[VALUES] = strip_links(entries)
-            return []
-        headers: dict[int, Header] = {}
-        rows, odd = value_rows(key[0], entries, zone, headers)
-        if odd:
-            extra[VALUES] = odd
-        self._headers(headers, feeds)
-        return rows
-
-    def _headers(self, headers: dict[int, Header], feeds: Feeds) -> None:
-        told = feeds.setdefault(reference.CustomField, {})
-        for field_id, header in headers.items():
-            known = (self.entity.name, field_id)
-            if known not in told:
-                told[known] = _field_row(self.entity.name, field_id, header)
 
     def _feed(self, feed: Feed, record: Record, row: list[Any], extra: Record, feeds: Feeds) -> None:
         """The embedded object names its own id: that fills the column where the record's attribute is empty, or contradicts it."""
@@ -343,6 +325,20 @@ class Normalizer:
         if not mask:
             return 0
         return sum(1 << place for place, at in enumerate(self.positions) if at is not None and mask >> at & 1)
+
+
+def _values(key: Row, record: Record, zone: ZoneInfo, extra: Record, headers: dict[int, Header]) -> list[Row] | None:
+    entries = record.get(VALUES, MISSING)
+    if entries is MISSING:
+        return None
+    if not isinstance(entries, list):
+        if entries:
+            extra[VALUES] = strip_links(entries)
+        return []
+    rows, odd = value_rows(key[0], entries, zone, headers)
+    if odd:
+        extra[VALUES] = odd
+    return rows
 
 
 @lru_cache(maxsize=4096)

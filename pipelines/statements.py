@@ -155,16 +155,18 @@ class Replace:
             name(self.owners), same("t", "x", self.child.key), self._owned("x"),
             comma(name("t", column) for column, _ in assigned), comma(value for _, value in assigned))
 
-    def insert(self) -> Composed:
+    def insert(self, onto_nothing: bool = False) -> Composed:
+        """`onto_nothing`: every owner is new, so no row of this child can be there yet."""
         columns = [column.name for column in self.child.columns] + ["_extra"] + (["_synced_at"] if self.child.is_listed else [])
         values: list[Composable] = [cell(column, "x") for column in self.child.columns] + [SQL("x._extra::jsonb")]
         source: Composable = SQL("{} x").format(name(self.stage))
         if self.child.is_listed:
             values.append(AT)
             source = SQL("{} x JOIN {} s ON {}").format(name(self.stage), name(self.owners), self._owned("x"))
-        return SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {} WHERE NOT EXISTS (SELECT FROM {} o WHERE {}) ORDER BY {}").format(
-            self.table, comma(map(name, columns)), comma(values), source, self.table, same("o", "x", self.child.key),
-            comma(name("x", column) for column in self.child.key))
+        statement = SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {}").format(self.table, comma(map(name, columns)), comma(values), source)
+        if onto_nothing:
+            return statement
+        return statement + SQL(" WHERE NOT EXISTS (SELECT FROM {} o WHERE {})").format(self.table, same("o", "x", self.child.key))
 
     def touching(self, statement: Composed) -> Composed:
         """The same statement, noting in `touched` which owners it changed."""

@@ -7,6 +7,7 @@ landed by a thread of its own; the rate budget is shared. What one entity cannot
 from __future__ import annotations
 
 import datetime
+import gc
 import threading
 import time
 import uuid
@@ -28,7 +29,7 @@ from pipelines.extract import FilterIgnored, Position, Source, Step, changes, sn
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
 
-PAGES_A_BATCH = 20
+PAGES_A_BATCH, ROWS_A_BATCH = 20, 60_000
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
 LAST_WORDS = 5.0
 Connection = psycopg.Connection[Any]
@@ -115,7 +116,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     entities = selected(only)
     run = Run(target, str(uuid.uuid4()), full, allow_mass_delete, progress or Silent())
     report = Report(run.run_id)
-    with _alone(target):
+    with _alone(target), _no_cycles():
         run.learn()
         head = [entity for entity in entities if any(listing.whole for listing in entity.listings)]
         directories = [entity for entity in entities if entity.moving is None and entity not in head]
@@ -135,6 +136,18 @@ def _alone(target: Target) -> Iterator[None]:
         if not row or not row[0]:
             raise SyncRefused(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
         yield
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Records and rows hold no cycles, but there are so many of them that looking for cycles took a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class Run:
@@ -278,18 +291,25 @@ class EntitySync:
         return dict(row["position"]) if row else {}
 
     def land(self, listing: Listing, steps: Iterator[Step], keep_seen: bool = False) -> Position | None:
-        """Normalizes and lands every step, a batch at a time; returns the last position."""
+        """Normalizes and lands every step, a batch at a time; returns the last position. While Postgres works on one batch, the next
+        one is read."""
         batch, position, last = Batch(), None, None
-        for step in steps:
-            if self.run_.stop:
-                raise self.run_.stop
-            found = self.normal.found(step.page.records, listing.fixed, self.run_.zone)
-            batch.add(found, step.page.started, step.page.request)
-            batch.replaced_characters += step.page.replaced
-            position = step.position or position
-            if batch.pages >= PAGES_A_BATCH:
-                self._land(batch, position, listing, keep_seen, step.total)
-                batch, last, position = Batch(), position or last, None
+        with ThreadPoolExecutor(1, f"{self.entity.name}-land") as lander:
+            landing: Future[None] | None = None
+            for step in steps:
+                if self.run_.stop:
+                    raise self.run_.stop
+                found = self.normal.found(step.page.records, listing.fixed, self.run_.zone)
+                batch.add(found, step.page.started, step.page.request)
+                batch.replaced_characters += step.page.replaced
+                position = step.position or position
+                if batch.pages >= PAGES_A_BATCH or batch.size >= ROWS_A_BATCH:
+                    if landing:
+                        landing.result()
+                    landing = lander.submit(self._land, batch, position, listing, keep_seen, step.total)
+                    batch, last, position = Batch(), position or last, None
+            if landing:
+                landing.result()
         self._land(batch, position, listing, keep_seen, None)
         return position or last
 

@@ -9,100 +9,96 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipelines.shapes import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, NUMBER, Cell, dumps, loads, strip_links
 
 Row = tuple[Cell, ...]
-DAY = 86400
+"""owner, field, position, value_text, value_number (text), value_boolean, value_date (days), value_at (unix seconds), enum_id, enum_code,
+value_json, _extra"""
+
+Parser = Callable[[Cell, int, int, Any, Any, Any, Any, ZoneInfo], Row]
+"""(owner, field, position, value, enum_id, enum_code, extra, zone) → row: one call and one tuple a value, this is the hottest path."""
 
 
-class Parsed(NamedTuple):
-    """The cells of one value; `number` and `document` are texts, `day` counts from 1970-01-01, `at` is unix seconds."""
-
-    text: str | None = None
-    number: str | None = None
-    boolean: bool | None = None
-    day: int | None = None
-    at: int | None = None
-    document: str | None = None
-
-
-Parser = Callable[[Any, ZoneInfo], Parsed]
-NOTHING = Parsed()
-YES, NO = Parsed("true", boolean=True), Parsed("false", boolean=False)
-
-
-def as_text(value: Any, _zone: ZoneInfo) -> Parsed:
+def as_text(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
     if type(value) is str:
-        return Parsed(value)
-    return as_document(value, _zone)
+        return (owner, field, at, value, None, None, None, None, enum_id, code, None, extra)
+    return as_document(owner, field, at, value, enum_id, code, extra, zone)
 
 
-def as_number(value: Any, zone: ZoneInfo) -> Parsed:
+def as_number(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
     if type(value) is str:
-        fits = len(value) <= 1000 and NUMBER.fullmatch(value)
-        return Parsed(value, value.strip() if fits else None)
-    if type(value) in (int, float):
-        return Parsed(repr(value), repr(value))
-    return as_document(value, zone)
+        number = value.strip() if len(value) <= 1000 and NUMBER.fullmatch(value) else None
+        return (owner, field, at, value, number, None, None, None, enum_id, code, None, extra)
+    if type(value) is int or type(value) is float:
+        return (owner, field, at, repr(value), repr(value), None, None, None, enum_id, code, None, extra)
+    return as_document(owner, field, at, value, enum_id, code, extra, zone)
 
 
-def as_flag(value: Any, zone: ZoneInfo) -> Parsed:
+def as_flag(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
     if type(value) is bool:
-        return YES if value else NO
+        return (owner, field, at, "true" if value else "false", None, value, None, None, enum_id, code, None, extra)
+    row = as_document(owner, field, at, value, enum_id, code, extra, zone)
     known = {"1": True, "0": False, 1: True, 0: False}.get(value) if isinstance(value, str | int) else None
-    return as_document(value, zone)._replace(boolean=known)
+    return (*row[:5], known, *row[6:])
+
+
+def as_day(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
+    if type(value) is int:
+        text, day, document = local_day(value, zone)
+        return (owner, field, at, text, None, None, day, None, enum_id, code, document, extra)
+    try:
+        date = datetime.date.fromisoformat(value)
+    except (TypeError, ValueError):
+        return as_document(owner, field, at, value, enum_id, code, extra, zone)
+    return (owner, field, at, date.isoformat(), None, None, date.toordinal() - EPOCH, None, enum_id, code, dumps(value), extra)
+
+
+def as_instant(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
+    if type(value) is not int:
+        return as_document(owner, field, at, value, enum_id, code, extra, zone)
+    text, second, document = local_time(value, zone)
+    return (owner, field, at, text, None, None, None, second, enum_id, code, document, extra)
+
+
+def as_document(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, _zone: ZoneInfo) -> Row:
+    """Structured and unknown values: kept whole, read by their name where they have one."""
+    if value is None:
+        return (owner, field, at, None, None, None, None, None, enum_id, code, None, extra)
+    document = text = dumps(strip_links(value))
+    if isinstance(value, dict):
+        text = next((value[key] for key in ("name", "description", "file_name", "value") if isinstance(value.get(key), str)), document)
+    elif isinstance(value, str):
+        text = value
+    return (owner, field, at, text, None, None, None, None, enum_id, code, document, extra)
 
 
 @lru_cache(maxsize=65536)
-def local_day(second: int, zone: ZoneInfo) -> Parsed:
-    """The local calendar day two hours later: right whichever offset the server used for that midnight (6, 34)."""
+def local_day(second: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
+    """(ISO date, days since 1970, the value itself where they do not give it back). The local calendar day two hours later: right
+    whichever offset the server used for that midnight (amocrm-api.md 6, 34)."""
     try:
         day = datetime.datetime.fromtimestamp(second + 7200, zone).date()
     except (ValueError, OverflowError, OSError):
-        return Parsed(str(second), document=str(second))
-    exact = _midnight(day, zone) == second
-    return Parsed(day.isoformat(), day=day.toordinal() - EPOCH, document=None if exact else str(second))
+        return str(second), None, str(second)
+    return day.isoformat(), day.toordinal() - EPOCH, None if _midnight(day, zone) == second else str(second)
 
 
 def _midnight(day: datetime.date, zone: ZoneInfo) -> int:
     return int(datetime.datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
 
 
-def as_day(value: Any, zone: ZoneInfo) -> Parsed:
-    if type(value) is int:
-        return local_day(value, zone)
-    try:
-        day = datetime.date.fromisoformat(value)
-    except (TypeError, ValueError):
-        return as_document(value, zone)
-    return Parsed(day.isoformat(), day=day.toordinal() - EPOCH, document=dumps(value))
-
-
 @lru_cache(maxsize=65536)
-def local_time(second: int, zone: ZoneInfo) -> Parsed:
+def local_time(second: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
+    """(ISO time in the account's zone, the second where timestamptz holds it, the value itself where it does not)."""
+    fits = FIRST_SECOND <= second <= LAST_SECOND
     try:
-        return Parsed(datetime.datetime.fromtimestamp(second, zone).isoformat(), at=second)
+        text = datetime.datetime.fromtimestamp(second, zone).isoformat()
     except (ValueError, OverflowError, OSError):
-        fits = FIRST_SECOND <= second <= LAST_SECOND
-        return Parsed(str(second), at=second if fits else None, document=None if fits else str(second))
-
-
-def as_instant(value: Any, zone: ZoneInfo) -> Parsed:
-    return local_time(value, zone) if type(value) is int else as_document(value, zone)
-
-
-def as_document(value: Any, _zone: ZoneInfo) -> Parsed:
-    """Structured and unknown values: kept whole, read by their name where they have one."""
-    if value is None:
-        return NOTHING
-    document = dumps(strip_links(value))
-    if isinstance(value, dict):
-        named = next((value[key] for key in ("name", "description", "file_name", "value") if isinstance(value.get(key), str)), None)
-        return Parsed(named if named is not None else document, document=document)
-    return Parsed(value if isinstance(value, str) else document, document=document)
+        text = str(second)
+    return text, second if fits else None, None if fits else str(second)
 
 
 PARSERS: dict[str, Parser] = {
@@ -115,6 +111,7 @@ PARSERS: dict[str, Parser] = {
 WHOLE_ELEMENT = "chained_list"
 HEADER = frozenset(("field_id", "field_name", "field_code", "field_type", "values"))
 ELEMENT = frozenset(("value", "enum_id", "enum_code", "enum"))
+OPTION = {"value", "enum_id", "enum_code"}
 
 Header = tuple[Any, Any, Any]
 
@@ -125,44 +122,51 @@ def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo, headers: dict[in
     odd: list[Any] = []
     seen: set[int] = set()
     for entry in entries:
-        field_id = entry.get("field_id") if isinstance(entry, dict) else None
-        values: Any = entry.get("values") if isinstance(entry, dict) else None
-        if type(field_id) is not int or not 0 <= field_id < INT8 or field_id in seen or not _are_elements(values):
+        if not _is_field(entry, seen):
             odd.append(strip_links(entry))
             continue
+        field_id, type_ = entry["field_id"], entry.get("field_type")
         seen.add(field_id)
-        type_ = entry.get("field_type")
-        headers[field_id] = (entry.get("field_name"), entry.get("field_code"), type_)
-        unknown = None if entry.keys() <= HEADER else {key: entry[key] for key in entry.keys() - HEADER}
-        parser = PARSERS.get(type_, as_document) if isinstance(type_, str) else as_document
-        for position, element in enumerate(values):
-            rows.append(_row(owner, field_id, position, element, type_, parser, zone, unknown if position == 0 else None))
+        if field_id not in headers:
+            headers[field_id] = (entry.get("field_name"), entry.get("field_code"), type_)
+        extra = None if entry.keys() <= HEADER else {"field": {key: entry[key] for key in entry.keys() - HEADER}}
+        parse = PARSERS.get(type_, as_document) if type(type_) is str else as_document
+        for position, element in enumerate(entry["values"]):
+            if len(element) == 1 and "value" in element and not extra and type_ != WHOLE_ELEMENT:
+                rows.append(parse(owner, field_id, position, element["value"], None, None, None, zone))
+            else:
+                rows.append(_row(owner, field_id, position, element, type_, parse, zone, extra))
+                extra = None
     return rows, odd
 
 
-def _are_elements(values: Any) -> bool:
-    return isinstance(values, list) and bool(values) and all(type(element) is dict for element in values)
+def _is_field(entry: Any, seen: set[int]) -> bool:
+    if type(entry) is not dict:
+        return False
+    field_id, values = entry.get("field_id"), entry.get("values")
+    if type(field_id) is not int or not 0 <= field_id < INT8 or field_id in seen or type(values) is not list or not values:
+        return False
+    return type(values[0]) is dict if len(values) == 1 else all(type(element) is dict for element in values)
 
 
-def _row(owner: Cell, field_id: int, position: int, element: dict[str, Any], type_: Any, parser: Parser, zone: ZoneInfo,
-         unknown: dict[str, Any] | None) -> Row:
+def _row(owner: Cell, field_id: int, position: int, element: dict[str, Any], type_: Any, parse: Parser, zone: ZoneInfo,
+         extra: dict[str, Any] | None) -> Row:
     if type_ == WHOLE_ELEMENT:
-        parsed = as_document(element, zone)._replace(text=_chained(element))
-        return (owner, field_id, position, *parsed[:5], None, None, parsed.document, _extra(unknown, None))
-    parsed = parser(element.get("value"), zone)
-    if len(element) == 1 and "value" in element:
-        return (owner, field_id, position, *parsed[:5], None, None, parsed.document, _extra(unknown, None) if unknown else None)
-    enum_id, enum_code, rest = _enum(element)
-    extra = _extra(unknown, rest) if unknown or rest else None
-    return (owner, field_id, position, *parsed[:5], enum_id, enum_code, parsed.document, extra)
+        row = as_document(owner, field_id, position, element, None, None, _dumped(extra), zone)
+        chosen = element.get("catalog_element_id")
+        return (*row[:3], None if chosen is None else str(chosen), *row[4:])
+    enum_id, code = element.get("enum_id"), element.get("enum_code")
+    if element.keys() != OPTION or not (enum_id is None or type(enum_id) is int) or not (code is None or type(code) is str):
+        enum_id, code, rest = _enum(element)
+        extra = (extra or {}) | {"element": rest} if rest else extra
+    return parse(owner, field_id, position, element.get("value"), enum_id, code, _dumped(extra), zone)
 
 
-def _chained(element: dict[str, Any]) -> str | None:
-    chosen = element.get("catalog_element_id")
-    return None if chosen is None else str(chosen)
+def _dumped(extra: dict[str, Any] | None) -> str | None:
+    return dumps(strip_links(extra)) if extra else None
 
 
-def _enum(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, Any] | None]:
+def _enum(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, Any]]:
     """Option id and code; the code's key is `enum` in old answers (3.9). What does not fit a column is the rest."""
     enum_id, code = element.get("enum_id"), element.get("enum_code")
     if code is None:
@@ -174,13 +178,7 @@ def _enum(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, An
         rest["enum_code"], code = code, None
     if code is not None and element.get("enum") not in (None, code):
         rest["enum"] = element["enum"]
-    return enum_id, code, rest or None
-
-
-def _extra(header: dict[str, Any] | None, element: dict[str, Any] | None) -> str | None:
-    parts = {"field": header, "element": element}
-    kept = {key: strip_links(value) for key, value in parts.items() if value}
-    return dumps(kept) if kept else None
+    return enum_id, code, rest
 
 
 def restore_values(rows: list[dict[str, Any]], headers: dict[int, Header], zone: ZoneInfo) -> list[dict[str, Any]]:

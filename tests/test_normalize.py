@@ -25,12 +25,14 @@ ZONE = ZoneInfo("Asia/Yekaterinburg")
 
 def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
     """Through rows as the stage would hold them, and back."""
-    normal, feeds = normalizer(of, tuple(fixed)), Feeds()
-    rows = normal.rows(record, fixed, ZONE, feeds)
+    normal = normalizer(of, tuple(fixed))
+    found = normal.found([record], fixed, ZONE)
+    assert found.unfit == []
+    rows = found.rows[0]
     row = dict(zip([column.name for column in normal.shape.columns] + ["_extra", "_absent"], rows.row, strict=True))
     children = {child.name: [named(child.columns, each) for each in each_list or []]
                 for child, each_list in zip(normal.children, rows.children, strict=True)}
-    return restore(of, row, children, told(feeds), ZONE)
+    return restore(of, row, children, told(found.feeds), ZONE)
 
 
 def named(columns: Any, row: Any) -> Record:
@@ -67,16 +69,15 @@ def test_a_record_without_a_usable_key_is_unfit_alone(of: Entity, key: Any) -> N
 
 def test_an_absent_list_is_unknown_and_an_empty_one_is_empty() -> None:
     normal = normalizer(entity("leads"), ())
-    absent = normal.rows({"id": 1}, {}, ZONE, {})
-    empty = normal.rows({"id": 1, "custom_fields_values": None, "_embedded": {"tags": [], "contacts": None, "companies": {}}}, {}, ZONE, {})
+    absent = normal.rows({"id": 1}, {}, ZONE, {}, {})
+    empty = normal.rows({"id": 1, "custom_fields_values": None, "_embedded": {"tags": [], "contacts": None, "companies": {}}}, {}, ZONE, {}, {})
     assert absent.children == [None, None, None, None]
     assert empty.children == [[], [], [], []]
 
 
 def test_a_field_that_only_a_record_names_is_told() -> None:
-    feeds: Feeds = {}
     value = {"field_id": 7, "field_name": "Цвет \"дуба\"; --", "field_code": None, "field_type": "text", "values": [{"value": "x"}]}
-    normalizer(entity("leads"), ()).rows({"id": 1, "custom_fields_values": [value]}, {}, ZONE, feeds)
+    feeds = normalizer(entity("leads"), ()).found([{"id": 1, "custom_fields_values": [value]}], {}, ZONE).feeds
     row = told(feeds)[reference.CustomField][("leads", 7)]
     assert (row["name"], row["type"], row["entity_type"]) == ("Цвет \"дуба\"; --", "text", "leads")
 
@@ -84,7 +85,7 @@ def test_a_field_that_only_a_record_names_is_told() -> None:
 def one_value(type_: str, value: Any, **more: Any) -> Record:
     entry = {"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [{"value": value, **more}]}
     normal: Normalizer = normalizer(entity("leads"), ())
-    rows = normal.rows({"id": 1, "custom_fields_values": [entry]}, {}, ZONE, {})
+    rows = normal.rows({"id": 1, "custom_fields_values": [entry]}, {}, ZONE, {}, {})
     return named(normal.children[-1].columns, (rows.children[-1] or [])[0])
 
 
@@ -104,7 +105,7 @@ def test_a_value_lands_in_its_types_column(type_: str, value: Any, column: str, 
     (-183531600, "1964-03-09")])
 def test_a_date_is_the_accounts_calendar_day(second: int, day: str) -> None:
     assert one_value("date", second)["value_text"] == day
-    assert local_day(second, ZONE).text == day
+    assert local_day(second, ZONE)[0] == day
 
 
 def test_a_page_that_the_fast_decoder_refuses() -> None:
@@ -121,4 +122,4 @@ def test_what_is_not_json_is_said() -> None:
 
 def test_unfit_says_why() -> None:
     with pytest.raises(Unfit, match="not an object"):
-        normalizer(entity("leads"), ()).rows([1], {}, ZONE, {})
+        normalizer(entity("leads"), ()).rows([1], {}, ZONE, {}, {})
