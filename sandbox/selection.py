@@ -4,6 +4,7 @@ The common requests (everything by id, a window of updated_at) are slices of the
 else is asked for is computed once per version of the collection and remembered for the following pages.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _matching(coll: Collection, conditions: list[Condition]) -> list[int]:
     if sets:
         kept = set(sets[0])
         for other in sets[1:]:
-            kept &= set(other)
+            kept.intersection_update(other)
         found = [ident for ident in kept if ident in coll.rows]
     tests = [c.test for c in conditions if c.test is not None]
     return [ident for ident in found if all(test(coll.rows[ident]) for test in tests)]
@@ -200,10 +201,11 @@ def is_test(attribute: str, values: Iterable[str]) -> Test:
     for value in values:
         wanted |= {value, int(value)} if value.lstrip("-").isdigit() and len(value) < 19 else {value}
     booleans = {bool(v) for v in wanted if isinstance(v, int) and v in (0, 1)}
-    needles = [f'"{attribute}":'.encode() + dumps(value) for value in [*wanted, *booleans]]
+    needles = [re.escape(dumps(value)) for value in [*wanted, *booleans]]
+    search = re.compile(f'"{attribute}":'.encode() + b"(?:" + b"|".join(needles) + b")").search
 
     def test(raw: bytes) -> bool:
-        if not any(needle in raw for needle in needles):
+        if search(raw) is None:
             return False
         found = loads(raw).get(attribute)
         return found in booleans if isinstance(found, bool) else found in wanted

@@ -7,6 +7,7 @@ in a list of a million is one slice. Hidden records (a contact of an unaccepted 
 
 import json
 import math
+import re
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
@@ -101,17 +102,10 @@ class Collection:
     def put(self, record: Record) -> int:
         """Insert or replace one visible record."""
         ident = self.external(record)
-        self.drop(ident)
+        old = self.rows.get(ident)
+        self._reindex(ident, None if old is None else loads(old), record)
         self.rows[ident] = dumps(record)
-        insort(self.ids, ident)
-        for name, order in self.orders.items():
-            key = key_of(record.get(name), ident)
-            if key is not None:
-                insort(order, key)
-        for attribute, bucket in self._buckets.items():
-            bucket.setdefault(record.get(attribute), set()).add(ident)
         self.reserve(ident)
-        self.version += 1
         return ident
 
     def drop(self, ident: int) -> Record | None:
@@ -120,15 +114,27 @@ class Collection:
         if raw is None:
             return None
         record = loads(raw)
-        _discard(self.ids, ident)
-        for name, order in self.orders.items():
-            key = key_of(record.get(name), ident)
-            if key is not None:
-                _discard(order, key)
-        for attribute, bucket in self._buckets.items():
-            bucket.get(record.get(attribute), set()).discard(ident)
-        self.version += 1
+        self._reindex(ident, record, None)
         return record
+
+    def _reindex(self, ident: int, old: Record | None, new: Record | None) -> None:
+        """Move a record in the orders and buckets whose values change with it."""
+        if old is None:
+            insort(self.ids, ident)
+        elif new is None:
+            _discard(self.ids, ident)
+        for name, order in self.orders.items():
+            before, after = (None if side is None else key_of(side.get(name), ident) for side in (old, new))
+            if before != after:
+                _discard(order, before)
+                if after is not None:
+                    insort(order, after)
+        for attribute, bucket in self._buckets.items():
+            if old is not None:
+                bucket.get(old.get(attribute), set()).discard(ident)
+            if new is not None:
+                bucket.setdefault(new.get(attribute), set()).add(ident)
+        self.version += 1
 
     def get(self, ident: int) -> Record | None:
         """A visible record, parsed."""
@@ -148,8 +154,11 @@ class Collection:
         index = self._buckets.get(attribute)
         if index is None:
             index = self._buckets[attribute] = {}
+            search = re.compile(f'"{attribute}":([0-9]+|null)[,}}]'.encode()).search  # ids only: no need to parse the row
             for ident, raw in self.rows.items():
-                index.setdefault(loads(raw).get(attribute), set()).add(ident)
+                match = search(raw)
+                if match is not None:
+                    index.setdefault(None if match[1] == b"null" else int(match[1]), set()).add(ident)
         return index.get(value, set())
 
     def between(self, name: str, low: int | None, high: int | None) -> tuple[int, int]:
@@ -160,7 +169,9 @@ class Collection:
         return start, max(start, stop)
 
 
-def _discard(order: "array[int]", key: int) -> None:
+def _discard(order: "array[int]", key: int | None) -> None:
+    if key is None:
+        return
     place = bisect_left(order, key)
     if place < len(order) and order[place] == key:
         del order[place]
