@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import psycopg
 import typer
 from rich.console import Console
+from sqlalchemy.exc import DBAPIError
 
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
@@ -19,15 +22,19 @@ from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
 from pipelines.migrate import MigrationRefused, migrate
 from pipelines.resources import Mirror, open_mirror
 from pipelines.settings import SettingsRefused, load_settings
-from pipelines.sync import SyncRefused, row_counts
+from pipelines.sync import SyncRefused, WrongUse, row_counts
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
-                  help="A complete, exact, current copy of an amoCRM account in your own Postgres.")
 EXPECTED = (AmoError, LostKey, PostgresUnavailable, MigrationRefused, SettingsRefused, SyncRefused)
+KEPT = "what had landed is kept, and the next sync resumes there"
 
 
 def example(*lines: str) -> str:
     return "**Example:** " + " · ".join(f"`{line}`" for line in lines)
+
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+                  help="A complete, exact, current copy of an amoCRM account in your own Postgres.",
+                  epilog=example("amocrm-mirror demo", "amocrm-mirror doctor", "amocrm-mirror sync"))
 
 
 @contextmanager
@@ -36,15 +43,26 @@ def told() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _fail("interrupted: what had landed is kept, and the next sync resumes there", 1)
+        _say(f"interrupted; {KEPT}")
+        sys.stdout.flush()
+        os._exit(1)  # a request under way may take a minute to give up; every batch is one transaction, so nothing waits for it
     except EXPECTED as reason:
-        _fail(str(reason), 2 if isinstance(reason, SettingsRefused) or "there is no entity" in str(reason) else 1)
-    except psycopg.Error as reason:
-        _fail(f"Postgres: {' '.join(str(reason).split())}. What had landed is kept. Check DATABASE_URL and the server, then run again", 1)
+        _fail(str(reason), 2 if isinstance(reason, SettingsRefused | WrongUse) else 1)
+    except (psycopg.Error, DBAPIError) as reason:
+        cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
+        _fail(f"Postgres: {' '.join(str(cause).split())} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
+    except BrokenPipeError:
+        raise
+    except OSError as reason:
+        _fail(f"{reason}. Make the place writable, or set MIRROR_HOME to a folder that is", 1)
 
 
-def _fail(message: str, code: int) -> None:
+def _say(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"amocrm-mirror: {message}", markup=False)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    _say(message)
     raise typer.Exit(code)
 
 
@@ -97,6 +115,7 @@ def show(console: Console, mirror: Mirror, report: Any) -> None:
 @app.command(epilog=example("amocrm-mirror status", "amocrm-mirror status --json"))
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Show, per entity: rows, the last run, how complete it was, and what is in quarantine."""
+    from pipelines.display import wide
     from pipelines.status import gather, render
     with told():
         mirror = open_mirror()
@@ -104,7 +123,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2))
         else:
-            Console(highlight=False).print(render(found))
+            wide(Console(highlight=False)).print(render(found))
         raise typer.Exit(found["exit_code"])
 
 
@@ -128,9 +147,9 @@ def doctor() -> None:
 @app.command(epilog=example("amocrm-mirror dev", "amocrm-mirror dev --port 3000"))
 def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.")] = 3000) -> None:
     """Dagster's web UI and daemon with every asset. Without a configured account, over a sandbox of its own."""
-    from pipelines.demo import serve_dagster
+    from pipelines.dev import serve
     with told():
-        raise typer.Exit(serve_dagster(port))
+        raise typer.Exit(serve(port))
 
 
 @app.command(epilog=example("amocrm-mirror postgres status", "amocrm-mirror postgres stop", "amocrm-mirror postgres psql"))
@@ -164,25 +183,29 @@ def _described(server: EmbeddedPostgres) -> str:
     return f"{'running' if found.running else 'stopped'}; port {found.port}, data in {found.data}, log in {found.log}"
 
 
-@app.command(epilog=example("amocrm-mirror sandbox --port 8765 --scale 1000 --seed 1"))
+@app.command(epilog=example("amocrm-mirror sandbox --port 8765 --scale 1000 --seed 1", "amocrm-mirror sandbox --switch filter_option=ignore"))
 def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
             scale: Annotated[int, typer.Option(help="Number of leads.", min=50)] = 200,
             seed: Annotated[int, typer.Option(help="Another seed, another company.")] = 1,
             fields: Annotated[int, typer.Option(help="Custom field values that a lead has at least.")] = 8,
             rate: Annotated[float, typer.Option(help="Requests a second before it answers 429; 0: no limit.")] = 7,
-            latency_ms: Annotated[float, typer.Option(help="Milliseconds added to each answer.")] = 0) -> None:
-    """A local amoCRM with a company of its own, to try things on: the demo, your own CI, your dashboards."""
-    import subprocess
-    command = [sys.executable, "-m", "sandbox", "--port", str(port), "--scale", str(scale), "--seed", str(seed), "--fields", str(fields),
-               "--rate", str(rate), "--latency-ms", str(latency_ms)]
-    try:
-        raise typer.Exit(subprocess.call(command))
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+            latency_ms: Annotated[float, typer.Option(help="Milliseconds added to each answer.")] = 0,
+            now: Annotated[str, typer.Option(help="The account's present, ISO 8601: the same seed, scale and moment give the same data.")] = "",
+            switch: Annotated[list[str], typer.Option(help="Turn one of its behaviours; may be repeated.", metavar="NAME=VALUE")] = [],  # noqa: B006
+            ) -> None:
+    """A local amoCRM with a company of its own, to try things on: the demo, your own CI, your dashboards.
+
+    Its tokens, faults and switches: GET http://127.0.0.1:8765/_sandbox (README, "The sandbox").
+    """
+    from sandbox.__main__ import main as serve
+    turned = [word for each in switch for word in ("--switch", each)]
+    raise typer.Exit(serve(["--port", str(port), "--scale", str(scale), "--seed", str(seed), "--fields", str(fields), "--rate", str(rate),
+                            "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
 
 
 def main() -> None:
-    """The entry point of `amocrm-mirror`."""
+    """The entry point of `amocrm-mirror`. SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 if __name__ == "__main__":

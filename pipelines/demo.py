@@ -1,48 +1,57 @@
-"""The demo: a sandbox account, mirrored through Dagster into the embedded Postgres, and what SQL can do with it. And `dev`, Dagster's web UI."""
+"""The demo: a sandbox account, mirrored through Dagster into the embedded Postgres, and what SQL can do with it."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 from rich.console import Console
 from rich.table import Table
 
 from pipelines import display, launch
 from pipelines.embedded_binaries import find_bindir, server_user
+from pipelines.migrate import downgrade, migrate
 from pipelines.resources import Mirror
-from pipelines.settings import Settings, load_settings, make_home
-from pipelines.sync import Report, row_counts
+from pipelines.settings import Settings, load_settings
+from pipelines.sync import Report, SyncRefused, row_counts
 from sandbox.process import SandboxProcess
 
 SCHEMA = "amocrm_demo"
 PORT = 8765
 QUERIES = ("open_deals", "won_lost", "select_field")
-ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Company:
+    """A sandbox account, the same each time that it is started. Remembered beside its rows, as the comment of their schema."""
+
+    scale: int = 1000
+    seed: int = 1
+    quarter: str = ""
+    now: str = ""
+    port: int = PORT
 
 
 def run(scale: int, seed: int) -> int:
     """Returns the sync's exit code."""
     began, out = time.monotonic(), display.wide(Console(highlight=False))
-    base = load_settings(amocrm_schema=SCHEMA)
+    base = Mirror(load_settings(amocrm_schema=SCHEMA))
+    out.print("Postgres: starting the embedded one" if base.settings.database_url is None else "Postgres: the one of DATABASE_URL")
     with sandbox_of(base, scale, seed) as sandbox:
         out.print(f"Sandbox: a local amoCRM with {scale:,} leads, on {sandbox.url}")
         mirror = Mirror(settings_for(sandbox))
-        out.print("Postgres: starting the embedded one" if base.database_url is None else "Postgres: the one of DATABASE_URL")
-        shown = display.console()
-        with display.progress(shown) as progress:
+        with display.progress(display.console()) as progress:
             report = launch.launch(mirror, progress)
         _show(out, mirror, report)
     out.print(f"Demo done in {time.monotonic() - began:.0f} s.", style="bold")
@@ -51,31 +60,55 @@ def run(scale: int, seed: int) -> int:
 
 
 @contextmanager
-def sandbox_of(settings: Settings, scale: int, seed: int) -> Iterator[SandboxProcess]:
-    """The same company each time: its moment and port are remembered until the quarter ends, so that a second demo changes no row."""
-    path = settings.mirror_home / "demo.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    if (known.get("scale"), known.get("seed"), known.get("quarter")) != (scale, seed, _quarter(now)):
-        known = {"scale": scale, "seed": seed, "quarter": _quarter(now), "now": now.isoformat()}
-    for port in (known.get("port", PORT), 0):
-        process = SandboxProcess(scale=scale, seed=seed, now=known["now"], rate=7, port=port)
-        try:
-            process.start()
-            break
-        except RuntimeError:
-            if not port:
-                raise
+def sandbox_of(mirror: Mirror, scale: int | None = None, seed: int | None = None) -> Iterator[SandboxProcess]:
+    """The company whose rows the demo's schema holds; another one is asked for, or its quarter is over: a new one and empty tables."""
+    known, now = _remembered(mirror), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    wanted = Company(scale or known.scale, seed or known.seed, f"{now.year}-{(now.month - 1) // 3 + 1}")
+    if (known.scale, known.seed, known.quarter) == (wanted.scale, wanted.seed, wanted.quarter):
+        wanted = known
+    else:
+        _forget(mirror)
+        wanted = replace(wanted, now=now.isoformat())
+    process = _started(wanted)
     try:
-        make_home(path.parent)
-        path.write_text(json.dumps(known | {"port": int(process.url.rsplit(":", 1)[-1])}))
+        migrate(mirror.conninfo, mirror.schema)
+        _remember(mirror, replace(wanted, port=int(process.url.rsplit(":", 1)[-1])))
         yield process
     finally:
         process.stop()
 
 
-def _quarter(moment: datetime.datetime) -> str:
-    return f"{moment.year}-{(moment.month - 1) // 3 + 1}"
+def _started(company: Company) -> SandboxProcess:
+    """On the port that it had, for the links in its records, or on a free one."""
+    for port in (company.port, 0):
+        process = SandboxProcess(scale=company.scale, seed=company.seed, now=company.now, rate=7, port=port)
+        try:
+            return process.start()
+        except RuntimeError as reason:
+            complaint = str(reason)
+    raise SyncRefused(complaint)
+
+
+def _remembered(mirror: Mirror) -> Company:
+    with mirror.connect() as connection:
+        row = connection.execute("SELECT obj_description(to_regnamespace(%s), 'pg_namespace')", [mirror.schema]).fetchone()
+    try:
+        return Company(**json.loads(row[0])) if row and row[0] else Company()
+    except (ValueError, TypeError):
+        return Company()
+
+
+def _remember(mirror: Mirror, company: Company) -> None:
+    with mirror.connect() as connection:
+        connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(Identifier(mirror.schema), Literal(json.dumps(asdict(company)))))
+
+
+def _forget(mirror: Mirror) -> None:
+    """The demo's own tables only; whatever else is in its schema makes Alembic refuse."""
+    migrate(mirror.conninfo, mirror.schema)
+    downgrade(mirror.conninfo, mirror.schema, "base")
+    with mirror.connect() as connection:
+        connection.execute("DELETE FROM mirror.accounts WHERE name = %s", [mirror.account])
 
 
 def settings_for(sandbox: SandboxProcess) -> Settings:
@@ -122,31 +155,6 @@ def _next_steps(out: Console, mirror: Mirror) -> None:
              "Dagster's web UI over the mirror: make dev"]
     for line in lines:
         out.print(line, markup=False, soft_wrap=True)
-
-
-def serve_dagster(port: int) -> int:
-    """Dagster's web server and daemon until Ctrl-C. Over a sandbox when no account is configured."""
-    settings = load_settings()
-    if settings.amocrm_base_url:
-        return _serve(Mirror(settings), port, {})
-    with sandbox_of(settings, 1000, 1) as sandbox:
-        mirror = Mirror(settings_for(sandbox))
-        environment = {"AMOCRM_SCHEMA": SCHEMA, "AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": sandbox.admin_token}
-        sys.stderr.write(f"No account is configured: the assets read a sandbox on {sandbox.url}, into the schema {SCHEMA}.\n")
-        return _serve(mirror, port, environment)
-
-
-def _serve(mirror: Mirror, port: int, environment: dict[str, str]) -> int:
-    launch.prepare(mirror).dispose()
-    sys.stderr.write(f"Dagster: http://127.0.0.1:{port}  (Ctrl-C ends it; the account is the partition {mirror.account!r})\n")
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, env=os.environ | environment | {"DAGSTER_HOME": str(launch.dagster_home(mirror))}, cwd=ROOT)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        return 0
 
 
 def exec_psql(conninfo: str, home: Path) -> NoReturn:

@@ -16,7 +16,7 @@ from pipelines.assets import ACCOUNTS, PREFIX, SyncOptions, sync_account
 from pipelines.migrate import migrate
 from pipelines.resources import Mirror
 from pipelines.settings import make_home
-from pipelines.sync import Progress, Report, selected, sync
+from pipelines.sync import Progress, Report, SyncRefused, selected, sync
 
 INSTANCE = """\
 # Made by amocrm-mirror; yours to change. Where Dagster keeps its runs: SQLite files beside this one.
@@ -24,10 +24,6 @@ telemetry:
   enabled: false
 """
 PROCESS = "amocrm-mirror/process"
-
-
-class LaunchFailed(Exception):
-    """Dagster could not record or start the run; the message says why, and the cure."""
 
 
 @dataclass
@@ -67,7 +63,7 @@ def prepare(mirror: Mirror) -> dg.DagsterInstance:
         instance = dg.DagsterInstance.from_config(str(home))
         instance.add_dynamic_partitions(str(ACCOUNTS.name), [mirror.account])
     except (dg.DagsterError, DBAPIError, OSError) as reason:
-        raise LaunchFailed(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. Mend dagster.yaml there, or set "
+        raise SyncRefused(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. Mend dagster.yaml there, or set "
                            "DAGSTER_HOME to another folder") from reason
     return instance
 
@@ -92,7 +88,7 @@ def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: b
         return syncer.report
     if run and run.status == dg.DagsterRunStatus.CANCELED:
         raise KeyboardInterrupt
-    raise LaunchFailed(f"Dagster did not start the sync: {_complaint(result)} `amocrm-mirror dev` shows the run")
+    raise SyncRefused(f"Dagster did not start the sync: {_complaint(result)} `amocrm-mirror dev` shows the run")
 
 
 def _complaint(result: dg.ExecuteInProcessResult) -> str:
