@@ -57,7 +57,8 @@ class App:
         grant = self.authority.grant_of(request)
         if grant is None:
             return problem(401, "Unauthorized")
-        viewer = self.world.user(int(request.headers.get("x-context-user-id", grant.user_id)))
+        asked = request.headers.get("x-context-user-id", str(grant.user_id))
+        viewer = self.world.user(int(asked)) if asked.isdigit() else None
         if viewer is None and "x-context-user-id" not in request.headers:
             viewer = endpoints.departed(grant.user_id)  # an admin's token outlives the admin (section 2.1)
         if viewer is None:

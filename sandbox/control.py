@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sandbox import endpoints
-from sandbox.churn import Churn
+from sandbox.changes import Churn, Mutator
 from sandbox.http import JSON, Request, Response, reply
 from sandbox.listing import nasty_bytes, refused
 from sandbox.lists import spec_of
-from sandbox.mutate import Mutator
 
 if TYPE_CHECKING:
     from sandbox.app import App

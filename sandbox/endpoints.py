@@ -162,13 +162,17 @@ def _hooks(call: Call) -> Response:
     """POST and DELETE of webhooks, keyed by destination (section 3.26)."""
     if not call.viewer.is_admin:
         return problem(403)
-    coll, asked, now = call.world.list("webhooks"), call.request.payload(), call.world.now()
+    coll, now = call.world.list("webhooks"), call.world.now()
+    try:
+        asked = call.request.payload()
+    except ValueError as error:
+        return invalid("request", "Invalid", str(error))
     known = next((hook for hook in coll.records() if hook["destination"] == asked.get("destination")), None)
     if call.request.method == "DELETE":
         if known is not None:
             coll.drop(known["id"])
         return Response(204) if known is not None else problem(404)
-    unknown = [code for code in asked.get("settings", []) if not _HOOK_CODE.match(code)]
+    unknown = [code for code in asked.get("settings", []) if not _HOOK_CODE.match(str(code))]
     if not asked.get("destination") or not asked.get("settings") or (unknown and call.world.switches["webhook_settings"] == "reject"):
         return invalid("settings", "NotSupportedChoice", "The value you selected is not a valid choice.")
     base = known or {"id": coll.new_id(), "destination": asked["destination"], "created_at": now, "account_id": ACCOUNT_ID,

@@ -105,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Request] = deque()
         self._busy = False
+        self._closing = False
         self._url = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -136,6 +137,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         path, _, raw = self._url.decode("latin-1").partition("?")
         method = self._parser.get_method().decode()
+        self._closing = not self._parser.should_keep_alive()
         self._waiting.append(Request(method, path, raw, self._headers, b"".join(self._body), query.parse(raw)))
         if not self._busy:
             self._next()
@@ -172,6 +174,8 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(response.hold, self._transport.close)
         else:
             self._transport.writelines([response.head(), response.body])
+            if self._closing and not self._waiting:
+                self._transport.close()
 
     def _reset(self) -> None:
         """Close with RST, as a dying balancer does."""

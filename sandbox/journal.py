@@ -3,6 +3,7 @@
 An event's id is its time and its number, as in a ULID; inside, events go by the number.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ class Journal:
         self._world = world
         self.events = Events("events", ("created_at",))
         world.lists["events"] = self.events
-        self._bulk: list[tuple[int, bytes, tuple[int]]] | None = []
+        self._bulk: array[int] | None = array("q")  # the order, not yet sorted, while the account is being built
         self._number = 0
 
     def add(self, type_: str, entity: str, ident: int, at: int, by: int, after: bytes = b"[]", before: bytes = b"[]") -> None:
@@ -70,7 +71,8 @@ class Journal:
         path = f"catalogs/{entity[8:]}/elements" if entity.startswith("catalog_") else plural(entity)
         row = _TEMPLATE % (key, name, ident, entity.encode(), by, at, after, before, key, ident, path.encode(), ident)
         if self._bulk is not None:
-            self._bulk.append((self._number, row, (at,)))
+            self._bulk.append(at << 32 | self._number)
+            self.events.rows[self._number] = bytes(memoryview(row))
         else:
             self.events.put(loads(row))
 
@@ -81,7 +83,8 @@ class Journal:
     def settle(self) -> None:
         """The account is built: sort what was written in bulk."""
         if self._bulk is not None:
-            self.events.load(self._bulk)
+            self.events.ids = array("q", range(1, self._number + 1))
+            self.events.orders["created_at"] = array("q", sorted(self._bulk))
             self._bulk = None
 
 

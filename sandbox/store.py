@@ -62,7 +62,7 @@ class Collection:
 
     def load(self, packed: Iterable[tuple[int, bytes, tuple[int | None, ...]]]) -> None:
         """Fill an empty collection: ids, bytes and the values of the orders; sorted once at the end."""
-        raw: list[list[int]] = [[] for _ in self.orders]
+        raw: list[array[int]] = [array("q") for _ in self.orders]
         for ident, row, values in packed:
             self.rows[ident] = bytes(memoryview(row))  # an exact copy: orjson's own leaves holes in the heap
             for keys, value in zip(raw, values, strict=True):
@@ -70,8 +70,7 @@ class Collection:
                     keys.append((value << 32) | ident)
         self.ids = array("q", sorted(self.rows))
         for name, keys in zip(self.orders, raw, strict=True):
-            keys.sort()
-            self.orders[name] = array("q", keys)
+            self.orders[name] = array("q", sorted(keys))
         self._next = max(self._next, self.ids[-1] + 1 if self.ids else 1)
         self.version += 1
 

@@ -6,10 +6,11 @@ Thin: every write becomes operations of the Mutator, so that it leaves the same 
 import re
 from typing import Any
 
+from sandbox.changes import Mutator
+from sandbox.endpoints import has_parent
 from sandbox.http import Response, invalid, problem, reply
 from sandbox.listing import Call
 from sandbox.lists import KINDS
-from sandbox.mutate import Mutator
 from sandbox.state import href
 from sandbox.store import Record
 
@@ -24,7 +25,7 @@ def answer(call: Call) -> Response | None:
     if method not in ("POST", "PATCH"):
         return None
     linking, writing = _LINKS.match(path), _WRITABLE.match(path)
-    if not linking and not writing:
+    if not linking and not (writing and has_parent(call.world, writing[1])):
         return None
     try:
         body = call.request.json()
@@ -32,15 +33,15 @@ def answer(call: Call) -> Response | None:
             return _link(call, linking[1], int(linking[2]), linking[3], body)
         if writing:
             return _write(call, writing[1], int(writing[2]) if writing[2] else None, body)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return invalid("request", "Invalid", str(error))
     return problem(405)
 
 
 def _write(call: Call, path: str, ident: int | None, body: Any) -> Response:
     entries = [body | {"id": ident}] if ident is not None else body
-    if not isinstance(entries, list) or len(entries) > 250:
-        return invalid("request", "InvalidType", "An array of at most 250 is expected.")
+    if not isinstance(entries, list) or len(entries) > 250 or not all(isinstance(entry, dict) for entry in entries):
+        return invalid("request", "InvalidType", "An array of at most 250 objects is expected.")
     key = path.rsplit("/", 1)[-1]
     done = [_entry(Mutator(call.world), path, entry, call.viewer.user_id, str(place), call.request.method) for place, entry in enumerate(entries)]
     return reply(done[0] if ident is not None else {"_links": {"self": call.href(path)}, "_embedded": {key: done}})

@@ -174,7 +174,7 @@ def test_churn_is_seeded_and_leaves_a_sound_account(start: Callable[..., Client]
 
 
 def test_every_kind_of_churn_happens(own: Client) -> None:
-    from sandbox.churn import CHANGES
+    from sandbox.changes.churn import CHANGES
 
     own.sandbox.mutate({"op": "delete", "list": "leads", "id": lead_of(own)["id"]})
     for kind in CHANGES:

@@ -8,16 +8,15 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from sandbox import mutate_links, mutate_setup
+from sandbox.changes import churn_setup
+from sandbox.changes.core import Mutator, fields_path
 from sandbox.lists import KINDS
-from sandbox.mutate import Mutator, fields_path
 from sandbox.state import World
 from sandbox.store import Record
 from sandbox.world import names
 from sandbox.world.company import MANAGERS
 from sandbox.world.fields import MAKERS, Field
 
-assert mutate_links and mutate_setup  # imported for the operations that they register
 Ops = list[Record]
 
 
@@ -176,57 +175,6 @@ def _merged(churn: Churn) -> Ops:
     return [{"op": "merge", "list": path, "id": survivor, "absorbed": absorbed}]
 
 
-def _field_added(churn: Churn) -> Ops:
-    type_ = churn.rng.choice(("text", "numeric", "select", "date"))
-    return [{"op": "add_field", "list": churn.kind(), "name": f"Новое поле {churn.rng.randrange(1000)}", "type": type_, "options": ["а", "б"]}]
-
-
-def _field_renamed(churn: Churn) -> Ops:
-    path = churn.kind()
-    return [{"op": "rename_field", "list": path, "field_id": churn.pick(fields_path(path))["id"], "name": f'Поле {churn.rng.randrange(1000)}; "x"'}]
-
-
-def _field_removed(churn: Churn) -> Ops:
-    path = churn.kind()
-    definition = churn.pick(fields_path(path))
-    if not definition["is_deletable"]:
-        raise LookupError(path)
-    return [{"op": "remove_field", "list": path, "field_id": definition["id"]}]
-
-
-def _option(churn: Churn, op: str) -> Ops:
-    path = churn.kind()
-    fields = [found for found in churn.world.list(fields_path(path)).records() if found["enums"] and found["type"] != "multitext"]
-    definition = churn.rng.choice(fields)
-    option = churn.rng.choice(definition["enums"])
-    if op == "remove_option" and len(definition["enums"]) < 2:
-        raise LookupError(path)
-    return [{"op": op, "list": path, "field_id": definition["id"], "enum_id": option["id"], "value": f"Вариант {churn.rng.randrange(1000)}"}]
-
-
-def _status_added(churn: Churn) -> Ops:
-    return [{"op": "add_status", "pipeline_id": churn.pick("leads/pipelines")["id"], "name": f"Этап {churn.rng.randrange(100)}"}]
-
-
-def _status_renamed(churn: Churn) -> Ops:
-    pipeline = churn.pick("leads/pipelines")
-    status = churn.rng.choice(pipeline["_embedded"]["statuses"])
-    return [{"op": "rename_status", "pipeline_id": pipeline["id"], "status_id": status["id"], "name": f"Этап {churn.rng.randrange(100)}"}]
-
-
-def _status_removed(churn: Churn) -> Ops:
-    pipeline = churn.pick("leads/pipelines")
-    status = churn.rng.choice([found for found in pipeline["_embedded"]["statuses"] if found["is_editable"]])
-    return [{"op": "remove_status", "pipeline_id": pipeline["id"], "status_id": status["id"]}]
-
-
-def _user_removed(churn: Churn) -> Ops:
-    users = [user["id"] for user in churn.world.list("users").records() if not user["rights"]["is_admin"]]
-    if len(users) < 3:
-        raise LookupError("users")
-    return [{"op": "remove_user", "id": churn.rng.choice(users)}]
-
-
 def _element(churn: Churn) -> Ops:
     path = f"catalogs/{churn.rng.choice((11803, 11805, 11821))}/elements"
     ops: Ops = [
@@ -289,12 +237,9 @@ def _misdated(churn: Churn) -> Ops:
 CHANGES: dict[str, Callable[[Churn], Ops]] = {
     "create": _created, "edit": _edited, "move": _moved, "responsible": _responsible, "value_set": _value_set, "value_cleared": _value_cleared,
     "tag": _tagged, "untag": _untagged, "link": _linked, "link_product": _product_linked, "unlink": _unlinked, "main_contact": _main_changed,
-    "delete": _deleted, "restore": _restored, "vanish": _vanished, "merge": _merged, "field_added": _field_added, "field_renamed": _field_renamed,
-    "field_removed": _field_removed, "option_renamed": lambda churn: _option(churn, "rename_option"), "option_added": lambda churn: _option(churn,
-                                                                                                                                            "add_option"),
-    "option_removed": lambda churn: _option(churn, "remove_option"), "status_added": _status_added, "status_renamed": _status_renamed,
-    "status_removed": _status_removed, "user_removed": _user_removed, "element": _element, "transaction": _transaction, "incoming": _incoming,
-    "sorted_out": _sorted_out, "note": _note, "task": _task, "misdated": _misdated,
+    "delete": _deleted, "restore": _restored, "vanish": _vanished, "merge": _merged, "misdated": _misdated, "note": _note, "task": _task,
+    "element": _element, "transaction": _transaction, "incoming": _incoming, "sorted_out": _sorted_out,
+    **churn_setup.CHANGES,
 }  # fmt: skip
 _WEIGHTS = {
     1: ("vanish", "merge", "misdated"),

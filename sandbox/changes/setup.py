@@ -7,11 +7,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from sandbox.lists import KINDS
-from sandbox.mutate import Mutator, create, fields_path, nearest_task, operation, owners
+from sandbox.changes.core import Mutator, fields_path, nearest_task, operation, owners
+from sandbox.changes.single import create
 from sandbox.state import singular
 from sandbox.store import Record, dumps, loads
 from sandbox.world import company
+from sandbox.world.extras import unsorted_item
 from sandbox.world.fields import define
 
 
@@ -228,9 +229,6 @@ def _take_unsorted(mutator: Mutator, op: Record) -> Record:
 @operation("incoming")
 def incoming(mutator: Mutator, op: Record) -> Any:
     """A new incoming lead through a form: {name}."""
-    from sandbox.world.extras import unsorted_item
-
-    assert "leads" in KINDS
     pipeline = mutator.found("leads/pipelines", op.get("pipeline_id", 6820154))
     lead = create(mutator, {"list": "leads", "record": {"name": op.get("name", "Заявка с сайта"), "pipeline_id": pipeline["id"],
                                                         "responsible_user_id": None,

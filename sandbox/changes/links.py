@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from sandbox.changes.core import Mutator, attach, detach, operation
 from sandbox.journal import wrap
 from sandbox.lists import KINDS
-from sandbox.mutate import Mutator, attach, detach, operation
 from sandbox.records import EMBEDS
 from sandbox.state import singular
 from sandbox.store import Record, dumps
