@@ -4,8 +4,10 @@ No token, no limits, no faults; plain JSON. Tests compare a mirror with the trut
 straight from the store.
 """
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from sandbox import endpoints
 from sandbox.changes import Churn, Mutator
@@ -52,7 +54,7 @@ class Control:
         name = request.path.removeprefix("/_sandbox").strip("/")
         try:
             if request.method == "GET" and name.startswith("truth/"):
-                return self._truth(name.removeprefix("truth/"))
+                return Response(200, self._truth(unquote(name.removeprefix("truth/"))), "application/x-ndjson")
             if request.method == "GET" and name in self._gets:
                 return reply(self._gets[name](), content_type=JSON)
             if request.method == "DELETE" and name == "faults":
@@ -82,16 +84,19 @@ class Control:
     def _kinds(self) -> Body:
         return {"account": 1} | {path: len(coll) for path, coll in sorted(self._app.world.lists.items())}
 
-    def _truth(self, path: str) -> Response:
+    def _truth(self, path: str) -> bytes:
         world = self._app.world
         found, spec = endpoints.derived(world, path), spec_of(path)
         if found is None:
+            if "{" in path:  # one list per parent: all of them
+                like = re.compile(re.sub(r"\{\w*\}", r"\\d+", path) + "$")
+                return b"".join(self._truth(held) for held in sorted(world.lists) if like.match(held))
             if spec is None:
                 raise KeyError(path)
             viewer = world.user(world.account["current_user_id"]) or endpoints.departed(0)
             hidden = refused(world, viewer, spec) is not None
             found = [] if hidden else [world.list(path).rows[ident] for ident in world.list(path).ids]
-        return Response(200, nasty_bytes(world, b"\n".join(found) + b"\n" * bool(found)), "application/x-ndjson")
+        return nasty_bytes(world, b"\n".join(found) + b"\n" * bool(found))
 
     def _stats(self) -> Body:
         authority = self._app.authority

@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 
 class SandboxProcess:
@@ -88,7 +89,7 @@ class SandboxProcess:
 
     def _raw(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/_sandbox/{path}", data, method=method)
+        request = urllib.request.Request(f"{self.url}/_sandbox/{quote(path)}", data, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _KeepErrors())
         with opener.open(request, timeout=self._timeout) as answer:
             return answer.status, answer.read()

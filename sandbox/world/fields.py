@@ -249,7 +249,7 @@ def _definition(path: str, kind: str, ident: int, name: str, type_: str, code: s
     if kind == "leads":
         record |= {
             "is_computed": False,
-            "hidden_statuses": [],
+            "hidden_statuses": [{"status_id": 57904410, "pipeline_id": 6820154}] if ident % 24 == 4 else [],
             "required_statuses": [{"status_id": 142, "pipeline_id": 6820154}] if ident % 20 == 0 else None,
         }
     if kind == "customers":
