@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Date, ForeignKey, MetaData, Numeric, Text
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, declared_attr, mapped_column
 
 NAMES = {
@@ -48,10 +48,13 @@ class MemoryBase(DeclarativeBase):
 
 
 def _column(type_: Any, comment: str, *, path: Path = (), refers: str = "", index: bool = False,
-            derived: bool = False, zero: bool = False, nullable: bool = True) -> MappedColumn[Any]:
+            derived: bool = False, zero: bool = False, name: str = "") -> MappedColumn[Any]:
     info = {"path": path, "refers": refers, "derived": derived, "zero": zero}
-    return mapped_column(type_, comment=comment, index=index or None, nullable=nullable,
-                         info={key: value for key, value in info.items() if value})
+    column: MappedColumn[Any] = mapped_column(type_, comment=comment, index=index or None, nullable=True,
+                                              info={key: value for key, value in info.items() if value})
+    if name:
+        column.column.name = column.column.key = name
+    return column
 
 
 def key(comment: str, type_: Any = BigInteger, *, path: Path = (), refers: str = "", index: bool = False) -> MappedColumn[Any]:
@@ -60,9 +63,9 @@ def key(comment: str, type_: Any = BigInteger, *, path: Path = (), refers: str =
                          info={name: value for name, value in (("path", path), ("refers", refers)) if value})
 
 
-def owner(target: str, comment: str, *, path: Path = ()) -> MappedColumn[Any]:
+def owner(target: str, comment: str, *, path: Path = (), type_: Any = BigInteger) -> MappedColumn[Any]:
     """The parent's key in a child: part of the primary key, enforced, cascading. `path` if the element repeats it."""
-    return mapped_column(BigInteger, ForeignKey(target, ondelete="CASCADE"), primary_key=True, autoincrement=False,
+    return mapped_column(type_, ForeignKey(target, ondelete="CASCADE"), primary_key=True, autoincrement=False,
                          sort_order=-2, comment=comment, info={"owner": True} | ({"path": path} if path else {}))
 
 
@@ -71,8 +74,8 @@ def integer(comment: str, *, path: Path = (), refers: str = "", index: bool = Fa
     return _column(BigInteger, comment, path=path, refers=refers, index=index, derived=derived, zero=zero)
 
 
-def text(comment: str, *, path: Path = (), derived: bool = False, refers: str = "") -> MappedColumn[Any]:
-    return _column(Text, comment, path=path, derived=derived, refers=refers)
+def text(comment: str, *, path: Path = (), derived: bool = False, refers: str = "", index: bool = False) -> MappedColumn[Any]:
+    return _column(Text, comment, path=path, derived=derived, refers=refers, index=index)
 
 
 def flag(comment: str, *, path: Path = (), derived: bool = False) -> MappedColumn[Any]:
@@ -87,26 +90,44 @@ def instant(comment: str, *, path: Path = (), index: bool = False) -> MappedColu
     return _column(TIMESTAMP(timezone=True), comment, path=path, index=index)
 
 
-def json(comment: str, *, path: Path = (), derived: bool = False) -> MappedColumn[Any]:
-    """An object or list with no fixed shape, without its `_links`; `[]` and `{}` are stored as null."""
-    return _column(JSONB(none_as_null=True), comment, path=path, derived=derived)
+def local(comment: str) -> MappedColumn[Any]:
+    """A date and time without a zone, which the API writes as a text (amocrm-api.md 5, 24)."""
+    return _column(TIMESTAMP(timezone=False), comment)
+
+
+def integers(comment: str) -> MappedColumn[Any]:
+    return _column(ARRAY(BigInteger), comment)
+
+
+def texts(comment: str) -> MappedColumn[Any]:
+    return _column(ARRAY(Text), comment)
+
+
+def json(comment: str, *, path: Path = (), derived: bool = False, name: str = "") -> MappedColumn[Any]:
+    """An object or list with no fixed shape, without its `_links`; `[]` and `{}` are stored as null. `name`: where the class's attribute
+    may not be called as the column is (SQLAlchemy keeps `metadata` for itself)."""
+    return _column(JSONB(none_as_null=True), comment, path=path, derived=derived, name=name)
 
 
 class Extra:
     """`_extra`: whatever the API returned for this row that no column holds."""
 
-    extra: Mapped[Json | None] = mapped_column(
+    mirror_extra: Mapped[Json | None] = mapped_column(
         "_extra", JSONB(none_as_null=True), sort_order=903,
         comment="Attributes that the API returned and that have no column here; null when there are none")
+
+
+class Link(Extra):
+    """A link from its owner to a record of another list: the table shows in the view `links`."""
 
 
 class Listed(Extra):
     """The mirror's own columns on every table of a listed entity (schema.md, rule 4)."""
 
-    synced_at: Mapped[datetime.datetime] = mapped_column(
+    mirror_synced_at: Mapped[datetime.datetime] = mapped_column(
         "_synced_at", TIMESTAMP(timezone=True), nullable=False, sort_order=901,
         comment="Start of the request that brought the content now in this row; an unchanged row is not written")
-    deleted_at: Mapped[datetime.datetime | None] = mapped_column(
+    mirror_deleted_at: Mapped[datetime.datetime | None] = mapped_column(
         "_deleted_at", TIMESTAMP(timezone=True), sort_order=902,
         comment="Null while the object is visible in amoCRM; else when it was deleted, or when that was noticed")
 
@@ -114,7 +135,7 @@ class Listed(Extra):
 class Fed(Listed):
     """A listed entity whose objects may also be met inside other records, where the list does not show them."""
 
-    listed: Mapped[bool] = mapped_column(
+    mirror_listed: Mapped[bool] = mapped_column(
         "_listed", Boolean, nullable=False, server_default="true", sort_order=904,
         comment="False while the object was only met inside another record and never in its own list")
 

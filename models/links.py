@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, Extra, flag, key, owner
+from models.base import AccountBase, Link, amount, flag, integer, key, owner
 
 
-class LeadContact(Extra, AccountBase):
+class LeadContact(Link, AccountBase):
     __tablename__ = "lead_contacts"
     __table_args__ = {"comment": "Contacts of leads"}
 
@@ -16,7 +18,7 @@ class LeadContact(Extra, AccountBase):
     is_main: Mapped[bool | None] = flag("The lead's main contact")
 
 
-class LeadCompany(Extra, AccountBase):
+class LeadCompany(Link, AccountBase):
     __tablename__ = "lead_companies"
     __table_args__ = {"comment": "Companies of leads; amoCRM allows one"}
 
@@ -24,9 +26,83 @@ class LeadCompany(Extra, AccountBase):
     company_id: Mapped[int] = key("Company", path=("id",), refers="companies.id", index=True)
 
 
-class ContactCompany(Extra, AccountBase):
+class ContactCompany(Link, AccountBase):
     __tablename__ = "contact_companies"
     __table_args__ = {"comment": "Companies that contacts work for; amoCRM allows one"}
 
     contact_id: Mapped[int] = owner("contacts.id", "Contact")
     company_id: Mapped[int] = key("Company", path=("id",), refers="companies.id", index=True)
+
+
+class CustomerContact(Link, AccountBase):
+    __tablename__ = "customer_contacts"
+    __table_args__ = {"comment": "Contacts of customers"}
+
+    customer_id: Mapped[int] = owner("customers.id", "Customer")
+    contact_id: Mapped[int] = key("Contact", path=("id",), refers="contacts.id", index=True)
+    is_main: Mapped[bool | None] = flag("The customer's main contact")
+
+
+class CustomerCompany(Link, AccountBase):
+    __tablename__ = "customer_companies"
+    __table_args__ = {"comment": "Companies of customers; amoCRM allows one"}
+
+    customer_id: Mapped[int] = owner("customers.id", "Customer")
+    company_id: Mapped[int] = key("Company", path=("id",), refers="companies.id", index=True)
+
+
+class CustomerSegment(Link, AccountBase):
+    __tablename__ = "customer_segments"
+    __table_args__ = {"comment": "Segments that customers are in"}
+
+    customer_id: Mapped[int] = owner("customers.id", "Customer")
+    segment_id: Mapped[int] = key("Segment", path=("id",), refers="segments.id", index=True)
+
+
+class ElementOf(Link):
+    """An element of a list (a product, an invoice) on a record."""
+
+    catalog_element_id: Mapped[int] = key("Element", path=("id",), refers="catalog_elements.id", index=True)
+    catalog_id: Mapped[int | None] = integer("List of the element", path=("metadata", "catalog_id"), refers="catalogs.id")
+    quantity: Mapped[Decimal | None] = amount("How many", path=("metadata", "quantity"))
+
+
+class PricedElementOf(ElementOf):
+    """An element with the price field that was chosen for it."""
+
+    price_id: Mapped[int | None] = integer("Price field that was used", path=("metadata", "price_id"), refers="custom_fields.id")
+
+
+class LeadCatalogElement(PricedElementOf, AccountBase):
+    __tablename__ = "lead_catalog_elements"
+    __table_args__ = {"comment": "Elements of lists on leads"}
+
+    lead_id: Mapped[int] = owner("leads.id", "Lead")
+
+
+class ContactCatalogElement(PricedElementOf, AccountBase):
+    __tablename__ = "contact_catalog_elements"
+    __table_args__ = {"comment": "Elements of lists on contacts"}
+
+    contact_id: Mapped[int] = owner("contacts.id", "Contact")
+
+
+class CompanyCatalogElement(PricedElementOf, AccountBase):
+    __tablename__ = "company_catalog_elements"
+    __table_args__ = {"comment": "Elements of lists on companies"}
+
+    company_id: Mapped[int] = owner("companies.id", "Company")
+
+
+class CustomerCatalogElement(PricedElementOf, AccountBase):
+    __tablename__ = "customer_catalog_elements"
+    __table_args__ = {"comment": "Elements of lists on customers"}
+
+    customer_id: Mapped[int] = owner("customers.id", "Customer")
+
+
+class TransactionCatalogElement(ElementOf, AccountBase):
+    __tablename__ = "transaction_catalog_elements"
+    __table_args__ = {"comment": "What a customer bought"}
+
+    transaction_id: Mapped[int] = owner("transactions.id", "Purchase")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
@@ -17,6 +19,7 @@ from models.base import (
     integer,
     json,
     key,
+    local,
     owner,
     text,
 )
@@ -46,6 +49,22 @@ class Status(Listed, AccountBase):
     is_editable: Mapped[bool | None] = flag("May be renamed or removed")
     color: Mapped[str | None] = text("Colour, # and six hexadecimal digits")
     type: Mapped[int | None] = integer("1 for the stage of incoming leads (unsorted), else 0")
+    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+
+
+class StatusDescription(Listed, AccountBase):
+    __tablename__ = "status_descriptions"
+    __table_args__ = {"comment": "Hints for users on what to do in a stage"}
+
+    id: Mapped[int] = key("Description id")
+    pipeline_id: Mapped[int | None] = integer("Pipeline", refers="pipelines.id")
+    status_id: Mapped[int | None] = integer("Stage")
+    level: Mapped[str | None] = text("Rank of the users that it is for: newbie, candidate or master")
+    description: Mapped[str | None] = text("The hint")
+    created_at: Mapped[datetime.datetime | None] = local("When it was created; amoCRM names no time zone")
+    updated_at: Mapped[datetime.datetime | None] = local("When it was changed last; amoCRM names no time zone")
+    created_by: Mapped[int | None] = integer("User who created it; 0: robot or API", refers="users.id")
+    updated_by: Mapped[int | None] = integer("User who changed it last; 0: robot or API", refers="users.id")
     account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
 
 

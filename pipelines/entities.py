@@ -1,119 +1,25 @@
 """What we mirror, on one page. To add an entity: a model for its table, a line in ENTITIES, a migration. Nothing else.
 
-An **entity** is a thing that amoCRM lists; its name is its table's, its asset's and its tests'. Every default is the common case.
-Where an entity needs code, it is a named function in a field of its declaration, defined right above it.
+An **entity** is a thing that amoCRM lists; the words of a declaration are explained in declare.py. Where an entity needs code, it is a
+named function in a field of its declaration, defined above it. Section numbers are those of amocrm-api.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from models import account, crm, links, reference
-from models.base import AccountBase, Path
-
-Record = dict[str, Any]
-Context = Mapping[str, Any]
-
-EMBEDDED = "_embedded"
-
-
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """One list of the API. `fixed` are the columns that its path says and its records may not; `collection` is the key of
-    the records in `_embedded` where that is not the last part of the path (amocrm-api.md, section 0)."""
-
-    path: str
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    collection: str = ""
-    whole: bool = False
-    """The answer is the record itself, not an envelope (GET /account)."""
-
-    @property
-    def key(self) -> str:
-        return self.collection or self.path.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True, eq=False)
-class Feed:
-    """Objects of another listed entity met inside a record: kept where that entity's own list does not show them."""
-
-    model: type[AccountBase]
-    attributes: tuple[str, ...]
-    path: Path = ()
-    through: str = ""
-    """The record's column that holds the embedded object's id (schema.md, rule 2)."""
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Child:
-    """A list inside a record that becomes rows of its own table. An absent list means unknown, an empty one means empty."""
-
-    model: type[AccountBase]
-    path: Path = ()
-    feed: Feed | None = None
-    """What the elements tell of the entity that they point at."""
-    cap: int = 0
-    """From this many elements on the list may be truncated (amocrm-api.md 6, 14): nothing is removed on its word."""
-    read: Callable[[Record], list[Any] | None] | None = None
-    """Instead of `path`: the elements, made from the record. Without `write` they only repeat what a column holds."""
-    write: Callable[[Record, list[Record]], None] | None = None
-    consumes: tuple[str, ...] = ()
-    """The attributes that `read` reads and `write` writes back."""
-
-
-@dataclass(frozen=True, eq=False)
-class Moving:
-    """How a list that is too long to read whole tells what changed (amocrm-api.md 4.5)."""
-
-    column: str = "updated_at"
-    paid: bool = False
-    """Its filter needs the account's paid filter option, and is silently ignored without it."""
-    newest_first: bool = False
-    """order[column]=desc is documented."""
-
-
-@dataclass(frozen=True, eq=False)
-class Entity:
-    model: type[AccountBase]
-    group: str
-    listings: tuple[Listing, ...]
-    limit: int = 250
-    with_: tuple[str, ...] = ()
-    order: str = ""
-    """The column that order[…]=asc walks by, where the API documents one."""
-    moving: Moving | None = None
-    """None: small, re-read whole each time."""
-    children: tuple[Child, ...] = ()
-    feeds: tuple[Feed, ...] = ()
-    values: type[AccountBase] | None = None
-    """The table of its custom field values."""
-    derived: Mapping[str, Callable[[Record], Any]] = field(default_factory=dict)
-    """Columns that no single attribute holds."""
-    prepare: Callable[[Record], Record] | None = None
-    restore: Callable[[Record], Record] | None = None
-    """A rewrite of the record before it is read, and its inverse."""
-    unless: Callable[[Context], str] | None = None
-    """Given the account's record: why this account does not have the list, or an empty string."""
-
-    @property
-    def name(self) -> str:
-        return str(self.model.__tablename__)
-
-    @property
-    def description(self) -> str:
-        return str(getattr(self.model.__table__, "comment", "") or "")
-
+from models import account, activity, catalogs, crm, customers, links, reference, wiring
+from models.base import AccountBase
+from pipelines.declare import EMBEDDED, Child, Entity, Facts, Feed, Listing, Moving, Over, Record
 
 def per_kind(template: str, kinds: tuple[str, ...], collection: str = "", **fixed: Any) -> tuple[Listing, ...]:
-    """The same list for each kind of entity: per_kind("{}/tags", ("leads", "contacts"))."""
+    """The same list for each kind of record: per_kind("{}/tags", ("leads", "contacts"))."""
     return tuple(Listing(template.format(kind), {"entity_type": kind} | fixed, collection) for kind in kinds)
 
 
-KINDS = ("leads", "contacts", "companies")
+KINDS = ("leads", "contacts", "companies", "customers")
 
 ACCOUNT_WITH = ("amojo_id", "amojo_rights", "users_groups", "task_types", "version", "entity_names", "datetime_settings",
                 "drive_url", "is_api_filter_enabled", "invoices_settings", "uuid")
@@ -188,7 +94,39 @@ def tags(model: type[AccountBase], kind: str) -> Child:
     return Child(model, (EMBEDDED, "tags"), Feed(reference.Tag, ("id", "name", "color"), fixed={"entity_type": kind}))
 
 
+def embedded(model: type[AccountBase], name: str, cap: int = 0) -> Child:
+    return Child(model, (EMBEDDED, name), cap=cap)
+
+
+def customers_off(facts: Facts) -> str:
+    """3.15: look at the mode first; the lists answer with any of half a dozen errors when the feature is off."""
+    mode = facts.get("customers_mode")
+    return f"customers are {mode} in this account" if mode in ("unavailable", "disabled") else ""
+
+
+def no_segments(facts: Facts) -> str:
+    return customers_off(facts) or ("" if facts.get("customers_mode") == "segments" else "customers are not in the mode with segments")
+
+
+def no_periodicity(facts: Facts) -> str:
+    return customers_off(facts) or ("customers have no stages in the mode with segments" if facts.get("customers_mode") == "segments" else "")
+
+
+def no_drive(facts: Facts) -> str:
+    return "" if facts.get("drive_url") else "the account names no file service"
+
+
+def descriptions(status: Record) -> list[Any]:
+    found = status.get("descriptions")
+    return found if isinstance(found, list) else []
+
+
+CATALOGS = Over(catalogs.Catalog, fixed_as="catalog_id")
 ACCOUNT = Listing("account", whole=True)
+REASON = Feed(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"), (EMBEDDED, "loss_reason"), through="loss_reason_id")
+SOURCE = Feed(reference.Source, ("id", "name"), (EMBEDDED, "source"), through="source_id")
+BY_CHANGE = Moving(paid=True, newest_first=True)
+SEGMENT_FIELDS = Listing("customers/segments/custom_fields", {"entity_type": "segments", "catalog_id": 0})
 
 ENTITIES: tuple[Entity, ...] = (
     Entity(account.Account, "account", (ACCOUNT,), with_=ACCOUNT_WITH),
@@ -199,33 +137,59 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(account.User, "account", (Listing("users"),), with_=("role", "group", "uuid", "amojo_id", "user_rank", "phone_number"),
            children=(Child(account.UserRight, read=rights_rows), Child(account.UserStatusRight, read=status_rights_rows)),
            derived={"group_id": first_id("groups", "group_id"), "role_id": first_id("roles", "role_id")}),
-    Entity(reference.Pipeline, "reference", (Listing("leads/pipelines"),),
-           children=(Child(reference.Status, (EMBEDDED, "statuses")),)),
+    Entity(reference.Pipeline, "reference", (Listing("leads/pipelines"),), children=(embedded(reference.Status, "statuses"),)),
+    Entity(reference.StatusDescription, "reference", with_=("descriptions",),
+           listings=(Listing("leads/pipelines/{}/statuses", over=Over(reference.Pipeline, fixed_as="pipeline_id"), each=descriptions),)),
     Entity(reference.LossReason, "reference", (Listing("leads/loss_reasons"),)),
     Entity(reference.Source, "reference", (Listing("sources"),)),
-    Entity(reference.CustomFieldGroup, "reference", per_kind("{}/custom_fields/groups", KINDS, "custom_field_groups", catalog_id=0)),
-    Entity(reference.CustomField, "reference", per_kind("{}/custom_fields", KINDS, catalog_id=0), limit=50, order="id",
-           children=(Child(reference.CustomFieldEnum, read=field_options, write=write_field_options,
-                           consumes=("enums", "nested")),
+    Entity(catalogs.Catalog, "reference", (Listing("catalogs"),)),
+    Entity(reference.CustomFieldGroup, "reference", (
+        *per_kind("{}/custom_fields/groups", KINDS, "custom_field_groups", catalog_id=0),
+        Listing("catalogs/{}/custom_fields/groups", {"entity_type": "catalogs"}, "custom_field_groups", over=CATALOGS))),
+    Entity(reference.CustomField, "reference", (
+        *per_kind("{}/custom_fields", KINDS, catalog_id=0), SEGMENT_FIELDS,
+        Listing("catalogs/{}/custom_fields", {"entity_type": "catalogs"}, over=CATALOGS)), limit=50, order="id",
+           children=(Child(reference.CustomFieldEnum, read=field_options, write=write_field_options, consumes=("enums", "nested")),
                      Child(reference.CustomFieldRequiredStatus, ("required_statuses",)),
                      Child(reference.CustomFieldHiddenStatus, ("hidden_statuses",)))),
     Entity(reference.Tag, "reference", per_kind("{}/tags", KINDS)),
-    Entity(crm.Lead, "crm", (Listing("leads"),), order="id", moving=Moving(paid=True, newest_first=True),
-           with_=("contacts", "loss_reason", "source_id", "source", "is_price_modified_by_robot"),
-           values=crm.LeadCustomFieldValue,
-           children=(tags(crm.LeadTag, "leads"),
-                     Child(links.LeadContact, (EMBEDDED, "contacts"), cap=50),
-                     Child(links.LeadCompany, (EMBEDDED, "companies"))),
-           feeds=(Feed(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"), (EMBEDDED, "loss_reason"),
-                       through="loss_reason_id"),
-                  Feed(reference.Source, ("id", "name"), (EMBEDDED, "source"), through="source_id")),
-           prepare=price_with_minor_units, restore=rounded_price),
-    Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=Moving(paid=True, newest_first=True),
+    Entity(activity.EventType, "reference", (Listing("events/types", collection="events_types"),)),
+    Entity(customers.CustomerStatus, "customers", (Listing("customers/statuses"),), unless=no_periodicity),
+    Entity(customers.Segment, "customers", (Listing("customers/segments"),), values=customers.SegmentCustomFieldValue, unless=no_segments),
+    Entity(wiring.Webhook, "wiring", (Listing("webhooks"),)),
+    Entity(wiring.Widget, "wiring", (Listing("widgets"),), secret=("settings",)),
+    Entity(wiring.WebsiteButton, "wiring", (Listing("website_buttons"),), with_=("scripts",)),
+    Entity(wiring.ChatTemplate, "wiring", (Listing("chats/templates", collection="chat_templates"),), limit=50, with_=("reviews",)),
+    Entity(wiring.Bot, "wiring", (Listing("bots", collection="items"),), with_=("favorite",)),
+    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True,
+           children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
+                     embedded(activity.UnsortedCompany, "companies"))),
+    Entity(catalogs.CatalogElement, "crm", (Listing("catalogs/{}/elements", over=CATALOGS),), with_=("invoice_link", "supplier_field_values"),
+           values=catalogs.CatalogElementCustomFieldValue, fields_of="catalogs"),
+    Entity(customers.Transaction, "customers", (Listing("customers/transactions"),), unless=customers_off,
+           repeats={(EMBEDDED, "customer", "id"): "customer_id"},
+           children=(embedded(links.TransactionCatalogElement, "catalog_elements"),)),
+    Entity(crm.Lead, "crm", (Listing("leads"),), order="id", moving=BY_CHANGE,
+           with_=("contacts", "catalog_elements", "loss_reason", "source_id", "source", "is_price_modified_by_robot"),
+           values=crm.LeadCustomFieldValue, feeds=(REASON, SOURCE), prepare=price_with_minor_units, restore=rounded_price,
+           children=(tags(crm.LeadTag, "leads"), embedded(links.LeadContact, "contacts", cap=50), embedded(links.LeadCompany, "companies"),
+                     embedded(links.LeadCatalogElement, "catalog_elements", cap=50))),
+    Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
            values=crm.ContactCustomFieldValue,
-           children=(tags(crm.ContactTag, "contacts"), Child(links.ContactCompany, (EMBEDDED, "companies")))),
-    Entity(crm.Company, "crm", (Listing("companies"),), order="id", moving=Moving(paid=True, newest_first=True),
+           children=(tags(crm.ContactTag, "contacts"), embedded(links.ContactCompany, "companies"),
+                     embedded(links.ContactCatalogElement, "catalog_elements", cap=50))),
+    Entity(crm.Company, "crm", (Listing("companies"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
            values=crm.CompanyCustomFieldValue,
-           children=(tags(crm.CompanyTag, "companies"),)),
+           children=(tags(crm.CompanyTag, "companies"), embedded(links.CompanyCatalogElement, "catalog_elements", cap=50))),
+    Entity(customers.Customer, "customers", (Listing("customers"),), moving=Moving(paid=True), unless=customers_off,
+           with_=("catalog_elements", "contacts", "companies"), values=customers.CustomerCustomFieldValue,
+           children=(tags(customers.CustomerTag, "customers"), embedded(links.CustomerContact, "contacts", cap=50),
+                     embedded(links.CustomerCompany, "companies"), embedded(links.CustomerSegment, "segments"),
+                     embedded(links.CustomerCatalogElement, "catalog_elements", cap=50))),
+    Entity(activity.Task, "activity", (Listing("tasks"),), order="id", moving=Moving()),
+    Entity(activity.Note, "activity", per_kind("{}/notes", KINDS), order="id", moving=Moving(newest_first=True), with_=("is_pinned",)),
+    Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True),
+           repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
 )
 
 

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from models.base import AccountBase
 from pipelines import statements
+from pipelines.declare import Over
 from pipelines.normalize import Feeds, Found, Normalizer, Rows
 from pipelines.shapes import dumps, shape
 from pipelines.values import Row
@@ -221,21 +222,26 @@ class Landing:
     def forget_seen(self) -> None:
         self._run(SQL("TRUNCATE {}").format(statements.name(f"seen_{self.shape.name}")))
 
-    def absent(self, fixed: Mapping[str, Any]) -> int:
-        """How many live rows of a list its complete read did not meet."""
-        return self._count(statements.absent(self.schema, self.shape, fixed), fixed)
+    def absent(self, fixed: Mapping[str, Any], orphans_of: Over | None = None) -> int:
+        """How many live rows of a list its complete read did not meet; or how many belong to a parent that is gone."""
+        return self._count(self._missing(fixed, orphans_of), fixed)
 
     def living(self, fixed: Mapping[str, Any]) -> int:
         return self._count(statements.live(self.schema, self.shape, fixed), fixed)
+
+    def _missing(self, fixed: Mapping[str, Any], orphans_of: Over | None) -> Composed:
+        if orphans_of:
+            return statements.orphans(self.schema, self.shape, orphans_of.fixed_as, shape(orphans_of.model), orphans_of.column)
+        return statements.absent(self.schema, self.shape, fixed)
 
     def _count(self, source: Composed, fixed: Mapping[str, Any]) -> int:
         row = self.connection.execute(SQL("SELECT count(*) FROM ") + source, dict(fixed)).fetchone()
         return int(row[0]) if row else 0
 
-    def tombstone_absent(self, fixed: Mapping[str, Any]) -> Counts:
+    def tombstone_absent(self, fixed: Mapping[str, Any], orphans_of: Over | None = None) -> Counts:
         """Marks them deleted, as of now. The caller has made sure that they are (design.md 3: absence is a suspicion)."""
         keys = statements.comma(statements.name("t", column) for column in self.shape.key)
-        missing = SQL("SELECT {} FROM {}").format(keys, statements.absent(self.schema, self.shape, fixed))
+        missing = SQL("SELECT {} FROM {}").format(keys, self._missing(fixed, orphans_of))
         with self.connection.transaction():
             self._lock()
             statement = SQL("UPDATE {} t SET _deleted_at = now() WHERE ({}) IN ({})").format(

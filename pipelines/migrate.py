@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
+from pipelines import views
 from pipelines.settings import sqlalchemy_url, validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
@@ -57,19 +59,27 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
     with _connected(conninfo) as connection:
         schemas = _schemas(schema)
         before = {name: _checked(connection, name, schemas[name]) for name in schemas}
-        for name in schemas:
-            config = alembic_config(name, connection, schemas[name])
-            with ONE_AT_A_TIME:
-                command.upgrade(config, "head")
+        heads = {name: ScriptDirectory.from_config(alembic_config(name, None, schemas[name])).get_current_head() for name in schemas}
+        with psycopg.connect(conninfo, autocommit=True) as own:
+            if before["account"] not in (None, heads["account"]):
+                views.drop(own, schema)
+            for name in schemas:
+                config = alembic_config(name, connection, schemas[name])
+                with ONE_AT_A_TIME:
+                    command.upgrade(config, "head")
+            views.rebuild(own, schema)
         after = {name: _revision(connection, schemas[name]) for name in schemas}
         return MigrationReport(before, after)
 
 
 def downgrade(conninfo: str, schema: str, revision: str, target: str = "account") -> None:
-    """`revision` as Alembic takes it: an id, "-1", or "base" (which drops everything)."""
+    """`revision` as Alembic takes it: an id, "-1", or "base" (which drops everything). The views go, the next `migrate` brings them back."""
     with _connected(conninfo) as connection:
         place = _schemas(schema)[target]
         _checked(connection, target, place)
+        if target == "account":
+            with psycopg.connect(conninfo, autocommit=True) as own:
+                views.drop(own, schema)
         with ONE_AT_A_TIME:
             command.downgrade(alembic_config(target, connection, place), revision)
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from models import reference
 from models.base import AccountBase, Path
-from pipelines.entities import Child, Entity, Feed, Record
+from pipelines.declare import Child, Entity, Feed, Record
 from pipelines.shapes import Cell, Column, Inexact, Kind, Shape, dumps, shape, strip_links
 from pipelines.values import Header, Row, value_rows
 
@@ -157,6 +157,24 @@ def _repeats_owner(of: Shape, name: str) -> bool:
     return "path" in of.table.columns[name].info
 
 
+def told(entity: Entity, record: Record) -> Record:
+    """The record as it is read: prepared, without secrets, without what repeats a column and agrees with it."""
+    if entity.prepare:
+        record = entity.prepare(record)
+    if entity.secret:
+        record = {name: value for name, value in record.items() if name not in entity.secret}
+    for path, column in entity.repeats.items():
+        if pick(record, path) is not MISSING and pick(record, path) == record.get(column):
+            record = without(record, path)
+    return record
+
+
+def without(record: Record, path: Path) -> Record:
+    if len(path) == 1:
+        return {name: value for name, value in record.items() if name != path[0]}
+    return record | {path[0]: without(record[path[0]], path[1:])}
+
+
 @cache
 def normalizer(entity: Entity, fixed_names: tuple[str, ...]) -> Normalizer:
     return Normalizer(entity, fixed_names)
@@ -260,16 +278,15 @@ class Normalizer:
             except Unfit as reason:
                 found.unfit.append((record, str(reason)))
         if headers:
-            kind = self.entity.name
-            found.feeds[reference.CustomField] = {(kind, number): _field_row(kind, number, header) for number, header in headers.items()}
+            kind, catalog = self.entity.fields_of or self.entity.name, fixed.get("catalog_id", 0)
+            found.feeds[reference.CustomField] = {(kind, number): _field_row(kind, catalog, number, header) for number, header in headers.items()}
         return found
 
     def rows(self, record: Any, fixed: Mapping[str, Any], zone: ZoneInfo, feeds: Feeds, headers: dict[int, Header]) -> Rows:
         """One record's rows; `feeds` and `headers` collect what it tells of others. Raises Unfit when it has no usable key."""
         if not isinstance(record, dict):
             raise Unfit(f"it is not an object but {dumps(record)[:80]}")
-        if self.entity.prepare:
-            record = self.entity.prepare(record)
+        record = told(self.entity, record)
         extra: Record = {}
         cells = self.reader.cells(record, extra)
         row = [cells[at] if at is not None else fixed[column.name] for at, column in zip(self.positions, self.shape.columns, strict=True)]
@@ -342,7 +359,7 @@ def _values(key: Row, record: Record, zone: ZoneInfo, extra: Record, headers: di
 
 
 @lru_cache(maxsize=4096)
-def _field_row(entity_type: str, field_id: int, header: Header) -> Row:
+def _field_row(entity_type: str, catalog_id: int, field_id: int, header: Header) -> Row:
     name, code, type_ = (part if isinstance(part, str) else None for part in header)
-    told: dict[str, Cell] = {"entity_type": entity_type, "id": field_id, "name": name, "code": code, "type": type_, "catalog_id": 0}
+    told: dict[str, Cell] = {"entity_type": entity_type, "id": field_id, "name": name, "code": code, "type": type_, "catalog_id": catalog_id}
     return tuple(told.get(column.name) for column in shape(reference.CustomField).columns)

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,8 +22,8 @@ from psycopg.sql import SQL, Composed, Identifier
 from models import reference
 from models.base import AccountBase
 from pipelines.decode import decode
-from pipelines.entities import Child, Entity, Feed, Record
-from pipelines.normalize import MISSING, VALUES, pick, put
+from pipelines.declare import Child, Entity, Feed, Record
+from pipelines.normalize import MISSING, VALUES, pick, put, told as read_as
 from pipelines.shapes import Shape, dumps, shape
 from pipelines.values import restore_values
 
@@ -94,7 +95,7 @@ def _restore_feed(record: Record, feed: Feed, row: Cells, told: Told) -> None:
 
 def _headers(entity: Entity, told: Told) -> dict[int, tuple[Any, Any, Any]]:
     fields = told.get(reference.CustomField, {})
-    return {key[1]: (row["name"], row["code"], row["type"]) for key, row in fields.items() if key[0] == entity.name}
+    return {key[1]: (row["name"], row["code"], row["type"]) for key, row in fields.items() if key[0] == (entity.fields_of or entity.name)}
 
 
 def _merge(record: Record, extra: Record) -> None:
@@ -114,7 +115,9 @@ def _merge(record: Record, extra: Record) -> None:
 
 def canonical(entity: Entity, record: Record, fixed: Mapping[str, Any]) -> Any:
     """`_links` left out; null, [] and {} equal; numbers by value; `enum` = `enum_code`; lists that are tables as sets; what the list's path
-    says left out; one embedded object and a list of it equal (amocrm-api.md 6, 31)."""
+    says left out; one embedded object and a list of it equal (amocrm-api.md 6, 31); what only repeats another attribute left out."""
+    if entity.repeats or entity.secret:
+        record = read_as(replace(entity, prepare=None), record)
     record = {name: value for name, value in record.items() if name not in fixed or value != fixed[name]}
     if entity.values:
         record[VALUES] = [_canonical_field(entry) for entry in record.get(VALUES) or []]

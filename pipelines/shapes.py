@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import BigInteger, Boolean, Date, Integer, Numeric, Table, Text
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
 from models.base import AccountBase, Fed, Listed, Path
 from pipelines.decode import decode
@@ -107,6 +107,26 @@ def day(value: Any) -> Cell:
         raise Inexact(None) from None
 
 
+def local_time(value: Any) -> Cell:
+    """"2026-08-01 08:00:00", which names no zone."""
+    try:
+        return datetime.datetime.strptime(value, LOCAL).strftime(LOCAL)
+    except (TypeError, ValueError):
+        raise Inexact(None) from None
+
+
+def array_of(type_: type) -> Callable[[Any], Cell]:
+    """A list of scalars of one type, staged as JSON."""
+
+    def array(value: Any) -> Cell:
+        if type(value) is list and all(type(item) is type_ for item in value):
+            return dumps(value) if value else None
+        raise Inexact(None)
+
+    return array
+
+
+LOCAL = "%Y-%m-%d %H:%M:%S"
 EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -139,6 +159,10 @@ KINDS: dict[type[Any], Kind] = {
     Date: Kind("int4", "date '1970-01-01' + {}", "{} - date '1970-01-01'", day, _same),
     JSONB: Kind("text", "{}::jsonb", "{}::text", document, loads),
 }
+ELEMENTS = "(SELECT array_agg(v.value{} ORDER BY v.ordinality) FROM jsonb_array_elements_text({{}}::jsonb) WITH ORDINALITY v)"
+INTEGERS = Kind("text", ELEMENTS.format("::int8"), "to_jsonb({})::text", array_of(int), loads)
+TEXTS = Kind("text", ELEMENTS.format(""), "to_jsonb({})::text", array_of(str), loads)
+LOCAL_TIME = Kind("text", "{}::timestamp", "to_char({}, 'YYYY-MM-DD HH24:MI:SS')", local_time, _same)
 
 
 @dataclass(frozen=True)
@@ -196,6 +220,10 @@ class Shape:
 
 def kind_of(type_: Any) -> Kind:
     """The kind for an SQLAlchemy type. Raises LookupError for a type that no model may use."""
+    if isinstance(type_, ARRAY):
+        return INTEGERS if isinstance(type_.item_type, BigInteger) else TEXTS
+    if isinstance(type_, TIMESTAMP) and not type_.timezone:
+        return LOCAL_TIME
     for candidate in type(type_).__mro__:
         if candidate in KINDS:
             return KINDS[candidate]

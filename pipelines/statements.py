@@ -215,3 +215,9 @@ def absent(schema: str, shape: Shape, fixed: Iterable[str]) -> Composed:
 def live(schema: str, shape: Shape, fixed: Iterable[str]) -> Composed:
     scope = [SQL("{} = {}").format(name("t", column), Placeholder(column)) for column in fixed if shape.has(column)]
     return SQL("{} t WHERE {}").format(name(schema, shape.name), AND.join([*scope, SQL("t._deleted_at IS NULL")]))
+
+
+def orphans(schema: str, shape: Shape, column: str, parent: Shape, parent_column: str) -> Composed:
+    """FROM … WHERE …: the live rows whose parent has been deleted."""
+    return SQL("{} t JOIN {} p ON {} = {} WHERE t._deleted_at IS NULL AND p._deleted_at IS NOT NULL").format(
+        name(schema, shape.name), name(schema, parent.name), name("p", parent_column), name("t", column))

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -24,7 +24,9 @@ from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Client, Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered
-from pipelines.entities import ENTITIES, Entity, Listing
+from pipelines.amocrm.pages import page
+from pipelines.declare import Entity, Listing, Over
+from pipelines.entities import ACCOUNT_WITH, ENTITIES
 from pipelines.extract import FilterIgnored, Position, Source, Step, changes, snapshot, sweep
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
@@ -118,13 +120,25 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     report = Report(run.run_id)
     with _alone(target), _no_cycles():
         run.learn()
-        head = [entity for entity in entities if any(listing.whole for listing in entity.listings)]
-        directories = [entity for entity in entities if entity.moving is None and entity not in head]
-        for phase in (head, directories, [entity for entity in entities if entity.moving]):
+        for phase in phases(entities):
             report.results += run.phase(phase)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report
+
+
+def phases(entities: Sequence[Entity]) -> list[list[Entity]]:
+    """In what order: the account, the directories, the lists that exist once per row of a directory, the lists that move."""
+    depths = {entity.model: _depth(entity) for entity in ENTITIES}
+    return [[entity for entity in entities if depths[entity.model] == depth] for depth in sorted(set(depths.values()))]
+
+
+def _depth(entity: Entity) -> int:
+    if any(listing.whole for listing in entity.listings):
+        return 0
+    if entity.moving:
+        return 3
+    return 2 if any(listing.over for listing in entity.listings) else 1
 
 
 @contextmanager
@@ -163,8 +177,6 @@ class Run:
 
     def learn(self) -> None:
         """The account's record as mirrored so far, or asked for now: its id must be the one that the schema holds."""
-        from pipelines.amocrm.pages import page
-        from pipelines.entities import ACCOUNT_WITH
         facts = page(self.target.client, "account", [("with", ",".join(ACCOUNT_WITH))], "", whole=True).records[0]
         self._claim(facts.get("id"), facts.get("name"))
         self.facts = facts
@@ -255,19 +267,33 @@ class EntitySync:
 
     def run(self) -> None:
         tune(self.connection)
-        normal = normalizer(self.entity, tuple(self.entity.listings[0].fixed))
+        first = self.entity.listings[0]
+        normal = normalizer(self.entity, (*first.fixed, *([first.over.fixed_as] if first.over else [])))
         self.landing = Landing(self.connection, self.run_.target.schema, self.run_.target.name, normal)
         self.normal: Normalizer = normal
-        skipped = []
+        skipped, read = [], 0
         for listing in self.entity.listings:
-            try:
-                self.listing(listing)
-            except NotOffered as reason:
-                skipped.append(f"{listing.path}: {reason.reason}")
+            for concrete in self.concrete(listing):
+                try:
+                    self.listing(concrete)
+                    read += 1
+                except NotOffered as reason:
+                    skipped.append(f"{concrete.path}: {reason.reason}")
+            if listing.over:
+                self._tombstone({}, listing.path, orphans_of=listing.over)
         if skipped:
-            self.result.reason = "; ".join(skipped)
-            if len(skipped) == len(self.entity.listings):
+            self.result.reason = "; ".join([self.result.reason, *skipped] if self.result.reason else skipped)
+            if not read:
                 self.result.state = "skipped"
+
+    def concrete(self, listing: Listing) -> list[Listing]:
+        """The listing itself, or one for each living row of the table that it goes over."""
+        over = listing.over
+        if over is None:
+            return [listing]
+        rows = self.connection.execute(SQL("SELECT {} FROM {} WHERE _deleted_at IS NULL ORDER BY 1").format(
+            Identifier(over.column), Identifier(self.run_.target.schema, str(over.model.__tablename__)))).fetchall()
+        return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None) for value, in rows]
 
     def listing(self, listing: Listing) -> None:
         source = Source(self.client, self.entity, listing)
@@ -299,7 +325,8 @@ class EntitySync:
             for step in steps:
                 if self.run_.stop:
                     raise self.run_.stop
-                found = self.normal.found(step.page.records, listing.fixed, self.run_.zone)
+                records = [inner for record in step.page.records for inner in listing.each(record)] if listing.each else step.page.records
+                found = self.normal.found(records, listing.fixed, self.run_.zone)
                 batch.add(found, step.page.started, step.page.request)
                 batch.replaced_characters += step.page.replaced
                 position = step.position or position
@@ -325,18 +352,18 @@ class EntitySync:
         self.land(source.listing, snapshot(source), keep_seen=True)
         if self.landing.absent(fixed):
             self.land(source.listing, snapshot(source), keep_seen=True)
-            self._tombstone(source.listing)
+            self._tombstone(fixed, source.listing.path)
         self.result.watermark = started
 
-    def _tombstone(self, listing: Listing) -> None:
-        absent, living = self.landing.absent(listing.fixed), self.landing.living(listing.fixed)
-        many = absent > GUARD_ROWS and absent > GUARD_SHARE * living
-        if absent and (many or absent == living) and not self.run_.allow_mass_delete:
+    def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: Over | None = None) -> None:
+        absent, living = self.landing.absent(fixed, orphans_of), self.landing.living(fixed)
+        many = (absent > GUARD_ROWS and absent > GUARD_SHARE * living) or absent == living
+        if absent and many and not (self.entity.may_empty or self.run_.allow_mass_delete):
             self.result.state = "incomplete"
-            self.result.reason = (f"{listing.path}: {absent} of {living} rows are no longer in amoCRM's list, which is too many to believe. They are "
+            self.result.reason = (f"{path}: {absent} of {living} rows are no longer in amoCRM's list, which is too many to believe. They are "
                                   "kept. If they are really deleted, run the sync with --allow-mass-delete")
         elif absent:
-            self.result.counts += self.landing.tombstone_absent(listing.fixed)
+            self.result.counts += self.landing.tombstone_absent(fixed, orphans_of)
 
 
 def _one_line(reason: BaseException) -> str:

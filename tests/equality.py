@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
 
+from pipelines.declare import EMBEDDED, Entity, Listing, Record
 from pipelines.decode import UNHOLDABLE
-from pipelines.entities import EMBEDDED, ENTITIES, Entity, Listing, Record
+from pipelines.entities import ENTITIES
 from pipelines.restore import Reading, canonical
 from pipelines.shapes import shape
 from sandbox.process import SandboxProcess
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
-ALWAYS = {"leads": {"tags", "companies"}, "contacts": {"tags", "companies"}, "companies": {"tags"}, "pipelines": {"statuses"}}
+ALWAYS = {"leads": {"tags", "companies"}, "contacts": {"tags", "companies"}, "companies": {"tags"}, "customers": {"tags", "segments"}}
 ASKED_AS = {"role": "roles", "group": "groups", "users": "users"}
+
+
+def concrete(sandbox: SandboxProcess, listing: Listing) -> list[Listing]:
+    """The listing, or one for each row that it goes over."""
+    over = listing.over
+    if over is None:
+        return [listing]
+    parent = next(entity for entity in ENTITIES if entity.model is over.model)
+    keys = [record[over.column] for of in parent.listings for record in truth(sandbox, parent, of)]
+    return [replace(listing, path=listing.path.format(key), fixed={**listing.fixed, over.fixed_as: key}, over=None) for key in keys]
 
 
 def truth(sandbox: SandboxProcess, entity: Entity, listing: Listing) -> list[Record]:
     """What an administrator can see of a list, cut down to what the mirror asks for."""
     if listing.path == "account" and not listing.whole:
         return list(sandbox.truth("account")[0][EMBEDDED][listing.key])
-    return [_asked(record, entity) for record in sandbox.truth(listing.path)]
+    records = sandbox.truth(listing.path)
+    if listing.each:
+        records = [inner for record in records for inner in listing.each(record)]
+    return [_asked(record, entity) for record in records]
 
 
 def _asked(record: Record, entity: Entity) -> Record:
@@ -49,7 +64,7 @@ def differences(connection: psycopg.Connection[Any], sandbox: SandboxProcess, sc
 def of_entity(reading: Reading, sandbox: SandboxProcess, entity: Entity) -> Iterator[str]:
     mine = reading.records(entity)
     key = shape(entity.model).key
-    for listing in entity.listings:
+    for listing in [each for listing in entity.listings for each in concrete(sandbox, listing)]:
         for record in truth(sandbox, entity, listing):
             record = _holdable(record)
             place = tuple(listing.fixed.get(name, record.get(name)) for name in key)

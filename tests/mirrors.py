@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg
@@ -27,9 +28,11 @@ def synced(sandbox: SandboxProcess, database: str, **options: Any) -> Report:
 
 
 def written(database: str) -> dict[str, tuple[int, int, int]]:
-    """Rows ever inserted, updated and deleted in each mirror table."""
+    """Rows ever inserted, updated and deleted in each mirror table. Backends report when they end, so they are waited for."""
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("SELECT pg_stat_force_next_flush()")
+        busy = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'amocrm-mirror'"
+        while connection.execute(busy).fetchone():
+            time.sleep(0.02)
         rows = connection.execute("SELECT schemaname || '.' || relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables "
                                   "WHERE schemaname NOT LIKE 'mirror%'").fetchall()
     return {row[0]: (row[1], row[2], row[3]) for row in rows}

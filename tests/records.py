@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
-from pipelines.entities import Child, Entity, Record
+from pipelines.declare import Child, Entity, Record
 from pipelines.normalize import VALUES, put
-from pipelines.shapes import Column, Shape, shape
+from pipelines.shapes import INTEGERS, LOCAL, TEXTS, Column, Kind, Shape, shape
 from pipelines.values import PARSERS
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
@@ -19,7 +20,8 @@ JSON = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3)
 BY_CELL: dict[str, st.SearchStrategy[Any]] = {
     "integer": st.integers(-2**63, 2**63 - 1), "text": TEXT, "flag": st.booleans(), "document": JSON,
     "instant": st.integers(-2 * 10**11, 9 * 10**12), "number": st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
-    "day": st.dates().map(str)}
+    "day": st.dates().map(str), "local_time": st.datetimes(min_value=datetime.datetime(1000, 1, 1)).map(lambda at: at.strftime(LOCAL))}
+ARRAYS: dict[Kind, st.SearchStrategy[Any]] = {INTEGERS: st.integers(-2**40, 2**40), TEXTS: TEXT}
 FIELD_TYPES = st.one_of(st.sampled_from([*PARSERS, "legal_entity", "items", "linked_entity", "chained_list", "file", "unheard_of"]), st.none())
 FIELD_VALUES = st.one_of(TEXT, st.integers(-2**40, 2**40), st.booleans(), st.none(), JSON, st.decimals(allow_nan=False, allow_infinity=False).map(str),
                          st.dates().map(str))
@@ -31,6 +33,8 @@ FIELD = st.fixed_dictionaries({"field_id": st.integers(1, 6), "field_type": FIEL
 
 def proper(column: Column) -> st.SearchStrategy[Any]:
     """A value of the column's type."""
+    if column.kind in ARRAYS:
+        return st.lists(ARRAYS[column.kind], max_size=3)
     return BY_CELL[column.kind.cell.__name__]
 
 

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from pipelines.entities import Record, entity
+from pipelines.declare import Record
+from pipelines.entities import entity
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import normalizer
 

@@ -1,0 +1,45 @@
+"""Lists (catalogs) and what is in them: products, invoices and the account's own (amocrm-api.md 3.16)."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Mapped
+
+from models.base import AccountBase, Authored, Listed, flag, integer, key, owner, text
+from models.crm import CustomFieldValue
+
+
+class Catalog(Authored, Listed, AccountBase):
+    __tablename__ = "catalogs"
+    __table_args__ = {"comment": "Lists: products, invoices and others"}
+
+    id: Mapped[int] = key("List id")
+    name: Mapped[str | None] = text("Name of the list")
+    type: Mapped[str | None] = text("regular, products, invoices or suppliers")
+    sort: Mapped[int | None] = integer("Order on the screen")
+    can_add_elements: Mapped[bool | None] = flag("Elements may be added")
+    can_show_in_cards: Mapped[bool | None] = flag("Shown in cards")
+    can_link_multiple: Mapped[bool | None] = flag("An element may be linked to several records")
+    can_be_deleted: Mapped[bool | None] = flag("May be deleted")
+    sdk_widget_code: Mapped[str | None] = text("Widget that owns the list")
+    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+
+
+class CatalogElement(Authored, Listed, AccountBase):
+    __tablename__ = "catalog_elements"
+    __table_args__ = {"comment": "Elements of lists: products, invoices and others"}
+
+    id: Mapped[int] = key("Element id")
+    catalog_id: Mapped[int | None] = integer("List", refers="catalogs.id", index=True)
+    name: Mapped[str | None] = text("Name of the element")
+    is_deleted: Mapped[bool | None] = flag("Is deleted in amoCRM; null is not")
+    invoice_link: Mapped[str | None] = text("Address of the invoice")
+    warning: Mapped[str | None] = text("Warning on an invoice", path=("_embedded", "warning", "message"))
+    currency_id: Mapped[int | None] = integer("Currency")
+    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+
+
+class CatalogElementCustomFieldValue(CustomFieldValue, AccountBase):
+    __tablename__ = "catalog_element_custom_field_values"
+    __table_args__ = {"comment": "Custom field values of elements of lists"}
+
+    catalog_element_id: Mapped[int] = owner("catalog_elements.id", "Element")

@@ -1,0 +1,132 @@
+"""The views and references of an account's schema: derived from the models, disposable, rebuilt after a migration, never migrated.
+
+    links                 every link of a living owner, whatever the pair
+    custom_field_values   every value of a living owner, whatever the entity
+    NOT ENFORCED keys     on PostgreSQL 18 and later, so that BI and diagram tools see the relations (schema.md, rule 6)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from sqlalchemy import Table
+
+from models.base import AccountBase, Link
+from models.crm import CustomFieldValue
+from pipelines.shapes import Shape, shape
+
+Connection = psycopg.Connection[Any]
+VIEWS = ("links", "custom_field_values")
+REFERENCE = "ref_"
+FIRST_WITH_NOT_ENFORCED = 180000
+LINK_COLUMNS = {"is_main": "boolean", "quantity": "numeric", "catalog_id": "bigint", "price_id": "bigint"}
+VALUE_COLUMNS = ("field_id", "position", "value_text", "value_number", "value_boolean", "value_date", "value_at", "enum_id", "enum_code",
+                 "value_json")
+
+
+OUR_REFERENCES = """
+SELECT r.relname, c.conname FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace n ON n.oid = c.connamespace
+WHERE n.nspname = %s AND c.contype = 'f' AND starts_with(c.conname, 'ref_')"""
+
+
+def rebuild(connection: Connection, schema: str) -> None:
+    """Brings the views and the references to what the models say, in one transaction. Other people's views on them survive.
+    Where tables are still missing (a downgraded schema) there is nothing to look at yet."""
+    with connection.transaction():
+        rows = connection.execute("SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace", [schema]).fetchall()
+        if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
+            return
+        for name, definition, comment in (("links", links_view(schema), "Every link of a living record, seen from its owner"),
+                                          ("custom_field_values", values_view(schema), "Every custom field value of a living record")):
+            connection.execute(SQL("CREATE OR REPLACE VIEW {} AS {}").format(Identifier(schema, name), definition))
+            connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(Identifier(schema, name), Literal(comment)))
+        if connection.info.server_version >= FIRST_WITH_NOT_ENFORCED:
+            _add_references(connection, schema)
+
+
+def drop(connection: Connection, schema: str) -> None:
+    """Takes the views and the references away, so that a migration can change what they look at."""
+    with connection.transaction():
+        for name in VIEWS:
+            connection.execute(SQL("DROP VIEW IF EXISTS {}").format(Identifier(schema, name)))
+        for table, constraint in connection.execute(OUR_REFERENCES, [schema]).fetchall():
+            connection.execute(SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(schema, table), Identifier(constraint)))
+
+
+def models_of(kind: type[Any]) -> Iterator[Shape]:
+    for mapper in sorted(AccountBase.registry.mappers, key=lambda mapper: str(mapper.class_.__tablename__)):
+        if issubclass(mapper.class_, kind):
+            model: type[AccountBase] = mapper.class_
+            yield shape(model)
+
+
+def _living_owner(of: Shape, schema: str) -> tuple[str, Composed]:
+    """(the owner's table, JOIN … on its living rows)"""
+    key = next(iter(of.table.columns[of.owner[0]].foreign_keys))
+    parent = key.column.table.name
+    return parent, SQL("JOIN {} o ON o.{} = t.{} AND o._deleted_at IS NULL").format(
+        Identifier(schema, parent), Identifier(key.column.name), Identifier(of.owner[0]))
+
+
+def links_view(schema: str) -> Composed:
+    parts = []
+    for of in models_of(Link):
+        parent, join = _living_owner(of, schema)
+        other = next(name for name in of.key if name not in of.owner)
+        target = str(of.table.columns[other].info["refers"]).split(".")[0]
+        more: list[Composable] = [SQL("t.{}").format(Identifier(name)) if of.has(name) else _null(type_) + SQL(" AS ") + Identifier(name)
+                                  for name, type_ in LINK_COLUMNS.items()]
+        parts.append(SQL("SELECT {}::text AS from_entity_type, {} AS from_id, {}::text AS to_entity_type, {} AS to_id, {}, "
+                         "{} AS from_uid, {} AS to_uid FROM {} t {}").format(
+            Literal(parent), _typed(of, of.owner[0], "bigint"), Literal(target), _typed(of, other, "bigint"), SQL(", ").join(more),
+            _typed(of, of.owner[0], "text"), _typed(of, other, "text"), Identifier(schema, of.name), join))
+    return SQL(" UNION ALL ").join(parts)
+
+
+def _typed(of: Shape, column: str, type_: str) -> Composed:
+    """The column where it has that type, else null: ids are numbers, but for incoming leads and files, which have texts (uid)."""
+    is_text = of.column(column).kind.stage_type == "text"
+    return SQL("t.{}").format(Identifier(column)) if is_text == (type_ == "text") else _null(type_)
+
+
+def _null(type_: str) -> Composed:
+    return SQL("NULL::{}").format(SQL(type_))
+
+
+def values_view(schema: str) -> Composed:
+    parts = []
+    for of in models_of(CustomFieldValue):
+        parent, join = _living_owner(of, schema)
+        columns = SQL(", ").join(SQL("t.{}").format(Identifier(name)) for name in VALUE_COLUMNS)
+        parts.append(SQL("SELECT {}::text AS entity_type, t.{} AS entity_id, {} FROM {} t {}").format(
+            Literal(parent), Identifier(of.owner[0]), columns, Identifier(schema, of.name), join))
+    return SQL(" UNION ALL ").join(parts)
+
+
+# References that nobody enforces
+
+
+def references() -> Iterator[tuple[str, str, str, str]]:
+    """(table, column, target table, target column) of every declared soft reference whose target's whole key is that column."""
+    tables = AccountBase.metadata.tables
+    for table in AccountBase.metadata.sorted_tables:
+        for column in table.columns:
+            target, _, key = str(column.info.get("refers", "")).partition(".")
+            if target in tables and _is_whole_key(tables[target], key):
+                yield table.name, column.name, target, key
+
+
+def _is_whole_key(table: Table, key: str) -> bool:
+    return [column.name for column in table.primary_key.columns] == [key]
+
+
+def _add_references(connection: Connection, schema: str) -> None:
+    known = {constraint for _, constraint in connection.execute(OUR_REFERENCES, [schema]).fetchall()}
+    for table, column, target, key in references():
+        constraint = f"{REFERENCE}{table}_{column}"[:63]
+        if constraint not in known:
+            connection.execute(SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) NOT ENFORCED").format(
+                Identifier(schema, table), Identifier(constraint), Identifier(column), Identifier(schema, target), Identifier(key)))
