@@ -33,7 +33,7 @@ from pipelines.normalize import Normalizer, normalizer
 
 PAGES_A_BATCH, ROWS_A_BATCH = 20, 60_000
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
-LAST_WORDS = 5.0
+LAST_WORDS = 2.0
 Connection = psycopg.Connection[Any]
 
 
