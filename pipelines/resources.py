@@ -68,7 +68,7 @@ class Mirror:
             raise WrongUse(f"there is no token for {base_url}: set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
                            "settings of a private integration)")
         budget = Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(self.settings.amocrm_requests_per_second))
-        tokens = StoredTokens(self.connect, self.vault, self.account, base_url, budget.wait, USER_AGENT)
+        tokens = StoredTokens(self.connect, self.vault, self.account, base_url, USER_AGENT)
         if self.configured:
             tokens.configure(self.configured)
         client = Client(base_url, tokens, [budget], patience)

@@ -1,45 +1,41 @@
-"""One account's HTTP: a requests-oauthlib session per thread, the budget before each request, retries by class of error.
+"""One account's HTTP: the budget before each request, a session per thread, retries by class of error.
 
-Nothing is followed: no redirects, no cookies, no hrefs. Reading only: every request is a GET.
+Nothing is followed: no redirects, no cookies, no hrefs. Reading only: every request is a GET. Once access is lost or amoCRM blocks,
+nothing more is sent by any thread, not even for a token.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
-import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
 
-from requests import RequestException, Response
+from requests import Response
 from requests.adapters import HTTPAdapter
-from requests_oauthlib import OAuth2Session
 
+from pipelines.amocrm.answers import Answer, Check, Parameters, judge, seconds_ahead, shown
 from pipelines.amocrm.budget import Budget
-from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered, Passing, Refused, TooHeavy
+from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, Passing, Refused, Throttled, TooHeavy
+from pipelines.amocrm.session import USER_AGENT, Session, is_amocrm, is_local, sent
 from pipelines.amocrm.tokens import Access, Tokens
 
-USER_AGENT = "amocrm-mirror/0.1"
+__all__ = ["USER_AGENT", "Answer", "Client", "Counted", "Getter", "Parameters", "Patience"]
+
 API = "/api/v4/"
-NOT_OFFERED = {402: "it is not paid for", 403: "the token has no right to it", 404: "it does not exist here",
-               405: "it does not exist here", 422: "it is switched off", 425: "it is not available", 426: "it is switched off"}
-Parameters = Sequence[tuple[str, str]]
+LIGHTEST = 16
+"""No page is asked for in smaller pieces than this, however the server sighs."""
+log = logging.getLogger(__name__)
 
 
 class Getter(Protocol):
-    def get(self, path: str, parameters: Parameters = (), base: str = "") -> Answer: ...
+    def get(self, path: str, parameters: Parameters = (), base: str = "", check: Check | None = None) -> Answer: ...
 
-
-# Both log tokens at DEBUG (design.md 6)
-for noisy in ("requests_oauthlib", "oauthlib"):
-    logging.getLogger(noisy).setLevel(logging.INFO)
-log = logging.getLogger(__name__)
+    def behind(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -47,26 +43,15 @@ class Patience:
     """How often and how long. Seconds; the wait doubles with each try, up to `longest`, and is jittered."""
 
     tries: int = 7
-    throttled: int = 25
+    throttled: int | None = None
+    """How many 429s one request bears. None: any number, because they say nothing about the request."""
     first: float = 1.0
     longest: float = 60.0
     connect: float = 5.0
     read: float = 60.0
 
     def wait(self, attempt: int) -> float:
-        return random.uniform(0.5, 1.0) * float(min(self.longest, self.first * 2 ** attempt))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer: 200 with a body, or 204. `started` is the start of the request in microseconds since 1970."""
-
-    status: int
-    body: bytes
-    started: int
-    request: str
-    date: str = ""
-    """The server's Date header."""
+        return random.uniform(0.5, 1.0) * float(min(self.longest, self.first * 2 ** min(attempt, 30)))
 
 
 class Client:
@@ -76,121 +61,127 @@ class Client:
         self.base_url, self.tokens, self.budgets = base_url.rstrip("/"), tokens, budgets
         self.patience = patience or Patience()
         self.requests = 0
+        self._adapter = HTTPAdapter(pool_maxsize=64)
         self._local = threading.local()
-        self._lock = threading.Lock()
+        self._granting, self._counting = threading.Lock(), threading.Lock()
         self._access: Access | None = None
         self._stopped: AmoError | None = None
-        if urlsplit(base_url).scheme == "http":
-            # oauthlib knows no other way to speak plain http; the settings allow it to loopback only
-            os.environ.setdefault("OAUTHLIB_INSECURE_TRANSPORT", "1")
+        self._stop = threading.Event()
+        self._throttled_in_a_row = 0
+        self._behind = 0.0
 
-    def get(self, path: str, parameters: Parameters = (), base: str = "") -> Answer:
-        """GET {account}/api/v4/{path}, or {base}{path} of another of amoCRM's hosts."""
-        request = f"GET {path}"
+    def get(self, path: str, parameters: Parameters = (), base: str = "", check: Check | None = None) -> Answer:
+        """GET {account}/api/v4/{path}, or {base}{path} of another of amoCRM's hosts. `check` sees the decoded body and may find it wanting."""
+        url, request = self._url(path, base), shown("GET", path, parameters)
         failures = throttled = 0
         while True:
             try:
-                return self._once(base + path if base else self.base_url + API + path, parameters, request, throttled)
-            except TooHeavy:
-                raise
+                return self._once(url, parameters, request, check)
+            except Throttled as reason:
+                throttled += 1
+                if throttled == self.patience.throttled:
+                    raise _given_up(reason, throttled) from None
+                self._slow_down(reason)
             except Passing as reason:
-                failures, throttled = failures + (reason.status != 429), throttled + (reason.status == 429)
-                if failures >= self.patience.tries or throttled >= self.patience.throttled:
-                    raise type(reason)(f"{reason.reason}; given up after {failures + throttled} tries. Run the sync again later: it resumes "
-                                       "where it stopped", request, reason.status) from None
+                failures += 1
+                if isinstance(reason, TooHeavy) and _can_be_lighter(parameters):
+                    raise
+                if failures >= self.patience.tries:
+                    raise _given_up(reason, failures) from None
                 log.info("%s; trying again", reason)
-                if reason.status != 429:
-                    time.sleep(self.patience.wait(failures - 1))
+                self._stop.wait(self.patience.wait(failures - 1))
 
-    def _once(self, url: str, parameters: Parameters, request: str, throttled: int) -> Answer:
+    def behind(self) -> float:
+        """Seconds that amoCRM's clock is behind ours; 0 when it is not, or nobody knows."""
+        return self._behind
+
+    def close(self) -> None:
+        self._adapter.close()
+
+    def _url(self, path: str, base: str) -> str:
+        if base and not (is_amocrm(base) or (is_local(self.base_url) and is_local(base))):
+            raise Refused(f"{base} is not one of amoCRM's hosts; no token is sent there", shown("GET", path))
+        return base + path if base else self.base_url + API + path
+
+    def _once(self, url: str, parameters: Parameters, request: str, check: Check | None) -> Answer:
         access = self._token()
         response, started = self._send(url, parameters, request, access)
         if response.status_code == 401:
-            self._renew(access, request)
-            response, started = self._send(url, parameters, request, self._token())
-        return self._judge(response, started, request, throttled)
+            response, started = self._send(url, parameters, request, self._renewed(access))
+        try:
+            answer = judge(response, started, request, check)
+        except (AccessLost, Blocked) as reason:
+            raise self._halted(reason) from None
+        self._throttled_in_a_row = 0
+        return answer
 
     def _send(self, url: str, parameters: Parameters, request: str, access: Access) -> tuple[Response, int]:
-        for budget in self.budgets:
-            budget.wait()
-        if self._stopped:
-            raise self._stopped
         session = self._session(access)
-        with self._lock:
-            self.requests += 1
+        self._turn()
         started = time.time_ns() // 1000
-        try:
-            response = session.get(url, params=list(parameters), timeout=(self.patience.connect, self.patience.read), allow_redirects=False)
-        except RequestException as reason:
-            raise Passing(f"the connection failed ({_why(reason)})", request) from None
+        response = sent(lambda: session.get(url, params=list(parameters), timeout=(self.patience.connect, self.patience.read)), request)
+        ahead = seconds_ahead(response.headers.get("Date", ""))
+        if ahead is not None:
+            self._behind = max(0.0, -ahead)
         return response, started
 
-    def _session(self, access: Access) -> OAuth2Session:
-        session: OAuth2Session | None = getattr(self._local, "session", None)
+    def _session(self, access: Access) -> Session:
+        session: Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = OAuth2Session()
-            session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/hal+json, application/json"})
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            session.auth = _no_netrc
-            session.mount("http://", HTTPAdapter(pool_maxsize=2))
-            session.mount("https://", HTTPAdapter(pool_maxsize=2))
-            self._local.session = session
+            session = self._local.session = Session(self.base_url, adapter=self._adapter)
         session.token = {"access_token": access.token, "token_type": "Bearer"}
         return session
 
+    # Who may send, and with what
+
+    def _turn(self) -> None:
+        """Returns when one request may be sent. Raises when none may ever be."""
+        for budget in self.budgets:
+            budget.wait(self._stop)
+        self._check()
+        with self._counting:
+            self.requests += 1
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise type(self._stopped)(self._stopped.reason, self._stopped.request, self._stopped.status)
+
+    def _halted(self, reason: AmoError) -> AmoError:
+        """The same error, after which nothing more is sent."""
+        self._stopped = self._stopped or reason
+        self._stop.set()
+        return reason
+
     def _token(self) -> Access:
-        with self._lock:
-            now = datetime.datetime.now(datetime.UTC)
-            if self._access is None or (self._access.good_until is not None and self._access.good_until < now):
-                self._access = self.tokens.current()
+        with self._granting:
+            self._check()
+            if self._access is None or (self._access.good_until is not None and self._access.good_until < datetime.datetime.now(datetime.UTC)):
+                self._access = self._granted(lambda: self.tokens.current(self._turn))
             return self._access
 
-    def _renew(self, refused: Access, request: str) -> None:
-        with self._lock:
-            if self._access is not None and self._access.token != refused.token:
-                return
-            try:
-                self._access = self.tokens.renew(refused.token)
-            except AccessLost as reason:
-                self._stopped = AccessLost(reason.reason, reason.request or request, 401)
-                raise self._stopped from None
+    def _renewed(self, refused: Access) -> Access:
+        with self._granting:
+            self._check()
+            if self._access is None or self._access.token == refused.token:
+                self._access = self._granted(lambda: self.tokens.renew(refused.token, self._turn))
+            return self._access
 
-    def _judge(self, response: Response, started: int, request: str, throttled: int) -> Answer:
-        status = response.status_code
-        if status in (200, 204):
-            return Answer(status, response.content, started, request, response.headers.get("Date", ""))
-        if status == 403 and "html" in response.headers.get("Content-Type", ""):
-            self._stopped = Blocked("amoCRM has blocked this account or address (403 with an HTML page) for too many requests. Everything is "
-                                    "stopped; what is mirrored stays as it is. Write to amoCRM's support, then run "
-                                    "`amocrm-mirror doctor` to see whether the block is lifted", request, 403)
-            raise self._stopped
-        if status == 429:
-            self._slow_down(response, throttled)
-            raise Passing("too many requests (429)", request, 429)
-        if status == 504:
-            raise TooHeavy("the server did not manage the page in time (504)", request, 504)
-        if status >= 500 or 300 <= status < 400 or status == 408:
-            raise Passing(f"the server answered {status}", request, status)
-        self._refuse(response, request)
-        raise AssertionError("unreachable")
+    def _granted(self, ask: Callable[[], Access]) -> Access:
+        try:
+            return ask()
+        except (AccessLost, Blocked) as reason:
+            raise self._halted(reason) from None
 
-    def _refuse(self, response: Response, request: str) -> None:
-        status, detail = response.status_code, _detail(response)
-        if status == 401:
-            self._stopped = AccessLost(f"amoCRM refuses the token that it has just issued (401{detail}). Check that the integration is on "
-                                       "and that the user who granted access may log in", request, 401)
-            raise self._stopped
-        if status in NOT_OFFERED:
-            raise NotOffered(f"{NOT_OFFERED[status]} ({status}{detail})", request, status)
-        raise Refused(f"amoCRM refuses the request ({status}{detail}). This is a fault of amocrm-mirror's: please report it", request, status)
-
-    def _slow_down(self, response: Response, throttled: int) -> None:
-        told = response.headers.get("Retry-After", "")
-        seconds = float(told) if told.isdigit() else self.patience.wait(throttled)
+    def _slow_down(self, reason: Throttled) -> None:
+        """Pushes everybody back, the longer the more 429s in a row there were."""
+        with self._counting:
+            self._throttled_in_a_row += 1
+            seconds = max(reason.seconds, self.patience.wait(self._throttled_in_a_row - 1))
+        log.log(logging.WARNING if self._throttled_in_a_row > 5 else logging.INFO, "%s; all wait for %.1f s", reason, seconds)
         for budget in self.budgets:
-            budget.back_off(min(seconds, 300.0))
+            budget.back_off(seconds)
         if not self.budgets:
-            time.sleep(seconds)
+            self._stop.wait(seconds)
 
 
 class Counted:
@@ -199,28 +190,19 @@ class Counted:
     def __init__(self, client: Getter) -> None:
         self.client, self.requests, self._lock = client, 0, threading.Lock()
 
-    def get(self, path: str, parameters: Parameters = (), base: str = "") -> Answer:
+    def get(self, path: str, parameters: Parameters = (), base: str = "", check: Check | None = None) -> Answer:
         with self._lock:
             self.requests += 1
-        return self.client.get(path, parameters, base)
+        return self.client.get(path, parameters, base, check)
+
+    def behind(self) -> float:
+        return self.client.behind()
 
 
-def _no_netrc(request: Any) -> Any:
-    """requests would let a ~/.netrc entry replace our Authorization header."""
-    return request
+def _can_be_lighter(parameters: Parameters) -> bool:
+    return any(name == "limit" and int(value) > LIGHTEST for name, value in parameters)
 
 
-def _why(reason: Exception) -> str:
-    """The kind of failure without the URL, which may hold more than a log should."""
-    inner = reason.args[0] if reason.args and isinstance(reason.args[0], Exception) else reason
-    inner = getattr(inner, "reason", None) or inner
-    return type(inner).__name__
-
-
-def _detail(response: Response) -> str:
-    try:
-        problem = response.json()
-    except ValueError:
-        return ""
-    parts = [str(problem.get(key)) for key in ("detail", "hint") if problem.get(key)] if isinstance(problem, dict) else []
-    return f": {'; '.join(parts)}"[:300] if parts else ""
+def _given_up(reason: Passing, tries: int) -> AmoError:
+    return type(reason)(f"{reason.reason}; given up after {tries} tries. Run the sync again later: it resumes where it stopped",
+                        reason.request, reason.status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class AmoError(Exception):
-    """A request that did not bring what it asked for. `request` is its method and path; the message ends with the cure."""
+    """A request that did not bring what it asked for. `request` is its method, path and query; the message ends with the cure."""
 
     def __init__(self, message: str, request: str = "", status: int = 0) -> None:
         super().__init__(f"{request}: {message}" if request else message)
@@ -19,12 +19,24 @@ class TooHeavy(Passing):
     """504: the server did not manage the page in time. Ask for a smaller one."""
 
 
+class Throttled(Passing):
+    """429: too many requests. `seconds` is what Retry-After asks for, 0 when it says nothing."""
+
+    def __init__(self, message: str, request: str = "", status: int = 429, seconds: float = 0.0) -> None:
+        super().__init__(message, request, status)
+        self.seconds = seconds
+
+
 class NotOffered(AmoError):
     """This account or this token does not have the list (402, 403, 404, 405, 422, 425, 426): skip it, delete nothing."""
 
 
 class Refused(AmoError):
     """400: the request itself is wrong, or a filter that the account does not have."""
+
+
+class OutOfReach(AmoError):
+    """The list ends for readers before it ends (a limit on page numbers, and no filter to divide it by): it cannot be read whole."""
 
 
 class AccessLost(AmoError):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pipelines.amocrm.client import Answer, Getter, Parameters
-from pipelines.amocrm.errors import Passing
-from pipelines.decode import decode
+from pipelines.amocrm.answers import Parameters
+from pipelines.amocrm.client import LIGHTEST, Getter
+from pipelines.amocrm.errors import Passing, TooHeavy
 
 
 @dataclass(frozen=True)
@@ -27,49 +27,45 @@ class Page:
 
 def page(client: Getter, path: str, parameters: Parameters, key: str, whole: bool = False, base: str = "") -> Page:
     """One page of a list whose records stand in `_embedded[key]`; `whole`: the answer itself is the record."""
-    for attempt in range(3):
-        answer = client.get(path, parameters, base)
-        try:
-            return _read(answer, parameters, key, whole)
-        except ValueError as reason:
-            if attempt == 2:
-                raise Passing(f"three answers in a row were not what the API promises ({reason})", _shown(answer, parameters)) from None
-    raise AssertionError("unreachable")
-
-
-def _shown(answer: Answer, parameters: Parameters) -> str:
-    query = "&".join(f"{name}={value}" for name, value in parameters)
-    return f"{answer.request}?{query}" if query else answer.request
-
-
-def _read(answer: Answer, parameters: Parameters, key: str, whole: bool) -> Page:
+    answer = client.get(path, parameters, base, lambda value: _records(value, key, whole))
     if answer.status == 204:
-        return Page([], None, answer.started, _shown(answer, parameters))
-    decoded = decode(answer.body)
-    body = decoded.value
+        return Page([], None, answer.started, answer.request)
+    records, body = _records(answer.value, key, whole), answer.value if isinstance(answer.value, dict) else {}
+    return Page(records, None if whole else _next(body, parameters), answer.started, answer.request, answer.replaced, body)
+
+
+def _records(body: Any, key: str, whole: bool) -> list[Any]:
+    """The records of an answer. Raises ValueError when it is not that of a list, or that of another list."""
+    if body == [] and not whole:
+        return []
     if not isinstance(body, dict):
         raise ValueError("a JSON object was expected")
-    records = [body] if whole else _records(body, key)
-    return Page(records, _next(body, parameters), answer.started, _shown(answer, parameters), decoded.replaced, body)
-
-
-def _records(body: dict[str, Any], key: str) -> list[Any]:
-    embedded = body.get("_embedded")
-    if embedded is None and "_links" not in body:
+    if "_links" not in body and "_embedded" not in body and not (whole and "id" in body):
         raise ValueError("there is neither _embedded nor _links in it")
-    records = embedded.get(key) if isinstance(embedded, dict) else None
+    if whole:
+        return [body]
+    embedded = body.get("_embedded") or {}
+    if not isinstance(embedded, dict):
+        raise ValueError("_embedded is not an object")
+    if embedded and key not in embedded:
+        raise ValueError(f"it lists {', '.join(sorted(embedded))[:100]} instead of {key}")
+    records = embedded.get(key) or []
     if isinstance(records, dict):
         return list(records.values())
-    return records if isinstance(records, list) else []
+    if not isinstance(records, list):
+        raise ValueError(f"its {key} are not a list")
+    return records
 
 
 def _next(body: dict[str, Any], parameters: Parameters) -> Parameters | None:
-    """The query of `_links.next`; where a list tells `_page_count` and no `next`, the next number (1.4)."""
+    """The query of `_links.next`, with what we asked for besides; where a list tells `_page_count` and no `next`, the next number (1.4)."""
     links = body.get("_links")
     told = links.get("next") if isinstance(links, dict) else None
     href = told.get("href") if isinstance(told, dict) else None
     if isinstance(href, str) and href:
-        return parse_qsl(urlsplit(href).query, keep_blank_values=True)
+        query = parse_qsl(urlsplit(href).query, keep_blank_values=True)
+        names = {name for name, _ in query} | {"page"}
+        return [*query, *((name, value) for name, value in parameters if name not in names and "[" not in name)]
     number, count = body.get("_page"), body.get("_page_count")
     if isinstance(number, int) and isinstance(count, int) and number < count:
         return [*((name, value) for name, value in parameters if name != "page"), ("page", str(number + 1))]
@@ -77,14 +73,45 @@ def _next(body: dict[str, Any], parameters: Parameters) -> Parameters | None:
 
 
 def pages(client: Getter, path: str, parameters: Parameters, key: str, whole: bool = False, base: str = "") -> Iterator[Page]:
-    """Every page from the first to the one without a next. Raises Passing rather than walk in a circle."""
-    walked = set()
+    """Every page from the first to the one without a next; in smaller ones when they are too heavy. Raises Passing rather than walk in a circle."""
+    asked: set[Hashable] = set()
+    brought: set[Hashable] = set()
     following: Parameters | None = parameters
     while following is not None:
-        asked = tuple(sorted(following))
-        if asked in walked:
-            raise Passing("the answer's `next` leads back to a page already read", f"GET {path}")
-        walked.add(asked)
-        current = page(client, path, following, key, whole, base)
+        try:
+            current = _promised(client, path, following, key, whole, base, bool(asked))
+        except TooHeavy:
+            following = lighter(following)
+            continue
+        content = tuple(identity(record) for record in current.records)
+        if tuple(sorted(following)) in asked or (content and content in brought):
+            raise Passing("the list leads back to a page already read: its `next` goes in a circle. Report it to amoCRM's support", current.request)
+        asked.add(tuple(sorted(following)))
+        brought.add(content)
         yield current
         following = current.next if current.records else None
+
+
+def _promised(client: Getter, path: str, parameters: Parameters, key: str, whole: bool, base: str, promised: bool) -> Page:
+    """A page; one that the page before has promised and that is empty is asked for again."""
+    found = page(client, path, parameters, key, whole, base)
+    return page(client, path, parameters, key, whole, base) if promised and not found.records else found
+
+
+def lighter(parameters: Parameters) -> Parameters:
+    """The same place in the list, or a few rows before it, in pages of half the size."""
+    known = dict(parameters)
+    limit = max(LIGHTEST, int(known["limit"]) // 2)
+    first = (int(known.get("page", "1")) - 1) * int(known["limit"])
+    rest = [(name, value) for name, value in parameters if name not in ("page", "limit")]
+    return [*rest, ("limit", str(limit)), ("page", str(first // limit + 1))]
+
+
+def identity(record: Any) -> Hashable:
+    """What tells a record from another one of its list."""
+    if isinstance(record, dict):
+        for name in ("id", "uuid", "uid"):
+            value = record.get(name)
+            if isinstance(value, int | str):
+                return value
+    return repr(record)

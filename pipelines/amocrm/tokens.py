@@ -1,45 +1,65 @@
 """Tokens: where they are kept, and how a pair is refreshed without ever losing it (amocrm-api.md 2.3, 2.4; design.md 6).
 
 A refresh token works once. So the token's row is locked, looked at again inside the lock (another process may have refreshed), refreshed,
-and the new pair is committed before anybody uses it.
+and the new pair is committed before anybody uses it. From the answer until the commit the pair exists only here: if the connection to
+Postgres breaks in between, the pair is stored over another one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
-import json
+import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qsl
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import psycopg
-from oauthlib.oauth2 import OAuth2Error
 from psycopg.rows import dict_row
-from requests import RequestException
-from requests_oauthlib import OAuth2Session
 
 from pipelines.amocrm.errors import AccessLost, Passing
-from pipelines.amocrm.vault import Vault
+from pipelines.amocrm.grants import Application, Pair, refreshed
+from pipelines.amocrm.vault import LostKey, Vault
 
 AHEAD = datetime.timedelta(minutes=10)
-TOKEN_PATH = "/oauth2/access_token"
-TIMEOUT = (5, 15)
+STILL_GOOD = datetime.timedelta(seconds=30)
+STORE_AGAIN = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+"""Seconds between attempts to store a pair that would else be lost."""
+UNHURRIED = "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+KEEP = """
+UPDATE mirror.tokens SET access_token = %(access)s, refresh_token = %(refresh)s, expires_at = %(expires)s, refreshed_at = now(), dead_reason = NULL
+WHERE account = %(account)s AND refresh_token = %(spent)s
+"""
+OPEN = "INSERT INTO mirror.tokens (account) VALUES (%s) ON CONFLICT DO NOTHING"
+CONFIGURE = """
+UPDATE mirror.tokens SET client_id = %(client_id)s, redirect_uri = %(redirect_uri)s, client_secret = %(secret)s, dead_reason = NULL
+WHERE account = %(account)s
+"""
+REPLACE = """
+UPDATE mirror.tokens SET access_token = %(access)s, refresh_token = %(refresh)s, expires_at = %(expires)s, refreshed_at = NULL, seed = %(seed)s
+WHERE account = %(account)s
+"""
+Row = dict[str, Any]
+Turn = Callable[[], None]
+"""Called before each request: returns when it may be sent, raises when none may."""
+log = logging.getLogger(__name__)
 
 
 class Tokens(Protocol):
     """What the session needs: a token to send, and another one when that was refused."""
 
-    def current(self) -> Access: ...
+    def current(self, turn: Turn) -> Access: ...
 
-    def renew(self, refused: str) -> Access: ...
+    def renew(self, refused: str, turn: Turn) -> Access: ...
 
 
-class Access(NamedTuple):
+@dataclass(frozen=True)
+class Access:
     """An access token, and until when it may be sent without another look; None: until it is refused."""
 
-    token: str
+    token: str = field(repr=False)
     good_until: datetime.datetime | None
 
 
@@ -47,15 +67,16 @@ class Access(NamedTuple):
 class Configured:
     """The token or pair that the user configured; it starts the stored row, and replaces it when it changes."""
 
-    access_token: str = ""
-    refresh_token: str = ""
+    access_token: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
     client_id: str = ""
-    client_secret: str = ""
+    client_secret: str = field(default="", repr=False)
     redirect_uri: str = ""
 
     @property
     def seed(self) -> str:
-        return hashlib.sha256("\n".join((self.access_token, self.refresh_token, self.client_id)).encode()).hexdigest()
+        """What tells one grant from another: of a pair it is the refresh token."""
+        return hashlib.sha256((self.refresh_token or self.access_token).encode()).hexdigest()
 
     def __bool__(self) -> bool:
         return bool(self.access_token or self.refresh_token)
@@ -64,108 +85,163 @@ class Configured:
 class StoredTokens:
     """The tokens of one account, in mirror.tokens."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], vault: Vault, account: str, base_url: str,
-                 before_request: Callable[[], None], user_agent: str) -> None:
-        self.connect, self.vault, self.account, self.base_url = connect, vault, account, base_url
-        self.before_request, self.user_agent = before_request, user_agent
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], vault: Vault, account: str, base_url: str, user_agent: str) -> None:
+        self.connect, self.vault, self.account = connect, vault, account
+        self.base_url, self.user_agent = base_url, user_agent
 
     def configure(self, configured: Configured) -> None:
-        """Stores what the user configured, unless the stored pair came from it."""
-        lock = self.vault.lock
-        with self.connect() as connection:
-            connection.execute(
-                "INSERT INTO mirror.tokens (account, client_id, redirect_uri, client_secret, access_token, refresh_token, seed) "
-                "VALUES (%(account)s, %(client_id)s, %(redirect_uri)s, %(secret)s, %(access)s, %(refresh)s, %(seed)s) "
-                "ON CONFLICT (account) DO UPDATE SET client_id = excluded.client_id, redirect_uri = excluded.redirect_uri, "
-                "client_secret = excluded.client_secret, access_token = excluded.access_token, refresh_token = excluded.refresh_token, "
-                "seed = excluded.seed, expires_at = NULL, dead_reason = NULL WHERE tokens.seed IS DISTINCT FROM excluded.seed",
-                {"account": self.account, "client_id": configured.client_id or None, "redirect_uri": configured.redirect_uri or None,
-                 "secret": lock(configured.client_secret) if configured.client_secret else None,
-                 "access": lock(configured.access_token) if configured.access_token else None,
-                 "refresh": lock(configured.refresh_token) if configured.refresh_token else None, "seed": configured.seed})
-
-    def current(self) -> Access:
-        """The access token, refreshed when it is about to end. Raises AccessLost when there is none or it is known to be dead."""
-        with self.connect() as connection:
-            row = self._row(connection)
-        if row["access_token"] is None or (row["expires_at"] and row["expires_at"] - AHEAD < _now()):
-            return self.renew("")
-        return self._access(row)
-
-    def _access(self, row: dict[str, Any]) -> Access:
-        return Access(self.vault.open(row["access_token"]), row["expires_at"] - AHEAD if row["expires_at"] else None)
-
-    def renew(self, refused: str) -> Access:
-        """Another access token than the refused one. Raises AccessLost when the grant is dead, Passing when amoCRM cannot be reached."""
+        """Stores what the user configured; of the tokens only those that the stored ones did not come from."""
         with self.connect() as connection, connection.transaction():
-            row = self._row(connection, lock=True)
-            stored = self.vault.open(row["access_token"]) if row["access_token"] else ""
-            fresh = row["expires_at"] is None or row["expires_at"] - AHEAD > _now()
-            if stored and stored != refused and fresh:
-                return self._access(row)
-            if not row["refresh_token"]:
-                raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
-                                 "Create a new token in the integration's settings and set AMOCRM_ACCESS_TOKEN", status=401)
-            self._store(connection, self._refresh(row))
-            return self._access(self._row(connection))
+            row = self._own(connection)
+            if row["seed"] != configured.seed or (row["refreshed_at"] is None and not self._opens(row)):
+                self._replace(connection, configured, configured.access_token, configured.refresh_token, None)
+            if self._differs(row, configured):
+                self._set_application(connection, configured)
 
-    def _row(self, connection: psycopg.Connection[Any], lock: bool = False) -> dict[str, Any]:
+    def adopt(self, configured: Configured, pair: Pair) -> None:
+        """Stores the pair that a person has just granted; the configured tokens, which are older, will not replace it."""
+        with self.connect() as connection, connection.transaction():
+            self._own(connection)
+            self._replace(connection, configured, pair.access_token, pair.refresh_token, pair.expires_at)
+            self._set_application(connection, configured)
+
+    def current(self, turn: Turn) -> Access:
+        """The access token, refreshed when it is about to end. Raises AccessLost when there is none that could be had."""
+        with self.connect() as connection:
+            row = self._known(connection)
+        if row["access_token"] is not None and not _is_past(_good_until(row)):
+            return self._access(row)
+        try:
+            return self.renew("", turn)
+        except Passing as reason:
+            if row["access_token"] is None or _is_past(row["expires_at"] - STILL_GOOD):
+                raise
+            log.info("%s; the present token is good for a while", reason)
+            return Access(self._sound(row["access_token"]), _now() + STILL_GOOD)
+
+    def renew(self, refused: str, turn: Turn) -> Access:
+        """Another access token than the refused one. Raises AccessLost when the grant is dead, Passing when amoCRM cannot be reached."""
+        fresh: tuple[Row, Pair] | None = None
+        try:
+            with self.connect() as connection, connection.transaction():
+                connection.execute(UNHURRIED)
+                row = self._known(connection, lock=True)
+                if self._is_another(row, refused):
+                    return self._access(row)
+                fresh = row, self._refresh(row, turn)
+                self._keep(connection, *fresh)
+        except psycopg.Error:
+            if fresh is None:
+                raise
+        except AccessLost as reason:
+            self._mark(reason)
+            raise
+        assert fresh is not None
+        return self._kept(*fresh)
+
+    def _is_another(self, row: Row, refused: str) -> bool:
+        return row["access_token"] is not None and not _is_past(_good_until(row)) and self.vault.open(row["access_token"]) != refused
+
+    def _refresh(self, row: Row, turn: Turn) -> Pair:
+        if not row["refresh_token"]:
+            raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
+                             "Create a new token in the integration's settings and set AMOCRM_ACCESS_TOKEN", status=401)
+        if not (row["client_id"] and row["client_secret"]):
+            raise AccessLost("the token cannot be renewed without the integration's id and secret: set AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET "
+                             "and AMOCRM_REDIRECT_URI")
+        application = Application(self.base_url, self.user_agent, row["client_id"], self.vault.open(row["client_secret"]), row["redirect_uri"] or "")
+        spent = self.vault.open(row["refresh_token"])
+        turn()
+        return refreshed(application, spent)
+
+    # In the database
+
+    def _row(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row | None:
         with connection.cursor(row_factory=dict_row) as cursor:
-            suffix = "FOR UPDATE" if lock else ""
-            row = cursor.execute(f"SELECT * FROM mirror.tokens WHERE account = %s {suffix}".encode(), [self.account]).fetchone()
+            suffix = b"FOR UPDATE" if lock else b""
+            return cursor.execute(b"SELECT * FROM mirror.tokens WHERE account = %s " + suffix, [self.account]).fetchone()
+
+    def _own(self, connection: psycopg.Connection[Any]) -> Row:
+        """The account's row, locked; an empty one when there was none."""
+        connection.execute(OPEN, [self.account])
+        return self._known(connection, lock=True)
+
+    def _set_application(self, connection: psycopg.Connection[Any], configured: Configured) -> None:
+        connection.execute(CONFIGURE, {"account": self.account, "client_id": configured.client_id or None,
+                                       "redirect_uri": configured.redirect_uri or None, "secret": self._locked(configured.client_secret)})
+
+    def _replace(self, connection: psycopg.Connection[Any], configured: Configured, access: str, refresh: str,
+                 expires: datetime.datetime | None) -> None:
+        connection.execute(REPLACE, {"account": self.account, "access": self._locked(access), "refresh": self._locked(refresh),
+                                     "expires": expires, "seed": configured.seed})
+
+    def _known(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row:
+        row = self._row(connection, lock)
         if row is None:
             raise AccessLost(f"no token is stored for the account {self.account!r}: set AMOCRM_ACCESS_TOKEN")
         return row
 
-    def _refresh(self, row: dict[str, Any]) -> dict[str, Any]:
-        session = OAuth2Session(row["client_id"], redirect_uri=row["redirect_uri"])
-        session.headers["User-Agent"] = self.user_agent
-        session.register_compliance_hook("refresh_token_request", _as_json)
-        session.register_compliance_hook("refresh_token_response", _only_success)
-        self.before_request()
-        try:
-            answer: dict[str, Any] = session.refresh_token(
-                self.base_url + TOKEN_PATH, refresh_token=self.vault.open(row["refresh_token"]), timeout=TIMEOUT,
-                client_id=row["client_id"], client_secret=self.vault.open(row["client_secret"] or ""), redirect_uri=row["redirect_uri"])
-        except (AccessLost, Passing):
-            raise
-        except RequestException as reason:
-            raise Passing("the token could not be refreshed, the connection failed; the old pair is kept and will be tried again",
-                          f"POST {TOKEN_PATH}") from reason.__cause__
-        except (OAuth2Error, ValueError) as reason:
-            raise AccessLost(f"the answer to the refresh was not a token ({type(reason).__name__})", f"POST {TOKEN_PATH}") from None
-        return answer
+    def _keep(self, connection: psycopg.Connection[Any], row: Row, pair: Pair) -> None:
+        connection.execute(KEEP, {"access": self.vault.lock(pair.access_token), "refresh": self.vault.lock(pair.refresh_token),
+                                  "expires": pair.expires_at, "account": self.account, "spent": row["refresh_token"]})
 
-    def _store(self, connection: psycopg.Connection[Any], answer: dict[str, Any]) -> None:
-        seconds = float(answer.get("expires_in") or 86400)
-        connection.execute(
-            "UPDATE mirror.tokens SET access_token = %s, refresh_token = %s, expires_at = %s, refreshed_at = now(), dead_reason = NULL "
-            "WHERE account = %s", [self.vault.lock(answer["access_token"]), self.vault.lock(answer["refresh_token"]),
-                                   _now() + datetime.timedelta(seconds=seconds), self.account])
+    def _kept(self, row: Row, pair: Pair) -> Access:
+        """The pair as it is now stored. Where the commit was not heard of, it is looked for, and stored if it is not there."""
+        for pause in STORE_AGAIN:
+            time.sleep(pause)
+            with contextlib.suppress(psycopg.Error), self.connect() as connection, connection.transaction():
+                self._keep(connection, row, pair)
+                return self._access(self._known(connection))
+        raise AccessLost("amoCRM has issued a new pair of tokens and Postgres cannot be reached to store it; the old pair does not work any more. "
+                         "When Postgres is back, grant access again")
+
+    def _mark(self, reason: AccessLost) -> None:
+        with contextlib.suppress(psycopg.Error), self.connect() as connection:
+            connection.execute("UPDATE mirror.tokens SET dead_reason = %s WHERE account = %s AND refresh_token IS NOT NULL",
+                               [reason.reason, self.account])
+
+    # Encrypted
+
+    def _access(self, row: Row) -> Access:
+        return Access(self._sound(row["access_token"]), _good_until(row))
+
+    def _sound(self, locked: str) -> str:
+        token = self.vault.open(locked)
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise AccessLost("the configured token holds characters that no token has: copy it again into AMOCRM_ACCESS_TOKEN")
+        return token
+
+    def _locked(self, secret: str) -> str | None:
+        return self.vault.lock(secret) if secret else None
+
+    def _opens(self, row: Row) -> bool:
+        try:
+            return all(self.vault.open(row[name]) for name in ("access_token", "refresh_token") if row[name])
+        except LostKey:
+            return False
+
+    def _differs(self, row: Row, configured: Configured) -> bool:
+        """Whether another application is configured than the stored one."""
+        try:
+            secret = self.vault.open(row["client_secret"]) if row["client_secret"] else ""
+        except LostKey:
+            return True
+        stored = row["client_id"] or "", row["redirect_uri"] or "", secret
+        return row["seed"] != configured.seed or stored != (configured.client_id, configured.redirect_uri, configured.client_secret)
 
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _as_json(url: str, headers: dict[str, str], body: str) -> tuple[str, dict[str, str], str]:
-    """amoCRM documents a JSON body; requests-oauthlib makes a form (2.2)."""
-    fields = dict(parse_qsl(body))
-    wanted = ("client_id", "client_secret", "grant_type", "refresh_token", "redirect_uri")
-    return url, headers | {"Content-Type": "application/json"}, json.dumps({name: fields[name] for name in wanted if name in fields})
+def _good_until(row: Row) -> datetime.datetime | None:
+    """When to renew: AHEAD of its end, or in the last tenth of a shorter life."""
+    end: datetime.datetime | None = row["expires_at"]
+    if end is None:
+        return None
+    life = end - (row["refreshed_at"] or end - 10 * AHEAD)
+    return end - max(datetime.timedelta(0), min(AHEAD, life / 10))
 
 
-def _only_success(response: Any) -> Any:
-    """Told by status and shape, never by the localized title (2.4)."""
-    request = f"POST {TOKEN_PATH}"
-    if response.status_code == 200:
-        return response
-    if response.status_code == 429 or response.status_code >= 500:
-        raise Passing(f"the token endpoint answered {response.status_code}; the old pair is kept", request, response.status_code)
-    try:
-        hint = response.json().get("hint", "")
-    except (ValueError, AttributeError):
-        hint = "an HTML page: the account or this address is blocked" if response.status_code == 403 else ""
-    raise AccessLost(f"amoCRM did not renew the token (status {response.status_code}{', ' + hint if hint else ''}). What is mirrored stays "
-                     "as it is, and so does the stored pair. Check the integration's id, secret and redirect address; if they are right, "
-                     "grant access again", request, response.status_code)
+def _is_past(moment: datetime.datetime | None) -> bool:
+    return moment is not None and moment <= _now()

@@ -1,0 +1,188 @@
+"""The whole list by id, from its last page back to its first (design.md 3).
+
+A row that goes on the way only repeats others. A row that comes back pushes its neighbours to the right, onto pages already read: so each
+page has to join the one before (source.py), and where it does not, the walk steps back up. New rows have the highest ids and are the
+increment's. A long list is walked in several runs at once; each goes on until it meets what the run below it saw at its top.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from pipelines.amocrm.errors import NotOffered, OutOfReach, Passing, Refused, TooHeavy
+from pipelines.amocrm.pages import Page
+from pipelines.source import NOTHING, SEAMS, Position, Source, Step, before
+
+RUNS = 6
+"""Enough requests in flight to spend the whole budget at 900 ms each."""
+ABOVE_ALL = 2**62
+NO_END = 2**24
+SUSPECT = 100
+"""From this page on the list may end for readers before it ends (amocrm-api.md 6, 8)."""
+T = TypeVar("T")
+
+
+class TooDeep(Exception):
+    """The list has pages that it does not turn to."""
+
+
+def by_id(source: Source, position: Position) -> Iterator[Step]:
+    """`position` may hold a sweep that was interrupted; it goes on where it landed last. Raises TooDeep before the first step."""
+    state = position.get("sweep")
+    if state is None:
+        first = source.some(source.by_id)
+        if first.next is None:
+            yield Step(first, {"watermark": source.settled}, len(first.records))
+            return
+        rows = _about(source)
+        state = {"watermark": source.settled, "rows": rows, "runs": _runs(rows, source.limit)}
+    runs: list[Position] = list(state["runs"])
+    rest = {name: value for name, value in position.items() if name != "watermark"}
+    for place, each, run in _walked(source, runs):
+        runs[place] = run
+        yield Step(each, rest | {"sweep": state | {"runs": list(runs)}}, state["rows"])
+    yield Step(NOTHING, {"watermark": state["watermark"]}, state["rows"])
+
+
+def _about(source: Source) -> int:
+    """How many rows there are at most."""
+    while True:
+        limit = source.limit
+        try:
+            return _last_page(source, limit) * limit
+        except TooHeavy:
+            source.lighten(limit)
+
+
+def _last_page(source: Source, limit: int) -> int:
+    """The number of the page without a next, by doubling and halving. The first page has one."""
+    below, empty, doubted = 1, 0, False
+    while True:
+        number = (below + empty) // 2 if empty else 2 * below
+        if number == below:  # it has a next, which is empty
+            if below >= SUSPECT and doubted:
+                raise TooDeep(f"page {empty} is empty although page {below} has a next")
+            if doubted:
+                return below
+            number, doubted = empty, True
+        try:
+            each = source.page(source.by_id, limit=limit, number=number)
+        except (Refused, NotOffered) as reason:
+            raise TooDeep(reason.reason) from None
+        if each.records and each.next is None:
+            return number
+        below, empty = (number, empty if empty > number else 0) if each.records else (below, number)
+        if below > NO_END:
+            raise Passing("the list has no end: each of its pages has a next. Report it to amoCRM's support", each.request)
+
+
+def _runs(rows: int, limit: int) -> list[Position]:
+    """Runs of at least four pages. `at` is the lowest row met, by its place in the list; `floor` its id; `top` the highest id met."""
+    count = max(1, min(RUNS, rows // limit // 4))
+    return [{"at": rows * place // count - 1, "floor": None, "top": None} for place in range(1, count + 1)]
+
+
+def _walked(source: Source, runs: list[Position]) -> Iterator[tuple[int, Page, Position]]:
+    """(number of the run, page, the run after it) of all that is still to be read: first what the lower runs see at their tops."""
+    for place, run in enumerate(runs[:-1]):
+        if run["top"] is None:
+            yield from ((place, each, after) for each, after in _first_only(_down(source, run, None)))
+    yield from side_by_side([_numbered(place, _down(source, run, runs[place - 1]["top"] if place else None)) for place, run in enumerate(runs)])
+
+
+def _first_only(items: Iterator[T]) -> Iterator[T]:
+    for item in items:
+        yield item
+        return
+
+
+def _numbered(place: int, items: Iterator[tuple[Page, Position]]) -> Iterator[tuple[int, Page, Position]]:
+    return ((place, each, run) for each, run in items)
+
+
+def _down(source: Source, run: Position, stop: int | None) -> Iterator[tuple[Page, Position]]:
+    """From the run's lowest row down to the list's first, or to one whose id is at most `stop`."""
+    at, floor, top, seams = run["at"], run["floor"], run["top"], 0
+    while at > 0 and (floor is None or stop is None or floor > stop):
+        limit, number = before(at, source.limit)
+        try:
+            each = source.page(source.by_id, limit=limit, number=number)
+            each = each if each.records else source.page(source.by_id, limit=limit, number=number)
+        except TooHeavy:
+            source.lighten(limit)
+            continue
+        ids = source.ids(each)
+        if not ids:  # the list ends before this page
+            at, floor = (number - 1) * limit, ABOVE_ALL
+        elif floor is None or ids[-1] >= floor or each.next is None:
+            at, floor, top = (number - 1) * limit, ids[0], top or ids[-1]
+        else:
+            at, seams = at + limit // 2, seams + 1
+        if seams > SEAMS:
+            raise Passing("rows keep coming back while the list is read. Run the sync again later: it resumes where it stopped", each.request)
+        yield each, {"at": at, "floor": floor, "top": top}
+
+
+def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:
+    """What all of them yield, as it comes; each is walked by a thread of its own, a few items ahead."""
+    ready: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2 * len(walks))
+    stop = threading.Event()
+
+    def put(item: T | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def run(walk: Iterator[T]) -> None:
+        try:
+            for item in walk:
+                put(item)
+                if stop.is_set():
+                    return
+        except BaseException as reason:
+            put(reason)
+        finally:
+            put(None)
+
+    for walk in walks:
+        threading.Thread(target=run, args=[walk], daemon=True, name="walk").start()
+    walking = len(walks)
+    try:
+        while walking:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                walking -= 1
+            else:
+                yield item
+    finally:
+        stop.set()
+
+
+def both_ends(source: Source) -> Iterator[Step]:
+    """What can be turned to from the first page on and from the last one back. Raises OutOfReach when they do not meet."""
+    reached, name = 0, source.by_id[0]
+    try:
+        for each in source.forward(source.by_id):
+            reached = max([reached, *source.ids(each)])
+            yield Step(each)
+    except (Refused, NotOffered):
+        pass
+    try:
+        for each in source.forward((name, "desc")):
+            yield Step(each)
+            if min(source.ids(each, descending=True), default=0) <= reached:
+                yield Step(NOTHING, {"watermark": source.settled})
+                return
+    except (Refused, NotOffered):
+        pass
+    raise OutOfReach(f"amoCRM does not turn to the middle pages of {source.listing.path}, and there is no filter to divide the list by: only its "
+                     "oldest and newest rows are mirrored. Switch on the filter option (Settings → Billing → API filtration)")
+
