@@ -52,3 +52,10 @@ def namer(world: World, asked: set[str]) -> list[Reshape]:
             record["_embedded"]["entity"]["name"] = loads(row).get("name")
 
     return [name]
+
+
+def translated(params: query.Tree) -> list[Reshape]:
+    """events/types in another language than the user's (section 3.19): the name made from the key."""
+    if query.text(params.get("language_code"), "ru") == "ru":
+        return []
+    return [lambda record: record.update(lang=record["key"].replace("_", " ").capitalize())]

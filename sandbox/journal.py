@@ -13,8 +13,7 @@ from sandbox.store import Collection, Record, dumps, loads
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES = {letter: place for place, letter in enumerate(_ALPHABET)}
-_ODD, _WORD = 0x9E3779B1, (1 << 32) - 1
-_INVERSE = pow(_ODD, -1, 1 << 32)
+_WORD = (1 << 32) - 1
 _TEMPLATE = (
     b'{"id":"%b","type":"%b","entity_id":%d,"entity_type":"%b","created_by":%d,"created_at":%d,"value_after":%b,"value_before":%b,'
     + f'"account_id":{ACCOUNT_ID},"_links":{{"self":{{"href":"{BASE}/events/'.encode().replace(b"%", b"%%")
@@ -25,10 +24,9 @@ _TEMPLATE = (
 
 
 def event_id(at: int, number: int) -> str:
-    """26 letters: ten of milliseconds, nine of noise, seven of the scrambled number."""
-    scrambled = (number * _ODD) & _WORD
-    low = ((scrambled * 0x85EBCA6B13 ^ at * 0xC2B2AE35) & ((1 << 45) - 1)) << 35 | scrambled
-    value = (at * 1000 + number % 1000) << 80 | low
+    """26 letters: the time, the number (so that ids of one second sort as they happened), noise."""
+    noise = (number * 0x85EBCA6B13 ^ at * 0xC2B2AE35) & ((1 << 45) - 1)
+    value = at * 1000 << 80 | number << 45 | noise
     return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
@@ -37,9 +35,9 @@ def event_number(ident: str) -> int | None:
     if len(ident) != 26 or any(letter not in _VALUES for letter in ident):
         return None
     value = 0
-    for letter in ident[-7:]:
+    for letter in ident[-16:]:
         value = value << 5 | _VALUES[letter]
-    return ((value & _WORD) * _INVERSE) & _WORD
+    return value >> 45 & _WORD
 
 
 class Events(Collection):

@@ -182,6 +182,7 @@ def rows(call: Call, spec: List, coll: Collection, ids: Iterable[int]) -> list[b
 def changes_of(call: Call, spec: List) -> list[Reshape]:
     """What this request and the switches do to the stored records."""
     named = event_rules.namer(call.world, with_of(call)) if spec.path == "events" else []
+    named += event_rules.translated(call.request.params) if spec.path == "events/types" else []
     return without_parts(spec, with_of(call)) + named + reshapes(spec.path, call.world.switches, ZONE)
 
 

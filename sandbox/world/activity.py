@@ -182,3 +182,9 @@ EVENT_TYPES = {
     "name_field_changed": (25, "Изменение названия"),
     "sale_field_changed": (26, "Изменение бюджета"),
 }  # fmt: skip
+_FURTHER = """lead_unlinked lead_linked contact_restored company_deleted company_restored company_linked company_unlinked customer_deleted customer_linked
+customer_unlinked customer_status_changed entity_linked entity_unlinked task_text_changed task_deadline_changed task_type_changed task_result_added
+robot_replied intent_identified nps_rate_added outgoing_chat_message entity_direct_message attachment_note_added targeting_in_note_added
+targeting_out_note_added geo_note_added service_note_added site_visit_note_added message_to_cashier_note_added incoming_sms outgoing_sms link_followed
+ltv_field_changed key_action_completed talk_created talk_closed incoming_mail outgoing_mail"""
+EVENT_TYPES |= {key: (100 + place, key.replace("_", " ").capitalize()) for place, key in enumerate(_FURTHER.split())}

@@ -171,6 +171,12 @@ def test_churn_is_seeded_and_leaves_a_sound_account(start: Callable[..., Client]
     contacts = {row["id"]: row for row in own.sandbox.truth("contacts")}
     pairs = {(row["id"], ref["id"]) for row in own.sandbox.truth("leads") for ref in row["_embedded"]["contacts"] if ref["id"] in contacts}
     assert pairs == {(ref["id"], row["id"]) for row in contacts.values() for ref in row["_embedded"]["leads"]}
+    stages = {row["id"]: (row["status_id"], row["pipeline_id"]) for row in own.sandbox.truth("leads")}
+    told = {}
+    for event in sorted(own.sandbox.truth("events"), key=lambda event: (event["created_at"], event["id"])):
+        if event["type"] == "lead_status_changed":
+            told[event["entity_id"]] = tuple(event["value_after"][0]["lead_status"][name] for name in ("id", "pipeline_id"))
+    assert {ident: stage for ident, stage in told.items() if ident in stages} == {ident: stages[ident] for ident in told if ident in stages}
 
 
 def test_every_kind_of_churn_happens(own: Client) -> None:
