@@ -15,12 +15,14 @@ EMBEDDED = "_embedded"
 
 @dataclass(frozen=True, eq=False)
 class Over:
-    """A list that exists once per row of another table: its path has `{}` for that row's `column`; `fixed_as` is the column of ours
-    that holds it. `where` narrows the rows (SQL over the parent table `t` and our own table `mine`)."""
+    """A list that exists once per living row of another table: its path has `{}` for that row's `column`; `fixed_as` is the column of
+    ours that holds it."""
 
     model: type[AccountBase]
     column: str = "id"
     fixed_as: str = ""
+    sql: str = ""
+    """Instead of the living rows: a query for the ids, with {schema} for the account's schema."""
 
 
 @dataclass(frozen=True, eq=False)

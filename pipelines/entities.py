@@ -121,6 +121,14 @@ def descriptions(status: Record) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
+TALKS = """
+SELECT DISTINCT told.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
+       LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) told LEFT JOIN {schema}.talks t ON t.talk_id::text = told.id
+WHERE e.type IN ('incoming_chat_message', 'outgoing_chat_message', 'entity_direct_message', 'talk_created', 'talk_closed', 'ai_result',
+                 'conversation_answered', 'talk_missed_event')
+  AND told.id ~ '^[0-9]{{1,18}}$' AND (t.talk_id IS NULL OR t._synced_at < e.created_at + interval '1 minute') ORDER BY 1"""
+"""Talks have no list (3.23): the ids stand in events. A talk is read when an event is newer than its row."""
+
 CATALOGS = Over(catalogs.Catalog, fixed_as="catalog_id")
 ACCOUNT = Listing("account", whole=True)
 REASON = Feed(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"), (EMBEDDED, "loss_reason"), through="loss_reason_id")
@@ -161,6 +169,7 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(wiring.WebsiteButton, "wiring", (Listing("website_buttons"),), with_=("scripts",)),
     Entity(wiring.ChatTemplate, "wiring", (Listing("chats/templates", collection="chat_templates"),), limit=50, with_=("reviews",)),
     Entity(wiring.Bot, "wiring", (Listing("bots", collection="items"),), with_=("favorite",)),
+    Entity(activity.File, "activity", (Listing("files", host="drive_url"),), unless=no_drive),
     Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True,
            children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
                      embedded(activity.UnsortedCompany, "companies"))),
@@ -190,6 +199,7 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(activity.Note, "activity", per_kind("{}/notes", KINDS), order="id", moving=Moving(newest_first=True), with_=("is_pinned",)),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True),
            repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
+    Entity(activity.Talk, "activity", (Listing("talks/{}", whole=True, over=Over(activity.Event, fixed_as="talk_id", sql=TALKS)),), may_empty=True),
 )
 
 

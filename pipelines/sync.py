@@ -32,6 +32,7 @@ from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
 
 PAGES_A_BATCH, ROWS_A_BATCH = 20, 60_000
+DRIVE_PATH = "/v1.0/"
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
 LAST_WORDS = 2.0
 Connection = psycopg.Connection[Any]
@@ -134,6 +135,8 @@ def phases(entities: Sequence[Entity]) -> list[list[Entity]]:
 
 
 def _depth(entity: Entity) -> int:
+    if any(listing.over and listing.over.sql for listing in entity.listings):
+        return 4
     if any(listing.whole for listing in entity.listings):
         return 0
     if entity.moving:
@@ -278,8 +281,11 @@ class EntitySync:
                     self.listing(concrete)
                     read += 1
                 except NotOffered as reason:
-                    skipped.append(f"{concrete.path}: {reason.reason}")
-            if listing.over:
+                    if reason.status == 404 and listing.whole:
+                        self._tombstone(concrete.fixed, concrete.path)
+                    else:
+                        skipped.append(f"{concrete.path}: {reason.reason}")
+            if listing.over and not listing.over.sql:
                 self._tombstone({}, listing.path, orphans_of=listing.over)
         if skipped:
             self.result.reason = "; ".join([self.result.reason, *skipped] if self.result.reason else skipped)
@@ -291,12 +297,15 @@ class EntitySync:
         over = listing.over
         if over is None:
             return [listing]
-        rows = self.connection.execute(SQL("SELECT {} FROM {} WHERE _deleted_at IS NULL ORDER BY 1").format(
-            Identifier(over.column), Identifier(self.run_.target.schema, str(over.model.__tablename__)))).fetchall()
+        schema = Identifier(self.run_.target.schema)
+        statement = SQL(over.sql).format(schema=schema) if over.sql else SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
+            Identifier(over.column), schema, Identifier(str(over.model.__tablename__)))
+        rows = self.connection.execute(statement).fetchall()
         return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None) for value, in rows]
 
     def listing(self, listing: Listing) -> None:
-        source = Source(self.client, self.entity, listing)
+        host = self.run_.facts.get(listing.host)
+        source = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
         if self.entity.moving is None:
             self.snapshot(source)
             return

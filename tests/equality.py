@@ -27,6 +27,8 @@ def concrete(sandbox: SandboxProcess, listing: Listing) -> list[Listing]:
     over = listing.over
     if over is None:
         return [listing]
+    if over.sql:
+        return [replace(listing, path=listing.path.split("/")[0], over=None)]
     parent = next(entity for entity in ENTITIES if entity.model is over.model)
     keys = [record[over.column] for of in parent.listings for record in truth(sandbox, parent, of)]
     return [replace(listing, path=listing.path.format(key), fixed={**listing.fixed, over.fixed_as: key}, over=None) for key in keys]
@@ -39,7 +41,7 @@ def truth(sandbox: SandboxProcess, entity: Entity, listing: Listing) -> list[Rec
     records = sandbox.truth(listing.path)
     if listing.each:
         records = [inner for record in records for inner in listing.each(record)]
-    return [_asked(record, entity) for record in records]
+    return [_asked(record, entity) for record in records if not record.get("is_trashed")]
 
 
 def _asked(record: Record, entity: Entity) -> Record:
@@ -64,7 +66,7 @@ def differences(connection: psycopg.Connection[Any], sandbox: SandboxProcess, sc
 def of_entity(reading: Reading, sandbox: SandboxProcess, entity: Entity) -> Iterator[str]:
     mine = reading.records(entity)
     key = shape(entity.model).key
-    for listing in [each for listing in entity.listings for each in concrete(sandbox, listing)]:
+    for listing in [one for every in entity.listings for one in concrete(sandbox, every)]:
         for record in truth(sandbox, entity, listing):
             record = _holdable(record)
             place = tuple(listing.fixed.get(name, record.get(name)) for name in key)

@@ -23,10 +23,11 @@ BY_CELL: dict[str, st.SearchStrategy[Any]] = {
     "day": st.dates().map(str), "local_time": st.datetimes(min_value=datetime.datetime(1000, 1, 1)).map(lambda at: at.strftime(LOCAL))}
 ARRAYS: dict[Kind, st.SearchStrategy[Any]] = {INTEGERS: st.integers(-2**40, 2**40), TEXTS: TEXT}
 FIELD_TYPES = st.one_of(st.sampled_from([*PARSERS, "legal_entity", "items", "linked_entity", "chained_list", "file", "unheard_of"]), st.none())
-FIELD_VALUES = st.one_of(TEXT, st.integers(-2**40, 2**40), st.booleans(), st.none(), JSON, st.decimals(allow_nan=False, allow_infinity=False).map(str),
-                         st.dates().map(str))
-ELEMENT = st.fixed_dictionaries({}, optional={"value": FIELD_VALUES, "enum_id": st.one_of(IDS, st.none(), TEXT), "enum_code": st.one_of(TEXT, st.none()),
-                                              "enum": TEXT, "odd": JSON, "catalog_id": IDS, "catalog_element_id": IDS})
+FIELD_VALUES = st.one_of(TEXT, st.integers(-2**40, 2**40), st.booleans(), st.none(), JSON, st.dates().map(str),
+                         st.decimals(allow_nan=False, allow_infinity=False).map(str))
+ELEMENT = st.fixed_dictionaries({}, optional={
+    "value": FIELD_VALUES, "enum_id": st.one_of(IDS, st.none(), TEXT), "enum_code": st.one_of(TEXT, st.none()), "enum": TEXT, "odd": JSON,
+    "catalog_id": IDS, "catalog_element_id": IDS})
 FIELD = st.fixed_dictionaries({"field_id": st.integers(1, 6), "field_type": FIELD_TYPES, "values": st.lists(ELEMENT, max_size=3)},
                               optional={"field_name": TEXT, "field_code": st.one_of(TEXT, st.none()), "is_computed": st.booleans(), "odd": JSON})
 

@@ -94,7 +94,8 @@ def one_value(type_: str, value: Any, **more: Any) -> Record:
     ("numeric", "11.4", "value_number", "11.4"), ("monetary", 12, "value_number", "12"), ("price", "abc", "value_number", None),
     ("numeric", "1e5000", "value_number", None), ("checkbox", True, "value_boolean", True), ("checkbox", "1", "value_boolean", True),
     ("date_time", 1794907800, "value_at", 1794907800), ("date_time", 10**15, "value_at", None), ("select", "Дуб", "value_text", "Дуб"),
-    ("checkbox", False, "value_text", "false"), ("unheard_of", {"a": 1}, "value_json", '{"a":1}'), ("legal_entity", {"name": "ООО"}, "value_text", "ООО")])
+    ("checkbox", False, "value_text", "false"), ("unheard_of", {"a": 1}, "value_json", '{"a":1}'),
+    ("legal_entity", {"name": "ООО"}, "value_text", "ООО")])
 def test_a_value_lands_in_its_types_column(type_: str, value: Any, column: str, cell: Any) -> None:
     assert one_value(type_, value)[column] == cell
 
