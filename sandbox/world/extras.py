@@ -41,10 +41,11 @@ def _incoming(builder: Builder, rng: Random) -> None:
                                                 "pipeline_id": pipeline.id, "created_at": at, "updated_at": at,
                                                 "price": None if place % 2 else 0}  # fmt: skip
         world.list("leads").put(record)
-        unsorted_item(world, lead, rng, _CATEGORIES[place % 4], at)
+        category = _CATEGORIES[place % 4]
+        unsorted_item(world, lead, rng, category, at, plan.company_id(place) if category == "mail" else None)
 
 
-def unsorted_item(world: World, lead: int, rng: Random, category: str, at: int) -> str:
+def unsorted_item(world: World, lead: int, rng: Random, category: str, at: int, company: int | None = None) -> str:
     """An incoming lead: the item, and a contact that stays hidden until it is accepted (section 3.12)."""
     contacts = world.list("contacts")
     contact = contacts.new_id()
@@ -61,7 +62,8 @@ def unsorted_item(world: World, lead: int, rng: Random, category: str, at: int) 
         {"uid": uid, "source_uid": None, "source_name": names.SOURCES[2], "category": category, "pipeline_id": record["pipeline_id"],
          "created_at": at,
          "metadata": _metadata(rng, at)[category], "account_id": ACCOUNT_ID, "_links": href(f"leads/unsorted/{uid}"),
-         "_embedded": {"contacts": [reference("contacts", contact)], "leads": [reference("leads", lead)], "companies": []}})  # fmt: skip
+         "_embedded": {"contacts": [reference("contacts", contact)], "leads": [reference("leads", lead)],
+                       "companies": [] if company is None else [reference("companies", company)]}})  # fmt: skip
     return uid
 
 
