@@ -11,6 +11,7 @@ from sandbox.world import names
 from sandbox.world.activity import EVENT_TYPES
 from sandbox.world.company import ADMIN, FOUNDED, MANAGERS
 from sandbox.world.crm import Builder
+from sandbox.world.plan import ELEMENT_BASE
 
 _CATEGORIES = ("forms", "sip", "chats", "mail")
 _CHAT = "e5f1c2d7-0a4b-4b7e-93c8-2f6d10ab7c55"
@@ -25,9 +26,19 @@ def build(builder: Builder) -> None:
     _wired(world)
     for key, (number, name) in EVENT_TYPES.items():
         world.list("events/types").put({"key": key, "type": number, "lang": name})
+    for kind in ("contacts", "companies"):
+        for ident in list(world.list(kind).ids)[::20]:
+            _give_product(world, kind, ident)
     for kind in ("leads", "customers"):
         for ident in list(world.list(kind).ids)[::25]:
             world.subscriptions[kind, ident] = [{"subscriber_id": 412386, "type": "group"}, {"subscriber_id": MANAGERS[1], "type": "user"}]
+
+
+def _give_product(world: World, kind: str, ident: int) -> None:
+    record = world.list(kind).get(ident)
+    assert record is not None
+    record["_embedded"]["catalog_elements"] = [{"id": ELEMENT_BASE + 1 + ident % 20, "metadata": {"quantity": 1, "catalog_id": 11803}}]
+    world.list(kind).put(record)
 
 
 def _incoming(builder: Builder, rng: Random) -> None:
