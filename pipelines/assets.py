@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from pipelines.entities import ENTITIES, Entity
+from pipelines.declare import Entity
+from pipelines.entities import ENTITIES
+from pipelines.migrate import migrate
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 from pipelines.sync import Report, Result, Silent, SyncRefused, sync
@@ -42,18 +44,20 @@ class Logged(Silent):
 
 
 class Syncer:
-    """Runs a sync for a Dagster run: settings and database are looked up when it starts, not when definitions load."""
+    """Runs a sync for a Dagster run: settings and database are looked up when it starts, not when definitions load; tables are made then."""
 
     def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report:
         mirror = open_mirror()
         if account != mirror.account:
             raise SyncRefused(f"the partition {account!r} is not the configured account {mirror.account!r}: set AMOCRM_SCHEMA={account}")
+        migrate(mirror.conninfo, mirror.schema)
         return sync(mirror.target(), only, options.full, Logged(log), options.allow_mass_delete)
 
 
 def spec(entity: Entity) -> dg.AssetSpec:
     deps = [] if entity is ENTITIES[0] else [dg.AssetKey([PREFIX, ENTITIES[0].name])]
-    columns = [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment or "") for column in shape(entity.model).table.columns]
+    columns = [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment or "")
+               for column in shape(entity.model).table.columns]
     return dg.AssetSpec([PREFIX, entity.name], group_name=entity.group, description=entity.description, deps=deps, skippable=True,
                         kinds={"postgres"}, metadata={"dagster/column_schema": dg.TableSchema(columns)})
 

@@ -123,24 +123,27 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2))
         else:
-            wide(Console(highlight=False)).print(render(found))
+            table, lines = render(found)
+            console = wide(Console(highlight=False))
+            console.print(table)
+            for line in lines:
+                console.print(line, markup=False, soft_wrap=True)
         raise typer.Exit(found["exit_code"])
 
 
 @app.command(epilog=example("amocrm-mirror doctor"))
 def doctor() -> None:
-    """Check the settings, Postgres, the token, its rights, the filter option, the plan and the clock; each fault with its cure."""
+    """Check settings, Postgres, token, rights, filter option, plan and clock; each fault with its cure. Creates the tables."""
     from pipelines.doctor import findings
     with told():
-        failed = False
+        failed, console = False, Console(highlight=False, soft_wrap=True)
         for finding in findings(load_settings):
             failed |= finding.state == "wrong"
-            mark, style = {"right": ("ok ", "green"), "note": ("-- ", "yellow"), "wrong": ("NO ", "red")}[finding.state]
-            console = Console(highlight=False, soft_wrap=True)
-            console.print(f"[{style}]{mark}[/] ", end="")
+            mark, style = {"right": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("NO", "red")}[finding.state]
+            console.print(f"[{style}]{mark:<5}[/]", end="")
             console.print(finding.text, markup=False)
             if finding.cure:
-                console.print(f"    {finding.cure}", markup=False)
+                console.print(f"     → {finding.cure}", markup=False)
         raise typer.Exit(1 if failed else 0)
 
 

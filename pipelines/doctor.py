@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -11,18 +10,25 @@ from typing import Any, Literal
 
 import orjson
 import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from pipelines.amocrm.client import Answer, Patience
-from pipelines.amocrm.errors import AmoError, NotOffered
+from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered, Passing
 from pipelines.amocrm.vault import LostKey
 from pipelines.embedded import PostgresUnavailable
-from pipelines.migrate import MigrationRefused, migrate
+from pipelines.migrate import MINIMUM_VERSION, MigrationRefused, migrate
 from pipelines.resources import Mirror
 from pipelines.settings import Settings, SettingsRefused
 from pipelines.sync import SyncRefused
 
 HASTE = Patience(tries=2, throttled=3, read=20.0)
 SKEW = 60
+CURES: dict[type[AmoError], str] = {
+    AccessLost: "Open the integration in amoCRM, make a new long-lived token as an administrator, and set AMOCRM_ACCESS_TOKEN",
+    Blocked: "Stop whatever else sends requests to the account, write to amoCRM's support, and run `amocrm-mirror doctor` again tomorrow",
+    NotOffered: "Look in amoCRM whether the account is paid for, and whether its security settings admit this machine's address",
+    Passing: "Look whether AMOCRM_BASE_URL opens in a browser, and whether this machine may reach it (proxy, firewall); then try again",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def _secrets(mirror: Mirror) -> Iterator[Finding]:
         yield Finding("wrong", f"encryption key: {reason}", "Set MIRROR_KEY, or make MIRROR_HOME writable")
     path = mirror.settings.mirror_home / "mirror.key"
     if path.exists() and path.stat().st_mode & 0o077:
-        yield Finding("wrong", f"{path} can be read by others", f"chmod 600 {path}")
+        yield Finding("wrong", f"encryption key: {path} can be read by others", f"chmod 600 {path}")
 
 
 def _postgres(mirror: Mirror) -> Generator[Finding, None, bool]:
@@ -59,21 +65,32 @@ def _postgres(mirror: Mirror) -> Generator[Finding, None, bool]:
     try:
         with mirror.connect() as connection:
             version = connection.info.server_version
-            create = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE')").fetchone()
-    except (PostgresUnavailable, psycopg.Error) as reason:
-        yield Finding("wrong", f"Postgres: {' '.join(str(reason).split())}", "Check DATABASE_URL; without it the embedded Postgres is used")
+            create = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE'), current_user, current_database()").fetchone()
+    except PostgresUnavailable as reason:
+        yield Finding("wrong", "Postgres: the embedded one is not available", str(reason))
+        return False
+    except psycopg.Error as reason:
+        yield Finding("wrong", f"Postgres: {_one_line(reason)}", "Start the server, or mend DATABASE_URL; without it the embedded Postgres is used")
         return False
     place = "DATABASE_URL" if mirror.settings.database_url else "embedded"
-    yield Finding("right" if version >= 150000 else "wrong", f"Postgres {version // 10000}.{version % 10000} ({place})",
-                  "" if version >= 150000 else "Use PostgreSQL 15 or later")
-    if not (create and create[0]):
-        yield Finding("wrong", "the database user may not create schemas", "GRANT CREATE ON DATABASE … TO that user")
+    yield Finding("right" if version >= MINIMUM_VERSION else "wrong", f"Postgres: {version // 10000}.{version % 10000} ({place})",
+                  "" if version >= MINIMUM_VERSION else f"Use PostgreSQL {MINIMUM_VERSION // 10000} or later, or leave DATABASE_URL out")
+    if create and not create[0]:
+        yield Finding("note", f"Postgres: {create[1]} may not create schemas in {create[2]}, which the first `amocrm-mirror migrate` needs",
+                      f'As the owner of the database: GRANT CREATE ON DATABASE "{create[2]}" TO "{create[1]}"')
+    return (yield from _tables(mirror))
+
+
+def _tables(mirror: Mirror) -> Generator[Finding, None, bool]:
     try:
         migrate(mirror.conninfo, mirror.schema)
-        yield Finding("right", f"tables of {mirror.schema} and mirror are up to date")
-    except (MigrationRefused, psycopg.Error) as reason:
-        yield Finding("wrong", f"tables: {reason}")
+    except MigrationRefused as reason:
+        yield Finding("wrong", "tables", str(reason))
         return False
+    except (psycopg.Error, DBAPIError) as reason:
+        yield Finding("wrong", f"tables: {_one_line(reason)}", "Look at the server's log, then run `amocrm-mirror migrate`")
+        return False
+    yield Finding("right", f"tables: those of {mirror.schema} and mirror are there and up to date")
     return True
 
 
@@ -81,14 +98,22 @@ def _account(mirror: Mirror) -> Iterator[Finding]:
     try:
         target = mirror.target(HASTE)
         answer = target.client.get("account", [("with", "is_api_filter_enabled,datetime_settings")])
-    except (AmoError, SyncRefused, LostKey) as reason:
-        yield Finding("wrong", f"account: {reason}")
+    except AmoError as reason:
+        yield _refused("account", reason)
+        return
+    except (SyncRefused, LostKey) as reason:
+        yield Finding("wrong", "account", str(reason))
         return
     facts: dict[str, Any] = orjson.loads(answer.body)
     yield Finding("right", f"token: works, account {facts.get('name')!r} (id {facts.get('id')}, {facts.get('subdomain')})")
     yield from _rights(target.client.get, facts)
     yield from _options(facts)
-    yield from _clock(answer)
+    yield _clock(answer)
+
+
+def _refused(what: str, reason: AmoError) -> Finding:
+    cure = next((cure for kind, cure in CURES.items() if isinstance(reason, kind)), "Please report it: this is a fault of amocrm-mirror's")
+    return Finding("wrong", f"{what}: {reason.request}: {reason.reason.split('. ')[0].split('; given up')[0]}", cure)
 
 
 def _rights(get: Callable[..., Answer], facts: dict[str, Any]) -> Iterator[Finding]:
@@ -96,29 +121,36 @@ def _rights(get: Callable[..., Answer], facts: dict[str, Any]) -> Iterator[Findi
         get("users", [("limit", "1")])
         yield Finding("right", "rights: the token is an administrator's")
     except NotOffered:
-        yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an administrator: rows that he may not see "
-                      "are missing, and so are users and roles", "Create the token as an administrator for a complete mirror")
+        yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an administrator: what he may not see "
+                      "is missing, and so are users and roles", "Make the token as an administrator, for a complete mirror")
     except AmoError as reason:
-        yield Finding("wrong", f"rights: {reason}")
+        yield _refused("rights", reason)
 
 
 def _options(facts: dict[str, Any]) -> Iterator[Finding]:
     if facts.get("is_api_filter_enabled"):
-        yield Finding("right", "filter option: on; changes are read by their time")
+        yield Finding("right", "filter option: on; what changed is asked for by its time")
     else:
-        yield Finding("note", "filter option: off; changes are read newest first, which is as exact and costs a few requests more",
-                      "Settings → Billing → API filtration, if you want it")
+        yield Finding("note", "filter option: off; what changed is read newest first, which is as exact and costs a few requests more",
+                      "In amoCRM: Settings → Billing → API filtration, if you want it")
     mode = facts.get("customers_mode")
-    yield Finding("note" if mode in ("unavailable", "disabled") else "right", f"customers: {mode}")
+    if mode in ("unavailable", "disabled"):
+        yield Finding("note", f"plan: customers are {mode}", "In amoCRM: Settings → General, if your plan has customers and you want them")
+    else:
+        yield Finding("right", f"plan: customers are on ({mode})")
 
 
-def _clock(answer: Answer) -> Iterator[Finding]:
+def _clock(answer: Answer) -> Finding:
     try:
         theirs = parsedate_to_datetime(answer.date)
     except (TypeError, ValueError):
-        return
+        return Finding("note", "clock: not compared, the server does not tell its time")
     skew = abs((datetime.datetime.fromtimestamp(answer.started / 1e6, datetime.UTC) - theirs).total_seconds())
     if skew > SKEW:
-        yield Finding("wrong", f"clock: this machine and amoCRM differ by {skew:.0f} s", "Set the clock by NTP: watermarks rely on it")
-    else:
-        yield Finding("right", f"clock: within {max(skew, 1):.0f} s of amoCRM's (time zone of this machine: {os.environ.get('TZ', 'system')})")
+        return Finding("wrong", f"clock: this machine and amoCRM differ by {skew:.0f} s", "Set this machine's clock (NTP): changes are told by time")
+    return Finding("right", f"clock: within {max(skew, 1):.0f} s of amoCRM's")
+
+
+def _one_line(reason: Exception) -> str:
+    cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
+    return " ".join(str(cause).split())

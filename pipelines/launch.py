@@ -79,15 +79,12 @@ def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: b
             [sync_account], partition_key=mirror.account, selection=keys, instance=instance, resources={"syncer": syncer}, raise_on_error=False,
             run_config={"ops": {"sync_account": {"config": options}}, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             tags={PROCESS: _process(os.getpid())})
-        run = instance.get_run_by_id(result.run_id)
     if isinstance(syncer.error, dg.DagsterExecutionInterruptedError):
         raise KeyboardInterrupt
     if syncer.error:
         raise syncer.error
     if syncer.report:
         return syncer.report
-    if run and run.status == dg.DagsterRunStatus.CANCELED:
-        raise KeyboardInterrupt
     raise SyncRefused(f"Dagster did not start the sync: {_complaint(result)} `amocrm-mirror dev` shows the run")
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg.rows import dict_row
-from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from pipelines.entities import ENTITIES
 from pipelines.migrate import pending
@@ -15,10 +13,14 @@ from pipelines.resources import Mirror
 from pipelines.sync import SyncRefused, row_counts
 
 LAST_RUNS = """
-SELECT DISTINCT ON (entity) entity, CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
-       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, seconds::float8 AS seconds, watermark,
-       extract(epoch FROM now() - watermark)::int8 AS lag_seconds
-FROM mirror.sync_runs WHERE account = %(account)s ORDER BY entity, started_at DESC, id DESC"""
+SELECT last.entity, CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
+       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, seconds::float8 AS seconds, done.watermark,
+       extract(epoch FROM now() - done.watermark)::int8 AS lag_seconds
+FROM unnest(%(entities)s::text[]) AS wanted (entity)
+CROSS JOIN LATERAL (SELECT * FROM mirror.sync_runs WHERE account = %(account)s AND entity = wanted.entity
+                    ORDER BY started_at DESC, id DESC LIMIT 1) AS last
+LEFT JOIN LATERAL (SELECT watermark FROM mirror.sync_runs WHERE account = %(account)s AND entity = wanted.entity AND state = 'complete'
+                   ORDER BY started_at DESC, id DESC LIMIT 1) AS done ON true"""
 QUARANTINE = """
 SELECT entity, record_key, reason, request, last_seen_at, times
 FROM mirror.quarantine WHERE account = %s ORDER BY last_seen_at DESC LIMIT 20"""
@@ -31,7 +33,8 @@ def gather(mirror: Mirror) -> dict[str, Any]:
     with mirror.connect_autocommit() as connection, connection.cursor(row_factory=dict_row) as cursor:
         lock = f"amocrm-mirror sync {mirror.account}"
         alive = not _free(cursor, lock)
-        runs = {row["entity"]: row for row in cursor.execute(LAST_RUNS, {"account": mirror.account, "alive": alive}).fetchall()}
+        asked = {"account": mirror.account, "alive": alive, "entities": [entity.name for entity in ENTITIES]}
+        runs = {row["entity"]: row for row in cursor.execute(LAST_RUNS, asked).fetchall()}
         quarantine = cursor.execute(QUARANTINE, [mirror.account]).fetchall()
         count = cursor.execute("SELECT count(*) AS count FROM mirror.quarantine WHERE account = %s", [mirror.account]).fetchone()
         rows = row_counts(connection, mirror.schema)
@@ -58,7 +61,8 @@ def _exit_code(entities: list[dict[str, Any]], quarantined: int) -> int:
     return 3 if quarantined or states & {"incomplete", "never"} else 0
 
 
-def render(found: dict[str, Any]) -> Group:
+def render(found: dict[str, Any]) -> tuple[Table, list[str]]:
+    """The table, and what it cannot say."""
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"{found['account']} in schema {found['schema']}", title_justify="left")
     for title, justify in (("entity", "left"), ("rows", "right"), ("last run", "left"), ("state", "left"), ("how", "left"), ("lag", "right")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
@@ -74,7 +78,7 @@ def render(found: dict[str, Any]) -> Group:
         lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})" for row in found["quarantine"]]
     if found["syncing"]:
         lines.append("A sync is running now.")
-    return Group(table, *(Text(line) for line in lines))
+    return table, lines
 
 
 def _lag(seconds: int | None) -> str:
