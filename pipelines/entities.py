@@ -14,6 +14,7 @@ from models import account, activity, catalogs, crm, customers, links, reference
 from models.base import AccountBase
 from pipelines.declare import EMBEDDED, Child, Entity, Facts, Feed, Listing, Moving, Over, Record
 
+
 def per_kind(template: str, kinds: tuple[str, ...], collection: str = "", **fixed: Any) -> tuple[Listing, ...]:
     """The same list for each kind of record: per_kind("{}/tags", ("leads", "contacts"))."""
     return tuple(Listing(template.format(kind), {"entity_type": kind} | fixed, collection) for kind in kinds)
@@ -123,7 +124,8 @@ def descriptions(status: Record) -> list[Any]:
 
 TALKS = """
 SELECT DISTINCT told.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
-       LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) told LEFT JOIN {schema}.talks t ON t.talk_id::text = told.id
+       LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) told
+       LEFT JOIN {schema}.talks t ON t.talk_id::text = told.id
 WHERE e.type IN ('incoming_chat_message', 'outgoing_chat_message', 'entity_direct_message', 'talk_created', 'talk_closed', 'ai_result',
                  'conversation_answered', 'talk_missed_event')
   AND told.id ~ '^[0-9]{{1,18}}$' AND (t.talk_id IS NULL OR t._synced_at < e.created_at + interval '1 minute') ORDER BY 1"""

@@ -212,7 +212,7 @@ class Landing:
 
     def _release(self, batch: Batch) -> None:
         """A record that has become a row at last leaves the quarantine."""
-        landed = [key for key in {str(rows.key[-1]) for _, rows in batch.rows.values()} & self.quarantined] if self.quarantined else []
+        landed = list({str(rows.key[-1]) for _, rows in batch.rows.values()} & self.quarantined) if self.quarantined else []
         if landed:
             self.connection.execute("DELETE FROM mirror.quarantine WHERE account = %s AND entity = %s AND record_key = ANY(%s)",
                                     [self.account, self.entity.name, landed])

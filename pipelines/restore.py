@@ -21,9 +21,10 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from models import reference
 from models.base import AccountBase
-from pipelines.decode import decode
 from pipelines.declare import Child, Entity, Feed, Record
-from pipelines.normalize import MISSING, VALUES, pick, put, told as read_as
+from pipelines.decode import decode
+from pipelines.normalize import MISSING, VALUES, pick, put
+from pipelines.normalize import told as read_as
 from pipelines.shapes import Shape, dumps, shape
 from pipelines.values import restore_values
 

@@ -13,7 +13,7 @@ from pipelines.normalize import VALUES, put
 from pipelines.shapes import INTEGERS, LOCAL, TEXTS, Column, Kind, Shape, shape
 from pipelines.values import PARSERS
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 IDS = st.integers(1, 2**40)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-2**53, 2**53), st.floats(allow_nan=False, allow_infinity=False), TEXT)
 JSON = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)), max_leaves=6)
@@ -76,7 +76,7 @@ def records(entity: Entity, fixed: Record) -> st.SearchStrategy[Record]:
     of_key = set(of.key) - set(fixed)
 
     def build(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Record:
-        record = draw(objects(of, set(fixed) | set(entity.derived), of_key))
+        record: Record = draw(objects(of, set(fixed) | set(entity.derived), of_key))
         for child in entity.children:
             if child.path and draw(st.integers(0, 3)):
                 put(record, child.path, draw(elements(child)))

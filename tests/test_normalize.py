@@ -16,7 +16,7 @@ from pipelines.declare import Entity, Record
 from pipelines.decode import decode
 from pipelines.entities import ENTITIES, entity
 from pipelines.normalize import Feeds, Normalizer, Unfit, normalizer
-from pipelines.restore import canonical, restore
+from pipelines.restore import Cells, canonical, restore
 from pipelines.shapes import shape
 from pipelines.values import local_day
 from tests.records import records
@@ -31,7 +31,7 @@ def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
     assert found.unfit == []
     rows = found.rows[0]
     row = dict(zip([column.name for column in normal.shape.columns] + ["_extra", "_absent"], rows.row, strict=True))
-    children = {child.name: [named(child.columns, each) for each in each_list or []]
+    children: dict[str, list[Cells]] = {child.name: [named(child.columns, each) for each in each_list or []]
                 for child, each_list in zip(normal.children, rows.children, strict=True)}
     return restore(of, row, children, told(found.feeds), ZONE)
 
