@@ -20,13 +20,12 @@ from pipelines.amocrm.errors import NotOffered, Refused
 from pipelines.amocrm.pages import Page, pages
 from pipelines.declare import Moving
 from pipelines.source import FOREVER, NOTHING, FilterIgnored, Position, Source, Step, times
+from pipelines.spans import INSIDE, spread
 from pipelines.sweep import TooDeep, both_ends, by_id
 
 __all__ = ["FilterIgnored", "Position", "Source", "Step", "changes", "newest_first", "snapshot", "sweep", "window"]
 
 OVERLAP = 600
-INSIDE = 20
-"""So many pages may a span of the past have that is read page by page, where rows never change."""
 UNHONOURED = (FilterIgnored, Refused, NotOffered)
 
 
@@ -48,7 +47,9 @@ def sweep(source: Source, position: Position) -> Iterator[Step]:
             deep = True
     if moving:
         try:
-            yield from window(source, moving, {"watermark": 0})
+            if moving.immutable:
+                yield from spread(source, moving, position)
+            yield from window(source, moving, {"watermark": source.settled if moving.immutable else 0})
             return
         except UNHONOURED as reason:
             _unless_unpaid(reason)
