@@ -16,6 +16,7 @@ from sqlalchemy import Table
 
 from models.base import AccountBase, Link
 from models.crm import CustomFieldValue
+from pipelines.references import references_of
 from pipelines.shapes import Shape, shape
 
 Connection = psycopg.Connection[Any]
@@ -111,12 +112,10 @@ def values_view(schema: str) -> Composed:
 
 def references() -> Iterator[tuple[str, str, str, str]]:
     """(table, column, target table, target column) of every declared soft reference whose target's whole key is that column."""
-    tables = AccountBase.metadata.tables
     for table in AccountBase.metadata.sorted_tables:
-        for column in table.columns:
-            target, _, key = str(column.info.get("refers", "")).partition(".")
-            if target in tables and _is_whole_key(tables[target], key):
-                yield table.name, column.name, target, key
+        for column, target, key in references_of(table):
+            if _is_whole_key(target, key):
+                yield table.name, column.name, target.name, key
 
 
 def _is_whole_key(table: Table, key: str) -> bool:

@@ -7,11 +7,16 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from models.base import Link
+from models.crm import CustomFieldValue
 from models.links import CustomerSegment
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
+from pipelines.references import resolved
 from pipelines.restore import Reading
+from pipelines.shapes import shape
 from pipelines.sync import sync
+from pipelines.views import models_of, references
 from sandbox.process import SandboxProcess
 from tests.conftest import own_database
 from tests.equality import ZONE, differences, of_entity
@@ -141,3 +146,34 @@ def test_a_page_that_only_a_tolerant_reader_can_read(database: str) -> None:
         with psycopg.connect(database) as connection:
             row = connection.execute("SELECT count(*) FROM amocrm.leads").fetchone()
             assert row and row[0] == len(sandbox.truth_lines("leads"))
+
+
+def test_references_between_lists_are_measured(sandbox: SandboxProcess, mirrored: str) -> None:
+    """Removed users stay referenced (the sandbox has one), everything else resolves."""
+    with psycopg.connect(mirrored, autocommit=True) as connection:
+        measured = [each for entity in ENTITIES for each in resolved(connection, "amocrm", shape(entity.model))]
+    broken = {each.target for each in measured if each.found < each.named}
+    assert broken - {"customer_statuses.id"} == {"users.id"}, "without their feature, customers name stages that no list shows"
+    assert sum(each.named for each in measured) > 1000
+
+
+def test_relations_are_declared_to_who_asks_the_catalog(mirrored: str) -> None:
+    with psycopg.connect(mirrored, autocommit=True) as connection:
+        if connection.info.server_version < 180000:
+            pytest.skip("PostgreSQL 18 knows keys that are not enforced")
+        rows = connection.execute("SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint "
+                                  "WHERE contype = 'f' AND NOT conenforced AND connamespace = 'amocrm'::regnamespace").fetchall()
+    assert ("amocrm.leads", "amocrm.users") in rows and len(rows) == len(list(references()))
+
+
+def test_one_view_shows_every_link_and_one_every_value(mirrored: str) -> None:
+    with psycopg.connect(mirrored, autocommit=True) as connection:
+        def count(name: str) -> int:
+            row = connection.execute(f"SELECT count(*) FROM amocrm.{name}".encode()).fetchone()
+            return row[0] if row else 0
+
+        assert count("links") == sum(count(of.name) for of in models_of(Link))
+        assert count("custom_field_values") == sum(count(of.name) for of in models_of(CustomFieldValue))
+        main = connection.execute("SELECT count(*) FROM amocrm.links WHERE from_entity_type = 'leads' AND to_entity_type = 'contacts' AND is_main"
+                                  ).fetchone()
+        assert main == connection.execute("SELECT count(*) FROM amocrm.lead_contacts WHERE is_main").fetchone()
