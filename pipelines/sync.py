@@ -233,7 +233,9 @@ class Run:
         except (AccessLost, Blocked) as reason:
             self.stop = reason
             result.state, result.reason = "failed", str(reason)
-        except (AmoError, psycopg.Error, FilterIgnored) as reason:
+        except psycopg.Error as reason:
+            result.state, result.reason = "failed", f"Postgres: {_one_line(reason)}"
+        except (AmoError, FilterIgnored) as reason:
             result.state, result.reason = "failed", _one_line(reason)
         if result.state == "failed":
             result.watermark = None

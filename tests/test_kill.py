@@ -1,0 +1,126 @@
+"""Whatever ends a sync at whatever moment, the next ones bring the tables to equal the account, and go on where it was.
+
+KILLS says how often each way of dying is tried, SEED at which moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from sandbox.process import SandboxProcess
+from tests.commands import Done, Installation, finished
+from tests.equality import differences
+
+KILLS = int(os.environ.get("KILLS", "6"))
+SEED = int(os.environ.get("SEED", "1"))
+PAGE = 250
+LONG = "leads,contacts,companies,tags,notes,events"
+
+
+@pytest.fixture
+def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(tmp_path, database, sandbox)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=400, latency_ms=20) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def requests_in_all(sandbox: SandboxProcess, postgres_server: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """What a sync from nothing costs."""
+    from tests.conftest import own_database
+    with own_database(postgres_server, template_database) as database:
+        before = asked(sandbox)
+        assert Installation(tmp_path_factory.mktemp("clean"), database, sandbox).call("sync").code == 0
+        return asked(sandbox) - before
+
+
+def asked(sandbox: SandboxProcess, path: str = "") -> int:
+    stats = sandbox.stats()
+    return int(stats["by_path"].get(f"GET {path}", 0) if path else stats["requests"])
+
+
+def when(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def disturbed(installation: Installation, sandbox: SandboxProcess, requests: int, disturb: Callable[[], object], *words: str) -> Done:
+    """A sync that is disturbed after so many requests, unless it has ended before."""
+    before = asked(sandbox)
+    process = installation.start("sync", *words)
+    when(lambda: asked(sandbox) - before >= requests or process.poll() is not None)
+    if process.poll() is None:
+        disturb()
+    return finished(process)
+
+
+def equal_in_the_end(installation: Installation, sandbox: SandboxProcess) -> None:
+    done = installation.call("sync")
+    assert done.code == 0, done.said
+    with psycopg.connect(installation.environment["DATABASE_URL"]) as connection:
+        assert differences(connection, sandbox) == []
+
+
+def test_killed_at_any_moment(sandbox: SandboxProcess, installation: Installation, requests_in_all: int) -> None:
+    moments, words = random.Random(SEED), [""]
+    for _ in range(KILLS):
+        done = disturbed(installation, sandbox, moments.randint(1, requests_in_all), lambda: installation.started[-1].kill(), *filter(None, words))
+        assert done.code in (-9, 0), done.said
+        words = ["--full"] if done.code == 0 else [""]
+    assert any(process.returncode == -9 for process in installation.started)
+    equal_in_the_end(installation, sandbox)
+    with dg.DagsterInstance.from_config(str(installation.folder / "home" / "dagster")) as instance:
+        states = [run.status.value for run in instance.get_runs()]
+    assert set(states) == {"SUCCESS", "FAILURE"}, "a killed run is not shown as running for ever"
+
+
+def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: Installation) -> None:
+    moments, codes = random.Random(SEED), []
+    for _ in range(max(1, KILLS // 3)):
+        done = disturbed(installation, sandbox, moments.randint(3, 20), lambda: hang_up(installation), "--full", "--only", LONG)
+        assert "Traceback" not in done.error, done.error
+        assert "Postgres: " in done.error or done.code == 0
+        codes.append(done.code)
+    assert set(codes) <= {0, 1}
+    assert 1 in codes
+    equal_in_the_end(installation, sandbox)
+
+
+def hang_up(installation: Installation) -> None:
+    with psycopg.connect(installation.environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                           "WHERE datname = current_database() AND application_name = 'amocrm-mirror'")
+
+
+def test_a_killed_sync_goes_on_where_it_was(database: str, tmp_path: Path) -> None:
+    with SandboxProcess(scale=12_000, fields=2, latency_ms=40) as own, psycopg.connect(database, autocommit=True) as connection:
+        installation, pages = Installation(tmp_path, database, own), len(own.truth_lines("leads")) // PAGE + 1
+
+        def landed() -> int:
+            row = connection.execute("SELECT count(*) FROM amocrm.leads").fetchone()
+            return row[0] // PAGE if row else 0
+
+        process = installation.start("sync", "--only", "leads")
+        when(lambda: landed() > 0)
+        process.kill()
+        process.communicate()
+        before, kept = asked(own, "/api/v4/leads"), landed()
+        assert 0 < kept < pages, "killed in the middle"
+        assert installation.call("sync", "--only", "leads").code == 0
+        rest = asked(own, "/api/v4/leads") - before
+        assert pages - kept <= rest <= pages - kept + 4, f"{kept} of {pages} pages had landed, {rest} were asked for again"
+        assert differences(connection, own, only={"leads"}) == []
