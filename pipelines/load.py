@@ -18,7 +18,8 @@ from psycopg.types.json import Jsonb
 from models.base import AccountBase
 from pipelines import statements
 from pipelines.declare import Over
-from pipelines.normalize import Feeds, Found, Normalizer, Rows
+from pipelines.normalize import Found, Normalizer, Rows
+from pipelines.readers import Feeds
 from pipelines.shapes import dumps, shape
 from pipelines.values import Row
 

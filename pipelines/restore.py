@@ -23,8 +23,9 @@ from models import reference
 from models.base import AccountBase
 from pipelines.declare import Child, Entity, Feed, Record
 from pipelines.decode import decode
-from pipelines.normalize import MISSING, VALUES, pick, put
-from pipelines.normalize import told as read_as
+from pipelines.normalize import VALUES
+from pipelines.paths import MISSING, pick, put
+from pipelines.paths import told as read_as
 from pipelines.shapes import Shape, dumps, shape
 from pipelines.values import restore_values
 

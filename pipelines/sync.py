@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import datetime
 import gc
-import threading
+import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
-from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
-from pipelines.amocrm.client import Client, Counted
-from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered
+from pipelines.amocrm.client import Counted
+from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.amocrm.pages import page
-from pipelines.declare import Entity, Listing, Over
+from pipelines.declare import Entity
 from pipelines.entities import ACCOUNT_WITH, ENTITIES
-from pipelines.extract import FilterIgnored, Position, Source, Step, changes, snapshot, sweep
-from pipelines.load import Batch, Counts, Landing, tune
-from pipelines.normalize import Normalizer, normalizer
+from pipelines.entity_sync import Connection, EntitySync, Progress, Result, Scene, Silent, Target
+from pipelines.extract import FilterIgnored
 
-PAGES_A_BATCH, ROWS_A_BATCH = 20, 60_000
-DRIVE_PATH = "/v1.0/"
-GUARD_ROWS, GUARD_SHARE = 20, 0.05
+__all__ = ["Progress", "Report", "Result", "Silent", "SyncRefused", "Target", "WrongUse", "phases", "row_counts", "selected", "sync"]
+
 LAST_WORDS = 2.0
-Connection = psycopg.Connection[Any]
+log = logging.getLogger(__name__)
 
 
 class SyncRefused(Exception):
@@ -44,32 +41,6 @@ class SyncRefused(Exception):
 
 class WrongUse(SyncRefused):
     """It was asked for something that there is not, or without a setting that it needs."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """An account to mirror: its name here, its schema, and how to reach both ends."""
-
-    name: str
-    schema: str
-    client: Client
-    connect: Callable[[], Connection]
-    concurrency: int = 6
-
-
-@dataclass
-class Result:
-    """What became of one entity. `state` is complete, skipped, incomplete or failed; `seconds` of wall time."""
-
-    entity: str
-    state: str = "complete"
-    mode: str = ""
-    reason: str = ""
-    counts: Counts = field(default_factory=Counts)
-    requests: int = 0
-    seconds: float = 0.0
-    watermark: int | None = None
-    """Unix seconds up to which the list is complete."""
 
 
 @dataclass
@@ -86,24 +57,6 @@ class Report:
         return 3 if any(result.state == "incomplete" or result.counts.quarantined for result in self.results) else 0
 
 
-class Progress(Protocol):
-    """Told what happens while it happens, from several threads."""
-
-    def started(self, entity: str) -> None: ...
-
-    def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-
-class Silent:
-    def started(self, entity: str) -> None: ...
-
-    def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-
 def selected(only: Sequence[str]) -> list[Entity]:
     """The entities to sync. Raises WrongUse for a name that there is not."""
     unknown = set(only) - {entity.name for entity in ENTITIES}
@@ -117,7 +70,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     """Brings the account's tables up to date. Raises SyncRefused when it may not start (another sync runs, wrong account)."""
     began = time.monotonic()
     entities = selected(only)
-    run = Run(target, str(uuid.uuid4()), full, allow_mass_delete, progress or Silent())
+    run = Run(Scene(target, progress or Silent(), full, allow_mass_delete), str(uuid.uuid4()))
     report = Report(run.run_id)
     with _alone(target), _no_cycles():
         run.learn()
@@ -170,22 +123,17 @@ def _no_cycles() -> Iterator[None]:
 class Run:
     """One run: what it knows of the account, and how it reads and lands one entity."""
 
-    def __init__(self, target: Target, run_id: str, full: bool, allow_mass_delete: bool, progress: Progress) -> None:
-        self.target, self.run_id, self.full, self.progress = target, run_id, full, progress
-        self.allow_mass_delete = allow_mass_delete
-        self.zone: ZoneInfo = ZoneInfo("UTC")
-        self.facts: Mapping[str, Any] = {}
-        self.stop: AmoError | None = None
-        self._lock = threading.Lock()
+    def __init__(self, scene: Scene, run_id: str) -> None:
+        self.scene, self.target, self.run_id = scene, scene.target, run_id
 
     def learn(self) -> None:
         """The account's record as mirrored so far, or asked for now: its id must be the one that the schema holds."""
         facts = page(self.target.client, "account", [("with", ",".join(ACCOUNT_WITH))], "", whole=True).records[0]
         self._claim(facts.get("id"), facts.get("name"))
-        self.facts = facts
+        self.scene.facts = facts
         settings = (facts.get("_embedded") or {}).get("datetime_settings") or {}
         try:
-            self.zone = ZoneInfo(settings.get("timezone") or "UTC")
+            self.scene.zone = ZoneInfo(settings.get("timezone") or "UTC")
         except (ZoneInfoNotFoundError, ValueError):
             raise SyncRefused(f"the account's time zone {settings.get('timezone')!r} is not known here: update the package tzdata") from None
 
@@ -207,7 +155,7 @@ class Run:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 results += [each.result() for each in done]
         except BaseException:
-            self.stop = self.stop or AmoError("interrupted; what had landed is kept, and the next sync resumes there")
+            self.scene.stop = self.scene.stop or AmoError("interrupted; what had landed is kept, and the next sync resumes there")
             pool.shutdown(wait=False, cancel_futures=True)
             wait([each for each in pending if not each.cancelled()], LAST_WORDS)
             raise
@@ -218,31 +166,40 @@ class Run:
         """Reads and lands one entity; whatever happens becomes its result."""
         client = Counted(self.target.client)
         result, began = Result(entity.name), time.monotonic()
-        self.progress.started(entity.name)
+        self.scene.progress.started(entity.name)
         row = self._opened(entity)
         try:
-            if self.stop:
-                raise self.stop
-            why_not = entity.unless(self.facts) if entity.unless else ""
-            if why_not:
-                result.state, result.reason = "skipped", why_not
-            else:
-                with self.target.connect() as connection:
-                    connection.autocommit = True
-                    EntitySync(self, entity, client, connection, result).run()
+            self._read(entity, client, result)
         except (AccessLost, Blocked) as reason:
-            self.stop = reason
+            self.scene.stop = reason
             result.state, result.reason = "failed", str(reason)
+        except OutOfReach as reason:
+            result.state, result.reason = "incomplete", _one_line(reason)
         except psycopg.Error as reason:
             result.state, result.reason = "failed", f"Postgres: {_one_line(reason)}"
         except (AmoError, FilterIgnored) as reason:
             result.state, result.reason = "failed", _one_line(reason)
-        if result.state == "failed":
+        except Exception as reason:
+            log.exception("%s failed", entity.name)
+            result.state = "failed"
+            result.reason = f"{type(reason).__name__}: {_one_line(reason)}. This is a fault of amocrm-mirror's: please report it"
+        if result.state in ("failed", "incomplete"):
             result.watermark = None
         result.requests, result.seconds = client.requests, time.monotonic() - began
         self._closed(row, result)
-        self.progress.finished(result)
+        self.scene.progress.finished(result)
         return result
+
+    def _read(self, entity: Entity, client: Counted, result: Result) -> None:
+        if self.scene.stop:
+            raise self.scene.stop
+        why_not = entity.unless(self.scene.facts) if entity.unless else ""
+        if why_not:
+            result.state, result.reason = "skipped", why_not
+            return
+        with self.target.connect() as connection:
+            connection.autocommit = True
+            EntitySync(self.scene, entity, client, connection, result).run()
 
     def _opened(self, entity: Entity) -> int | None:
         with self.target.connect() as connection:
@@ -262,119 +219,6 @@ class Run:
                      counts.quarantined, result.requests, round(result.seconds, 3), at, row])
         except psycopg.Error as reason:
             result.state, result.reason = "failed", result.reason or _one_line(reason)
-
-
-class EntitySync:
-    """One entity of one run."""
-
-    def __init__(self, run: Run, entity: Entity, client: Counted, connection: Connection, result: Result) -> None:
-        self.run_, self.entity, self.client, self.connection, self.result = run, entity, client, connection, result
-
-    def run(self) -> None:
-        tune(self.connection)
-        first = self.entity.listings[0]
-        normal = normalizer(self.entity, (*first.fixed, *([first.over.fixed_as] if first.over else [])))
-        self.landing = Landing(self.connection, self.run_.target.schema, self.run_.target.name, normal)
-        self.normal: Normalizer = normal
-        skipped, read = [], 0
-        for listing in self.entity.listings:
-            for concrete in self.concrete(listing):
-                try:
-                    self.listing(concrete)
-                    read += 1
-                except NotOffered as reason:
-                    if reason.status == 404 and listing.whole:
-                        self._tombstone(concrete.fixed, concrete.path)
-                    else:
-                        skipped.append(f"{concrete.path}: {reason.reason}")
-            if listing.over and not listing.over.sql:
-                self._tombstone({}, listing.path, orphans_of=listing.over)
-        if skipped:
-            self.result.reason = "; ".join([self.result.reason, *skipped] if self.result.reason else skipped)
-            if not read:
-                self.result.state = "skipped"
-
-    def concrete(self, listing: Listing) -> list[Listing]:
-        """The listing itself, or one for each living row of the table that it goes over."""
-        over = listing.over
-        if over is None:
-            return [listing]
-        schema = Identifier(self.run_.target.schema)
-        statement = SQL(over.sql).format(schema=schema) if over.sql else SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
-            Identifier(over.column), schema, Identifier(str(over.model.__tablename__)))
-        rows = self.connection.execute(statement).fetchall()
-        return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None) for value, in rows]
-
-    def listing(self, listing: Listing) -> None:
-        host = self.run_.facts.get(listing.host)
-        source = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
-        if self.entity.moving is None:
-            self.snapshot(source)
-            return
-        position = {} if self.run_.full else self._position(listing)
-        if "watermark" not in position:
-            self.result.mode = "sweep"
-            position = self.land(listing, sweep(source, position)) or position
-        else:
-            filtered = bool(self.run_.facts.get("is_api_filter_enabled", True))
-            self.result.mode = "window" if filtered or not self.entity.moving.paid else "newest first"
-            position = self.land(listing, changes(source, self.entity.moving, position, filtered)) or position
-        self.result.watermark = position.get("watermark")
-
-    def _position(self, listing: Listing) -> Position:
-        with self.connection.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute("SELECT position FROM mirror.cursors WHERE account = %s AND entity = %s AND listing = %s",
-                                 [self.run_.target.name, self.entity.name, listing.path]).fetchone()
-        return dict(row["position"]) if row else {}
-
-    def land(self, listing: Listing, steps: Iterator[Step], keep_seen: bool = False) -> Position | None:
-        """Normalizes and lands every step, a batch at a time; returns the last position. While Postgres works on one batch, the next
-        one is read."""
-        batch, position, last = Batch(), None, None
-        with ThreadPoolExecutor(1, f"{self.entity.name}-land") as lander:
-            landing: Future[None] | None = None
-            for step in steps:
-                if self.run_.stop:
-                    raise self.run_.stop
-                records = [inner for record in step.page.records for inner in listing.each(record)] if listing.each else step.page.records
-                found = self.normal.found(records, listing.fixed, self.run_.zone)
-                batch.add(found, step.page.started, step.page.request)
-                batch.replaced_characters += step.page.replaced
-                position = step.position or position
-                if batch.pages >= PAGES_A_BATCH or batch.size >= ROWS_A_BATCH:
-                    if landing:
-                        landing.result()
-                    landing = lander.submit(self._land, batch, position, listing, keep_seen, step.total)
-                    batch, last, position = Batch(), position or last, None
-            if landing:
-                landing.result()
-        self._land(batch, position, listing, keep_seen, None)
-        return position or last
-
-    def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool, total: int | None) -> None:
-        self.result.counts += self.landing.land(batch, position, listing.path, keep_seen)
-        self.run_.progress.advanced(self.entity.name, self.result.counts.seen, total)
-
-    def snapshot(self, source: Source) -> None:
-        """The whole list. Rows that it lacks are deleted when a second complete read lacks them too (design.md 3)."""
-        self.result.mode, fixed = "snapshot", source.listing.fixed
-        started = int(time.time())
-        self.landing.forget_seen()
-        self.land(source.listing, snapshot(source), keep_seen=True)
-        if self.landing.absent(fixed):
-            self.land(source.listing, snapshot(source), keep_seen=True)
-            self._tombstone(fixed, source.listing.path)
-        self.result.watermark = started
-
-    def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: Over | None = None) -> None:
-        absent, living = self.landing.absent(fixed, orphans_of), self.landing.living(fixed)
-        many = (absent > GUARD_ROWS and absent > GUARD_SHARE * living) or absent == living
-        if absent and many and not (self.entity.may_empty or self.run_.allow_mass_delete):
-            self.result.state = "incomplete"
-            self.result.reason = (f"{path}: {absent} of {living} rows are no longer in amoCRM's list, which is too many to believe. They are "
-                                  "kept. If they are really deleted, run the sync with --allow-mass-delete")
-        elif absent:
-            self.result.counts += self.landing.tombstone_absent(fixed, orphans_of)
 
 
 def _one_line(reason: BaseException) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pipelines.declare import Child, Entity, Record
-from pipelines.normalize import VALUES, put
+from pipelines.normalize import VALUES
+from pipelines.paths import put
 from pipelines.shapes import INTEGERS, LOCAL, TEXTS, Column, Kind, Shape, shape
 from pipelines.values import PARSERS
 

@@ -15,7 +15,8 @@ from models.base import AccountBase
 from pipelines.declare import Entity, Record
 from pipelines.decode import decode
 from pipelines.entities import ENTITIES, entity
-from pipelines.normalize import Feeds, Normalizer, Unfit, normalizer
+from pipelines.normalize import Normalizer, Unfit, normalizer
+from pipelines.readers import Feeds
 from pipelines.restore import Cells, canonical, restore
 from pipelines.shapes import shape
 from pipelines.values import local_day
