@@ -19,7 +19,7 @@ from pipelines.declare import Entity, Listing, Moving
 FOREVER = 2**31 - 1
 SETTLE = 60
 SEAMS = 20
-"""So many times may a list slip away under one walk."""
+"""So many times in a row may a list slip away under a walk."""
 Position = dict[str, Any]
 """Where a list resumes: {"watermark": unix seconds}, and while a sweep runs {"sweep": {...}}."""
 Pairs = tuple[tuple[str, str], ...]
@@ -100,7 +100,7 @@ class Source:
 
     def between(self, moving: Moving, low: int, high: int) -> Pairs:
         """The parameters of a range, in the order that suits it best."""
-        bounds = ((f"filter[{moving.column}][from]", str(max(0, low - 1))), (f"filter[{moving.column}][to]", str(min(FOREVER, high + 1))))
+        bounds = ((f"filter[{moving.column}][from]", str(low - 1)), (f"filter[{moving.column}][to]", str(min(FOREVER, high + 1))))
         if moving.newest_first and low < high:
             return (*bounds, (f"order[{moving.column}]", "asc"))
         return (*bounds, self.by_id) if self.entity.order else bounds
@@ -134,7 +134,8 @@ class Source:
                 doubted = True  # the page before has promised it: asked for again
                 continue
             joined, doubted = number == 1 or not there or not known.isdisjoint(there), False
-            seams += not joined or (number > 1 and there <= known and each.next is not None)
+            gets_on = joined and (number == 1 or not there <= known or each.next is None)
+            seams = 0 if gets_on else seams + 1
             if seams > SEAMS:
                 raise Passing("the list keeps slipping away while it is read, or does not turn its pages. Run the sync again later", each.request)
             yield each
@@ -157,7 +158,7 @@ def after(start: int, limit: int) -> tuple[int, int]:
     def end(size: int) -> int:
         return ((start - 1) // size + 1) * size
 
-    best = max(_sizes(limit), key=lambda size: (end(size) > start, size > limit * 3 // 4, end(size)))
+    best = max(range(2, limit + 1), key=end)
     return best, (start - 1) // best + 1
 
 
@@ -165,9 +166,5 @@ def before(start: int, limit: int) -> tuple[int, int]:
     """Size and number of a page that holds the row at `start`, the lowest read so far, and as many rows before it as can be."""
     if start < limit:
         return limit, 1
-    best = max(_sizes(limit), key=lambda size: (start % size > 0, size > limit * 3 // 4, start % size))
+    best = max(range(2, limit + 1), key=lambda size: start % size)
     return best, start // best + 1
-
-
-def _sizes(limit: int) -> range:
-    return range(2, limit + 1)

@@ -59,15 +59,15 @@ def _about(source: Source) -> int:
 
 def _last_page(source: Source, limit: int) -> int:
     """The number of the page without a next, by doubling and halving. The first page has one."""
-    below, empty, doubted = 1, 0, False
+    below, empty, doubted = 1, 0, 0
     while True:
         number = (below + empty) // 2 if empty else 2 * below
         if number == below:  # it has a next, which is empty
-            if below >= SUSPECT and doubted:
+            if doubted == empty and below >= SUSPECT:
                 raise TooDeep(f"page {empty} is empty although page {below} has a next")
-            if doubted:
+            if doubted == empty:
                 return below
-            number, doubted = empty, True
+            number = doubted = empty
         try:
             each = source.page(source.by_id, limit=limit, number=number)
         except (Refused, NotOffered) as reason:
@@ -80,9 +80,11 @@ def _last_page(source: Source, limit: int) -> int:
 
 
 def _runs(rows: int, limit: int) -> list[Position]:
-    """Runs of at least four pages. `at` is the lowest row met, by its place in the list; `floor` its id; `top` the highest id met."""
+    """Runs of at least four pages. `at` is the lowest row met, by its place in the list; `floor` its id, None when nothing is known to
+    follow it; `top` the highest id met. The uppermost has to find the list's end: it may have moved since it was looked for."""
     count = max(1, min(RUNS, rows // limit // 4))
-    return [{"at": rows * place // count - 1, "floor": None, "top": None} for place in range(1, count + 1)]
+    runs = [{"at": rows * place // count - 1, "floor": None, "top": None} for place in range(1, count + 1)]
+    return [*runs[:-1], runs[-1] | {"floor": ABOVE_ALL}]
 
 
 def _walked(source: Source, runs: list[Position]) -> Iterator[tuple[int, Page, Position]]:
@@ -116,9 +118,9 @@ def _down(source: Source, run: Position, stop: int | None) -> Iterator[tuple[Pag
             continue
         ids = source.ids(each)
         if not ids:  # the list ends before this page
-            at, floor = (number - 1) * limit, ABOVE_ALL
+            at, floor = (number - 1) * limit, None
         elif floor is None or ids[-1] >= floor or each.next is None:
-            at, floor, top = (number - 1) * limit, ids[0], top or ids[-1]
+            at, floor, top, seams = (number - 1) * limit, ids[0], top or ids[-1], 0
         else:
             at, seams = at + limit // 2, seams + 1
         if seams > SEAMS:

@@ -1,0 +1,171 @@
+"""The rate budget: never exceeded, never idle, shared by whoever has the same row (design.md 5)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from pipelines.amocrm.errors import Blocked
+from sandbox.process import SandboxProcess
+from tests.conftest import own_database
+from tests.helpers import budget_of, client_of
+
+
+@pytest.fixture(scope="module")
+def shared(postgres_server: str, template_database: str) -> Iterator[str]:
+    with own_database(postgres_server, template_database) as database:
+        yield database
+
+
+@pytest.fixture
+def database(shared: str) -> str:
+    with psycopg.connect(shared) as connection:
+        connection.execute("TRUNCATE mirror.rate_budgets")
+    return shared
+
+
+def seconds(call: Callable[[], object], times: int = 1) -> float:
+    began = time.monotonic()
+    for _ in range(times):
+        call()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(("latency", "each"), [(200, 20), (400, 12)])
+def test_two_processes_never_exceed_and_never_idle(latency: int, each: int, database: str) -> None:
+    rate = 6.5
+    with SandboxProcess(scale=10, latency_ms=latency) as sandbox:
+        arguments = [sandbox.url, sandbox.admin_token, database, str(rate), str(each)]
+        spenders = [subprocess.Popen([sys.executable, "-m", "tests.spender", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                    for _ in range(2)]
+        for spender in spenders:
+            assert spender.stdout and spender.stdout.readline() == "ready\n"
+        reports = []
+        for spender in spenders:
+            assert spender.stdin
+            spender.stdin.write("go\n")
+            spender.stdin.flush()
+        for spender in spenders:
+            reports.append([float(moment) for moment in spender.communicate()[0].split()])
+        stats = sandbox.stats()
+    assert stats["by_status"] == {"200": 2 * each}
+    assert stats["max_requests_in_a_second"] <= 7
+    took = max(report[1] for report in reports) - min(report[0] for report in reports)
+    assert took <= 1.05 * 2 * each / rate + latency / 1000
+
+
+def test_one_process_spends_what_there_is(database: str) -> None:
+    budget = budget_of(database, 50)
+    budget.wait()
+    assert 0.46 <= seconds(budget.wait, 25) <= 0.56
+    assert budget.spent == 26
+
+
+def test_a_turn_is_not_saved_up(database: str) -> None:
+    budget = budget_of(database, 20)
+    budget.wait()
+    time.sleep(0.5)
+    assert seconds(budget.wait, 5) >= 0.16
+
+
+def test_a_429_pushes_everybody_back_and_halves_the_rate(database: str) -> None:
+    mine, theirs, others = budget_of(database, 20), budget_of(database, 20), budget_of(database, 20, "another account")
+    mine.wait()
+    mine.back_off(0.4)
+    assert 0.35 <= seconds(theirs.wait) <= 0.5
+    assert 0.9 <= seconds(theirs.wait, 10) <= 1.1
+    assert seconds(others.wait) < 0.1
+
+
+def test_a_429_of_one_client_slows_another(database: str) -> None:
+    with SandboxProcess(scale=10) as sandbox:
+        sandbox.fault("429", "leads", times=1, retry_after=0.5)
+        first, second = (client_of(sandbox, budgets=[budget_of(database, 50)]) for _ in range(2))
+        done = threading.Thread(target=first.get, args=["leads"])
+        done.start()
+        while "429" not in sandbox.stats()["by_status"]:
+            time.sleep(0.005)
+        time.sleep(0.05)
+        assert seconds(lambda: second.get("leads")) >= 0.35
+        done.join()
+
+
+def test_a_lost_connection_is_replaced(database: str) -> None:
+    budget = budget_of(database, 50)
+    for _ in range(3):
+        budget.wait()
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                               "AND pid <> pg_backend_pid() AND backend_type = 'client backend'")
+    assert seconds(budget.wait) < 1
+
+
+def test_a_postgres_that_stays_away_is_an_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.amocrm.budget.RECONNECT", (0.01, 0.01))
+    budget = budget_of(database + " port=1", 50)
+    with pytest.raises(psycopg.OperationalError):
+        budget.wait()
+
+
+@pytest.mark.parametrize("far", ["1 day", "12 seconds"])
+def test_a_clock_that_was_set_back_does_not_stop_the_budget(far: str, database: str) -> None:
+    budget = budget_of(database, 20)
+    budget.wait()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("UPDATE mirror.rate_budgets SET next_grant_at = clock_timestamp() + %s::interval", [far])
+    assert 0.15 <= seconds(budget.wait, 5) <= 1
+
+
+def test_who_waits_is_released_when_everything_stops(database: str) -> None:
+    budget, stop = budget_of(database, 20), threading.Event()
+    budget.wait()
+    budget.back_off(60)
+    threading.Timer(0.1, stop.set).start()
+    assert seconds(lambda: budget.wait(stop)) < 1
+    assert budget.spent == 1
+
+
+def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> None:
+    with SandboxProcess(scale=10) as sandbox:
+        client, ends = client_of(sandbox, budgets=[budget_of(database, 5)]), []
+
+        def run() -> None:
+            try:
+                client.get("leads")
+            except Blocked as reason:
+                ends.append(reason)
+
+        sandbox.block()
+        threads = [threading.Thread(target=run) for _ in range(20)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - began < 2
+        assert len(ends) == 20 and sandbox.stats()["requests"] <= 2
+
+
+def test_who_dies_waiting_takes_no_turns_along(database: str) -> None:
+    budget = budget_of(database, 2)
+    budget.wait()
+    for _ in range(5):
+        waiting = threading.Thread(target=budget_of(database, 2).wait, args=[stop := threading.Event()])
+        waiting.start()
+        time.sleep(0.02)
+        stop.set()
+        waiting.join()
+    assert seconds(budget.wait) <= 0.55
+
+
+def test_no_limit_is_no_database() -> None:
+    budget = budget_of("port=1", None)
+    assert seconds(budget.wait, 1000) < 0.1
+    budget.back_off(0.2)
+    assert seconds(budget.wait) >= 0.15
