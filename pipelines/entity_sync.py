@@ -88,6 +88,7 @@ class EntitySync:
 
     def __init__(self, scene: Scene, entity: Entity, client: Counted, connection: Connection, result: Result) -> None:
         self.scene, self.entity, self.client, self.connection, self.result = scene, entity, client, connection, result
+        self.read = 0
 
     def run(self) -> None:
         tune(self.connection)
@@ -159,20 +160,21 @@ class EntitySync:
                 found = self.normal.found(records, listing.fixed, self.scene.zone)
                 batch.add(found, step.page.started, step.page.request)
                 batch.replaced_characters += step.page.replaced
+                self.read += len(records)
+                self.scene.progress.advanced(self.entity.name, self.read, step.total)
                 position = step.position or position
                 if batch.pages >= PAGES_A_BATCH or batch.size >= ROWS_A_BATCH:
                     if landing:
                         landing.result()
-                    landing = lander.submit(self._land, batch, position, listing, keep_seen, step.total)
+                    landing = lander.submit(self._land, batch, position, listing, keep_seen)
                     batch, last, position = Batch(), position or last, None
             if landing:
                 landing.result()
-        self._land(batch, position, listing, keep_seen, None)
+        self._land(batch, position, listing, keep_seen)
         return position or last
 
-    def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool, total: int | None) -> None:
+    def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
         self.result.counts += self.landing.land(batch, position, listing.path, keep_seen)
-        self.scene.progress.advanced(self.entity.name, self.result.counts.seen, total)
 
     def snapshot(self, source: Source) -> None:
         """The whole list. Rows that it lacks are deleted when a second complete read lacks them too (design.md 3)."""
