@@ -35,3 +35,6 @@ dev: setup  ## Dagster's web UI with every asset
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+bench: setup  ## Speed, throttle, memory, linearity, the second sync; against dlt, Singer and a hand-written floor
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,43 @@
+"""amocrm-mirror itself: pipelines.sync.sync of the entities named, into a migrated database. Its last line of output is JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+
+from pipelines.resources import Mirror
+from pipelines.settings import load_settings
+from pipelines.sync import sync
+
+KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--token", required=True)
+    parser.add_argument("--database", required=True)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--rate", default="unlimited", help="'default' for the rate that users get")
+    given = parser.parse_args()
+    rate = {} if given.rate == "default" else {"amocrm_requests_per_second": given.rate}
+    settings = load_settings(amocrm_base_url=given.url, amocrm_access_token=given.token, database_url=given.database, mirror_key=KEY, **rate)
+    mirror = Mirror(settings)
+    target, began = mirror.target(), time.monotonic()
+    only = [name for name in given.only.split(",") if name]
+    report = sync(target, only=only)
+    entities = {result.entity: {"state": result.state, "mode": result.mode, "reason": result.reason, "seen": result.counts.seen,
+                                "inserted": result.counts.inserted, "updated": result.counts.updated, "deleted": result.counts.deleted,
+                                "quarantined": result.counts.quarantined, "requests": result.requests, "seconds": round(result.seconds, 2)}
+                for result in report.results}
+    sys.stdout.write(json.dumps({
+        "seconds": time.monotonic() - began, "records": sum(one["seen"] for one in entities.values()), "requests": target.client.requests,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "exit_code": report.exit_code, "entities": entities}) + "\n")
+    return 0 if report.exit_code in (0, 3) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The lanes: what is measured, and what the aims are. Each prints a table and writes benchmarks/results/<lane>.json."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.arena import ENTITIES, LISTS, REPOSITORY, Arena, records, rows_in, rows_of, sandbox, written
+from benchmarks.environments import environment, versions
+from benchmarks.measure import Cost, Failed, run
+from benchmarks.report import RESULTS, plot, save, say, table
+from sandbox.process import SandboxProcess
+
+PYTHON = sys.executable
+RATE = 6.5
+LIMIT = 7
+
+
+@dataclass(frozen=True)
+class Options:
+    """`leads` 0: the lane's own default."""
+
+    leads: int = 0
+    rivals_leads: int = 20_000
+    million: bool = False
+    only: Sequence[str] = ()
+    """Contenders of the speed lane."""
+    repeat: int = 1
+
+
+def ours(arena: Arena, box: SandboxProcess, database: str, only: Sequence[str] = ENTITIES, rate: str = "unlimited") -> Cost:
+    cost = run([PYTHON, "-m", "benchmarks.contenders.ours", "--url", box.url, "--token", box.admin_token, "--database", database,
+                "--only", ",".join(only), "--rate", rate], arena.postmaster, box.pid, folder=REPOSITORY)
+    cost.peak_mb = max(cost.peak_mb, cost.said["peak_mb"])
+    unfinished = {name: one for name, one in cost.said["entities"].items() if one["state"] not in ("complete", "skipped")}
+    if unfinished:
+        raise Failed(f"the sync is not complete: {unfinished}")
+    return cost
+
+
+# speed
+
+def _floor(arena: Arena, box: SandboxProcess, database: str) -> Cost:
+    return run([PYTHON, "-m", "benchmarks.contenders.floor", *_asked(box, database)], arena.postmaster, box.pid, folder=REPOSITORY)
+
+
+def _dlt(arena: Arena, box: SandboxProcess, database: str) -> Cost:
+    with tempfile.TemporaryDirectory() as folder:
+        return run([str(environment("dlt") / "python"), "benchmarks/contenders/with_dlt.py", *_asked(box, database), "--folder", folder],
+                   arena.postmaster, box.pid, folder=REPOSITORY)
+
+
+def _singer(method: str) -> Callable[[Arena, SandboxProcess, str], Cost]:
+    def contend(arena: Arena, box: SandboxProcess, database: str) -> Cost:
+        with tempfile.TemporaryDirectory() as folder:
+            return run([PYTHON, "benchmarks/contenders/singer.py", *_asked(box, database), "--folder", folder, "--bin", str(environment("singer")),
+                        "--method", method], arena.postmaster, box.pid, folder=REPOSITORY)
+
+    return contend
+
+
+def _asked(box: SandboxProcess, database: str) -> list[str]:
+    return ["--url", box.url, "--token", box.admin_token, "--database", database, "--lists", ",".join(LISTS)]
+
+
+CONTENDERS: dict[str, tuple[str, Callable[[Arena, SandboxProcess, str], Cost], float]] = {
+    "floor": ("migrated", _floor, 0.5), "ours": ("migrated", ours, 0), "dlt": ("template0", _dlt, 5),
+    "singer": ("template0", _singer("upsert"), 2.5), "singer-append": ("template0", _singer("append-only"), 0)}
+"""The template of the database, how it is run, and how many times faster than it we mean to be."""
+
+
+def speed(arena: Arena, options: Options) -> None:
+    leads = options.leads or 100_000
+    only = list(options.only or CONTENDERS)
+    races = [(leads, only)] if options.rivals_leads >= leads else [
+        (leads, [name for name in only if name in ("floor", "ours")]),
+        (options.rivals_leads, ["ours", *(name for name in only if name not in ("floor", "ours"))])]
+    found = [race for size, names in races if len(names) > 1 or len(races) == 1 for race in [_race(arena, size, names, options.repeat)]]
+    save("speed", arena.version, races=found, versions=[versions(name) for name in ("dlt", "singer")])
+
+
+def _race(arena: Arena, leads: int, names: Sequence[str], repeat: int) -> dict[str, Any]:
+    with sandbox(leads) as box:
+        kinds, total = box.kinds(), records(box)
+        sizes = {path: kinds[path] for path in LISTS}
+        say(f"\nspeed: {leads:,} leads, {total:,} records ({', '.join(f'{count:,} {path}' for path, count in sizes.items())})")
+        rows = [row for name in names for row in [min((_heat(arena, box, name, total) for _ in range(repeat)), key=lambda row: row["seconds"])]]
+    mine = next((row["records/s"] for row in rows if row["contender"] == "ours"), None)
+    for row in rows:
+        wanted = CONTENDERS[row["contender"]][2]
+        row["ours is"] = mine / row["records/s"] if mine and row["contender"] != "ours" else None
+        row["aim"] = wanted or None
+    say(table([{name: value for name, value in row.items() if name != "said"} for row in rows]))
+    return {"leads": leads, "records": total, "lists": sizes, "rows": rows}
+
+
+def _heat(arena: Arena, box: SandboxProcess, name: str, total: int) -> dict[str, Any]:
+    template, contend, _ = CONTENDERS[name]
+    if name in ("dlt", "singer", "singer-append"):
+        environment(name.split("-")[0])
+    with arena.database(template) as database:
+        box.reset_stats()
+        cost = contend(arena, box, database)
+        _check(name, database, box.kinds())
+        row = {"contender": name, "seconds": cost.seconds, "records/s": total / cost.seconds, "peak MB": cost.peak_mb, "CPU s": cost.cpu,
+               "Postgres CPU s": cost.postgres_cpu, "sandbox CPU s": cost.sandbox_cpu, "rows written": rows_in(database),
+               "requests": box.stats()["requests"], "load before": cost.load_before, "said": cost.said}
+    say(f"  {name}: {cost.seconds:.1f} s, {total / cost.seconds:,.0f} records/s")
+    return row
+
+
+def _check(name: str, database: str, kinds: dict[str, int]) -> None:
+    """Raises Failed unless every record became a row."""
+    schema = {"floor": "floor", "ours": "amocrm"}.get(name, "bench")
+    lists = [path.replace("/", "_") for path in LISTS] if schema == "bench" else list(ENTITIES)
+    found = {one: rows_of(database, schema, one) for one in lists}
+    if sum(found.values()) != sum(kinds[path] for path in LISTS):
+        raise Failed(f"{name} has other rows than there are records: {found}")
+
+
+# throttle
+
+def throttle(arena: Arena, options: Options) -> None:
+    leads = options.leads or 20_000
+    with sandbox(leads, rate=LIMIT, latency_ms=400) as box, arena.database("migrated") as database:
+        cost = ours(arena, box, database, only=(), rate="default")
+        stats = box.stats()
+    requests, busiest, refused = cost.said["requests"], stats["max_requests_in_a_second"], stats["by_status"].get("429", 0)
+    least = requests / RATE
+    found = {"leads": leads, "requests": requests, "seconds": cost.said["seconds"], "requests / rate": least, "ratio": cost.said["seconds"] / least,
+             "busiest second": busiest, "429s": refused, "peak MB": cost.peak_mb, "load before": cost.load_before,
+             "met": cost.said["seconds"] <= 1.05 * least and busiest <= LIMIT and not refused}
+    say(f"\nthrottle: every entity of {leads:,} leads, {LIMIT} requests a second allowed, {RATE} by default, 400 ms on each answer")
+    say(table([found]))
+    save("throttle", arena.version, **found, entities=cost.said["entities"])
+
+
+# memory
+
+def memory(arena: Arena, options: Options) -> None:
+    leads = options.leads or 200_000
+    with sandbox(leads) as box, arena.database("migrated") as database:
+        kinds = box.kinds()
+        cost = ours(arena, box, database, only=())
+    found = {"leads": leads, "events": kinds["events"], "peak MB": cost.peak_mb, "seconds": cost.seconds, "CPU s": cost.cpu,
+             "Postgres CPU s": cost.postgres_cpu, "load before": cost.load_before, "met": cost.peak_mb <= 300}
+    say(f"\nmemory: every entity of {leads:,} leads, unthrottled")
+    say(table([found]))
+    save("memory", arena.version, **found, entities=cost.said["entities"])
+
+
+# linear
+
+def linear(arena: Arena, options: Options) -> None:
+    sizes = [10_000, 30_000, 100_000] + ([1_000_000] if options.million else [])
+    rows = []
+    say("\nlinear: the entities of the speed lane")
+    for leads in [size for size in sizes if not options.leads or size <= options.leads]:
+        with sandbox(leads) as box, arena.database("migrated") as database:
+            total = records(box)
+            cost = ours(arena, box, database)
+            rows.append({"leads": leads, "records": total, "rows": rows_in(database), "seconds": cost.said["seconds"],
+                         "records/s": total / cost.said["seconds"], "peak MB": cost.peak_mb, "load before": cost.load_before})
+        say(f"  {leads:,}: {rows[-1]['seconds']:.1f} s")
+    say(table(rows))
+    save("linear", arena.version, rows=rows)
+    plot(RESULTS / "linear.svg", [(row["rows"] / 1000, row["seconds"]) for row in rows], "thousands of rows written", "seconds",
+         "First sync: time against rows")
+
+
+# second
+
+def second(arena: Arena, options: Options) -> None:
+    leads = options.leads or 20_000
+    with sandbox(leads) as box, arena.database("migrated") as database:
+        first = ours(arena, box, database, only=())
+        before, began = written(database), time.monotonic()
+        again = ours(arena, box, database, only=())
+        after, seconds = written(database), time.monotonic() - began
+    changed = {name: (before.get(name), counts) for name, counts in after.items() if counts != before.get(name)}
+    rows = [{"sync": name, "requests": cost.said["requests"], "seconds": cost.said["seconds"], "records read": cost.said["records"],
+             "rows written": sum(one["inserted"] + one["updated"] + one["deleted"] for one in cost.said["entities"].values()),
+             "load before": cost.load_before} for name, cost in (("first", first), ("second", again))]
+    say(f"\nsecond: every entity of {leads:,} leads, twice; tables whose counters moved: {', '.join(changed) or 'none'}")
+    say(table(rows))
+    save("second", arena.version, leads=leads, rows=rows, tables_written=changed, seconds=seconds, met=not changed, entities=again.said["entities"])
+
+
+LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory, "linear": linear, "second": second}
+
+
