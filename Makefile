@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-all lint dev bench clean
+.PHONY: help setup demo test test-all lint dev bench clean
+
+help:  ## These lines
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(READY)  ## Make .venv and install what is locked
 
@@ -21,7 +24,7 @@ test: setup lint  ## What CI runs: linters, types, and the whole suite on a real
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	KILLS=30 $(BIN)/python -m pytest -n 2 --dist loadfile
 	@bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
 	if [ -n "$$bindir" ]; then echo "again on $$bindir"; TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"; \
 	else echo "no system PostgreSQL found: that half is left out (Debian: apt install postgresql)"; fi
@@ -33,7 +36,7 @@ lint: setup  ## ruff and strict types
 dev: setup  ## Dagster's web UI with every asset
 	@$(BIN)/amocrm-mirror dev
 
-clean:
+clean:  ## Remove .venv and what the tools left
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 bench: setup  ## Speed, throttle, memory, linearity, the second sync; against dlt, Singer and a hand-written floor

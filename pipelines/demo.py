@@ -49,7 +49,7 @@ def run(scale: int, seed: int) -> int:
     base = Mirror(load_settings(amocrm_schema=SCHEMA))
     out.print("Postgres: starting the embedded one" if base.settings.database_url is None else "Postgres: the one of DATABASE_URL")
     with sandbox_of(base, scale, seed) as sandbox:
-        out.print(f"Sandbox: a local amoCRM with {scale:,} leads, on {sandbox.url}")
+        out.print(f"Sandbox: a local amoCRM with {scale:,} leads on {sandbox.url}; 7 requests a second, as the real one; odd data on purpose")
         mirror = Mirror(settings_for(sandbox))
         with display.progress(display.console()) as progress:
             report = launch.launch(mirror, progress)

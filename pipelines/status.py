@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -63,13 +64,14 @@ def _exit_code(entities: list[dict[str, Any]], quarantined: int) -> int:
 
 def render(found: dict[str, Any]) -> tuple[Table, list[str]]:
     """The table, and what it cannot say."""
+    zone = datetime.datetime.now().astimezone().tzname()
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"{found['account']} in schema {found['schema']}", title_justify="left")
-    for title, justify in (("entity", "left"), ("rows", "right"), ("last run", "left"), ("state", "left"), ("how", "left"), ("lag", "right")):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for title in ("entity", "rows", f"last run ({zone})", "state", "how", "lag"):
+        table.add_column(title, justify="right" if title in ("rows", "lag") else "left")
     lines = []
     for entity in found["entities"]:
         started = entity.get("started_at")
-        table.add_row(entity["entity"], f"{entity['rows']:,}", started.strftime("%Y-%m-%d %H:%M:%S") if started else "", entity["state"],
+        table.add_row(entity["entity"], f"{entity['rows']:,}", started.astimezone().strftime("%Y-%m-%d %H:%M:%S") if started else "", entity["state"],
                       entity.get("mode") or "", _lag(entity.get("lag_seconds")))
         if entity.get("reason"):
             lines.append(f"{entity['entity']}: {entity['reason']}")

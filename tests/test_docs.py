@@ -1,0 +1,66 @@
+"""What the documents say is what the program does: entities, tables, settings, commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from models.base import AccountBase
+from pipelines.cli import app
+from pipelines.declare import Entity
+from pipelines.entities import ENTITIES
+from pipelines.settings import Settings
+from sandbox.faults import KINDS
+from tests.commands import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+COVERAGE = (REPOSITORY / "docs" / "coverage.md").read_text()
+ROWS = {row[0]: row for row in (re.findall(r"(?<=\| )(?:[^|]*?)(?= ?\|)", line) for line in COVERAGE.splitlines() if line.startswith("| `"))}
+
+
+def how(entity: Entity) -> str:
+    return f"by {entity.moving.column}" if entity.moving else "whole"
+
+
+@pytest.mark.parametrize("entity", ENTITIES, ids=lambda entity: entity.name)
+def test_coverage_tells_of_each_entity(entity: Entity) -> None:
+    row = ROWS[f"`{entity.name}`"]
+    assert row[2].startswith("those that newer events name" if entity.name == "talks" else how(entity))
+    children = {child.model.__tablename__ for child in entity.children} | ({entity.values.__tablename__} if entity.values else set())
+    assert set(re.findall(r"`(\w+)`", row[3] if len(row) > 3 else "")) == children
+
+
+def test_coverage_tells_of_every_table_and_of_no_other() -> None:
+    assert set(ROWS) == {f"`{entity.name}`" for entity in ENTITIES}
+    told = {name for row in ROWS.values() for cell in (row[0], row[-1]) for name in re.findall(r"`(\w+)`", cell)}
+    assert set(AccountBase.metadata.tables) <= told
+
+
+def test_the_readme_tells_of_every_setting() -> None:
+    settings = README[README.index("## Settings"):README.index("## What is mirrored")]
+    told = {name for line in settings.splitlines() if line.startswith("| `") for name in re.findall(r"`([A-Z_]+)`", line.split("|")[1])}
+    assert told == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_readme_tells_of_every_command_and_option() -> None:
+    commands = README[README.index("## Commands"):README.index("## Settings")]
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    assert set(re.findall(r"^\| `amocrm-mirror ([a-z]+)", commands, re.M)) == set(known)
+    for name, option in re.findall(r"^\| `amocrm-mirror ([a-z]+)[^|]*?(--[a-z-]+)", commands, re.M):
+        assert option in {word for parameter in known[name].params for word in parameter.opts}
+
+
+def test_the_sandbox_page_tells_of_every_fault_and_option() -> None:
+    page = (REPOSITORY / "docs" / "sandbox.md").read_text()
+    assert set(re.findall(r"`(\w+)`", page[page.index("**Faults**"):page.index("Each takes")])) == set(KINDS)
+    options = {parameter.opts[0] for parameter in get_command(app).commands["sandbox"].params}  # type: ignore[attr-defined]
+    assert options <= set(re.findall(r"--[a-z-]+", page))
+
+
+def test_no_document_links_to_a_file_that_is_not_there() -> None:
+    for page in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / Path(target)).exists(), f"{page.name}: {target}"
