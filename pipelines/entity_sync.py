@@ -20,7 +20,7 @@ from pipelines.extract import Position, Source, Step, changes, snapshot, sweep
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
 
-PAGES_A_BATCH, ROWS_A_BATCH = 20, 60_000
+PAGES_A_BATCH, ROWS_A_BATCH = 20, 40_000
 DRIVE_PATH = "/v1.0/"
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
 Connection = psycopg.Connection[Any]

@@ -130,7 +130,7 @@ def _down(source: Source, run: Position, stop: int | None) -> Iterator[tuple[Pag
 
 def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:
     """What all of them yield, as it comes; each is walked by a thread of its own, a few items ahead."""
-    ready: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2 * len(walks))
+    ready: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2)
     stop = threading.Event()
 
     def put(item: T | BaseException | None) -> None:
