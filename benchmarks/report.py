@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,13 @@ def plot(path: Path, points: Sequence[tuple[float, float]], across: str, up: str
     last = at(*points[-1])
     parts += [line(*at(0, 0), *last, 'stroke="#999" stroke-dasharray="5 4"'), words(width / 2, height - 8, across),
               f'<text transform="translate(16 {height / 2}) rotate(-90)" text-anchor="middle" font-size="12">{up}</text>',
-              f'<polyline fill="none" stroke="#1769aa" stroke-width="2" points="{" ".join("%.1f,%.1f" % at(*point) for point in points)}"/>']
-    parts += ['<circle cx="%.1f" cy="%.1f" r="4" fill="#1769aa"/>' % at(*point) for point in points]
+              f'<polyline fill="none" stroke="#1769aa" stroke-width="2" points="{_path(at(*point) for point in points)}"/>']
+    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#1769aa"/>' for x, y in (at(*point) for point in points)]
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
 def _round_up(value: float) -> float:

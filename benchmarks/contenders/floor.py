@@ -67,7 +67,8 @@ VALUE = {"field_id": I8, "position": I4, "value_text": TEXT, "value_number": NUM
 ELEMENT = {"catalog_element_id": I8, "catalog_id": I8, "quantity": NUMERIC, "price_id": I8}
 TABLES: dict[str, dict[str, str]] = {
     "leads": {"id": I8, "name": TEXT, "price": NUMERIC, "status_id": I8, "pipeline_id": I8, "loss_reason_id": I8, "source_id": I8,
-              "closed_at": AT, "closest_task_at": AT, "is_deleted": BOOL, "score": I8, "labor_cost": I8, "is_price_modified_by_robot": BOOL, **COMMON},
+              "closed_at": AT, "closest_task_at": AT, "is_deleted": BOOL, "score": I8, "labor_cost": I8,
+              "is_price_modified_by_robot": BOOL, **COMMON},
     "lead_custom_field_values": {"lead_id": I8, **VALUE},
     "lead_tags": {"lead_id": I8, "tag_id": I8},
     "lead_contacts": {"lead_id": I8, "contact_id": I8, "is_main": BOOL},
@@ -98,8 +99,8 @@ def common(r: Record) -> tuple[Any, ...]:
 
 def values(owner: int, record: Record, out: list[tuple[Any, ...]]) -> None:
     for entry in record["custom_fields_values"] or ():
-        field, type_, position = entry["field_id"], entry["field_type"], 0
-        for element in entry["values"]:
+        field, type_ = entry["field_id"], entry["field_type"]
+        for position, element in enumerate(entry["values"]):
             value = element.get("value")
             enum_id, code = element.get("enum_id"), element.get("enum_code")
             if type_ in ("numeric", "price", "monetary") and value:
@@ -115,7 +116,6 @@ def values(owner: int, record: Record, out: list[tuple[Any, ...]]) -> None:
                 out.append((owner, field, position, value, None, None, None, None, enum_id, code, None))
             else:
                 out.append((owner, field, position, None, None, None, None, None, enum_id, code, document(element)))
-            position += 1
 
 
 def children(singular: str, record: Record, owner: int, rows: Rows) -> Record:

@@ -22,8 +22,9 @@ def main() -> int:
     parser.add_argument("--workers", default="2")
     given = parser.parse_args()
     os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR", "EXTRACT__WORKERS": "9", "EXTRACT__MAX_PARALLEL_ITEMS": "20",
-                   "NORMALIZE__WORKERS": given.workers, "NORMALIZE__START_METHOD": "fork", "LOAD__WORKERS": "4", "LOAD__DELETE_COMPLETED_JOBS": "true",
-                   "DATA_WRITER__BUFFER_MAX_ITEMS": "20000", "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "20000", "DLT_DATA_DIR": given.folder}
+                   "NORMALIZE__WORKERS": given.workers, "NORMALIZE__START_METHOD": "fork", "LOAD__WORKERS": "4",
+                   "LOAD__DELETE_COMPLETED_JOBS": "true", "DATA_WRITER__BUFFER_MAX_ITEMS": "20000",
+                   "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "20000", "DLT_DATA_DIR": given.folder}
     import dlt
     from dlt.sources.rest_api import rest_api_source
 
