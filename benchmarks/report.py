@@ -52,8 +52,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return {True: "yes", False: "NO", None: "–"}.get(value, value) if not isinstance(value, str) else value
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, str):
+        return value
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.2f}"
@@ -92,5 +96,5 @@ def _path(points: Iterable[tuple[float, float]]) -> str:
 
 
 def _round_up(value: float) -> float:
-    unit = 10 ** (len(str(int(value))) - 1)
+    unit = 10.0 ** (len(str(int(value))) - 1)
     return next(step * unit for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * unit >= value)

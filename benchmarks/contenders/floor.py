@@ -232,7 +232,8 @@ def main() -> int:
         for table, columns in TABLES.items():
             connection.execute(f"CREATE TABLE floor.{table} AS SELECT {', '.join(columns)} FROM amocrm.{table} LIMIT 0".encode())
         for path in given.lists.split(","):
-            flatten, rows, held = FLATTEN[path], {table: [] for table in TABLES}, 0
+            flatten, held = FLATTEN[path], 0
+            rows: Rows = {table: [] for table in TABLES}
             for page in ahead(pages(given.url, given.token, path)):
                 for record in page:
                     flatten(record, rows)
