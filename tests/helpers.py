@@ -75,12 +75,13 @@ Reply = tuple[int, dict[str, str], Any]
 
 @dataclass
 class Scripted:
-    """Answers with what `answer` makes of the path, and remembers paths and headers."""
+    """Answers with what `answer` makes of the path, and remembers what it was sent."""
 
     answer: Callable[[str], Reply]
     url: str = ""
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
@@ -93,6 +94,7 @@ def scripted(answer: Callable[[str], Reply]) -> Iterator[Scripted]:
         def do_GET(self) -> None:
             script.paths.append(self.path)
             script.headers.append(dict(self.headers))
+            script.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             status, headers, body = script.answer(self.path)
             raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
             self.send_response_only(status)

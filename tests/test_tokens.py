@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,6 +29,7 @@ from tests.helpers import HASTY, KEY, Reply, chain, scripted, stored_tokens
 
 ROUNDS = int(os.environ.get("REFRESH_ROUNDS", "20"))
 ENDPOINT = "/oauth2/access_token"
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,14 @@ def free() -> None:
     pass
 
 
+def refreshers(sandbox: SandboxProcess, database: str, count: int) -> list[subprocess.Popen[str]]:
+    """Processes that are ready to renew."""
+    processes = [subprocess.Popen([sys.executable, "-m", "tests.refresher", sandbox.url, database], cwd=REPOSITORY, text=True, bufsize=1,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(count)]
+    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * count
+    return processes
+
+
 # Refreshing
 
 
@@ -120,10 +132,8 @@ def test_a_short_lived_token_is_not_refreshed_at_each_request(sandbox: SandboxPr
 
 def test_many_processes_refresh_once(sandbox: SandboxProcess, database: str) -> None:
     stored_tokens(sandbox, database, pair_of(sandbox))
-    processes = [subprocess.Popen([sys.executable, "-m", "tests.refresher", sandbox.url, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  text=True, bufsize=1) for _ in range(8)]
+    processes = refreshers(sandbox, database, 8)
     pipes = [(process.stdin, process.stdout) for process in processes if process.stdin and process.stdout]
-    assert {answers.readline() for _, answers in pipes} == {"ready\n"}
     for _ in range(ROUNDS):
         change(database, "expires_at = now() - interval '1 minute'")
         for orders, _ in pipes:
@@ -239,12 +249,30 @@ def test_a_refresh_outlives_the_connection_that_locked_the_row(sandbox: SandboxP
     assert sandbox.stats()["refresh_reuses"] == 0
 
 
+def test_a_refresh_outlives_ctrl_c(sandbox: SandboxProcess, database: str) -> None:
+    stored_tokens(sandbox, database, pair_of(sandbox, expires_in=-1))
+    sandbox.fault("slow", ENDPOINT, times=1, seconds=0.7)
+    [process] = refreshers(sandbox, database, 1)
+    assert process.stdin
+    process.stdin.write("go\n")
+    while not sandbox.stats()["refreshes"]:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[0] == ""
+    change(database, "expires_at = now() - interval '1 minute'")
+    assert client_with(stored_tokens(sandbox, database), sandbox).get("account").status == 200
+    assert (sandbox.stats()["refreshes"], sandbox.stats()["refresh_reuses"]) == (2, 0)
+
+
 @pytest.mark.parametrize("answer", [{"access_token": "a", "refresh_token": "r"}, {"access_token": "a", "refresh_token": "r", "expires_in": "soon"},
                                     {"access_token": "a", "refresh_token": "r", "expires_in": -5, "scope": "crm files", "error": "none"}])
 def test_a_pair_is_taken_from_odd_answers_too(answer: dict[str, Any], database: str) -> None:
     with scripted(lambda path: (200, {}, answer)) as server:
         tokens = stored_tokens(server, database, Configured("old", "old r", "id", "secret", "https://x"))  # type: ignore[arg-type]
         assert tokens.renew("old", free).token == "a"
+    assert json.loads(server.bodies[0]) == {"grant_type": "refresh_token", "refresh_token": "old r", "client_id": "id", "client_secret": "secret",
+                                            "redirect_uri": "https://x"}
+    assert server.headers[0]["Content-Type"] == "application/json" and "Authorization" not in server.headers[0]
     assert opened(database, "refresh_token") == "r"
     assert stored(database)["expires_at"].timestamp() == pytest.approx(time.time() + 86400, abs=60)
 

@@ -17,7 +17,8 @@ from pipelines.amocrm.session import Session, sent
 
 ENDPOINT = "/oauth2/access_token"
 REQUEST = f"POST {ENDPOINT}"
-TIMEOUT = (5, 15)
+TIMEOUT = (5, 60)
+"""Seconds to connect and to wait: an answer that is not waited for may be a pair that is lost."""
 DAY = 86400.0
 
 

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -121,6 +122,14 @@ class StoredTokens:
 
     def renew(self, refused: str, turn: Turn) -> Access:
         """Another access token than the refused one. Raises AccessLost when the grant is dead, Passing when amoCRM cannot be reached."""
+        # In a thread, because Ctrl-C interrupts the main one only: the answer to a refresh must be heard and stored
+        pool = ThreadPoolExecutor(1, "renew")
+        try:
+            return pool.submit(self._renewed, refused, turn).result()
+        finally:
+            pool.shutdown(wait=False)
+
+    def _renewed(self, refused: str, turn: Turn) -> Access:
         fresh: tuple[Row, Pair] | None = None
         try:
             with self.connect() as connection, connection.transaction():
