@@ -257,7 +257,7 @@ def test_window_meets_all_that_changed(name: str, inclusive: str, still: Sandbox
             if step.position:  # no watermark promises more than was read
                 assert {ident for ident, at in moments.items() if since + OVERLAP <= at < step.position["watermark"]} <= seen
         assert {ident for ident, at in moments.items() if at >= since} <= seen
-        assert step.position and abs(step.position["watermark"] - (time.time() - SETTLE)) < 5
+        assert step.position and abs(step.position["watermark"] - (time.time() - SETTLE)) < 60
 
 
 @pytest.mark.parametrize("name", MOVING)
@@ -332,7 +332,7 @@ def test_a_watermark_on_the_word_of_a_filter_that_is_not_one_is_taken_back() -> 
     with scripted(answer) as server:
         steps = list(changes(source(server), moving_of("leads"), {"watermark": 5000}, True))
     landed = [step.position["watermark"] for step in steps if step.position]
-    assert landed == [6000, 5000, pytest.approx(time.time() - SETTLE, abs=5)]
+    assert landed == [6000, 5000, pytest.approx(time.time() - SETTLE, abs=60)]
 
 
 def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
@@ -390,4 +390,4 @@ def test_snapshot(still: SandboxProcess) -> None:
 def test_the_watermark_follows_the_earlier_clock(name: str) -> None:
     with scripted(lambda path: (204, {"Date": formatdate(time.time() - 3600, usegmt=True)}, None)) as server:
         for steps in (sweep(source(server, name), {}), changes(source(server, name), moving_of(name), {"watermark": 5}, True)):
-            assert [(step.position or {})["watermark"] for step in steps] == [pytest.approx(time.time() - 3600 - SETTLE, abs=3)]
+            assert [(step.position or {})["watermark"] for step in steps] == [pytest.approx(time.time() - 3600 - SETTLE, abs=60)]
