@@ -47,9 +47,12 @@ def sweep(source: Source, position: Position) -> Iterator[Step]:
             deep = True
     if moving:
         try:
+            known = 0
             if moving.immutable:
-                yield from spread(source, moving, position)
-            yield from window(source, moving, {"watermark": source.settled if moving.immutable else 0})
+                for step in spread(source, moving, position):
+                    known = (step.position or {}).get("watermark", 0)  # when the reading began, which may be long ago
+                    yield step
+            yield from window(source, moving, {"watermark": known})
             return
         except UNHONOURED as reason:
             _unless_unpaid(reason)

@@ -149,7 +149,7 @@ def test_who_waits_is_released_when_everything_stops(database: str) -> None:
 
 def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
-        client, ends = client_of(sandbox, budgets=[budget_of(database, 5)]), []
+        client, ends = client_of(sandbox, budgets=[budget_of(database, 0.5)]), []
 
         def run() -> None:
             try:

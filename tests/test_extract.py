@@ -299,6 +299,14 @@ def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProces
     assert requests(still) <= 1.7 * len(truth(still, "events")) / 100
 
 
+def test_all_events_after_a_first_reading_that_was_interrupted_for_a_month(still: SandboxProcess) -> None:
+    then = int(time.time()) - 30 * 86400
+    position = {"sweep": {"watermark": then, "spans": [[0, then, False]]}}
+    steps = list(sweep(source(still, "events", limit=100), position))
+    assert ids(steps) == truth(still, "events")
+    assert (steps[-1].position or {})["watermark"] > time.time() - 100
+
+
 def test_events_that_disappear_take_no_others_along(sandbox: SandboxProcess) -> None:
     sandbox.switch(deleted_entity_events="hide")
     leads = sorted(truth(sandbox))
