@@ -119,6 +119,7 @@ class Landing:
                 self._lock()
                 self._feed(batch)
                 self._stage(batch)
+                self._before()
                 if keep_seen:
                     self._run(statements.remember_seen(self.shape))
                 counts += self._upsert(batch)
@@ -152,6 +153,11 @@ class Landing:
         for place, child in enumerate(self.children):
             self._copy(f"stage_{child.name}", statements.child_columns(child),
                        (row for _, rows in ordered for row in rows.children[place] or ()))
+
+    def _before(self) -> None:
+        for template in self.entity.before:
+            stage = statements.name(self.upsert.stage)
+            self._run(SQL(template).format(schema=statements.name(self.schema), stage=stage, table=self.upsert.table), {"account": self.account})
 
     def _lists(self, rows: Rows) -> tuple[int, int]:
         came = whole = 0
