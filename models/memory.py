@@ -22,6 +22,9 @@ class MirroredAccount(MemoryBase):
     base_url: Mapped[str] = mapped_column(Text, comment="Address of the account, https://….amocrm.ru")
     account_id: Mapped[int | None] = mapped_column(BigInteger, comment="Its id in amoCRM, once known: the schema holds no other account")
     is_blocked: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="amoCRM answered with its block page")
+    is_admin: Mapped[bool | None] = mapped_column(Boolean, comment="Whether the token is an administrator's; null: it may not ask")
+    facts: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True), comment="What GET account said last")
+    learned_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When both were asked last")
     blocked_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the block page was last seen")
     created_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it was added here")
 
@@ -66,6 +69,40 @@ class Cursor(MemoryBase):
     updated_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it was last advanced")
 
 
+class Hint(MemoryBase):
+    __tablename__ = "hints"
+    __table_args__ = {"comment": "Records to read again: told by events, by the other side of a link, or missing in a sweep"}
+
+    account: Mapped[str] = account_name()
+    listing: Mapped[str] = mapped_column(Text, primary_key=True, comment="Path of the list")
+    key: Mapped[str] = mapped_column(Text, primary_key=True, comment="Id of the record")
+    told_at: Mapped[DateTime] = mapped_column(Instant, comment="What it tells of happened then: the record has to be read later than that")
+    deleted_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When a delete event says that it was deleted")
+    is_suspect: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="Nothing but its absence from a whole read tells of it")
+    version: Mapped[int] = mapped_column(BigInteger, server_default="1", comment="Counts what told of it")
+
+
+class Verification(MemoryBase):
+    __tablename__ = "verifications"
+    __table_args__ = (Index(None, "account", "entity", "began_at"),
+                      {"comment": "One row per verification and entity: does the mirror equal the account?"})
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True, comment="Number of the row")
+    run_id: Mapped[str] = mapped_column(Text, index=True, comment="Verification that it belongs to")
+    account: Mapped[str] = mapped_column(Text, ForeignKey("accounts.name", ondelete="CASCADE", onupdate="CASCADE"), comment="Account")
+    entity: Mapped[str] = mapped_column(Text, comment="Entity")
+    state: Mapped[str] = mapped_column(Text, comment="equal, different, repaired, incomplete, skipped or failed")
+    reason: Mapped[str | None] = mapped_column(Text, comment="Why it is not complete")
+    began_at: Mapped[DateTime] = mapped_column(Instant, comment="Start of the first request; what follows was true from then …")
+    ended_at: Mapped[DateTime] = mapped_column(Instant, comment="… until the end of the last")
+    compared: Mapped[int] = mapped_column(BigInteger, comment="Records read and compared")
+    missing: Mapped[int] = mapped_column(BigInteger, comment="Visible in amoCRM and not here, after a second look")
+    extra: Mapped[int] = mapped_column(BigInteger, comment="Alive here and not visible in amoCRM, after a second look")
+    stale: Mapped[int] = mapped_column(BigInteger, comment="Here with other content, after a second look")
+    examples: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True), comment="Up to 20 keys of what differs")
+    requests: Mapped[int] = mapped_column(BigInteger, comment="Requests spent")
+
+
 class SyncRun(MemoryBase):
     __tablename__ = "sync_runs"
     __table_args__ = (Index(None, "account", "entity", "started_at"), {"comment": "One row per run and entity"})
@@ -86,6 +123,7 @@ class SyncRun(MemoryBase):
     quarantined: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Records put into quarantine")
     requests: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Requests spent")
     seconds: Mapped[Decimal | None] = mapped_column(Numeric, comment="Seconds it took")
+    is_admin: Mapped[bool | None] = mapped_column(Boolean, comment="Whether the token saw everything, as an administrator's does; null: unknown")
     watermark: Mapped[DateTime | None] = mapped_column(Instant, comment="The list is complete up to this moment")
 
 

@@ -77,6 +77,16 @@ class Child:
 
 
 @dataclass(frozen=True, eq=False)
+class Side:
+    """A link seen from its other side: a list of the record that is no table of its own. Where it disagrees with the link's table, the link's
+    owner is read again."""
+
+    name: str
+    """The key in `_embedded`, and the path of the owner's list."""
+    link: type[AccountBase]
+
+
+@dataclass(frozen=True, eq=False)
 class Moving:
     """How a list that is too long to read whole tells what changed (amocrm-api.md 4.5)."""
 
@@ -122,12 +132,25 @@ class Entity:
     before: tuple[str, ...] = ()
     """SQL that every landing runs between staging and upsert, in its transaction: {schema}, {table}, {stage} stand for the quoted names,
     %(account)s for the account's name here. What the stage tells beside what the table still holds."""
+    after: tuple[str, ...] = ()
+    """The same, run after the upsert of a batch that changed something: {schema}; the temporary table `touched` holds the owners whose
+    children changed, as ROW(key)::text."""
+    gone: tuple[str, ...] = ()
+    """The same, run where rows are marked deleted: {schema}, {gone} for a table of their keys and `deleted_at`."""
+    sides: tuple[Side, ...] = ()
+    by_rights: bool = False
+    """The list is silently limited to what the token's user may see (amocrm-api.md 1.9)."""
     may_empty: bool = False
     """Things leave this list in the normal course of work: that many left at once is no reason for disbelief."""
 
     @property
     def name(self) -> str:
         return str(self.model.__tablename__)
+
+    @property
+    def by_id(self) -> bool:
+        """A record of it can be asked for by its id: {path}/{id}, and filter[id] where filters are honoured."""
+        return self.moving is not None and not self.moving.immutable
 
     @property
     def description(self) -> str:

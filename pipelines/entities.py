@@ -12,7 +12,8 @@ from typing import Any
 
 from models import account, activity, catalogs, crm, customers, links, reference, wiring
 from models.base import AccountBase
-from pipelines.declare import EMBEDDED, Child, Entity, Facts, Feed, Listing, Moving, Over, Record
+from pipelines import hint_rules as rules
+from pipelines.declare import EMBEDDED, Child, Entity, Facts, Feed, Listing, Moving, Over, Record, Side
 
 
 def per_kind(template: str, kinds: tuple[str, ...], collection: str = "", **fixed: Any) -> tuple[Listing, ...]:
@@ -20,7 +21,7 @@ def per_kind(template: str, kinds: tuple[str, ...], collection: str = "", **fixe
     return tuple(Listing(template.format(kind), {"entity_type": kind} | fixed, collection) for kind in kinds)
 
 
-KINDS = ("leads", "contacts", "companies", "customers")
+KINDS = rules.KINDS
 
 ACCOUNT_WITH = ("amojo_id", "amojo_rights", "users_groups", "task_types", "version", "entity_names", "datetime_settings",
                 "drive_url", "is_api_filter_enabled", "invoices_settings", "uuid")
@@ -138,6 +139,12 @@ SOURCE = Feed(reference.Source, ("id", "name"), (EMBEDDED, "source"), through="s
 BY_CHANGE = Moving(paid=True, newest_first=True)
 SEGMENT_FIELDS = Listing("customers/segments/custom_fields", {"entity_type": "segments", "catalog_id": 0})
 
+VALUES = tuple((kind, str(model.__tablename__), owner) for kind, model, owner in (
+    ("leads", crm.LeadCustomFieldValue, "lead_id"), ("contacts", crm.ContactCustomFieldValue, "contact_id"),
+    ("companies", crm.CompanyCustomFieldValue, "company_id"), ("customers", customers.CustomerCustomFieldValue, "customer_id"),
+    ("segments", customers.SegmentCustomFieldValue, "segment_id"), ("catalogs", catalogs.CatalogElementCustomFieldValue, "catalog_element_id")))
+HINTED_VALUES = tuple((kind, kind, values, owner) for kind, values, owner in VALUES if kind in KINDS)
+
 ENTITIES: tuple[Entity, ...] = (
     Entity(account.Account, "account", (ACCOUNT,), with_=ACCOUNT_WITH),
     Entity(account.UserGroup, "account", (Listing("account", collection="users_groups"),), with_=ACCOUNT_WITH),
@@ -152,7 +159,7 @@ ENTITIES: tuple[Entity, ...] = (
            listings=(Listing("leads/pipelines/{}/statuses", over=Over(reference.Pipeline, fixed_as="pipeline_id"), each=descriptions),)),
     Entity(reference.LossReason, "reference", (Listing("leads/loss_reasons"),)),
     Entity(reference.Source, "reference", (Listing("sources"),)),
-    Entity(catalogs.Catalog, "reference", (Listing("catalogs"),)),
+    Entity(catalogs.Catalog, "reference", (Listing("catalogs"),), by_rights=True),
     Entity(reference.CustomFieldGroup, "reference", (
         *per_kind("{}/custom_fields/groups", KINDS, "custom_field_groups", catalog_id=0),
         Listing("catalogs/{}/custom_fields/groups", {"entity_type": "catalogs"}, "custom_field_groups", over=CATALOGS))),
@@ -161,8 +168,10 @@ ENTITIES: tuple[Entity, ...] = (
         Listing("catalogs/{}/custom_fields", {"entity_type": "catalogs"}, over=CATALOGS)), limit=50, order="id",
            children=(Child(reference.CustomFieldEnum, read=field_options, write=write_field_options, consumes=("enums", "nested")),
                      Child(reference.CustomFieldRequiredStatus, ("required_statuses",)),
-                     Child(reference.CustomFieldHiddenStatus, ("hidden_statuses",)))),
-    Entity(reference.Tag, "reference", per_kind("{}/tags", KINDS)),
+                     Child(reference.CustomFieldHiddenStatus, ("hidden_statuses",))),
+           after=tuple(rules.relabel(kind, values) for kind, values, _ in VALUES) + tuple(rules.option_hints(*each) for each in HINTED_VALUES),
+           gone=tuple(rules.forget_values(kind, values) for kind, values, _ in VALUES)),
+    Entity(reference.Tag, "reference", per_kind("{}/tags", KINDS), by_rights=True),
     Entity(activity.EventType, "reference", (Listing("events/types", collection="events_types"),)),
     Entity(customers.CustomerStatus, "customers", (Listing("customers/statuses"),), unless=no_periodicity),
     Entity(customers.Segment, "customers", (Listing("customers/segments"),), values=customers.SegmentCustomFieldValue, unless=no_segments),
@@ -172,35 +181,39 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(wiring.ChatTemplate, "wiring", (Listing("chats/templates", collection="chat_templates"),), limit=50, with_=("reviews",)),
     Entity(wiring.Bot, "wiring", (Listing("bots", collection="items"),), with_=("favorite",)),
     Entity(activity.File, "activity", (Listing("files", host="drive_url"),), unless=no_drive),
-    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True,
+    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True, by_rights=True, gone=(rules.GONE_UNSORTED_HINTS,),
            children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
                      embedded(activity.UnsortedCompany, "companies"))),
     Entity(catalogs.CatalogElement, "crm", (Listing("catalogs/{}/elements", over=CATALOGS),), with_=("invoice_link", "supplier_field_values"),
-           values=catalogs.CatalogElementCustomFieldValue, fields_of="catalogs"),
-    Entity(customers.Transaction, "customers", (Listing("customers/transactions"),), unless=customers_off,
+           values=catalogs.CatalogElementCustomFieldValue, fields_of="catalogs", by_rights=True),
+    Entity(customers.Transaction, "customers", (Listing("customers/transactions"),), unless=customers_off, by_rights=True,
+           before=(rules.PURCHASE_HINTS,), gone=(rules.GONE_PURCHASE_HINTS,),
            repeats={(EMBEDDED, "customer", "id"): "customer_id"},
            children=(embedded(links.TransactionCatalogElement, "catalog_elements"),)),
-    Entity(crm.Lead, "crm", (Listing("leads"),), order="id", moving=BY_CHANGE,
+    Entity(crm.Lead, "crm", (Listing("leads"),), order="id", moving=BY_CHANGE, by_rights=True,
            with_=("contacts", "catalog_elements", "loss_reason", "source_id", "source", "is_price_modified_by_robot"),
            values=crm.LeadCustomFieldValue, feeds=(REASON, SOURCE), prepare=price_with_minor_units, restore=rounded_price,
            children=(tags(crm.LeadTag, "leads"), embedded(links.LeadContact, "contacts", cap=50), embedded(links.LeadCompany, "companies"),
                      embedded(links.LeadCatalogElement, "catalog_elements", cap=50))),
     Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
-           values=crm.ContactCustomFieldValue,
+           values=crm.ContactCustomFieldValue, by_rights=True, sides=(Side("leads", links.LeadContact), Side("customers", links.CustomerContact)),
            children=(tags(crm.ContactTag, "contacts"), embedded(links.ContactCompany, "companies"),
                      embedded(links.ContactCatalogElement, "catalog_elements", cap=50))),
     Entity(crm.Company, "crm", (Listing("companies"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
-           values=crm.CompanyCustomFieldValue,
+           values=crm.CompanyCustomFieldValue, by_rights=True,
+           sides=(Side("leads", links.LeadCompany), Side("contacts", links.ContactCompany), Side("customers", links.CustomerCompany)),
            children=(tags(crm.CompanyTag, "companies"), embedded(links.CompanyCatalogElement, "catalog_elements", cap=50))),
-    Entity(customers.Customer, "customers", (Listing("customers"),), moving=Moving(paid=True), unless=customers_off,
+    Entity(customers.Customer, "customers", (Listing("customers"),), moving=Moving(paid=True), unless=customers_off, by_rights=True,
            with_=("catalog_elements", "contacts", "companies"), values=customers.CustomerCustomFieldValue,
            children=(tags(customers.CustomerTag, "customers"), embedded(links.CustomerContact, "contacts", cap=50),
                      embedded(links.CustomerCompany, "companies"), embedded(links.CustomerSegment, "segments"),
                      embedded(links.CustomerCatalogElement, "catalog_elements", cap=50))),
-    Entity(activity.Task, "activity", (Listing("tasks"),), order="id", moving=Moving()),
-    Entity(activity.Note, "activity", per_kind("{}/notes", KINDS), order="id", moving=Moving(newest_first=True), with_=("is_pinned",)),
-    Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True),
-           repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
+    Entity(activity.Task, "activity", (Listing("tasks"),), order="id", moving=Moving(), by_rights=True,
+           before=(rules.TASK_HINTS,), gone=(rules.GONE_TASK_HINTS,)),
+    Entity(activity.Note, "activity", per_kind("{}/notes", KINDS), order="id", moving=Moving(newest_first=True), with_=("is_pinned",),
+           by_rights=True),
+    Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True), by_rights=True,
+           before=(rules.EVENT_HINTS,), repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
     Entity(activity.Talk, "activity", (Listing("talks/{}", whole=True, over=Over(activity.Event, fixed_as="talk_id", sql=TALKS)),), may_empty=True),
 )
 

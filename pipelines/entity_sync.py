@@ -16,13 +16,18 @@ from psycopg.sql import SQL, Identifier
 from pipelines.amocrm.client import Client, Counted
 from pipelines.amocrm.errors import AmoError, NotOffered
 from pipelines.declare import Entity, Facts, Listing, Over
+from pipelines.deletions import Deletions, implausible, refusal
 from pipelines.extract import Position, Source, Step, changes, snapshot, sweep
+from pipelines.hints import merged, suspect, unseen
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
+from pipelines.whole_links import complete
 
 PAGES_A_BATCH, ROWS_A_BATCH = 20, 40_000
 DRIVE_PATH = "/v1.0/"
-GUARD_ROWS, GUARD_SHARE = 20, 0.05
+READS = 300_000
+"""So many ids of a list are remembered as read in this run."""
+HIDDEN = "{}: {} rows are not shown to this token, which is not an administrator's. They are kept: hidden cannot be told from deleted"
 Connection = psycopg.Connection[Any]
 
 
@@ -80,6 +85,10 @@ class Scene:
     allow_mass_delete: bool = False
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     facts: Facts = field(default_factory=dict)
+    is_admin: bool | None = None
+    """The token sees everything. None: it may not even ask."""
+    reads: dict[str, dict[int, int]] = field(default_factory=dict)
+    """What increments have read in this run: path → id → start of the request, microseconds since 1970."""
     stop: AmoError | None = None
 
 
@@ -89,13 +98,18 @@ class EntitySync:
     def __init__(self, scene: Scene, entity: Entity, client: Counted, connection: Connection, result: Result) -> None:
         self.scene, self.entity, self.client, self.connection, self.result = scene, entity, client, connection, result
         self.read = 0
+        self.reads: dict[int, int] | None = None
 
-    def run(self) -> None:
+    def prepare(self) -> None:
         tune(self.connection)
         first = self.entity.listings[0]
         normal = normalizer(self.entity, (*first.fixed, *([first.over.fixed_as] if first.over else [])))
         self.landing = Landing(self.connection, self.scene.target.schema, self.scene.target.name, normal)
+        self.deletions = Deletions(self.connection, self.scene.target.schema, self.scene.target.name, self.entity)
         self.normal: Normalizer = normal
+
+    def run(self) -> None:
+        self.prepare()
         skipped, read = [], 0
         for listing in self.entity.listings:
             for concrete in self.concrete(listing):
@@ -110,9 +124,17 @@ class EntitySync:
             if listing.over and not listing.over.sql:
                 self._tombstone({}, listing.path, orphans_of=listing.over)
         if skipped:
-            self.result.reason = "; ".join([self.result.reason, *skipped] if self.result.reason else skipped)
+            self.note("; ".join(skipped))
             if not read:
                 self.result.state = "skipped"
+
+    def note(self, words: str) -> None:
+        self.result.reason = "; ".join(filter(None, [self.result.reason, words]))
+
+    @property
+    def sees_all(self) -> bool:
+        """What is absent is gone, and not just hidden from this token (amocrm-api.md 1.9)."""
+        return bool(self.scene.is_admin) or not self.entity.by_rights
 
     def concrete(self, listing: Listing) -> list[Listing]:
         """The listing itself, or one for each living row of the table that it goes over."""
@@ -125,21 +147,40 @@ class EntitySync:
         rows = self.connection.execute(statement).fetchall()
         return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None) for value, in rows]
 
-    def listing(self, listing: Listing) -> None:
+    def source(self, listing: Listing) -> Source:
         host = self.scene.facts.get(listing.host)
-        source = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
+        return Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
+
+    @property
+    def filtered(self) -> bool:
+        """The account has the option that its list's filter needs, as far as it tells."""
+        paid = self.entity.moving is not None and self.entity.moving.paid
+        return not paid or bool(self.scene.facts.get("is_api_filter_enabled", True))
+
+    def listing(self, listing: Listing) -> None:
+        source = self.source(listing)
         if self.entity.moving is None:
             self.snapshot(source)
             return
         position = {} if self.scene.full else self._position(listing)
         if "watermark" not in position:
-            self.result.mode = "sweep"
-            position = self.land(listing, sweep(source, position)) or position
+            position = self._whole(source, position)
         else:
-            filtered = bool(self.scene.facts.get("is_api_filter_enabled", True))
-            self.result.mode = "window" if filtered or not self.entity.moving.paid else "newest first"
-            position = self.land(listing, changes(source, self.entity.moving, position, filtered)) or position
+            self.result.mode = "window" if self.filtered else "newest first"
+            self.reads = self.scene.reads.setdefault(listing.path, {})
+            position = self.land(source, changes(source, self.entity.moving, position, self.filtered)) or position
         self.result.watermark = position.get("watermark")
+
+    def _whole(self, source: Source, position: Position) -> Position:
+        """A sweep. What it should have shown and did not is looked for by id: at once where the list is in order, else at its end."""
+        self.result.mode, self.reads = "sweep", None
+        at_end = not self.entity.order and self.entity.by_id and not position
+        if at_end:
+            self.deletions.forget_seen()
+        reached = self.land(source, sweep(source, position), keep_seen=at_end) or position
+        if at_end:
+            self.deletions.suspect_absent(source.listing.fixed, source.listing.path)
+        return reached
 
     def _position(self, listing: Listing) -> Position:
         with self.connection.cursor(row_factory=dict_row) as cursor:
@@ -147,7 +188,7 @@ class EntitySync:
                                  [self.scene.target.name, self.entity.name, listing.path]).fetchone()
         return dict(row["position"]) if row else {}
 
-    def land(self, listing: Listing, steps: Iterator[Step], keep_seen: bool = False) -> Position | None:
+    def land(self, source: Source, steps: Iterator[Step], keep_seen: bool = False) -> Position | None:
         """Normalizes and lands every step, a batch at a time; returns the last position. While Postgres works on one batch, the next
         one is read."""
         batch, position, last = Batch(), None, None
@@ -156,43 +197,65 @@ class EntitySync:
             for step in steps:
                 if self.scene.stop:
                     raise self.scene.stop
-                records = [inner for record in step.page.records for inner in listing.each(record)] if listing.each else step.page.records
-                found = self.normal.found(records, listing.fixed, self.scene.zone)
-                batch.add(found, step.page.started, step.page.request)
-                batch.replaced_characters += step.page.replaced
-                self.read += len(records)
+                self.add(source, batch, step)
                 self.scene.progress.advanced(self.entity.name, self.read, step.total)
                 position = step.position or position
                 if batch.pages >= PAGES_A_BATCH or batch.size >= ROWS_A_BATCH:
                     if landing:
                         landing.result()
-                    landing = lander.submit(self._land, batch, position, listing, keep_seen)
+                    landing = lander.submit(self._land, batch, position, source.listing, keep_seen)
                     batch, last, position = Batch(), position or last, None
             if landing:
                 landing.result()
-        self._land(batch, position, listing, keep_seen)
+        self._land(batch, position, source.listing, keep_seen)
         return position or last
 
+    def add(self, source: Source, batch: Batch, step: Step) -> None:
+        """page → records → rows → batch."""
+        records, listing = step.page.records, source.listing
+        if listing.each:
+            records = [inner for record in records for inner in listing.each(record)]
+        whole = complete(source, self.entity.children, records)
+        found = self.normal.found(records, listing.fixed, self.scene.zone)
+        for rows in found.rows if whole else ():
+            rows.is_whole = rows.key[-1] in whole
+        batch.add(found, step.page.started, step.page.request)
+        batch.covers += [step.covers] if step.covers else []
+        batch.replaced_characters += step.page.replaced
+        self.read += len(records)
+        if self.reads is not None and len(self.reads) < READS:
+            self.reads |= {rows.key[-1]: step.page.started for rows in found.rows if isinstance(rows.key[-1], int)}
+
     def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
-        self.result.counts += self.landing.land(batch, position, listing.path, keep_seen)
+        with self.connection.transaction():
+            self.result.counts += self.landing.land(batch, position, listing.path, keep_seen)
+            self._suspect(batch, listing)
+
+    def _suspect(self, batch: Batch, listing: Listing) -> None:
+        """Live rows that the pages of a sweep should have shown and did not."""
+        seen = {key[-1] for key in batch.rows}
+        for span in merged(batch.covers):
+            missing = unseen(self.connection, self.scene.target.schema, self.normal.shape, listing.fixed, span, seen)
+            if missing:
+                suspect(self.connection, self.scene.target.name, listing.path, missing)
 
     def snapshot(self, source: Source) -> None:
         """The whole list. Rows that it lacks are deleted when a second complete read lacks them too (design.md 3)."""
         self.result.mode, fixed = "snapshot", source.listing.fixed
         started = int(time.time())
-        self.landing.forget_seen()
-        self.land(source.listing, snapshot(source), keep_seen=True)
-        if self.landing.absent(fixed):
-            self.land(source.listing, snapshot(source), keep_seen=True)
+        self.deletions.forget_seen()
+        self.land(source, snapshot(source), keep_seen=True)
+        if self.deletions.absent(fixed):
+            self.land(source, snapshot(source), keep_seen=True)
             self._tombstone(fixed, source.listing.path)
         self.result.watermark = started
 
     def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: Over | None = None) -> None:
-        absent, living = self.landing.absent(fixed, orphans_of), self.landing.living(fixed)
-        many = (absent > GUARD_ROWS and absent > GUARD_SHARE * living) or absent == living
-        if absent and many and not (self.entity.may_empty or self.scene.allow_mass_delete):
+        absent, living = self.deletions.absent(fixed, orphans_of), self.deletions.living(fixed)
+        if absent and not self.sees_all:
+            self.note(HIDDEN.format(path, absent))
+        elif implausible(absent, living) and not (self.entity.may_empty or self.scene.allow_mass_delete):
             self.result.state = "incomplete"
-            self.result.reason = (f"{path}: {absent} of {living} rows are no longer in amoCRM's list, which is too many to believe. They are "
-                                  "kept. If they are really deleted, run the sync with --allow-mass-delete")
+            self.note(refusal(path, absent, living))
         elif absent:
-            self.result.counts += self.landing.tombstone_absent(fixed, orphans_of)
+            self.result.counts += self.deletions.tombstone_absent(fixed, orphans_of)

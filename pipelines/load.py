@@ -17,7 +17,6 @@ from psycopg.types.json import Jsonb
 
 from models.base import AccountBase
 from pipelines import statements
-from pipelines.declare import Over
 from pipelines.normalize import Found, Normalizer, Rows
 from pipelines.readers import Feeds
 from pipelines.shapes import dumps, shape
@@ -52,6 +51,8 @@ class Batch:
     rows: dict[Row, tuple[int, Rows]] = field(default_factory=dict)
     feeds: dict[type[AccountBase], dict[Row, tuple[int, Row]]] = field(default_factory=dict)
     unfit: list[tuple[Any, str, str]] = field(default_factory=list)
+    covers: list[tuple[int, int]] = field(default_factory=list)
+    """Spans of ids of which its pages show every visible one."""
     pages: int = 0
     seen: int = 0
     size: int = 0
@@ -84,6 +85,11 @@ def tune(connection: Connection) -> None:
     connection.execute("SET enable_seqscan = off; SET random_page_cost = 1.1; SET work_mem = '64MB'; SET jit = off; "
                        "SET timezone = 'UTC'; SET client_min_messages = warning")
     connection.prepare_threshold = None
+
+
+def lock(connection: Connection, schema: str, table: str) -> None:
+    """Until the end of the transaction nobody else writes the table."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"amocrm-mirror {schema}.{table}"])
 
 
 class Landing:
@@ -119,7 +125,7 @@ class Landing:
                 self._lock()
                 self._feed(batch)
                 self._stage(batch)
-                self._before()
+                self._also(self.entity.before)
                 if keep_seen:
                     self._run(statements.remember_seen(self.shape))
                 counts += self._upsert(batch)
@@ -130,7 +136,7 @@ class Landing:
         return counts
 
     def _lock(self) -> None:
-        self.connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"amocrm-mirror {self.schema}.{self.shape.name}"])
+        lock(self.connection, self.schema, self.shape.name)
 
     def advance(self, listing: str, position: Mapping[str, Any]) -> None:
         self.connection.execute(
@@ -154,8 +160,9 @@ class Landing:
             self._copy(f"stage_{child.name}", statements.child_columns(child),
                        (row for _, rows in ordered for row in rows.children[place] or ()))
 
-    def _before(self) -> None:
-        for template in self.entity.before:
+    def _also(self, templates: Iterable[str]) -> None:
+        """What the entity names in `before` or `after`."""
+        for template in templates:
             stage = statements.name(self.upsert.stage)
             self._run(SQL(template).format(schema=statements.name(self.schema), stage=stage, table=self.upsert.table), {"account": self.account})
 
@@ -164,7 +171,7 @@ class Landing:
         for place, (children, cap) in enumerate(zip(rows.children, self.caps, strict=False)):
             if children is not None:
                 came |= 1 << place
-                whole |= (not cap or len(children) < cap) << place
+                whole |= (not cap or len(children) < cap or rows.is_whole) << place
         return came, whole
 
     def _feed(self, batch: Batch) -> None:
@@ -189,6 +196,7 @@ class Landing:
             counts += self._insert(replace, rows) if all_new else self._replace(replace, rows)
         if not all_new:
             self._run(self.upsert.touch())
+            self._also(self.entity.after if counts.changed else ())
         return counts
 
     def _insert(self, replace: statements.Replace, rows: int) -> Counts:
@@ -223,37 +231,6 @@ class Landing:
         if landed:
             self.connection.execute("DELETE FROM mirror.quarantine WHERE account = %s AND entity = %s AND record_key = ANY(%s)",
                                     [self.account, self.entity.name, landed])
-
-    # Snapshots: what a complete read did not meet
-
-    def forget_seen(self) -> None:
-        self._run(SQL("TRUNCATE {}").format(statements.name(f"seen_{self.shape.name}")))
-
-    def absent(self, fixed: Mapping[str, Any], orphans_of: Over | None = None) -> int:
-        """How many live rows of a list its complete read did not meet; or how many belong to a parent that is gone."""
-        return self._count(self._missing(fixed, orphans_of), fixed)
-
-    def living(self, fixed: Mapping[str, Any]) -> int:
-        return self._count(statements.live(self.schema, self.shape, fixed), fixed)
-
-    def _missing(self, fixed: Mapping[str, Any], orphans_of: Over | None) -> Composed:
-        if orphans_of:
-            return statements.orphans(self.schema, self.shape, orphans_of.fixed_as, shape(orphans_of.model), orphans_of.column)
-        return statements.absent(self.schema, self.shape, fixed)
-
-    def _count(self, source: Composed, fixed: Mapping[str, Any]) -> int:
-        row = self.connection.execute(SQL("SELECT count(*) FROM ") + source, dict(fixed)).fetchone()
-        return int(row[0]) if row else 0
-
-    def tombstone_absent(self, fixed: Mapping[str, Any], orphans_of: Over | None = None) -> Counts:
-        """Marks them deleted, as of now. The caller has made sure that they are (design.md 3: absence is a suspicion)."""
-        keys = statements.comma(statements.name("t", column) for column in self.shape.key)
-        missing = SQL("SELECT {} FROM {}").format(keys, self._missing(fixed, orphans_of))
-        with self.connection.transaction():
-            self._lock()
-            statement = SQL("UPDATE {} t SET _deleted_at = now() WHERE ({}) IN ({})").format(
-                statements.name(self.schema, self.shape.name), keys, missing)
-            return Counts(deleted=self._run(statement, dict(fixed)))
 
 
 def _all(masks: Iterable[Any]) -> int:

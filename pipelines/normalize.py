@@ -33,6 +33,8 @@ class Rows:
     key: Row
     row: Row
     children: list[list[Row] | None]
+    is_whole: bool = False
+    """Lists that may have been cut short are known to be whole."""
 
 
 @dataclass

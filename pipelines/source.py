@@ -35,6 +35,8 @@ class Step:
     position: Position | None = None
     total: int | None = None
     """About how many records the walk will have seen at its end, where that is known."""
+    covers: tuple[int, int] | None = None
+    """Of the ids from the first to the last, the page shows every one that is visible."""
 
 
 NOTHING = Page([], None, 0, "")

@@ -23,6 +23,8 @@ NO_END = 2**24
 SUSPECT = 100
 """From this page on the list may end for readers before it ends (amocrm-api.md 6, 8)."""
 T = TypeVar("T")
+Walked = tuple[Page, tuple[int, int] | None, Position]
+"""A page, the ids that it covers, and the run after it."""
 
 
 class TooDeep(Exception):
@@ -35,15 +37,15 @@ def by_id(source: Source, position: Position) -> Iterator[Step]:
     if state is None:
         first = source.some(source.by_id)
         if first.next is None:
-            yield Step(first, {"watermark": source.settled}, len(first.records))
+            yield Step(first, {"watermark": source.settled}, len(first.records), (0, ABOVE_ALL))
             return
         rows = _about(source)
         state = {"watermark": source.settled, "rows": rows, "runs": _runs(rows, source.limit)}
     runs: list[Position] = list(state["runs"])
     rest = {name: value for name, value in position.items() if name != "watermark"}
-    for place, each, run in _walked(source, runs):
+    for place, (each, covers, run) in _walked(source, runs):
         runs[place] = run
-        yield Step(each, rest | {"sweep": state | {"runs": list(runs)}}, state["rows"])
+        yield Step(each, rest | {"sweep": state | {"runs": list(runs)}}, state["rows"], covers)
     yield Step(NOTHING, {"watermark": state["watermark"]}, state["rows"])
 
 
@@ -87,11 +89,11 @@ def _runs(rows: int, limit: int) -> list[Position]:
     return [*runs[:-1], runs[-1] | {"floor": ABOVE_ALL}]
 
 
-def _walked(source: Source, runs: list[Position]) -> Iterator[tuple[int, Page, Position]]:
-    """(number of the run, page, the run after it) of all that is still to be read: first what the lower runs see at their tops."""
+def _walked(source: Source, runs: list[Position]) -> Iterator[tuple[int, Walked]]:
+    """(number of the run, its next page) of all that is still to be read: first what the lower runs see at their tops."""
     for place, run in enumerate(runs[:-1]):
         if run["top"] is None:
-            yield from ((place, each, after) for each, after in _first_only(_down(source, run, None)))
+            yield from _numbered(place, _first_only(_down(source, run, None)))
     yield from side_by_side([_numbered(place, _down(source, run, runs[place - 1]["top"] if place else None)) for place, run in enumerate(runs)])
 
 
@@ -101,11 +103,11 @@ def _first_only(items: Iterator[T]) -> Iterator[T]:
         return
 
 
-def _numbered(place: int, items: Iterator[tuple[Page, Position]]) -> Iterator[tuple[int, Page, Position]]:
-    return ((place, each, run) for each, run in items)
+def _numbered(place: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
+    return ((place, item) for item in items)
 
 
-def _down(source: Source, run: Position, stop: int | None) -> Iterator[tuple[Page, Position]]:
+def _down(source: Source, run: Position, stop: int | None) -> Iterator[Walked]:
     """From the run's lowest row down to the list's first, or to one whose id is at most `stop`."""
     at, floor, top, seams = run["at"], run["floor"], run["top"], 0
     while at > 0 and (floor is None or stop is None or floor > stop):
@@ -125,7 +127,14 @@ def _down(source: Source, run: Position, stop: int | None) -> Iterator[tuple[Pag
             at, seams = at + limit // 2, seams + 1
         if seams > SEAMS:
             raise Passing("rows keep coming back while the list is read. Run the sync again later: it resumes where it stopped", each.request)
-        yield each, {"at": at, "floor": floor, "top": top}
+        yield each, _covered(each, ids, number), {"at": at, "floor": floor, "top": top}
+
+
+def _covered(each: Page, ids: list[int], number: int) -> tuple[int, int] | None:
+    """The ids from … to … of which the page shows every visible one: it was read at one moment, in their order."""
+    if not ids:
+        return (0, ABOVE_ALL) if number == 1 else None
+    return ids[0] if number > 1 else 0, ids[-1] if each.next else ABOVE_ALL
 
 
 def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:

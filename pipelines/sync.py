@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,16 +22,20 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Counted
-from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
+from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered, OutOfReach
 from pipelines.amocrm.pages import page
 from pipelines.declare import Entity
 from pipelines.entities import ACCOUNT_WITH, ENTITIES
 from pipelines.entity_sync import Connection, EntitySync, Progress, Result, Scene, Silent, Target
 from pipelines.extract import FilterIgnored
+from pipelines.heed import Heeding
+from pipelines.hints import waiting
 
 __all__ = ["Progress", "Report", "Result", "Silent", "SyncRefused", "Target", "WrongUse", "phases", "row_counts", "selected", "sync"]
 
 LAST_WORDS = 2.0
+ROUNDS = 4
+"""A record read again may tell of others: a restored contact of its leads, a task of its deal."""
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +79,8 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     with _alone(target), _no_cycles():
         run.learn()
         for phase in phases(entities):
-            report.results += run.phase(phase)
+            report.results += run.phase(phase, run.entity)
+        run.heed(entities, report.results)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report
@@ -125,17 +130,30 @@ class Run:
 
     def __init__(self, scene: Scene, run_id: str) -> None:
         self.scene, self.target, self.run_id = scene, scene.target, run_id
+        self.rows: dict[str, int] = {}
+        """Each entity's row of mirror.sync_runs."""
 
     def learn(self) -> None:
         """The account's record as mirrored so far, or asked for now: its id must be the one that the schema holds."""
         facts = page(self.target.client, "account", [("with", ",".join(ACCOUNT_WITH))], "", whole=True).records[0]
         self._claim(facts.get("id"), facts.get("name"))
         self.scene.facts = facts
+        self.scene.is_admin = self._is_admin(facts.get("current_user_id"))
         settings = (facts.get("_embedded") or {}).get("datetime_settings") or {}
         try:
             self.scene.zone = ZoneInfo(settings.get("timezone") or "UTC")
         except (ZoneInfoNotFoundError, ValueError):
             raise SyncRefused(f"the account's time zone {settings.get('timezone')!r} is not known here: update the package tzdata") from None
+
+    def _is_admin(self, user: Any) -> bool | None:
+        """Only an administrator may look at users (amocrm-api.md 1.9, 3.3); None: the token may not look, or says nothing."""
+        try:
+            found = page(self.target.client, f"users/{user}", [], "", whole=True).records
+        except NotOffered:
+            return None
+        rights = found[0].get("rights") if found else None
+        is_admin = rights.get("is_admin") if isinstance(rights, dict) else None
+        return is_admin if isinstance(is_admin, bool) else None
 
     def _claim(self, account_id: Any, name: Any) -> None:
         with self.target.connect() as connection:
@@ -145,11 +163,28 @@ class Run:
             raise SyncRefused(f"the schema {self.target.schema!r} holds amoCRM account {row[0]}, but the token is of account {account_id} "
                               f"({name}). Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
 
-    def phase(self, entities: Sequence[Entity]) -> list[Result]:
+    def heed(self, entities: Sequence[Entity], results: list[Result]) -> None:
+        """Reads again what was queued meanwhile; reading it may queue more. What is left after some rounds is the next sync's."""
+        sound = {result.entity: result for result in results if result.state in ("complete", "incomplete")}
+        for _ in range(ROUNDS):
+            with self.target.connect() as connection:
+                paths = waiting(connection, self.target.name)
+            hinted = [entity for entity in entities if entity.by_id and entity.name in sound and paths & {each.path for each in entity.listings}]
+            if not hinted or self.scene.stop:
+                return
+            self.phase(hinted, lambda entity, paths=paths: self.again(entity, paths, sound[entity.name]))  # type: ignore[misc]
+
+    def again(self, entity: Entity, paths: set[str], result: Result) -> Result:
+        client, began = Counted(self.target.client), time.monotonic()
+        with self._judged(result), self._connected() as connection:
+            Heeding(self.scene, entity, client, connection, result).heed(paths)
+        return self._finished(result, client, began)
+
+    def phase(self, entities: Sequence[Entity], work: Callable[[Entity], Result]) -> list[Result]:
         """The entities of one phase, side by side; results as they finish. Interrupting it waits a moment for the batches under way."""
         results: list[Result] = []
         pool = ThreadPoolExecutor(min(self.target.concurrency, len(entities) or 1), "entity")
-        pending: set[Future[Result]] = {pool.submit(self.entity, entity) for entity in entities}
+        pending: set[Future[Result]] = {pool.submit(work, entity) for entity in entities}
         try:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -167,9 +202,25 @@ class Run:
         client = Counted(self.target.client)
         result, began = Result(entity.name), time.monotonic()
         self.scene.progress.started(entity.name)
-        row = self._opened(entity)
-        try:
+        self._open(entity)
+        with self._judged(result):
             self._read(entity, client, result)
+        return self._finished(result, client, began)
+
+    def _finished(self, result: Result, client: Counted, began: float) -> Result:
+        if result.state in ("failed", "incomplete"):
+            result.watermark = None
+        result.requests += client.requests
+        result.seconds += time.monotonic() - began
+        self._close(result)
+        self.scene.progress.finished(result)
+        return result
+
+    @contextmanager
+    def _judged(self, result: Result) -> Iterator[None]:
+        """What goes wrong becomes the result's state and reason."""
+        try:
+            yield
         except (AccessLost, Blocked) as reason:
             self.scene.stop = reason
             result.state, result.reason = "failed", str(reason)
@@ -180,15 +231,9 @@ class Run:
         except (AmoError, FilterIgnored) as reason:
             result.state, result.reason = "failed", _one_line(reason)
         except Exception as reason:
-            log.exception("%s failed", entity.name)
+            log.exception("%s failed", result.entity)
             result.state = "failed"
             result.reason = f"{type(reason).__name__}: {_one_line(reason)}. This is a fault of amocrm-mirror's: please report it"
-        if result.state in ("failed", "incomplete"):
-            result.watermark = None
-        result.requests, result.seconds = client.requests, time.monotonic() - began
-        self._closed(row, result)
-        self.scene.progress.finished(result)
-        return result
 
     def _read(self, entity: Entity, client: Counted, result: Result) -> None:
         if self.scene.stop:
@@ -197,17 +242,22 @@ class Run:
         if why_not:
             result.state, result.reason = "skipped", why_not
             return
-        with self.target.connect() as connection:
-            connection.autocommit = True
+        with self._connected() as connection:
             EntitySync(self.scene, entity, client, connection, result).run()
 
-    def _opened(self, entity: Entity) -> int | None:
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
         with self.target.connect() as connection:
-            row = connection.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state) VALUES (%s, %s, %s, 'running') RETURNING id",
-                                     [self.run_id, self.target.name, entity.name]).fetchone()
-        return row[0] if row else None
+            connection.autocommit = True
+            yield connection
 
-    def _closed(self, row: int | None, result: Result) -> None:
+    def _open(self, entity: Entity) -> None:
+        with self.target.connect() as connection:
+            row = connection.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state, is_admin) VALUES (%s, %s, %s, 'running', %s) "
+                                     "RETURNING id", [self.run_id, self.target.name, entity.name, self.scene.is_admin]).fetchone()
+        self.rows |= {entity.name: row[0]} if row else {}
+
+    def _close(self, result: Result) -> None:
         counts = result.counts
         at = datetime.datetime.fromtimestamp(result.watermark, datetime.UTC) if result.watermark else None
         try:
@@ -216,7 +266,7 @@ class Run:
                     "UPDATE mirror.sync_runs SET state = %s, mode = %s, reason = %s, finished_at = now(), seen = %s, inserted = %s, updated = %s, "
                     "deleted = %s, quarantined = %s, requests = %s, seconds = %s, watermark = %s WHERE id = %s",
                     [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted, counts.updated, counts.deleted,
-                     counts.quarantined, result.requests, round(result.seconds, 3), at, row])
+                     counts.quarantined, result.requests, round(result.seconds, 3), at, self.rows.get(result.entity)])
         except psycopg.Error as reason:
             result.state, result.reason = "failed", result.reason or _one_line(reason)
 

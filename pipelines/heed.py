@@ -1,0 +1,95 @@
+"""hints → records → landed: what the queue names is read again, and what is not there any more is marked deleted (design.md 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pipelines.declare import Listing
+from pipelines.deletions import Absent, implausible, refusal
+from pipelines.entity_sync import HIDDEN, EntitySync
+from pipelines.hints import Hint, forget, heed_sides, queued, take_sides
+from pipelines.load import Batch
+from pipelines.reread import Answered, Asking, by_ids
+from pipelines.source import Source, Step
+
+A_BATCH = 20
+CLOCK = 2_000_000
+"""Events tell whole seconds, and a list may show a change a moment after its event. Microseconds."""
+
+
+class Heeding(EntitySync):
+    """Empties the queue of one entity."""
+
+    def heed(self, paths: Iterable[str]) -> None:
+        """Reads again what is queued for these of the entity's lists."""
+        self.prepare()
+        self.reads = None
+        for listing in self.entity.listings:
+            if listing.path in paths:
+                self.list_of_hints(listing)
+
+    def list_of_hints(self, listing: Listing) -> None:
+        hints = queued(self.connection, self.scene.target.name, listing.path)
+        known = {key: hint for key, hint in hints.items() if self._is_known(listing, key, hint)}
+        forget(self.connection, self.scene.target.name, listing.path, known)
+        hints = {key: hint for key, hint in hints.items() if key not in known}
+        self._disbelieve(listing, hints)
+        if hints:
+            self._read(listing, hints)
+
+    def _is_known(self, listing: Listing, key: int, hint: Hint) -> bool:
+        """This run has read the record since, by amoCRM's clock."""
+        read = self.scene.reads.get(listing.path, {}).get(key, 0)
+        return read - int(self.client.behind() * 1_000_000) >= hint.told_at + CLOCK
+
+    def _disbelieve(self, listing: Listing, hints: dict[int, Hint]) -> None:
+        """Drops suspicions of a sweep that are too many, or that a token which does not see everything cannot have."""
+        suspects = {key: hint for key, hint in hints.items() if hint.is_suspect}
+        living = self.deletions.living(listing.fixed) if suspects else 0
+        if suspects and not self.sees_all:
+            self.note(HIDDEN.format(listing.path, len(suspects)))
+        elif implausible(len(suspects), living) and not self.scene.allow_mass_delete:
+            self.result.state = "incomplete"
+            self.note(refusal(listing.path, len(suspects), living))
+        else:
+            return
+        forget(self.connection, self.scene.target.name, listing.path, suspects)
+        for key in suspects:
+            del hints[key]
+
+    def _read(self, listing: Listing, hints: dict[int, Hint]) -> None:
+        sides = tuple(side.name for side in self.entity.sides)
+        source = replace(self.source(listing), entity=replace(self.entity, with_=self.entity.with_ + sides))
+
+        def told_otherwise(key: int) -> bool:
+            return hints[key].is_suspect or hints[key].deleted_at is not None
+
+        answers: list[Answered] = []
+        for answered in by_ids(Asking(source, told_otherwise, self.filtered), list(hints)):
+            if self.scene.stop:
+                raise self.scene.stop
+            answers.append(answered)
+            if len(answers) >= A_BATCH:
+                self._settle(source, hints, answers)
+                answers = []
+        self._settle(source, hints, answers)
+
+    def _settle(self, source: Source, hints: dict[int, Hint], answers: list[Answered]) -> None:
+        """One transaction: the records that are there, the marks on those that are not, and the hints that this settles."""
+        batch, listing, schema, account = Batch(), source.listing, self.scene.target.schema, self.scene.target.name
+        sides = take_sides(self.entity, (record for answered in answers for record in answered.page.records))
+        for answered in answers:
+            self.add(source, batch, Step(answered.page))
+            self.scene.reads.setdefault(listing.path, {}).update(dict.fromkeys(answered.asked, answered.started))
+        gone = [Absent((*self._fixed_key(listing), key), hints[key].deleted_at, answered.started) for answered in answers for key in answered.absent
+                if self.sees_all or hints[key].deleted_at is not None]
+        with self.connection.transaction():
+            self.result.counts += self.landing.land(batch)
+            heed_sides(self.connection, schema, account, sides)
+            self.result.counts += self.deletions.tombstone(gone)
+            forget(self.connection, account, listing.path, {key: hints[key] for answered in answers for key in answered.asked})
+        self.scene.progress.advanced(self.entity.name, self.read, None)
+
+    def _fixed_key(self, listing: Listing) -> tuple[str, ...]:
+        return tuple(listing.fixed[column] for column in self.normal.shape.key[:-1])

@@ -1,0 +1,113 @@
+"""What tells that a record has to be read again: SQL that entities name in `before`, `after` and `gone` (declare.py).
+
+Each statement adds to the queue `mirror.hints`, in the transaction that landed what tells (design.md 3, hint). A hint is a list's path, an id, and
+the moment after which the record has to be read. Facts: amocrm-api.md 3.20 (payloads of events), 4.1 and 4.2 (what moves no updated_at).
+"""
+
+from __future__ import annotations
+
+KINDS = ("leads", "contacts", "companies", "customers")
+"""The lists whose records own links, by their paths."""
+QUIET = ("^(.*_note_added|(incoming|outgoing)_(call|sms|mail|chat_message)|entity_direct_message|link_followed|robot_repl.*|intent_identified"
+         "|nps_rate_added|talk_.*|conversation_answered|ai_result|meta_.*|page_mention|(video|picture)_.*|zoom_conference|dropbox_attachment)$")
+"""Events that tell of a message or a note and change nothing in the record itself."""
+
+
+def queue(told: str) -> str:
+    """`told` selects listing, id, told_at and deleted_at (the time of a delete event, else null)."""
+    return f"""
+INSERT INTO mirror.hints AS h (account, listing, key, told_at, deleted_at)
+SELECT %(account)s, listing, id::text, max(told_at), max(deleted_at) FROM ({told}) told WHERE id IS NOT NULL GROUP BY listing, id
+ON CONFLICT (account, listing, key) DO UPDATE SET told_at = greatest(h.told_at, excluded.told_at), is_suspect = false, version = h.version + 1,
+deleted_at = greatest(h.deleted_at, excluded.deleted_at)"""
+
+
+def once_read(listing: str) -> str:
+    """Nothing is a hint while the list is being read for the first time."""
+    return f"EXISTS (SELECT FROM mirror.cursors WHERE account = %(account)s AND listing = '{listing}' AND position ->> 'watermark' IS NOT NULL)"
+
+
+EVENT_HINTS = queue(f"""
+WITH kinds (name, listing, rank) AS (
+    VALUES ('lead', 'leads', 1), ('customer', 'customers', 2), ('contact', 'contacts', 3), ('company', 'companies', 4), ('task', 'tasks', 5)),
+since AS (
+    SELECT coalesce(min((position ->> 'watermark')::int8) FILTER (WHERE entity = 'events') * 0,
+                    min(coalesce(position ->> 'watermark', position -> 'sweep' ->> 'watermark')::int8) FILTER (WHERE entity <> 'events'),
+                    extract(epoch FROM now())::int8 - 600) AS at
+    FROM mirror.cursors WHERE account = %(account)s),
+new AS (
+    SELECT s.id, s.type, s.entity_type, s.entity_id, to_timestamp(s.created_at) AS at, s.value_after::jsonb AS after, s.value_before::jsonb AS before
+    FROM {{stage}} s, since WHERE s.created_at >= since.at AND s.type !~ '{QUIET}' AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id)),
+sides AS (
+    SELECT n.id, side ->> 'type' AS name, side ->> 'id' AS number
+    FROM new n, LATERAL (VALUES (n.after), (n.before)) o (list),
+         LATERAL jsonb_array_elements(CASE jsonb_typeof(list) WHEN 'array' THEN list END) v,
+         LATERAL (SELECT coalesce(v -> 'link' -> 'entity', v -> 'unlink' -> 'entity') AS side) x
+    WHERE n.type ~ 'linked$')
+SELECT CASE WHEN b.rank < a.rank THEN b.listing ELSE a.listing END AS listing,
+       CASE WHEN b.rank < a.rank THEN s.number::int8 ELSE n.entity_id END AS id, n.at AS told_at,
+       CASE WHEN n.type ~ '^(lead|contact|company|customer|task)_deleted$' THEN n.at END AS deleted_at
+FROM new n JOIN kinds a ON a.name = n.entity_type
+     LEFT JOIN sides s ON s.id = n.id AND s.number ~ '^[0-9]+$' AND length(s.number) < 19 LEFT JOIN kinds b ON b.name = s.name
+WHERE n.type !~ 'note_deleted$'
+UNION ALL
+SELECT a.listing || '/notes', number::int8, n.at, n.at
+FROM new n JOIN kinds a ON a.name = n.entity_type, LATERAL (SELECT n.after -> 0 -> 'note' ->> 'id' AS number) x
+WHERE n.type ~ 'note_deleted$' AND number ~ '^[0-9]+$' AND length(number) < 19""")
+"""New events name what to read: of a link its owner only (schema.md, Links). While events are read for the first time, those from before
+everything else was read tell nothing new."""
+
+TASK_HINTS = queue(f"""
+SELECT k.kind AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at
+FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id, LATERAL (VALUES (s.entity_type, s.entity_id), (t.entity_type, t.entity_id)) k (kind, number)
+WHERE (t.id IS NULL OR t._deleted_at IS NOT NULL OR ROW(t.entity_id, t.is_completed, extract(epoch FROM t.complete_till)::int8)
+       IS DISTINCT FROM ROW(s.entity_id, s.is_completed, s.complete_till))
+AND k.kind IN ('leads', 'contacts', 'companies', 'customers') AND k.number > 0 AND {once_read("tasks")}""")
+"""A task that came, went or moved changes closest_task_at of its record, which moves no updated_at."""
+
+GONE_TASK_HINTS = queue("""
+SELECT t.entity_type AS listing, t.entity_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+FROM {schema}.tasks t JOIN {gone} g USING (id) WHERE t.entity_type IN ('leads', 'contacts', 'companies', 'customers') AND t.entity_id > 0""")
+
+PURCHASE_HINTS = queue(f"""
+SELECT 'customers' AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at
+FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id, LATERAL (VALUES (s.customer_id), (t.customer_id)) k (number)
+WHERE ROW(t.customer_id, t.price, coalesce(t.is_deleted, false)) IS DISTINCT FROM ROW(s.customer_id, s.price::numeric, coalesce(s.is_deleted, false))
+AND {once_read("customers")}""")
+"""A purchase changes its customer's ltv, purchases_count and average_check."""
+
+GONE_PURCHASE_HINTS = queue("""
+SELECT 'customers' AS listing, t.customer_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+FROM {schema}.transactions t JOIN {gone} g USING (id)""")
+
+GONE_UNSORTED_HINTS = queue("""
+SELECT 'leads' AS listing, c.lead_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+FROM {schema}.unsorted_leads c JOIN {gone} g ON g.uid = c.unsorted_uid
+UNION ALL SELECT 'contacts', c.contact_id, now(), NULL FROM {schema}.unsorted_contacts c JOIN {gone} g ON g.uid = c.unsorted_uid
+UNION ALL SELECT 'companies', c.company_id, now(), NULL FROM {schema}.unsorted_companies c JOIN {gone} g ON g.uid = c.unsorted_uid""")
+"""An incoming lead that was accepted or declined: what came with it comes to light, or goes."""
+
+CHOSEN = "('select', 'multiselect', 'radiobutton', 'category')"
+"""Types whose values are labels of options."""
+
+
+def option_hints(kind: str, listing: str, values: str, owner: str) -> str:
+    """Records that chose an option which its field no longer has."""
+    return queue(f"""
+SELECT '{listing}' AS listing, v.{owner} AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+FROM {{schema}}.custom_fields f JOIN {{schema}}.{values} v ON v.field_id = f.id
+WHERE f.entity_type = '{kind}' AND f.type IN {CHOSEN} AND ROW(f.entity_type, f.id)::text IN (SELECT key FROM touched) AND v.enum_id IS NOT NULL
+AND NOT EXISTS (SELECT FROM {{schema}}.custom_field_enums e WHERE e.entity_type = f.entity_type AND e.field_id = f.id AND e.id = v.enum_id)""")
+
+
+def relabel(kind: str, values: str) -> str:
+    """A renamed option changes the values' text at once (schema.md, rule 5)."""
+    return f"""
+UPDATE {{schema}}.{values} v SET value_text = e.value FROM {{schema}}.custom_fields f, {{schema}}.custom_field_enums e
+WHERE f.entity_type = '{kind}' AND f.type IN {CHOSEN} AND ROW(f.entity_type, f.id)::text IN (SELECT key FROM touched)
+AND e.entity_type = f.entity_type AND e.field_id = f.id AND v.field_id = f.id AND v.enum_id = e.id AND v.value_text IS DISTINCT FROM e.value"""
+
+
+def forget_values(kind: str, values: str) -> str:
+    """The values of a deleted field go with it (schema.md, rule 5)."""
+    return f"DELETE FROM {{schema}}.{values} v USING {{gone}} g WHERE g.entity_type = '{kind}' AND v.field_id = g.id"
