@@ -79,6 +79,7 @@ class Hint(MemoryBase):
     told_at: Mapped[DateTime] = mapped_column(Instant, comment="What it tells of happened then: the record has to be read later than that")
     deleted_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When a delete event says that it was deleted")
     is_suspect: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="Nothing but its absence from a whole read tells of it")
+    of_links: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="Its links may have changed hands: merged, or restored")
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", comment="Counts what told of it")
 
 

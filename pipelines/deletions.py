@@ -64,6 +64,10 @@ class Deletions:
         """How many live rows of a list its complete read did not meet; or how many belong to a parent that is gone."""
         return self._count(self._missing(fixed, orphans_of), fixed)
 
+    def absent_keys(self, fixed: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        keys = statements.comma(statements.name("t", column) for column in self.shape.key)
+        return self.connection.execute(SQL("SELECT {} FROM {}").format(keys, self._missing(fixed, None)), dict(fixed)).fetchall()
+
     def living(self, fixed: Mapping[str, Any]) -> int:
         return self._count(statements.live(self.schema, self.shape, fixed), fixed)
 
@@ -132,6 +136,6 @@ def _owners_of_links_to(table: str) -> Sequence[str]:
         kind = next((key.column.table.name for key in owner.foreign_keys), "") if owner is not None else ""
         for column in of.table.columns:
             if column.info.get("refers") == f"{table}.id" and kind in KINDS and owner is not None:
-                found.append(queue(f"SELECT '{kind}' AS listing, l.{owner.name} AS id, now() AS told_at, NULL::timestamptz AS deleted_at "
-                                   f"FROM {{schema}}.{of.name} l JOIN {{gone}} g ON g.id = l.{column.name}"))
+                found.append(queue(f"SELECT '{kind}' AS listing, l.{owner.name} AS id, now() AS told_at, NULL::timestamptz AS deleted_at, "
+                                   f"false AS of_links FROM {{schema}}.{of.name} l JOIN {{gone}} g ON g.id = l.{column.name}"))
     return found

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pipelines.declare import Listing
 from pipelines.deletions import Absent, implausible, refusal
 from pipelines.entity_sync import HIDDEN, EntitySync
-from pipelines.hints import Hint, forget, heed_sides, queued, take_sides
+from pipelines.hints import Hint, forget, heed_sides, linked, look_at, queued, take_sides
 from pipelines.load import Batch
 from pipelines.reread import Answered, Asking, by_ids
 from pipelines.source import Source, Step
@@ -29,6 +31,15 @@ class Heeding(EntitySync):
             if listing.path in paths:
                 self.list_of_hints(listing)
 
+    def mend(self, differences: Mapping[str, Mapping[tuple[Any, ...], str]]) -> None:
+        """Reads again what a verification found to differ; what it found twice not to be there is marked at once."""
+        self.prepare()
+        self.reads, told_at = None, time.time_ns() // 1000
+        for listing in self.entity.listings:
+            found = differences.get(listing.path, {})
+            if found:
+                self._read(listing, {key[-1]: Hint(told_at, None, kind == "extra", True, 0) for key, kind in found.items()})
+
     def list_of_hints(self, listing: Listing) -> None:
         hints = queued(self.connection, self.scene.target.name, listing.path)
         known = {key: hint for key, hint in hints.items() if self._is_known(listing, key, hint)}
@@ -41,7 +52,7 @@ class Heeding(EntitySync):
     def _is_known(self, listing: Listing, key: int, hint: Hint) -> bool:
         """This run has read the record since, by amoCRM's clock."""
         read = self.scene.reads.get(listing.path, {}).get(key, 0)
-        return read - int(self.client.behind() * 1_000_000) >= hint.told_at + CLOCK
+        return not hint.of_links and read - int(self.client.behind() * 1_000_000) >= hint.told_at + CLOCK
 
     def _disbelieve(self, listing: Listing, hints: dict[int, Hint]) -> None:
         """Drops suspicions of a sweep that are too many, or that a token which does not see everything cannot have."""
@@ -84,8 +95,13 @@ class Heeding(EntitySync):
             self.scene.reads.setdefault(listing.path, {}).update(dict.fromkeys(answered.asked, answered.started))
         gone = [Absent((*self._fixed_key(listing), key), hints[key].deleted_at, answered.started) for answered in answers for key in answered.absent
                 if self.sees_all or hints[key].deleted_at is not None]
+        owners = [key[-1] for key in batch.rows if isinstance(key[-1], int)]
+        merged = [key for key in owners if hints[key].of_links]
         with self.connection.transaction():
+            pointed_at = linked(self.connection, schema, self.entity, owners)
             self.result.counts += self.landing.land(batch)
+            look_at(self.connection, account, pointed_at - linked(self.connection, schema, self.entity, owners))
+            look_at(self.connection, account, linked(self.connection, schema, self.entity, merged), of_links=True)
             heed_sides(self.connection, schema, account, sides)
             self.result.counts += self.deletions.tombstone(gone)
             forget(self.connection, account, listing.path, {key: hints[key] for answered in answers for key in answered.asked})

@@ -14,12 +14,12 @@ QUIET = ("^(.*_note_added|(incoming|outgoing)_(call|sms|mail|chat_message)|entit
 
 
 def queue(told: str) -> str:
-    """`told` selects listing, id, told_at and deleted_at (the time of a delete event, else null)."""
+    """`told` selects listing, id, told_at, deleted_at (the time of a delete event, else null) and of_links (its links may have changed, too)."""
     return f"""
-INSERT INTO mirror.hints AS h (account, listing, key, told_at, deleted_at)
-SELECT %(account)s, listing, id::text, max(told_at), max(deleted_at) FROM ({told}) told WHERE id IS NOT NULL GROUP BY listing, id
+INSERT INTO mirror.hints AS h (account, listing, key, told_at, deleted_at, of_links)
+SELECT %(account)s, listing, id::text, max(told_at), max(deleted_at), bool_or(of_links) FROM ({told}) told WHERE id IS NOT NULL GROUP BY listing, id
 ON CONFLICT (account, listing, key) DO UPDATE SET told_at = greatest(h.told_at, excluded.told_at), is_suspect = false, version = h.version + 1,
-deleted_at = greatest(h.deleted_at, excluded.deleted_at)"""
+deleted_at = greatest(h.deleted_at, excluded.deleted_at), of_links = h.of_links OR excluded.of_links"""
 
 
 def once_read(listing: str) -> str:
@@ -46,19 +46,20 @@ sides AS (
     WHERE n.type ~ 'linked$')
 SELECT CASE WHEN b.rank < a.rank THEN b.listing ELSE a.listing END AS listing,
        CASE WHEN b.rank < a.rank THEN s.number::int8 ELSE n.entity_id END AS id, n.at AS told_at,
-       CASE WHEN n.type ~ '^(lead|contact|company|customer|task)_deleted$' THEN n.at END AS deleted_at
+       CASE WHEN n.type ~ '^(lead|contact|company|customer|task)_deleted$' THEN n.at END AS deleted_at,
+       n.type ~ '(^entity_merged|_restored)$' AS of_links
 FROM new n JOIN kinds a ON a.name = n.entity_type
      LEFT JOIN sides s ON s.id = n.id AND s.number ~ '^[0-9]+$' AND length(s.number) < 19 LEFT JOIN kinds b ON b.name = s.name
 WHERE n.type !~ 'note_deleted$'
 UNION ALL
-SELECT a.listing || '/notes', number::int8, n.at, n.at
+SELECT a.listing || '/notes', number::int8, n.at, n.at, false
 FROM new n JOIN kinds a ON a.name = n.entity_type, LATERAL (SELECT n.after -> 0 -> 'note' ->> 'id' AS number) x
 WHERE n.type ~ 'note_deleted$' AND number ~ '^[0-9]+$' AND length(number) < 19""")
 """New events name what to read: of a link its owner only (schema.md, Links). While events are read for the first time, those from before
-everything else was read tell nothing new."""
+everything else was read tell nothing new. A merge names the survivor only; what it absorbed is found through the links that changed hands."""
 
 TASK_HINTS = queue(f"""
-SELECT k.kind AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at
+SELECT k.kind AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id, LATERAL (VALUES (s.entity_type, s.entity_id), (t.entity_type, t.entity_id)) k (kind, number)
 WHERE (t.id IS NULL OR t._deleted_at IS NOT NULL OR ROW(t.entity_id, t.is_completed, extract(epoch FROM t.complete_till)::int8)
        IS DISTINCT FROM ROW(s.entity_id, s.is_completed, s.complete_till))
@@ -66,25 +67,34 @@ AND k.kind IN ('leads', 'contacts', 'companies', 'customers') AND k.number > 0 A
 """A task that came, went or moved changes closest_task_at of its record, which moves no updated_at."""
 
 GONE_TASK_HINTS = queue("""
-SELECT t.entity_type AS listing, t.entity_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+SELECT t.entity_type AS listing, t.entity_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {schema}.tasks t JOIN {gone} g USING (id) WHERE t.entity_type IN ('leads', 'contacts', 'companies', 'customers') AND t.entity_id > 0""")
 
 PURCHASE_HINTS = queue(f"""
-SELECT 'customers' AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at
+SELECT 'customers' AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id, LATERAL (VALUES (s.customer_id), (t.customer_id)) k (number)
 WHERE ROW(t.customer_id, t.price, coalesce(t.is_deleted, false)) IS DISTINCT FROM ROW(s.customer_id, s.price::numeric, coalesce(s.is_deleted, false))
 AND {once_read("customers")}""")
 """A purchase changes its customer's ltv, purchases_count and average_check."""
 
+def gone_owned(kind: str) -> str:
+    """Tasks and notes of a record that is gone: a merge hands them to the survivor."""
+    return queue(f"""
+SELECT 'tasks' AS listing, o.id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
+FROM {{schema}}.tasks o JOIN {{gone}} g ON o.entity_type = '{kind}' AND o.entity_id = g.id WHERE o._deleted_at IS NULL
+UNION ALL SELECT '{kind}/notes', o.id, now(), NULL, false
+FROM {{schema}}.notes o JOIN {{gone}} g ON o.entity_type = '{kind}' AND o.entity_id = g.id WHERE o._deleted_at IS NULL""")
+
+
 GONE_PURCHASE_HINTS = queue("""
-SELECT 'customers' AS listing, t.customer_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+SELECT 'customers' AS listing, t.customer_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {schema}.transactions t JOIN {gone} g USING (id)""")
 
 GONE_UNSORTED_HINTS = queue("""
-SELECT 'leads' AS listing, c.lead_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+SELECT 'leads' AS listing, c.lead_id AS id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {schema}.unsorted_leads c JOIN {gone} g ON g.uid = c.unsorted_uid
-UNION ALL SELECT 'contacts', c.contact_id, now(), NULL FROM {schema}.unsorted_contacts c JOIN {gone} g ON g.uid = c.unsorted_uid
-UNION ALL SELECT 'companies', c.company_id, now(), NULL FROM {schema}.unsorted_companies c JOIN {gone} g ON g.uid = c.unsorted_uid""")
+UNION ALL SELECT 'contacts', c.contact_id, now(), NULL, false FROM {schema}.unsorted_contacts c JOIN {gone} g ON g.uid = c.unsorted_uid
+UNION ALL SELECT 'companies', c.company_id, now(), NULL, false FROM {schema}.unsorted_companies c JOIN {gone} g ON g.uid = c.unsorted_uid""")
 """An incoming lead that was accepted or declined: what came with it comes to light, or goes."""
 
 CHOSEN = "('select', 'multiselect', 'radiobutton', 'category')"
@@ -94,7 +104,7 @@ CHOSEN = "('select', 'multiselect', 'radiobutton', 'category')"
 def option_hints(kind: str, listing: str, values: str, owner: str) -> str:
     """Records that chose an option which its field no longer has."""
     return queue(f"""
-SELECT '{listing}' AS listing, v.{owner} AS id, now() AS told_at, NULL::timestamptz AS deleted_at
+SELECT '{listing}' AS listing, v.{owner} AS id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{schema}}.custom_fields f JOIN {{schema}}.{values} v ON v.field_id = f.id
 WHERE f.entity_type = '{kind}' AND f.type IN {CHOSEN} AND ROW(f.entity_type, f.id)::text IN (SELECT key FROM touched) AND v.enum_id IS NOT NULL
 AND NOT EXISTS (SELECT FROM {{schema}}.custom_field_enums e WHERE e.entity_type = f.entity_type AND e.field_id = f.id AND e.id = v.enum_id)""")

@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from pipelines import statements
 from pipelines.declare import EMBEDDED, Entity, Side
-from pipelines.hint_rules import queue
+from pipelines.hint_rules import KINDS, queue
 from pipelines.shapes import Shape, shape
 
 Connection = psycopg.Connection[Any]
@@ -31,6 +31,7 @@ class Hint:
     told_at: int
     deleted_at: int | None
     is_suspect: bool
+    of_links: bool
     version: int
 
 
@@ -40,9 +41,11 @@ def waiting(connection: Connection, account: str) -> set[str]:
 
 
 def queued(connection: Connection, account: str, listing: str) -> dict[int, Hint]:
+    """Ids that are no numbers are nobody's here."""
     rows = connection.execute(
-        "SELECT key::int8, (extract(epoch FROM told_at) * 1000000)::int8, (extract(epoch FROM deleted_at) * 1000000)::int8, is_suspect, version "
-        "FROM mirror.hints WHERE account = %s AND listing = %s AND key ~ '^[0-9]+$' AND length(key) < 19 ORDER BY 1", [account, listing]).fetchall()
+        "SELECT key::int8, (extract(epoch FROM told_at) * 1000000)::int8, (extract(epoch FROM deleted_at) * 1000000)::int8, is_suspect, "
+        "of_links, version FROM mirror.hints WHERE account = %s AND listing = %s AND key ~ '^[0-9]+$' AND length(key) < 19 ORDER BY 1",
+        [account, listing]).fetchall()
     return {row[0]: Hint(*row[1:]) for row in rows}
 
 
@@ -117,8 +120,39 @@ def _disagreement(side: Side) -> str:
     owner, other = of.owner[0], next(name for name in of.key if name not in of.owner)
     told = "SELECT * FROM unnest(%(owners)s::int8[], %(others)s::int8[]) p (owner, other)"
     return queue(f"""
-SELECT '{side.name}' AS listing, p.owner AS id, now() AS told_at, NULL::timestamptz AS deleted_at FROM ({told}) p
+SELECT '{side.name}' AS listing, p.owner AS id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
+FROM ({told}) p
 WHERE NOT EXISTS (SELECT FROM {{schema}}.{of.name} l WHERE l.{owner} = p.owner AND l.{other} = p.other)
 UNION ALL
-SELECT '{side.name}', l.{owner}, now(), NULL FROM {{schema}}.{of.name} l JOIN {{schema}}.{side.name} o ON o.id = l.{owner} AND o._deleted_at IS NULL
+SELECT '{side.name}', l.{owner}, now(), NULL, false
+FROM {{schema}}.{of.name} l JOIN {{schema}}.{side.name} o ON o.id = l.{owner} AND o._deleted_at IS NULL
 WHERE l.{other} = ANY(%(whole)s::int8[]) AND NOT EXISTS (SELECT FROM ({told}) p WHERE p.owner = l.{owner} AND p.other = l.{other})""")
+
+
+# What changed hands: links of records that were read again
+
+
+def linked(connection: Connection, schema: str, entity: Entity, owners: Sequence[int]) -> set[tuple[str, int]]:
+    """(path, id) of every record that links of these owners point at."""
+    found: set[tuple[str, int]] = set()
+    for of, listing, owner, other in _links_of(entity):
+        found |= {(listing, number) for number, in connection.execute(SQL("SELECT {} FROM {} WHERE {} = ANY(%s)").format(
+            Identifier(other), statements.name(schema, of.name), Identifier(owner)), [list(owners)]).fetchall()}
+    return found
+
+
+def _links_of(entity: Entity) -> Iterator[tuple[Shape, str, str, str]]:
+    for child in entity.children:
+        of = shape(child.model)
+        other = next((name for name in of.key if name not in of.owner), "")
+        target = str(of.table.columns[other].info.get("refers", "")).split(".")[0] if other else ""
+        if target in KINDS:
+            yield of, target, of.owner[0], other
+
+
+def look_at(connection: Connection, account: str, records: Iterable[tuple[str, int]], of_links: bool = False) -> None:
+    """Queues records whose links have gone elsewhere."""
+    rows = list(records)
+    connection.execute(queue("SELECT listing, id, now() AS told_at, NULL::timestamptz AS deleted_at, %(of_links)s AS of_links "
+                             "FROM unnest(%(listings)s::text[], %(ids)s::int8[]) t (listing, id)"), {
+        "account": account, "of_links": of_links, "listings": [listing for listing, _ in rows], "ids": [number for _, number in rows]})

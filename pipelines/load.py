@@ -124,7 +124,7 @@ class Landing:
             if batch.rows:
                 self._lock()
                 self._feed(batch)
-                self._stage(batch)
+                self.stage(batch)
                 self._also(self.entity.before)
                 if keep_seen:
                     self._run(statements.remember_seen(self.shape))
@@ -151,7 +151,7 @@ class Landing:
             for row in rows:
                 write(row)
 
-    def _stage(self, batch: Batch) -> None:
+    def stage(self, batch: Batch) -> None:
         """In the order of the keys: indexes grow at their end, and nobody has to sort again."""
         ordered = [batch.rows[key] for key in sorted(batch.rows)]
         self._copy(self.upsert.stage, statements.listed_columns(self.shape),
@@ -181,12 +181,17 @@ class Landing:
             self._copy(f"feed_{shape(model).name}", columns, ((*row, started) for started, row in told.values()))
             self._run(statements.feed(self.schema, shape(model)))
 
+    def absent_attributes(self, batch: Batch) -> tuple[int, int]:
+        """Bits of the columns whose attribute came with no row of the batch, and of those where it did not come with every row."""
+        masks = [rows.row[-1] for _, rows in batch.rows.values()]
+        never = _all(masks)
+        return never, _any(masks) & ~never
+
     def _upsert(self, batch: Batch) -> Counts:
         counts = Counts()
-        masks = [rows.row[-1] for _, rows in batch.rows.values()]
-        never, sometimes = _all(masks), _any(masks)
+        never, sometimes = self.absent_attributes(batch)
         older = self._run(self.upsert.drop_older())
-        counts.updated += self._run(self.upsert.update(never, sometimes & ~never))
+        counts.updated += self._run(self.upsert.update(never, sometimes))
         counts.inserted += self._run(self.upsert.insert())
         all_new = counts.inserted == len(batch.rows) - older
         for place, replace in enumerate(self.replaces):

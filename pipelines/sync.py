@@ -31,10 +31,11 @@ from pipelines.extract import FilterIgnored
 from pipelines.heed import Heeding
 from pipelines.hints import waiting
 
-__all__ = ["Progress", "Report", "Result", "Silent", "SyncRefused", "Target", "WrongUse", "phases", "row_counts", "selected", "sync"]
+__all__ = ["Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
+           "selected", "sync"]
 
 LAST_WORDS = 2.0
-ROUNDS = 4
+ROUNDS = 6
 """A record read again may tell of others: a restored contact of its leads, a task of its deal."""
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     entities = selected(only)
     run = Run(Scene(target, progress or Silent(), full, allow_mass_delete), str(uuid.uuid4()))
     report = Report(run.run_id)
-    with _alone(target), _no_cycles():
+    with alone(target), no_cycles():
         run.learn()
         for phase in phases(entities):
             report.results += run.phase(phase, run.entity)
@@ -103,7 +104,7 @@ def _depth(entity: Entity) -> int:
 
 
 @contextmanager
-def _alone(target: Target) -> Iterator[None]:
+def alone(target: Target) -> Iterator[None]:
     """Two syncs of one account never run at once; the lock ends with the connection, so a killed one leaves none behind."""
     with target.connect() as connection:
         connection.autocommit = True
@@ -114,7 +115,7 @@ def _alone(target: Target) -> Iterator[None]:
 
 
 @contextmanager
-def _no_cycles() -> Iterator[None]:
+def no_cycles() -> Iterator[None]:
     """Records and rows hold no cycles, but there are so many of them that looking for cycles took a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
@@ -176,7 +177,8 @@ class Run:
 
     def again(self, entity: Entity, paths: set[str], result: Result) -> Result:
         client, began = Counted(self.target.client), time.monotonic()
-        with self._judged(result), self._connected() as connection:
+        self.scene.progress.started(entity.name)
+        with self.judged(result), self.connected() as connection:
             Heeding(self.scene, entity, client, connection, result).heed(paths)
         return self._finished(result, client, began)
 
@@ -203,7 +205,7 @@ class Run:
         result, began = Result(entity.name), time.monotonic()
         self.scene.progress.started(entity.name)
         self._open(entity)
-        with self._judged(result):
+        with self.judged(result):
             self._read(entity, client, result)
         return self._finished(result, client, began)
 
@@ -217,7 +219,7 @@ class Run:
         return result
 
     @contextmanager
-    def _judged(self, result: Result) -> Iterator[None]:
+    def judged(self, result: Result) -> Iterator[None]:
         """What goes wrong becomes the result's state and reason."""
         try:
             yield
@@ -225,15 +227,15 @@ class Run:
             self.scene.stop = reason
             result.state, result.reason = "failed", str(reason)
         except OutOfReach as reason:
-            result.state, result.reason = "incomplete", _one_line(reason)
+            result.state, result.reason = "incomplete", one_line(reason)
         except psycopg.Error as reason:
-            result.state, result.reason = "failed", f"Postgres: {_one_line(reason)}"
+            result.state, result.reason = "failed", f"Postgres: {one_line(reason)}"
         except (AmoError, FilterIgnored) as reason:
-            result.state, result.reason = "failed", _one_line(reason)
+            result.state, result.reason = "failed", one_line(reason)
         except Exception as reason:
             log.exception("%s failed", result.entity)
             result.state = "failed"
-            result.reason = f"{type(reason).__name__}: {_one_line(reason)}. This is a fault of amocrm-mirror's: please report it"
+            result.reason = f"{type(reason).__name__}: {one_line(reason)}. This is a fault of amocrm-mirror's: please report it"
 
     def _read(self, entity: Entity, client: Counted, result: Result) -> None:
         if self.scene.stop:
@@ -242,11 +244,11 @@ class Run:
         if why_not:
             result.state, result.reason = "skipped", why_not
             return
-        with self._connected() as connection:
+        with self.connected() as connection:
             EntitySync(self.scene, entity, client, connection, result).run()
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
+    def connected(self) -> Iterator[Connection]:
         with self.target.connect() as connection:
             connection.autocommit = True
             yield connection
@@ -268,10 +270,10 @@ class Run:
                     [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted, counts.updated, counts.deleted,
                      counts.quarantined, result.requests, round(result.seconds, 3), at, self.rows.get(result.entity)])
         except psycopg.Error as reason:
-            result.state, result.reason = "failed", result.reason or _one_line(reason)
+            result.state, result.reason = "failed", result.reason or one_line(reason)
 
 
-def _one_line(reason: BaseException) -> str:
+def one_line(reason: BaseException) -> str:
     return " ".join(str(reason).split())
 
 

@@ -38,6 +38,7 @@ def upgrade() -> None:
     sa.Column('told_at', postgresql.TIMESTAMP(timezone=True), nullable=False, comment='What it tells of happened then: the record has to be read later than that'),
     sa.Column('deleted_at', postgresql.TIMESTAMP(timezone=True), nullable=True, comment='When a delete event says that it was deleted'),
     sa.Column('is_suspect', sa.Boolean(), server_default='false', nullable=False, comment='Nothing but its absence from a whole read tells of it'),
+    sa.Column('of_links', sa.Boolean(), server_default='false', nullable=False, comment='Its links may have changed hands: merged, or restored'),
     sa.Column('version', sa.BigInteger(), server_default='1', nullable=False, comment='Counts what told of it'),
     sa.ForeignKeyConstraint(['account'], ['accounts.name'], name=op.f('fk_hints_account'), onupdate='CASCADE', ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('account', 'listing', 'key', name=op.f('pk_hints')),
