@@ -9,20 +9,22 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipelines.sync import sync
+from pipelines.verify import verify
 from sandbox.changes.churn import CHANGES
 from sandbox.process import SandboxProcess
 from sandbox.switches import SWITCHES
 from tests.conftest import own_database
 from tests.equality import differences
-from tests.mirrors import synced
+from tests.mirrors import HASTE, mirror_of, synced
 
 SWEPT = ("vanish", "merge", "main_contact", "link_product", "note")
 """What leaves neither a moved updated_at nor an event that names all it changed: main contacts, linked products, notes that are no comments."""
 SEEN = [name for name in CHANGES if name not in SWEPT]
-UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status", "jwt_claims",
-             "webhook_settings", "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
+UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status",
+             "jwt_claims", "webhook_settings", "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
 """Switches that other tests turn, or that take away what an increment sees by."""
-NUMBERS = {"max_page": ("0", "3"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"), "omit_attributes": ("0",)}
+NUMBERS = {"max_page": ("0", "25"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"), "omit_attributes": ("0",)}
 ROWS = 8
 
 
@@ -66,8 +68,9 @@ def test_comments_come_and_go_within_one_sync(sandbox: SandboxProcess, mirrored:
     synced(sandbox, mirrored)
     assert wrong(sandbox, mirrored) == []
     with psycopg.connect(mirrored) as connection:
-        row = connection.execute("SELECT n._deleted_at = e.created_at FROM amocrm.notes n, amocrm.events e WHERE n.entity_type = 'contacts' AND n.id = %s "
-                                 "AND e.type = 'common_note_deleted' AND e.value_after -> 0 -> 'note' ->> 'id' = n.id::text", [comments[0]["id"]]).fetchone()
+        row = connection.execute("SELECT n._deleted_at = e.created_at FROM amocrm.notes n, amocrm.events e WHERE n.entity_type = 'contacts' "
+                                 "AND n.id = %s AND e.type = 'common_note_deleted' AND e.value_after -> 0 -> 'note' ->> 'id' = n.id::text",
+                                 [comments[0]["id"]]).fetchone()
     assert row == (True,), "the row stays, deleted when the event says"
 
 
@@ -102,14 +105,21 @@ def matrix() -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("row", range(ROWS))
 def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
+    """The account as the API shows it, which some switches bend, against the rows: nothing differs, at the first look."""
     switches: dict[str, Any] = matrix()[row]
+
+    def differing(own: SandboxProcess, full: bool) -> list[str]:
+        assert synced(own, database, full=full).exit_code == 0, switches
+        verification = verify(mirror_of(own, database).target(HASTE))
+        assert verification.exit_code == 0, switches
+        return [outcome.entity for outcome in verification.outcomes if outcome.caught_up]
+
     with SandboxProcess(scale=120, fields=8, switches=switches) as own:
-        first = synced(own, database)
-        assert (first.exit_code, wrong(own, database)) == (0, []), switches
+        assert differing(own, False) == [], switches
         own.churn(40, row, SEEN)
-        assert (synced(own, database).exit_code, wrong(own, database)) == (0, []), switches
+        assert differing(own, False) == [], switches
         own.churn(30, f"swept {row}", list(SWEPT))
-        assert (synced(own, database, full=True).exit_code, wrong(own, database)) == (0, []), switches
+        assert differing(own, True) == [], switches
 
 
 def test_every_switch_is_in_the_matrix_or_has_a_reason() -> None:
@@ -128,9 +138,9 @@ def test_what_changes_while_it_is_read_is_right_at_rest(database: str) -> None:
 
 
 def test_more_than_fits_any_page_within_one_second(database: str) -> None:
-    """600 leads changed in one second, and a window of more than 25,000 records (pages end at 100)."""
-    with SandboxProcess(scale=1000, fields=8, switches={"max_page": "3"}) as own:
-        synced(own, database)
+    """600 leads changed in one second, and a window of five times as many events as its pages may number."""
+    with SandboxProcess(scale=2000, fields=2, switches={"max_page": "25"}) as own:
+        assert synced(own, database).exit_code == 0
         leads = [lead["id"] for lead in own.truth("leads")]
         own.mutate(*({"op": "patch", "list": "leads", "id": lead, "set": {"price": 11}} for lead in leads[:600]))
         assert synced(own, database).exit_code == 0
@@ -138,8 +148,6 @@ def test_more_than_fits_any_page_within_one_second(database: str) -> None:
 
 
 def test_what_this_token_does_not_see_is_not_deleted(sandbox: SandboxProcess, mirrored: str) -> None:
-    from pipelines.sync import sync
-    from tests.mirrors import HASTE, mirror_of
     with psycopg.connect(mirrored) as connection:
         before = connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone()
     target = mirror_of(sandbox, mirrored, amocrm_access_token=sandbox.manager_token).target(HASTE)
@@ -149,6 +157,7 @@ def test_what_this_token_does_not_see_is_not_deleted(sandbox: SandboxProcess, mi
     assert "not shown to this token" in leads.reason
     with psycopg.connect(mirrored) as connection:
         assert connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone() == before
-        assert connection.execute("SELECT DISTINCT is_admin FROM mirror.sync_runs WHERE run_id = %s", [report.run_id]).fetchall() in ([(False,)], [(None,)])
+        rights = connection.execute("SELECT DISTINCT is_admin FROM mirror.sync_runs WHERE run_id = %s", [report.run_id]).fetchall()
+        assert rights == [(None,)], "written with the run: this token may not even ask"
     assert synced(sandbox, mirrored, full=True).exit_code == 0
     assert wrong(sandbox, mirrored) == []
