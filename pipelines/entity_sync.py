@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,9 +88,19 @@ class Scene:
     facts: Facts = field(default_factory=dict)
     is_admin: bool | None = None
     """The token sees everything. None: it may not even ask."""
+    ask: Callable[[], bool | None] | None = None
+    """Asks amoCRM for it; None: it has been asked in this run."""
     reads: dict[str, dict[int, int]] = field(default_factory=dict)
     """What increments have read in this run: path → id → start of the request, microseconds since 1970."""
     stop: AmoError | None = None
+    asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def sees_everything(self) -> bool:
+        """Asked anew in each run that has something to mark as deleted: rights change."""
+        with self.asking:
+            if self.ask:
+                self.is_admin, self.ask = self.ask(), None
+        return bool(self.is_admin)
 
 
 class EntitySync:
@@ -134,7 +145,7 @@ class EntitySync:
     @property
     def sees_all(self) -> bool:
         """What is absent is gone, and not just hidden from this token (amocrm-api.md 1.9)."""
-        return bool(self.scene.is_admin) or not self.entity.by_rights
+        return not self.entity.by_rights or self.scene.sees_everything()
 
     def concrete(self, listing: Listing) -> list[Listing]:
         """The listing itself, or one for each living row of the table that it goes over."""
@@ -252,10 +263,12 @@ class EntitySync:
 
     def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: Over | None = None) -> None:
         absent, living = self.deletions.absent(fixed, orphans_of), self.deletions.living(fixed)
-        if absent and not self.sees_all:
+        if not absent:
+            return
+        if not self.sees_all:
             self.note(HIDDEN.format(path, absent))
         elif implausible(absent, living) and not (self.entity.may_empty or self.scene.allow_mass_delete):
             self.result.state = "incomplete"
             self.note(refusal(path, absent, living))
-        elif absent:
+        else:
             self.result.counts += self.deletions.tombstone_absent(fixed, orphans_of)

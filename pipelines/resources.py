@@ -78,7 +78,8 @@ class Mirror:
         """Makes the account known to the database. Whether it holds tokens of it already."""
         with self.connect() as connection:
             connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) "
-                               "ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url WHERE accounts.base_url <> excluded.base_url",
+                               "ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, facts = NULL "
+                               "WHERE accounts.base_url <> excluded.base_url",
                                [self.account, self.schema, base_url])
             return connection.execute("SELECT 1 FROM mirror.tokens WHERE account = %s", [self.account]).fetchone() is not None
 

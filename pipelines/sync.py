@@ -15,21 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Counted
-from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered, OutOfReach
-from pipelines.amocrm.pages import page
+from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.declare import Entity
-from pipelines.entities import ACCOUNT_WITH, ENTITIES
+from pipelines.entities import ENTITIES
 from pipelines.entity_sync import Connection, EntitySync, Progress, Result, Scene, Silent, Target
 from pipelines.extract import FilterIgnored
 from pipelines.heed import Heeding
 from pipelines.hints import waiting
+from pipelines.learn import SyncRefused, WrongUse, learn
 
 __all__ = ["Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
            "selected", "sync"]
@@ -38,14 +36,6 @@ LAST_WORDS = 2.0
 ROUNDS = 6
 """A record read again may tell of others: a restored contact of its leads, a task of its deal."""
 log = logging.getLogger(__name__)
-
-
-class SyncRefused(Exception):
-    """The sync did not start; the message says why, and the cure."""
-
-
-class WrongUse(SyncRefused):
-    """It was asked for something that there is not, or without a setting that it needs."""
 
 
 @dataclass
@@ -78,7 +68,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     run = Run(Scene(target, progress or Silent(), full, allow_mass_delete), str(uuid.uuid4()))
     report = Report(run.run_id)
     with alone(target), no_cycles():
-        run.learn()
+        learn(run.scene, ENTITIES[0] in entities)
         for phase in phases(entities):
             report.results += run.phase(phase, run.entity)
         run.heed(entities, report.results)
@@ -133,36 +123,6 @@ class Run:
         self.scene, self.target, self.run_id = scene, scene.target, run_id
         self.rows: dict[str, int] = {}
         """Each entity's row of mirror.sync_runs."""
-
-    def learn(self) -> None:
-        """The account's record as mirrored so far, or asked for now: its id must be the one that the schema holds."""
-        facts = page(self.target.client, "account", [("with", ",".join(ACCOUNT_WITH))], "", whole=True).records[0]
-        self._claim(facts.get("id"), facts.get("name"))
-        self.scene.facts = facts
-        self.scene.is_admin = self._is_admin(facts.get("current_user_id"))
-        settings = (facts.get("_embedded") or {}).get("datetime_settings") or {}
-        try:
-            self.scene.zone = ZoneInfo(settings.get("timezone") or "UTC")
-        except (ZoneInfoNotFoundError, ValueError):
-            raise SyncRefused(f"the account's time zone {settings.get('timezone')!r} is not known here: update the package tzdata") from None
-
-    def _is_admin(self, user: Any) -> bool | None:
-        """Only an administrator may look at users (amocrm-api.md 1.9, 3.3); None: the token may not look, or says nothing."""
-        try:
-            found = page(self.target.client, f"users/{user}", [], "", whole=True).records
-        except NotOffered:
-            return None
-        rights = found[0].get("rights") if found else None
-        is_admin = rights.get("is_admin") if isinstance(rights, dict) else None
-        return is_admin if isinstance(is_admin, bool) else None
-
-    def _claim(self, account_id: Any, name: Any) -> None:
-        with self.target.connect() as connection:
-            row = connection.execute("UPDATE mirror.accounts SET account_id = coalesce(account_id, %s) WHERE name = %s RETURNING account_id",
-                                     [account_id, self.target.name]).fetchone()
-        if row and row[0] != account_id:
-            raise SyncRefused(f"the schema {self.target.schema!r} holds amoCRM account {row[0]}, but the token is of account {account_id} "
-                              f"({name}). Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
 
     def heed(self, entities: Sequence[Entity], results: list[Result]) -> None:
         """Reads again what was queued meanwhile; reading it may queue more. What is left after some rounds is the next sync's."""

@@ -21,6 +21,7 @@ from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
 from pipelines.entity_sync import EntitySync, Progress, Result, Scene, Silent, Target
 from pipelines.heed import Heeding
+from pipelines.learn import learn
 from pipelines.sync import Run, alone, no_cycles, phases, selected
 
 EXAMPLES = 20
@@ -72,7 +73,7 @@ def verify(target: Target, only: Sequence[str] = (), repair: bool = False, progr
     began, entities = time.monotonic(), selected(only)
     verifying = Verifying(Run(Scene(target, progress or Silent()), str(uuid.uuid4())), entities)
     with alone(target), no_cycles():
-        verifying.run.learn()
+        learn(verifying.run.scene, anew=True)
         verifying.look()
         if verifying.suspected():
             verifying.catch_up()

@@ -19,8 +19,8 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare"), ("pipelines.
           ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.definitions",))
 FRONT = {"pipelines.cli", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.launch", "pipelines.status"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "load", "statements", "shapes", "values", "restore",
-          "entity_sync", "sync", "assets")
-KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sync", "pipelines.status"}
+          "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify", "learn")
+KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sync", "pipelines.status", "pipelines.verify"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {
     "a package registry": re.compile(r"index-url|trusted-host|https?://\S*(pypi|artifactory|nexus|simple/)"),

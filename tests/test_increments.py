@@ -22,7 +22,8 @@ SWEPT = ("vanish", "merge", "main_contact", "link_product", "note")
 """What leaves neither a moved updated_at nor an event that names all it changed: main contacts, linked products, notes that are no comments."""
 SEEN = [name for name in CHANGES if name not in SWEPT]
 UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status",
-             "jwt_claims", "webhook_settings", "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
+             "jwt_claims", "webhook_settings",
+             "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
 """Switches that other tests turn, or that take away what an increment sees by."""
 NUMBERS = {"max_page": ("0", "25"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"), "omit_attributes": ("0",)}
 ROWS = 8

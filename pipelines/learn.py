@@ -1,0 +1,80 @@
+"""What rules a sync before it starts: the account's own record, its time zone, and whether the token sees everything."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from psycopg.types.json import Jsonb
+
+from pipelines.amocrm.errors import NotOffered
+from pipelines.amocrm.pages import page
+from pipelines.declare import Facts
+from pipelines.entities import ACCOUNT_WITH
+from pipelines.entity_sync import Scene, Target
+
+
+class SyncRefused(Exception):
+    """The sync did not start; the message says why, and the cure."""
+
+
+class WrongUse(SyncRefused):
+    """It was asked for something that there is not, or without a setting that it needs."""
+
+
+def learn(scene: Scene, anew: bool) -> None:
+    """Asks for the account and the token's rights; without `anew` what was learned in the last hour will do. Raises SyncRefused."""
+    target, known = scene.target, None if anew else _known(scene.target)
+    facts, scene.is_admin = known or (_facts(target), None)
+    scene.facts, scene.ask = facts, lambda: _is_admin(target, facts.get("current_user_id"))
+    if not known:
+        scene.sees_everything()
+        _remember(scene)
+    settings = (facts.get("_embedded") or {}).get("datetime_settings") or {}
+    try:
+        scene.zone = ZoneInfo(settings.get("timezone") or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        raise SyncRefused(f"the account's time zone {settings.get('timezone')!r} is not known here: update the package tzdata") from None
+
+
+def _facts(target: Target) -> Facts:
+    """GET account: its id must be the one that the schema holds."""
+    found = page(target.client, "account", [("with", ",".join(ACCOUNT_WITH))], "", whole=True).records
+    if not found:
+        raise SyncRefused("amoCRM says nothing of the account (204 to GET account). Nothing was changed. Check AMOCRM_BASE_URL and whose "
+                          "token it is")
+    _claim(target, found[0].get("id"), found[0].get("name"))
+    return dict(found[0])
+
+
+def _known(target: Target) -> tuple[Facts, bool | None] | None:
+    with target.connect() as connection:
+        row = connection.execute("SELECT facts, is_admin FROM mirror.accounts WHERE name = %s AND learned_at > now() - interval '1 hour'",
+                                 [target.name]).fetchone()
+    return (row[0], row[1]) if row and row[0] else None
+
+
+def _remember(scene: Scene) -> None:
+    with scene.target.connect() as connection:
+        connection.execute("UPDATE mirror.accounts SET facts = %s, is_admin = %s, learned_at = now() WHERE name = %s",
+                           [Jsonb(scene.facts), scene.is_admin, scene.target.name])
+
+
+def _is_admin(target: Target, user: Any) -> bool | None:
+    """Only an administrator may look at users (amocrm-api.md 1.9, 3.3); None: the token may not look, or is told nothing."""
+    try:
+        found = page(target.client, f"users/{user}", [], "", whole=True).records
+    except NotOffered:
+        return None
+    rights = found[0].get("rights") if found else None
+    is_admin = rights.get("is_admin") if isinstance(rights, dict) else None
+    return is_admin if isinstance(is_admin, bool) else None
+
+
+def _claim(target: Target, account_id: Any, name: Any) -> None:
+    with target.connect() as connection:
+        row = connection.execute("UPDATE mirror.accounts SET account_id = coalesce(account_id, %s) WHERE name = %s RETURNING account_id",
+                                 [account_id, target.name]).fetchone()
+    if row and row[0] != account_id:
+        raise SyncRefused(f"the schema {target.schema!r} holds amoCRM account {row[0]}, but the token is of account {account_id} "
+                          f"({name}). Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
