@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-all lint dev bench clean
+.PHONY: help setup demo test test-all lint dev bench soak clean
 
 help:  ## These lines
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,12 @@ test-all: setup lint  ## Adds what takes long, and the suite on a system Postgre
 	@bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
 	if [ -n "$$bindir" ]; then echo "again on $$bindir"; TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"; \
 	else echo "no system PostgreSQL found: that half is left out (Debian: apt install postgresql)"; fi
+
+ROUNDS ?= 20
+SEED ?= 1
+FIRST ?= 0
+soak: setup  ## Rounds of random changes, faults and kills, each compared: make soak ROUNDS=300 SEED=2
+	$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED) --first $(FIRST)
 
 lint: setup  ## ruff and strict types
 	$(BIN)/ruff check .

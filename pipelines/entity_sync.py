@@ -173,7 +173,9 @@ class EntitySync:
         if self.entity.moving is None:
             self.snapshot(source)
             return
-        position = {} if self.scene.full else self._position(listing)
+        position = self._position(listing)
+        if self.scene.full and "watermark" in position:
+            position = {}
         if "watermark" not in position:
             position = self._whole(source, position)
         else:
