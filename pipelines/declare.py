@@ -20,9 +20,11 @@ class Over:
 
     model: type[AccountBase]
     column: str = "id"
+    """Empty: no table has a row for each; only `sql` finds them."""
     fixed_as: str = ""
     sql: str = ""
-    """Instead of the living rows: a query for the ids, with {schema} for the account's schema."""
+    """Records that have no list and are asked for one by one: a query for those that may have changed since %(since)s (null: never read),
+    with {schema} for the account's schema. A full sync asks for every living row's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +124,9 @@ class Entity:
     """Columns that no single attribute holds."""
     repeats: Mapping[Path, str] = field(default_factory=dict)
     """Attributes that say once more what a column says: left out while they agree."""
+    pointers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Lists of records of other entities, and the attributes that say which ones. The rest is what those records were when they were
+    looked at: their own tables say it, and go on saying it."""
     secret: tuple[str, ...] = ()
     """Attributes that are never mirrored."""
     prepare: Callable[[Record], Record] | None = None
