@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
+from pipelines.complaints import of_postgres
 from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
 from pipelines.migrate import MigrationRefused, migrate
 from pipelines.resources import Mirror, open_mirror
@@ -49,8 +50,7 @@ def told() -> Iterator[None]:
     except EXPECTED as reason:
         _fail(str(reason), 2 if isinstance(reason, SettingsRefused | WrongUse) else 1)
     except (psycopg.Error, DBAPIError) as reason:
-        cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
-        _fail(f"Postgres: {' '.join(str(cause).split())} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
+        _fail(f"{of_postgres(reason)} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
     except BrokenPipeError:
         raise
     except OSError as reason:

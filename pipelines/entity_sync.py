@@ -23,6 +23,7 @@ from pipelines.hints import merged, suspect, unseen
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
 from pipelines.singles import singles
+from pipelines.standing import UNPAID
 from pipelines.whole_links import complete
 
 PAGES_A_BATCH, ROWS_A_BATCH = 20, 40_000
@@ -101,6 +102,7 @@ class EntitySync:
         self.scene, self.entity, self.client, self.connection, self.result = scene, entity, client, connection, result
         self.read = 0
         self.reads: dict[int, int] | None = None
+        self.marks: list[int | None] = []
 
     def prepare(self) -> None:
         tune(self.connection)
@@ -119,6 +121,8 @@ class EntitySync:
                     self.listing(concrete)
                     read += 1
                 except NotOffered as reason:
+                    if reason.status == 402 and not self.entity.unless:
+                        raise AmoError(UNPAID, reason.request, reason.status) from None
                     skipped.append(f"{concrete.path}: {reason.reason}")
             if listing.over and listing.over.column:
                 self._tombstone({}, listing.path, orphans_of=listing.over)
@@ -190,7 +194,12 @@ class EntitySync:
             self.result.mode = "window" if self.filtered else "newest first"
             self.reads = self.scene.reads.setdefault(listing.path, {})
             position = self.land(source, changes(source, self.entity.moving, position, self.filtered)) or position
-        self.result.watermark = position.get("watermark")
+        self.complete_to(position.get("watermark"))
+
+    def complete_to(self, moment: int | None) -> None:
+        """One of its lists is complete up to that moment; the entity is where all of them are."""
+        self.marks.append(moment)
+        self.result.watermark = None if None in self.marks else min(mark for mark in self.marks if mark is not None)
 
     def _whole(self, source: Source, position: Position) -> Position:
         """A sweep. What it should have shown and did not is looked for by id: at once where the list is in order, else at its end."""
@@ -269,7 +278,7 @@ class EntitySync:
         if self.deletions.absent(fixed):
             self.land(source, snapshot(source), keep_seen=True)
             self._tombstone(fixed, source.listing.path)
-        self.result.watermark = started
+        self.complete_to(started)
 
     def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: Over | None = None) -> None:
         absent, living = self.deletions.absent(fixed, orphans_of), self.deletions.living(fixed)

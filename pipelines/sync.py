@@ -24,12 +24,14 @@ from psycopg.sql import SQL, Identifier
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered, OutOfReach
 from pipelines.amocrm.pages import page
+from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
 from pipelines.entities import ACCOUNT_WITH, ENTITIES
 from pipelines.entity_sync import Connection, EntitySync, Progress, Result, Scene, Silent, Target
 from pipelines.extract import FilterIgnored
 from pipelines.heed import Heeding
 from pipelines.hints import waiting
+from pipelines.standing import SyncRefused, account, admit, blocks_marked, clear_block
 
 __all__ = ["Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
            "selected", "sync"]
@@ -38,10 +40,6 @@ LAST_WORDS = 2.0
 ROUNDS = 6
 """A record read again may tell of others: a restored contact of its leads, a task of its deal."""
 log = logging.getLogger(__name__)
-
-
-class SyncRefused(Exception):
-    """The sync did not start; the message says why, and the cure."""
 
 
 class WrongUse(SyncRefused):
@@ -136,7 +134,10 @@ class Run:
 
     def learn(self) -> None:
         """The account's record as mirrored so far, or asked for now: its id must be the one that the schema holds."""
-        facts = page(self.target.client, "account", [("with", ",".join(ACCOUNT_WITH))], "", whole=True).records[0]
+        admit(self.target.connect, self.target.name)
+        with blocks_marked(self.target.connect, self.target.name):
+            facts = account(self.target.client, [("with", ",".join(ACCOUNT_WITH))])
+        clear_block(self.target.connect, self.target.name)
         self._claim(facts.get("id"), facts.get("name"))
         self.scene.facts = facts
         self.scene.is_admin = self._is_admin(facts.get("current_user_id"))
@@ -222,14 +223,15 @@ class Run:
     def judged(self, result: Result) -> Iterator[None]:
         """What goes wrong becomes the result's state and reason."""
         try:
-            yield
+            with blocks_marked(self.target.connect, self.target.name):
+                yield
         except (AccessLost, Blocked) as reason:
             self.scene.stop = reason
             result.state, result.reason = "failed", str(reason)
         except OutOfReach as reason:
             result.state, result.reason = "incomplete", one_line(reason)
         except psycopg.Error as reason:
-            result.state, result.reason = "failed", f"Postgres: {one_line(reason)}"
+            result.state, result.reason = "failed", of_postgres(reason)
         except (AmoError, FilterIgnored) as reason:
             result.state, result.reason = "failed", one_line(reason)
         except Exception as reason:
@@ -270,11 +272,7 @@ class Run:
                     [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted, counts.updated, counts.deleted,
                      counts.quarantined, result.requests, round(result.seconds, 3), at, self.rows.get(result.entity)])
         except psycopg.Error as reason:
-            result.state, result.reason = "failed", result.reason or one_line(reason)
-
-
-def one_line(reason: BaseException) -> str:
-    return " ".join(str(reason).split())
+            result.state, result.reason = "failed", result.reason or of_postgres(reason)
 
 
 def row_counts(connection: Connection, schema: str) -> dict[str, int]:
