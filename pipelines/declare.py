@@ -145,8 +145,14 @@ class Entity:
     sides: tuple[Side, ...] = ()
     by_rights: bool = False
     """The list is silently limited to what the token's user may see (amocrm-api.md 1.9)."""
+    tier: str = ""
+    """How often a schedule reads it: moving (every few minutes) or directories (hourly). Empty: moving where it tells what changed."""
     may_empty: bool = False
     """Things leave this list in the normal course of work: that many left at once is no reason for disbelief."""
+
+    def __post_init__(self) -> None:
+        told = self.moving or any(listing.over and listing.over.sql for listing in self.listings)
+        object.__setattr__(self, "tier", self.tier or ("moving" if told else "directories"))
 
     @property
     def name(self) -> str:

@@ -185,8 +185,8 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(wiring.ChatTemplate, "wiring", (Listing("chats/templates", collection="chat_templates"),), limit=50, with_=("reviews",)),
     Entity(wiring.Bot, "wiring", (Listing("bots", collection="items"),), with_=("favorite",)),
     Entity(activity.File, "activity", (Listing("files", host="drive_url"),), unless=no_drive),
-    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True, by_rights=True, gone=(rules.GONE_UNSORTED_HINTS,),
-           children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
+    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True, tier="moving", by_rights=True,
+           gone=(rules.GONE_UNSORTED_HINTS,), children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
                      embedded(activity.UnsortedCompany, "companies"))),
     Entity(catalogs.CatalogElement, "crm", (Listing("catalogs/{}/elements", over=CATALOGS),), with_=("invoice_link", "supplier_field_values"),
            values=catalogs.CatalogElementCustomFieldValue, fields_of="catalogs", by_rights=True),
@@ -235,3 +235,8 @@ def entity(name: str) -> Entity:
         if candidate.name == name:
             return candidate
     raise LookupError(f"there is no entity {name!r}; there are {', '.join(each.name for each in ENTITIES)}")
+
+
+def names_of(tier: str) -> list[str]:
+    """The entities that the schedule of that tier reads."""
+    return [each.name for each in ENTITIES if each.tier == tier]

@@ -33,13 +33,17 @@ from pipelines.heed import Heeding
 from pipelines.hints import waiting
 from pipelines.standing import SyncRefused, account, admit, blocks_marked, clear_block
 
-__all__ = ["Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
+__all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
            "selected", "sync"]
 
 LAST_WORDS = 2.0
 ROUNDS = 6
 """A record read again may tell of others: a restored contact of its leads, a task of its deal."""
 log = logging.getLogger(__name__)
+
+
+class Busy(SyncRefused):
+    """Another sync of the account is running."""
 
 
 class WrongUse(SyncRefused):
@@ -108,7 +112,7 @@ def alone(target: Target) -> Iterator[None]:
         connection.autocommit = True
         row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"amocrm-mirror sync {target.name}"]).fetchone()
         if not row or not row[0]:
-            raise SyncRefused(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
+            raise Busy(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
         yield
 
 

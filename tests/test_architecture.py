@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for folder in ("models", "pipelines", "sandbox") for path in (ROOT / folder).rglob("*.py")) + [ROOT / "alembic" / "env.py"]
 # design.md 2: definitions → assets → sync → {extract, normalize, load} → entities → models
 STAGES = (("models",), ("pipelines.entities", "pipelines.declare"), ("pipelines.extract", "pipelines.normalize", "pipelines.load"),
-          ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.definitions",))
+          ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
+          ("pipelines.definitions",))
 FRONT = {"pipelines.cli", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.launch", "pipelines.status"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "load", "statements", "shapes", "values", "restore",
           "entity_sync", "sync", "assets")
