@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Text
+from sqlalchemy import Index, Text
+from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped
 
 from models.base import AccountBase, DateTime, Json, Link, Listed, Owned, flag, instant, integer, json, key, owner, text
@@ -25,7 +26,9 @@ class Task(Owned, Listed, AccountBase):
 
 class Note(Owned, Listed, AccountBase):
     __tablename__ = "notes"
-    __table_args__ = {"comment": "Notes on leads, contacts, companies and customers: texts, calls, messages, files, …"}
+    __table_args__ = (
+        Index("ix_notes_file_uuid", sql_text("(params ->> 'file_uuid')"), postgresql_where=sql_text("note_type = 'attachment'")),
+        {"comment": "Notes on leads, contacts, companies and customers: texts, calls, messages, files, …"})
 
     entity_type: Mapped[str] = key("Kind of record: leads, contacts, companies or customers", Text)
     id: Mapped[int] = key("Note id")
@@ -143,3 +146,11 @@ class File(Listed, AccountBase):
     updated_at: Mapped[DateTime | None] = instant("When it was changed last")
     deleted_at: Mapped[DateTime | None] = instant("When it was put into the bin")
     deleted_by: Mapped[Json | None] = json("Who deleted it")
+
+
+class FileLinks(Listed, AccountBase):
+    __tablename__ = "file_links"
+    __table_args__ = {"comment": "Which records a file hangs on, as amoCRM tells it file by file; the links themselves: lead_files, contact_files, …"}
+
+    file_uuid: Mapped[str] = key("File", Text, refers="files.uuid")
+    entities: Mapped[Json | None] = json("The records: a list of {entity_type, id}, also of those that are not mirrored (yet)")

@@ -69,6 +69,19 @@ def owner(target: str, comment: str, *, path: Path = (), type_: Any = BigInteger
                          sort_order=-2, comment=comment, info={"owner": True} | ({"path": path} if path else {}))
 
 
+def held_by(target: str, comment: str, *, path: Path) -> MappedColumn[Any]:
+    """The record that a link hangs on, where another list tells of the link: part of the primary key, enforced, cascading. A link whose
+    record is not here is not inserted."""
+    return mapped_column(BigInteger, ForeignKey(target, ondelete="CASCADE"), primary_key=True, autoincrement=False, sort_order=-2,
+                         comment=comment, info={"path": path})
+
+
+def told_by(target: str, comment: str, *, type_: Any = BigInteger) -> MappedColumn[Any]:
+    """What tells of such a link, and replaces all that it has told: part of the primary key, indexed, not enforced."""
+    return mapped_column(type_, primary_key=True, autoincrement=False, sort_order=-1, index=True, comment=comment,
+                         info={"owner": True, "refers": target})
+
+
 def integer(comment: str, *, path: Path = (), refers: str = "", index: bool = False, derived: bool = False,
             zero: bool = False) -> MappedColumn[Any]:
     return _column(BigInteger, comment, path=path, refers=refers, index=index, derived=derived, zero=zero)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from sqlalchemy import Text
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, Link, amount, flag, integer, key, owner
+from models.base import AccountBase, Link, amount, flag, held_by, integer, key, owner, told_by
 
 
 class LeadContact(Link, AccountBase):
@@ -106,3 +107,37 @@ class TransactionCatalogElement(ElementOf, AccountBase):
     __table_args__ = {"comment": "What a customer bought"}
 
     transaction_id: Mapped[int] = owner("transactions.id", "Purchase")
+
+
+class FileOf(Link):
+    """A file that hangs on a record. amoCRM tells the records of a file, so all links of one file are replaced at once."""
+
+    file_uuid: Mapped[str] = told_by("files.uuid", "File", type_=Text)
+
+
+class LeadFile(FileOf, AccountBase):
+    __tablename__ = "lead_files"
+    __table_args__ = {"comment": "Files on leads"}
+
+    lead_id: Mapped[int] = held_by("leads.id", "Lead", path=("id",))
+
+
+class ContactFile(FileOf, AccountBase):
+    __tablename__ = "contact_files"
+    __table_args__ = {"comment": "Files on contacts"}
+
+    contact_id: Mapped[int] = held_by("contacts.id", "Contact", path=("id",))
+
+
+class CompanyFile(FileOf, AccountBase):
+    __tablename__ = "company_files"
+    __table_args__ = {"comment": "Files on companies"}
+
+    company_id: Mapped[int] = held_by("companies.id", "Company", path=("id",))
+
+
+class CustomerFile(FileOf, AccountBase):
+    __tablename__ = "customer_files"
+    __table_args__ = {"comment": "Files on customers"}
+
+    customer_id: Mapped[int] = held_by("customers.id", "Customer", path=("id",))

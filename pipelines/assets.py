@@ -7,15 +7,18 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from pipelines.burial import PROCESS, this_process
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
 from pipelines.migrate import migrate
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
-from pipelines.sync import Report, Result, Silent, SyncRefused, sync
+from pipelines.sync import Busy, Report, Result, Silent, SyncRefused, sync
 
 ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
 PREFIX = "amocrm"
+ACCOUNT = "amocrm-mirror/account"
+"""The tag of runs that a schedule started: its value is the account."""
 
 
 class SyncOptions(dg.Config):
@@ -79,7 +82,14 @@ def metadata(result: Result) -> dict[str, Any]:
 def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer: dg.ResourceParam[Syncing]) -> Iterator[dg.MaterializeResult[Any]]:
     """Brings the selected tables of one account up to date."""
     only = [entity.name for entity in ENTITIES if dg.AssetKey([PREFIX, entity.name]) in context.selected_asset_keys]
-    report = syncer.sync(context.partition_key, only, config, context.log)
+    context.instance.add_run_tags(context.run.run_id, {PROCESS: this_process()})
+    try:
+        report = syncer.sync(context.partition_key, only, config, context.log)
+    except Busy as reason:
+        if ACCOUNT not in context.run.tags:
+            raise
+        context.log.info("nothing to do: %s", reason)
+        return
     for result in report.results:
         if result.state in ("complete", "incomplete"):
             yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result))

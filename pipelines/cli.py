@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated, Any, NoReturn
 
 import psycopg
@@ -18,7 +19,9 @@ from sqlalchemy.exc import DBAPIError
 
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
+from pipelines.complaints import of_postgres
 from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
+from pipelines.entities import names_of
 from pipelines.migrate import MigrationRefused, migrate
 from pipelines.resources import Mirror, open_mirror
 from pipelines.settings import SettingsRefused, load_settings
@@ -49,8 +52,7 @@ def told() -> Iterator[None]:
     except EXPECTED as reason:
         _fail(str(reason), 2 if isinstance(reason, SettingsRefused | WrongUse) else 1)
     except (psycopg.Error, DBAPIError) as reason:
-        cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
-        _fail(f"Postgres: {' '.join(str(cause).split())} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
+        _fail(f"{of_postgres(reason)} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
     except BrokenPipeError:
         raise
     except OSError as reason:
@@ -86,8 +88,14 @@ def migrate_() -> None:
             typer.echo(f"{target}: {revision}" + ("" if before == revision else f" (was {before or 'empty'})"))
 
 
-@app.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts"))
-def sync(only: Annotated[str, typer.Option(help="Entities, separated by commas; all of them without it.", metavar="leads,contacts")] = "",
+class Tier(StrEnum):
+    moving = "moving"
+    directories = "directories"
+
+
+@app.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts", "amocrm-mirror sync --tier moving"))
+def sync(tier: Annotated[Tier | None, typer.Option(help="One tier only: what schedules read often, or hourly.")] = None,
+         only: Annotated[str, typer.Option(help="Entities, separated by commas; all of them without it.", metavar="leads,contacts")] = "",
          full: Annotated[bool, typer.Option("--full", help="Read every list whole, whatever was read before.")] = False,
          allow_mass_delete: Annotated[bool, typer.Option("--allow-mass-delete", help="Believe a list that lost over 5 % of its rows.")] = False,
          ) -> None:
@@ -97,6 +105,9 @@ def sync(only: Annotated[str, typer.Option(help="Entities, separated by commas; 
         mirror = open_mirror()
         console = display.console()
         names = [name.strip() for name in only.split(",") if name.strip()]
+        if tier and names:
+            _fail("--tier and --only both say which entities to read: use one of them", 2)
+        names = names or (names_of(tier) if tier else [])
         with display.progress(console) as shown:
             report = launch.launch(mirror, shown, names, full, allow_mass_delete)
         show(console, mirror, report)

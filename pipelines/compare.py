@@ -13,11 +13,12 @@ import psycopg
 from psycopg.sql import SQL, Composed
 
 from pipelines import statements
-from pipelines.declare import Listing
+from pipelines.declare import Listing, Over
 from pipelines.entity_sync import EntitySync
 from pipelines.extract import snapshot, sweep
 from pipelines.load import Batch, Landing
 from pipelines.reread import Asking, by_ids
+from pipelines.singles import singles
 from pipelines.source import Position, Step
 from pipelines.statements import comma, name
 
@@ -118,11 +119,20 @@ class Comparing(EntitySync):
 
     def listing(self, listing: Listing) -> None:
         source, fixed = self.source(listing), listing.fixed
+        if listing.over:
+            self._one_by_one(source, listing.over)
+            return
         self.deletions.forget_seen()
         self.land(source, sweep(source, {}) if self.entity.moving else snapshot(source), keep_seen=True)
         if not (self.entity.moving and self.entity.moving.immutable) and self.sees_all:
             extra = self.deletions.absent_keys(fixed)
             self.compared.differences.setdefault(listing.path, {}).update(dict.fromkeys(extra, "extra"))
+
+    def _one_by_one(self, source: Source, over: Over) -> None:
+        gone = list[Any]()
+        self.land(source, singles(source, self.parents(over), self.scene.target.concurrency, gone))
+        extra = {(ident,): "extra" for ident in gone if self._is_living((ident,))}
+        self.compared.differences.setdefault(source.listing.path, {}).update(extra)
 
     def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
         found = differing(self.landing, batch, keep_seen)

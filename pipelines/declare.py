@@ -20,9 +20,11 @@ class Over:
 
     model: type[AccountBase]
     column: str = "id"
+    """Empty: no table has a row for each; only `sql` finds them."""
     fixed_as: str = ""
     sql: str = ""
-    """Instead of the living rows: a query for the ids, with {schema} for the account's schema."""
+    """Records that have no list and are asked for one by one: a query for those that may have changed since %(since)s (null: never read),
+    with {schema} for the account's schema. A full sync asks for every living row's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +124,9 @@ class Entity:
     """Columns that no single attribute holds."""
     repeats: Mapping[Path, str] = field(default_factory=dict)
     """Attributes that say once more what a column says: left out while they agree."""
+    pointers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Lists of records of other entities, and the attributes that say which ones. The rest is what those records were when they were
+    looked at: their own tables say it, and go on saying it."""
     secret: tuple[str, ...] = ()
     """Attributes that are never mirrored."""
     prepare: Callable[[Record], Record] | None = None
@@ -140,8 +145,14 @@ class Entity:
     sides: tuple[Side, ...] = ()
     by_rights: bool = False
     """The list is silently limited to what the token's user may see (amocrm-api.md 1.9)."""
+    tier: str = ""
+    """How often a schedule reads it: moving (every few minutes) or directories (hourly). Empty: moving where it tells what changed."""
     may_empty: bool = False
     """Things leave this list in the normal course of work: that many left at once is no reason for disbelief."""
+
+    def __post_init__(self) -> None:
+        told = self.moving or any(listing.over and listing.over.sql for listing in self.listings)
+        object.__setattr__(self, "tier", self.tier or ("moving" if told else "directories"))
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from models import account, activity, catalogs, crm, customers, links, reference
 from models.base import AccountBase
 from pipelines import hint_rules as rules
 from pipelines.declare import EMBEDDED, Child, Entity, Facts, Feed, Listing, Moving, Over, Record, Side
+from pipelines.wanted import FILES, TALKS
 
 
 def per_kind(template: str, kinds: tuple[str, ...], collection: str = "", **fixed: Any) -> tuple[Listing, ...]:
@@ -123,14 +124,17 @@ def descriptions(status: Record) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-TALKS = """
-SELECT DISTINCT told.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
-       LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) told
-       LEFT JOIN {schema}.talks t ON t.talk_id::text = told.id
-WHERE e.type IN ('incoming_chat_message', 'outgoing_chat_message', 'entity_direct_message', 'talk_created', 'talk_closed', 'ai_result',
-                 'conversation_answered', 'talk_missed_event')
-  AND told.id ~ '^[0-9]{{1,18}}$' AND (t.talk_id IS NULL OR t._synced_at < e.created_at + interval '1 minute') ORDER BY 1"""
-"""Talks have no list (3.23): the ids stand in events. A talk is read when an event is newer than its row."""
+def hung_on(kind: str) -> Callable[[Record], list[Any] | None]:
+    """The records of one kind that a file hangs on."""
+
+    def read(record: Record) -> list[Any] | None:
+        found = record.get("entities", "")
+        if found is not None and not isinstance(found, list):
+            return None
+        return [each for each in found or [] if isinstance(each, dict) and each.get("entity_type") == kind]
+
+    return read
+
 
 CATALOGS = Over(catalogs.Catalog, fixed_as="catalog_id")
 ACCOUNT = Listing("account", whole=True)
@@ -181,8 +185,8 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(wiring.ChatTemplate, "wiring", (Listing("chats/templates", collection="chat_templates"),), limit=50, with_=("reviews",)),
     Entity(wiring.Bot, "wiring", (Listing("bots", collection="items"),), with_=("favorite",)),
     Entity(activity.File, "activity", (Listing("files", host="drive_url"),), unless=no_drive),
-    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True, by_rights=True, gone=(rules.GONE_UNSORTED_HINTS,),
-           children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
+    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True, tier="moving", by_rights=True,
+           gone=(rules.GONE_UNSORTED_HINTS,), children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
                      embedded(activity.UnsortedCompany, "companies"))),
     Entity(catalogs.CatalogElement, "crm", (Listing("catalogs/{}/elements", over=CATALOGS),), with_=("invoice_link", "supplier_field_values"),
            values=catalogs.CatalogElementCustomFieldValue, fields_of="catalogs", by_rights=True),
@@ -217,7 +221,11 @@ ENTITIES: tuple[Entity, ...] = (
            by_rights=True),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True), by_rights=True,
            before=(rules.EVENT_HINTS,), repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
-    Entity(activity.Talk, "activity", (Listing("talks/{}", whole=True, over=Over(activity.Event, fixed_as="talk_id", sql=TALKS)),), may_empty=True),
+    Entity(activity.Talk, "activity", (Listing("talks/{}", whole=True, over=Over(activity.Event, "", "talk_id", TALKS)),), may_empty=True),
+    Entity(activity.FileLinks, "activity", unless=no_drive, may_empty=True, pointers={"entities": ("entity_type", "id")},
+           listings=(Listing("files/{}/links", collection="entities", whole=True, over=Over(activity.File, "uuid", "file_uuid", FILES)),),
+           children=(Child(links.LeadFile, read=hung_on("leads")), Child(links.ContactFile, read=hung_on("contacts")),
+                     Child(links.CompanyFile, read=hung_on("companies")), Child(links.CustomerFile, read=hung_on("customers")))),
 )
 
 
@@ -227,3 +235,8 @@ def entity(name: str) -> Entity:
         if candidate.name == name:
             return candidate
     raise LookupError(f"there is no entity {name!r}; there are {', '.join(each.name for each in ENTITIES)}")
+
+
+def names_of(tier: str) -> list[str]:
+    """The entities that the schedule of that tier reads."""
+    return [each.name for each in ENTITIES if each.tier == tier]

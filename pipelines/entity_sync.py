@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from pipelines.extract import Position, Source, Step, changes, snapshot, sweep
 from pipelines.hints import merged, suspect, unseen
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
+from pipelines.singles import singles
+from pipelines.standing import UNPAID
 from pipelines.whole_links import complete
 
 PAGES_A_BATCH, ROWS_A_BATCH = 20, 40_000
@@ -110,11 +113,12 @@ class EntitySync:
         self.scene, self.entity, self.client, self.connection, self.result = scene, entity, client, connection, result
         self.read = 0
         self.reads: dict[int, int] | None = None
+        self.marks: list[int | None] = []
 
     def prepare(self) -> None:
         tune(self.connection)
         first = self.entity.listings[0]
-        normal = normalizer(self.entity, (*first.fixed, *([first.over.fixed_as] if first.over else [])))
+        normal = normalizer(self.entity, (*first.fixed, *([first.over.fixed_as] if first.over and not first.over.sql else [])))
         self.landing = Landing(self.connection, self.scene.target.schema, self.scene.target.name, normal)
         self.deletions = Deletions(self.connection, self.scene.target.schema, self.scene.target.name, self.entity)
         self.normal: Normalizer = normal
@@ -128,11 +132,10 @@ class EntitySync:
                     self.listing(concrete)
                     read += 1
                 except NotOffered as reason:
-                    if reason.status == 404 and listing.whole:
-                        self._tombstone(concrete.fixed, concrete.path)
-                    else:
-                        skipped.append(f"{concrete.path}: {reason.reason}")
-            if listing.over and not listing.over.sql:
+                    if reason.status == 402 and not self.entity.unless:
+                        raise AmoError(UNPAID, reason.request, reason.status) from None
+                    skipped.append(f"{concrete.path}: {reason.reason}")
+            if listing.over and listing.over.column:
                 self._tombstone({}, listing.path, orphans_of=listing.over)
         if skipped:
             self.note("; ".join(skipped))
@@ -150,13 +153,32 @@ class EntitySync:
     def concrete(self, listing: Listing) -> list[Listing]:
         """The listing itself, or one for each living row of the table that it goes over."""
         over = listing.over
-        if over is None:
+        if over is None or over.sql:
             return [listing]
+        return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None)
+                for value in self.parents(over)]
+
+    def parents(self, over: Over, since: float | None = None) -> list[Any]:
+        """The values that the path of a list names: of every living row, or those that the query finds."""
         schema = Identifier(self.scene.target.schema)
-        statement = SQL(over.sql).format(schema=schema) if over.sql else SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
-            Identifier(over.column), schema, Identifier(str(over.model.__tablename__)))
-        rows = self.connection.execute(statement).fetchall()
-        return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None) for value, in rows]
+        if over.sql and not (over.column and self.scene.full):
+            moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since is not None else None
+            rows = self.connection.execute(SQL(over.sql).format(schema=schema), {"since": moment})
+        else:
+            rows = self.connection.execute(SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
+                Identifier(over.column), schema, Identifier(str(over.model.__tablename__))))
+        return [value for value, in rows.fetchall()]
+
+    def one_by_one(self, source: Source, over: Over) -> None:
+        """What has no list, record by record. One that is not there any more is deleted."""
+        self.result.mode, began, gone = "one by one", time.time(), list[Any]()
+        since = None if self.scene.full else self._position(source.listing).get("began")
+        ids = self.parents(over, since)
+        self.land(source, singles(source, ids, self.scene.target.concurrency, gone))
+        for ident in gone:
+            self._tombstone({over.fixed_as: ident}, source.listing.path)
+        self.result.watermark = int(began)
+        self.landing.advance(source.listing.path, {"watermark": int(began), "began": began})
 
     def source(self, listing: Listing) -> Source:
         host = self.scene.facts.get(listing.host)
@@ -170,6 +192,9 @@ class EntitySync:
 
     def listing(self, listing: Listing) -> None:
         source = self.source(listing)
+        if listing.over:
+            self.one_by_one(source, listing.over)
+            return
         if self.entity.moving is None:
             self.snapshot(source)
             return
@@ -182,7 +207,12 @@ class EntitySync:
             self.result.mode = "window" if self.filtered else "newest first"
             self.reads = self.scene.reads.setdefault(listing.path, {})
             position = self.land(source, changes(source, self.entity.moving, position, self.filtered)) or position
-        self.result.watermark = position.get("watermark")
+        self.complete_to(position.get("watermark"))
+
+    def complete_to(self, moment: int | None) -> None:
+        """One of its lists is complete up to that moment; the entity is where all of them are."""
+        self.marks.append(moment)
+        self.result.watermark = None if None in self.marks else min(mark for mark in self.marks if mark is not None)
 
     def _whole(self, source: Source, position: Position) -> Position:
         """A sweep. What it should have shown and did not is looked for by id: at once where the list is in order, else at its end."""
@@ -261,7 +291,7 @@ class EntitySync:
         if self.deletions.absent(fixed):
             self.land(source, snapshot(source), keep_seen=True)
             self._tombstone(fixed, source.listing.path)
-        self.result.watermark = started
+        self.complete_to(started)
 
     def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: Over | None = None) -> None:
         absent, living = self.deletions.absent(fixed, orphans_of), self.deletions.living(fixed)

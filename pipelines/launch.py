@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.assets import ACCOUNTS, PREFIX, SyncOptions, sync_account
+from pipelines.burial import PROCESS, bury, this_process
 from pipelines.migrate import migrate
 from pipelines.resources import Mirror
 from pipelines.settings import make_home
@@ -22,8 +21,14 @@ INSTANCE = """\
 # Made by amocrm-mirror; yours to change. Where Dagster keeps its runs: SQLite files beside this one.
 telemetry:
   enabled: false
+# Scheduled runs of one account wait for each other
+concurrency:
+  runs:
+    tag_concurrency_limits:
+      - key: amocrm-mirror/account
+        value: {applyLimitPerUniqueValue: true}
+        limit: 1
 """
-PROCESS = "amocrm-mirror/process"
 
 
 @dataclass
@@ -74,11 +79,11 @@ def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: b
     keys = [dg.AssetKey([PREFIX, entity.name]) for entity in selected(only)]
     options = {"full": full, "allow_mass_delete": allow_mass_delete}
     with prepare(mirror) as instance:
-        _bury(instance)
+        bury(instance)
         result = dg.materialize(
             [sync_account], partition_key=mirror.account, selection=keys, instance=instance, resources={"syncer": syncer}, raise_on_error=False,
             run_config={"ops": {"sync_account": {"config": options}}, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            tags={PROCESS: _process(os.getpid())})
+            tags={PROCESS: this_process()})
     if isinstance(syncer.error, dg.DagsterExecutionInterruptedError):
         raise KeyboardInterrupt
     if syncer.error:
@@ -91,25 +96,3 @@ def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: b
 def _complaint(result: dg.ExecuteInProcessResult) -> str:
     messages = [event.message for event in result.all_events if event.message and event.is_failure]
     return " ".join(messages[-1].split()) if messages else "it does not say why."
-
-
-def _process(pid: int) -> str:
-    return f"{socket.gethostname()} {pid}"
-
-
-def _is_gone(process: str) -> bool:
-    host, _, pid = process.rpartition(" ")
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except OSError as reason:
-        return isinstance(reason, ProcessLookupError)
-    return False
-
-
-def _bury(instance: dg.DagsterInstance) -> None:
-    """A run whose process was killed would be shown as running for ever."""
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        if _is_gone(run.tags.get(PROCESS, "")):
-            instance.report_run_failed(run, "The process that ran it was killed. What had landed is kept, and the next sync resumes there")

@@ -12,19 +12,16 @@ from pipelines.amocrm.pages import page
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
 from pipelines.entity_sync import Scene, Target
+from pipelines.standing import SyncRefused, account, admit, blocks_marked, clear_block
 
-
-class SyncRefused(Exception):
-    """The sync did not start; the message says why, and the cure."""
-
-
-class WrongUse(SyncRefused):
-    """It was asked for something that there is not, or without a setting that it needs."""
+__all__ = ["SyncRefused", "learn"]
 
 
 def learn(scene: Scene, anew: bool) -> None:
     """Asks for the account and the token's rights; without `anew` what was learned in the last hour will do. Raises SyncRefused."""
-    target, known = scene.target, None if anew else _known(scene.target)
+    target = scene.target
+    was_blocked = admit(target.connect, target.name)
+    known = None if anew or was_blocked else _known(target)
     facts, scene.is_admin = known or (_facts(target), None)
     scene.facts, scene.ask = facts, lambda: _is_admin(target, facts.get("current_user_id"))
     if not known:
@@ -39,12 +36,11 @@ def learn(scene: Scene, anew: bool) -> None:
 
 def _facts(target: Target) -> Facts:
     """GET account: its id must be the one that the schema holds."""
-    found = page(target.client, "account", [("with", ",".join(ACCOUNT_WITH))], "", whole=True).records
-    if not found:
-        raise SyncRefused("amoCRM says nothing of the account (204 to GET account). Nothing was changed. Check AMOCRM_BASE_URL and whose "
-                          "token it is")
-    _claim(target, found[0].get("id"), found[0].get("name"))
-    return dict(found[0])
+    with blocks_marked(target.connect, target.name):
+        facts = account(target.client, [("with", ",".join(ACCOUNT_WITH))])
+    clear_block(target.connect, target.name)
+    _claim(target, facts.get("id"), facts.get("name"))
+    return facts
 
 
 def _known(target: Target) -> tuple[Facts, bool | None] | None:

@@ -57,11 +57,15 @@ def leftovers(record: Record, known: Trie) -> Record:
 
 
 def told(entity: Entity, record: Record) -> Record:
-    """The record as it is read: prepared, without secrets, without what repeats a column and agrees with it."""
+    """The record as it is read: prepared, without secrets, without what repeats a column and agrees with it or
+    what the records pointed at say themselves."""
     if entity.prepare:
         record = entity.prepare(record)
     if entity.secret:
         record = {name: value for name, value in record.items() if name not in entity.secret}
+    for name, kept in entity.pointers.items():
+        if isinstance(record.get(name), list):
+            record = record | {name: [_only(kept, element) for element in record[name]]}
     for path, column in entity.repeats.items():
         if pick(record, path) is not MISSING and pick(record, path) == record.get(column):
             record = without(record, path)
@@ -72,3 +76,7 @@ def without(record: Record, path: Path) -> Record:
     if len(path) == 1:
         return {name: value for name, value in record.items() if name != path[0]}
     return record | {path[0]: without(record[path[0]], path[1:])}
+
+
+def _only(names: Iterable[str], element: Any) -> Any:
+    return {name: element[name] for name in names if name in element} if isinstance(element, dict) else element

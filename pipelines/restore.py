@@ -118,7 +118,7 @@ def _merge(record: Record, extra: Record) -> None:
 def canonical(entity: Entity, record: Record, fixed: Mapping[str, Any]) -> Any:
     """`_links` left out; null, [] and {} equal; numbers by value; `enum` = `enum_code`; lists that are tables as sets; what the list's path
     says left out; one embedded object and a list of it equal (amocrm-api.md 6, 31); what only repeats another attribute left out."""
-    if entity.repeats or entity.secret:
+    if entity.repeats or entity.secret or entity.pointers:
         record = read_as(replace(entity, prepare=None), record)
     record = {name: value for name, value in record.items() if name not in fixed or value != fixed[name]}
     if entity.values:

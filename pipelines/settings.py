@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.addresses import (
@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     amocrm_requests_per_second: float = 6.5
     amocrm_concurrency: Annotated[int, Field(ge=1, le=100)] = 6
     amocrm_schema: str = "amocrm"
+    amocrm_schedules: bool = False
+    amocrm_schedule_moving: str = "*/5 * * * *"
+    amocrm_schedule_directories: str = "7 * * * *"
+    amocrm_schedule_sweep: str = "23 22 * * *"
     database_url: SecretStr | None = None
     mirror_home: Path = Field(default_factory=default_home)
     dagster_home: Path | None = None
@@ -128,6 +132,13 @@ class Settings(BaseSettings):
                 f"AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most {AMOCRM_LIMIT:g}, or, for a local sandbox only, the word unlimited."
             )
         return number
+
+    @field_validator("amocrm_schedule_moving", "amocrm_schedule_directories", "amocrm_schedule_sweep")
+    @classmethod
+    def _cron(cls, value: str, about: ValidationInfo) -> str:
+        if not re.fullmatch(r"\S+( \S+){4}", value := " ".join(value.split())):
+            raise ValueError(f"{str(about.field_name).upper()} {value!r} is no cron: write minute, hour, day, month, weekday: 7 * * * *.")
+        return value
 
     @field_validator("database_url")
     @classmethod

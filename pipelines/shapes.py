@@ -203,6 +203,12 @@ class Shape:
         """The columns that hold the parent's key, in the order of the parent's own key; empty for a listed entity."""
         return tuple(column.name for column in self.table.columns if column.info.get("owner"))
 
+    @cached_property
+    def enforced(self) -> tuple[tuple[str, str, str], ...]:
+        """(column, the table that it points to, the column there) of every enforced key."""
+        return tuple((key.parent.name, key.column.table.name, key.column.name) for column in self.table.primary_key.columns
+                     for key in column.foreign_keys)
+
     @property
     def is_listed(self) -> bool:
         return issubclass(self.model, Listed)

@@ -7,6 +7,7 @@ come), `_lists` (a bit per child whose list came), `_whole` (a bit per child who
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
 
@@ -124,6 +125,12 @@ class Replace:
         self.stage, self.owners = f"stage_{child.name}", f"stage_{parent.name}"
         self.table = name(schema, child.name)
         self.to_owner = list(zip(child.owner, parent.key, strict=True))
+        self.holders = [(column, name(schema, table), key) for column, table, key in child.enforced if column not in child.owner]
+
+    def _held(self, alias: str, living: LiteralString = "") -> list[Composed]:
+        """The record that a link hangs on is here, where it is not the record that tells of it."""
+        return [SQL("EXISTS (SELECT FROM {} h WHERE {} = {}{})").format(table, name("h", key), name(alias, column), SQL(living))
+                for column, table, key in self.holders]
 
     def _owned(self, alias: str) -> Composed:
         return AND.join(SQL("{} = {}").format(name(alias, mine), name("s", theirs)) for mine, theirs in self.to_owner)
@@ -133,13 +140,15 @@ class Replace:
             name(self.stage), name(self.owners), self._owned("x"))
 
     def vanish(self) -> Composed:
-        """Rows whose element left the list: deleted, or tombstoned where the child is a listed thing of its own."""
+        """Rows whose element left the list: deleted, or tombstoned where the child is a listed thing of its own. What
+        hangs on a deleted record stays as it was last seen."""
         gone = SQL("s._lists >> {0} & 1 = 1 AND s._whole >> {0} & 1 = 1 AND {1} AND NOT EXISTS (SELECT FROM {2} x WHERE {3})").format(
             Literal(self.place), self._owned("t"), name(self.stage), same("x", "t", self.child.key))
         if self.child.is_listed:
             return SQL("UPDATE {} t SET _deleted_at = {}, _synced_at = {} FROM {} s WHERE t._deleted_at IS NULL AND {}").format(
                 self.table, AT, AT, name(self.owners), gone)
-        return SQL("DELETE FROM {} t USING {} s WHERE {}").format(self.table, name(self.owners), gone)
+        return SQL("DELETE FROM {} t USING {} s WHERE {}").format(
+            self.table, name(self.owners), AND.join([gone, *self._held("t", " AND h._deleted_at IS NULL")]))
 
     def _assigned(self) -> list[tuple[str, Composable]]:
         assigned: list[tuple[str, Composable]] = [(column.name, cell(column, "x")) for column in self.child.columns
@@ -164,9 +173,9 @@ class Replace:
             values.append(AT)
             source = SQL("{} x JOIN {} s ON {}").format(name(self.stage), name(self.owners), self._owned("x"))
         statement = SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {}").format(self.table, comma(map(name, columns)), comma(values), source)
-        if onto_nothing:
-            return statement
-        return statement + SQL(" WHERE NOT EXISTS (SELECT FROM {} o WHERE {})").format(self.table, same("o", "x", self.child.key))
+        there = SQL("NOT EXISTS (SELECT FROM {} o WHERE {})").format(self.table, same("o", "x", self.child.key))
+        wanted = self._held("x") if onto_nothing else [there, *self._held("x")]
+        return statement + SQL(" WHERE ") + AND.join(wanted) if wanted else statement
 
     def touching(self, statement: Composed) -> Composed:
         """The same statement, noting in `touched` which owners it changed."""

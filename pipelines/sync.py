@@ -21,21 +21,31 @@ from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
+from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
 from pipelines.entity_sync import Connection, EntitySync, Progress, Result, Scene, Silent, Target
 from pipelines.extract import FilterIgnored
 from pipelines.heed import Heeding
 from pipelines.hints import waiting
-from pipelines.learn import SyncRefused, WrongUse, learn
+from pipelines.learn import SyncRefused, learn
+from pipelines.standing import blocks_marked
 
-__all__ = ["Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
+__all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
            "selected", "sync"]
 
 LAST_WORDS = 2.0
 ROUNDS = 6
 """A record read again may tell of others: a restored contact of its leads, a task of its deal."""
 log = logging.getLogger(__name__)
+
+
+class Busy(SyncRefused):
+    """Another sync of the account is running."""
+
+
+class WrongUse(SyncRefused):
+    """It was asked for something that there is not, or without a setting that it needs."""
 
 
 @dataclass
@@ -100,7 +110,7 @@ def alone(target: Target) -> Iterator[None]:
         connection.autocommit = True
         row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"amocrm-mirror sync {target.name}"]).fetchone()
         if not row or not row[0]:
-            raise SyncRefused(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
+            raise Busy(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
         yield
 
 
@@ -182,14 +192,15 @@ class Run:
     def judged(self, result: Result) -> Iterator[None]:
         """What goes wrong becomes the result's state and reason."""
         try:
-            yield
+            with blocks_marked(self.target.connect, self.target.name):
+                yield
         except (AccessLost, Blocked) as reason:
             self.scene.stop = reason
             result.state, result.reason = "failed", str(reason)
         except OutOfReach as reason:
             result.state, result.reason = "incomplete", one_line(reason)
         except psycopg.Error as reason:
-            result.state, result.reason = "failed", f"Postgres: {one_line(reason)}"
+            result.state, result.reason = "failed", of_postgres(reason)
         except (AmoError, FilterIgnored) as reason:
             result.state, result.reason = "failed", one_line(reason)
         except Exception as reason:
@@ -230,11 +241,7 @@ class Run:
                     [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted, counts.updated, counts.deleted,
                      counts.quarantined, result.requests, round(result.seconds, 3), at, self.rows.get(result.entity)])
         except psycopg.Error as reason:
-            result.state, result.reason = "failed", result.reason or one_line(reason)
-
-
-def one_line(reason: BaseException) -> str:
-    return " ".join(str(reason).split())
+            result.state, result.reason = "failed", result.reason or of_postgres(reason)
 
 
 def row_counts(connection: Connection, schema: str) -> dict[str, int]:

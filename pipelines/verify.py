@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,14 +94,18 @@ class Verifying:
         return [entity for entity in self.entities if self.outcomes[entity.name].differing]
 
     def look(self) -> None:
-        for phase in phases(self.entities):
-            self.run.phase(phase, lambda entity: self._compared(entity, None))
+        self._look(self.entities, lambda entity: self._compared(entity, None))
+
+    def _look(self, entities: Sequence[Entity], compare: Callable[[Entity], Result]) -> None:
+        self.run.scene.full = True
+        for phase in phases(entities):
+            self.run.phase(phase, compare)
+        self.run.scene.full = False
 
     def look_again(self) -> dict[str, int]:
         """Compares what differed once more; how many differences of each entity are gone."""
         before = {entity.name: self.outcomes[entity.name].differing for entity in self.suspected()}
-        for phase in phases(self.suspected()):
-            self.run.phase(phase, lambda entity: self._compared(entity, self.outcomes[entity.name].differences))
+        self._look(self.suspected(), lambda entity: self._compared(entity, self.outcomes[entity.name].differences))
         return {name: count - self.outcomes[name].differing for name, count in before.items()}
 
     def catch_up(self) -> None:

@@ -66,24 +66,23 @@ def models_of(kind: type[Any]) -> Iterator[Shape]:
 
 def _living_owner(of: Shape, schema: str) -> tuple[str, Composed]:
     """(the owner's table, JOIN … on its living rows)"""
-    key = next(iter(of.table.columns[of.owner[0]].foreign_keys))
-    parent = key.column.table.name
-    return parent, SQL("JOIN {} o ON o.{} = t.{} AND o._deleted_at IS NULL").format(
-        Identifier(schema, parent), Identifier(key.column.name), Identifier(of.owner[0]))
+    column, parent, key = of.enforced[0]
+    return parent, SQL("JOIN {} o ON o.{} = t.{} AND o._deleted_at IS NULL").format(Identifier(schema, parent), Identifier(key), Identifier(column))
 
 
 def links_view(schema: str) -> Composed:
     parts = []
     for of in models_of(Link):
         parent, join = _living_owner(of, schema)
-        other = next(name for name in of.key if name not in of.owner)
+        one = of.enforced[0][0]
+        other = next(name for name in of.key if name != one)
         target = str(of.table.columns[other].info["refers"]).split(".")[0]
         more: list[Composable] = [SQL("t.{}").format(Identifier(name)) if of.has(name) else _null(type_) + SQL(" AS ") + Identifier(name)
                                   for name, type_ in LINK_COLUMNS.items()]
         parts.append(SQL("SELECT {}::text AS from_entity_type, {} AS from_id, {}::text AS to_entity_type, {} AS to_id, {}, "
                          "{} AS from_uid, {} AS to_uid FROM {} t {}").format(
-            Literal(parent), _typed(of, of.owner[0], "bigint"), Literal(target), _typed(of, other, "bigint"), SQL(", ").join(more),
-            _typed(of, of.owner[0], "text"), _typed(of, other, "text"), Identifier(schema, of.name), join))
+            Literal(parent), _typed(of, one, "bigint"), Literal(target), _typed(of, other, "bigint"), SQL(", ").join(more),
+            _typed(of, one, "text"), _typed(of, other, "text"), Identifier(schema, of.name), join))
     return SQL(" UNION ALL ").join(parts)
 
 

@@ -1,6 +1,7 @@
 """What a request meets, in this order: control plane, limits, faults, the User-Agent rule, the token, the route."""
 
 from collections.abc import Callable
+from email.utils import formatdate
 from itertools import count
 
 from sandbox import drive, endpoints, writes
@@ -30,6 +31,7 @@ class App:
         self.control: Callable[[Request], Response] = lambda request: problem(404)
         self.after_request: Callable[[], None] = lambda: None
         self._numbers = count(1)
+        self._told = (0, "")
 
     def handle(self, request: Request) -> Response:
         """The answer to any request."""
@@ -38,10 +40,18 @@ class App:
         self.stats.arrived(request)
         response = self.limiter.refuse(request) or self._faulty(request)
         response.delay += self.latency
+        response.headers["Date"] = self._date()
         response.headers["X-Request-Id"] = f"{next(self._numbers):032x}"
         self.stats.answered(response)
         self.after_request()
         return response
+
+    def _date(self) -> str:
+        """The account's present as an HTTP date."""
+        now = self.world.now()
+        if self._told[0] != now:
+            self._told = (now, formatdate(now, usegmt=True))
+        return self._told[1]
 
     def _faulty(self, request: Request) -> Response:
         fault = self.faults.striking(request)

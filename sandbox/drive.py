@@ -6,6 +6,7 @@ from sandbox import query
 from sandbox.http import JSON, Response, problem, reply
 from sandbox.listing import Call
 from sandbox.selection import Condition, Order, is_test
+from sandbox.state import World
 from sandbox.store import Record, loads
 
 _FILES = re.compile(r"^/drive/v1\.0/files(?:/([0-9a-f-]{36}))?(/versions)?$")
@@ -105,12 +106,22 @@ def of_file(call: Call, uuid: str) -> Response:
     """files/{uuid}/links: the records of a file, in v2 names."""
     if call.world.list("files").locate(uuid) is None:
         return problem(404)
-    entities = [_entity(call, kind, ident) for (kind, ident), files in call.world.files_of.items() if any(row["file_uuid"] == uuid for row in files)]
-    return reply({"file_uuid": uuid, "entities": [found for found in entities if found]})
+    return reply(links_of(call.world, uuid))
 
 
-def _entity(call: Call, kind: str, ident: int) -> Record | None:
-    record = call.world.list(kind).get(ident)
+def links_of(world: World, uuid: str) -> Record:
+    """What files/{uuid}/links says."""
+    entities = [_entity(world, kind, ident) for (kind, ident), files in world.files_of.items() if any(row["file_uuid"] == uuid for row in files)]
+    return {"file_uuid": uuid, "entities": [found for found in entities if found]}
+
+
+def all_links(world: World) -> list[Record]:
+    """The links of every file that is not in the bin: truth, no answer."""
+    return [links_of(world, record["uuid"]) for record in world.list("files").records() if not record["is_trashed"]]
+
+
+def _entity(world: World, kind: str, ident: int) -> Record | None:
+    record = world.list(kind).get(ident)
     if record is None:
         return None
     return {"id": ident, "name": record["name"], "created_by": record["created_by"], "main_user_id": record["responsible_user_id"],

@@ -235,6 +235,8 @@ def derived(world: World, path: str) -> list[bytes] | None:
     kind, _, what = path.rpartition("/")
     if path == "account":
         return [dumps(account_record(world))]
+    if path == "files/links":
+        return [dumps(found) for found in drive.all_links(world)]
     if what == "links" and kind in _LINKED:
         return [dumps(link) for record in world.list(kind).records() for link in link_rows(kind, record, True)]
     held = {"files": world.files_of, "subscriptions": world.subscriptions}.get(what)

@@ -133,6 +133,8 @@ def order_of(spec: List, asked: Node, switches: Switches) -> Order:
     allowed = spec.orders
     if spec.path == "customers" and switches["customers_order"] == "honour":
         allowed = ("updated_at", "id")
+    if switches["updated_at_order"] == "ignore":
+        allowed = tuple(name for name in allowed if name != "updated_at")
     for name, direction in query.branch(asked).items():
         if name in allowed:
             return Order(name, query.text(direction).lower() == "desc")

@@ -40,6 +40,7 @@ SWITCHES = (
     Switch("events_limit", "100", ("100", "250"), 10, "the largest page of events"),
     Switch("events_order", "desc", ("desc", "asc", "shuffled"), 11, "the order of events"),
     Switch("default_order", "asc", ("asc", "desc", "shuffled"), 11, "the order of a list that was asked for none"),
+    Switch("updated_at_order", "honour", ("honour", "ignore"), 11, "order[updated_at]; documented, and verified by who is careful"),
     Switch("events_retention_days", "0", NUMBER, 12, "events older than this are not shown; 0 = all are"),
     Switch("deleted_entity_events", "show", ("show", "hide"), 13, "events of entities that are deleted"),
     Switch("embedded_truncate", "none", ("none", "50"), 14, "the most embedded contacts, leads... a record shows"),

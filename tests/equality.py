@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,7 +28,7 @@ def concrete(sandbox: SandboxProcess, listing: Listing) -> list[Listing]:
     if over is None:
         return [listing]
     if over.sql:
-        return [replace(listing, path=listing.path.split("/")[0], over=None)]
+        return [replace(listing, path=listing.path.replace("/{}", ""), over=None)]
     parent = next(entity for entity in ENTITIES if entity.model is over.model)
     keys = [record[over.column] for of in parent.listings for record in truth(sandbox, parent, of)]
     return [replace(listing, path=listing.path.format(key), fixed={**listing.fixed, over.fixed_as: key}, over=None) for key in keys]
@@ -65,7 +65,7 @@ def differences(connection: psycopg.Connection[Any], sandbox: SandboxProcess, sc
 
 def of_entity(reading: Reading, sandbox: SandboxProcess, entity: Entity) -> Iterator[str]:
     mine = reading.records(entity)
-    key = shape(entity.model).key
+    key, alive = shape(entity.model).key, _alive(sandbox, entity)
     for listing in [one for every in entity.listings for one in concrete(sandbox, every)]:
         for record in truth(sandbox, entity, listing):
             record = _holdable(record)
@@ -74,10 +74,21 @@ def of_entity(reading: Reading, sandbox: SandboxProcess, entity: Entity) -> Iter
             if stored is None:
                 yield f"{entity.name} {place}: missing"
             else:
-                yield from _compared(f"{entity.name} {place}", canonical(entity, record, listing.fixed), canonical(entity, stored, listing.fixed))
+                yield from _compared(f"{entity.name} {place}", canonical(entity, alive(record), listing.fixed),
+                                     canonical(entity, alive(stored), listing.fixed))
     if shape(entity.model).is_fed:
         mine = {}  # rows that only other records tell of
     yield from (f"{entity.name} {place}: extra" for place in mine)
+
+
+def _alive(sandbox: SandboxProcess, entity: Entity) -> Callable[[Record], Record]:
+    """Records without their pointers to deleted ones, which nobody sees: they stay as they were last told."""
+    there = {(kind, record["id"]) for kind in ALWAYS for record in sandbox.truth(kind)} if entity.pointers else set()
+
+    def cut(record: Record) -> Record:
+        return record | {name: [each for each in record.get(name) or [] if (each["entity_type"], each["id"]) in there] for name in entity.pointers}
+
+    return cut
 
 
 def _compared(name: str, api: Any, stored: Any) -> Iterator[str]:

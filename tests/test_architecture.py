@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from models.base import Extra, Listed
 from pipelines.entities import ENTITIES
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for folder in ("models", "pipelines", "sandbox") for path in (ROOT / folder).rglob("*.py")) + [ROOT / "alembic" / "env.py"]
 # design.md 2: definitions → assets → sync → {extract, normalize, load} → entities → models
 STAGES = (("models",), ("pipelines.entities", "pipelines.declare"), ("pipelines.extract", "pipelines.normalize", "pipelines.load"),
-          ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.definitions",))
+          ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
+          ("pipelines.definitions",))
 FRONT = {"pipelines.cli", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.launch", "pipelines.status"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "load", "statements", "shapes", "values", "restore",
           "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify", "learn")
@@ -150,3 +152,11 @@ def test_what_is_locked_is_plain_names_and_versions() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert lines
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+
+
+def test_what_is_declared_as_listed_is() -> None:
+    """A table without the mirror's own columns would fail at its first sync."""
+    assert [entity.name for entity in ENTITIES if not issubclass(entity.model, Listed)] == []
+    children = [child.model for entity in ENTITIES for child in entity.children] + [entity.values for entity in ENTITIES if entity.values]
+    assert [model.__tablename__ for model in children if not issubclass(model, Extra)] == []
+    assert len({entity.name for entity in ENTITIES}) == len(ENTITIES)

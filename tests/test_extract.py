@@ -147,6 +147,16 @@ def test_a_watermark_on_the_word_of_a_filter_that_is_not_one_is_taken_back() -> 
     assert landed == [6000, 5000, pytest.approx(time.time() - SETTLE, abs=60)]
 
 
+@pytest.mark.parametrize("filter_option", ["honour", "ignore"])
+def test_an_ignored_order_is_noticed(filter_option: str, sandbox: SandboxProcess) -> None:
+    """Without it, what is newest first is not, and a window's page does not end where it seems to."""
+    sandbox.switch(updated_at_order="ignore", filter_option=filter_option)
+    since = sorted(record["updated_at"] for record in sandbox.truth("leads"))[200]
+    for filtered in (True, False):
+        steps = changes(source(sandbox), moving_of("leads"), {"watermark": since + OVERLAP}, filtered)
+        assert truth(sandbox, since=since) <= ids(steps)
+
+
 def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
     """amoCRM knows no order[created_at] of contacts, so it gives them by id."""
     sandbox.switch(filter_option="ignore")

@@ -40,7 +40,7 @@ def _records(body: Any, key: str, whole: bool) -> list[Any]:
         return []
     if not isinstance(body, dict):
         raise ValueError("a JSON object was expected")
-    if "_links" not in body and "_embedded" not in body and not (whole and "id" in body):
+    if "_links" not in body and "_embedded" not in body and not (whole and (key in body or "id" in body)):
         raise ValueError("there is neither _embedded nor _links in it")
     if whole:
         return [body]

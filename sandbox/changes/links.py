@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sandbox.changes.core import Mutator, attach, detach, operation
+from sandbox.changes.core import OPERATIONS, Mutator, attach, detach, operation
 from sandbox.journal import wrap
 from sandbox.lists import KINDS
 from sandbox.records import EMBEDS
@@ -156,3 +156,25 @@ def _footprint(mutator: Mutator, path: str, absorbed: Record, op: Record) -> Non
     if form == "bin":
         absorbed |= {"is_deleted": True, "updated_at": mutator.world.now()}
         mutator.world.list(path).bin[absorbed["id"]] = dumps(absorbed)
+
+
+@operation("attach_file")
+def attach_file(mutator: Mutator, op: Record) -> Any:
+    """{list, id, file: uuid, note?: true}: a file is hung on a record; only a note, where one is left, tells of it."""
+    path, uuid, world = op["list"], op["file"], mutator.world
+    mutator.found(path, op["id"])
+    held = world.files_of.setdefault((path, op["id"]), [])
+    if all(row["file_uuid"] != uuid for row in held):
+        held.append({"file_uuid": uuid, "id": 1 + max((row["id"] for rows in world.files_of.values() for row in rows), default=0)})
+    if op.get("note"):
+        OPERATIONS["create"](mutator, {"list": f"{path}/notes", "record": {
+            "entity_id": op["id"], "note_type": "attachment", "params": {"is_drive_attachment": True, "file_uuid": uuid, "text": ""}}})
+    return op["id"]
+
+
+@operation("detach_file")
+def detach_file(mutator: Mutator, op: Record) -> Any:
+    """The opposite; nothing tells of it."""
+    path, world = op["list"], mutator.world
+    world.files_of[path, op["id"]] = [row for row in world.files_of.get((path, op["id"]), []) if row["file_uuid"] != op["file"]]
+    return op["id"]

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -16,40 +15,10 @@ import pytest
 from pipelines.amocrm.errors import AccessLost, Blocked, Passing, Throttled
 from pipelines.amocrm.tokens import Configured
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
 from tests.helpers import Reply, scripted, stored_tokens
 from tests.token_help import ENDPOINT, change, client_with, free, opened, pair_of, refreshers, stored
 
 ROUNDS = int(os.environ.get("REFRESH_ROUNDS", "20"))
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[SandboxProcess]:
-    with SandboxProcess(scale=10) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def shared(postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as database:
-        yield database
-
-
-@pytest.fixture
-def database(shared: str) -> str:
-    with psycopg.connect(shared) as connection:
-        connection.execute("TRUNCATE mirror.accounts CASCADE")
-    return shared
-
-
-@pytest.fixture
-def sandbox(running: SandboxProcess) -> SandboxProcess:
-    running.clear_faults()
-    running.block(False)
-    running.latency(0)
-    running.switch(refresh_dead_status="401", refresh_grace="off")
-    running.reset_stats()
-    return running
 
 
 def test_an_expired_token_is_refreshed_on_401(sandbox: SandboxProcess, database: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -14,35 +13,8 @@ from pipelines.amocrm.grants import Application, redeemed
 from pipelines.amocrm.tokens import Configured
 from pipelines.amocrm.vault import LostKey, Vault
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
 from tests.helpers import chain, stored_tokens
 from tests.token_help import ENDPOINT, client_with, free, opened, pair_of, stored
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[SandboxProcess]:
-    with SandboxProcess(scale=10) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def shared(postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as database:
-        yield database
-
-
-@pytest.fixture
-def database(shared: str) -> str:
-    with psycopg.connect(shared) as connection:
-        connection.execute("TRUNCATE mirror.accounts CASCADE")
-    return shared
-
-
-@pytest.fixture
-def sandbox(running: SandboxProcess) -> SandboxProcess:
-    running.clear_faults()
-    running.reset_stats()
-    return running
 
 
 def test_a_code_becomes_a_pair(sandbox: SandboxProcess, database: str) -> None:

@@ -1,0 +1,76 @@
+"""Schedules: each tier of lists by its own cron, off until a setting says on. What a sync does is sync.py's.
+
+Dagster builds schedules from static and time partitions only (build_schedule_from_partitioned_job); accounts are dynamic ones, so each tick
+names its partition itself. Two runs of one account never meet: the queue admits one run per value of ACCOUNT (launch.INSTANCE), a tick
+skips while the run before it has not ended, and the lock of a sync that something else started makes the run end without a failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from pipelines.assets import ACCOUNT, ACCOUNTS, PREFIX
+from pipelines.burial import bury
+from pipelines.entities import names_of
+from pipelines.resources import open_mirror
+from pipelines.settings import Settings, SettingsRefused, load_settings
+
+UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
+              dg.DagsterRunStatus.CANCELING]
+
+
+@dataclass(frozen=True)
+class Tier:
+    name: str
+    cron: str
+    what: str
+    entities: list[str]
+    full: bool = False
+
+
+def settings() -> Settings | None:
+    """None where they cannot be used: the run or the command that needs them says why, and definitions load all the same."""
+    try:
+        return load_settings()
+    except SettingsRefused:
+        return None
+
+
+def tiers(known: Settings | None) -> list[Tier]:
+    crons = known or Settings.model_construct()
+    moving, directories = names_of("moving"), names_of("directories")
+    return [Tier("moving", crons.amocrm_schedule_moving, "What changed in the lists that move", moving),
+            Tier("directories", crons.amocrm_schedule_directories, "The lists that are read whole", directories),
+            Tier("sweep", crons.amocrm_schedule_sweep, "Every list whole: what no increment can see", moving + directories, True)]
+
+
+def job_of(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
+    """A run of a few minutes' schedule does not measure references: only the sweep does."""
+    selection = dg.AssetSelection.assets(*([PREFIX, name] for name in tier.entities))
+    return dg.define_asset_job(f"sync_{tier.name}", selection if tier.full else selection.without_checks(), description=tier.what,
+                               config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
+
+
+def schedule_of(tier: Tier, job: dg.UnresolvedAssetJobDefinition, is_on: bool) -> dg.ScheduleDefinition:
+    status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
+
+    @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status, description=tier.what)
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        instance, account = context.instance, open_mirror().account
+        bury(instance)
+        if not instance.has_dynamic_partition(str(ACCOUNTS.name), account):
+            return dg.SkipReason(f"the account {account!r} is no partition of `accounts` yet: run `amocrm-mirror sync` once")
+        tags = {ACCOUNT: account}
+        if instance.get_runs(dg.RunsFilter(job_name=job.name, tags=tags, statuses=UNFINISHED), limit=1):
+            return dg.SkipReason(f"the {tier.name} run before has not ended yet")
+        return dg.RunRequest(partition_key=account, tags=tags)
+
+    return tick
+
+
+known = settings()
+TIERS = tiers(known)
+JOBS = [job_of(tier) for tier in TIERS]
+SCHEDULES = [schedule_of(tier, job, bool(known and known.amocrm_schedules)) for tier, job in zip(TIERS, JOBS, strict=True)]

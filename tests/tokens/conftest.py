@@ -1,0 +1,40 @@
+"""A database and a sandbox for all tests of tokens, as new for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from sandbox.process import SandboxProcess
+from tests.conftest import own_database
+
+
+@pytest.fixture(scope="package")
+def running() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=10) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="package")
+def shared(postgres_server: str, template_database: str) -> Iterator[str]:
+    with own_database(postgres_server, template_database) as database:
+        yield database
+
+
+@pytest.fixture
+def database(shared: str) -> str:
+    with psycopg.connect(shared) as connection:
+        connection.execute("TRUNCATE mirror.accounts CASCADE")
+    return shared
+
+
+@pytest.fixture
+def sandbox(running: SandboxProcess) -> SandboxProcess:
+    running.clear_faults()
+    running.block(False)
+    running.latency(0)
+    running.switch(refresh_dead_status="401", refresh_grace="off")
+    running.reset_stats()
+    return running
