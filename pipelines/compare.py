@@ -19,7 +19,7 @@ from pipelines.extract import snapshot, sweep
 from pipelines.load import Batch, Landing
 from pipelines.reread import Asking, by_ids
 from pipelines.singles import singles
-from pipelines.source import Position, Step
+from pipelines.source import Position, Source, Step
 from pipelines.statements import comma, name
 
 Keys = dict[tuple[Any, ...], str]

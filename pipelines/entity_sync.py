@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import datetime
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-from zoneinfo import ZoneInfo
+from dataclasses import replace
+from typing import Any
 
-import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
-from pipelines.amocrm.client import Client, Counted
+from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AmoError, NotOffered
-from pipelines.declare import Entity, Facts, Listing, Over
+from pipelines.declare import Entity, Listing, Over
 from pipelines.deletions import Deletions, implausible, refusal
 from pipelines.extract import Position, Source, Step, changes, snapshot, sweep
 from pipelines.hints import merged, suspect, unseen
-from pipelines.load import Batch, Counts, Landing, tune
+from pipelines.load import Batch, Landing, tune
 from pipelines.normalize import Normalizer, normalizer
+from pipelines.scene import Connection, Result, Scene
 from pipelines.singles import singles
 from pipelines.standing import UNPAID
 from pipelines.whole_links import complete
@@ -32,78 +30,6 @@ DRIVE_PATH = "/v1.0/"
 READS = 300_000
 """So many ids of a list are remembered as read in this run."""
 HIDDEN = "{}: {} rows are not shown to this token, which is not an administrator's. They are kept: hidden cannot be told from deleted"
-Connection = psycopg.Connection[Any]
-
-
-@dataclass(frozen=True)
-class Target:
-    """An account to mirror: its name here, its schema, and how to reach both ends."""
-
-    name: str
-    schema: str
-    client: Client
-    connect: Callable[[], Connection]
-    concurrency: int = 6
-
-
-@dataclass
-class Result:
-    """What became of one entity. `state` is complete, skipped, incomplete or failed; `seconds` of wall time."""
-
-    entity: str
-    state: str = "complete"
-    mode: str = ""
-    reason: str = ""
-    counts: Counts = field(default_factory=Counts)
-    requests: int = 0
-    seconds: float = 0.0
-    watermark: int | None = None
-    """Unix seconds up to which the list is complete."""
-
-
-class Progress(Protocol):
-    """Told what happens while it happens, from several threads."""
-
-    def started(self, entity: str) -> None: ...
-
-    def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-
-class Silent:
-    def started(self, entity: str) -> None: ...
-
-    def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-
-@dataclass
-class Scene:
-    """What all entities of one sync share. `facts` is the account's record, `stop` the error that ends everything."""
-
-    target: Target
-    progress: Progress
-    full: bool = False
-    allow_mass_delete: bool = False
-    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
-    facts: Facts = field(default_factory=dict)
-    is_admin: bool | None = None
-    """The token sees everything. None: it may not even ask."""
-    ask: Callable[[], bool | None] | None = None
-    """Asks amoCRM for it; None: it has been asked in this run."""
-    reads: dict[str, dict[int, int]] = field(default_factory=dict)
-    """What increments have read in this run: path → id → start of the request, microseconds since 1970."""
-    stop: AmoError | None = None
-    asking: threading.Lock = field(default_factory=threading.Lock)
-
-    def sees_everything(self) -> bool:
-        """Asked anew in each run that has something to mark as deleted: rights change."""
-        with self.asking:
-            if self.ask:
-                self.is_admin, self.ask = self.ask(), None
-        return bool(self.is_admin)
 
 
 class EntitySync:

@@ -11,7 +11,7 @@ from pipelines.amocrm.errors import NotOffered
 from pipelines.amocrm.pages import page
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
-from pipelines.entity_sync import Scene, Target
+from pipelines.scene import Scene, Target
 from pipelines.standing import SyncRefused, account, admit, blocks_marked, clear_block
 
 __all__ = ["SyncRefused", "learn"]

@@ -24,11 +24,12 @@ from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
-from pipelines.entity_sync import Connection, EntitySync, Progress, Result, Scene, Silent, Target
+from pipelines.entity_sync import EntitySync
 from pipelines.extract import FilterIgnored
 from pipelines.heed import Heeding
 from pipelines.hints import waiting
 from pipelines.learn import SyncRefused, learn
+from pipelines.scene import Connection, Progress, Result, Scene, Silent, Target
 from pipelines.standing import blocks_marked
 
 __all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",

@@ -19,9 +19,10 @@ from pipelines.amocrm.client import Counted
 from pipelines.compare import Compared, Comparing, Keys
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
-from pipelines.entity_sync import EntitySync, Progress, Result, Scene, Silent, Target
+from pipelines.entity_sync import EntitySync
 from pipelines.heed import Heeding
 from pipelines.learn import learn
+from pipelines.scene import Progress, Result, Scene, Silent, Target
 from pipelines.sync import Run, alone, no_cycles, phases, selected
 
 EXAMPLES = 20
@@ -94,18 +95,18 @@ class Verifying:
         return [entity for entity in self.entities if self.outcomes[entity.name].differing]
 
     def look(self) -> None:
-        self._look(self.entities, lambda entity: self._compared(entity, None))
+        self._in_full(self.entities, lambda entity: self._compared(entity, None))
 
-    def _look(self, entities: Sequence[Entity], compare: Callable[[Entity], Result]) -> None:
+    def _in_full(self, entities: Sequence[Entity], work: Callable[[Entity], Result]) -> None:
         self.run.scene.full = True
         for phase in phases(entities):
-            self.run.phase(phase, compare)
+            self.run.phase(phase, work)
         self.run.scene.full = False
 
     def look_again(self) -> dict[str, int]:
         """Compares what differed once more; how many differences of each entity are gone."""
         before = {entity.name: self.outcomes[entity.name].differing for entity in self.suspected()}
-        self._look(self.suspected(), lambda entity: self._compared(entity, self.outcomes[entity.name].differences))
+        self._in_full(self.suspected(), lambda entity: self._compared(entity, self.outcomes[entity.name].differences))
         return {name: count - self.outcomes[name].differing for name, count in before.items()}
 
     def catch_up(self) -> None:
@@ -142,8 +143,7 @@ class Verifying:
 
     def repair(self) -> None:
         """Lands what differs, marks what is gone, and looks a third time."""
-        for phase in phases(self.suspected()):
-            self.run.phase(phase, self._repaired)
+        self._in_full(self.suspected(), self._repaired)
         self.run.heed(self.entities, [Result(entity.name) for entity in self.entities])
         for name, count in self.look_again().items():
             outcome = self.outcomes[name]
