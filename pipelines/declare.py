@@ -121,7 +121,7 @@ class Entity:
     """Given the account's record: why this account does not have the list, or an empty string."""
     before: tuple[str, ...] = ()
     """SQL that every landing runs between staging and upsert, in its transaction: {schema}, {table}, {stage} stand for the quoted names,
-    %(account)s for the account's name here. What the stage tells beside what the table still holds."""
+    %(values)s for the bit of the custom field values in `_lists`. What the stage tells beside what the table still holds."""
     may_empty: bool = False
     """Things leave this list in the normal course of work: that many left at once is no reason for disbelief."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from pipelines.assets import Syncer, sync_account
-from pipelines.checks import references_resolve
+from pipelines.checks import history_is_consistent, references_resolve
 
-defs = dg.Definitions(assets=[sync_account], asset_checks=[references_resolve], resources={"syncer": Syncer()}, executor=dg.in_process_executor)
+defs = dg.Definitions(assets=[sync_account], asset_checks=[references_resolve, history_is_consistent], resources={"syncer": Syncer()},
+                      executor=dg.in_process_executor)

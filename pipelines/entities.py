@@ -12,6 +12,7 @@ from typing import Any
 
 from models import account, activity, catalogs, crm, customers, links, reference, wiring
 from models.base import AccountBase
+from pipelines import observe
 from pipelines.declare import EMBEDDED, Child, Entity, Facts, Feed, Listing, Moving, Over, Record
 
 
@@ -182,17 +183,21 @@ ENTITIES: tuple[Entity, ...] = (
            children=(embedded(links.TransactionCatalogElement, "catalog_elements"),)),
     Entity(crm.Lead, "crm", (Listing("leads"),), order="id", moving=BY_CHANGE,
            with_=("contacts", "catalog_elements", "loss_reason", "source_id", "source", "is_price_modified_by_robot"),
+           before=observe.readings(crm.Lead, crm.LeadCustomFieldValue, observe.STATUS, observe.RESPONSIBLE),
            values=crm.LeadCustomFieldValue, feeds=(REASON, SOURCE), prepare=price_with_minor_units, restore=rounded_price,
            children=(tags(crm.LeadTag, "leads"), embedded(links.LeadContact, "contacts", cap=50), embedded(links.LeadCompany, "companies"),
                      embedded(links.LeadCatalogElement, "catalog_elements", cap=50))),
     Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
+           before=observe.readings(crm.Contact, crm.ContactCustomFieldValue, observe.RESPONSIBLE),
            values=crm.ContactCustomFieldValue,
            children=(tags(crm.ContactTag, "contacts"), embedded(links.ContactCompany, "companies"),
                      embedded(links.ContactCatalogElement, "catalog_elements", cap=50))),
     Entity(crm.Company, "crm", (Listing("companies"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
+           before=observe.readings(crm.Company, crm.CompanyCustomFieldValue, observe.RESPONSIBLE),
            values=crm.CompanyCustomFieldValue,
            children=(tags(crm.CompanyTag, "companies"), embedded(links.CompanyCatalogElement, "catalog_elements", cap=50))),
     Entity(customers.Customer, "customers", (Listing("customers"),), moving=Moving(paid=True), unless=customers_off,
+           before=observe.readings(customers.Customer, customers.CustomerCustomFieldValue, observe.RESPONSIBLE),
            with_=("catalog_elements", "contacts", "companies"), values=customers.CustomerCustomFieldValue,
            children=(tags(customers.CustomerTag, "customers"), embedded(links.CustomerContact, "contacts", cap=50),
                      embedded(links.CustomerCompany, "companies"), embedded(links.CustomerSegment, "segments"),
@@ -200,7 +205,7 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(activity.Task, "activity", (Listing("tasks"),), order="id", moving=Moving()),
     Entity(activity.Note, "activity", per_kind("{}/notes", KINDS), order="id", moving=Moving(newest_first=True), with_=("is_pinned",)),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True),
-           repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
+           repeats={(EMBEDDED, "entity", "id"): "entity_id"}, before=observe.EVENTS),
     Entity(activity.Talk, "activity", (Listing("talks/{}", whole=True, over=Over(activity.Event, fixed_as="talk_id", sql=TALKS)),), may_empty=True),
 )
 

@@ -156,8 +156,8 @@ class Landing:
 
     def _before(self) -> None:
         for template in self.entity.before:
-            stage = statements.name(self.upsert.stage)
-            self._run(SQL(template).format(schema=statements.name(self.schema), stage=stage, table=self.upsert.table), {"account": self.account})
+            stage, values = statements.name(self.upsert.stage), 1 << max(0, len(self.children) - 1)
+            self._run(SQL(template).format(schema=statements.name(self.schema), stage=stage, table=self.upsert.table), {"values": values})
 
     def _lists(self, rows: Rows) -> tuple[int, int]:
         came = whole = 0

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from pipelines import history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.amocrm.pages import page
@@ -76,6 +77,8 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
         run.learn()
         for phase in phases(entities):
             report.results += run.phase(phase)
+        with target.connect() as connection:
+            history.advance(connection, target.schema, target.name)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report
