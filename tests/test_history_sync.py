@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import groupby
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -73,6 +76,26 @@ def test_it_says_what_the_log_says_after_each_round_of_changes(sandbox: SandboxP
             assert connection.execute(f"SELECT count(*) > 20 FROM amocrm.{table}".encode()).fetchone() == (True,)
         sandbox.churn(60, seed, ["create", "edit", "move", "responsible", "value_set", "value_cleared", "status_added", "status_renamed",
                                  "status_removed", "user_removed"])
+
+
+def test_the_pipeline_on_a_past_day_is_one_query(sandbox: SandboxProcess, database: str, connection: psycopg.Connection[Any]) -> None:
+    sandbox.churn(40, 9, ["move", "create", "status_renamed"])
+    synced(sandbox, database)
+    account = sandbox.truth("account")[0]
+    day = datetime(2026, 3, 1, tzinfo=ZoneInfo(account["_embedded"]["datetime_settings"]["timezone"])).timestamp()
+    moves = sorted((event for event in sandbox.truth("events") if event["type"] == "lead_status_changed"), key=lambda event: event["id"])
+    stages: Counter[int] = Counter()
+    for lead in sandbox.truth("leads"):
+        own = [event for event in moves if event["entity_id"] == lead["id"]]
+        past, later = [e for e in own if e["created_at"] <= day], [e for e in own if e["created_at"] > day]
+        status = (past[-1]["value_after"] if past else later[0]["value_before"] if later else [{"lead_status": lead}])[0]["lead_status"]
+        found = status["status_id"] if status is lead else status["id"]
+        if lead["created_at"] <= day and found not in (142, 143):
+            stages[found] += 1
+    connection.execute("SET search_path TO amocrm")
+    rows = connection.execute((REPOSITORY / "pipelines" / "sql" / "pipeline_on_a_day.sql").read_bytes()).fetchall()
+    assert sorted(row[2] for row in rows) == sorted(stages.values())
+    assert len(rows) > 3
 
 
 def test_changes_without_events_are_observed_and_a_stage_that_is_gone_is_still_named(sandbox: SandboxProcess, database: str,
