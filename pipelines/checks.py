@@ -7,12 +7,15 @@ import psycopg
 
 from pipelines.assets import ACCOUNTS, PREFIX
 from pipelines.entities import ENTITIES
+from pipelines.history import consistency
+from pipelines.observe import KINDS
 from pipelines.references import Resolved, references_of, resolved
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 
 ENOUGH = 0.95
 REFERENCES = "references_resolve"
+HISTORY = "history_is_consistent"
 WITH_REFERENCES = [entity for entity in ENTITIES if next(references_of(shape(entity.model).table), None)]
 
 
@@ -35,3 +38,18 @@ def references_resolve(context: dg.AssetCheckExecutionContext) -> Iterator[dg.As
                 measured = resolved(connection, mirror.schema, shape(entity.model))
                 yield dg.AssetCheckResult(passed=all(each.share >= ENOUGH for each in measured), asset_key=key, check_name=REFERENCES,
                                           severity=dg.AssetCheckSeverity.WARN, metadata=described(measured))
+
+
+@dg.multi_asset_check(
+    specs=[dg.AssetCheckSpec(HISTORY, asset=[PREFIX, kind], partitions_def=ACCOUNTS, description="The last interval of each living record is what "
+                             "the record is; intervals neither overlap nor leave gaps; nothing is counted twice") for kind in KINDS.values()],
+    can_subset=True)
+def history_is_consistent(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Measures the history tables, per kind of record."""
+    mirror = open_mirror()
+    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
+        measured = consistency(connection, mirror.schema)
+    for key in sorted({each.asset_key for each in context.selected_asset_check_keys}):
+        of = [each for each in measured if each.entity_type == key.path[-1]]
+        yield dg.AssetCheckResult(passed=not any(each.wrong for each in of), asset_key=key, check_name=HISTORY,
+                                  severity=dg.AssetCheckSeverity.WARN, metadata={each.name: str(each) for each in of})

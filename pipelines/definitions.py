@@ -6,7 +6,7 @@ import dagster as dg
 
 from pipelines.assets import Syncer, sync_account
 from pipelines.automation import JOBS, SCHEDULES
-from pipelines.checks import references_resolve
+from pipelines.checks import history_is_consistent, references_resolve
 
-defs = dg.Definitions(assets=[sync_account], asset_checks=[references_resolve], jobs=JOBS, schedules=SCHEDULES, resources={"syncer": Syncer()},
-                      executor=dg.in_process_executor)
+defs = dg.Definitions(assets=[sync_account], asset_checks=[references_resolve, history_is_consistent], jobs=JOBS, schedules=SCHEDULES,
+                      resources={"syncer": Syncer()}, executor=dg.in_process_executor)
