@@ -175,6 +175,19 @@ class Replace:
                    "SELECT count(*) FROM changed").format(statement, owner)
 
 
+TRUST, CHECK = SQL("SET LOCAL session_replication_role = replica"), SQL("SET LOCAL session_replication_role TO DEFAULT")
+
+
+def may_trust(schema: str, parent: Shape, children: Sequence[Shape]) -> Composed:
+    """Whether we may tell Postgres not to look up the owners of new children: we have the right to, and no insert into their tables makes
+    it do anything else (a foreign key of somebody's own, a trigger)."""
+    def regclass(shape: Shape) -> Composed:
+        return SQL("{}::regclass").format(Literal(name(schema, shape.name).as_string(None)))
+
+    return SQL("SELECT has_parameter_privilege('session_replication_role', 'SET') AND NOT EXISTS (SELECT FROM pg_trigger "
+               "WHERE tgrelid IN ({}) AND tgconstrrelid <> {} AND tgtype & 4 = 4)").format(comma(map(regclass, children)), regclass(parent))
+
+
 CREATE_TOUCHED = SQL("CREATE TEMP TABLE IF NOT EXISTS touched (key text) ON COMMIT DELETE ROWS")
 
 
