@@ -8,74 +8,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
-from models.base import AccountBase
 from pipelines import statements
+from pipelines.batch import Batch, Counts
 from pipelines.declare import Over
-from pipelines.normalize import Found, Normalizer, Rows
-from pipelines.readers import Feeds
+from pipelines.normalize import Normalizer, Rows
 from pipelines.shapes import dumps, shape
 from pipelines.values import Row
 
+__all__ = ["Batch", "Counts", "Landing", "tune"]
+
 Connection = psycopg.Connection[Any]
-
-
-@dataclass
-class Counts:
-    """What a batch, or a whole sync of an entity, did to the database. Rows, child rows included; `seen` are records."""
-
-    seen: int = 0
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    quarantined: int = 0
-    replaced_characters: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    @property
-    def changed(self) -> int:
-        return self.inserted + self.updated + self.deleted
-
-
-@dataclass
-class Batch:
-    """Rows of several pages, one per key: the request that started last wins."""
-
-    rows: dict[Row, tuple[int, Rows]] = field(default_factory=dict)
-    feeds: dict[type[AccountBase], dict[Row, tuple[int, Row]]] = field(default_factory=dict)
-    unfit: list[tuple[Any, str, str]] = field(default_factory=list)
-    pages: int = 0
-    seen: int = 0
-    size: int = 0
-    """Rows added, child rows included: what the batch weighs in memory."""
-    replaced_characters: int = 0
-
-    def add(self, found: Found, started: int, request: str) -> None:
-        """`started` is the start of the request in microseconds since 1970."""
-        self.pages += 1
-        self.seen += len(found.rows) + len(found.unfit)
-        for rows in found.rows:
-            known = self.rows.get(rows.key)
-            if known is None or known[0] <= started:
-                self.rows[rows.key] = (started, rows)
-                self.size += 1 + sum(map(len, filter(None, rows.children)))
-        self._add_feeds(found.feeds, started)
-        self.unfit += [(record, reason, request) for record, reason in found.unfit]
-
-    def _add_feeds(self, feeds: Feeds, started: int) -> None:
-        for model, told in feeds.items():
-            mine = self.feeds.setdefault(model, {})
-            for key, row in told.items():
-                if key not in mine or mine[key][0] <= started:
-                    mine[key] = (started, row)
+Started = tuple[int, Rows]
+"""A record's rows, and the start of the request that brought them."""
 
 
 def tune(connection: Connection) -> None:
@@ -120,11 +70,7 @@ class Landing:
             if batch.rows:
                 self._lock()
                 self._feed(batch)
-                self._stage(batch)
-                self._before()
-                if keep_seen:
-                    self._run(statements.remember_seen(self.shape))
-                counts += self._upsert(batch)
+                counts += self._land(batch, keep_seen)
             counts.quarantined += self._quarantine(batch)
             self._release(batch)
             if position is not None:
@@ -147,14 +93,29 @@ class Landing:
             for row in rows:
                 write(row)
 
-    def _stage(self, batch: Batch) -> None:
-        """In the order of the keys: indexes grow at their end, and nobody has to sort again."""
-        ordered = [batch.rows[key] for key in sorted(batch.rows)]
-        self._copy(self.upsert.stage, statements.listed_columns(self.shape),
-                   ((*rows.row, *self._lists(rows), started) for started, rows in ordered))
+    def _land(self, batch: Batch, keep_seen: bool) -> Counts:
+        """First what the table knows already, to be compared; then the rest, which is only inserted. In a first sync nearly all is new, but
+        nearly every batch repeats a few rows of another one (source.py). In the order of the keys: indexes grow at their end."""
+        counts = Counts()
+        known = self._known(batch)
+        for keys, write in ((known, self._upsert), (batch.rows.keys() - known, self._insert)):
+            if keys:
+                rows = [batch.rows[key] for key in sorted(keys)]
+                self._stage(rows)
+                self._before()
+                if keep_seen:
+                    self._run(statements.remember_seen(self.shape))
+                counts += write(rows)
+        return counts
+
+    def _known(self, batch: Batch) -> set[Row]:
+        keys = dict(zip(self.shape.key, map(list, zip(*batch.rows, strict=True)), strict=True))
+        return set(self.connection.execute(self.upsert.known(), keys).fetchall())
+
+    def _stage(self, rows: Sequence[Started]) -> None:
+        self._copy(self.upsert.stage, statements.listed_columns(self.shape), ((*each.row, *self._lists(each), started) for started, each in rows))
         for place, child in enumerate(self.children):
-            self._copy(f"stage_{child.name}", statements.child_columns(child),
-                       (row for _, rows in ordered for row in rows.children[place] or ()))
+            self._copy(f"stage_{child.name}", statements.child_columns(child), (row for _, each in rows for row in each.children[place] or ()))
 
     def _before(self) -> None:
         for template in self.entity.before:
@@ -176,38 +137,36 @@ class Landing:
             self._copy(f"feed_{shape(model).name}", columns, ((*row, started) for started, row in told.values()))
             self._run(statements.feed(self.schema, shape(model)))
 
-    def _upsert(self, batch: Batch) -> Counts:
-        """The new rows first: where they are all new, as in a first sync, there is nothing to compare with."""
-        counts, older = Counts(inserted=self._run(self.upsert.insert())), 0
-        if counts.inserted < len(batch.rows):
-            masks = [rows.row[-1] for _, rows in batch.rows.values()]
-            never, sometimes = _all(masks), _any(masks)
-            older = self._run(self.upsert.drop_older())
-            counts.updated = self._run(self.upsert.update(never, sometimes & ~never))
-        sizes = [sum(len(rows.children[place] or ()) for _, rows in batch.rows.values()) for place in range(len(self.replaces))]
-        if older:
-            for replace in self.replaces:
+    def _upsert(self, rows: Sequence[Started]) -> Counts:
+        """Rows of records that the table knows; the stages are empty again afterwards."""
+        masks = [each.row[-1] for _, each in rows]
+        never, sometimes = _all(masks), _any(masks)
+        older = self._run(self.upsert.drop_older())
+        counts = Counts(updated=self._run(self.upsert.update(never, sometimes & ~never)))
+        for place, replace in enumerate(self.replaces):
+            if older:
                 self._run(replace.drop_older())
-        if counts.inserted == len(batch.rows) - older:
-            counts.inserted += self._insert_children(sizes)
-            return counts
-        for replace, rows in zip(self.replaces, sizes, strict=True):
-            counts += self._replace(replace, rows)
+            counts += self._replace(replace, any(each.children[place] for _, each in rows))
         self._run(self.upsert.touch())
+        for stage in (self.upsert.stage, *(replace.stage for replace in self.replaces)):
+            self._run(SQL("DELETE FROM {}").format(statements.name(stage)))
         return counts
 
-    def _insert_children(self, sizes: Sequence[int]) -> int:
-        """Children of owners that this very transaction has inserted: Postgres need not look each owner up once more."""
+    def _insert(self, rows: Sequence[Started]) -> Counts:
+        """Rows of new records. Postgres need not look up, for each child, the owner that this very transaction has inserted."""
+        counts = Counts(inserted=self._run(self.upsert.insert()))
         if self.trusted:
             self._run(statements.TRUST)
-        inserted = sum(self._run(replace.insert(onto_nothing=True)) for replace, rows in zip(self.replaces, sizes, strict=True) if rows)
+        for place, replace in enumerate(self.replaces):
+            if any(each.children[place] for _, each in rows):
+                counts.inserted += self._run(replace.insert(onto_nothing=True))
         if self.trusted:
             self._run(statements.CHECK)
-        return inserted
+        return counts
 
-    def _replace(self, replace: statements.Replace, rows: int) -> Counts:
+    def _replace(self, replace: statements.Replace, came: bool) -> Counts:
         counts = Counts(deleted=self._touching(replace, replace.vanish()))
-        if rows:
+        if came:
             counts.updated = self._touching(replace, replace.update())
             counts.inserted = self._touching(replace, replace.insert())
         return counts
