@@ -15,10 +15,11 @@ from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Client, Counted
 from pipelines.amocrm.errors import AmoError, NotOffered
+from pipelines.amocrm.pages import Page
 from pipelines.declare import Entity, Facts, Listing, Over
 from pipelines.extract import Position, Source, Step, changes, snapshot, sweep
 from pipelines.load import Batch, Counts, Landing, tune
-from pipelines.normalize import Normalizer, normalizer
+from pipelines.normalize import Found, Normalizer, normalizer
 
 PAGES_A_BATCH, ROWS_A_BATCH = 20, 40_000
 DRIVE_PATH = "/v1.0/"
@@ -127,7 +128,7 @@ class EntitySync:
 
     def listing(self, listing: Listing) -> None:
         host = self.scene.facts.get(listing.host)
-        source = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
+        source = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "", ripen=lambda each: self.found(listing, each))
         if self.entity.moving is None:
             self.snapshot(source)
             return
@@ -156,11 +157,10 @@ class EntitySync:
             for step in steps:
                 if self.scene.stop:
                     raise self.scene.stop
-                records = [inner for record in step.page.records for inner in listing.each(record)] if listing.each else step.page.records
-                found = self.normal.found(records, listing.fixed, self.scene.zone)
+                found = step.page.ripe or self.found(listing, step.page)
                 batch.add(found, step.page.started, step.page.request)
                 batch.replaced_characters += step.page.replaced
-                self.read += len(records)
+                self.read += len(found.rows) + len(found.unfit)
                 self.scene.progress.advanced(self.entity.name, self.read, step.total)
                 position = step.position or position
                 if batch.pages >= PAGES_A_BATCH or batch.size >= ROWS_A_BATCH:
@@ -172,6 +172,10 @@ class EntitySync:
                 landing.result()
         self._land(batch, position, listing, keep_seen)
         return position or last
+
+    def found(self, listing: Listing, each: Page) -> Found:
+        records = [inner for record in each.records for inner in listing.each(record)] if listing.each else each.records
+        return self.normal.found(records, listing.fixed, self.scene.zone)
 
     def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
         self.result.counts += self.landing.land(batch, position, listing.path, keep_seen)

@@ -125,7 +125,7 @@ def _down(source: Source, run: Position, stop: int | None) -> Iterator[tuple[Pag
             at, seams = at + limit // 2, seams + 1
         if seams > SEAMS:
             raise Passing("rows keep coming back while the list is read. Run the sync again later: it resumes where it stopped", each.request)
-        yield each, {"at": at, "floor": floor, "top": top}
+        yield source.ripe(each), {"at": at, "floor": floor, "top": top}
 
 
 def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:

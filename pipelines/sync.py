@@ -7,7 +7,6 @@ landed by a thread of its own; the rate budget is shared. What one entity cannot
 from __future__ import annotations
 
 import datetime
-import gc
 import logging
 import time
 import uuid
@@ -28,6 +27,7 @@ from pipelines.declare import Entity
 from pipelines.entities import ACCOUNT_WITH, ENTITIES
 from pipelines.entity_sync import Connection, EntitySync, Progress, Result, Scene, Silent, Target
 from pipelines.extract import FilterIgnored
+from pipelines.memory import frugal
 
 __all__ = ["Progress", "Report", "Result", "Silent", "SyncRefused", "Target", "WrongUse", "phases", "row_counts", "selected", "sync"]
 
@@ -72,7 +72,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     entities = selected(only)
     run = Run(Scene(target, progress or Silent(), full, allow_mass_delete), str(uuid.uuid4()))
     report = Report(run.run_id)
-    with _alone(target), _no_cycles():
+    with _alone(target), frugal():
         run.learn()
         for phase in phases(entities):
             report.results += run.phase(phase)
@@ -106,18 +106,6 @@ def _alone(target: Target) -> Iterator[None]:
         if not row or not row[0]:
             raise SyncRefused(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
         yield
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Records and rows hold no cycles, but there are so many of them that looking for cycles took a third of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class Run:
