@@ -117,9 +117,10 @@ class Client:
 
     def _send(self, url: str, parameters: Parameters, request: str, access: Access) -> tuple[Response, int]:
         session = self._session(access)
+        prepared = session.prepared(url, parameters)
         self._turn()
         started = time.time_ns() // 1000
-        response = sent(lambda: session.fetch(url, parameters, (self.patience.connect, self.patience.read)), request)
+        response = sent(lambda: session.transmit(prepared, (self.patience.connect, self.patience.read)), request)
         ahead = seconds_ahead(response.headers.get("Date", ""))
         if ahead is not None:
             self._behind = max(0.0, -ahead)

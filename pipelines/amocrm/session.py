@@ -52,7 +52,7 @@ class Session(OAuth2Session):
         self.headers.update({"User-Agent": user_agent, "Accept": "application/hal+json, application/json"})
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.trust_env = not is_local(base_url)
-        self._prepared: dict[Any, tuple[PreparedRequest, Any]] = {}
+        self._templates: dict[Any, PreparedRequest] = {}
         if urlsplit(base_url).scheme == "http":
             # oauthlib knows no other way to speak plain http; the settings allow it to loopback only
             os.environ.setdefault("OAUTHLIB_INSECURE_TRANSPORT", "1")
@@ -60,18 +60,21 @@ class Session(OAuth2Session):
             self.mount("http://", adapter)
             self.mount("https://", adapter)
 
-    def fetch(self, url: str, parameters: Sequence[tuple[str, str]], timeout: tuple[float, float]) -> Response:
-        """GET, with the session's token. What the requests to a host have in common is prepared once, and the body comes in few pieces: each
-        piece of an answer that many threads are waiting for costs a turn at the interpreter."""
+    def prepared(self, url: str, parameters: Sequence[tuple[str, str]]) -> PreparedRequest:
+        """A GET with the session's token. What the requests to a host have in common is made once."""
         common = (self.access_token, *urlsplit(url)[:2])
-        if common not in self._prepared:
+        if common not in self._templates:
             request = self.prepare_request(Request("GET", url))
             request.headers.update(self._client.add_token(url, http_method="GET", headers={})[1])  # type: ignore[attr-defined]
-            self._prepared = {common: (request, self.merge_environment_settings(url, {}, True, None, None))}
-        template, settings = self._prepared[common]
-        request = template.copy()
+            self._templates = {common: request}
+        request = self._templates[common].copy()
         request.url = requote_uri(f"{url}?{urlencode(parameters)}" if parameters else url)
-        with self.send(request, timeout=timeout, allow_redirects=False, **settings) as response:
+        return request
+
+    def transmit(self, request: PreparedRequest, timeout: tuple[float, float]) -> Response:
+        """The body comes in few pieces: each piece of an answer that many threads are waiting for costs a turn at the interpreter."""
+        options = self.merge_environment_settings(request.url, {}, True, None, None)
+        with self.send(request, timeout=timeout, allow_redirects=False, **options) as response:
             response._content = b"".join(response.iter_content(PIECE))
         return response
 
