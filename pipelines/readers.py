@@ -12,6 +12,10 @@ from pipelines.paths import EMPTY, MISSING, leftovers, pick, put, trie
 from pipelines.shapes import Cell, Column, Inexact, Shape, dumps, shape, strip_links
 from pipelines.values import Row
 
+DIALECTS = 1000
+"""So many different sets of attributes of one list are remembered: there are a handful, unless somebody makes them up."""
+CONTAINERS = (list, dict)
+"""Empty ones are amoCRM's null (amocrm-api.md, head: the server is PHP)."""
 Feeds = dict[type[AccountBase], dict[Row, Row]]
 
 
@@ -30,7 +34,7 @@ class Reader:
         self.flat: list[tuple[int, str, Any, int, int, Column]] = [
             (index, column.path[0], None if column.zero_is_none else column.kind.plain, *column.kind.reach, column)
             for index, column in flat]
-        self.names = {column.path[0] for _, column in flat}
+        self.masks: dict[tuple[str, ...], int] = {}
         self.deep = [(index, column) for index, column in enumerate(self.columns) if (index, column) not in flat]
         self.paths = [column.path for column in self.columns if not column.is_derived]
 
@@ -40,7 +44,7 @@ class Reader:
         get = record.get
         for index, name, plain, least, most, column in self.flat:
             value = get(name)
-            if value is None:
+            if value is None or (not value and type(value) in CONTAINERS):
                 continue
             if type(value) is plain and (plain is not int or least <= value <= most):
                 cells[index] = value
@@ -60,11 +64,12 @@ class Reader:
 
     def absent(self, record: Record) -> int:
         """A bit for each column whose attribute the record does not have (schema.md: absent leaves the column as it was)."""
-        mask = 0
-        if not record.keys() >= self.names:
-            for index, name, *_ in self.flat:
-                if name not in record:
-                    mask |= 1 << index
+        names = tuple(record)
+        mask = self.masks.get(names)
+        if mask is None:
+            mask = sum(1 << index for index, name, *_ in self.flat if name not in record)
+            if len(self.masks) < DIALECTS:
+                self.masks[names] = mask
         for index, column in self.deep:
             if pick(record, column.path[:1] if column.name in self.derived else column.path) is MISSING:
                 mask |= 1 << index
