@@ -5,7 +5,7 @@ Nothing is written where nothing differs, and what is written is rolled back bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipelines import statements
 from pipelines.declare import Listing, Over
 from pipelines.entity_sync import EntitySync
 from pipelines.extract import snapshot, sweep
-from pipelines.load import Batch, Landing
+from pipelines.load import Batch, Landing, Started, absent_attributes
 from pipelines.reread import Asking, by_ids
 from pipelines.singles import singles
 from pipelines.source import Position, Source, Step
@@ -28,28 +28,30 @@ Keys = dict[tuple[Any, ...], str]
 
 def differing(landing: Landing, batch: Batch, remember: bool) -> Keys:
     """The keys of a batch that a sync would change. `remember` notes the batch as seen by a complete read."""
-    found: Keys = {}
+    if not batch.rows:
+        return {}
     connection = landing.connection
+    known = landing.known(batch)
+    found: Keys = dict.fromkeys(batch.rows.keys() - known, "missing")
     with connection.transaction():
-        if batch.rows:
-            landing.stage(batch)
-            if remember:
-                connection.execute(statements.remember_seen(landing.shape))
-            with connection.transaction() as undone:
-                found = _written(landing, batch)
-                raise psycopg.Rollback(undone)
+        rows = [batch.rows[key] for key in sorted(known)]
+        landing.stage(rows)
+        if remember:
+            connection.execute(statements.remember_seen(landing.shape))
+        with connection.transaction() as undone:
+            found |= _written(landing, rows)
+            raise psycopg.Rollback(undone)
     return found
 
 
-def _written(landing: Landing, batch: Batch) -> Keys:
+def _written(landing: Landing, rows: Sequence[Started]) -> Keys:
+    """What the statements of a sync would write of rows that the table knows."""
     upsert, connection = landing.upsert, landing.connection
     keys = comma(name("s", column) for column in landing.shape.key)
     connection.execute(upsert.drop_older())
     living = SQL("SELECT FROM {} t WHERE {} AND t._deleted_at IS NULL").format(upsert.table, statements.same("t", "s", landing.shape.key))
     missing = set(connection.execute(SQL("SELECT {} FROM {} s WHERE NOT EXISTS ({})").format(keys, name(upsert.stage), living)).fetchall())
-    never, sometimes = landing.absent_attributes(batch)
-    for statement in (upsert.update(never, sometimes), upsert.insert()):
-        connection.execute(_noting(statement, landing))
+    connection.execute(_noting(upsert.update(*absent_attributes(rows)), landing))
     for replace in landing.replaces:
         connection.execute(replace.drop_older())
         for statement in (replace.vanish(), replace.update(), replace.insert()):

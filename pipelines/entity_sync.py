@@ -14,12 +14,13 @@ from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AmoError, NotOffered
+from pipelines.amocrm.pages import Page
 from pipelines.declare import Entity, Listing, Over
 from pipelines.deletions import Deletions, implausible, refusal
 from pipelines.extract import Position, Source, Step, changes, snapshot, sweep
 from pipelines.hints import merged, suspect, unseen
 from pipelines.load import Batch, Landing, tune
-from pipelines.normalize import Normalizer, normalizer
+from pipelines.normalize import Found, Normalizer, normalizer
 from pipelines.scene import Connection, Result, Scene
 from pipelines.singles import singles
 from pipelines.standing import UNPAID
@@ -108,7 +109,8 @@ class EntitySync:
 
     def source(self, listing: Listing) -> Source:
         host = self.scene.facts.get(listing.host)
-        return Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
+        plain = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
+        return replace(plain, ripen=lambda page: self.found(plain, page))
 
     @property
     def filtered(self) -> bool:
@@ -180,20 +182,26 @@ class EntitySync:
         return position or last
 
     def add(self, source: Source, batch: Batch, step: Step) -> None:
-        """page → records → rows → batch."""
-        records, listing = step.page.records, source.listing
+        """A page's rows → batch."""
+        page = step.page
+        found = page.ripe or self.found(source, page)
+        batch.add(found, page.started, page.request)
+        batch.covers += [step.covers] if step.covers else []
+        batch.replaced_characters += page.replaced
+        self.read += len(found.rows) + len(found.unfit)
+        if self.reads is not None and len(self.reads) < READS:
+            self.reads |= {rows.key[-1]: page.started for rows in found.rows if isinstance(rows.key[-1], int)}
+
+    def found(self, source: Source, page: Page) -> Found:
+        """page → records → rows; walkers call it in their own threads."""
+        records, listing = page.records, source.listing
         if listing.each:
             records = [inner for record in records for inner in listing.each(record)]
         whole = complete(source, self.entity.children, records)
         found = self.normal.found(records, listing.fixed, self.scene.zone)
         for rows in found.rows if whole else ():
             rows.is_whole = rows.key[-1] in whole
-        batch.add(found, step.page.started, step.page.request)
-        batch.covers += [step.covers] if step.covers else []
-        batch.replaced_characters += step.page.replaced
-        self.read += len(records)
-        if self.reads is not None and len(self.reads) < READS:
-            self.reads |= {rows.key[-1]: step.page.started for rows in found.rows if isinstance(rows.key[-1], int)}
+        return found
 
     def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
         with self.connection.transaction():

@@ -8,75 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
-from models.base import AccountBase
 from pipelines import statements
-from pipelines.normalize import Found, Normalizer, Rows
-from pipelines.readers import Feeds
+from pipelines.batch import Batch, Counts
+from pipelines.normalize import Normalizer, Rows
 from pipelines.shapes import dumps, shape
 from pipelines.values import Row
 
+__all__ = ["Batch", "Counts", "Landing", "tune"]
+
 Connection = psycopg.Connection[Any]
-
-
-@dataclass
-class Counts:
-    """What a batch, or a whole sync of an entity, did to the database. Rows, child rows included; `seen` are records."""
-
-    seen: int = 0
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    quarantined: int = 0
-    replaced_characters: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    @property
-    def changed(self) -> int:
-        return self.inserted + self.updated + self.deleted
-
-
-@dataclass
-class Batch:
-    """Rows of several pages, one per key: the request that started last wins."""
-
-    rows: dict[Row, tuple[int, Rows]] = field(default_factory=dict)
-    feeds: dict[type[AccountBase], dict[Row, tuple[int, Row]]] = field(default_factory=dict)
-    unfit: list[tuple[Any, str, str]] = field(default_factory=list)
-    covers: list[tuple[int, int]] = field(default_factory=list)
-    """Spans of ids of which its pages show every visible one."""
-    pages: int = 0
-    seen: int = 0
-    size: int = 0
-    """Rows added, child rows included: what the batch weighs in memory."""
-    replaced_characters: int = 0
-
-    def add(self, found: Found, started: int, request: str) -> None:
-        """`started` is the start of the request in microseconds since 1970."""
-        self.pages += 1
-        self.seen += len(found.rows) + len(found.unfit)
-        for rows in found.rows:
-            known = self.rows.get(rows.key)
-            if known is None or known[0] <= started:
-                self.rows[rows.key] = (started, rows)
-                self.size += 1 + sum(map(len, filter(None, rows.children)))
-        self._add_feeds(found.feeds, started)
-        self.unfit += [(record, reason, request) for record, reason in found.unfit]
-
-    def _add_feeds(self, feeds: Feeds, started: int) -> None:
-        for model, told in feeds.items():
-            mine = self.feeds.setdefault(model, {})
-            for key, row in told.items():
-                if key not in mine or mine[key][0] <= started:
-                    mine[key] = (started, row)
+Started = tuple[int, Rows]
+"""A record's rows, and the start of the request that brought them."""
 
 
 def tune(connection: Connection) -> None:
@@ -103,6 +51,8 @@ class Landing:
         self.upsert = statements.Upsert(schema, self.shape)
         self.replaces = [statements.Replace(schema, self.shape, child, place) for place, child in enumerate(self.children)]
         self._create_stages()
+        trust = statements.may_trust(schema, self.shape, self.children)
+        self.trusted = bool(self.children) and connection.execute(trust).fetchone() == (True,)
         self.quarantined = {row[0] for row in connection.execute("SELECT record_key FROM mirror.quarantine WHERE account = %s AND entity = %s",
                                                                  [account, self.entity.name]).fetchall()}
 
@@ -122,21 +72,14 @@ class Landing:
         counts = Counts(seen=batch.seen, replaced_characters=batch.replaced_characters)
         with self.connection.transaction():
             if batch.rows:
-                self._lock()
+                lock(self.connection, self.schema, self.shape.name)
                 self._feed(batch)
-                self.stage(batch)
-                self._also(self.entity.before)
-                if keep_seen:
-                    self._run(statements.remember_seen(self.shape))
-                counts += self._upsert(batch)
+                counts += self._land(batch, keep_seen)
             counts.quarantined += self._quarantine(batch)
             self._release(batch)
             if position is not None:
                 self.advance(listing, position)
         return counts
-
-    def _lock(self) -> None:
-        lock(self.connection, self.schema, self.shape.name)
 
     def advance(self, listing: str, position: Mapping[str, Any]) -> None:
         self.connection.execute(
@@ -151,14 +94,30 @@ class Landing:
             for row in rows:
                 write(row)
 
-    def stage(self, batch: Batch) -> None:
-        """In the order of the keys: indexes grow at their end, and nobody has to sort again."""
-        ordered = [batch.rows[key] for key in sorted(batch.rows)]
-        self._copy(self.upsert.stage, statements.listed_columns(self.shape),
-                   ((*rows.row, *self._lists(rows), started) for started, rows in ordered))
+    def _land(self, batch: Batch, keep_seen: bool) -> Counts:
+        """First what the table knows already, to be compared; then the rest, which is only inserted. In a first sync nearly all is new, but
+        nearly every batch repeats a few rows of another one (source.py). In the order of the keys: indexes grow at their end."""
+        counts = Counts()
+        known = self.known(batch)
+        for keys, write in ((known, self._upsert), (batch.rows.keys() - known, self._insert)):
+            if keys:
+                rows = [batch.rows[key] for key in sorted(keys)]
+                self.stage(rows)
+                self._also(self.entity.before)
+                if keep_seen:
+                    self._run(statements.remember_seen(self.shape))
+                counts += write(rows)
+        return counts
+
+    def known(self, batch: Batch) -> set[Row]:
+        """The keys of a batch that the table holds."""
+        keys = dict(zip(self.shape.key, map(list, zip(*batch.rows, strict=True)), strict=True))
+        return set(self.connection.execute(self.upsert.known(), keys).fetchall())
+
+    def stage(self, rows: Sequence[Started]) -> None:
+        self._copy(self.upsert.stage, statements.listed_columns(self.shape), ((*each.row, *self._lists(each), started) for started, each in rows))
         for place, child in enumerate(self.children):
-            self._copy(f"stage_{child.name}", statements.child_columns(child),
-                       (row for _, rows in ordered for row in rows.children[place] or ()))
+            self._copy(f"stage_{child.name}", statements.child_columns(child), (row for _, each in rows for row in each.children[place] or ()))
 
     def _also(self, templates: Iterable[str]) -> None:
         """What the entity names in `before` or `after`."""
@@ -182,35 +141,35 @@ class Landing:
             self._copy(f"feed_{shape(model).name}", columns, ((*row, started) for started, row in told.values()))
             self._run(statements.feed(self.schema, shape(model)))
 
-    def absent_attributes(self, batch: Batch) -> tuple[int, int]:
-        """Bits of the columns whose attribute came with no row of the batch, and of those where it did not come with every row."""
-        masks = [rows.row[-1] for _, rows in batch.rows.values()]
-        never = _all(masks)
-        return never, _any(masks) & ~never
-
-    def _upsert(self, batch: Batch) -> Counts:
-        counts = Counts()
-        never, sometimes = self.absent_attributes(batch)
+    def _upsert(self, rows: Sequence[Started]) -> Counts:
+        """Rows of records that the table knows; the stages are empty again afterwards."""
         older = self._run(self.upsert.drop_older())
-        counts.updated += self._run(self.upsert.update(never, sometimes))
-        counts.inserted += self._run(self.upsert.insert())
-        all_new = counts.inserted == len(batch.rows) - older
+        counts = Counts(updated=self._run(self.upsert.update(*absent_attributes(rows))))
         for place, replace in enumerate(self.replaces):
             if older:
                 self._run(replace.drop_older())
-            rows = sum(len(rows.children[place] or ()) for _, rows in batch.rows.values())
-            counts += self._insert(replace, rows) if all_new else self._replace(replace, rows)
-        if not all_new:
-            self._run(self.upsert.touch())
-            self._also(self.entity.after if counts.changed else ())
+            counts += self._replace(replace, any(each.children[place] for _, each in rows))
+        self._run(self.upsert.touch())
+        self._also(self.entity.after if counts.changed else ())
+        for stage in (self.upsert.stage, *(replace.stage for replace in self.replaces)):
+            self._run(SQL("DELETE FROM {}").format(statements.name(stage)))
         return counts
 
-    def _insert(self, replace: statements.Replace, rows: int) -> Counts:
-        return Counts(inserted=self._run(replace.insert(onto_nothing=True))) if rows else Counts()
+    def _insert(self, rows: Sequence[Started]) -> Counts:
+        """Rows of new records. Postgres need not look up, for each child, the owner that this very transaction has inserted."""
+        counts = Counts(inserted=self._run(self.upsert.insert()))
+        if self.trusted:
+            self._run(statements.TRUST)
+        for place, replace in enumerate(self.replaces):
+            if any(each.children[place] for _, each in rows):
+                counts.inserted += self._run(replace.insert(onto_nothing=True))
+        if self.trusted:
+            self._run(statements.CHECK)
+        return counts
 
-    def _replace(self, replace: statements.Replace, rows: int) -> Counts:
+    def _replace(self, replace: statements.Replace, came: bool) -> Counts:
         counts = Counts(deleted=self._touching(replace, replace.vanish()))
-        if rows:
+        if came:
             counts.updated = self._touching(replace, replace.update())
             counts.inserted = self._touching(replace, replace.insert())
         return counts
@@ -239,16 +198,11 @@ class Landing:
                                     [self.account, self.entity.name, landed])
 
 
-def _all(masks: Iterable[Any]) -> int:
-    bits = -1
-    for mask in masks:
-        bits &= mask
-    return bits if bits != -1 else 0
-
-
-def _any(masks: Iterable[Any]) -> int:
-    bits = 0
-    for mask in masks:
-        bits |= mask
-    return bits
-
+def absent_attributes(rows: Sequence[Started]) -> tuple[int, int]:
+    """Bits of the columns whose attribute came with no row, and of those where it did not come with every row."""
+    never, ever = -1, 0
+    for _, each in rows:
+        never &= int(each.row[-1] or 0)
+        ever |= int(each.row[-1] or 0)
+    never = never if never != -1 else 0
+    return never, ever & ~never

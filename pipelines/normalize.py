@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from models import reference
 from pipelines.declare import Entity, Feed, Record
-from pipelines.paths import MISSING, leftovers, pick, put, told, trie
+from pipelines.paths import MISSING, Trie, leftovers, pick, put, trie
 from pipelines.readers import ChildReader, Feeds, Reader, feed_rows
 from pipelines.shapes import Cell, dumps, shape, strip_links
 from pipelines.values import Header, Row, value_rows
@@ -26,7 +26,7 @@ class Unfit(Exception):
     """A record that cannot become a row; the message says why. Its neighbours are not touched by it."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Rows:
     """What one record became. `children[i]` belongs to `Normalizer.children[i]`; None means that its list was absent."""
 
@@ -62,12 +62,15 @@ class Normalizer:
         self.readers = [ChildReader(child) for child in entity.children]
         self.children = [reader.shape for reader in self.readers] + ([shape(entity.values)] if entity.values else [])
         self.positions = [self.reader.columns.index(column) if column in self.reader.columns else None for column in self.shape.columns]
+        self.placed = {0: 0}
+        self.given = [(place, column.name) for place, column in enumerate(self.shape.columns) if column not in self.reader.columns]
         self.key_at = [self.shape.columns.index(self.shape.column(name)) for name in self.shape.key]
         self.through = {feed.through: self.shape.columns.index(self.shape.column(feed.through)) for feed in entity.feeds}
         consumed = [(name,) for reader in self.readers for name in reader.child.consumes]
         paths = [reader.child.path for reader in self.readers if reader.child.path] + [feed.path for feed in entity.feeds]
-        self.known = trie([*self.reader.paths, *consumed, *paths, *([(VALUES,)] if entity.values else [])])
-        self.nested = [name for name, inside in self.known.items() if inside is not True]
+        self.known = trie([*self.reader.paths, *consumed, *paths, *entity.repeats, *([(VALUES,)] if entity.values else [])])
+        self.nested = [(name, inside, all(deeper is True for deeper in inside.values()))
+                       for name, inside in self.known.items() if inside is not True]
 
     def found(self, records: Iterable[Any], fixed: Mapping[str, Any], zone: ZoneInfo) -> Found:
         """Everything that the records of a page become."""
@@ -88,12 +91,14 @@ class Normalizer:
         """One record's rows; `feeds` and `headers` collect what it tells of others. Raises Unfit when it has no usable key."""
         if not isinstance(record, dict):
             raise Unfit(f"it is not an object but {dumps(record)[:80]}")
-        record = told(self.entity, record)
+        if self.entity.prepare:
+            record = self.entity.prepare(record)
         extra: Record = {}
-        cells = self.reader.cells(record, extra)
-        row = [cells[at] if at is not None else fixed[column.name] for at, column in zip(self.positions, self.shape.columns, strict=True)]
-        key = tuple(row[position] for position in self.key_at)
-        if None in key or any(name in extra for name in self.shape.key):
+        row: list[Any] = self.reader.cells(record, extra)
+        for place, name in self.given:  # in the table's order
+            row.insert(place, fixed[name])
+        key = tuple([row[place] for place in self.key_at])
+        if None in key or (extra and any(name in extra for name in self.shape.key)):
             raise Unfit(f"its key ({', '.join(self.shape.key)}) is missing or is not of the column's type: {dumps(list(key))}")
         children = self._children(key, record, zone, extra, feeds, headers)
         for feed in self.entity.feeds:
@@ -116,34 +121,45 @@ class Normalizer:
     def _feed(self, feed: Feed, record: Record, row: list[Any], extra: Record, feeds: Feeds) -> None:
         """The embedded object names its own id: that fills the column where the record's attribute is empty, or contradicts it."""
         told, place = pick(record, feed.path), self.through[feed.through]
-        if told is MISSING:
+        if told is MISSING or (not told and row[place] is None):
             return
         elements = told if isinstance(told, list) else [told] if told else []
         named = elements[0].get("id") if elements and isinstance(elements[0], dict) else None
         if type(named) is int and row[place] is None:
             extra.setdefault(feed.through, record.get(feed.through))
             row[place] = named
-        fits = [feed_rows(feed, element, feeds) and not leftovers(element, trie((name,) for name in feed.attributes)) for element in elements]
+        fits = [feed_rows(feed, element, feeds) and not leftovers(element, feed_trie(feed)) for element in elements]
         if not all(fits) or len(fits) > 1 or named != row[place]:
             put(extra, feed.path, strip_links(told) or None)
 
     def _leftovers(self, record: Record, fixed: Mapping[str, Any], extra: Record) -> None:
-        unknown = record.keys() - self.known.keys()
-        for name in unknown:
-            if name not in fixed or record[name] not in (None, fixed[name]):
+        if not record.keys() <= self.known.keys():
+            for name in record.keys() - self.known.keys():
+                if name in self.entity.secret or (name in fixed and record[name] in (None, fixed[name])):
+                    continue
                 extra.setdefault(name, strip_links(record[name]))
-        for name in self.nested:
+        for name, known, is_flat in self.nested:
             inside = record.get(name)
-            if inside:
-                rest = leftovers(inside, self.known[name]) if isinstance(inside, dict) else strip_links(inside)
-                if rest:
-                    extra[name] = extra.get(name, {}) | rest if isinstance(rest, dict) else rest
+            if not inside or (is_flat and type(inside) is dict and inside.keys() <= known.keys()):
+                continue
+            rest = leftovers(inside, known) if isinstance(inside, dict) else strip_links(inside)
+            if rest:
+                extra[name] = extra.get(name, {}) | rest if isinstance(rest, dict) else rest
+        for path, column in self.entity.repeats.items():
+            repeated = pick(record, path)
+            if repeated is not MISSING and repeated != record.get(column):
+                put(extra, path, strip_links(repeated))
 
     def _absent(self, record: Record) -> int:
         mask = self.reader.absent(record)
-        if not mask:
-            return 0
-        return sum(1 << place for place, at in enumerate(self.positions) if at is not None and mask >> at & 1)
+        if mask not in self.placed:
+            self.placed[mask] = sum(1 << place for place, at in enumerate(self.positions) if at is not None and mask >> at & 1)
+        return self.placed[mask]
+
+
+@cache
+def feed_trie(feed: Feed) -> Trie:
+    return trie((name,) for name in feed.attributes)
 
 
 def _values(key: Row, record: Record, zone: ZoneInfo, extra: Record, headers: dict[int, Header]) -> list[Row] | None:
@@ -162,6 +178,6 @@ def _values(key: Row, record: Record, zone: ZoneInfo, extra: Record, headers: di
 
 @lru_cache(maxsize=4096)
 def _field_row(entity_type: str, catalog_id: int, field_id: int, header: Header) -> Row:
-    name, code, type_ = (part if isinstance(part, str) else None for part in header)
+    name, code, type_ = header
     told: dict[str, Cell] = {"entity_type": entity_type, "id": field_id, "name": name, "code": code, "type": type_, "catalog_id": catalog_id}
     return tuple(told.get(column.name) for column in shape(reference.CustomField).columns)

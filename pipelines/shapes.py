@@ -54,6 +54,12 @@ def dumps(value: Any) -> str:
         return _dumps_big(value)
 
 
+def linkless(value: Any) -> str:
+    """JSON text of a value without its `_links`, which are looked for in the text: most values have none, and need no copy."""
+    text = dumps(value)
+    return dumps(strip_links(value)) if '"_links"' in text else text
+
+
 def _dumps_big(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{dumps(str(key))}:{dumps(item)}" for key, item in value.items()) + "}"
@@ -97,7 +103,7 @@ def number(value: Any) -> Cell:
 
 
 def document(value: Any) -> Cell:
-    return dumps(strip_links(value)) if value not in ([], {}) else None
+    return linkless(value) if value not in ([], {}) else None
 
 
 def day(value: Any) -> Cell:
@@ -147,14 +153,18 @@ class Kind(NamedTuple):
     to_cell: str
     cell: Callable[[Any], Cell]
     value: Callable[[Any], Any]
+    plain: type | None = None
+    """The JSON type whose values, the numbers within `reach`, are cells as they come: nobody has to call `cell` for them."""
+    reach: tuple[int, int] = (0, 0)
 
 
+BIG = (-INT8, INT8 - 1)
 KINDS: dict[type[Any], Kind] = {
-    BigInteger: Kind("int8", "{}", "{}", integer, _same),
-    Integer: Kind("int4", "{}", "{}", integer, _same),
-    Text: Kind("text", "{}", "{}", text, _same),
-    Boolean: Kind("bool", "{}", "{}", flag, _same),
-    TIMESTAMP: Kind("int8", "to_timestamp({})", "extract(epoch from {})::int8", instant, _same),
+    BigInteger: Kind("int8", "{}", "{}", integer, _same, int, BIG),
+    Integer: Kind("int4", "{}", "{}", integer, _same, int, BIG),
+    Text: Kind("text", "{}", "{}", text, _same, str),
+    Boolean: Kind("bool", "{}", "{}", flag, _same, bool),
+    TIMESTAMP: Kind("int8", "to_timestamp({})", "extract(epoch from {})::int8", instant, _same, int, (FIRST_SECOND, LAST_SECOND)),
     Numeric: Kind("text", "{}::numeric", "{}::text", number, decimal.Decimal),
     Date: Kind("int4", "date '1970-01-01' + {}", "{} - date '1970-01-01'", day, _same),
     JSONB: Kind("text", "{}::jsonb", "{}::text", document, loads),

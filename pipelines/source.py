@@ -7,8 +7,8 @@ what was read before when it repeats a row of it. So pages are cut to sizes that
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.amocrm.client import LIGHTEST, Getter, Parameters
@@ -57,12 +57,22 @@ class Source:
     base: str = ""
     """Another host than the account's."""
     pace: Pace = field(default_factory=Pace)
+    ripen: Callable[[Page], Any] | None = None
+    """What becomes of a page, once it is known to be one that counts: of many pages at once, rows weigh a third of what records do."""
     began: float = field(default_factory=time.time)
 
     @property
     def settled(self) -> int:
         """A second before this reading, by amoCRM's clock or ours, up to which every change has found its place in the lists."""
         return int(self.began - self.client.behind()) - SETTLE
+
+    def ripe(self, each: Page) -> Page:
+        """The page for the one who waits for it, turned into rows; nobody holds its records any more."""
+        if self.ripen is None:
+            return each
+        done = replace(each, ripe=self.ripen(each))
+        each.records.clear()
+        return done
 
     @property
     def limit(self) -> int:

@@ -62,7 +62,7 @@ def _walked(source: Source, moving: Moving, pool: Pool) -> Iterator[tuple[Span, 
         parts: Parts = None
         try:
             for parts, each in _read(source, moving, *span):
-                yield span, parts, each
+                yield span, parts, source.ripe(each)
         finally:
             pool.give(parts or [])
 

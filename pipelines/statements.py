@@ -67,6 +67,14 @@ class Upsert:
         self.stage = f"stage_{shape.name}"
         self.table = name(schema, shape.name)
 
+    def known(self) -> Composed:
+        """Which of the keys, an array for each of their columns, the table has."""
+        keys = [self.shape.column(column) for column in self.shape.key]
+        given = comma(SQL("{}::{}[]").format(Placeholder(column.name), SQL(column.kind.stage_type)) for column in keys)
+        return SQL("SELECT {} FROM {} t JOIN unnest({}) AS s({}) ON {}").format(
+            comma(name("s", column) for column in self.shape.key), self.table, given, comma(map(name, self.shape.key)),
+            same("t", "s", self.shape.key))
+
     def drop_older(self) -> Composed:
         """Rows that were read earlier than what the table already holds."""
         return SQL("DELETE FROM {} s USING {} t WHERE {} AND t._synced_at > {}").format(
@@ -94,14 +102,14 @@ class Upsert:
             same("t", "s", self.shape.key), comma(name("t", column) for column, _ in assigned), comma(value for _, value in assigned))
 
     def insert(self) -> Composed:
+        """Of keys that the table does not have."""
         columns = [column.name for column in self.shape.columns] + ["_extra", "_synced_at"]
         values: list[Composable] = [cell(column) for column in self.shape.columns] + [SQL("s._extra::jsonb"), AT]
         if self.shape.has("is_deleted"):
             columns.append("_deleted_at")
             values.append(SQL("CASE WHEN s.is_deleted THEN {} END").format(AT))
-        return SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {} s WHERE NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY {}{}").format(
-            self.table, comma(map(name, columns)), comma(values), name(self.stage), self.table, same("t", "s", self.shape.key),
-            comma(name("s", column) for column in self.shape.key), self._meanwhile(columns))
+        return SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {} s{}").format(
+            self.table, comma(map(name, columns)), comma(values), name(self.stage), self._meanwhile(columns))
 
     def _meanwhile(self, columns: list[str]) -> Composed:
         """A feed of another entity may add the row between our look and our insert: the list's word replaces it."""
@@ -182,6 +190,19 @@ class Replace:
         owner = comma(name("t", column) for column in self.child.owner)
         return SQL("WITH changed AS ({} RETURNING ROW({})::text AS key), noted AS (INSERT INTO touched SELECT DISTINCT key FROM changed) "
                    "SELECT count(*) FROM changed").format(statement, owner)
+
+
+TRUST, CHECK = SQL("SET LOCAL session_replication_role = replica"), SQL("SET LOCAL session_replication_role TO DEFAULT")
+
+
+def may_trust(schema: str, parent: Shape, children: Sequence[Shape]) -> Composed:
+    """Whether we may tell Postgres not to look up the owners of new children: we have the right to, and no insert into their tables makes
+    it do anything else (a foreign key of somebody's own, a trigger)."""
+    def regclass(shape: Shape) -> Composed:
+        return SQL("{}::regclass").format(Literal(name(schema, shape.name).as_string(None)))
+
+    return SQL("SELECT has_parameter_privilege('session_replication_role', 'SET') AND NOT EXISTS (SELECT FROM pg_trigger "
+               "WHERE tgrelid IN ({}) AND tgconstrrelid <> {} AND tgtype & 4 = 4)").format(comma(map(regclass, children)), regclass(parent))
 
 
 CREATE_TOUCHED = SQL("CREATE TEMP TABLE IF NOT EXISTS touched (key text) ON COMMIT DELETE ROWS")

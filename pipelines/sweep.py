@@ -127,7 +127,7 @@ def _down(source: Source, run: Position, stop: int | None) -> Iterator[Walked]:
             at, seams = at + limit // 2, seams + 1
         if seams > SEAMS:
             raise Passing("rows keep coming back while the list is read. Run the sync again later: it resumes where it stopped", each.request)
-        yield each, _covered(each, ids, number), {"at": at, "floor": floor, "top": top}
+        yield source.ripe(each), _covered(each, ids, number), {"at": at, "floor": floor, "top": top}
 
 
 def _covered(each: Page, ids: list[int], number: int) -> tuple[int, int] | None:

@@ -7,7 +7,6 @@ landed by a thread of its own; the rate budget is shared. What one entity cannot
 from __future__ import annotations
 
 import datetime
-import gc
 import logging
 import time
 import uuid
@@ -30,10 +29,11 @@ from pipelines.extract import FilterIgnored
 from pipelines.heed import Heeding
 from pipelines.hints import waiting
 from pipelines.learn import SyncRefused, learn
+from pipelines.memory import frugal
 from pipelines.scene import Connection, Progress, Result, Scene, Silent, Target
 from pipelines.standing import blocks_marked
 
-__all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "no_cycles", "phases", "row_counts",
+__all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "phases", "row_counts",
            "selected", "sync"]
 
 LAST_WORDS = 2.0
@@ -79,7 +79,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     entities = selected(only)
     run = Run(Scene(target, progress or Silent(), full, allow_mass_delete), str(uuid.uuid4()))
     report = Report(run.run_id)
-    with alone(target), no_cycles():
+    with alone(target), frugal():
         learn(run.scene, ENTITIES[0] in entities)
         for phase in phases(entities):
             report.results += run.phase(phase, run.entity)
@@ -116,18 +116,6 @@ def alone(target: Target) -> Iterator[None]:
         if not row or not row[0]:
             raise Busy(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
         yield
-
-
-@contextmanager
-def no_cycles() -> Iterator[None]:
-    """Records and rows hold no cycles, but there are so many of them that looking for cycles took a third of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class Run:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipelines.shapes import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, NUMBER, Cell, dumps, loads, strip_links
+from pipelines.shapes import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, NUMBER, Cell, dumps, linkless, loads, strip_links
 
 Row = tuple[Cell, ...]
 """owner, field, position, value_text, value_number (text), value_boolean, value_date (days), value_at (unix seconds), enum_id, enum_code,
@@ -67,9 +67,12 @@ def as_document(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code
     """Structured and unknown values: kept whole, read by their name where they have one."""
     if value is None:
         return (owner, field, at, None, None, None, None, None, enum_id, code, None, extra)
-    document = text = dumps(strip_links(value))
+    document = text = linkless(value)
     if isinstance(value, dict):
-        text = next((value[key] for key in ("name", "description", "file_name", "value") if isinstance(value.get(key), str)), document)
+        for key in NAMES:
+            if isinstance(value.get(key), str):
+                text = value[key]
+                break
     elif isinstance(value, str):
         text = value
     return (owner, field, at, text, None, None, None, None, enum_id, code, document, extra)
@@ -109,11 +112,12 @@ PARSERS: dict[str, Parser] = {
     "checkbox": as_flag, "date_time": as_instant,
 }
 WHOLE_ELEMENT = "chained_list"
+NAMES = ("name", "description", "file_name", "value")
 HEADER = frozenset(("field_id", "field_name", "field_code", "field_type", "values"))
 ELEMENT = frozenset(("value", "enum_id", "enum_code", "enum"))
 OPTION = {"value", "enum_id", "enum_code"}
 
-Header = tuple[Any, Any, Any]
+Header = tuple[str | None, str | None, str | None]
 
 
 def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo, headers: dict[int, Header]) -> tuple[list[Row], list[Any]]:
@@ -121,23 +125,33 @@ def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo, headers: dict[in
     rows: list[Row] = []
     odd: list[Any] = []
     seen: set[int] = set()
+    add = rows.append
     for entry in entries:
         if not _is_field(entry, seen):
             odd.append(strip_links(entry))
             continue
-        field_id, type_ = entry["field_id"], entry.get("field_type")
+        field_id, type_, extra = entry["field_id"], entry.get("field_type"), None
         seen.add(field_id)
         if field_id not in headers:
-            headers[field_id] = (entry.get("field_name"), entry.get("field_code"), type_)
-        extra = None if entry.keys() <= HEADER else {"field": {key: entry[key] for key in entry.keys() - HEADER}}
+            headers[field_id] = (_word(entry.get("field_name")), _word(entry.get("field_code")), _word(type_))
+        if not entry.keys() <= HEADER:
+            extra = {"field": {key: entry[key] for key in entry.keys() - HEADER}}
         parse = PARSERS.get(type_, as_document) if type(type_) is str else as_document
         for position, element in enumerate(entry["values"]):
-            if len(element) == 1 and "value" in element and not extra and type_ != WHOLE_ELEMENT:
-                rows.append(parse(owner, field_id, position, element["value"], None, None, None, zone))
-            else:
-                rows.append(_row(owner, field_id, position, element, type_, parse, zone, extra))
+            if extra or len(element) != 1 or "value" not in element or type_ == WHOLE_ELEMENT:
+                add(_row(owner, field_id, position, element, type_, parse, zone, extra))
                 extra = None
+                continue
+            value = element["value"]
+            if parse is as_text and type(value) is str:
+                add((owner, field_id, position, value, None, None, None, None, None, None, None, None))
+            else:
+                add(parse(owner, field_id, position, value, None, None, None, zone))
     return rows, odd
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _is_field(entry: Any, seen: set[int]) -> bool:
@@ -156,14 +170,15 @@ def _row(owner: Cell, field_id: int, position: int, element: dict[str, Any], typ
         chosen = element.get("catalog_element_id")
         return (*row[:3], None if chosen is None else str(chosen), *row[4:])
     enum_id, code = element.get("enum_id"), element.get("enum_code")
-    if element.keys() != OPTION or not (enum_id is None or type(enum_id) is int) or not (code is None or type(code) is str):
+    plain = type(enum_id) is int and (code is None or type(code) is str) and -INT8 <= enum_id < INT8 and element.keys() == OPTION
+    if not plain:
         enum_id, code, rest = _enum(element)
         extra = (extra or {}) | {"element": rest} if rest else extra
-    return parse(owner, field_id, position, element.get("value"), enum_id, code, _dumped(extra), zone)
+    return parse(owner, field_id, position, element.get("value"), enum_id, code, _dumped(extra) if extra else None, zone)
 
 
 def _dumped(extra: dict[str, Any] | None) -> str | None:
-    return dumps(strip_links(extra)) if extra else None
+    return linkless(extra) if extra else None
 
 
 def _enum(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, Any]]:

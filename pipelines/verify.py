@@ -22,8 +22,9 @@ from pipelines.entities import ENTITIES
 from pipelines.entity_sync import EntitySync
 from pipelines.heed import Heeding
 from pipelines.learn import learn
+from pipelines.memory import frugal
 from pipelines.scene import Progress, Result, Scene, Silent, Target
-from pipelines.sync import Run, alone, no_cycles, phases, selected
+from pipelines.sync import Run, alone, phases, selected
 
 EXAMPLES = 20
 
@@ -73,7 +74,7 @@ def verify(target: Target, only: Sequence[str] = (), repair: bool = False, progr
     """Compares, and mends if asked. Raises SyncRefused as a sync does."""
     began, entities = time.monotonic(), selected(only)
     verifying = Verifying(Run(Scene(target, progress or Silent()), str(uuid.uuid4())), entities)
-    with alone(target), no_cycles():
+    with alone(target), frugal():
         learn(verifying.run.scene, anew=True)
         verifying.look()
         if verifying.suspected():

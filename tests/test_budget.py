@@ -83,6 +83,12 @@ def test_one_process_spends_what_there_is(database: str) -> None:
     assert budget.spent == 26
 
 
+def test_turns_that_were_learnt_of_too_late_do_not_leave_together(database: str) -> None:
+    budget = budget_of(database, rate=6.5)
+    budget._seconds_until_taken = lambda: 0.0  # type: ignore[method-assign]
+    assert seconds(budget.wait, 7) + seconds(budget.wait) >= 1.0
+
+
 def test_a_turn_is_not_saved_up(database: str) -> None:
     budget = budget_of(database, 20)
     budget.wait()

@@ -194,3 +194,37 @@ def test_what_a_column_cannot_hold_stays_in_extra(connection: Connection, attrib
     land(connection, "leads", (10, [lead(**{attribute: value})]))
     row = connection.execute(f"SELECT {attribute}, _extra -> %s FROM amocrm.leads".encode(), [attribute]).fetchone()
     assert row == (None, value)
+
+
+TAGGED: Record = {"_embedded": {"tags": [{"id": 5, "name": "B2B"}]}}
+
+
+def test_a_mixed_batch_is_compared_where_it_is_known_and_inserted_where_it_is_new(connection: Connection) -> None:
+    land(connection, "leads", (10, [lead(1, **TAGGED), lead(2, **TAGGED)]))
+    counts = land(connection, "leads", (9, [lead(2, name="earlier")]), (20, [lead(1, name="Шкаф", _embedded={"tags": []}), lead(3, **TAGGED)]))
+    assert (counts.inserted, counts.updated, counts.deleted) == (2, 1, 1)
+    assert column(connection, "SELECT name FROM amocrm.leads ORDER BY id") == ["Шкаф", "Кухня", "Кухня"]
+    assert column(connection, "SELECT lead_id FROM amocrm.lead_tags ORDER BY 1") == [2, 3]
+
+
+def test_new_children_are_not_looked_up_and_old_keys_hold_as_before(connection: Connection) -> None:
+    land(connection, "leads", (10, [lead(**TAGGED)]))
+    assert column(connection, "SHOW session_replication_role") == ["origin"]
+    assert column(connection, "SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgrelid = 'amocrm.lead_tags'::regclass") == ["O"]
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        connection.execute("INSERT INTO amocrm.lead_tags (lead_id, tag_id) VALUES (2, 5)")
+
+
+def test_what_somebody_has_hung_on_a_child_table_still_happens(connection: Connection) -> None:
+    connection.execute("CREATE TABLE favourites (id int8 PRIMARY KEY); ALTER TABLE amocrm.lead_tags ADD FOREIGN KEY (tag_id) REFERENCES favourites")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        land(connection, "leads", (10, [lead(**TAGGED)]))
+
+
+def test_a_user_who_may_not_set_it_lands_all_the_same(connection: Connection) -> None:
+    connection.execute("CREATE ROLE common; GRANT ALL ON SCHEMA amocrm, mirror TO common; "
+                       "GRANT ALL ON ALL TABLES IN SCHEMA amocrm, mirror TO common; SET ROLE common")
+    try:
+        assert land(connection, "leads", (10, [lead(**TAGGED)])).inserted == 2
+    finally:
+        connection.execute("RESET ROLE; DROP OWNED BY common; DROP ROLE common")

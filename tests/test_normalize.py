@@ -126,3 +126,23 @@ def test_what_is_not_json_is_said() -> None:
 def test_unfit_says_why() -> None:
     with pytest.raises(Unfit, match="not an object"):
         normalizer(entity("leads"), ()).rows([1], {}, ZONE, {}, {})
+
+
+def test_what_merely_repeats_a_column_is_not_kept_and_what_contradicts_it_is() -> None:
+    event = {"id": "1", "entity_id": 7, "_embedded": {"entity": {"id": 7, "_links": {"self": {"href": "…"}}}}}
+    other = event | {"_embedded": {"entity": {"id": 8}}}
+    normal = normalizer(entity("events"), ())
+    assert [normal.rows(each, {}, ZONE, {}, {}).row[-2] for each in (event, other)] == [None, '{"_embedded":{"entity":{"id":8}}}']
+
+
+def test_a_field_that_is_called_by_no_name_takes_nothing_with_it() -> None:
+    entry = {"field_id": 7, "field_name": ["a"], "field_code": {}, "field_type": "text",
+             "values": [{"value": "x", "enum_id": 2**63, "enum_code": None}]}
+    found = normalizer(entity("leads"), ()).found([{"id": 1, "custom_fields_values": [entry]}], {}, ZONE)
+    assert found.unfit == [] and found.rows[0].children[-1] == [(1, 7, 0, "x", *[None] * 7, '{"element":{"enum_id":9223372036854775808}}')]
+
+
+def test_what_no_column_holds_of_a_links_inner_object_is_kept() -> None:
+    linked = {"id": 1, "_embedded": {"catalog_elements": [{"id": 5, "metadata": {"catalog_id": 2, "unheard_of": 1}}]}}
+    children = normalizer(entity("leads"), ()).rows(linked, {}, ZONE, {}, {}).children
+    assert [rows[0][-1] for rows in children if rows] == ['{"metadata":{"unheard_of":1}}']

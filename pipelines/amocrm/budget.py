@@ -2,13 +2,17 @@
 
 A turn is taken when it is due, never ahead of time: a process that is held up, or dies, takes nothing with it and sends nothing late.
 Turns are evenly spaced; who comes up to LATE too late does not delay the next one. That is at most 7 turns in any 1.04 s at the default
-rate of 6.5: the rest is room for the network's own unevenness. A 429 pushes the next turn back for everybody and halves the rate for a while.
+rate of 6.5: the rest is room for the network's own unevenness. On a busy machine a thread learns late of a turn that it got in time, and its
+request leaves together with the next ones: so each process counts once more what leaves it in a second. A 429 pushes the next turn back for
+everybody and halves the rate for a while.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +21,8 @@ import psycopg
 SLOW_FOR = 60.0
 LATE = 0.03
 LONGEST = 3600.0
+WINDOW = 1.01
+"""Seconds in which no more than a second's requests leave."""
 RECONNECT = (0.1, 0.5, 2.0)
 """Seconds between attempts to reach Postgres again."""
 
@@ -48,6 +54,7 @@ class Budget:
         self._database = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
         self._not_before = 0.0
+        self._left: deque[float] = deque(maxlen=math.ceil(rate or 1))
 
     def wait(self, stop: threading.Event | None = None) -> None:
         """Returns when one request may be sent, at once; or when `stop` is set, and then none may."""
@@ -57,8 +64,16 @@ class Budget:
                 seconds = self._seconds_until_taken() if self.rate else self._not_before - time.monotonic()
                 if seconds <= 0:
                     self.spent += 1
+                    self._apart(stop)
                     return
                 stop.wait(seconds)
+
+    def _apart(self, stop: threading.Event) -> None:
+        """Waits while this process has sent a second's requests within a second, whatever turns they were."""
+        while self.rate and len(self._left) == self._left.maxlen and (early := self._left[0] + WINDOW - time.monotonic()) > 0:
+            if stop.wait(early):
+                return
+        self._left.append(time.monotonic())
 
     def back_off(self, seconds: float) -> None:
         """After a 429: nobody sends anything for `seconds`, then everybody at half the rate for a minute."""

@@ -117,9 +117,10 @@ class Client:
 
     def _send(self, url: str, parameters: Parameters, request: str, access: Access) -> tuple[Response, int]:
         session = self._session(access)
+        prepared = session.prepared(url, parameters)
         self._turn()
         started = time.time_ns() // 1000
-        response = sent(lambda: session.get(url, params=list(parameters), timeout=(self.patience.connect, self.patience.read)), request)
+        response = sent(lambda: session.transmit(prepared, (self.patience.connect, self.patience.read)), request)
         ahead = seconds_ahead(response.headers.get("Date", ""))
         if ahead is not None:
             self._behind = max(0.0, -ahead)
@@ -129,7 +130,8 @@ class Client:
         session: Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = Session(self.base_url, adapter=self._adapter)
-        session.token = {"access_token": access.token, "token_type": "Bearer"}
+        if session.access_token != access.token:
+            session.token = {"access_token": access.token, "token_type": "Bearer"}
         return session
 
     # Who may send, and with what

@@ -23,6 +23,8 @@ class Page:
     replaced: int = 0
     """Characters that Postgres cannot hold, replaced by U+FFFD."""
     envelope: Any = None
+    ripe: Any = None
+    """What whoever reads the page has made of its records in the reader's own thread; `records` are gone then."""
 
 
 def page(client: Getter, path: str, parameters: Parameters, key: str, whole: bool = False, base: str = "") -> Page:
