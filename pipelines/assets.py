@@ -11,6 +11,7 @@ from pipelines.burial import PROCESS, this_process
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
 from pipelines.migrate import migrate
+from pipelines.prune import prune_dagster, prune_memory
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 from pipelines.sync import Busy, Report, Result, Silent, SyncRefused, sync
@@ -78,6 +79,16 @@ def metadata(result: Result) -> dict[str, Any]:
     return facts
 
 
+def forget(instance: dg.DagsterInstance, log: logging.Logger) -> None:
+    """The past, as far as the settings say. What goes wrong here is no failure of the sync."""
+    try:
+        mirror = open_mirror()
+        prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days)
+        prune_dagster(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
+    except Exception as reason:
+        log.warning("old runs are not forgotten: %s: %s", type(reason).__name__, reason)
+
+
 @dg.multi_asset(name="sync_account", specs=[spec(entity) for entity in ENTITIES], can_subset=True, partitions_def=ACCOUNTS)
 def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer: dg.ResourceParam[Syncing]) -> Iterator[dg.MaterializeResult[Any]]:
     """Brings the selected tables of one account up to date."""
@@ -90,6 +101,7 @@ def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer:
             raise
         context.log.info("nothing to do: %s", reason)
         return
+    forget(context.instance, context.log)
     for result in report.results:
         if result.state in ("complete", "incomplete"):
             yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result))

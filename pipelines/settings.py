@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     mirror_home: Path = Field(default_factory=default_home)
     dagster_home: Path | None = None
     mirror_key: SecretStr | None = None
+    mirror_keep_days: Annotated[int, Field(ge=1)] = 30
+    dagster_keep_days: Annotated[int, Field(ge=1)] = 3
 
     @field_validator("amocrm_base_url")
     @classmethod
