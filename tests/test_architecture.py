@@ -21,7 +21,8 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare"), ("pipelines.
           ("pipelines.definitions",))
 FRONT = {"pipelines.cli", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.launch", "pipelines.status"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "load", "statements", "shapes", "values", "restore",
-          "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify", "learn", "scene", "singles")
+          "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify", "learn", "scene",
+          "singles")
 KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sync", "pipelines.status", "pipelines.verify"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {

@@ -100,6 +100,10 @@ def test_status_for_people(sandbox: SandboxProcess, mirrored: Installation) -> N
     table = {line.split()[0]: line for line in lines[2:len(ENTITIES) + 2]}
     assert list(table) == [each.name for each in ENTITIES]
     assert {name for name, line in table.items() if " complete " in line} == offered(sandbox)
+    assert lines[1].split()[-6:] == ["state", "how", "requests", "complete", "to", "lag"]
+    found = {each["entity"]: each for each in json.loads(mirrored.call("status", "--json").out)["entities"]}
+    assert (found["leads"]["in_quarantine"], found["leads"]["requests"] > 0, bool(found["leads"]["watermark"])) == (0, True, True)
+    assert "customers" in found["segments"]["reason"]
 
 
 def test_only_some_entities(installation: Installation) -> None:

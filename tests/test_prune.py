@@ -37,7 +37,8 @@ def test_the_latest_and_the_latest_complete_run_of_each_entity_stay(memory: psyc
     memory.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state, started_at) VALUES "
                    "('r', 'other', 'leads', 'failed', now() - interval '99 days'), ('r', 'other', 'leads', 'failed', now())")
     assert prune_memory(lambda: psycopg.connect(database), "amocrm", 30)["sync_runs"] == 3
-    left = memory.execute("SELECT entity, state, (now()::date - started_at::date) FROM mirror.sync_runs WHERE account = 'amocrm' ORDER BY 1, 3").fetchall()
+    left = memory.execute("SELECT entity, state, (now()::date - started_at::date) FROM mirror.sync_runs WHERE account = 'amocrm' "
+                          "ORDER BY 1, 3").fetchall()
     assert left == [("leads", "failed", 60), ("leads", "complete", 80), ("tags", "complete", 2)]
     assert memory.execute("SELECT count(*) FROM mirror.sync_runs WHERE account = 'other'").fetchone() == (2,)
 
