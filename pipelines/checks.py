@@ -13,14 +13,17 @@ from pipelines.assets import PREFIX
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
 from pipelines.health import Connection, accounts, last_runs, stale
+from pipelines.history import Consistency, consistency
+from pipelines.observe import KINDS
 from pipelines.references import Resolved, references_of, resolved
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 
 ENOUGH = 0.95
-REFERENCES, FRESH = "references_resolve", "is_fresh"
+REFERENCES, HISTORY, FRESH = "references_resolve", "history_is_consistent", "is_fresh"
 WITH_REFERENCES = [entity for entity in ENTITIES if next(references_of(shape(entity.model).table), None)]
 OUTDATED = "its tables are not up to date: run `amocrm-mirror migrate`"
+WITH_HISTORY = [entity for entity in ENTITIES if entity.name in KINDS.values()]
 Said = tuple[str, str]
 """Why it fails (empty: it passes), and all that there is to tell."""
 
@@ -62,6 +65,22 @@ def references(connection: Connection, account: str, schema: str, entity: Entity
 def references_resolve(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Measures, per column, the share of references that resolve."""
     yield from judged(context, REFERENCES, references)
+
+
+@dg.multi_asset_check(can_subset=True, specs=specs(
+    HISTORY, WITH_HISTORY, "The last interval of each living record is what the record is; intervals neither overlap nor leave gaps; nothing is "
+    "counted twice"))
+def history_is_consistent(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Measures the history tables, per kind of record."""
+    measured: dict[str, list[Consistency]] = {}
+
+    def ask(connection: Connection, account: str, schema: str, entity: Entity) -> Said:
+        if schema not in measured:
+            measured[schema] = consistency(connection, schema)
+        found = [each for each in measured[schema] if each.entity_type == entity.name]
+        return "; ".join(f"{each.name}: {each}" for each in found if each.wrong), "; ".join(f"{each.name}: {each}" for each in found)
+
+    yield from judged(context, HISTORY, ask)
 
 
 @dg.multi_asset_check(can_subset=True, specs=specs(FRESH, ENTITIES, "Complete up to a moment that is not longer ago than MIRROR_FRESH_HOURS"))

@@ -136,7 +136,8 @@ class Entity:
     """Given the account's record: why this account does not have the list, or an empty string."""
     before: tuple[str, ...] = ()
     """SQL that every landing runs between staging and upsert, in its transaction: {schema}, {table}, {stage} stand for the quoted names,
-    %(account)s for the account's name here. What the stage tells beside what the table still holds."""
+    %(account)s for the account's name here, %(values)s for the bit of the custom field values in `_lists`. What the stage tells beside what
+    the table still holds."""
     after: tuple[str, ...] = ()
     """The same, run after the upsert of a batch that changed something: {schema}; the temporary table `touched` holds the owners whose
     children changed, as ROW(key)::text."""

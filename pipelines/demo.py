@@ -28,7 +28,7 @@ from sandbox.process import SandboxProcess
 
 SCHEMA = "amocrm_demo"
 PORT = 8765
-QUERIES = ("open_deals", "won_lost", "select_field")
+QUERIES = ("open_deals", "pipeline_on_a_day", "won_lost", "select_field")
 SHOWN = 12
 
 

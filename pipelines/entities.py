@@ -13,6 +13,7 @@ from typing import Any
 from models import account, activity, catalogs, crm, customers, links, reference, wiring
 from models.base import AccountBase
 from pipelines import hint_rules as rules
+from pipelines import observe
 from pipelines.declare import EMBEDDED, Child, Entity, Facts, Feed, Listing, Moving, Over, Record, Side
 from pipelines.wanted import FILES, TALKS
 
@@ -196,21 +197,23 @@ ENTITIES: tuple[Entity, ...] = (
            children=(embedded(links.TransactionCatalogElement, "catalog_elements"),)),
     Entity(crm.Lead, "crm", (Listing("leads"),), order="id", moving=BY_CHANGE, gone=(rules.gone_owned("leads"),), by_rights=True,
            with_=("contacts", "catalog_elements", "loss_reason", "source_id", "source", "is_price_modified_by_robot"),
+           before=observe.readings(crm.Lead, crm.LeadCustomFieldValue, observe.STATUS, observe.RESPONSIBLE),
            values=crm.LeadCustomFieldValue, feeds=(REASON, SOURCE), prepare=price_with_minor_units, restore=rounded_price,
            children=(tags(crm.LeadTag, "leads"), embedded(links.LeadContact, "contacts", cap=50), embedded(links.LeadCompany, "companies"),
                      embedded(links.LeadCatalogElement, "catalog_elements", cap=50))),
     Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
-           gone=(rules.gone_owned("contacts"),),
+           gone=(rules.gone_owned("contacts"),), before=observe.readings(crm.Contact, crm.ContactCustomFieldValue, observe.RESPONSIBLE),
            values=crm.ContactCustomFieldValue, by_rights=True, sides=(Side("leads", links.LeadContact), Side("customers", links.CustomerContact)),
            children=(tags(crm.ContactTag, "contacts"), embedded(links.ContactCompany, "companies"),
                      embedded(links.ContactCatalogElement, "catalog_elements", cap=50))),
     Entity(crm.Company, "crm", (Listing("companies"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
-           gone=(rules.gone_owned("companies"),),
+           gone=(rules.gone_owned("companies"),), before=observe.readings(crm.Company, crm.CompanyCustomFieldValue, observe.RESPONSIBLE),
            values=crm.CompanyCustomFieldValue, by_rights=True,
            sides=(Side("leads", links.LeadCompany), Side("contacts", links.ContactCompany), Side("customers", links.CustomerCompany)),
            children=(tags(crm.CompanyTag, "companies"), embedded(links.CompanyCatalogElement, "catalog_elements", cap=50))),
     Entity(customers.Customer, "customers", (Listing("customers"),), moving=Moving(paid=True), unless=customers_off, by_rights=True,
            gone=(rules.gone_owned("customers"),),
+           before=observe.readings(customers.Customer, customers.CustomerCustomFieldValue, observe.RESPONSIBLE),
            with_=("catalog_elements", "contacts", "companies"), values=customers.CustomerCustomFieldValue,
            children=(tags(customers.CustomerTag, "customers"), embedded(links.CustomerContact, "contacts", cap=50),
                      embedded(links.CustomerCompany, "companies"), embedded(links.CustomerSegment, "segments"),
@@ -220,7 +223,7 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(activity.Note, "activity", per_kind("{}/notes", KINDS), order="id", moving=Moving(newest_first=True), with_=("is_pinned",),
            by_rights=True),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True), by_rights=True,
-           before=(rules.EVENT_HINTS,), repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
+           before=(rules.EVENT_HINTS, *observe.EVENTS), repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
     Entity(activity.Talk, "activity", (Listing("talks/{}", whole=True, over=Over(activity.Event, "", "talk_id", TALKS)),), may_empty=True),
     Entity(activity.FileLinks, "activity", unless=no_drive, may_empty=True, pointers={"entities": ("entity_type", "id")},
            listings=(Listing("files/{}/links", collection="entities", whole=True, over=Over(activity.File, "uuid", "file_uuid", FILES)),),

@@ -163,8 +163,9 @@ class Landing:
     def _also(self, templates: Iterable[str]) -> None:
         """What the entity names in `before` or `after`."""
         for template in templates:
-            stage = statements.name(self.upsert.stage)
-            self._run(SQL(template).format(schema=statements.name(self.schema), stage=stage, table=self.upsert.table), {"account": self.account})
+            stage, values = statements.name(self.upsert.stage), 1 << max(0, len(self.children) - 1)
+            self._run(SQL(template).format(schema=statements.name(self.schema), stage=stage, table=self.upsert.table),
+                      {"account": self.account, "values": values})
 
     def _lists(self, rows: Rows) -> tuple[int, int]:
         came = whole = 0

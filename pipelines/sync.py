@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from pipelines import history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
@@ -83,6 +84,8 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
         for phase in phases(entities):
             report.results += run.phase(phase, run.entity)
         run.heed(entities, report.results)
+        with target.connect() as connection:
+            history.advance(connection, target.schema, target.name)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report

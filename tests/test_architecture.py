@@ -16,13 +16,14 @@ from pipelines.entities import ENTITIES
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for folder in ("models", "pipelines", "sandbox") for path in (ROOT / folder).rglob("*.py")) + [ROOT / "alembic" / "env.py"]
 # design.md 2: definitions → assets → sync → {extract, normalize, load} → entities → models
-STAGES = (("models",), ("pipelines.entities", "pipelines.declare"), ("pipelines.extract", "pipelines.normalize", "pipelines.load"),
+STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.observe"),
+          ("pipelines.extract", "pipelines.normalize", "pipelines.load", "pipelines.history"),
           ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
           ("pipelines.definitions",))
 FRONT = {"pipelines.cli", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.launch", "pipelines.status"}
-ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "load", "statements", "shapes", "values", "restore",
-          "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify", "learn", "scene",
-          "singles")
+ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
+          "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
+          "learn", "scene", "singles")
 KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sync", "pipelines.status", "pipelines.verify"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {

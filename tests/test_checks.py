@@ -81,6 +81,15 @@ def test_references_are_measured_and_name_the_account(database_of: str) -> None:
     assert str(found["tasks"].description).endswith("second: task_type_id: 0 of 1 found in task_types.id (0.0%)")
 
 
+def test_history_is_measured_and_names_the_account(database_of: str) -> None:
+    assert [name for name, each in checked("history_is_consistent").items() if not each.passed] == []
+    change(database_of, "UPDATE amocrm.lead_status_history SET status_id = 1 WHERE left_at IS NULL")
+    found = checked("history_is_consistent")
+    assert set(found) == {"leads", "contacts", "companies", "customers"}
+    assert [name for name, each in found.items() if not each.passed] == ["leads"]
+    assert str(found["leads"].description).startswith("amocrm: lead_status_history: ")
+
+
 def test_nothing_of_dagster_s_that_we_use_is_a_preview_or_ends_soon(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WARNED], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path, check=True,
                           capture_output=True, text=True)

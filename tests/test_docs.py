@@ -38,6 +38,7 @@ def test_coverage_tells_of_each_entity(entity: Entity) -> None:
 def test_coverage_tells_of_every_table_and_of_no_other() -> None:
     assert set(ROWS) == {f"`{entity.name}`" for entity in ENTITIES}
     told = {name for row in ROWS.values() for cell in (row[0], row[-1]) for name in re.findall(r"`(\w+)`", cell)}
+    told |= set(re.findall(r"`(\w+)`", COVERAGE[COVERAGE.index("## History"):COVERAGE.index("## Not mirrored")]))
     assert set(AccountBase.metadata.tables) <= told
 
 
@@ -60,6 +61,12 @@ def test_the_sandbox_page_tells_of_every_fault_and_option() -> None:
     assert set(re.findall(r"`(\w+)`", page[page.index("**Faults**"):page.index("Each takes")])) == set(KINDS)
     options = {parameter.opts[0] for parameter in get_command(app).commands["sandbox"].params}  # type: ignore[attr-defined]
     assert options <= set(re.findall(r"--[a-z-]+", page))
+
+
+@pytest.mark.parametrize("name", ["open_deals", "pipeline_on_a_day"])
+def test_the_readme_shows_queries_that_the_demo_runs(name: str) -> None:
+    query = (REPOSITORY / "pipelines" / "sql" / f"{name}.sql").read_text().partition("\n")[2]
+    assert query in README
 
 
 def test_no_document_links_to_a_file_that_is_not_there() -> None:
