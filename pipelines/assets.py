@@ -2,7 +2,8 @@
 process, side by side (design.md 7). No logic here: what a sync does is sync.py's."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import dagster as dg
@@ -10,7 +11,9 @@ import dagster as dg
 from pipelines.burial import PROCESS, this_process
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
+from pipelines.health import rows_about
 from pipelines.migrate import migrate
+from pipelines.prune import prune_dagster, prune_memory
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 from pipelines.sync import Busy, Report, Result, Silent, SyncRefused, sync
@@ -65,17 +68,34 @@ def spec(entity: Entity) -> dg.AssetSpec:
                         kinds={"postgres"}, metadata={"dagster/column_schema": dg.TableSchema(columns)})
 
 
-def metadata(result: Result) -> dict[str, Any]:
+def metadata(result: Result, rows: Mapping[str, int]) -> dict[str, Any]:
     counts = result.counts
     facts: dict[str, Any] = {
         "state": result.state, "mode": result.mode, "rows seen": counts.seen, "rows changed": counts.changed, "inserted": counts.inserted,
         "updated": counts.updated, "tombstoned or deleted": counts.deleted, "quarantined": counts.quarantined, "requests": result.requests,
         "seconds": round(result.seconds, 3)}
+    if result.entity in rows:
+        facts["rows in the table, about"] = rows[result.entity]
     if result.watermark:
+        facts["lag in seconds"] = max(0, int(time.time()) - result.watermark)
         facts["complete up to"] = dg.MetadataValue.timestamp(float(result.watermark))
     if result.reason:
         facts["reason"] = result.reason
     return facts
+
+
+def remembered(instance: dg.DagsterInstance, log: logging.Logger) -> dict[str, int]:
+    """Forgets the past, as far as the settings say; returns how many rows there are. What goes wrong here is no failure of the sync."""
+    rows: dict[str, int] = {}
+    try:
+        mirror = open_mirror()
+        with mirror.connect() as connection:
+            rows = rows_about(connection, mirror.schema)
+        prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days)
+        prune_dagster(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
+    except Exception as reason:
+        log.warning("old runs are not forgotten: %s: %s", type(reason).__name__, reason)
+    return rows
 
 
 @dg.multi_asset(name="sync_account", specs=[spec(entity) for entity in ENTITIES], can_subset=True, partitions_def=ACCOUNTS)
@@ -90,9 +110,12 @@ def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer:
             raise
         context.log.info("nothing to do: %s", reason)
         return
+    rows = remembered(context.instance, context.log)
     for result in report.results:
         if result.state in ("complete", "incomplete"):
-            yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result))
+            yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result, rows))
+        else:
+            context.log_event(dg.AssetObservation([PREFIX, result.entity], partition=context.partition_key, metadata=metadata(result, rows)))
     failed = [result for result in report.results if result.state == "failed"]
     if failed:
         raise dg.Failure(f"{len(failed)} of {len(report.results)} entities failed; what the others landed is kept",

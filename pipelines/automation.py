@@ -13,6 +13,7 @@ import dagster as dg
 
 from pipelines.assets import ACCOUNT, ACCOUNTS, PREFIX
 from pipelines.burial import bury
+from pipelines.checks import history_is_consistent, is_fresh, references_resolve
 from pipelines.entities import names_of
 from pipelines.resources import open_mirror
 from pipelines.settings import Settings, SettingsRefused, load_settings
@@ -47,15 +48,17 @@ def tiers(known: Settings | None) -> list[Tier]:
 
 
 def job_of(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
-    """A run of a few minutes' schedule does not measure references: only the sweep does."""
-    selection = dg.AssetSelection.assets(*([PREFIX, name] for name in tier.entities))
-    return dg.define_asset_job(f"sync_{tier.name}", selection if tier.full else selection.without_checks(), description=tier.what,
+    """Without checks: Dagster leaves them out of a run in which one of their assets was skipped, and an account never offers every list."""
+    selection = dg.AssetSelection.assets(*([PREFIX, name] for name in tier.entities)).without_checks()
+    return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.what,
                                config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
 
 
-def schedule_of(tier: Tier, job: dg.UnresolvedAssetJobDefinition, is_on: bool) -> dg.ScheduleDefinition:
-    status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
+def status(known: Settings | None) -> dg.DefaultScheduleStatus:
+    return dg.DefaultScheduleStatus.RUNNING if known and known.amocrm_schedules else dg.DefaultScheduleStatus.STOPPED
 
+
+def schedule_of(tier: Tier, job: dg.UnresolvedAssetJobDefinition, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status, description=tier.what)
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         instance, account = context.instance, open_mirror().account
@@ -70,7 +73,15 @@ def schedule_of(tier: Tier, job: dg.UnresolvedAssetJobDefinition, is_on: bool) -
     return tick
 
 
+def checking(known: Settings | None) -> dg.ScheduleDefinition:
+    """A run of their own, which asks amoCRM for nothing: after a sync that fails or never starts there would be no checks."""
+    job = dg.define_asset_job("checks", dg.AssetSelection.checks(is_fresh, references_resolve, history_is_consistent),
+                              description="Every asset check, of every account")
+    return dg.ScheduleDefinition("checks_schedule", job=job, cron_schedule=(known or Settings.model_construct()).amocrm_schedule_checks,
+                                 default_status=status(known))
+
+
 known = settings()
 TIERS = tiers(known)
-JOBS = [job_of(tier) for tier in TIERS]
-SCHEDULES = [schedule_of(tier, job, bool(known and known.amocrm_schedules)) for tier, job in zip(TIERS, JOBS, strict=True)]
+SYNCS = [job_of(tier) for tier in TIERS]
+SCHEDULES = [*(schedule_of(tier, job, status(known)) for tier, job in zip(TIERS, SYNCS, strict=True)), checking(known)]

@@ -1,55 +1,98 @@
-"""Asset checks: what is true of an account's tables after a sync. One per entity and question; they read, and never change anything."""
+"""Asset checks: what is true of the tables after a sync. One per entity and question; they read, and never change anything.
 
-from collections.abc import Iterator
+A check speaks for every account of the database and names those that fail: checks of partitions are a preview in this version of Dagster, and
+a check without partitions keeps one answer only.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 import psycopg
 
-from pipelines.assets import ACCOUNTS, PREFIX
+from pipelines.assets import PREFIX
+from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
-from pipelines.history import consistency
+from pipelines.health import Connection, accounts, last_runs, stale
+from pipelines.history import Consistency, consistency
 from pipelines.observe import KINDS
 from pipelines.references import Resolved, references_of, resolved
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 
 ENOUGH = 0.95
-REFERENCES = "references_resolve"
-HISTORY = "history_is_consistent"
+REFERENCES, HISTORY, FRESH = "references_resolve", "history_is_consistent", "is_fresh"
 WITH_REFERENCES = [entity for entity in ENTITIES if next(references_of(shape(entity.model).table), None)]
+OUTDATED = "its tables are not up to date: run `amocrm-mirror migrate`"
+WITH_HISTORY = [entity for entity in ENTITIES if entity.name in KINDS.values()]
+Said = tuple[str, str]
+"""Why it fails (empty: it passes), and all that there is to tell."""
 
 
-def described(measured: list[Resolved]) -> dict[str, str]:
-    return {each.column: f"{each.found:,} of {each.named:,} found in {each.target} ({each.share:.1%})" for each in measured}
+def specs(name: str, entities: Sequence[Entity], description: str) -> list[dg.AssetCheckSpec]:
+    return [dg.AssetCheckSpec(name, asset=[PREFIX, entity.name], description=description) for entity in entities]
 
 
-@dg.multi_asset_check(
-    specs=[dg.AssetCheckSpec(REFERENCES, asset=[PREFIX, entity.name], partitions_def=ACCOUNTS,
-                             description=f"At least {ENOUGH:.0%} of what each column refers to is there; users who left are the usual rest")
-           for entity in WITH_REFERENCES], can_subset=True)
+def judged(context: dg.AssetCheckExecutionContext, name: str, ask: Callable[[Connection, str, str, Entity], Said]) -> Iterator[dg.AssetCheckResult]:
+    """The selected entities, each in every account. A result's description names the accounts that fail, its metadata tells of all."""
+    wanted = {key.asset_key for key in context.selected_asset_check_keys if key.name == name}
+    mirror = open_mirror()
+    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
+        known = accounts(connection, mirror.account)
+        for entity in (each for each in ENTITIES if dg.AssetKey([PREFIX, each.name]) in wanted):
+            said = {account: _asked(ask, connection, account, schema, entity) for account, schema in known}
+            failing = [f"{account}: {why}" for account, (why, _) in said.items() if why]
+            yield dg.AssetCheckResult(passed=not failing, asset_key=[PREFIX, entity.name], check_name=name, severity=dg.AssetCheckSeverity.WARN,
+                                      description="; ".join(failing) or None, metadata={account: told for account, (_, told) in said.items()})
+
+
+def _asked(ask: Callable[[Connection, str, str, Entity], Said], connection: Connection, account: str, schema: str, entity: Entity) -> Said:
+    try:
+        return ask(connection, account, schema, entity)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        return OUTDATED, OUTDATED
+
+
+def references(connection: Connection, account: str, schema: str, entity: Entity) -> Said:
+    def told(measured: Iterable[Resolved]) -> str:
+        return "; ".join(f"{each.column}: {each.found:,} of {each.named:,} found in {each.target} ({each.share:.1%})" for each in measured)
+
+    found = resolved(connection, schema, shape(entity.model))
+    return told(each for each in found if each.share < ENOUGH), told(found)
+
+
+@dg.multi_asset_check(can_subset=True, specs=specs(
+    REFERENCES, WITH_REFERENCES, f"At least {ENOUGH:.0%} of what each column refers to is there; users who left are the usual rest"))
 def references_resolve(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Measures, per column, the share of references that resolve."""
-    mirror = open_mirror()
-    wanted = {key.asset_key for key in context.selected_asset_check_keys}
-    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
-        for entity in WITH_REFERENCES:
-            key = dg.AssetKey([PREFIX, entity.name])
-            if key in wanted:
-                measured = resolved(connection, mirror.schema, shape(entity.model))
-                yield dg.AssetCheckResult(passed=all(each.share >= ENOUGH for each in measured), asset_key=key, check_name=REFERENCES,
-                                          severity=dg.AssetCheckSeverity.WARN, metadata=described(measured))
+    yield from judged(context, REFERENCES, references)
 
 
-@dg.multi_asset_check(
-    specs=[dg.AssetCheckSpec(HISTORY, asset=[PREFIX, kind], partitions_def=ACCOUNTS, description="The last interval of each living record is what "
-                             "the record is; intervals neither overlap nor leave gaps; nothing is counted twice") for kind in KINDS.values()],
-    can_subset=True)
+@dg.multi_asset_check(can_subset=True, specs=specs(
+    HISTORY, WITH_HISTORY, "The last interval of each living record is what the record is; intervals neither overlap nor leave gaps; nothing is "
+    "counted twice"))
 def history_is_consistent(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Measures the history tables, per kind of record."""
-    mirror = open_mirror()
-    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
-        measured = consistency(connection, mirror.schema)
-    for key in sorted({each.asset_key for each in context.selected_asset_check_keys}):
-        of = [each for each in measured if each.entity_type == key.path[-1]]
-        yield dg.AssetCheckResult(passed=not any(each.wrong for each in of), asset_key=key, check_name=HISTORY,
-                                  severity=dg.AssetCheckSeverity.WARN, metadata={each.name: str(each) for each in of})
+    measured: dict[str, list[Consistency]] = {}
+
+    def ask(connection: Connection, account: str, schema: str, entity: Entity) -> Said:
+        if schema not in measured:
+            measured[schema] = consistency(connection, schema)
+        found = [each for each in measured[schema] if each.entity_type == entity.name]
+        return "; ".join(f"{each.name}: {each}" for each in found if each.wrong), "; ".join(f"{each.name}: {each}" for each in found)
+
+    yield from judged(context, HISTORY, ask)
+
+
+@dg.multi_asset_check(can_subset=True, specs=specs(FRESH, ENTITIES, "Complete up to a moment that is not longer ago than MIRROR_FRESH_HOURS"))
+def is_fresh(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Looks up to when each list is complete, by the mirror's own memory."""
+    hours = open_mirror().settings.mirror_fresh_hours
+
+    def ask(connection: Connection, account: str, schema: str, entity: Entity) -> Said:
+        run = last_runs(connection, account, [entity.name]).get(entity.name)
+        why = stale(run, hours)
+        if why or run is None:
+            return why, why
+        return "", f"skipped: {run['reason']}" if run["state"] == "skipped" else f"complete up to {run['lag_seconds']} s ago"
+
+    yield from judged(context, FRESH, ask)

@@ -180,6 +180,19 @@ def doctor() -> None:
         raise typer.Exit(1 if failed else 0)
 
 
+@app.command(epilog=example("amocrm-mirror prune", "amocrm-mirror prune --days 7 --dagster-days 1"))
+def prune(days: Annotated[int | None, typer.Option(help="Facts of runs older than this; else MIRROR_KEEP_DAYS.", min=0)] = None,
+          dagster_days: Annotated[int | None, typer.Option(help="Dagster's runs older than this; else DAGSTER_KEEP_DAYS.", min=0)] = None) -> None:
+    """Forget old runs: the mirror's facts of them, and Dagster's runs with their events. No row of the account is touched.
+
+    Every sync does the same at its end, for up to 100 of Dagster's runs.
+    """
+    from pipelines.launch import forget
+    with told():
+        for name, count in forget(open_mirror(), days, dagster_days).items():
+            typer.echo(f"{name}: {count} forgotten")
+
+
 @app.command(epilog=example("amocrm-mirror dev", "amocrm-mirror dev --port 3000"))
 def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.")] = 3000) -> None:
     """Dagster's web UI and daemon with every asset. Without a configured account, over a sandbox of its own."""

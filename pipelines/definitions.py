@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from pipelines.assets import Syncer, sync_account
-from pipelines.automation import JOBS, SCHEDULES
-from pipelines.checks import history_is_consistent, references_resolve
+from pipelines.automation import SCHEDULES, SYNCS
+from pipelines.checks import history_is_consistent, is_fresh, references_resolve
 
-defs = dg.Definitions(assets=[sync_account], asset_checks=[references_resolve, history_is_consistent], jobs=JOBS, schedules=SCHEDULES,
+defs = dg.Definitions(assets=[sync_account], asset_checks=[references_resolve, history_is_consistent, is_fresh], jobs=SYNCS, schedules=SCHEDULES,
                       resources={"syncer": Syncer()}, executor=dg.in_process_executor)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from pipelines.assets import ACCOUNTS, PREFIX, SyncOptions, sync_account
 from pipelines.burial import PROCESS, bury, this_process
 from pipelines.migrate import migrate
+from pipelines.prune import prune_dagster, prune_memory
 from pipelines.resources import Mirror
 from pipelines.settings import make_home
 from pipelines.sync import Progress, Report, SyncRefused, selected, sync
@@ -96,3 +97,14 @@ def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: b
 def _complaint(result: dg.ExecuteInProcessResult) -> str:
     messages = [event.message for event in result.all_events if event.message and event.is_failure]
     return " ".join(messages[-1].split()) if messages else "it does not say why."
+
+
+def forget(mirror: Mirror, days: int | None, dagster_days: int | None) -> dict[str, int]:
+    """Deletes what is older than the settings, or the caller, want; returns how many of each."""
+    kept = mirror.settings.mirror_keep_days if days is None else days
+    with prepare(mirror) as instance:
+        counts, total = prune_memory(mirror.connect, mirror.account, kept), 0
+        bury(instance)
+        while more := prune_dagster(instance, mirror.settings.dagster_keep_days if dagster_days is None else dagster_days, kept):
+            total += more
+    return counts | {"Dagster's runs": total}

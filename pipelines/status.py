@@ -9,19 +9,11 @@ from psycopg.rows import dict_row
 from rich.table import Table
 
 from pipelines.entities import ENTITIES
+from pipelines.health import is_syncing, last_runs
 from pipelines.migrate import pending
 from pipelines.resources import Mirror
 from pipelines.sync import SyncRefused, row_counts
 
-LAST_RUNS = """
-SELECT last.entity, CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
-       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, seconds::float8 AS seconds, done.watermark,
-       extract(epoch FROM now() - done.watermark)::int8 AS lag_seconds
-FROM unnest(%(entities)s::text[]) AS wanted (entity)
-CROSS JOIN LATERAL (SELECT * FROM mirror.sync_runs WHERE account = %(account)s AND entity = wanted.entity
-                    ORDER BY started_at DESC, id DESC LIMIT 1) AS last
-LEFT JOIN LATERAL (SELECT watermark FROM mirror.sync_runs WHERE account = %(account)s AND entity = wanted.entity AND state = 'complete'
-                   ORDER BY started_at DESC, id DESC LIMIT 1) AS done ON true"""
 QUARANTINE = """
 SELECT entity, record_key, reason, request, last_seen_at, times
 FROM mirror.quarantine WHERE account = %s ORDER BY last_seen_at DESC LIMIT 20"""
@@ -32,10 +24,8 @@ def gather(mirror: Mirror) -> dict[str, Any]:
     if any(pending(mirror.conninfo, mirror.schema).values()):
         raise SyncRefused(f"the tables of {mirror.schema!r} are not there or not up to date: run `amocrm-mirror migrate`, then `amocrm-mirror sync`")
     with mirror.connect_autocommit() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        lock = f"amocrm-mirror sync {mirror.account}"
-        alive = not _free(cursor, lock)
-        asked = {"account": mirror.account, "alive": alive, "entities": [entity.name for entity in ENTITIES]}
-        runs = {row["entity"]: row for row in cursor.execute(LAST_RUNS, asked).fetchall()}
+        alive = is_syncing(connection, mirror.account)
+        runs = last_runs(connection, mirror.account, [entity.name for entity in ENTITIES])
         quarantine = cursor.execute(QUARANTINE, [mirror.account]).fetchall()
         count = cursor.execute("SELECT count(*) AS count FROM mirror.quarantine WHERE account = %s", [mirror.account]).fetchone()
         rows = row_counts(connection, mirror.schema)
@@ -44,15 +34,8 @@ def gather(mirror: Mirror) -> dict[str, Any]:
             "quarantine": quarantine, "exit_code": _exit_code(entities, count["count"] if count else 0)}
 
 
-def _free(cursor: Any, lock: str) -> bool:
-    row = cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS free", [lock]).fetchone()
-    if row["free"]:
-        cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [lock])
-    return bool(row["free"])
-
-
 def _run(row: dict[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "entity"} if row else {"state": "never"}
+    return row or {"state": "never"}
 
 
 def _exit_code(entities: list[dict[str, Any]], quarantined: int) -> int:
@@ -66,21 +49,26 @@ def render(found: dict[str, Any]) -> tuple[Table, list[str]]:
     """The table, and what it cannot say."""
     zone = datetime.datetime.now().astimezone().tzname()
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"{found['account']} in schema {found['schema']}", title_justify="left")
-    for title in ("entity", "rows", f"last run ({zone})", "state", "how", "lag"):
-        table.add_column(title, justify="right" if title in ("rows", "lag") else "left")
+    for title in ("entity", "rows", f"last run ({zone})", "state", "how", "requests", "complete to", "lag"):
+        table.add_column(title, justify="right" if title in ("rows", "requests", "lag") else "left")
     lines = []
     for entity in found["entities"]:
-        started = entity.get("started_at")
-        table.add_row(entity["entity"], f"{entity['rows']:,}", started.astimezone().strftime("%Y-%m-%d %H:%M:%S") if started else "", entity["state"],
-                      entity.get("mode") or "", _lag(entity.get("lag_seconds")))
+        table.add_row(entity["entity"], f"{entity['rows']:,}", _at(entity.get("started_at")), entity["state"], entity.get("mode") or "",
+                      str(entity.get("requests", "")), _at(entity.get("watermark")), _lag(entity.get("lag_seconds")))
         if entity.get("reason"):
             lines.append(f"{entity['entity']}: {entity['reason']}")
+        if entity.get("in_quarantine"):
+            lines.append(f"{entity['entity']}: {entity['in_quarantine']} records in quarantine")
     if found["quarantined"]:
         lines.append(f"{found['quarantined']} records in quarantine; the latest:")
         lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})" for row in found["quarantine"]]
     if found["syncing"]:
         lines.append("A sync is running now.")
     return table, lines
+
+
+def _at(moment: datetime.datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
 
 
 def _lag(seconds: int | None) -> str:

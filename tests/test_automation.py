@@ -14,7 +14,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipelines.automation import JOBS, SCHEDULES, TIERS
+from pipelines.automation import SCHEDULES, SYNCS, TIERS
 from pipelines.burial import PROCESS, bury
 from pipelines.definitions import defs
 from pipelines.entities import ENTITIES, entity, names_of
@@ -84,7 +84,8 @@ def test_every_entity_has_a_tier_and_the_sweep_reads_them_all() -> None:
 
 
 def test_schedules_are_off_until_one_switch_turns_them_on(tmp_path: Path) -> None:
-    crons = {"moving_schedule": "*/5 * * * *", "directories_schedule": "7 * * * *", "sweep_schedule": "23 22 * * *"}
+    crons = {"moving_schedule": "*/5 * * * *", "directories_schedule": "7 * * * *", "sweep_schedule": "23 22 * * *",
+             "checks_schedule": "37 */6 * * *"}
     assert shown(tmp_path) == {name: ["STOPPED", cron] for name, cron in crons.items()}
     on = shown(tmp_path, AMOCRM_SCHEDULES="on", AMOCRM_SCHEDULE_MOVING="*/2  * * * *")
     assert on == {name: ["RUNNING", cron] for name, cron in (crons | {"moving_schedule": "*/2 * * * *"}).items()}
@@ -119,7 +120,7 @@ def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation:
     assert (aside.success, read(aside)) == (True, set())
     moving = execute(instance, "moving")
     assert read(moving) == set(names_of("moving")) & offered(sandbox)
-    assert [job.name for job in JOBS] == ["sync_moving", "sync_directories", "sync_sweep"]
+    assert [job.name for job in SYNCS] == ["sync_moving", "sync_directories", "sync_sweep"]
 
 
 def test_a_run_whose_process_was_killed_is_buried(installation: Installation, instance: dg.DagsterInstance) -> None:

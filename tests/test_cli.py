@@ -17,7 +17,7 @@ from sandbox.process import SandboxProcess
 from tests.commands import Done, Installation, offered
 from tests.conftest import own_database
 
-COMMANDS = ["demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "sandbox"]
+COMMANDS = ["demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox"]
 BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
 
 
@@ -100,6 +100,10 @@ def test_status_for_people(sandbox: SandboxProcess, mirrored: Installation) -> N
     table = {line.split()[0]: line for line in lines[2:len(ENTITIES) + 2]}
     assert list(table) == [each.name for each in ENTITIES]
     assert {name for name, line in table.items() if " complete " in line} == offered(sandbox)
+    assert lines[1].split()[-6:] == ["state", "how", "requests", "complete", "to", "lag"]
+    found = {each["entity"]: each for each in json.loads(mirrored.call("status", "--json").out)["entities"]}
+    assert (found["leads"]["in_quarantine"], found["leads"]["requests"] > 0, bool(found["leads"]["watermark"])) == (0, True, True)
+    assert "customers" in found["segments"]["reason"]
 
 
 def test_only_some_entities(installation: Installation) -> None:

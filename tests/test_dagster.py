@@ -108,6 +108,12 @@ def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance
     assert leads["requests"] >= 1
     assert leads["seconds"] > 0
     assert leads["complete up to"] > 1_700_000_000
+    assert 0 <= leads["lag in seconds"] < 3600
+    assert leads["rows in the table, about"] >= 0
+    seen = [event.asset_observation_data.asset_observation for event in everything.all_events if event.event_type_value == "ASSET_OBSERVATION"]
+    skipped = {each.asset_key.path[-1]: each.metadata["reason"].value for each in seen}
+    assert set(skipped) == {each.name for each in ENTITIES} - offered(sandbox)
+    assert all("customers" in reason for reason in skipped.values())
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         assert differences(connection, sandbox) == []
 
