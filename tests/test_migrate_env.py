@@ -88,12 +88,14 @@ def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: 
         "a2",
         "row = op.get_bind().exec_driver_sql(\"SELECT current_setting('search_path'),"
         " current_setting('lock_timeout'), current_setting('statement_timeout'),"
-        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')\").one()\n"
+        " (SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database"
+        " WHERE locktype = 'advisory' AND datname = current_database())\").one()\n"
         "assert row == ('amocrm', '30s', '30min', 1), row",
     )
     migrate(empty_database, "amocrm")
     with psycopg.connect(empty_database) as connection:
-        found = connection.execute("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+        found = connection.execute("SELECT FROM pg_locks JOIN pg_database d ON d.oid = database "
+                                   "WHERE locktype = 'advisory' AND datname = current_database()")
         assert found.rowcount == 0
 
 
