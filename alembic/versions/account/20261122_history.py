@@ -44,8 +44,8 @@ def upgrade() -> None:
     comment="Changes of custom field values. Texts are as amoCRM's log writes them, or as custom_field_values shows them"
     )
     op.create_table('history_due',
-    sa.Column('entity_type', sa.Text(), autoincrement=False, nullable=False, comment='Kind of record: leads, contacts, companies or customers'),
-    sa.Column('entity_id', sa.BigInteger(), autoincrement=False, nullable=False, comment='Record'),
+    sa.Column('entity_type', sa.Text(), autoincrement=False, nullable=False, comment="Kind of record: leads, contacts, companies or customers; all: every record's, which is so until history has been made for the first time"),
+    sa.Column('entity_id', sa.BigInteger(), autoincrement=False, nullable=False, comment='Record; 0: all'),
     sa.PrimaryKeyConstraint('entity_type', 'entity_id', name=op.f('pk_history_due')),
     comment='Records whose history the end of the next sync brings up to date; empty between syncs'
     )
