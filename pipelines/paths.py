@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from models.base import Path
-from pipelines.declare import Entity, Record
+from pipelines.declare import Record
 from pipelines.shapes import strip_links
 
 MISSING = object()
@@ -54,21 +54,3 @@ def leftovers(record: Record, known: Trie) -> Record:
             if unread:
                 rest[name] = unread
     return rest
-
-
-def told(entity: Entity, record: Record) -> Record:
-    """The record as it is read: prepared, without secrets, without what repeats a column and agrees with it."""
-    if entity.prepare:
-        record = entity.prepare(record)
-    if entity.secret:
-        record = {name: value for name, value in record.items() if name not in entity.secret}
-    for path, column in entity.repeats.items():
-        if pick(record, path) is not MISSING and pick(record, path) == record.get(column):
-            record = without(record, path)
-    return record
-
-
-def without(record: Record, path: Path) -> Record:
-    if len(path) == 1:
-        return {name: value for name, value in record.items() if name != path[0]}
-    return record | {path[0]: without(record[path[0]], path[1:])}
