@@ -13,7 +13,7 @@ import dagster as dg
 
 from pipelines.assets import ACCOUNT, ACCOUNTS, PREFIX
 from pipelines.burial import bury
-from pipelines.checks import history_is_consistent, is_fresh, references_resolve
+from pipelines.checks import CHECKS
 from pipelines.entities import names_of
 from pipelines.resources import open_mirror
 from pipelines.settings import Settings, SettingsRefused, load_settings
@@ -75,7 +75,7 @@ def schedule_of(tier: Tier, job: dg.UnresolvedAssetJobDefinition, status: dg.Def
 
 def checking(known: Settings | None) -> dg.ScheduleDefinition:
     """A run of their own, which asks amoCRM for nothing: after a sync that fails or never starts there would be no checks."""
-    job = dg.define_asset_job("checks", dg.AssetSelection.checks(is_fresh, references_resolve, history_is_consistent),
+    job = dg.define_asset_job("checks", dg.AssetSelection.checks(*CHECKS),
                               description="Every asset check, of every account")
     return dg.ScheduleDefinition("checks_schedule", job=job, cron_schedule=(known or Settings.model_construct()).amocrm_schedule_checks,
                                  default_status=status(known))

@@ -20,7 +20,7 @@ from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 
 ENOUGH = 0.95
-REFERENCES, HISTORY, FRESH = "references_resolve", "history_is_consistent", "is_fresh"
+REFERENCES, HISTORY, FRESH, EQUAL = "references_resolve", "history_is_consistent", "is_fresh", "equals_the_account"
 WITH_REFERENCES = [entity for entity in ENTITIES if next(references_of(shape(entity.model).table), None)]
 OUTDATED = "its tables are not up to date: run `amocrm-mirror migrate`"
 WITH_HISTORY = [entity for entity in ENTITIES if entity.name in KINDS.values()]
@@ -83,6 +83,24 @@ def history_is_consistent(context: dg.AssetCheckExecutionContext) -> Iterator[dg
     yield from judged(context, HISTORY, ask)
 
 
+@dg.multi_asset_check(can_subset=True, specs=specs(EQUAL, ENTITIES, "The last `amocrm-mirror verify` found every row equal to its record"))
+def equals_the_account(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Looks up what the last verification found, and of which time it is true."""
+    yield from judged(context, EQUAL, verified)
+
+
+def verified(connection: Connection, account: str, schema: str, entity: Entity) -> Said:
+    row = connection.execute(
+        "SELECT state, coalesce(reason, ''), missing, extra, stale, compared, to_char(began_at, 'YYYY-MM-DD HH24:MI TZ'), "
+        "to_char(ended_at, 'HH24:MI TZ') FROM mirror.verifications WHERE account = %s AND entity = %s ORDER BY began_at DESC LIMIT 1",
+        [account, entity.name]).fetchone()
+    if row is None:
+        return "", "never verified: run `amocrm-mirror verify`"
+    told = (f"{row[0]}{f' ({row[1]})' if row[1] else ''}: {row[2]:,} missing, {row[3]:,} extra, {row[4]:,} stale of {row[5]:,} compared, "
+            f"true of {row[6]} to {row[7]}")
+    return "" if row[0] in ("equal", "repaired", "skipped") else told, told
+
+
 @dg.multi_asset_check(can_subset=True, specs=specs(FRESH, ENTITIES, "Complete up to a moment that is not longer ago than MIRROR_FRESH_HOURS"))
 def is_fresh(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Looks up to when each list is complete, by the mirror's own memory."""
@@ -96,3 +114,6 @@ def is_fresh(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckRe
         return "", f"skipped: {run['reason']}" if run["state"] == "skipped" else f"complete up to {run['lag_seconds']} s ago"
 
     yield from judged(context, FRESH, ask)
+
+
+CHECKS = (references_resolve, history_is_consistent, is_fresh, equals_the_account)

@@ -6,7 +6,7 @@ import dagster as dg
 
 from pipelines.assets import Syncer, sync_account
 from pipelines.automation import SCHEDULES, SYNCS
-from pipelines.checks import history_is_consistent, is_fresh, references_resolve
+from pipelines.checks import CHECKS
 
-defs = dg.Definitions(assets=[sync_account], asset_checks=[references_resolve, history_is_consistent, is_fresh], jobs=SYNCS, schedules=SCHEDULES,
-                      resources={"syncer": Syncer()}, executor=dg.in_process_executor)
+defs = dg.Definitions(assets=[sync_account], asset_checks=CHECKS, jobs=SYNCS, schedules=SCHEDULES, resources={"syncer": Syncer()},
+                      executor=dg.in_process_executor)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median_low
 
+from pipelines.amocrm.client import LIGHTEST
 from pipelines.amocrm.errors import NotOffered, Refused
 from pipelines.amocrm.pages import Page, pages
 from pipelines.declare import Moving
@@ -106,9 +107,17 @@ def window(source: Source, moving: Moving, position: Position) -> Iterator[Step]
             yield Step(NOTHING, reached(high + 1))
             continue
         cut = _cut(source, moving, beyond or each, low, high)
-        read = moving.newest_first and max(times(each, moving)) > low
+        found = times(each, moving)
+        read = moving.newest_first and min(found) < max(found)  # it shows the order; one second's rows alone show none
         spans += [(cut, high)] if read else [(cut, high), (low, cut - 1)]
         yield Step(each, reached(cut) if read else None)
+
+
+def _proven(source: Source, moving: Moving, latest: int) -> None:
+    """Pages of one second each show no order: the other end of the list does. Raises FilterIgnored when that is no older."""
+    oldest = source.page((f"order[{moving.column}]", "asc"), limit=LIGHTEST)
+    if min(times(oldest, moving), default=latest) >= latest:
+        raise FilterIgnored(f"{source.listing.path} does not show that it honours order[{moving.column}]")
 
 
 def _cut(source: Source, moving: Moving, sample: Page, low: int, high: int) -> int:
@@ -126,12 +135,15 @@ def _cut(source: Source, moving: Moving, sample: Page, low: int, high: int) -> i
 
 
 def newest_first(source: Source, moving: Moving, position: Position) -> Iterator[Step]:
-    until = position["watermark"] - OVERLAP
+    until, latest, shown = position["watermark"] - OVERLAP, 0, False
     for each in source.forward((f"order[{moving.column}]", "desc")):
         found = times(each, moving)
+        latest, shown = max([latest, *found]), shown or len(set(found)) > 1
         if found != sorted(found, reverse=True):
             raise FilterIgnored(f"{source.listing.path} ignores order[{moving.column}]")
         yield Step(each)
         if found and found[-1] < until:
+            if not shown:
+                _proven(source, moving, latest)
             break
     yield Step(NOTHING, {name: value for name, value in position.items() if name != "sweep"} | {"watermark": source.settled})

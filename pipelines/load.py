@@ -87,7 +87,7 @@ class Landing:
             "ON CONFLICT (account, entity, listing) DO UPDATE SET position = excluded.position, updated_at = now() "
             "WHERE cursors.position IS DISTINCT FROM excluded.position", [self.account, self.entity.name, listing, Jsonb(position)])
 
-    def _copy(self, stage: str, columns: Sequence[tuple[str, str]], rows: Iterable[Row]) -> None:
+    def _copy(self, stage: str, columns: tuple[tuple[str, str], ...], rows: Iterable[Row]) -> None:
         with self.connection.cursor() as cursor, cursor.copy(statements.copy_stage(stage, columns)) as copy:
             copy.set_types([type_ for _, type_ in columns])
             write = copy.write_row

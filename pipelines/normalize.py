@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from models import reference
 from pipelines.declare import Entity, Feed, Record
-from pipelines.paths import MISSING, Trie, leftovers, pick, put, trie
+from pipelines.paths import MISSING, Trie, leftovers, pick, pointed, put, trie
 from pipelines.readers import ChildReader, Feeds, Reader, feed_rows
 from pipelines.shapes import Cell, dumps, shape, strip_links
 from pipelines.values import Header, Row, value_rows
@@ -93,6 +93,8 @@ class Normalizer:
             raise Unfit(f"it is not an object but {dumps(record)[:80]}")
         if self.entity.prepare:
             record = self.entity.prepare(record)
+        if self.entity.pointers:
+            record = pointed(self.entity.pointers, record)
         extra: Record = {}
         row: list[Any] = self.reader.cells(record, extra)
         for place, name in self.given:  # in the table's order

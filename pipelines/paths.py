@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.base import Path
-from pipelines.declare import Entity, Record
+from pipelines.declare import Record
 from pipelines.shapes import strip_links
 
 MISSING = object()
@@ -56,26 +56,12 @@ def leftovers(record: Record, known: Trie) -> Record:
     return rest
 
 
-def told(entity: Entity, record: Record) -> Record:
-    """The record as it is read: prepared, without secrets, without what repeats a column and agrees with it or
-    what the records pointed at say themselves."""
-    if entity.prepare:
-        record = entity.prepare(record)
-    if entity.secret:
-        record = {name: value for name, value in record.items() if name not in entity.secret}
-    for name, kept in entity.pointers.items():
+def pointed(pointers: Mapping[str, tuple[str, ...]], record: Record) -> Record:
+    """The record, its pointers without what the records that they point at say themselves (Entity.pointers)."""
+    for name, kept in pointers.items():
         if isinstance(record.get(name), list):
             record = record | {name: [_only(kept, element) for element in record[name]]}
-    for path, column in entity.repeats.items():
-        if pick(record, path) is not MISSING and pick(record, path) == record.get(column):
-            record = without(record, path)
     return record
-
-
-def without(record: Record, path: Path) -> Record:
-    if len(path) == 1:
-        return {name: value for name, value in record.items() if name != path[0]}
-    return record | {path[0]: without(record[path[0]], path[1:])}
 
 
 def _only(names: Iterable[str], element: Any) -> Any:

@@ -11,7 +11,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,12 +19,11 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
 from models import reference
-from models.base import AccountBase
+from models.base import AccountBase, Path
 from pipelines.declare import Child, Entity, Feed, Record
 from pipelines.decode import decode
 from pipelines.normalize import VALUES
-from pipelines.paths import MISSING, pick, put
-from pipelines.paths import told as read_as
+from pipelines.paths import MISSING, pick, pointed, put
 from pipelines.shapes import Shape, dumps, shape
 from pipelines.values import restore_values
 
@@ -118,15 +116,23 @@ def _merge(record: Record, extra: Record) -> None:
 def canonical(entity: Entity, record: Record, fixed: Mapping[str, Any]) -> Any:
     """`_links` left out; null, [] and {} equal; numbers by value; `enum` = `enum_code`; lists that are tables as sets; what the list's path
     says left out; one embedded object and a list of it equal (amocrm-api.md 6, 31); what only repeats another attribute left out."""
-    if entity.repeats or entity.secret or entity.pointers:
-        record = read_as(replace(entity, prepare=None), record)
-    record = {name: value for name, value in record.items() if name not in fixed or value != fixed[name]}
+    record = pointed(entity.pointers, record)
+    for path, column in entity.repeats.items():
+        if pick(record, path) is not MISSING and pick(record, path) == record.get(column):
+            record = _without(record, path)
+    record = {name: value for name, value in record.items() if name not in entity.secret and (name not in fixed or value != fixed[name])}
     if entity.values:
         record[VALUES] = [_canonical_field(entry) for entry in record.get(VALUES) or []]
     for feed in entity.feeds:
         _as_list(record, feed.path)
     sets = {child.path for child in entity.children if child.path} | {(name,) for child in entity.children for name in child.consumes}
     return _canonical(record, (), sets | ({(VALUES,)} if entity.values else set()))
+
+
+def _without(record: Record, path: Path) -> Record:
+    if len(path) == 1:
+        return {name: value for name, value in record.items() if name != path[0]}
+    return record | {path[0]: _without(record[path[0]], path[1:])}
 
 
 def _as_list(record: Record, path: tuple[str, ...]) -> None:

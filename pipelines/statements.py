@@ -7,6 +7,7 @@ come), `_lists` (a bit per child whose list came), `_whole` (a bit per child who
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
@@ -36,16 +37,19 @@ def cell(column: Column, alias: str = "s") -> Composed:
     return SQL(before) + name(alias, column.name) + SQL(after)
 
 
+@cache
 def listed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
     """Names and types of a stage's columns, in the order in which rows are copied."""
     own = [(column.name, column.kind.stage_type) for column in shape.columns] + [("_extra", "text")]
     return (*own, ("_absent", "int8"), ("_lists", "int8"), ("_whole", "int8"), ("_synced_at", "int8"))
 
 
+@cache
 def child_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
     return tuple([(column.name, column.kind.stage_type) for column in shape.columns] + [("_extra", "text")])
 
 
+@cache
 def feed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
     return tuple([(column.name, column.kind.stage_type) for column in shape.columns] + [("_synced_at", "int8")])
 
@@ -55,8 +59,9 @@ def create_stage(stage: str, columns: Sequence[tuple[str, str]]) -> Composed:
     return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(name(stage), declared)
 
 
-def copy_stage(stage: str, columns: Sequence[tuple[str, str]]) -> Composed:
-    return SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(name(stage), comma(name(column) for column, _ in columns))
+@cache
+def copy_stage(stage: str, columns: tuple[tuple[str, str], ...]) -> bytes:
+    return SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(name(stage), comma(name(column) for column, _ in columns)).as_bytes(None)
 
 
 class Upsert:

@@ -81,9 +81,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     report = Report(run.run_id)
     with alone(target), frugal():
         learn(run.scene, ENTITIES[0] in entities)
-        for phase in phases(entities):
-            report.results += run.phase(phase, run.entity)
-        run.heed(entities, report.results)
+        report.results += run.through(entities)
         with target.connect() as connection:
             history.advance(connection, target.schema, target.name)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
@@ -125,6 +123,16 @@ class Run:
         self.scene, self.target, self.run_id = scene, scene.target, run_id
         self.rows: dict[str, int] = {}
         """Each entity's row of mirror.sync_runs."""
+
+    def through(self, entities: Sequence[Entity]) -> list[Result]:
+        """Every phase, and what was queued to be read again; what has no list comes last, for it is found through what the others landed."""
+        results: list[Result] = []
+        for phase in phases(entities):
+            if any(listing.over and listing.over.sql for entity in phase for listing in entity.listings):
+                self.heed(entities, results)
+            results += self.phase(phase, self.entity)
+        self.heed(entities, results)
+        return results
 
     def heed(self, entities: Sequence[Entity], results: list[Result]) -> None:
         """Reads again what was queued meanwhile; reading it may queue more. What is left after some rounds is the next sync's."""

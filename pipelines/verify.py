@@ -113,8 +113,7 @@ class Verifying:
     def catch_up(self) -> None:
         """What changed since the last sync is no difference."""
         changed = [entity for entity in ENTITIES if entity.moving or entity in self.suspected()]
-        results = [result for phase in phases(changed) for result in self.run.phase(phase, self.run.entity)]
-        self.run.heed(changed, results)
+        self.run.through(changed)
         for name, count in self.look_again().items():
             self.outcomes[name].caught_up = count
 

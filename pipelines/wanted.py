@@ -24,6 +24,9 @@ _CAME_BACK = " OR ".join(
     f"EXISTS (SELECT FROM {{schema}}.{kind}_files x JOIN {{schema}}.{kinds} o ON o.id = x.{kind}_id AND o._deleted_at IS NULL"
     f" AND o._synced_at > known.since WHERE x.file_uuid = f.uuid AND NOT coalesce(l.entities @> "
     f"jsonb_build_array(jsonb_build_object('entity_type', '{kinds}', 'id', o.id)), false))" for kinds, kind in ON.items())
+_WENT = " OR ".join(
+    f"EXISTS (SELECT FROM {{schema}}.{kind}_files x JOIN {{schema}}.{kinds} o ON o.id = x.{kind}_id AND o._deleted_at IS NOT NULL"
+    f" AND o._synced_at > known.since WHERE x.file_uuid = f.uuid)" for kinds, kind in ON.items())
 FILES = f"""
 SELECT f.uuid FROM {{schema}}.files f LEFT JOIN {{schema}}.file_links l ON l.file_uuid = f.uuid
        CROSS JOIN LATERAL (SELECT greatest(%(since)s::timestamptz, l._synced_at) AS since) known
@@ -33,6 +36,6 @@ WHERE f._deleted_at IS NULL AND (known.since IS NULL OR f._synced_at > known.sin
        OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(l.entities) WHEN 'array' THEN l.entities END) e, LATERAL (
                   SELECT e ->> 'entity_type' AS kind, CASE WHEN e ->> 'id' ~ '^[0-9]{{{{1,18}}}}$' THEN (e ->> 'id')::int8 END AS id) p
                   WHERE {_CAME})
-       OR {_CAME_BACK}) ORDER BY 1"""
+       OR {_CAME_BACK} OR {_WENT}) ORDER BY 1"""
 """The records that a file hangs on (3.22): read when the file's row is newer, when an attachment note names it and is newer, or when a
-record that it hangs on has come, or has come back, since."""
+record that it hangs on has come, come back or gone since."""

@@ -157,6 +157,22 @@ def test_an_ignored_order_is_noticed(filter_option: str, sandbox: SandboxProcess
         assert truth(sandbox, since=since) <= ids(steps)
 
 
+@pytest.mark.parametrize("filter_option", ["honour", "ignore"])
+@pytest.mark.parametrize("seconds", [[100], [200, 100]])
+def test_an_ignored_order_is_noticed_where_pages_show_none(seconds: list[int], filter_option: str, sandbox: SandboxProcess) -> None:
+    """Bulk imports: every row of the first pages has the same second."""
+    sandbox.switch(updated_at_order="ignore", filter_option=filter_option)
+    numbers = sorted(truth(sandbox))
+    first, began = numbers[:250 * len(seconds)], now(sandbox)
+    sandbox.mutate(*({"op": "patch", "list": "leads", "id": number, "set": {"price": 5}, "updated_at": began - 10**8 + seconds[place // 250]}
+                     for place, number in enumerate(first)))
+    sandbox.mutate({"op": "patch", "list": "leads", "id": numbers[-1], "set": {"price": 7}})
+    steps = changes(source(sandbox), moving_of("leads"), {"watermark": began - 100}, filter_option == "honour")
+    assert numbers[-1] in ids(steps)
+    steps = changes(source(sandbox), moving_of("leads"), {"watermark": began - 10**8 + OVERLAP}, filter_option == "honour")
+    assert set(first) <= ids(steps)
+
+
 def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
     """amoCRM knows no order[created_at] of contacts, so it gives them by id."""
     sandbox.switch(filter_option="ignore")

@@ -21,8 +21,8 @@ import psycopg
 SLOW_FOR = 60.0
 LATE = 0.03
 LONGEST = 3600.0
-WINDOW = 1.01
-"""Seconds in which no more than a second's requests leave."""
+WINDOW = 1.05
+"""Seconds in which no more than a second's requests leave: what is above one is for the way to the server. Seven even turns take 1.08."""
 RECONNECT = (0.1, 0.5, 2.0)
 """Seconds between attempts to reach Postgres again."""
 
