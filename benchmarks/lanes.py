@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.arena import ENTITIES, LISTS, REPOSITORY, Arena, records, rows_in, rows_of, sandbox, written
+from benchmarks.cost import cost as cost_lane
 from benchmarks.environments import environment, versions
 from benchmarks.measure import Cost, Failed, run
 from benchmarks.report import RESULTS, plot, save, say, table
@@ -190,6 +191,7 @@ def second(arena: Arena, options: Options) -> None:
     save("second", arena.version, leads=leads, rows=rows, tables_written=changed, seconds=seconds, met=not changed, entities=again.said["entities"])
 
 
-LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory, "linear": linear, "second": second}
+LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory, "linear": linear, "second": second,
+                                                      "cost": cost_lane}
 
 

@@ -39,6 +39,8 @@ class Result:
     reason: str = ""
     counts: Counts = field(default_factory=Counts)
     requests: int = 0
+    hinted: int = 0
+    """Of the requests, those that read again what was told of."""
     seconds: float = 0.0
     watermark: int | None = None
     """Unix seconds up to which the list is complete."""

@@ -150,6 +150,7 @@ class Run:
         self.scene.progress.started(entity.name)
         with self.judged(result), self.connected() as connection:
             Heeding(self.scene, entity, client, connection, result).heed(paths)
+        result.hinted += client.requests
         return self._finished(result, client, began)
 
     def phase(self, entities: Sequence[Entity], work: Callable[[Entity], Result]) -> list[Result]:

@@ -18,7 +18,7 @@ from sandbox.process import SandboxProcess
 from tests.commands import Done, Installation, finished
 from tests.equality import differences
 
-KILLS = int(os.environ.get("KILLS", "6"))
+KILLS = int(os.environ.get("KILLS", "20"))
 SEED = int(os.environ.get("SEED", "1"))
 PAGE = 250
 LONG = "leads,contacts,companies,tags,notes,events"
@@ -90,7 +90,7 @@ def test_killed_at_any_moment(sandbox: SandboxProcess, installation: Installatio
 
 def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: Installation) -> None:
     moments, codes = random.Random(SEED), []
-    for _ in range(max(1, KILLS // 3)):
+    for _ in range(max(1, KILLS // 5)):
         done = disturbed(installation, sandbox, moments.randint(3, 20), lambda: hang_up(installation), "--full", "--only", LONG)
         assert "Traceback" not in done.error, done.error
         assert "Postgres: " in done.error or done.code == 0
@@ -104,6 +104,26 @@ def hang_up(installation: Installation) -> None:
     with psycopg.connect(installation.environment["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                            "WHERE datname = current_database() AND application_name = 'amocrm-mirror'")
+
+
+def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: Installation, requests_in_all: int) -> None:
+    for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 10)):
+        done = disturbed(installation, sandbox, moment, sandbox.block, "--full")
+        assert done.code == 1 and "amoCRM has blocked this account" in done.error and "Traceback" not in done.error, done.error
+        refused = installation.call("sync")
+        assert refused.code == 1 and "Nothing was sent" in refused.error, "one probe an hour, and not more"
+        sandbox.block(False)
+        assert installation.call("doctor").code == 0, "doctor asks at once"
+    equal_in_the_end(installation, sandbox)
+
+
+def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installation: Installation, requests_in_all: int) -> None:
+    for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 10)):
+        installation.environment["AMOCRM_ACCESS_TOKEN"] = sandbox.token()["access_token"]
+        done = disturbed(installation, sandbox, moment, sandbox.revoke, "--full")
+        assert done.code == 1 and "grant access again" in done.error and "Traceback" not in done.error, done.error
+    installation.environment["AMOCRM_ACCESS_TOKEN"] = sandbox.token()["access_token"]
+    equal_in_the_end(installation, sandbox)
 
 
 def test_a_killed_sync_goes_on_where_it_was(database: str, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def main() -> int:
     report = sync(target, only=only)
     entities = {result.entity: {"state": result.state, "mode": result.mode, "reason": result.reason, "seen": result.counts.seen,
                                 "inserted": result.counts.inserted, "updated": result.counts.updated, "deleted": result.counts.deleted,
-                                "quarantined": result.counts.quarantined, "requests": result.requests, "seconds": round(result.seconds, 2)}
+                                "quarantined": result.counts.quarantined, "requests": result.requests, "hinted": result.hinted,
+                                "seconds": round(result.seconds, 2)}
                 for result in report.results}
     sys.stdout.write(json.dumps({
         "seconds": time.monotonic() - began, "records": sum(one["seen"] for one in entities.values()), "requests": target.client.requests,
