@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from random import Random
-from typing import Any
 
 import psycopg
 import pytest
 
 from pipelines.sync import sync
-from pipelines.verify import verify
 from sandbox.changes.churn import CHANGES
 from sandbox.process import SandboxProcess
-from sandbox.switches import SWITCHES
 from tests.conftest import own_database
 from tests.equality import differences
 from tests.mirrors import HASTE, mirror_of, synced
@@ -21,12 +17,6 @@ from tests.mirrors import HASTE, mirror_of, synced
 SWEPT = ("vanish", "merge", "main_contact", "link_product", "note")
 """What leaves neither a moved updated_at nor an event that names all it changed: main contacts, linked products, notes that are no comments."""
 SEEN = [name for name in CHANGES if name not in SWEPT]
-UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status",
-             "jwt_claims", "webhook_settings",
-             "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
-"""Switches that other tests turn, or that take away what an increment sees by."""
-NUMBERS = {"max_page": ("0", "25"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"), "omit_attributes": ("0",)}
-ROWS = 8
 
 
 def wrong(sandbox: SandboxProcess, database: str) -> list[str]:
@@ -86,46 +76,6 @@ def test_the_same_without_the_filter_option(option: str, database: str) -> None:
         own.churn(20, "swept", list(SWEPT))
         assert synced(own, database, full=True).exit_code == 0
         assert wrong(own, database) == []
-
-
-def matrix() -> list[dict[str, str]]:
-    """So many rows that each position of each switch stands in one, drawn together at random."""
-    rng, rows = Random(7), [dict[str, str]() for _ in range(ROWS)]
-    for switch in SWITCHES:
-        values = list(NUMBERS.get(switch.name, switch.values))
-        if switch.name in UNMATCHED or values == ["number"]:
-            continue
-        if values[0] == "set":
-            values = ["", *values[1:], ",".join(values[1:])]
-        drawn = [values[place % len(values)] for place in range(ROWS)]
-        rng.shuffle(drawn)
-        for row, value in zip(rows, drawn, strict=True):
-            row[switch.name] = value
-    return rows
-
-
-@pytest.mark.parametrize("row", range(ROWS))
-def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
-    """The account as the API shows it, which some switches bend, against the rows: nothing differs, at the first look."""
-    switches: dict[str, Any] = matrix()[row]
-
-    def differing(own: SandboxProcess, full: bool) -> list[str]:
-        assert synced(own, database, full=full).exit_code == 0, switches
-        verification = verify(mirror_of(own, database).target(HASTE))
-        assert [(each.entity, each.state, each.examples) for each in verification.outcomes if each.state not in ("equal", "skipped")] == [], switches
-        return [outcome.entity for outcome in verification.outcomes if outcome.caught_up]
-
-    with SandboxProcess(scale=120, fields=8, switches=switches) as own:
-        assert differing(own, False) == [], switches
-        own.churn(40, row, SEEN)
-        assert differing(own, False) == [], switches
-        own.churn(30, f"swept {row}", list(SWEPT))
-        assert differing(own, True) == [], switches
-
-
-def test_every_switch_is_in_the_matrix_or_has_a_reason() -> None:
-    known = {switch.name for switch in SWITCHES}
-    assert known >= UNMATCHED and set().union(*matrix()) == known - UNMATCHED - {"filter_option"} | {"filter_option"} - UNMATCHED
 
 
 def test_what_changes_while_it_is_read_is_right_at_rest(database: str) -> None:
