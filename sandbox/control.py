@@ -36,7 +36,7 @@ class Control:
             "revoke": lambda body: self._app.authority.revoke(),
             "mutate": lambda body: self._mutator.apply(body if isinstance(body, list) else [body]),
             "churn": lambda body: self._churn.run(int(body.get("n", 1)), body.get("seed", 0), body.get("kinds")),
-            "drift": self._drift,
+            "drift": self._drift, "clock": self._clock,
             "latency": lambda body: setattr(self._app, "latency", float(body["ms"]) / 1000),
             "rate": lambda body: setattr(self._app.limiter, "rate", float(body["rate"])),
             "block": self._block,
@@ -127,6 +127,10 @@ class Control:
             self._app.limiter.blocked = True
         else:
             self._app.limiter.unblock()
+
+    def _clock(self, body: Body) -> None:
+        """The account's clock goes ahead by so many seconds."""
+        self._app.world.go_ahead(float(body["ahead"]))
 
     def _drift(self, body: Body) -> None:
         """After every k-th API request one random mutation; every=0 ends it."""

@@ -141,6 +141,10 @@ class SandboxProcess:
         """One random mutation after every k-th API request; 0 ends it."""
         self.control("POST", "drift", {"every": every, "seed": seed, "kinds": kinds})
 
+    def go_ahead(self, seconds: float) -> None:
+        """Let time pass without anything happening."""
+        self.control("POST", "clock", {"ahead": seconds})
+
     def token(self, user: str | int = "admin", expires_in: float = 86400, grant: str = "long") -> dict[str, Any]:
         """New tokens: grant `long`, `oauth` (with a refresh token) or `code`."""
         return dict(self.control("POST", "tokens", {"user": user, "expires_in": expires_in, "kind": grant}))

@@ -78,6 +78,10 @@ class World:
         """The account's present: its start and the time that has passed since."""
         return self.start + int(time.monotonic() - self._began)
 
+    def go_ahead(self, seconds: float) -> None:
+        """Time passes without anything happening."""
+        self._began -= seconds
+
     def list(self, path: str) -> Collection:
         """The collection of a list path, created when the path is that of a list."""
         if path not in self.lists:

@@ -95,7 +95,14 @@ def _compared(name: str, api: Any, stored: Any) -> Iterator[str]:
     for part in sorted(set(api or {}) | set(stored or {})):
         theirs, ours = (api or {}).get(part), (stored or {}).get(part)
         if theirs != ours:
-            yield f"{name}: {part}: api {_short(theirs)}, mirror {_short(ours)}"
+            yield f"{name}: {part}: api {_short(_without(theirs, ours))}, mirror {_short(_without(ours, theirs))}"
+
+
+def _without(mine: Any, others: Any) -> Any:
+    """What only one side has, where that is enough to see the difference."""
+    if isinstance(mine, list) and isinstance(others, list):
+        return [each for each in mine if each not in others] or (mine if sorted(map(str, mine)) == sorted(map(str, others)) else [])
+    return mine
 
 
 def _short(value: Any) -> str:

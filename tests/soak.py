@@ -130,7 +130,7 @@ def soak(seed: int, first: int, rounds: int, database: str, scale: int = 150) ->
         for number in range(first, first + rounds):
             wrong = it.round(number)
             if wrong:
-                print(f"seed {seed}, round {number}: {len(wrong)} wrong", *wrong[:20], sep="\n  ")
+                print(f"seed {seed}, round {number}: {len(wrong)} wrong", *wrong[:20], sep="\n  ", flush=True)
                 return 1
     counted = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in it.done.items())
     print(f"seed {seed}: {counted}; 0 wrong rows; {time.monotonic() - began:.0f} s")

@@ -17,15 +17,21 @@ from sandbox.world.fields import define
 
 
 def _relabel(mutator: Mutator, path: str, field_id: int, change: Callable[[Record], bool]) -> None:
-    """Rewrite the entries of one field in every record that has it; a false answer removes the entry."""
-    coll = owners(mutator.world, path)
-    for ident in coll.containing(f'"field_id":{field_id},'.encode()):
-        record = coll.get(ident)
-        assert record is not None
+    """Rewrite the entries of one field in every record that has it; a false answer removes the entry. What is in the bin or hidden comes back
+    with the labels of that day."""
+    coll, needle = owners(mutator.world, path), f'"field_id":{field_id},'.encode()
+
+    def rewritten(raw: bytes) -> Record:
+        record = loads(raw)
         kept = [found for found in record["custom_fields_values"] or [] if found["field_id"] != field_id or change(found)]
-        record["custom_fields_values"] = kept or None
+        return record | {"custom_fields_values": kept or None}
+
+    for ident in coll.containing(needle):
+        record = rewritten(coll.rows[ident])
         mutator.touch(record, {}, "label")
         coll.put(record)
+    for unseen in (coll.bin, coll.hidden):
+        unseen |= {ident: dumps(rewritten(raw)) for ident, raw in unseen.items() if needle in raw}
 
 
 def _fields(op: Record) -> str:

@@ -69,7 +69,7 @@ def _tasks(builder: Builder) -> Iterator[Packed]:
         born = world.start - 3600 - int(rng.random() ** 2 * 400 * 86400)
         done = bool(rng.random() < 0.85) if kind else place == 0
         due = born + int(rng.random() * 5 * 86400) if done else world.start + int((rng.random() - 0.3) * 10 * 86400)
-        changed, responsible = min(world.start - 40, born + int(rng.random() * 86400)), RESPONSIBLE[int(rng.random() * 17)]
+        changed, responsible = born + int(rng.random() * max(0, min(86400, world.start - 40 - born))), RESPONSIBLE[int(rng.random() * 17)]
         record = {"id": task, "created_by": 0, "updated_by": responsible, "created_at": born, "updated_at": changed,
                   "responsible_user_id": responsible,
                   "group_id": GROUP_OF[responsible], "entity_id": ident or None, "entity_type": kind or None, "duration": 0 if place % 3 else 1800,

@@ -95,7 +95,7 @@ class Builder:
     def _person(self, kind: str, ident: int, born: int, named: Record, embedded: Record) -> Packed:
         """A contact or company."""
         responsible = RESPONSIBLE[int(self.rng.random() * 17)]
-        changed = min(self.plan.start - 30, born + int(self.rng.random() * _MONTH))
+        changed = born + int(self.rng.random() * max(0, min(_MONTH, self.plan.start - 30 - born)))
         record = {"id": ident, **named, "responsible_user_id": responsible, "group_id": GROUP_OF[responsible], "created_by": MANAGERS[ident % 5],
                   "updated_by": 0, "created_at": born, "updated_at": changed, "is_deleted": False, "closest_task_at": None,
                   "custom_fields_values": self.values(kind)}  # fmt: skip
@@ -116,7 +116,7 @@ class Builder:
         path = self._path(pipeline, born, rng)
         status, last = path[-1]
         responsible = RESPONSIBLE[int(rng.random() * 17)]
-        changed = min(plan.start - 30, last + int(rng.random() * 3000))
+        changed = last + int(rng.random() * max(0, min(3000, plan.start - 30 - last)))
         lost = self.reason_ids[int(rng.random() * len(self.reason_ids))] if status == 143 and rng.random() < 0.85 else None
         source = self.sources[int(rng.random() * 5)] if rng.random() < 0.3 else None
         price = int(rng.random() * 600) * 500

@@ -49,7 +49,7 @@ def _customers(builder: Builder, transactions: list[Packed]) -> Iterator[Packed]
     tags = [orjson.Fragment(row) for row in world.list("customers/tags").rows.values()]
     for place in range(plan.customers):
         ident, born = plan.customer_id(place), plan.born(place, plan.customers, rng.random())
-        changed, responsible = min(world.start - 45, born + rng.randrange(86400 * 60)), MANAGERS[place % 5]
+        changed, responsible = born + int(rng.random() * max(0, min(86400 * 60, world.start - 45 - born))), MANAGERS[place % 5]
         bought = _transactions(builder, ident, born, 1 + place % 3) if place % 4 else []
         transactions += [(int(row["id"]), orjson.dumps(row), ()) for row in bought]
         spent = sum(int(row["price"]) for row in bought)
