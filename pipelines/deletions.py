@@ -68,6 +68,11 @@ class Deletions:
         keys = statements.comma(statements.name("t", column) for column in self.shape.key)
         return self.connection.execute(SQL("SELECT {} FROM {}").format(keys, self._missing(fixed, None)), dict(fixed)).fetchall()
 
+    def any_living(self, fixed: Mapping[str, Any]) -> bool:
+        row = self.connection.execute(SQL("SELECT EXISTS (SELECT FROM {})").format(statements.live(self.schema, self.shape, fixed)),
+                                      dict(fixed)).fetchone()
+        return bool(row and row[0])
+
     def living(self, fixed: Mapping[str, Any]) -> int:
         return self._count(statements.live(self.schema, self.shape, fixed), fixed)
 

@@ -41,6 +41,8 @@ class EntitySync:
         self.read = 0
         self.reads: dict[int, int] | None = None
         self.marks: list[int | None] = []
+        self.doubts = False
+        """There were rows before this sweep, which it may miss."""
 
     def prepare(self) -> None:
         tune(self.connection)
@@ -145,6 +147,7 @@ class EntitySync:
     def _whole(self, source: Source, position: Position) -> Position:
         """A sweep. What it should have shown and did not is looked for by id: at once where the list is in order, else at its end."""
         self.result.mode, self.reads = "sweep", None
+        self.doubts = self.deletions.any_living(source.listing.fixed)
         at_end = not self.entity.order and self.entity.by_id and not position
         if at_end:
             self.deletions.forget_seen()
@@ -186,7 +189,7 @@ class EntitySync:
         page = step.page
         found = page.ripe or self.found(source, page)
         batch.add(found, page.started, page.request)
-        batch.covers += [step.covers] if step.covers else []
+        batch.covers += [step.covers] if step.covers and self.doubts else []
         batch.replaced_characters += page.replaced
         self.read += len(found.rows) + len(found.unfit)
         if self.reads is not None and len(self.reads) < READS:
