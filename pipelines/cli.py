@@ -180,6 +180,21 @@ def doctor() -> None:
         raise typer.Exit(1 if failed else 0)
 
 
+@app.command(epilog=example("amocrm-mirror auth", "amocrm-mirror auth < token.txt"))
+def auth() -> None:
+    """Give the mirror access to the account: paste a long-lived token, which is not shown, or pipe it in.
+
+    The token is looked at first: whose it is, what it cannot see, when it ends. It is stored, encrypted, only when it is of the account
+    that the schema holds. After a token was revoked, this is how syncs resume.
+    """
+    from pipelines.auth import by_token
+    with told():
+        mirror = open_mirror()
+        migrate(mirror.conninfo, mirror.schema)
+        for line in by_token(mirror):
+            typer.echo(line)
+
+
 @app.command(epilog=example("amocrm-mirror prune", "amocrm-mirror prune --days 7 --dagster-days 1"))
 def prune(days: Annotated[int | None, typer.Option(help="Facts of runs older than this; else MIRROR_KEEP_DAYS.", min=0)] = None,
           dagster_days: Annotated[int | None, typer.Option(help="Dagster's runs older than this; else DAGSTER_KEEP_DAYS.", min=0)] = None) -> None:

@@ -37,7 +37,8 @@ class Application:
 class Pair:
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
-    expires_at: datetime.datetime
+    expires_at: datetime.datetime | None
+    """None: until it is refused."""
 
 
 def refreshed(application: Application, refresh_token: str) -> Pair:

@@ -99,12 +99,12 @@ class StoredTokens:
             if self._differs(row, configured):
                 self._set_application(connection, configured)
 
-    def adopt(self, configured: Configured, pair: Pair) -> None:
-        """Stores the pair that a person has just granted; the configured tokens, which are older, will not replace it."""
+    def adopt(self, configured: Configured, pair: Pair, application: Configured | None = None) -> None:
+        """Stores the pair that a person has just granted, to this application; the configured tokens, which are older, will not replace it."""
         with self.connect() as connection, connection.transaction():
             self._own(connection)
             self._replace(connection, configured, pair.access_token, pair.refresh_token, pair.expires_at)
-            self._set_application(connection, configured)
+            self._set_application(connection, configured if application is None else application)
 
     def current(self, turn: Turn) -> Access:
         """The access token, refreshed when it is about to end. Raises AccessLost when there is none that could be had."""
@@ -154,7 +154,7 @@ class StoredTokens:
     def _refresh(self, row: Row, turn: Turn) -> Pair:
         if not row["refresh_token"]:
             raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
-                             "Create a new token in the integration's settings and set AMOCRM_ACCESS_TOKEN", status=401)
+                             "Create a new token in the integration's settings, and run `amocrm-mirror auth` or set AMOCRM_ACCESS_TOKEN", status=401)
         if not (row["client_id"] and row["client_secret"]):
             raise AccessLost("the token cannot be renewed without the integration's id and secret: set AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET "
                              "and AMOCRM_REDIRECT_URI")
@@ -187,7 +187,7 @@ class StoredTokens:
     def _known(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row:
         row = self._row(connection, lock)
         if row is None:
-            raise AccessLost(f"no token is stored for the account {self.account!r}: set AMOCRM_ACCESS_TOKEN")
+            raise AccessLost(f"no token is stored for the account {self.account!r}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN")
         return row
 
     def _keep(self, connection: psycopg.Connection[Any], row: Row, pair: Pair) -> None:
@@ -230,7 +230,9 @@ class StoredTokens:
             return False
 
     def _differs(self, row: Row, configured: Configured) -> bool:
-        """Whether another application is configured than the stored one."""
+        """Whether another application is configured than the stored one, which may be one that a person has named in `auth`."""
+        if row["seed"] == configured.seed and not configured.client_id:
+            return False
         try:
             secret = self.vault.open(row["client_secret"]) if row["client_secret"] else ""
         except LostKey:
