@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from pipelines.amocrm.budget import Budget
 from pipelines.amocrm.client import USER_AGENT, Client, Patience
 from pipelines.amocrm.errors import AccessLost
 from pipelines.amocrm.grants import Pair
 from pipelines.amocrm.tokens import Access, Configured, StoredTokens, Turn
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
-from pipelines.resources import Mirror, finite
+from pipelines.resources import Mirror
 from pipelines.sight import Sight, look
 from pipelines.standing import SyncRefused, account, blocks_marked, clear_block
 
@@ -41,7 +39,7 @@ class Fresh:
 
 def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Sight:
     """Raises what the client raises, and SyncRefused when the schema holds another account."""
-    client = _client(mirror, base_url, pair)
+    client = Client(base_url, Fresh(pair), [mirror.budget(base_url)], PATIENCE)
     try:
         with blocks_marked(mirror.connect, mirror.account):
             facts = account(client, [("with", ",".join(ACCOUNT_WITH))])
@@ -53,12 +51,6 @@ def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) ->
     StoredTokens(mirror.connect, mirror.vault, mirror.account, base_url, USER_AGENT).adopt(mirror.configured, pair, application)
     clear_block(mirror.connect, mirror.account)
     return sight
-
-
-def _client(mirror: Mirror, base_url: str, pair: Pair) -> Client:
-    mirror.check_rate(base_url)
-    rate = finite(mirror.settings.amocrm_requests_per_second)
-    return Client(base_url, Fresh(pair), [Budget(mirror.connect_autocommit, urlsplit(base_url).netloc, rate)], PATIENCE)
 
 
 def _check(mirror: Mirror, facts: Facts) -> None:

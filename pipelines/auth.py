@@ -23,11 +23,33 @@ WHERE = """In amoCRM, as an administrator: amoMarket → ⋮ → Create integrat
 
 def by_token(mirror: Mirror) -> Iterator[str]:
     """A long-lived token: pasted, or from standard input where that is no terminal."""
-    base_url = _base_url(mirror)
+    base_url = account_address(mirror)
     if sys.stdin.isatty():
         say(WHERE)
     pair = Pair(checked(secret("Long-lived token (it is not shown): ", "token")), "", None)
     yield from settled(mirror, base_url, pair, Configured())
+
+
+WAYS = """How do you give access?
+  1  a long-lived token, made in the integration's keys and scopes: the simplest
+  2  an OAuth integration, with a browser on this computer
+  3  an OAuth integration, with a browser elsewhere: you paste the address that it was sent to"""
+
+
+def authorize(mirror: Mirror, browser: bool, paste: bool, port: int | None) -> Iterator[str]:
+    """As the options say; without any a person at a terminal is asked, and standard input else holds a token."""
+    from pipelines.auth_code import by_code
+    if browser and paste:
+        raise WrongUse("--browser and --paste are two ways to the same code: use one of them")
+    if not (browser or paste or port) and sys.stdin.isatty():
+        say(WAYS)
+        way = str(typer.prompt("1, 2 or 3", default="1", err=True)).strip()
+        if way not in ("1", "2", "3"):
+            raise WrongUse(f"there is no way {way!r}: answer 1, 2 or 3")
+        browser, paste = way == "2", way == "3"
+    if browser or paste or port:
+        return by_code(mirror, port, paste)
+    return by_token(mirror)
 
 
 def settled(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Iterator[str]:
@@ -41,7 +63,8 @@ def settled(mirror: Mirror, base_url: str, pair: Pair, application: Configured) 
                "Another one put there later replaces what is stored")
 
 
-def _base_url(mirror: Mirror) -> str:
+def account_address(mirror: Mirror) -> str:
+    """The configured or stored one, or what the person at the terminal says."""
     known = mirror.base_url()
     if known:
         return known

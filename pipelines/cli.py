@@ -180,18 +180,21 @@ def doctor() -> None:
         raise typer.Exit(1 if failed else 0)
 
 
-@app.command(epilog=example("amocrm-mirror auth", "amocrm-mirror auth < token.txt"))
-def auth() -> None:
-    """Give the mirror access to the account: paste a long-lived token, which is not shown, or pipe it in.
+@app.command(epilog=example("amocrm-mirror auth", "amocrm-mirror auth < token.txt", "amocrm-mirror auth --browser", "amocrm-mirror auth --paste"))
+def auth(browser: Annotated[bool, typer.Option("--browser", help="OAuth: agree in a browser on this computer.")] = False,
+         paste: Annotated[bool, typer.Option("--paste", help="OAuth: agree in a browser elsewhere, and paste the address it is sent to.")] = False,
+         port: Annotated[int | None, typer.Option(help="Where to wait for the browser, on 127.0.0.1; else AMOCRM_REDIRECT_URI's, or 8976.",
+                                                  min=1, max=65535)] = None) -> None:
+    """Give the mirror access to the account: a long-lived token, pasted unseen or piped in, or an OAuth integration.
 
-    The token is looked at first: whose it is, what it cannot see, when it ends. It is stored, encrypted, only when it is of the account
-    that the schema holds. After a token was revoked, this is how syncs resume.
+    What amoCRM gives is looked at first: whose it is, what it cannot see, when it ends. It is stored, encrypted, only when it is of the
+    account that the schema holds. After a token was revoked, this is how syncs resume.
     """
-    from pipelines.auth import by_token
+    from pipelines.auth import authorize
     with told():
         mirror = open_mirror()
         migrate(mirror.conninfo, mirror.schema)
-        for line in by_token(mirror):
+        for line in authorize(mirror, browser, paste, port):
             typer.echo(line)
 
 

@@ -67,12 +67,10 @@ class Mirror:
         if not self._register(base_url) and not self.configured:
             raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN in the environment or in .env "
                            "(amoCRM makes one in the settings of a private integration)")
-        self.check_rate(base_url)
-        budget = Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(self.settings.amocrm_requests_per_second))
         tokens = StoredTokens(self.connect, self.vault, self.account, base_url, USER_AGENT)
         if self.configured:
             tokens.configure(self.configured)
-        client = Client(base_url, tokens, [budget], patience)
+        client = Client(base_url, tokens, [self.budget(base_url)], patience)
         return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency)
 
     def base_url(self) -> str:
@@ -86,11 +84,14 @@ class Mirror:
             return ""
         return str(row[0]) if row else ""
 
-    def check_rate(self, base_url: str) -> None:
+    def budget(self, base_url: str) -> Budget:
+        """What every process that asks this account shares. Raises SettingsRefused when the configured rate is too high for it."""
+        rate = self.settings.amocrm_requests_per_second
         try:
-            validate_requests_per_second(self.settings.amocrm_requests_per_second, base_url)
+            validate_requests_per_second(rate, base_url)
         except ValueError as reason:
             raise SettingsRefused(str(reason)) from None
+        return Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(rate))
 
     def _register(self, base_url: str) -> bool:
         """Makes the account known to the database. Whether it holds tokens of it already."""

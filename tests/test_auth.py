@@ -64,8 +64,11 @@ def test_a_terminal_does_not_show_the_token(sandbox: SandboxProcess, person: Ins
         os.chdir(person.folder)
         os.execve(COMMAND[0], [*COMMAND, "auth"], person.variables({"COLUMNS": "200"}))
     shown = b""
-    while b"not shown" not in shown:
-        shown += os.read(terminal, 4096)
+    for prompt, typed in ((b"1, 2 or 3", b"1"), (b"not shown", b"")):
+        while prompt not in shown:
+            shown += os.read(terminal, 4096)
+        if typed:
+            os.write(terminal, typed + b"\n")
     os.write(terminal, sandbox.admin_token.encode() + b"\n")
     try:
         while piece := os.read(terminal, 4096):
