@@ -198,6 +198,19 @@ def auth(browser: Annotated[bool, typer.Option("--browser", help="OAuth: agree i
             typer.echo(line)
 
 
+@app.command(epilog=example("amocrm-mirror keys rotate", "amocrm-mirror keys forget"))
+def keys(action: Annotated[str, typer.Argument(help="rotate: a new key; forget: drop the older ones", metavar="rotate|forget")]) -> None:
+    """Encrypt the stored secrets with a new key of the key file, or with the first one of MIRROR_KEY."""
+    from pipelines import keys as work
+    with told():
+        actions = {"rotate": work.rotate, "forget": work.forget}
+        if action not in actions:
+            _fail(f"there is no action {action!r}: use {', '.join(actions)}", 2)
+        mirror = open_mirror()
+        migrate(mirror.conninfo, mirror.schema)
+        typer.echo(actions[action](mirror))
+
+
 @app.command(epilog=example("amocrm-mirror prune", "amocrm-mirror prune --days 7 --dagster-days 1"))
 def prune(days: Annotated[int | None, typer.Option(help="Facts of runs older than this; else MIRROR_KEEP_DAYS.", min=0)] = None,
           dagster_days: Annotated[int | None, typer.Option(help="Dagster's runs older than this; else DAGSTER_KEEP_DAYS.", min=0)] = None) -> None:

@@ -18,7 +18,7 @@ from sandbox.process import SandboxProcess
 from tests.helpers import Reply, scripted, stored_tokens
 from tests.token_help import ENDPOINT, change, client_with, free, opened, pair_of, refreshers, stored
 
-ROUNDS = int(os.environ.get("REFRESH_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("ROUNDS", "20"))
 
 
 def test_an_expired_token_is_refreshed_on_401(sandbox: SandboxProcess, database: str) -> None:
