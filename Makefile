@@ -24,7 +24,7 @@ test: setup lint  ## What CI runs: linters, types, and the whole suite on a real
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
-	KILLS=200 $(BIN)/python -m pytest -n 2 --dist loadfile
+	KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 2 --dist loadfile
 	@bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
 	if [ -n "$$bindir" ]; then echo "again on $$bindir"; TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"; \
 	else echo "no system PostgreSQL found: that half is left out (Debian: apt install postgresql)"; fi

@@ -180,6 +180,37 @@ def doctor() -> None:
         raise typer.Exit(1 if failed else 0)
 
 
+@app.command(epilog=example("amocrm-mirror auth", "amocrm-mirror auth < token.txt", "amocrm-mirror auth --browser", "amocrm-mirror auth --paste"))
+def auth(browser: Annotated[bool, typer.Option("--browser", help="OAuth: agree in a browser on this computer.")] = False,
+         paste: Annotated[bool, typer.Option("--paste", help="OAuth: agree in a browser elsewhere, and paste the address it is sent to.")] = False,
+         port: Annotated[int | None, typer.Option(help="Where to wait for the browser, on 127.0.0.1; else AMOCRM_REDIRECT_URI's, or 8976.",
+                                                  min=1, max=65535)] = None) -> None:
+    """Give the mirror access to the account: a long-lived token, pasted unseen or piped in, or an OAuth integration.
+
+    What amoCRM gives is looked at first: whose it is, what it cannot see, when it ends. It is stored, encrypted, only when it is of the
+    account that the schema holds. After a token was revoked, this is how syncs resume.
+    """
+    from pipelines.auth import authorize
+    with told():
+        mirror = open_mirror()
+        migrate(mirror.conninfo, mirror.schema)
+        for line in authorize(mirror, browser, paste, port):
+            typer.echo(line)
+
+
+@app.command(epilog=example("amocrm-mirror keys rotate", "amocrm-mirror keys forget"))
+def keys(action: Annotated[str, typer.Argument(help="rotate: a new key; forget: drop the older ones", metavar="rotate|forget")]) -> None:
+    """Encrypt the stored secrets with a new key of the key file, or with the first one of MIRROR_KEY."""
+    from pipelines import keys as work
+    with told():
+        actions = {"rotate": work.rotate, "forget": work.forget}
+        if action not in actions:
+            _fail(f"there is no action {action!r}: use {', '.join(actions)}", 2)
+        mirror = open_mirror()
+        migrate(mirror.conninfo, mirror.schema)
+        typer.echo(actions[action](mirror))
+
+
 @app.command(epilog=example("amocrm-mirror prune", "amocrm-mirror prune --days 7 --dagster-days 1"))
 def prune(days: Annotated[int | None, typer.Option(help="Facts of runs older than this; else MIRROR_KEEP_DAYS.", min=0)] = None,
           dagster_days: Annotated[int | None, typer.Option(help="Dagster's runs older than this; else DAGSTER_KEEP_DAYS.", min=0)] = None) -> None:

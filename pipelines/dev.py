@@ -25,7 +25,7 @@ def serve(port: int) -> int:
     settings = load_settings()
     if not port_is_free(port):
         raise WrongUse(f"port {port} on 127.0.0.1 is in use: end the program that holds it, or choose another with --port")
-    if settings.amocrm_base_url:
+    if Mirror(settings).base_url():
         return _serve(Mirror(settings), port, {})
     with sandbox_of(Mirror(load_settings(amocrm_schema=SCHEMA))) as sandbox:
         environment = {"AMOCRM_SCHEMA": SCHEMA, "AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": sandbox.admin_token}

@@ -25,7 +25,7 @@ from pipelines.sync import SyncRefused
 HASTE = Patience(tries=2, throttled=3, read=20.0)
 SKEW = 60
 CURES: dict[type[AmoError], str] = {
-    AccessLost: "Open the integration in amoCRM, make a new long-lived token as an administrator, and set AMOCRM_ACCESS_TOKEN",
+    AccessLost: "Open the integration in amoCRM, make a new long-lived token as an administrator, and run `amocrm-mirror auth`",
     Blocked: "Stop whatever else sends requests to the account, write to amoCRM's support, and run `amocrm-mirror doctor` again tomorrow",
     NotOffered: "Look in amoCRM whether the account is paid for, and whether its security settings admit this machine's address",
     Passing: "Look whether AMOCRM_BASE_URL opens in a browser, and whether this machine may reach it (proxy, firewall); then try again",
@@ -45,7 +45,7 @@ def findings(load: Callable[[], Settings]) -> Iterator[Finding]:
     except SettingsRefused as reason:
         yield Finding("wrong", "settings", str(reason))
         return
-    yield Finding("right", f"settings: account {mirror.settings.amocrm_base_url or 'none'}, schema {mirror.schema}")
+    yield Finding("right", f"settings: account {mirror.settings.amocrm_base_url or 'as authorized'}, schema {mirror.schema}")
     yield from _secrets(mirror)
     if (yield from _postgres(mirror)):
         yield from _account(mirror)

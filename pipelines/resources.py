@@ -16,7 +16,7 @@ from pipelines.amocrm.client import USER_AGENT, Client, Patience
 from pipelines.amocrm.tokens import Configured, StoredTokens
 from pipelines.amocrm.vault import Vault
 from pipelines.embedded import EmbeddedPostgres
-from pipelines.settings import Settings, load_settings
+from pipelines.settings import Settings, SettingsRefused, load_settings, validate_requests_per_second
 from pipelines.sync import Target, WrongUse
 
 Connection = psycopg.Connection[Any]
@@ -60,19 +60,38 @@ class Mirror:
 
     def target(self, patience: Patience | None = None) -> Target:
         """The configured account. Raises WrongUse when the settings name none, or no token."""
-        base_url = self.settings.amocrm_base_url
+        base_url = self.base_url()
         if not base_url:
-            raise WrongUse("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the "
-                              "environment or in .env, or try `amocrm-mirror demo`")
+            raise WrongUse("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and "
+                           "AMOCRM_ACCESS_TOKEN in the environment or in .env, or try `amocrm-mirror demo`")
         if not self._register(base_url) and not self.configured:
-            raise WrongUse(f"there is no token for {base_url}: set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
-                           "settings of a private integration)")
-        budget = Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(self.settings.amocrm_requests_per_second))
+            raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN in the environment or in .env "
+                           "(amoCRM makes one in the settings of a private integration)")
         tokens = StoredTokens(self.connect, self.vault, self.account, base_url, USER_AGENT)
         if self.configured:
             tokens.configure(self.configured)
-        client = Client(base_url, tokens, [budget], patience)
+        client = Client(base_url, tokens, [self.budget(base_url)], patience)
         return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency)
+
+    def base_url(self) -> str:
+        """The account's address: as configured, or else as `auth` has stored it. Empty: neither."""
+        if self.settings.amocrm_base_url:
+            return self.settings.amocrm_base_url
+        try:
+            with self.connect() as connection:
+                row = connection.execute("SELECT base_url FROM mirror.accounts WHERE name = %s", [self.account]).fetchone()
+        except psycopg.errors.UndefinedTable:
+            return ""
+        return str(row[0]) if row else ""
+
+    def budget(self, base_url: str) -> Budget:
+        """What every process that asks this account shares. Raises SettingsRefused when the configured rate is too high for it."""
+        rate = self.settings.amocrm_requests_per_second
+        try:
+            validate_requests_per_second(rate, base_url)
+        except ValueError as reason:
+            raise SettingsRefused(str(reason)) from None
+        return Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(rate))
 
     def _register(self, base_url: str) -> bool:
         """Makes the account known to the database. Whether it holds tokens of it already."""

@@ -60,6 +60,8 @@ class App:
     def _answer(self, request: Request) -> Response:
         if self.world.switches["require_user_agent"] == "on" and not request.headers.get("user-agent"):
             return html(403, "Forbidden")
+        if self.authority.moved_to and request.headers.get("host") != self.authority.moved_to:
+            return problem(401, "Unauthorized")  # an unknown subdomain (section 1.1)
         if request.path.startswith("/oauth"):
             return self.authority.answer(request)
         if not request.path.startswith((API, "/drive/")) and request.path != "/api/v2/products_settings":

@@ -33,6 +33,8 @@ class Control:
             "faults": self._add_faults,
             "switches": self._turn,
             "tokens": self._mint,
+            "rename": lambda body: setattr(self._app.authority, "moved_to", str(body["host"])),
+            "integration": lambda body: setattr(self._app.authority, "redirect_uri", str(body["redirect_uri"])),
             "revoke": lambda body: self._app.authority.revoke(),
             "mutate": lambda body: self._mutator.apply(body if isinstance(body, list) else [body]),
             "churn": lambda body: self._churn.run(int(body.get("n", 1)), body.get("seed", 0), body.get("kinds")),

@@ -59,6 +59,7 @@ class Authority:
         self.codes: dict[str, Grant] = {}
         self.refreshes = 0
         self.reuses = 0
+        self.moved_to = ""
 
     def mint(self, user_id: int, expires_in: float = DAY, kind: str = "oauth") -> dict[str, Any]:
         """New tokens for a user; `long` has no refresh token, `code` is an authorization code (section 2.1)."""
@@ -154,7 +155,7 @@ class Authority:
         grant = self.refresh.get(request.headers.get("x-refresh-token", ""))
         if grant is None or not grant.alive:
             return _refused(401, "Некорректный запрос", hint="Token has been revoked")
-        return reply({"id": ACCOUNT_ID, "subdomain": SUBDOMAIN, "domain": DOMAIN, "top_level_domain": "ru"}, content_type=JSON)
+        return reply({"id": ACCOUNT_ID, "subdomain": SUBDOMAIN, "domain": self.moved_to or DOMAIN, "top_level_domain": "ru"}, content_type=JSON)
 
     def _authorize(self, request: Request) -> Response:
         """The authorize window, with an admin who always agrees (section 2.1)."""

@@ -149,6 +149,15 @@ class SandboxProcess:
         """New tokens: grant `long`, `oauth` (with a refresh token) or `code`."""
         return dict(self.control("POST", "tokens", {"user": user, "expires_in": expires_in, "kind": grant}))
 
+    def rename(self, host: str) -> None:
+        """The account answers under this host and port only, and its look-up says so."""
+        self.control("POST", "rename", {"host": host})
+
+    def redirect_to(self, uri: str) -> None:
+        """The integration's redirect address from now on."""
+        self.control("POST", "integration", {"redirect_uri": uri})
+        self.redirect_uri = uri
+
     def revoke(self) -> None:
         """Kill every token."""
         self.control("POST", "revoke")

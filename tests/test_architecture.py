@@ -20,11 +20,13 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.ob
           ("pipelines.extract", "pipelines.normalize", "pipelines.load", "pipelines.history"),
           ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
           ("pipelines.definitions",))
-FRONT = {"pipelines.cli", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.launch", "pipelines.status"}
+FRONT = {"pipelines.admission", "pipelines.auth", "pipelines.auth_code", "pipelines.callback", "pipelines.cli",
+         "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.keys", "pipelines.launch", "pipelines.status"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
           "learn", "scene", "singles")
-KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sync", "pipelines.status", "pipelines.verify"}
+KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sight", "pipelines.sync", "pipelines.status",
+                  "pipelines.verify"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {
     "a package registry": re.compile(r"index-url|trusted-host|https?://\S*(pypi|artifactory|nexus|simple/)"),

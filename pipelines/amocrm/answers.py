@@ -100,6 +100,11 @@ def told(response: Response) -> str:
     return f": {'; '.join(parts)}"[:300] if parts else ""
 
 
+def has_hint(response: Response) -> bool:
+    """What tells a grant that is refused from an application that is (amocrm-api.md 2.4)."""
+    return bool((_problem(response) or {}).get("hint"))
+
+
 def _problem(response: Response) -> dict[str, Any] | None:
     try:
         problem = response.json()

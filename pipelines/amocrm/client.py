@@ -72,11 +72,12 @@ class Client:
 
     def get(self, path: str, parameters: Parameters = (), base: str = "", check: Check | None = None) -> Answer:
         """GET {account}/api/v4/{path}, or {base}{path} of another of amoCRM's hosts. `check` sees the decoded body and may find it wanting."""
-        url, request = self._url(path, base), shown("GET", path, parameters)
+        request = shown("GET", path, parameters)
+        self._url(path, base)
         failures = throttled = 0
         while True:
             try:
-                return self._once(url, parameters, request, check)
+                return self._once(path, base, parameters, request, check)
             except Throttled as reason:
                 throttled += 1
                 if throttled == self.patience.throttled:
@@ -103,11 +104,12 @@ class Client:
             raise Refused(f"{base} is not one of amoCRM's hosts; no token is sent there", shown("GET", path))
         return base + path if base else self.base_url + API + path
 
-    def _once(self, url: str, parameters: Parameters, request: str, check: Check | None) -> Answer:
+    def _once(self, path: str, base: str, parameters: Parameters, request: str, check: Check | None) -> Answer:
         access = self._token()
-        response, started = self._send(url, parameters, request, access)
+        response, started = self._send(self._url(path, base), parameters, request, access)
         if response.status_code == 401:
-            response, started = self._send(url, parameters, request, self._renewed(access))
+            access = self._renewed(access)
+            response, started = self._send(self._url(path, base), parameters, request, access)
         try:
             answer = judge(response, started, request, check)
         except (AccessLost, Blocked) as reason:
@@ -170,9 +172,11 @@ class Client:
 
     def _granted(self, ask: Callable[[], Access]) -> Access:
         try:
-            return ask()
+            access = ask()
         except (AccessLost, Blocked) as reason:
             raise self._halted(reason) from None
+        self.base_url = access.base_url or self.base_url
+        return access
 
     def _slow_down(self, reason: Throttled) -> None:
         """Pushes everybody back, the longer the more 429s in a row there were."""

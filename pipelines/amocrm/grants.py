@@ -11,7 +11,7 @@ from typing import Any
 from oauthlib.oauth2 import OAuth2Error
 from requests import Response
 
-from pipelines.amocrm.answers import is_block, refuse, told
+from pipelines.amocrm.answers import has_hint, is_block, refuse, told
 from pipelines.amocrm.errors import AccessLost, Passing
 from pipelines.amocrm.session import Session, sent
 
@@ -37,7 +37,8 @@ class Application:
 class Pair:
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
-    expires_at: datetime.datetime
+    expires_at: datetime.datetime | None
+    """None: until it is refused."""
 
 
 def refreshed(application: Application, refresh_token: str) -> Pair:
@@ -79,7 +80,7 @@ def _pair(response: Response, old: str) -> Pair:
     status = response.status_code
     if 400 <= status < 500 and status not in (408, 429) and not is_block(response):
         raise AccessLost(f"amoCRM does not grant a token ({status}{told(response)}). What is mirrored stays as it is, and so does the stored "
-                         "pair. Check the integration's id, secret and redirect address; if they are right, grant access again", REQUEST, status)
+                         f"pair. {_cure(response, bool(old))}", REQUEST, status)
     if not 200 <= status < 300:
         refuse(response, REQUEST)
     try:
@@ -93,3 +94,13 @@ def _pair(response: Response, old: str) -> Pair:
     sound = isinstance(seconds, int | float) and 0 < seconds < 1000 * DAY
     return Pair(access, refresh if isinstance(refresh, str) and refresh else old,
                 datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds if sound else DAY))
+
+
+def _cure(response: Response, renewing: bool) -> str:
+    if response.status_code == 401 and not has_hint(response):
+        return ("Check the integration's id and secret, AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET; if they are right, grant access again: "
+                "`amocrm-mirror auth`")
+    if renewing:
+        return "Check the integration's id, secret and redirect address; if they are right, grant access again: `amocrm-mirror auth`"
+    return ("The code was used before, is older than 20 minutes, or the redirect address is not exactly the integration's. Compare "
+            "AMOCRM_REDIRECT_URI with its settings, then run `amocrm-mirror auth` again for a new code")

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.rows import dict_row
 
-from pipelines.amocrm.errors import AccessLost, Passing
-from pipelines.amocrm.grants import Application, Pair, refreshed
+from pipelines.amocrm.errors import AccessLost, Passing, Throttled
+from pipelines.amocrm.grants import Application, Pair
+from pipelines.amocrm.renewal import renewed
 from pipelines.amocrm.vault import LostKey, Vault
 
 AHEAD = datetime.timedelta(minutes=10)
@@ -62,6 +63,8 @@ class Access:
 
     token: str = field(repr=False)
     good_until: datetime.datetime | None
+    base_url: str = ""
+    """Where the account is now; empty: where it was."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class StoredTokens:
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]], vault: Vault, account: str, base_url: str, user_agent: str) -> None:
         self.connect, self.vault, self.account = connect, vault, account
         self.base_url, self.user_agent = base_url, user_agent
+        self._unanswered = ""
+        """The refresh token, as stored, whose refresh had no answer here: amoCRM may have spent it."""
 
     def configure(self, configured: Configured) -> None:
         """Stores what the user configured; of the tokens only those that the stored ones did not come from."""
@@ -99,12 +104,12 @@ class StoredTokens:
             if self._differs(row, configured):
                 self._set_application(connection, configured)
 
-    def adopt(self, configured: Configured, pair: Pair) -> None:
-        """Stores the pair that a person has just granted; the configured tokens, which are older, will not replace it."""
+    def adopt(self, configured: Configured, pair: Pair, application: Configured | None = None) -> None:
+        """Stores the pair that a person has just granted, to this application; the configured tokens, which are older, will not replace it."""
         with self.connect() as connection, connection.transaction():
             self._own(connection)
             self._replace(connection, configured, pair.access_token, pair.refresh_token, pair.expires_at)
-            self._set_application(connection, configured)
+            self._set_application(connection, configured if application is None else application)
 
     def current(self, turn: Turn) -> Access:
         """The access token, refreshed when it is about to end. Raises AccessLost when there is none that could be had."""
@@ -136,8 +141,9 @@ class StoredTokens:
                 connection.execute(UNHURRIED)
                 row = self._known(connection, lock=True)
                 if self._is_another(row, refused):
+                    self._follow(connection)
                     return self._access(row)
-                fresh = row, self._refresh(row, turn)
+                fresh = row, self._refresh(row, refused, turn)
                 self._keep(connection, *fresh)
         except psycopg.Error:
             if fresh is None:
@@ -151,17 +157,31 @@ class StoredTokens:
     def _is_another(self, row: Row, refused: str) -> bool:
         return row["access_token"] is not None and not _is_past(_good_until(row)) and self.vault.open(row["access_token"]) != refused
 
-    def _refresh(self, row: Row, turn: Turn) -> Pair:
+    def _refresh(self, row: Row, refused: str, turn: Turn) -> Pair:
         if not row["refresh_token"]:
             raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
-                             "Create a new token in the integration's settings and set AMOCRM_ACCESS_TOKEN", status=401)
+                             "Create a new token in the integration's settings, and run `amocrm-mirror auth` or set AMOCRM_ACCESS_TOKEN", status=401)
         if not (row["client_id"] and row["client_secret"]):
             raise AccessLost("the token cannot be renewed without the integration's id and secret: set AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET "
                              "and AMOCRM_REDIRECT_URI")
         application = Application(self.base_url, self.user_agent, row["client_id"], self.vault.open(row["client_secret"]), row["redirect_uri"] or "")
-        spent = self.vault.open(row["refresh_token"])
-        turn()
-        return refreshed(application, spent)
+        access = self._readable(row["access_token"])
+        try:
+            pair, base_url = renewed(application, self.vault.open(row["refresh_token"]), access, bool(refused) and refused == access,
+                                     self._unanswered == row["refresh_token"], turn)
+        except Throttled:
+            raise
+        except Passing:
+            self._unanswered = row["refresh_token"]
+            raise
+        self.base_url = base_url
+        return pair
+
+    def _readable(self, locked: str | None) -> str:
+        try:
+            return self.vault.open(locked) if locked else ""
+        except LostKey:
+            return ""
 
     # In the database
 
@@ -169,6 +189,15 @@ class StoredTokens:
         with connection.cursor(row_factory=dict_row) as cursor:
             suffix = b"FOR UPDATE" if lock else b""
             return cursor.execute(b"SELECT * FROM mirror.tokens WHERE account = %s " + suffix, [self.account]).fetchone()
+
+    def _follow(self, connection: psycopg.Connection[Any]) -> None:
+        """Another process has refreshed, and may have found the account at another address."""
+        row = connection.execute("SELECT base_url FROM mirror.accounts WHERE name = %s", [self.account]).fetchone()
+        self.base_url = str(row[0]) if row else self.base_url
+
+    def _move(self, connection: psycopg.Connection[Any]) -> None:
+        connection.execute("UPDATE mirror.accounts SET base_url = %s, facts = NULL WHERE name = %s AND base_url <> %s",
+                           [self.base_url, self.account, self.base_url])
 
     def _own(self, connection: psycopg.Connection[Any]) -> Row:
         """The account's row, locked; an empty one when there was none."""
@@ -187,12 +216,13 @@ class StoredTokens:
     def _known(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row:
         row = self._row(connection, lock)
         if row is None:
-            raise AccessLost(f"no token is stored for the account {self.account!r}: set AMOCRM_ACCESS_TOKEN")
+            raise AccessLost(f"no token is stored for the account {self.account!r}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN")
         return row
 
     def _keep(self, connection: psycopg.Connection[Any], row: Row, pair: Pair) -> None:
         connection.execute(KEEP, {"access": self.vault.lock(pair.access_token), "refresh": self.vault.lock(pair.refresh_token),
                                   "expires": pair.expires_at, "account": self.account, "spent": row["refresh_token"]})
+        self._move(connection)
 
     def _kept(self, row: Row, pair: Pair) -> Access:
         """The pair as it is now stored. Where the commit was not heard of, it is looked for, and stored if it is not there."""
@@ -212,7 +242,7 @@ class StoredTokens:
     # Encrypted
 
     def _access(self, row: Row) -> Access:
-        return Access(self._sound(row["access_token"]), _good_until(row))
+        return Access(self._sound(row["access_token"]), _good_until(row), self.base_url)
 
     def _sound(self, locked: str) -> str:
         token = self.vault.open(locked)
@@ -230,7 +260,9 @@ class StoredTokens:
             return False
 
     def _differs(self, row: Row, configured: Configured) -> bool:
-        """Whether another application is configured than the stored one."""
+        """Whether another application is configured than the stored one, which may be one that a person has named in `auth`."""
+        if row["seed"] == configured.seed and not configured.client_id:
+            return False
         try:
             secret = self.vault.open(row["client_secret"]) if row["client_secret"] else ""
         except LostKey:

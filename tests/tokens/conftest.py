@@ -35,6 +35,7 @@ def sandbox(running: SandboxProcess) -> SandboxProcess:
     running.clear_faults()
     running.block(False)
     running.latency(0)
+    running.rename("")
     running.switch(refresh_dead_status="401", refresh_grace="off")
     running.reset_stats()
     return running

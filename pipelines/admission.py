@@ -1,0 +1,72 @@
+"""A token that a person has just got: looked at with amoCRM first, stored only when it is the right account's. What is refused changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.amocrm.client import USER_AGENT, Client, Patience
+from pipelines.amocrm.errors import AccessLost
+from pipelines.amocrm.grants import Pair
+from pipelines.amocrm.tokens import Access, Configured, StoredTokens, Turn
+from pipelines.declare import Facts
+from pipelines.entities import ACCOUNT_WITH
+from pipelines.resources import Mirror
+from pipelines.sight import Sight, look
+from pipelines.standing import SyncRefused, account, blocks_marked, clear_block
+
+PATIENCE = Patience(tries=3, throttled=5, read=30.0)
+CLAIM = """
+INSERT INTO mirror.accounts AS known (name, schema_name, base_url, account_id) VALUES (%(name)s, %(schema)s, %(url)s, %(id)s)
+ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, account_id = excluded.account_id, facts = NULL, learned_at = NULL
+WHERE coalesce(known.account_id, excluded.account_id) = excluded.account_id
+RETURNING 1
+"""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A pair that nobody has stored yet, as what a client sends."""
+
+    pair: Pair
+
+    def current(self, turn: Turn) -> Access:
+        return Access(self.pair.access_token, None)
+
+    def renew(self, refused: str, turn: Turn) -> Access:
+        raise AccessLost("amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied whole. Nothing was changed. "
+                         "Make another one and try again; one that a terminal cuts can be piped: `amocrm-mirror auth < token.txt`", status=401)
+
+
+def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Sight:
+    """Raises what the client raises, and SyncRefused when the schema holds another account."""
+    client = Client(base_url, Fresh(pair), [mirror.budget(base_url)], PATIENCE)
+    try:
+        with blocks_marked(mirror.connect, mirror.account):
+            facts = account(client, [("with", ",".join(ACCOUNT_WITH))])
+        _check(mirror, facts)
+        sight = look(client, facts)
+    finally:
+        client.close()
+    _claim(mirror, base_url, facts)
+    StoredTokens(mirror.connect, mirror.vault, mirror.account, base_url, USER_AGENT).adopt(mirror.configured, pair, application)
+    clear_block(mirror.connect, mirror.account)
+    return sight
+
+
+def _check(mirror: Mirror, facts: Facts) -> None:
+    with mirror.connect() as connection:
+        row = connection.execute("SELECT account_id FROM mirror.accounts WHERE name = %s", [mirror.account]).fetchone()
+    if row and row[0] is not None and row[0] != facts.get("id"):
+        raise _another(mirror, facts)
+
+
+def _claim(mirror: Mirror, base_url: str, facts: Facts) -> None:
+    with mirror.connect() as connection:
+        row = connection.execute(CLAIM, {"name": mirror.account, "schema": mirror.schema, "url": base_url, "id": facts.get("id")}).fetchone()
+    if row is None:
+        raise _another(mirror, facts)
+
+
+def _another(mirror: Mirror, facts: Facts) -> SyncRefused:
+    return SyncRefused(f"the schema {mirror.schema!r} holds another amoCRM account than {facts.get('id')} ({facts.get('name')}), which this token "
+                       "is of. Nothing was changed. Use a token of the account that the schema holds, or another AMOCRM_SCHEMA")
