@@ -60,11 +60,12 @@ class Installation:
     def run(self, *words: str, **more: str) -> Done:
         return finished(self.start(*words, **more))
 
-    def call(self, *words: str, **more: str) -> Done:
+    def call(self, *words: str, typed: str | None = None, **more: str) -> Done:
+        """`typed` comes from standard input."""
         before = Path.cwd()
         os.chdir(self.folder)
         try:
-            result = CliRunner().invoke(app, words, env=self.environment | more)
+            result = CliRunner().invoke(app, words, env=self.environment | more, input=typed)
         finally:
             os.chdir(before)
         if result.exception and not isinstance(result.exception, SystemExit):
