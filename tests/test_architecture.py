@@ -24,8 +24,9 @@ FRONT = {"pipelines.cli", "pipelines.cli_people", "pipelines.demo", "pipelines.d
          "pipelines.status"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
-          "learn", "scene", "singles")
-KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sync", "pipelines.status", "pipelines.verify"}
+          "learn", "scene", "singles", "forgotten", "forget")
+KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sync", "pipelines.status", "pipelines.verify",
+                  "pipelines.forget"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {
     "a package registry": re.compile(r"index-url|trusted-host|https?://\S*(pypi|artifactory|nexus|simple/)"),
