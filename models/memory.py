@@ -83,6 +83,18 @@ class Hint(MemoryBase):
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", comment="Counts what told of it")
 
 
+class ForgottenRecord(MemoryBase):
+    __tablename__ = "forgotten"
+    __table_args__ = {"comment": "People who were erased here and may not come back until that is lifted: their ids, and nothing else of them"}
+
+    account: Mapped[str] = account_name()
+    entity: Mapped[str] = mapped_column(Text, primary_key=True, comment="Entity")
+    key: Mapped[str] = mapped_column(Text, primary_key=True, comment="Id of the record")
+    because: Mapped[str | None] = mapped_column(
+        Text, comment="Null: it was forgotten itself. Else the record (contacts/123) that it was on: what points at it may not come back either")
+    forgotten_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it was erased")
+
+
 class Verification(MemoryBase):
     __tablename__ = "verifications"
     __table_args__ = (Index(None, "account", "entity", "began_at"),

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
+from pipelines import cli_people
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
 from pipelines.complaints import of_postgres
@@ -281,6 +282,9 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
     turned = [word for each in switch for word in ("--switch", each)]
     raise typer.Exit(serve(["--port", str(port), "--scale", str(scale), "--seed", str(seed), "--fields", str(fields), "--rate", str(rate),
                             "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
+
+
+cli_people.register(app, told, example)
 
 
 def main() -> None:

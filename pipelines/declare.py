@@ -127,6 +127,8 @@ class Entity:
     pointers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Lists of records of other entities, and the attributes that say which ones. The rest is what those records were when they were
     looked at: their own tables say it, and go on saying it."""
+    about: tuple[str, ...] = ()
+    """Embedded lists of records that it is about: with one that is forgotten, it goes (forgotten.py)."""
     secret: tuple[str, ...] = ()
     """Attributes that are never mirrored."""
     prepare: Callable[[Record], Record] | None = None

@@ -201,6 +201,7 @@ class EntitySync:
         if listing.each:
             records = [inner for record in records for inner in listing.each(record)]
         whole = complete(source, self.entity.children, records)
+        records = self.landing.forgotten.cut(records, listing.fixed, whole)
         found = self.normal.found(records, listing.fixed, self.scene.zone)
         for rows in found.rows if whole else ():
             rows.is_whole = rows.key[-1] in whole

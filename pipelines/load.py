@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from pipelines import statements
 from pipelines.batch import Batch, Counts
+from pipelines.forgotten import Forgotten
 from pipelines.normalize import Normalizer, Rows
 from pipelines.shapes import dumps, shape
 from pipelines.values import Row
@@ -46,6 +47,7 @@ class Landing:
     def __init__(self, connection: Connection, schema: str, account: str, normalizer: Normalizer) -> None:
         self.connection, self.schema, self.account = connection, schema, account
         self.entity = normalizer.entity
+        self.forgotten = Forgotten(connection, account, self.entity)
         self.shape, self.children = normalizer.shape, normalizer.children
         self.caps = [child.cap for child in normalizer.entity.children] + [0]
         self.upsert = statements.Upsert(schema, self.shape)
@@ -77,6 +79,7 @@ class Landing:
                 counts += self._land(batch, keep_seen)
             counts.quarantined += self._quarantine(batch)
             self._release(batch)
+            self.forgotten.note(self.connection)
             if position is not None:
                 self.advance(listing, position)
         return counts

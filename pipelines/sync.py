@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from pipelines import history
+from pipelines import forget, history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
@@ -132,6 +132,8 @@ class Run:
                 self.heed(entities, results)
             results += self.phase(phase, self.entity)
         self.heed(entities, results)
+        with self.connected() as connection:
+            forget.settle(connection, self.target.schema, self.target.name)
         return results
 
     def heed(self, entities: Sequence[Entity], results: list[Result]) -> None:

@@ -17,7 +17,7 @@ from sandbox.process import SandboxProcess
 from tests.commands import Done, Installation, offered
 from tests.conftest import own_database
 
-COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox"]
+COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox", "grants", "forget"]
 BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
 
 
