@@ -34,7 +34,7 @@ def test_a_long_lived_token_is_final(sandbox: SandboxProcess, database: str) -> 
     client = client_with(stored_tokens(sandbox, database, Configured("no such token")), sandbox)
     with pytest.raises(AccessLost, match="AMOCRM_ACCESS_TOKEN"):
         client.get("account")
-    assert client_with(stored_tokens(sandbox, database, Configured(sandbox.admin_token)), sandbox).get("account").status == 200
+    assert client_with(stored_tokens(sandbox, database, Configured(sandbox.token()["access_token"])), sandbox).get("account").status == 200
 
 
 def test_the_newer_stored_pair_stays_until_another_one_is_configured(sandbox: SandboxProcess, database: str) -> None:
