@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from typer.main import get_command
 
 from pipelines import migrate as migrating
 from pipelines.embedded_process import free_port
@@ -61,8 +62,6 @@ def test_help_has_an_example(command: str, tmp_path: Path) -> None:
 
 
 def test_every_command_is_in_the_list_above(tmp_path: Path) -> None:
-    from typer.main import get_command
-
     from pipelines.cli import app
     assert sorted(get_command(app).commands) == sorted(COMMANDS)  # type: ignore[attr-defined]
 
