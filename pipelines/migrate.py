@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic.config import Config
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
-from pipelines import views
+from pipelines import all_views, views
 from pipelines.settings import sqlalchemy_url, validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
@@ -28,7 +29,11 @@ MINIMUM_VERSION = 150000
 # Alembic's `op` and `context` are one per process; between processes env.py locks.
 ONE_AT_A_TIME = threading.Lock()
 KEPT = "migrations that had finished are kept, nothing is half done"
+IN_THE_WAY = ("2BP01", "0A000")
+"""Something depends on what is dropped; a view reads the column whose type changes."""
 CURES = {
+    "2BP01": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
+    "0A000": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
     "55P03": f"Another program holds the tables; {KEPT}. Stop it and migrate again.",
     "57014": f"It took longer than allowed; {KEPT}. Migrate again in a quieter hour.",
     "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
@@ -64,12 +69,24 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
             if before["account"] not in (None, heads["account"]):
                 views.drop(own, schema)
             for name in schemas:
-                config = alembic_config(name, connection, schemas[name])
-                with ONE_AT_A_TIME:
-                    command.upgrade(config, "head")
+                _upgrade(own, name, alembic_config(name, connection, schemas[name]), schema)
             views.rebuild(own, schema)
+            all_views.quietly(own, anew=before["account"] not in (None, heads["account"]))
         after = {name: _revision(connection, schemas[name]) for name in schemas}
         return MigrationReport(before, after)
+
+
+def _upgrade(own: psycopg.Connection[Any], name: str, config: Config, schema: str) -> None:
+    """Where the views over all accounts are in the way of the account's tables, they do without them for the moment."""
+    try:
+        with ONE_AT_A_TIME:
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in IN_THE_WAY:
+            raise
+        all_views.refresh(own, anew=True, without=schema)
+        with ONE_AT_A_TIME:
+            command.upgrade(config, "head")
 
 
 def downgrade(conninfo: str, schema: str, revision: str, target: str = "account") -> None:
@@ -80,6 +97,7 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
         if target == "account":
             with psycopg.connect(conninfo, autocommit=True) as own:
                 views.drop(own, schema)
+                all_views.refresh(own, anew=True, without=schema)
         with ONE_AT_A_TIME:
             command.downgrade(alembic_config(target, connection, place), revision)
 

@@ -20,9 +20,9 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.ob
           ("pipelines.extract", "pipelines.normalize", "pipelines.load", "pipelines.history"),
           ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
           ("pipelines.definitions",))
-FRONT = {"pipelines.admission", "pipelines.auth", "pipelines.auth_code", "pipelines.callback", "pipelines.cli",
-         "pipelines.cli_people", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.keys",
-         "pipelines.launch", "pipelines.status"}
+FRONT = {"pipelines.accounts", "pipelines.admission", "pipelines.all_sync", "pipelines.auth", "pipelines.auth_code", "pipelines.callback",
+         "pipelines.cli", "pipelines.cli_accounts", "pipelines.cli_people", "pipelines.demo", "pipelines.dev", "pipelines.display",
+         "pipelines.doctor", "pipelines.keys", "pipelines.launch", "pipelines.status"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
           "learn", "scene", "singles", "forgotten", "forget")

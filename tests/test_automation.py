@@ -98,16 +98,16 @@ def test_a_tick_asks_for_one_run_of_the_account(installation: Installation, inst
     asked = tick(instance)
     assert (asked.partition_key, asked.tags["amocrm-mirror/account"]) == ("amocrm", "amocrm")
     waiting = instance.create_run_for_job(defs.resolve_job_def("sync_moving"), tags=TAGS, status=dg.DagsterRunStatus.NOT_STARTED)
-    assert tick(instance) == "the moving run before has not ended yet"
+    assert tick(instance) == "amocrm: the moving run before has not ended yet"
     assert tick(instance, "sweep").partition_key == "amocrm", "another tier waits in the queue"
     instance.report_run_canceled(waiting)
     assert tick(instance).partition_key == "amocrm"
 
 
-def test_the_queue_admits_one_run_of_an_account(instance: dg.DagsterInstance) -> None:
+def test_the_queue_admits_some_runs_and_one_of_an_account(instance: dg.DagsterInstance) -> None:
     queue = instance.get_concurrency_config().run_queue_config
     assert queue
-    assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [("amocrm-mirror/account", 1)]
+    assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1)]
 
 
 def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation: Installation, instance: dg.DagsterInstance,
