@@ -28,6 +28,8 @@ from pipelines.registry import DEMO, Known, known
 Connection = psycopg.Connection[Any]
 SCHEMA = "amocrm_all"
 ENOUGH = 2
+PATIENCE = "5s"
+"""For who reads a view that is to be replaced."""
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amocrm-mirror views over all accounts', 0))"
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('amocrm-mirror views over all accounts', 0))"
 COLUMNS = """
@@ -42,10 +44,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Refreshed:
-    """`kept` names the views that stay as they were, with the reason."""
+    """`kept` names the views that stay as they were, with the reason; `later`: it is a reason that passes."""
 
     changed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    later: bool = False
 
 
 def refresh(connection: Connection, anew: bool = False, without: str = "") -> Refreshed:
@@ -84,8 +87,7 @@ def _refresh(connection: Connection, accounts: Sequence[Known], told: str) -> Re
         comment = f"{name} of all accounts; account is the account's name here. Made by amocrm-mirror ({_hash(connection, definition)})"
         if comments.get(name) != comment:
             _put(connection, name, definition, _definition(name, declared, theirs), comment, done)
-    if not done.kept:
-        connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(Identifier(SCHEMA), Literal(told)))
+    connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(Identifier(SCHEMA), Literal("Views over all accounts" if done.later else told)))
     return done
 
 
@@ -98,7 +100,7 @@ def _put(connection: Connection, name: str, definition: Composed, anew: Composed
     for statements in ways:
         try:
             with connection.transaction():
-                connection.execute("SET LOCAL lock_timeout = '5s'")
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", [PATIENCE])
                 for statement in statements:
                     connection.execute(statement)
                 connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(view, Literal(comment)))
@@ -109,7 +111,7 @@ def _put(connection: Connection, name: str, definition: Composed, anew: Composed
         except psycopg.errors.DependentObjectsStillExist as error:
             reason = f"{error.diag.message_primary}: {one_line(error.diag.message_detail or '')}"  # type: ignore[arg-type]
         except psycopg.errors.LockNotAvailable:
-            reason = "somebody is reading it"
+            reason, done.later = "somebody is reading it", True
             break
     done.kept.append(f"the view {SCHEMA}.{name} stays as it was: {reason}. Drop what hangs on it, or end what reads it, then run "
                      "`amocrm-mirror migrate`")

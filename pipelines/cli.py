@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from pipelines import cli_accounts, cli_people
+from pipelines import all_views, cli_accounts, cli_people
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
 from pipelines.cli_accounts import Account
@@ -88,6 +88,9 @@ def migrate_(account: Account = "") -> None:
         for target, revision in report.after.items():
             before = report.before[target]
             typer.echo(f"{target}: {revision}" + ("" if before == revision else f" (was {before or 'empty'})"))
+        with mirror.connect_autocommit() as connection:
+            for line in all_views.refresh(connection, anew=True).kept:
+                typer.echo(line)
 
 
 class Tier(StrEnum):

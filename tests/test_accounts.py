@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -77,6 +82,38 @@ def test_what_one_account_lacks_harms_no_other(synced: Done, sandboxes: dict[str
     for name in ("blocked", "revoked", "resting"):
         assert one(connection, f"SELECT count(*) FROM {name}.leads") == 0
     assert one(connection, "SELECT count(DISTINCT key) FROM mirror.rate_budgets") in (0, 5), "unlimited, or a budget for each"
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """The processes of accounts: the server that forks them is the command's child."""
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    parents = {int(pid): int(parent) for pid, parent in zip(found[::2], found[1::2], strict=True)}
+    return [pid for pid, parent in parents.items() if parents.get(parent) == process.pid]
+
+
+def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+                                                                   connection: psycopg.Connection[Any]) -> None:
+    for name in ("whole", "failing"):
+        sandboxes[name].latency(1500)
+        sandboxes[name].reset_stats()
+    process = person.start("sync", "--all", "--full")
+    try:
+        while not all(sandboxes[name].stats()["requests"] for name in ("whole", "failing")):
+            time.sleep(0.1)
+        victim, *others = sorted(children(process))
+        assert len(others) == 1
+        os.kill(victim, signal.SIGKILL)
+        assert process.stderr
+        while "killed by SIGKILL; what had landed is kept" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=60)[1]
+    finally:
+        for name in ("whole", "failing"):
+            sandboxes[name].latency(0)
+    assert process.returncode == 1 and "interrupted; what had landed is kept" in " ".join(rest.split())
+    assert not Path(f"/proc/{others[0]}").exists()
+    assert one(connection, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
 
 
 def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: Done, person: Installation,
