@@ -14,6 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -111,9 +112,8 @@ class Receiver:
         return bytes(found)
 
 
-def serve(conninfo: str, host: str, port: int) -> None:
-    """Until SIGTERM or Ctrl-C; what is under way is finished first."""
-    import uvicorn
-    server = uvicorn.Server(uvicorn.Config(Receiver(Store(conninfo)).app, host=host, port=port, access_log=False, server_header=False,
-                                           log_config=None, timeout_graceful_shutdown=5, backlog=4096))
-    server.run()
+def server(store: Store, host: str, port: int) -> uvicorn.Server:
+    """Its `run` goes on until SIGTERM or Ctrl-C; what is under way is finished first."""
+    logging.getLogger("uvicorn.access").disabled = True  # it would log addresses
+    return uvicorn.Server(uvicorn.Config(Receiver(store).app, host=host, port=port, access_log=False, server_header=False, log_config=None,
+                                         timeout_graceful_shutdown=5, backlog=4096))

@@ -109,6 +109,7 @@ class Settings(BaseSettings):
     dagster_home: Path | None = None
     mirror_key: SecretStr | None = None
     mirror_fresh_hours: Annotated[float, Field(gt=0)] = 26
+    mirror_webhook_days: Annotated[int, Field(ge=1)] = 7
     mirror_keep_days: Annotated[int, Field(ge=1)] = 30
     dagster_keep_days: Annotated[int, Field(ge=1)] = 3
 
