@@ -31,7 +31,7 @@ from pipelines.hints import waiting
 from pipelines.learn import SyncRefused, learn
 from pipelines.memory import frugal
 from pipelines.scene import Connection, Progress, Result, Scene, Silent, Target
-from pipelines.standing import blocks_marked
+from pipelines.standing import refusals_marked
 
 __all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "phases", "row_counts",
            "selected", "sync"]
@@ -208,7 +208,7 @@ class Run:
     def judged(self, result: Result) -> Iterator[None]:
         """What goes wrong becomes the result's state and reason."""
         try:
-            with blocks_marked(self.target.connect, self.target.name):
+            with refusals_marked(self.target.connect, self.target.name):
                 yield
         except (AccessLost, Blocked) as reason:
             self.scene.stop = reason
