@@ -27,7 +27,7 @@ from pipelines.heed import Heeding
 from pipelines.hints import Choice, waiting
 from pipelines.learn import SyncRefused, learn
 from pipelines.scene import Connection, Result, Scene, Silent, Target
-from pipelines.standing import blocks_marked, holding, turn_of, whole_lists
+from pipelines.standing import holding, refusals_marked, turn_of, whole_lists
 
 POLL = 5.0
 """Seconds until it looks by itself, where no notification wakes it."""
@@ -148,7 +148,7 @@ class Drain:
         heeding = Heeding(scene, entity, Counted(scene.target.client), connection, result)
         most = MOST if heeding.filtered else MOST_UNFILTERED
         try:
-            with blocks_marked(scene.target.connect, self.account):
+            with refusals_marked(scene.target.connect, self.account):
                 heeding.heed(paths, Choice(most, choice.suspects, choice.unhooked))
         except NotOffered as reason:
             log.warning("%s: %s", self.account, one_line(reason))

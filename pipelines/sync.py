@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from pipelines import forget, history
+from pipelines import bi, forget, history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
@@ -32,7 +32,7 @@ from pipelines.hints import waiting
 from pipelines.learn import SyncRefused, learn
 from pipelines.memory import frugal
 from pipelines.scene import Connection, Progress, Result, Scene, Silent, Target
-from pipelines.standing import blocks_marked, whole_lists
+from pipelines.standing import refusals_marked, whole_lists
 
 __all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "phases", "row_counts",
            "selected", "sync"]
@@ -56,6 +56,8 @@ class Report:
     run_id: str
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
+    views: list[bi.Built] = field(default_factory=list)
+    """What became of the views for people. They never make a sync fail: the tables are what it is about."""
 
     @property
     def exit_code(self) -> int:
@@ -85,9 +87,20 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
         report.results += run.through(entities)
         with target.connect() as connection:
             history.advance(connection, target.schema, target.name)
+        report.views = rebuilt(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report
+
+
+def rebuilt(target: Target) -> list[bi.Built]:
+    """Brings the views for people to what the fields are now."""
+    try:
+        with target.connect() as connection:
+            connection.autocommit = True
+            return bi.rebuild(connection, target.schema)
+    except psycopg.Error as reason:
+        return [bi.Built(bi.place(target.schema), "failed", of_postgres(reason))]
 
 
 def phases(entities: Sequence[Entity]) -> list[list[Entity]]:
@@ -198,7 +211,7 @@ class Run:
     def judged(self, result: Result) -> Iterator[None]:
         """What goes wrong becomes the result's state and reason."""
         try:
-            with blocks_marked(self.target.connect, self.target.name):
+            with refusals_marked(self.target.connect, self.target.name):
                 yield
         except (AccessLost, Blocked) as reason:
             self.scene.stop = reason

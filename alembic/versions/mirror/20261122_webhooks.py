@@ -15,7 +15,7 @@ Before you land this migration:
 After it has landed it is never edited: write another one.
 
 Revision: 1020f220aefc
-Revises: f0a469fbf516
+Revises: a1c7d20e5b94
 Date: 2026-11-22 22:01:14.251949+00:00
 """
 
@@ -24,7 +24,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = '1020f220aefc'
-down_revision: str | None = 'f0a469fbf516'
+down_revision: str | None = 'a1c7d20e5b94'
 branch_labels: str | None = None
 depends_on: str | None = None
 
