@@ -14,6 +14,7 @@ import requests
 
 from pipelines import receiver, subscribe
 from pipelines.delivery_store import Store
+from pipelines.disable_route import Disable
 from pipelines.drain import Drain
 from pipelines.embedded_process import free_port
 from sandbox.process import SandboxProcess
@@ -31,10 +32,10 @@ def until(true: Callable[[], Any], seconds: float = 20) -> None:
 
 
 @contextmanager
-def receiving(database: str, **options: Any) -> Iterator[str]:
+def receiving(database: str, disable: Disable | None = None, **options: Any) -> Iterator[str]:
     """A receiver; its address, without an account's path."""
     port = free_port()
-    server = receiver.server(Store(database, **options), "127.0.0.1", port)
+    server = receiver.server(Store(database, **options), "127.0.0.1", port, disable)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

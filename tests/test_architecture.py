@@ -23,7 +23,7 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.ob
 FRONT = {"pipelines.admission", "pipelines.auth", "pipelines.auth_code", "pipelines.callback", "pipelines.cli",
          "pipelines.cli_people", "pipelines.cli_views", "pipelines.cli_webhooks", "pipelines.demo", "pipelines.dev", "pipelines.display",
          "pipelines.doctor", "pipelines.drains", "pipelines.hook_status", "pipelines.keys", "pipelines.launch", "pipelines.receiver",
-         "pipelines.delivery_store", "pipelines.status", "pipelines.supervise"}
+         "pipelines.delivery_store", "pipelines.disable_route", "pipelines.status", "pipelines.supervise"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
           "learn", "scene", "singles", "forgotten", "forget", "bi", "wide", "deliveries", "drain", "tell")
