@@ -22,12 +22,12 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.ob
           ("pipelines.definitions",))
 FRONT = {"pipelines.admission", "pipelines.auth", "pipelines.auth_code", "pipelines.callback", "pipelines.cli",
          "pipelines.cli_people", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.keys",
-         "pipelines.launch", "pipelines.status"}
+         "pipelines.launch", "pipelines.status", "pipelines.cli_dictionary"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
-          "learn", "scene", "singles", "forgotten", "forget")
+          "learn", "scene", "singles", "forgotten", "forget", "dictionary.from_models", "dictionary.from_database")
 KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sight", "pipelines.sync", "pipelines.status",
-                  "pipelines.verify", "pipelines.forget"}
+                  "pipelines.verify", "pipelines.forget", "pipelines.dictionary.origins"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {
     "a package registry": re.compile(r"index-url|trusted-host|https?://\S*(pypi|artifactory|nexus|simple/)"),
