@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from pipelines.assets import ACCOUNT, ACCOUNTS, PREFIX
+from pipelines.assets import ACCOUNT, ACCOUNTS, PREFIX, VIEWS
+from pipelines.bi import names
 from pipelines.burial import bury
 from pipelines.checks import CHECKS
 from pipelines.entities import names_of
@@ -49,7 +50,7 @@ def tiers(known: Settings | None) -> list[Tier]:
 
 def job_of(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
     """Without checks: Dagster leaves them out of a run in which one of their assets was skipped, and an account never offers every list."""
-    selection = dg.AssetSelection.assets(*([PREFIX, name] for name in tier.entities)).without_checks()
+    selection = dg.AssetSelection.assets(*([PREFIX, name] for name in tier.entities), *([VIEWS, name] for name in names())).without_checks()
     return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.what,
                                config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
 

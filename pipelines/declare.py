@@ -162,6 +162,11 @@ class Entity:
         return str(self.model.__tablename__)
 
     @property
+    def tables(self) -> set[str]:
+        """Its own, and those of its children and values."""
+        return {self.name, *(str(child.model.__tablename__) for child in self.children), *([str(self.values.__tablename__)] if self.values else [])}
+
+    @property
     def by_id(self) -> bool:
         """A record of it can be asked for by its id: {path}/{id}, and filter[id] where filters are honoured."""
         return self.moving is not None and not self.moving.immutable

@@ -10,7 +10,8 @@ from pathlib import Path
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.assets import ACCOUNTS, PREFIX, SyncOptions, sync_account
+from pipelines.assets import ACCOUNTS, PREFIX, VIEWS, SyncOptions, sync_account
+from pipelines.bi import Built, names
 from pipelines.burial import PROCESS, bury, this_process
 from pipelines.migrate import migrate
 from pipelines.prune import prune_dagster, prune_memory
@@ -49,6 +50,9 @@ class Shown:
             self.error = reason
             raise
 
+    def views(self, account: str) -> list[Built]:
+        return migrate(self.mirror.conninfo, self.mirror.schema).views
+
 
 def dagster_home(mirror: Mirror) -> Path:
     """DAGSTER_HOME, or a folder in MIRROR_HOME; made on first use."""
@@ -77,7 +81,7 @@ def prepare(mirror: Mirror) -> dg.DagsterInstance:
 def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: bool = False, allow_mass_delete: bool = False) -> Report:
     """One run of the account's assets in this process. Raises what the sync itself raised when it could not start."""
     syncer = Shown(mirror, progress)
-    keys = [dg.AssetKey([PREFIX, entity.name]) for entity in selected(only)]
+    keys = [dg.AssetKey([PREFIX, entity.name]) for entity in selected(only)] + [dg.AssetKey([VIEWS, name]) for name in names()]
     options = {"full": full, "allow_mass_delete": allow_mass_delete}
     with prepare(mirror) as instance:
         bury(instance)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic.config import Config
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
-from pipelines import views
+from pipelines import bi, views
 from pipelines.settings import sqlalchemy_url, validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
@@ -33,6 +34,8 @@ CURES = {
     "57014": f"It took longer than allowed; {KEPT}. Migrate again in a quieter hour.",
     "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
 }
+SHOWN_BY_A_VIEW = ("2BP01", "0A000")
+"""dependent_objects_still_exist; feature_not_supported, which is what a change of a column's type is answered with"""
 STRANGERS = text(
     "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')"
     " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema)"
@@ -49,6 +52,8 @@ class MigrationReport:
 
     before: dict[str, str | None]
     after: dict[str, str | None]
+    views: list[bi.Built]
+    """What became of the views for people. What is wrong with one is no failure of the migration."""
 
     @property
     def changed(self) -> bool:
@@ -65,11 +70,32 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
                 views.drop(own, schema)
             for name in schemas:
                 config = alembic_config(name, connection, schemas[name])
-                with ONE_AT_A_TIME:
-                    command.upgrade(config, "head")
+                _upgrade(config, own, schema)
             views.rebuild(own, schema)
+            built = bi.rebuild(own, schema)
         after = {name: _revision(connection, schemas[name]) for name in schemas}
-        return MigrationReport(before, after)
+        return MigrationReport(before, after, built)
+
+
+def _upgrade(config: Config, own: psycopg.Connection[Any], schema: str) -> None:
+    """The views for people stay, and so do those that others made on them, unless a migration changes a column that one of ours shows."""
+    try:
+        with ONE_AT_A_TIME:
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        if not isinstance(error.orig, Error) or error.orig.sqlstate not in SHOWN_BY_A_VIEW:
+            raise
+        _drop_for_people(own, schema)
+        with ONE_AT_A_TIME:
+            command.upgrade(config, "head")
+
+
+def _drop_for_people(own: psycopg.Connection[Any], schema: str) -> None:
+    try:
+        bi.drop(own, schema)
+    except psycopg.errors.DependentObjectsStillExist as reason:
+        raise MigrationRefused(f"The tables change, and with them the views of {bi.place(schema)}, on which others rest: "
+                               f"{reason.diag.message_detail}. Drop these, migrate again, and make them anew; {KEPT}") from reason
 
 
 def downgrade(conninfo: str, schema: str, revision: str, target: str = "account") -> None:
@@ -80,6 +106,7 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
         if target == "account":
             with psycopg.connect(conninfo, autocommit=True) as own:
                 views.drop(own, schema)
+                _drop_for_people(own, schema)
         with ONE_AT_A_TIME:
             command.downgrade(alembic_config(target, connection, place), revision)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from pipelines import forget, history
+from pipelines import bi, forget, history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
@@ -55,6 +55,8 @@ class Report:
     run_id: str
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
+    views: list[bi.Built] = field(default_factory=list)
+    """What became of the views for people. They never make a sync fail: the tables are what it is about."""
 
     @property
     def exit_code(self) -> int:
@@ -84,9 +86,20 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
         report.results += run.through(entities)
         with target.connect() as connection:
             history.advance(connection, target.schema, target.name)
+        report.views = rebuilt(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report
+
+
+def rebuilt(target: Target) -> list[bi.Built]:
+    """Brings the views for people to what the fields are now."""
+    try:
+        with target.connect() as connection:
+            connection.autocommit = True
+            return bi.rebuild(connection, target.schema)
+    except psycopg.Error as reason:
+        return [bi.Built(bi.place(target.schema), "failed", of_postgres(reason))]
 
 
 def phases(entities: Sequence[Entity]) -> list[list[Entity]]:

@@ -253,5 +253,6 @@ def test_of_a_whole_sandbox(database: str, tmp_path: Path) -> None:
         person = Installation(tmp_path, database, sandbox)
         assert person.call("sync").code == 0
         assert person.call("dictionary").code == 0
+    assert "leads.площадь_м2" in (tmp_path / "dictionary" / "dictionary.md").read_text(), "a field, and its column in the wide view"
     parsed = Parsed((tmp_path / "dictionary" / "dictionary.html").read_text())
     assert len(parsed.ids) == len(set(parsed.ids)) and {link[1:] for link in parsed.links} <= set(parsed.ids)

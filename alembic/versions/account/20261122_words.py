@@ -1,14 +1,14 @@
 """Comments: amoCRM's own words beside ours, and what had been said too shortly
 
 Revision: 8d2f6b1c04ae
-Revises: 807337dc780b
+Revises: c81c50329774
 Date: 2026-11-22 22:31:00
 """
 
 from alembic import op
 
 revision: str = '8d2f6b1c04ae'
-down_revision: str | None = '807337dc780b'
+down_revision: str | None = 'c81c50329774'
 branch_labels: str | None = None
 depends_on: str | None = None
 
