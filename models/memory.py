@@ -75,7 +75,7 @@ class Cursor(MemoryBase):
 
 class Hint(MemoryBase):
     __tablename__ = "hints"
-    __table_args__ = {"comment": "Records to read again: told by events, by the other side of a link, or missing in a sweep"}
+    __table_args__ = {"comment": "Records to read again: told by events, by webhooks, by the other side of a link, or missing in a sweep"}
 
     account: Mapped[str] = account_name()
     listing: Mapped[str] = mapped_column(Text, primary_key=True, comment="Path of the list")
@@ -85,6 +85,7 @@ class Hint(MemoryBase):
     is_suspect: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="Nothing but its absence from a whole read tells of it")
     of_links: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="Its links may have changed hands: merged, or restored")
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", comment="Counts what told of it")
+    hooked_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When a webhook told of it; null: none did")
 
 
 class ForgottenRecord(MemoryBase):

@@ -4,10 +4,12 @@ process, side by side (design.md 7). No logic here: what a sync does is sync.py'
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 import dagster as dg
 
+from pipelines import bi
 from pipelines.burial import PROCESS, this_process
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
@@ -21,6 +23,8 @@ from pipelines.sync import Busy, Report, Result, Silent, sync
 
 ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
 PREFIX = "amocrm"
+VIEWS = "amocrm_bi"
+"""The views for people: assets downstream of the lists that they look at."""
 ACCOUNT = "amocrm-mirror/account"
 """The tag of runs that a schedule started: its value is the account."""
 
@@ -36,6 +40,8 @@ class Syncing(Protocol):
     """What runs a sync: Dagster's is Syncer; the command line brings its own, which shows progress."""
 
     def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report: ...
+
+    def views(self, account: str) -> list[bi.Built]: ...
 
 
 class Logged(Silent):
@@ -58,6 +64,10 @@ class Syncer:
         migrate(mirror.conninfo, mirror.schema)
         return sync(mirror.target(), only, options.full, Logged(log), options.allow_mass_delete)
 
+    def views(self, account: str) -> list[bi.Built]:
+        mirror = open_mirror(account)
+        return migrate(mirror.conninfo, mirror.schema).views
+
 
 def spec(entity: Entity) -> dg.AssetSpec:
     deps = [] if entity is ENTITIES[0] else [dg.AssetKey([PREFIX, ENTITIES[0].name])]
@@ -65,6 +75,31 @@ def spec(entity: Entity) -> dg.AssetSpec:
                for column in shape(entity.model).table.columns]
     return dg.AssetSpec([PREFIX, entity.name], group_name=entity.group, description=entity.description, deps=deps, skippable=True,
                         kinds={"postgres"}, metadata={"dagster/column_schema": dg.TableSchema(columns)})
+
+
+def view_specs() -> list[dg.AssetSpec]:
+    """History is made from events; whatever else a view looks at belongs to some list."""
+    files, lists = bi.files(), {table: entity.name for entity in ENTITIES for table in entity.tables}
+    return [dg.AssetSpec([VIEWS, name], group_name="bi", description=files[name].comment, skippable=True, kinds={"postgres"},
+                         deps=sorted({dg.AssetKey([PREFIX, lists.get(table, "events")]) for table in tables}), metadata={
+                             "dagster/column_schema": dg.TableSchema([dg.TableColumn(*each) for each in files[name].described])})
+            for name, tables in bi.names().items()]
+
+
+def view_results(built: list[bi.Built], selected: AbstractSet[dg.AssetKey],
+                 everything: bool) -> Iterator[dg.MaterializeResult[Any] | dg.AssetObservation]:
+    """A view that was built is materialized; of one that could not be, the reason is an observation. Those that are as they were keep silent,
+    unless nothing else was asked for."""
+    for name in bi.names():
+        mine = [each for each in built if each.group == name]
+        wrong = [each for each in mine if each.state == "failed"]
+        said: dict[str, Any] = {each.view: each.reason or each.state for each in mine}
+        if dg.AssetKey([VIEWS, name]) not in selected or not mine:
+            continue
+        if wrong:
+            yield dg.AssetObservation([VIEWS, name], metadata={"state": "failed"} | said)
+        elif everything or any(each.state == "built" for each in mine):
+            yield dg.MaterializeResult(asset_key=[VIEWS, name], metadata={"columns": sum(each.columns for each in mine)} | said)
 
 
 def metadata(result: Result, rows: Mapping[str, int]) -> dict[str, Any]:
@@ -90,18 +125,29 @@ def remembered(instance: dg.DagsterInstance, account: str, log: logging.Logger) 
         mirror = open_mirror(account)
         with mirror.connect() as connection:
             rows = rows_about(connection, mirror.schema)
-        prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days)
+        prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days, mirror.settings.mirror_webhook_days)
         prune_dagster(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
     except Exception as reason:
         log.warning("old runs are not forgotten: %s: %s", type(reason).__name__, reason)
     return rows
 
 
-@dg.multi_asset(name="sync_account", specs=[spec(entity) for entity in ENTITIES], can_subset=True, partitions_def=ACCOUNTS)
+def _told(context: dg.AssetExecutionContext, built: list[bi.Built], everything: bool = False) -> Iterator[dg.MaterializeResult[Any]]:
+    for event in view_results(built, context.selected_asset_keys, everything):
+        if isinstance(event, dg.AssetObservation):
+            context.log_event(event._replace(partition=context.partition_key))
+        else:
+            yield event
+
+
+@dg.multi_asset(name="sync_account", specs=[*(spec(entity) for entity in ENTITIES), *view_specs()], can_subset=True, partitions_def=ACCOUNTS)
 def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer: dg.ResourceParam[Syncing]) -> Iterator[dg.MaterializeResult[Any]]:
     """Brings the selected tables of one account up to date."""
     only = [entity.name for entity in ENTITIES if dg.AssetKey([PREFIX, entity.name]) in context.selected_asset_keys]
     context.instance.add_run_tags(context.run.run_id, {PROCESS: this_process()})
+    if not only:
+        yield from _told(context, syncer.views(context.partition_key), everything=True)
+        return
     try:
         report = syncer.sync(context.partition_key, only, config, context.log)
     except (Busy, Paused) as reason:
@@ -115,6 +161,7 @@ def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer:
             yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result, rows))
         else:
             context.log_event(dg.AssetObservation([PREFIX, result.entity], partition=context.partition_key, metadata=metadata(result, rows)))
+    yield from _told(context, report.views)
     failed = [result for result in report.results if result.state == "failed"]
     if failed:
         raise dg.Failure(f"{len(failed)} of {len(report.results)} entities failed; what the others landed is kept",

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.bi import Built
 from pipelines.sync import Report, Result
 
 PLAIN_EVERY = 5.0
@@ -132,11 +134,17 @@ def summary(report: Report, rows: dict[str, int]) -> Table:
 def notes(report: Report) -> list[str]:
     """What the table cannot say: why something was skipped, is incomplete or failed, and what to do."""
     lines = [f"{result.entity}: {result.state}: {result.reason}" for result in report.results if result.reason]
+    lines += view_notes(report.views)
     kept = sum(result.counts.quarantined for result in report.results)
     if kept:
         lines.append(f"{kept} records could not become rows. They are kept in mirror.quarantine with the reason and the request; "
                      "the records beside them have landed. `amocrm-mirror status` lists them")
     return lines
+
+
+def view_notes(views: Sequence[Built]) -> list[str]:
+    """Views for people that could not be rebuilt, or that did not have room for everything."""
+    return [f"view {each.view}{' could not be rebuilt' if each.state == 'failed' else ''}: {each.reason}" for each in views if each.reason]
 
 
 def verdict(report: Report) -> str:

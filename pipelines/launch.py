@@ -10,7 +10,8 @@ from pathlib import Path
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.assets import ACCOUNTS, PREFIX, SyncOptions, sync_account
+from pipelines.assets import ACCOUNTS, PREFIX, VIEWS, SyncOptions, sync_account
+from pipelines.bi import Built, names
 from pipelines.burial import PROCESS, bury, this_process
 from pipelines.migrate import migrate
 from pipelines.prune import prune_dagster, prune_memory
@@ -51,6 +52,9 @@ class Shown:
             self.error = reason
             raise
 
+    def views(self, account: str) -> list[Built]:
+        return migrate(self.mirror.conninfo, self.mirror.schema).views
+
 
 def dagster_home(mirror: Mirror) -> Path:
     """DAGSTER_HOME, or a folder in MIRROR_HOME; made on first use."""
@@ -86,7 +90,7 @@ def with_partition(mirror: Mirror, *names: str, gone: str = "") -> dg.DagsterIns
 def launch(mirror: Mirror, progress: Progress, only: Sequence[str] = (), full: bool = False, allow_mass_delete: bool = False) -> Report:
     """One run of the account's assets in this process. Raises what the sync itself raised when it could not start."""
     syncer = Shown(mirror, progress)
-    keys = [dg.AssetKey([PREFIX, entity.name]) for entity in selected(only)]
+    keys = [dg.AssetKey([PREFIX, entity.name]) for entity in selected(only)] + [dg.AssetKey([VIEWS, name]) for name in names()]
     options = {"full": full, "allow_mass_delete": allow_mass_delete}
     with prepare(mirror) as instance:
         bury(instance)
@@ -112,7 +116,7 @@ def forget(mirror: Mirror, days: int | None, dagster_days: int | None) -> dict[s
     """Deletes what is older than the settings, or the caller, want; returns how many of each."""
     kept = mirror.settings.mirror_keep_days if days is None else days
     with prepare(mirror) as instance:
-        counts, total = prune_memory(mirror.connect, mirror.account, kept), 0
+        counts, total = prune_memory(mirror.connect, mirror.account, kept, mirror.settings.mirror_webhook_days), 0
         bury(instance)
         while more := prune_dagster(instance, mirror.settings.dagster_keep_days if dagster_days is None else dagster_days, kept):
             total += more

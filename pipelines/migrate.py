@@ -20,7 +20,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
-from pipelines import all_views, views
+from pipelines import all_views, bi, views
 from pipelines.settings import sqlalchemy_url, validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
@@ -29,8 +29,6 @@ MINIMUM_VERSION = 150000
 # Alembic's `op` and `context` are one per process; between processes env.py locks.
 ONE_AT_A_TIME = threading.Lock()
 KEPT = "migrations that had finished are kept, nothing is half done"
-IN_THE_WAY = ("2BP01", "0A000")
-"""Something depends on what is dropped; a view reads the column whose type changes."""
 CURES = {
     "2BP01": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
     "0A000": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
@@ -38,6 +36,8 @@ CURES = {
     "57014": f"It took longer than allowed; {KEPT}. Migrate again in a quieter hour.",
     "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
 }
+SHOWN_BY_A_VIEW = ("2BP01", "0A000")
+"""dependent_objects_still_exist; feature_not_supported, which is what a change of a column's type is answered with"""
 STRANGERS = text(
     "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')"
     " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema)"
@@ -54,6 +54,8 @@ class MigrationReport:
 
     before: dict[str, str | None]
     after: dict[str, str | None]
+    views: list[bi.Built]
+    """What became of the views for people. What is wrong with one is no failure of the migration."""
 
     @property
     def changed(self) -> bool:
@@ -71,22 +73,33 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
             for name in schemas:
                 _upgrade(own, name, alembic_config(name, connection, schemas[name]), schema)
             views.rebuild(own, schema)
+            built = bi.rebuild(own, schema)
             all_views.quietly(own, anew=before["account"] not in (None, heads["account"]))
         after = {name: _revision(connection, schemas[name]) for name in schemas}
-        return MigrationReport(before, after)
+        return MigrationReport(before, after, built)
 
 
 def _upgrade(own: psycopg.Connection[Any], name: str, config: Config, schema: str) -> None:
-    """Where the views over all accounts are in the way of the account's tables, they do without them for the moment."""
+    """The views for people, and those over all accounts, stay, and so do those that others made on them, unless a migration changes a column that
+    one of ours shows: then the former go, and the latter do without this account for the moment."""
     try:
         with ONE_AT_A_TIME:
             command.upgrade(config, "head")
     except DBAPIError as error:
-        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in IN_THE_WAY:
+        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in SHOWN_BY_A_VIEW:
             raise
+        _drop_for_people(own, schema)
         all_views.refresh(own, anew=True, without=schema)
         with ONE_AT_A_TIME:
             command.upgrade(config, "head")
+
+
+def _drop_for_people(own: psycopg.Connection[Any], schema: str) -> None:
+    try:
+        bi.drop(own, schema)
+    except psycopg.errors.DependentObjectsStillExist as reason:
+        raise MigrationRefused(f"The tables change, and with them the views of {bi.place(schema)}, on which others rest: "
+                               f"{reason.diag.message_detail}. Drop these, migrate again, and make them anew; {KEPT}") from reason
 
 
 def downgrade(conninfo: str, schema: str, revision: str, target: str = "account") -> None:
@@ -97,6 +110,7 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
         if target == "account":
             with psycopg.connect(conninfo, autocommit=True) as own:
                 views.drop(own, schema)
+                _drop_for_people(own, schema)
                 all_views.refresh(own, anew=True, without=schema)
         with ONE_AT_A_TIME:
             command.downgrade(alembic_config(target, connection, place), revision)

@@ -69,6 +69,8 @@ class Mirror:
 
     def of(self, account: str) -> Mirror:
         """Another account of this database: of the settings all but address and tokens, which are as stored. Raises WrongUse for an unknown one."""
+        if account == self.account:
+            return self
         with self.connect() as connection:
             names = [each.name for each in registry.known(connection)]
         if account not in names:
@@ -142,5 +144,5 @@ def configured(settings: Settings) -> Configured:
 def open_mirror(account: str = "", load: Callable[[], Settings] = load_settings) -> Mirror:
     """The configured account's, or that of another account of the same database. Raises WrongUse for one that there is not."""
     mirror = Mirror(load())
-    return mirror if account in ("", mirror.account) else mirror.of(account)
+    return mirror.of(account or mirror.account)
 

@@ -1,4 +1,5 @@
-"""How the account stands with amoCRM and with its people: whether it answers, is paid for, blocked, revoked or paused (amocrm-api.md 1.6, 2.6; 6, 4).
+"""How the account stands with amoCRM and with its people: whether it answers, is paid for, blocked, revoked or paused (amocrm-api.md 1.6, 2.6; 6, 4);
+and who may work on it here at a time.
 
 What amoCRM refuses to one process is remembered for all of them in mirror.accounts. A blocked or revoked account is asked once an hour whether it
 still is, and not more; what gets through clears the mark.
@@ -116,3 +117,29 @@ def clear_marks(connect: Connect, name: str) -> None:
     with connect() as connection:
         connection.execute("UPDATE mirror.accounts SET is_blocked = false, blocked_at = NULL, revoked_at = NULL, revoked_reason = NULL "
                            "WHERE name = %s AND (is_blocked OR revoked_at IS NOT NULL)", [name])
+
+
+# Advisory locks: they end with the connection, so a killed process leaves none behind
+
+
+def whole_lists(account: str) -> str:
+    """Of who may read a list whole and mark what it lacks: a sync while it runs, else a drain for a turn."""
+    return f"amocrm-mirror whole lists {account}"
+
+
+def turn_of(account: str) -> str:
+    """Shared by the turns of a drain; who erases a person waits until those that have not heard of it are over."""
+    return f"amocrm-mirror turn {account}"
+
+
+@contextmanager
+def holding(connection: psycopg.Connection[Any], name: str, shared: bool = False) -> Iterator[bool]:
+    """Whether the lock was free; it is held meanwhile."""
+    ending = SQL("_shared" if shared else "")
+    row = connection.execute(SQL("SELECT pg_try_advisory_lock{}(hashtextextended(%s, 0))").format(ending), [name]).fetchone()
+    held = bool(row and row[0])
+    try:
+        yield held
+    finally:
+        if held and not connection.closed:
+            connection.execute(SQL("SELECT pg_advisory_unlock{}(hashtextextended(%s, 0))").format(ending), [name])

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from rich.table import Table
 
-from pipelines import registry
+from pipelines import bi, registry
 from pipelines.entities import ENTITIES
 from pipelines.health import is_syncing, last_runs
 from pipelines.migrate import pending
@@ -29,23 +29,23 @@ def gather(mirror: Mirror) -> dict[str, Any]:
         runs = last_runs(connection, mirror.account, [entity.name for entity in ENTITIES])
         quarantine = cursor.execute(QUARANTINE, [mirror.account]).fetchall()
         count = cursor.execute("SELECT count(*) AS count FROM mirror.quarantine WHERE account = %s", [mirror.account]).fetchone()
-        rows = row_counts(connection, mirror.schema)
+        rows, faults = row_counts(connection, mirror.schema), bi.faults(connection, mirror.schema)
         own = next((each for each in registry.known(connection) if each.name == mirror.account and each.has_tokens), None)
     entities = [{"entity": entity.name, "rows": rows[entity.name], **_run(runs.get(entity.name))} for entity in ENTITIES]
-    return {"account": mirror.account, "schema": mirror.schema, "syncing": alive, "standing": own.standing if own else "",
-            "entities": entities, "quarantined": count["count"] if count else 0, "quarantine": quarantine,
-            "exit_code": 1 if own and (own.blocked or own.revoked) else _exit_code(entities, count["count"] if count else 0)}
+    code = 1 if own and (own.blocked or own.revoked) else _exit_code(entities, count["count"] if count else 0, faults)
+    return {"account": mirror.account, "schema": mirror.schema, "syncing": alive, "standing": own.standing if own else "", "entities": entities,
+            "quarantined": count["count"] if count else 0, "quarantine": quarantine, "views_not_rebuilt": faults, "exit_code": code}
 
 
 def _run(row: dict[str, Any] | None) -> dict[str, Any]:
     return row or {"state": "never"}
 
 
-def _exit_code(entities: list[dict[str, Any]], quarantined: int) -> int:
+def _exit_code(entities: list[dict[str, Any]], quarantined: int, faults: dict[str, str]) -> int:
     states = {entity["state"] for entity in entities}
     if states & {"failed", "interrupted"}:
         return 1
-    return 3 if quarantined or states & {"incomplete", "never"} else 0
+    return 3 if quarantined or faults or states & {"incomplete", "never"} else 0
 
 
 def render(found: dict[str, Any]) -> tuple[Table, list[str]]:
@@ -67,6 +67,7 @@ def render(found: dict[str, Any]) -> tuple[Table, list[str]]:
         lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})" for row in found["quarantine"]]
     if found["standing"]:
         lines.append(f"The account is {found['standing']}. What is mirrored stays as it is.")
+    lines += [f"view {view} could not be rebuilt: {why}" for view, why in found["views_not_rebuilt"].items()]
     if found["syncing"]:
         lines.append("A sync is running now.")
     return table, lines

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from pipelines import forget, history
+from pipelines import bi, forget, history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
+from pipelines.deliveries import absorb_all, settle
 from pipelines.entities import ENTITIES
 from pipelines.entity_sync import EntitySync
 from pipelines.extract import FilterIgnored
@@ -31,7 +32,7 @@ from pipelines.hints import waiting
 from pipelines.learn import SyncRefused, learn
 from pipelines.memory import frugal
 from pipelines.scene import Connection, Progress, Result, Scene, Silent, Target
-from pipelines.standing import refusals_marked
+from pipelines.standing import refusals_marked, whole_lists
 
 __all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "phases", "row_counts",
            "selected", "sync"]
@@ -55,6 +56,8 @@ class Report:
     run_id: str
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
+    views: list[bi.Built] = field(default_factory=list)
+    """What became of the views for people. They never make a sync fail: the tables are what it is about."""
 
     @property
     def exit_code(self) -> int:
@@ -84,9 +87,20 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
         report.results += run.through(entities)
         with target.connect() as connection:
             history.advance(connection, target.schema, target.name)
+        report.views = rebuilt(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report
+
+
+def rebuilt(target: Target) -> list[bi.Built]:
+    """Brings the views for people to what the fields are now."""
+    try:
+        with target.connect() as connection:
+            connection.autocommit = True
+            return bi.rebuild(connection, target.schema)
+    except psycopg.Error as reason:
+        return [bi.Built(bi.place(target.schema), "failed", of_postgres(reason))]
 
 
 def phases(entities: Sequence[Entity]) -> list[list[Entity]]:
@@ -113,6 +127,7 @@ def alone(target: Target) -> Iterator[None]:
         row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"amocrm-mirror sync {target.name}"]).fetchone()
         if not row or not row[0]:
             raise Busy(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [whole_lists(target.name)])
         yield
 
 
@@ -134,6 +149,7 @@ class Run:
         self.heed(entities, results)
         with self.connected() as connection:
             forget.settle(connection, self.target.schema, self.target.name)
+            settle(connection, self.target.name)
         return results
 
     def heed(self, entities: Sequence[Entity], results: list[Result]) -> None:
@@ -141,8 +157,9 @@ class Run:
         sound = {result.entity: result for result in results if result.state in ("complete", "incomplete")}
         for _ in range(ROUNDS):
             with self.target.connect() as connection:
+                absorb_all(connection, self.target.name)
                 paths = waiting(connection, self.target.name)
-            hinted = [entity for entity in entities if entity.by_id and entity.name in sound and paths & {each.path for each in entity.listings}]
+            hinted = [entity for entity in entities if entity.name in sound and paths & {each.path for each in entity.listings}]
             if not hinted or self.scene.stop:
                 return
             self.phase(hinted, lambda entity, paths=paths: self.again(entity, paths, sound[entity.name]))  # type: ignore[misc]

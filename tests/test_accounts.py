@@ -172,7 +172,8 @@ def test_nothing_is_left_of_an_account_without_access(synced: Done, person: Inst
 
 
 @pytest.mark.parametrize("words", [("sync",), ("verify",), ("status",), ("doctor",), ("auth",), ("migrate",), ("prune",), ("grants",),
-                                   ("forget", "--list")])
+                                   ("forget", "--list"), ("views",), ("dictionary",),
+                                   ("webhooks", "rotate")])
 def test_every_command_says_that_there_is_no_such_account(words: tuple[str, ...], synced: Done, person: Installation) -> None:
     refused = person.call(*words, "--account", "nobody")
     assert refused.code == 2 and "there is no account 'nobody' here, but" in refused.said and "whole" in refused.said
@@ -201,7 +202,7 @@ def test_another_account_cannot_claim_a_schema_that_was_kept(synced: Done, perso
 
 def test_removing_asks_and_says_what_goes(synced: Done, person: Installation, connection: psycopg.Connection[Any]) -> None:
     said_no = person.call("accounts", "remove", "blocked", typed="n\n")
-    assert said_no.code == 1 and "76 tables" in said_no.said and "blocked" in listed(person)
+    assert said_no.code == 1 and "blocked, blocked_bi (78 tables" in said_no.said and "blocked" in listed(person)
     connection.execute("CREATE SCHEMA theirs; CREATE VIEW theirs.report AS SELECT count(*) FROM blocked.leads")
     held = person.call("accounts", "remove", "blocked", "--yes")
     assert held.code == 1 and "theirs.report would go" in held.said and "blocked" in listed(person)

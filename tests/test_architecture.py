@@ -17,17 +17,20 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for folder in ("models", "pipelines", "sandbox") for path in (ROOT / folder).rglob("*.py")) + [ROOT / "alembic" / "env.py"]
 # design.md 2: definitions → assets → sync → {extract, normalize, load} → entities → models
 STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.observe"),
-          ("pipelines.extract", "pipelines.normalize", "pipelines.load", "pipelines.history"),
+          ("pipelines.extract", "pipelines.normalize", "pipelines.load", "pipelines.history", "pipelines.bi"),
           ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
           ("pipelines.definitions",))
 FRONT = {"pipelines.accounts", "pipelines.admission", "pipelines.all_sync", "pipelines.auth", "pipelines.auth_code", "pipelines.callback",
-         "pipelines.cli", "pipelines.cli_accounts", "pipelines.cli_people", "pipelines.demo", "pipelines.dev", "pipelines.display",
-         "pipelines.doctor", "pipelines.keys", "pipelines.launch", "pipelines.status"}
+         "pipelines.cli", "pipelines.cli_accounts", "pipelines.cli_dictionary", "pipelines.cli_people", "pipelines.cli_views",
+         "pipelines.cli_webhooks", "pipelines.delivery_store", "pipelines.demo", "pipelines.dev", "pipelines.disable_route", "pipelines.display",
+         "pipelines.doctor", "pipelines.drains", "pipelines.hook_status", "pipelines.keys", "pipelines.launch", "pipelines.receiver",
+         "pipelines.status", "pipelines.supervise"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
-          "learn", "scene", "singles", "forgotten", "forget")
+          "learn", "scene", "singles", "forgotten", "forget", "bi", "wide", "deliveries", "drain", "tell",
+          "dictionary.from_models", "dictionary.from_database")
 KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sight", "pipelines.sync", "pipelines.status",
-                  "pipelines.verify", "pipelines.forget"}
+                  "pipelines.verify", "pipelines.forget", "pipelines.drain", "pipelines.dictionary.origins"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {
     "a package registry": re.compile(r"index-url|trusted-host|https?://\S*(pypi|artifactory|nexus|simple/)"),

@@ -1,0 +1,37 @@
+"""The memory of the views for people (`<schema>_bi`): what they are called, what their columns are called, and which could not be rebuilt.
+
+The views themselves are disposable. The names in them are not: dashboards rest on them, so a column that was once there stays (pipelines/wide.py).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Integer, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import AccountBase, DateTime, instant, integer, key, text
+
+
+class BiView(AccountBase):
+    __tablename__ = "bi_views"
+    __table_args__ = {"comment": "The views for people, in the schema whose name ends with _bi: when each was built, and what is wrong with it"}
+
+    name: Mapped[str] = key("Name of the view", Text)
+    catalog_id: Mapped[int | None] = integer("List whose elements it shows; null: none")
+    digest: Mapped[str | None] = text("Of all that its definition follows from; it is rebuilt when that changes")
+    built_at: Mapped[DateTime | None] = instant("When it was built last")
+    fault: Mapped[str | None] = text("Why it could not be rebuilt and stayed as it was; null: it is as it should be")
+    failed_at: Mapped[DateTime | None] = instant("When it first could not")
+
+
+class BiColumn(AccountBase):
+    __tablename__ = "bi_columns"
+    __table_args__ = {"comment": "The columns of the wide views: which custom field each one shows. Names stay when fields are renamed"}
+
+    view_name: Mapped[str] = key("Name of the view", Text)
+    column_name: Mapped[str] = key("Name of the column", Text)
+    position: Mapped[int] = mapped_column(Integer, nullable=False, comment="Place in the view, from 1")
+    data_type: Mapped[str] = mapped_column(Text, nullable=False, comment="Type in Postgres")
+    field_id: Mapped[int | None] = integer("Custom field; null: a column of every account's view", refers="custom_fields.id")
+    label: Mapped[str | None] = text("What the field is called in amoCRM now; of a deleted one, what it was called last")
+    is_live: Mapped[bool] = mapped_column(Boolean, nullable=False, server_default="true",
+                                          comment="False: the field is deleted or has another type now, and the column is empty")

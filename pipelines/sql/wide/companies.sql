@@ -1,0 +1,23 @@
+-- Companies of today, one row each, with the account's own fields as columns
+SELECT
+  c.id, -- Company id
+  c.name, -- Name of the company
+  u.name AS responsible_user, -- Responsible user
+  g.name AS user_group, -- Department of the responsible user
+  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.entity_type = 'companies' AND t.id = x.tag_id) FROM {schema}.company_tags x WHERE x.company_id = c.id ORDER BY 1) AS tags, -- Tags
+  (c.created_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS created_date, -- Day of its creation, in the account's time zone
+  c.created_at, -- When it was created
+  c.updated_at, -- When it was changed last; API clients can write it, so it may lie
+  c.closest_task_at, -- When the next task is due
+  cu.name AS created_by_user, -- User who created it; null: robot or API
+  uu.name AS updated_by_user, -- User who changed it last; null: robot or API
+  c.responsible_user_id, -- Responsible user's id
+  c.group_id, -- Department's id
+  c.created_by, -- Id of the user who created it; 0: robot or API
+  c.updated_by -- Id of the user who changed it last; 0: robot or API
+FROM {schema}.companies c
+LEFT JOIN {schema}.users u ON u.id = c.responsible_user_id
+LEFT JOIN {schema}.user_groups g ON g.id = c.group_id
+LEFT JOIN {schema}.users cu ON cu.id = c.created_by
+LEFT JOIN {schema}.users uu ON uu.id = c.updated_by
+WHERE c._deleted_at IS NULL

@@ -1,0 +1,47 @@
+-- Deals of today, one row each, with the account's own fields as columns
+SELECT
+  l.id, -- Lead id
+  l.name, -- Name of the deal
+  l.price, -- Value of the deal
+  CASE l.status_id WHEN 142 THEN 'won' WHEN 143 THEN 'lost' ELSE 'open' END AS outcome, -- open, won (stage 142) or lost (stage 143)
+  p.name AS pipeline, -- Pipeline
+  s.name AS status, -- Stage
+  u.name AS responsible_user, -- Responsible user
+  g.name AS user_group, -- Department of the responsible user
+  r.name AS loss_reason, -- Why it was lost
+  o.name AS source, -- Where it came from
+  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.entity_type = 'leads' AND t.id = x.tag_id) FROM {schema}.lead_tags x WHERE x.lead_id = l.id ORDER BY 1) AS tags, -- Tags
+  (SELECT c.name FROM {schema}.lead_contacts x JOIN {schema}.contacts c ON c.id = x.contact_id WHERE x.lead_id = l.id AND x.is_main AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS main_contact, -- Name of the main contact
+  (SELECT c.name FROM {schema}.lead_companies x JOIN {schema}.companies c ON c.id = x.company_id WHERE x.lead_id = l.id AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS company, -- Name of the company
+  (l.created_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS created_date, -- Day of its creation, in the account's time zone
+  (l.closed_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS closed_date, -- Day on which it was won or lost, in the account's time zone
+  l.created_at, -- When it was created
+  l.updated_at, -- When it was changed last; API clients can write it, so it may lie
+  l.closed_at, -- When it was won or lost; null while it is open
+  l.closest_task_at, -- When its next task is due
+  cu.name AS created_by_user, -- User who created it; null: robot or API
+  uu.name AS updated_by_user, -- User who changed it last; null: robot or API
+  l.score, -- Score
+  l.labor_cost, -- Working time spent, in seconds
+  l.is_price_modified_by_robot, -- The value was last changed by a robot
+  l.pipeline_id, -- Pipeline id
+  l.status_id, -- Stage id; 142 won, 143 lost, in every pipeline
+  s.sort AS status_sort, -- Order of the stage in its pipeline
+  l.responsible_user_id, -- Responsible user's id
+  l.group_id, -- Department's id
+  l.loss_reason_id, -- Loss reason's id
+  l.source_id, -- Source's id
+  (SELECT c.id FROM {schema}.lead_contacts x JOIN {schema}.contacts c ON c.id = x.contact_id WHERE x.lead_id = l.id AND x.is_main AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS main_contact_id, -- Main contact's id
+  (SELECT c.id FROM {schema}.lead_companies x JOIN {schema}.companies c ON c.id = x.company_id WHERE x.lead_id = l.id AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS company_id, -- Company's id
+  l.created_by, -- Id of the user who created it; 0: robot or API
+  l.updated_by -- Id of the user who changed it last; 0: robot or API
+FROM {schema}.leads l
+LEFT JOIN {schema}.pipelines p ON p.id = l.pipeline_id
+LEFT JOIN {schema}.statuses s ON s.pipeline_id = l.pipeline_id AND s.id = l.status_id
+LEFT JOIN {schema}.users u ON u.id = l.responsible_user_id
+LEFT JOIN {schema}.user_groups g ON g.id = l.group_id
+LEFT JOIN {schema}.loss_reasons r ON r.id = l.loss_reason_id
+LEFT JOIN {schema}.sources o ON o.id = l.source_id
+LEFT JOIN {schema}.users cu ON cu.id = l.created_by
+LEFT JOIN {schema}.users uu ON uu.id = l.updated_by
+WHERE l._deleted_at IS NULL
