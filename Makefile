@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-all lint dev bench soak clean
+.PHONY: help setup demo test test-all lint dev docs bench soak clean
 
 help:  ## These lines
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -41,6 +41,9 @@ lint: setup  ## ruff and strict types
 
 dev: setup  ## Dagster's web UI with every asset
 	@$(BIN)/amocrm-mirror dev
+
+docs: setup  ## Write docs/dictionary.md and docs/schema.svg anew, from the models
+	@$(BIN)/amocrm-mirror dictionary --base --format md --out docs
 
 clean:  ## Remove .venv and what the tools left
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,7 +16,7 @@ class Account(Listed, AccountBase):
     name: Mapped[str | None] = text("Name of the account")
     subdomain: Mapped[str | None] = text("First part of the account's host name")
     country: Mapped[str | None] = text("Two-letter country code")
-    currency: Mapped[str | None] = text("Three-letter currency code")
+    currency: Mapped[str | None] = text("Three-letter code of the currency of all prices")
     currency_symbol: Mapped[str | None] = text("Sign of the currency")
     customers_mode: Mapped[str | None] = text("Customers feature: unavailable, disabled, segments, dynamic or periodicity")
     timezone: Mapped[str | None] = text("IANA name of the account's time zone; date fields are days in it",
@@ -46,7 +46,7 @@ class Account(Listed, AccountBase):
 
 class UserGroup(Listed, AccountBase):
     __tablename__ = "user_groups"
-    __table_args__ = {"comment": "Departments of the account; 0 is the default one and is real"}
+    __table_args__ = {"comment": "Departments (отделы) of the account; 0 is the default one and is real"}
 
     id: Mapped[int] = key("Department id; 0 is the default department")
     name: Mapped[str | None] = text("Name of the department")
@@ -55,18 +55,18 @@ class UserGroup(Listed, AccountBase):
 
 class TaskType(Listed, AccountBase):
     __tablename__ = "task_types"
-    __table_args__ = {"comment": "Kinds of task"}
+    __table_args__ = {"comment": "Kinds of task (типы задач): amoCRM's own and the account's"}
 
     id: Mapped[int] = key("Task type id; 1 is a follow-up, 2 a meeting")
     name: Mapped[str | None] = text("Name of the kind of task")
     color: Mapped[str | None] = text("Colour, six hexadecimal digits")
-    icon_id: Mapped[int | None] = integer("Icon")
+    icon_id: Mapped[int | None] = integer("Number of the icon")
     code: Mapped[str | None] = text("FOLLOW_UP, MEETING, or null for the account's own kinds")
 
 
 class Role(Listed, AccountBase):
     __tablename__ = "roles"
-    __table_args__ = {"comment": "Named sets of rights"}
+    __table_args__ = {"comment": "Roles (роли): named sets of rights"}
 
     id: Mapped[int] = key("Role id")
     name: Mapped[str | None] = text("Name of the role")
@@ -76,7 +76,7 @@ class Role(Listed, AccountBase):
 
 class User(Listed, AccountBase):
     __tablename__ = "users"
-    __table_args__ = {"comment": "Users. One who left the account stays here, with _deleted_at set"}
+    __table_args__ = {"comment": "Users (пользователи). One who left the account stays here, with _deleted_at set"}
 
     id: Mapped[int] = key("User id")
     name: Mapped[str | None] = text("Name of the user")

@@ -11,7 +11,7 @@ from models.base import AccountBase, DateTime, Json, Link, Listed, Owned, flag, 
 
 class Task(Owned, Listed, AccountBase):
     __tablename__ = "tasks"
-    __table_args__ = {"comment": "Tasks"}
+    __table_args__ = {"comment": "Tasks (задачи), open and done"}
 
     id: Mapped[int] = key("Task id")
     entity_type: Mapped[str | None] = text("Kind of record that it belongs to: leads, contacts, companies or customers; null: none")
@@ -28,7 +28,7 @@ class Note(Owned, Listed, AccountBase):
     __tablename__ = "notes"
     __table_args__ = (
         Index("ix_notes_file_uuid", sql_text("(params ->> 'file_uuid')"), postgresql_where=sql_text("note_type = 'attachment'")),
-        {"comment": "Notes on leads, contacts, companies and customers: texts, calls, messages, files, …"})
+        {"comment": "Notes (примечания) on leads, contacts, companies and customers: texts, calls, messages, files, …"})
 
     entity_type: Mapped[str] = key("Kind of record: leads, contacts, companies or customers", Text)
     id: Mapped[int] = key("Note id")
@@ -40,7 +40,7 @@ class Note(Owned, Listed, AccountBase):
 
 class Event(Listed, AccountBase):
     __tablename__ = "events"
-    __table_args__ = {"comment": "What happened in the account: amoCRM's own log"}
+    __table_args__ = {"comment": "What happened in the account: amoCRM's own log (события). entity_type is singular here, plural elsewhere"}
 
     id: Mapped[str] = key("Event id", Text)
     type: Mapped[str | None] = text("Kind of event: lead_status_changed, custom_field_123_value_changed, …", index=True)
@@ -48,10 +48,10 @@ class Event(Listed, AccountBase):
     entity_id: Mapped[int | None] = integer("Record that it happened to", index=True)
     created_by: Mapped[int | None] = integer("User who did it; 0: robot", refers="users.id")
     created_at: Mapped[DateTime | None] = instant("When it happened", index=True)
-    value_before: Mapped[Json | None] = json("Value before")
-    value_after: Mapped[Json | None] = json("Value after")
+    value_before: Mapped[Json | None] = json("What it was before, by type of event: a list of objects")
+    value_after: Mapped[Json | None] = json("What it became, by type of event: a list of objects")
     linked_talk_contact_id: Mapped[int | None] = integer("Contact of the talk that a message belongs to", refers="contacts.id")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class EventType(Listed, AccountBase):
@@ -65,7 +65,7 @@ class EventType(Listed, AccountBase):
 
 class Unsorted(Listed, AccountBase):
     __tablename__ = "unsorted"
-    __table_args__ = {"comment": "Incoming leads that nobody has accepted or declined yet; the others have _deleted_at"}
+    __table_args__ = {"comment": "Incoming leads (неразобранное) that nobody has accepted or declined yet; the others have _deleted_at"}
 
     uid: Mapped[str] = key("Id of the incoming lead", Text)
     category: Mapped[str | None] = text("sip, mail, forms or chats")
@@ -74,7 +74,7 @@ class Unsorted(Listed, AccountBase):
     source_name: Mapped[str | None] = text("Name of the source")
     created_at: Mapped[DateTime | None] = instant("When it came")
     content: Mapped[Json | None] = json("What came in, by category", name="metadata")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class UnsortedLead(Link, AccountBase):
@@ -103,11 +103,11 @@ class UnsortedCompany(Link, AccountBase):
 
 class Talk(Listed, AccountBase):
     __tablename__ = "talks"
-    __table_args__ = {"comment": "Talks in messengers; amoCRM does not list them, they are found through events"}
+    __table_args__ = {"comment": "Talks (беседы) in messengers; amoCRM does not list them, they are found through events"}
 
     talk_id: Mapped[int] = key("Talk id")
     contact_id: Mapped[int | None] = integer("Contact", refers="contacts.id", index=True)
-    chat_id: Mapped[str | None] = text("Chat")
+    chat_id: Mapped[str | None] = text("Chat that it is held in, by its id in the chat service")
     entity_type: Mapped[str | None] = text("Kind of record, singular: lead or customer")
     entity_id: Mapped[int | None] = integer("Record that it belongs to")
     is_in_work: Mapped[bool | None] = flag("Open")
@@ -120,7 +120,7 @@ class Talk(Listed, AccountBase):
     contacts: Mapped[Json | None] = json("Its contact: a list of {id}", path=("_embedded", "contacts"))
     leads: Mapped[Json | None] = json("Its lead: a list of {id}", path=("_embedded", "leads"))
     customers: Mapped[Json | None] = json("Its customer: a list of {id}", path=("_embedded", "customers"))
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class File(Listed, AccountBase):
@@ -135,7 +135,7 @@ class File(Listed, AccountBase):
     size: Mapped[int | None] = integer("Size in bytes")
     is_trashed: Mapped[bool | None] = flag("Is in the drive's bin")
     has_multiple_versions: Mapped[bool | None] = flag("Has several versions")
-    source_id: Mapped[int | None] = integer("Source")
+    source_id: Mapped[int | None] = integer("Source of the file, as the drive numbers them")
     properties: Mapped[Json | None] = json("Extension and MIME type", name="metadata")
     previews: Mapped[Json | None] = json("Previews: download link, width, height")
     created_by: Mapped[int | None] = integer("Who made it", path=("created_by", "id"), refers="users.id")

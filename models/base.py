@@ -166,7 +166,7 @@ class Authored:
 
     @declared_attr
     def created_at(cls) -> Mapped[datetime.datetime | None]:  # noqa: N805
-        return instant("When it was created", index=True)
+        return instant("When it was created: an instant, shown in the time zone of the session", index=True)
 
     @declared_attr
     def updated_at(cls) -> Mapped[datetime.datetime | None]:  # noqa: N805
@@ -178,7 +178,7 @@ class Owned(Authored):
 
     @declared_attr
     def responsible_user_id(cls) -> Mapped[int | None]:  # noqa: N805
-        return integer("Responsible user", refers="users.id", index=True)
+        return integer("Responsible user (ответственный)", refers="users.id", index=True)
 
     @declared_attr
     def group_id(cls) -> Mapped[int | None]:  # noqa: N805
@@ -186,7 +186,7 @@ class Owned(Authored):
 
     @declared_attr
     def account_id(cls) -> Mapped[int | None]:  # noqa: N805
-        return integer("Account", refers="accounts.id")
+        return integer("Account, the same in every row", refers="accounts.id")
 
 
 Decimal = decimal.Decimal

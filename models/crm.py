@@ -14,33 +14,33 @@ from models.base import AccountBase, DateTime, Extra, Json, Listed, Owned, amoun
 
 class Lead(Owned, Listed, AccountBase):
     __tablename__ = "leads"
-    __table_args__ = {"comment": "Deals"}
+    __table_args__ = {"comment": "Deals (сделки, leads), open and closed. status_id 142 is won, 143 lost; deleted ones have _deleted_at"}
 
     id: Mapped[int] = key("Lead id")
     name: Mapped[str | None] = text("Name of the deal")
-    price: Mapped[Decimal | None] = amount("Value of the deal, with its minor units where the account has them")
+    price: Mapped[Decimal | None] = amount("Value of the deal (бюджет) in accounts.currency, with its minor units where the account has them")
     price_with_minor_units: Mapped[Decimal | None] = amount("Value with minor units as the API gives it; null in accounts without them")
-    status_id: Mapped[int | None] = integer("Stage; 142 won, 143 lost. Join statuses by pipeline_id and status_id")
-    pipeline_id: Mapped[int | None] = integer("Pipeline", refers="pipelines.id", index=True)
-    loss_reason_id: Mapped[int | None] = integer("Why it was lost", refers="loss_reasons.id", zero=True)
+    status_id: Mapped[int | None] = integer("Stage (этап); 142 won, 143 lost. Join statuses by pipeline_id and status_id")
+    pipeline_id: Mapped[int | None] = integer("Pipeline (воронка)", refers="pipelines.id", index=True)
+    loss_reason_id: Mapped[int | None] = integer("Why it was lost (причина отказа); null where nobody said", refers="loss_reasons.id", zero=True)
     source_id: Mapped[int | None] = integer("Where it came from", refers="sources.id")
     closed_at: Mapped[DateTime | None] = instant("When it was won or lost; null while it is open")
-    closest_task_at: Mapped[DateTime | None] = instant("When its next task is due")
+    closest_task_at: Mapped[DateTime | None] = instant("When its next open task is due; null: no open task")
     is_deleted: Mapped[bool | None] = flag("Is in amoCRM's recycle bin")
-    score: Mapped[int | None] = integer("Score")
+    score: Mapped[int | None] = integer("Score (скоринг), where amoCRM counts one")
     labor_cost: Mapped[int | None] = integer("Working time spent, in seconds")
     is_price_modified_by_robot: Mapped[bool | None] = flag("The value was last changed by a robot")
 
 
 class Contact(Owned, Listed, AccountBase):
     __tablename__ = "contacts"
-    __table_args__ = {"comment": "People. Phones and e-mails are custom fields with the codes PHONE and EMAIL"}
+    __table_args__ = {"comment": "People (контакты). Phones and e-mails are custom fields with the codes PHONE and EMAIL"}
 
     id: Mapped[int] = key("Contact id")
     name: Mapped[str | None] = text("Full name")
     first_name: Mapped[str | None] = text("First name; empty when there is none")
     last_name: Mapped[str | None] = text("Last name; empty when there is none")
-    closest_task_at: Mapped[DateTime | None] = instant("When the next task is due")
+    closest_task_at: Mapped[DateTime | None] = instant("When the next open task is due; null: no open task")
     is_deleted: Mapped[bool | None] = flag("Is in amoCRM's recycle bin")
     is_unsorted: Mapped[bool | None] = flag("Belongs to an incoming lead that nobody has accepted yet")
     social_profiles: Mapped[Json | None] = json("Profiles in social networks", path=("_embedded", "social_profiles"))
@@ -48,11 +48,11 @@ class Contact(Owned, Listed, AccountBase):
 
 class Company(Owned, Listed, AccountBase):
     __tablename__ = "companies"
-    __table_args__ = {"comment": "Companies"}
+    __table_args__ = {"comment": "Companies (компании). Phones, e-mails and addresses are custom fields"}
 
     id: Mapped[int] = key("Company id")
     name: Mapped[str | None] = text("Name of the company")
-    closest_task_at: Mapped[DateTime | None] = instant("When the next task is due")
+    closest_task_at: Mapped[DateTime | None] = instant("When the next open task is due; null: no open task")
     is_deleted: Mapped[bool | None] = flag("Is in amoCRM's recycle bin")
 
 
@@ -77,21 +77,21 @@ class CustomFieldValue(Extra):
 
 class LeadCustomFieldValue(CustomFieldValue, AccountBase):
     __tablename__ = "lead_custom_field_values"
-    __table_args__ = {"comment": "Custom field values of leads"}
+    __table_args__ = {"comment": "Custom field values of leads: a row for each value of each field; no row: not filled"}
 
     lead_id: Mapped[int] = owner("leads.id", "Lead")
 
 
 class ContactCustomFieldValue(CustomFieldValue, AccountBase):
     __tablename__ = "contact_custom_field_values"
-    __table_args__ = {"comment": "Custom field values of contacts"}
+    __table_args__ = {"comment": "Custom field values of contacts: a row for each value of each field; no row: not filled"}
 
     contact_id: Mapped[int] = owner("contacts.id", "Contact")
 
 
 class CompanyCustomFieldValue(CustomFieldValue, AccountBase):
     __tablename__ = "company_custom_field_values"
-    __table_args__ = {"comment": "Custom field values of companies"}
+    __table_args__ = {"comment": "Custom field values of companies: a row for each value of each field; no row: not filled"}
 
     company_id: Mapped[int] = owner("companies.id", "Company")
 
@@ -104,20 +104,20 @@ class TagOf(Extra):
 
 class LeadTag(TagOf, AccountBase):
     __tablename__ = "lead_tags"
-    __table_args__ = {"comment": "Tags on leads"}
+    __table_args__ = {"comment": "Tags (теги) on leads"}
 
     lead_id: Mapped[int] = owner("leads.id", "Lead")
 
 
 class ContactTag(TagOf, AccountBase):
     __tablename__ = "contact_tags"
-    __table_args__ = {"comment": "Tags on contacts"}
+    __table_args__ = {"comment": "Tags (теги) on contacts"}
 
     contact_id: Mapped[int] = owner("contacts.id", "Contact")
 
 
 class CompanyTag(TagOf, AccountBase):
     __tablename__ = "company_tags"
-    __table_args__ = {"comment": "Tags on companies"}
+    __table_args__ = {"comment": "Tags (теги) on companies"}
 
     company_id: Mapped[int] = owner("companies.id", "Company")

@@ -74,8 +74,8 @@ class Observation(AccountBase):
     seen_at: Mapped[DateTime] = key("Start of the request that brought the new value", Instant)
     changed_at: Mapped[DateTime] = mapped_column(Instant, nullable=False, comment="The record's updated_at where that can be believed, else seen_at")
     since: Mapped[DateTime] = mapped_column(Instant, nullable=False, comment="What happened up to then was in the former reading already")
-    value_before: Mapped[Json] = mapped_column(JSONB, nullable=False, comment="Value before")
-    value_after: Mapped[Json] = mapped_column(JSONB, nullable=False, comment="Value after")
+    value_before: Mapped[Json] = mapped_column(JSONB, nullable=False, comment="What it was before")
+    value_after: Mapped[Json] = mapped_column(JSONB, nullable=False, comment="What it became")
 
 
 class HistoryDue(AccountBase):

@@ -12,7 +12,7 @@ from models.base import AccountBase, Link, amount, flag, held_by, integer, key, 
 
 class LeadContact(Link, AccountBase):
     __tablename__ = "lead_contacts"
-    __table_args__ = {"comment": "Contacts of leads"}
+    __table_args__ = {"comment": "Contacts of leads: who a deal is with"}
 
     lead_id: Mapped[int] = owner("leads.id", "Lead")
     contact_id: Mapped[int] = key("Contact", path=("id",), refers="contacts.id", index=True)
@@ -37,7 +37,7 @@ class ContactCompany(Link, AccountBase):
 
 class CustomerContact(Link, AccountBase):
     __tablename__ = "customer_contacts"
-    __table_args__ = {"comment": "Contacts of customers"}
+    __table_args__ = {"comment": "Contacts of customers: who buys"}
 
     customer_id: Mapped[int] = owner("customers.id", "Customer")
     contact_id: Mapped[int] = key("Contact", path=("id",), refers="contacts.id", index=True)
@@ -65,18 +65,18 @@ class ElementOf(Link):
 
     catalog_element_id: Mapped[int] = key("Element", path=("id",), refers="catalog_elements.id", index=True)
     catalog_id: Mapped[int | None] = integer("List of the element", path=("metadata", "catalog_id"), refers="catalogs.id")
-    quantity: Mapped[Decimal | None] = amount("How many", path=("metadata", "quantity"))
+    quantity: Mapped[Decimal | None] = amount("How many of it", path=("metadata", "quantity"))
 
 
 class PricedElementOf(ElementOf):
     """An element with the price field that was chosen for it."""
 
-    price_id: Mapped[int | None] = integer("Price field that was used", path=("metadata", "price_id"), refers="custom_fields.id")
+    price_id: Mapped[int | None] = integer("Price field of the element that was used", path=("metadata", "price_id"), refers="custom_fields.id")
 
 
 class LeadCatalogElement(PricedElementOf, AccountBase):
     __tablename__ = "lead_catalog_elements"
-    __table_args__ = {"comment": "Elements of lists on leads"}
+    __table_args__ = {"comment": "Elements of lists on leads: products and invoices of deals, with quantities"}
 
     lead_id: Mapped[int] = owner("leads.id", "Lead")
 

@@ -27,7 +27,7 @@ from models.base import (
 
 class Pipeline(Listed, AccountBase):
     __tablename__ = "pipelines"
-    __table_args__ = {"comment": "Sales pipelines (funnels)"}
+    __table_args__ = {"comment": "Sales pipelines (воронки), archived ones included"}
 
     id: Mapped[int] = key("Pipeline id")
     name: Mapped[str | None] = text("Name of the pipeline")
@@ -35,12 +35,12 @@ class Pipeline(Listed, AccountBase):
     is_main: Mapped[bool | None] = flag("The main pipeline")
     is_unsorted_on: Mapped[bool | None] = flag("Takes incoming leads")
     is_archive: Mapped[bool | None] = flag("Archived")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class Status(Listed, AccountBase):
     __tablename__ = "statuses"
-    __table_args__ = {"comment": "Stages of pipelines. 142 (won) and 143 (lost) exist in every pipeline: join by both columns"}
+    __table_args__ = {"comment": "Stages of pipelines (этапы). 142 (won) and 143 (lost) exist in every pipeline: join by both columns"}
 
     pipeline_id: Mapped[int] = owner("pipelines.id", "Pipeline", path=("pipeline_id",))
     id: Mapped[int] = key("Stage id; 142 won and 143 lost in every pipeline")
@@ -49,7 +49,7 @@ class Status(Listed, AccountBase):
     is_editable: Mapped[bool | None] = flag("May be renamed or removed")
     color: Mapped[str | None] = text("Colour, # and six hexadecimal digits")
     type: Mapped[int | None] = integer("1 for the stage of incoming leads (unsorted), else 0")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class StatusDescription(Listed, AccountBase):
@@ -65,12 +65,12 @@ class StatusDescription(Listed, AccountBase):
     updated_at: Mapped[datetime.datetime | None] = local("When it was changed last; amoCRM names no time zone")
     created_by: Mapped[int | None] = integer("User who created it; 0: robot or API", refers="users.id")
     updated_by: Mapped[int | None] = integer("User who changed it last; 0: robot or API", refers="users.id")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class LossReason(Fed, AccountBase):
     __tablename__ = "loss_reasons"
-    __table_args__ = {"comment": "Why deals are lost"}
+    __table_args__ = {"comment": "Why deals are lost (причины отказа)"}
 
     id: Mapped[int] = key("Loss reason id")
     name: Mapped[str | None] = text("Name of the reason")
@@ -81,7 +81,7 @@ class LossReason(Fed, AccountBase):
 
 class Source(Fed, AccountBase):
     __tablename__ = "sources"
-    __table_args__ = {"comment": "Where leads come from. amoCRM lists only the caller's own; the others are known from leads"}
+    __table_args__ = {"comment": "Where leads come from (источники). amoCRM lists only the caller's own; the others are known from leads"}
 
     id: Mapped[int] = key("Source id")
     name: Mapped[str | None] = text("Name of the source")
@@ -108,7 +108,7 @@ class CustomFieldGroup(Listed, AccountBase):
 
 class CustomField(Fed, AccountBase):
     __tablename__ = "custom_fields"
-    __table_args__ = {"comment": "Custom fields. A deleted one stays here, with _deleted_at set"}
+    __table_args__ = {"comment": "Custom fields (дополнительные поля). A deleted one stays here, with _deleted_at set"}
 
     entity_type: Mapped[str] = key("Kind of entity: leads, contacts, companies, customers, segments or catalogs", Text)
     id: Mapped[int] = key("Field id")
@@ -118,7 +118,7 @@ class CustomField(Fed, AccountBase):
     type: Mapped[str | None] = text("Type: text, numeric, select, date, …")
     sort: Mapped[int | None] = integer("Order on the card")
     group_id: Mapped[str | None] = text("Group of the field", refers="custom_field_groups.id")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
     is_api_only: Mapped[bool | None] = flag("Can be changed through the API only")
     is_deletable: Mapped[bool | None] = flag("May be deleted")
     is_computed: Mapped[bool | None] = flag("Computed by amoCRM")
@@ -182,7 +182,7 @@ class CustomFieldHiddenStatus(FieldChild, AccountBase):
 
 class Tag(Fed, AccountBase):
     __tablename__ = "tags"
-    __table_args__ = {"comment": "Tags; each kind of entity has its own, so equal names have different ids"}
+    __table_args__ = {"comment": "Tags (теги); each kind of entity has its own, so equal names have different ids"}
 
     entity_type: Mapped[str] = key("Kind of entity: leads, contacts, companies or customers", Text)
     id: Mapped[int] = key("Tag id")

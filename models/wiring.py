@@ -12,14 +12,14 @@ class Webhook(Listed, AccountBase):
     __table_args__ = {"comment": "Addresses that amoCRM tells about events"}
 
     id: Mapped[int] = key("Webhook id")
-    destination: Mapped[str | None] = text("Address")
+    destination: Mapped[str | None] = text("Address that is told")
     settings: Mapped[list[str] | None] = texts("Events that it is told")
     disabled: Mapped[bool | None] = flag("Switched off, by hand or after too many bad answers")
     sort: Mapped[int | None] = integer("Order on the screen")
     created_by: Mapped[int | None] = integer("User who created it", refers="users.id")
     created_at: Mapped[DateTime | None] = instant("When it was created")
     updated_at: Mapped[DateTime | None] = instant("When it was changed last")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class Widget(Listed, AccountBase):
@@ -28,7 +28,7 @@ class Widget(Listed, AccountBase):
 
     id: Mapped[int] = key("Widget id")
     code: Mapped[str | None] = text("Code of the widget")
-    version: Mapped[str | None] = text("Version")
+    version: Mapped[str | None] = text("Version of the widget")
     rating: Mapped[str | None] = text("Rating, as amoCRM writes it")
     is_active_in_account: Mapped[bool | None] = flag("Installed")
     is_lead_source: Mapped[bool | None] = flag("Brings leads")
@@ -44,14 +44,14 @@ class WebsiteButton(Listed, AccountBase):
     __table_args__ = {"comment": "Buttons for websites (CRM Plugin)"}
 
     source_id: Mapped[int] = key("Source of the button's leads")
-    button_id: Mapped[int | None] = integer("Button")
+    button_id: Mapped[int | None] = integer("Id of the button")
     name: Mapped[str | None] = text("Name; may be empty")
     pipeline_id: Mapped[int | None] = integer("Pipeline of its leads", refers="pipelines.id")
     creation_status: Mapped[str | None] = text("created or creation_pending")
     is_duplication_control_enabled: Mapped[bool | None] = flag("Looks for duplicates")
     is_deleted: Mapped[bool | None] = flag("Is deleted in amoCRM")
     script: Mapped[str | None] = text("Script for the website")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class ChatTemplate(Listed, AccountBase):
@@ -77,12 +77,12 @@ class ChatTemplate(Listed, AccountBase):
     reviews: Mapped[Json | None] = json("WhatsApp: reviews by source", path=("_embedded", "reviews"))
     created_at: Mapped[DateTime | None] = instant("When it was created")
     updated_at: Mapped[DateTime | None] = instant("When it was changed last")
-    account_id: Mapped[int | None] = integer("Account", refers="accounts.id")
+    account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
 class Bot(Listed, AccountBase):
     __tablename__ = "bots"
-    __table_args__ = {"comment": "Salesbots, where amoCRM lists them"}
+    __table_args__ = {"comment": "Bots (Salesbot), where amoCRM lists them"}
 
     id: Mapped[int] = key("Bot id")
     name: Mapped[str | None] = text("Name of the bot")

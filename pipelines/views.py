@@ -16,6 +16,7 @@ from sqlalchemy import Table
 
 from models.base import AccountBase, Link
 from models.crm import CustomFieldValue
+from pipelines import view_words
 from pipelines.references import references_of
 from pipelines.shapes import Shape, shape
 
@@ -40,12 +41,17 @@ def rebuild(connection: Connection, schema: str) -> None:
         rows = connection.execute("SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace", [schema]).fetchall()
         if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
             return
-        for name, definition, comment in (("links", links_view(schema), "Every link of a living record, seen from its owner"),
-                                          ("custom_field_values", values_view(schema), "Every custom field value of a living record")):
+        for name, definition in (("links", links_view(schema)), ("custom_field_values", values_view(schema))):
             connection.execute(SQL("CREATE OR REPLACE VIEW {} AS {}").format(Identifier(schema, name), definition))
-            connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(Identifier(schema, name), Literal(comment)))
+            connection.execute(SQL("; ").join(_comments(schema, name)))
         if connection.info.server_version >= FIRST_WITH_NOT_ENFORCED:
             _add_references(connection, schema)
+
+
+def _comments(schema: str, view: str) -> Iterator[Composed]:
+    yield SQL("COMMENT ON VIEW {} IS {}").format(Identifier(schema, view), Literal(view_words.COMMENTS[view]))
+    for column, (_, comment) in view_words.columns_of(view).items():
+        yield SQL("COMMENT ON COLUMN {} IS {}").format(Identifier(schema, view, column), Literal(comment))
 
 
 def drop(connection: Connection, schema: str) -> None:
