@@ -20,12 +20,16 @@ class MirroredAccount(MemoryBase):
     name: Mapped[str] = mapped_column(Text, primary_key=True, comment="Name of the account here: its partition in Dagster")
     schema_name: Mapped[str] = mapped_column(Text, unique=True, comment="Schema that holds its tables")
     base_url: Mapped[str] = mapped_column(Text, comment="Address of the account, https://….amocrm.ru")
+    configured_url: Mapped[str | None] = mapped_column(Text, comment="AMOCRM_BASE_URL that base_url came from; it may have moved since")
     account_id: Mapped[int | None] = mapped_column(BigInteger, comment="Its id in amoCRM, once known: the schema holds no other account")
     is_blocked: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="amoCRM answered with its block page")
     is_admin: Mapped[bool | None] = mapped_column(Boolean, comment="Whether the token is an administrator's; null: it may not ask")
     facts: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True), comment="What GET account said last")
     learned_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When both were asked last")
     blocked_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the block page was last seen")
+    revoked_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When amoCRM last refused access, or told that it was taken away")
+    revoked_reason: Mapped[str | None] = mapped_column(Text, comment="How that is known")
+    paused_at: Mapped[DateTime | None] = mapped_column(Instant, comment="Since when a person wants no syncs of it")
     created_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When it was added here")
 
 
@@ -71,7 +75,7 @@ class Cursor(MemoryBase):
 
 class Hint(MemoryBase):
     __tablename__ = "hints"
-    __table_args__ = {"comment": "Records to read again: told by events, by the other side of a link, or missing in a sweep"}
+    __table_args__ = {"comment": "Records to read again: told by events, by webhooks, by the other side of a link, or missing in a sweep"}
 
     account: Mapped[str] = account_name()
     listing: Mapped[str] = mapped_column(Text, primary_key=True, comment="Path of the list")
@@ -81,6 +85,7 @@ class Hint(MemoryBase):
     is_suspect: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="Nothing but its absence from a whole read tells of it")
     of_links: Mapped[bool] = mapped_column(Boolean, server_default="false", comment="Its links may have changed hands: merged, or restored")
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", comment="Counts what told of it")
+    hooked_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When a webhook told of it; null: none did")
 
 
 class ForgottenRecord(MemoryBase):

@@ -12,7 +12,7 @@ from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
 from pipelines.resources import Mirror
 from pipelines.sight import Sight, look
-from pipelines.standing import SyncRefused, account, blocks_marked, clear_block
+from pipelines.standing import SyncRefused, account, blocks_marked, clear_marks
 
 PATIENCE = Patience(tries=3, throttled=5, read=30.0)
 CLAIM = """
@@ -49,7 +49,7 @@ def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) ->
         client.close()
     _claim(mirror, base_url, facts)
     StoredTokens(mirror.connect, mirror.vault, mirror.account, base_url, USER_AGENT).adopt(mirror.configured, pair, application)
-    clear_block(mirror.connect, mirror.account)
+    clear_marks(mirror.connect, mirror.account)
     return sight
 
 

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from pipelines import cli_dictionary, cli_people, cli_views
+from pipelines import cli_dictionary, cli_people, cli_views, cli_webhooks
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
 from pipelines.complaints import of_postgres
@@ -287,6 +287,7 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
 cli_people.register(app, told, example)
 cli_views.register(app, told, example)
 cli_dictionary.register(app, told, example)
+cli_webhooks.register(app, told, example)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from pipelines.declare import Entity, Over
 from pipelines.hint_rules import KINDS, queue
 from pipelines.load import Counts, lock
 from pipelines.shapes import shape
+from pipelines.tell import MOST, tell
 from pipelines.views import models_of
 
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
@@ -126,6 +127,8 @@ class Deletions:
         buried = self.connection.execute(SQL("UPDATE {} t SET _deleted_at = coalesce(g.deleted_at, g.looked_at), _synced_at = g.looked_at FROM {} g "
                                              "WHERE {}").format(table, gone, same)).rowcount
         if buried:
+            keys = self.connection.execute(SQL("SELECT {} FROM {} LIMIT {}").format(Identifier(self.shape.key[-1]), gone, MOST + 1)).fetchall()
+            tell(self.connection, self.account, self.entity.name, [key for key, in keys], deleted=True)
             for statement in [*_owners_of_links_to(self.entity.name), *self.entity.gone]:
                 self.connection.execute(SQL(statement).format(schema=Identifier(self.schema), gone=gone), {"account": self.account})
         self.connection.execute(SQL("DELETE FROM {}").format(gone))

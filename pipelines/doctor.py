@@ -19,7 +19,7 @@ from pipelines.embedded import PostgresUnavailable
 from pipelines.migrate import MINIMUM_VERSION, MigrationRefused, migrate
 from pipelines.resources import Mirror
 from pipelines.settings import Settings, SettingsRefused
-from pipelines.standing import blocks_marked, clear_block
+from pipelines.standing import clear_marks, refusals_marked
 from pipelines.sync import SyncRefused
 
 HASTE = Patience(tries=2, throttled=3, read=20.0)
@@ -98,9 +98,9 @@ def _tables(mirror: Mirror) -> Generator[Finding, None, bool]:
 def _account(mirror: Mirror) -> Iterator[Finding]:
     try:
         target = mirror.target(HASTE)
-        with blocks_marked(mirror.connect, mirror.account):
+        with refusals_marked(mirror.connect, mirror.account):
             answer = target.client.get("account", [("with", "is_api_filter_enabled,datetime_settings")])
-        clear_block(mirror.connect, mirror.account)
+        clear_marks(mirror.connect, mirror.account)
     except AmoError as reason:
         yield _refused("account", reason)
         return

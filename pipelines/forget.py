@@ -20,7 +20,7 @@ from pipelines.decode import decode
 from pipelines.entities import ENTITIES, entity
 from pipelines.forgotten import KINDS, Forgotten, remember
 from pipelines.shapes import dumps, shape
-from pipelines.standing import SyncRefused
+from pipelines.standing import SyncRefused, turn_of
 from pipelines.statements import AND
 from pipelines.views import models_of
 
@@ -81,6 +81,7 @@ def _alone(connection: Connection, account: str) -> None:
     row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [f"amocrm-mirror sync {account}"]).fetchone()
     if not row or not row[0]:
         raise SyncRefused(f"a sync of the account {account!r} is running: wait for it to end, then run this again. Nothing was changed")
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [turn_of(account)])
 
 
 # The account's tables

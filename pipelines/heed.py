@@ -10,9 +10,10 @@ from typing import Any
 from pipelines.declare import Listing
 from pipelines.deletions import Absent, implausible, refusal
 from pipelines.entity_sync import HIDDEN, EntitySync
-from pipelines.hints import Hint, forget, heed_sides, linked, look_at, queued, take_sides
+from pipelines.hints import EVERYTHING, Choice, Hint, forget, heed_sides, linked, look_at, named, queued, take_sides
 from pipelines.load import Batch
 from pipelines.reread import Answered, Asking, by_ids
+from pipelines.singles import singles
 from pipelines.source import Source, Step
 
 A_BATCH = 20
@@ -23,13 +24,29 @@ CLOCK = 2_000_000
 class Heeding(EntitySync):
     """Empties the queue of one entity."""
 
-    def heed(self, paths: Iterable[str]) -> None:
+    def heed(self, paths: Iterable[str], choice: Choice = EVERYTHING) -> None:
         """Reads again what is queued for these of the entity's lists."""
         self.prepare()
         self.reads = None
         for listing in self.entity.listings:
-            if listing.path in paths:
-                self.list_of_hints(listing)
+            if listing.path in paths and self.entity.by_id:
+                self.list_of_hints(listing, choice)
+            elif listing.path in paths:
+                self.not_by_id(listing)
+
+    def not_by_id(self, listing: Listing) -> None:
+        """What has no list is asked for one by one; other lists are short, and read whole."""
+        account = self.scene.target.name
+        hints = named(self.connection, account, listing.path)
+        if listing.over is None:
+            self.listing(listing)
+        else:
+            over, gone = listing.over, list[int]()
+            source = self.source(listing)
+            self.land(source, singles(source, [int(key) for key in hints if key.isdecimal()], self.scene.target.concurrency, gone))
+            for ident in gone:
+                self._tombstone({over.fixed_as: ident}, listing.path)
+        forget(self.connection, account, listing.path, hints)
 
     def mend(self, differences: Mapping[str, Mapping[tuple[Any, ...], str]]) -> None:
         """Reads again what a verification found to differ; what it found twice not to be there is marked at once."""
@@ -40,8 +57,8 @@ class Heeding(EntitySync):
             if found:
                 self._read(listing, {key[-1]: Hint(told_at, None, kind == "extra", True, 0) for key, kind in found.items()})
 
-    def list_of_hints(self, listing: Listing) -> None:
-        hints = queued(self.connection, self.scene.target.name, listing.path)
+    def list_of_hints(self, listing: Listing, choice: Choice = EVERYTHING) -> None:
+        hints = queued(self.connection, self.scene.target.name, listing.path, choice)
         known = {key: hint for key, hint in hints.items() if self._is_known(listing, key, hint)}
         forget(self.connection, self.scene.target.name, listing.path, known)
         hints = {key: hint for key, hint in hints.items() if key not in known}

@@ -35,21 +35,46 @@ class Hint:
     version: int
 
 
-def waiting(connection: Connection, account: str) -> set[str]:
+@dataclass(frozen=True)
+class Choice:
+    """Which of what is queued. Suspicions are for the sweep that has them all: only their number tells whether they are to be believed."""
+
+    most: int | None = None
+    suspects: bool = True
+    unhooked: bool = True
+    """Also what no webhook told of."""
+
+    @property
+    def where(self) -> SQL:
+        return SQL(" AND (%(suspects)s OR NOT is_suspect) AND (%(unhooked)s OR hooked_at IS NOT NULL)")
+
+
+EVERYTHING = Choice()
+
+
+def waiting(connection: Connection, account: str, choice: Choice = EVERYTHING) -> set[str]:
     """The lists that something is queued for."""
-    return {row[0] for row in connection.execute("SELECT DISTINCT listing FROM mirror.hints WHERE account = %s", [account]).fetchall()}
+    return {row[0] for row in connection.execute(SQL("SELECT DISTINCT listing FROM mirror.hints WHERE account = %(account)s") + choice.where,
+                                                 {"account": account, **vars(choice)}).fetchall()}
 
 
-def queued(connection: Connection, account: str, listing: str) -> dict[int, Hint]:
-    """Ids that are no numbers are nobody's here."""
-    rows = connection.execute(
+def queued(connection: Connection, account: str, listing: str, choice: Choice = EVERYTHING) -> dict[int, Hint]:
+    """Ids that are no numbers are nobody's here. What a webhook told of comes first."""
+    rows = connection.execute(SQL(
         "SELECT key::int8, (extract(epoch FROM told_at) * 1000000)::int8, (extract(epoch FROM deleted_at) * 1000000)::int8, is_suspect, "
-        "of_links, version FROM mirror.hints WHERE account = %s AND listing = %s AND key ~ '^[0-9]+$' AND length(key) < 19 ORDER BY 1",
-        [account, listing]).fetchall()
+        "of_links, version FROM mirror.hints WHERE account = %(account)s AND listing = %(listing)s AND key ~ '^[0-9]+$' AND length(key) < 19")
+        + choice.where + SQL(" ORDER BY hooked_at, 1 LIMIT %(most)s"), {"account": account, "listing": listing, **vars(choice)}).fetchall()
     return {row[0]: Hint(*row[1:]) for row in rows}
 
 
-def forget(connection: Connection, account: str, listing: str, hints: Mapping[int, Hint]) -> None:
+def named(connection: Connection, account: str, listing: str) -> dict[str, Hint]:
+    """Whatever is queued for a list whose records are not asked for by number."""
+    rows = connection.execute("SELECT key, (extract(epoch FROM told_at) * 1000000)::int8, NULL, false, false, version FROM mirror.hints "
+                              "WHERE account = %s AND listing = %s ORDER BY 1", [account, listing]).fetchall()
+    return {row[0]: Hint(*row[1:]) for row in rows}
+
+
+def forget(connection: Connection, account: str, listing: str, hints: Mapping[Any, Hint]) -> None:
     connection.execute(
         "DELETE FROM mirror.hints h USING unnest(%s::text[], %s::int8[]) d (key, version) "
         "WHERE h.account = %s AND h.listing = %s AND h.key = d.key AND h.version = d.version",

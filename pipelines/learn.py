@@ -12,7 +12,7 @@ from pipelines.amocrm.pages import page
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
 from pipelines.scene import Scene, Target
-from pipelines.standing import SyncRefused, account, admit, blocks_marked, clear_block
+from pipelines.standing import SyncRefused, account, admit, clear_marks, refusals_marked
 
 __all__ = ["SyncRefused", "learn"]
 
@@ -36,9 +36,9 @@ def learn(scene: Scene, anew: bool) -> None:
 
 def _facts(target: Target) -> Facts:
     """GET account: its id must be the one that the schema holds."""
-    with blocks_marked(target.connect, target.name):
+    with refusals_marked(target.connect, target.name):
         facts = account(target.client, [("with", ",".join(ACCOUNT_WITH))])
-    clear_block(target.connect, target.name)
+    clear_marks(target.connect, target.name)
     _claim(target, facts.get("id"), facts.get("name"))
     return facts
 

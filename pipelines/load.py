@@ -19,6 +19,7 @@ from pipelines.batch import Batch, Counts
 from pipelines.forgotten import Forgotten
 from pipelines.normalize import Normalizer, Rows
 from pipelines.shapes import dumps, shape
+from pipelines.tell import MOST, tell
 from pipelines.values import Row
 
 __all__ = ["Batch", "Counts", "Landing", "tune"]
@@ -72,11 +73,13 @@ class Landing:
     def land(self, batch: Batch, position: Mapping[str, Any] | None = None, listing: str = "", keep_seen: bool = False) -> Counts:
         """Everything of the batch, or nothing: its rows, its quarantine, and the cursor `position` of `listing`."""
         counts = Counts(seen=batch.seen, replaced_characters=batch.replaced_characters)
+        self.written: list[Any] = []
         with self.connection.transaction():
             if batch.rows:
                 lock(self.connection, self.schema, self.shape.name)
                 self._feed(batch)
                 counts += self._land(batch, keep_seen)
+                tell(self.connection, self.account, self.entity.name, self.written)
             counts.quarantined += self._quarantine(batch)
             self._release(batch)
             self.forgotten.note(self.connection)
@@ -154,6 +157,8 @@ class Landing:
             counts += self._replace(replace, any(each.children[place] for _, each in rows))
         self._run(self.upsert.touch())
         self._also(self.entity.after if counts.changed else ())
+        if counts.changed:
+            self.written += [key for key, in self.connection.execute(self.upsert.written(MOST + 1)).fetchall()]
         for stage in (self.upsert.stage, *(replace.stage for replace in self.replaces)):
             self._run(SQL("DELETE FROM {}").format(statements.name(stage)))
         return counts
@@ -168,6 +173,7 @@ class Landing:
                 counts.inserted += self._run(replace.insert(onto_nothing=True))
         if self.trusted:
             self._run(statements.CHECK)
+        self.written += [each.key[-1] for _, each in rows[:MOST + 1]]
         return counts
 
     def _replace(self, replace: statements.Replace, came: bool) -> Counts:

@@ -91,4 +91,6 @@ def _one(asking: Asking, number: int) -> Answered:
         if reason.status != 404:
             raise
         return Answered(NOTHING, (number,), (number,), started)
+    except Refused:  # no id that amoCRM could have given: somebody made it up
+        return Answered(NOTHING, (number,), (), started)
     return Answered(each, (number,), () if each.records else (number,), each.started)

@@ -54,6 +54,13 @@ class Mirror:
     def connect_autocommit(self) -> Connection:
         return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10, autocommit=True)
 
+    def of(self, account: str) -> Mirror:
+        """Another account of the same database, with what `auth` has stored for it; or this one."""
+        if account == self.account:
+            return self
+        others = dict.fromkeys(("amocrm_base_url", "amocrm_access_token", "amocrm_refresh_token", "amocrm_client_id", "amocrm_client_secret"))
+        return Mirror(self.settings.model_copy(update={"amocrm_schema": account, **others}))
+
     @property
     def configured(self) -> Configured:
         return configured(self.settings)

@@ -1,24 +1,42 @@
-"""How the account stands with amoCRM: whether it answers at all, whether it is paid for, whether it is blocked (amocrm-api.md 1.6; 6, 4)."""
+"""How the account stands with amoCRM and with its people: whether it answers, is paid for, blocked, revoked or paused (amocrm-api.md 1.6, 2.6; 6, 4);
+and who may work on it here at a time.
+
+What amoCRM refuses to one process is remembered for all of them in mirror.accounts. A blocked or revoked account is asked once an hour whether it
+still is, and not more; what gets through clears the mark.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.sql import SQL
 
 from pipelines.amocrm.client import Getter, Parameters
-from pipelines.amocrm.errors import Blocked, NotOffered
+from pipelines.amocrm.errors import AccessLost, Blocked, NotOffered
 from pipelines.amocrm.pages import page
 from pipelines.declare import Record
 
 Connect = Callable[[], psycopg.Connection[Any]]
 UNPAID = "amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it in amoCRM, then run the sync again"
+SHOWN = "YYYY-MM-DD HH24:MI TZ"
+STANDING = f"""
+SELECT to_char(blocked_at, '{SHOWN}') AS blocked, to_char(blocked_at + interval '1 hour', 'HH24:MI TZ') AS unblocked,
+       blocked_at > now() - interval '1 hour' AS just_blocked,
+       to_char(revoked_at, '{SHOWN}') AS revoked, to_char(revoked_at + interval '1 hour', 'HH24:MI TZ') AS asked_again,
+       revoked_at > now() - interval '1 hour' AS just_revoked, revoked_reason, to_char(paused_at, '{SHOWN}') AS paused
+FROM mirror.accounts WHERE name = %s"""
+REVOKE = "UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = %s WHERE name = ANY(%s)"
 
 
 class SyncRefused(Exception):
     """The sync did not start; the message says why, and the cure."""
+
+
+class Paused(SyncRefused):
+    """A person wants no syncs of it."""
 
 
 def account(client: Getter, parameters: Parameters) -> Record:
@@ -35,23 +53,30 @@ def account(client: Getter, parameters: Parameters) -> Record:
 
 
 def admit(connect: Connect, name: str) -> bool:
-    """A blocked account is asked once an hour whether it still is: True when this is the time. Raises SyncRefused before that."""
+    """Raises SyncRefused where nothing may be sent. True: it was blocked or revoked, and this is the hour's time to ask whether it still is."""
     with connect() as connection:
-        row = connection.execute(
-            "SELECT to_char(blocked_at, 'YYYY-MM-DD HH24:MI TZ'), to_char(blocked_at + interval '1 hour', 'HH24:MI TZ'), "
-            "blocked_at > now() - interval '1 hour' FROM mirror.accounts WHERE name = %s AND is_blocked FOR UPDATE", [name]).fetchone()
-        if row and row[2]:
-            raise SyncRefused(f"amoCRM has blocked this account or address; its block page was last seen at {row[0]}. Nothing was sent, so that the "
-                              f"block does not grow; what is mirrored stays as it is. Write to amoCRM's support. The first sync after {row[1]} asks "
-                              "again, `amocrm-mirror doctor` at once")
-        if row:
-            connection.execute("UPDATE mirror.accounts SET blocked_at = now() WHERE name = %s", [name])
-        return row is not None
+        row = connection.execute(STANDING.encode() + b" FOR UPDATE", [name]).fetchone()
+        if row is None:
+            return False
+        blocked, unblocked, just_blocked, revoked, asked_again, just_revoked, why, paused = row
+        if paused:
+            raise Paused(f"the account {name!r} is paused since {paused}: nothing was sent. `amocrm-mirror accounts resume {name}`, then sync")
+        if just_blocked:
+            raise SyncRefused(f"amoCRM has blocked this account or address; its block page was last seen at {blocked}. Nothing was sent, so that the "
+                              "block does not grow; what is mirrored stays as it is. Write to amoCRM's support. The first sync after "
+                              f"{unblocked} asks again, `amocrm-mirror doctor` at once")
+        if just_revoked:
+            raise SyncRefused(f"{why}. Last seen at {revoked}; nothing was sent now, and what is mirrored stays as it is. Give access again: "
+                              f"`amocrm-mirror auth`. The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor` at once")
+        if blocked or revoked:
+            connection.execute("UPDATE mirror.accounts SET blocked_at = CASE WHEN is_blocked THEN now() END, "
+                               "revoked_at = CASE WHEN revoked_at IS NOT NULL THEN now() END WHERE name = %s", [name])
+        return bool(blocked or revoked)
 
 
 @contextmanager
 def blocks_marked(connect: Connect, name: str) -> Iterator[None]:
-    """A block page is remembered for every process. What gets through clears the mark."""
+    """A block page is remembered for every process."""
     try:
         yield
     except Blocked:
@@ -60,6 +85,51 @@ def blocks_marked(connect: Connect, name: str) -> Iterator[None]:
         raise
 
 
-def clear_block(connect: Connect, name: str) -> None:
+@contextmanager
+def refusals_marked(connect: Connect, name: str) -> Iterator[None]:
+    """A block page, and stored tokens that amoCRM refuses for good, are remembered for every process."""
+    try:
+        with blocks_marked(connect, name):
+            yield
+    except AccessLost as reason:
+        if reason.status:  # without one it is a setting of ours that lacks
+            with connect() as connection:
+                mark_revoked(connection, [name], reason.reason.split(". ")[0])
+        raise
+
+
+def mark_revoked(connection: psycopg.Connection[Any], names: Sequence[str], reason: str) -> None:
+    connection.execute(REVOKE, [reason, list(names)])
+
+
+def clear_marks(connect: Connect, name: str) -> None:
+    """amoCRM lets us in."""
     with connect() as connection:
-        connection.execute("UPDATE mirror.accounts SET is_blocked = false, blocked_at = NULL WHERE name = %s AND is_blocked", [name])
+        connection.execute("UPDATE mirror.accounts SET is_blocked = false, blocked_at = NULL, revoked_at = NULL, revoked_reason = NULL "
+                           "WHERE name = %s AND (is_blocked OR revoked_at IS NOT NULL)", [name])
+
+
+# Advisory locks: they end with the connection, so a killed process leaves none behind
+
+
+def whole_lists(account: str) -> str:
+    """Of who may read a list whole and mark what it lacks: a sync while it runs, else a drain for a turn."""
+    return f"amocrm-mirror whole lists {account}"
+
+
+def turn_of(account: str) -> str:
+    """Shared by the turns of a drain; who erases a person waits until those that have not heard of it are over."""
+    return f"amocrm-mirror turn {account}"
+
+
+@contextmanager
+def holding(connection: psycopg.Connection[Any], name: str, shared: bool = False) -> Iterator[bool]:
+    """Whether the lock was free; it is held meanwhile."""
+    ending = SQL("_shared" if shared else "")
+    row = connection.execute(SQL("SELECT pg_try_advisory_lock{}(hashtextextended(%s, 0))").format(ending), [name]).fetchone()
+    held = bool(row and row[0])
+    try:
+        yield held
+    finally:
+        if held and not connection.closed:
+            connection.execute(SQL("SELECT pg_advisory_unlock{}(hashtextextended(%s, 0))").format(ending), [name])

@@ -129,6 +129,11 @@ class Upsert:
                    "(SELECT FROM touched x WHERE x.key = ROW({})::text)").format(
             self.table, AT, name(self.stage), same("t", "s", self.shape.key), AT, comma(name("s", column) for column in self.shape.key))
 
+    def written(self, most: int) -> Composed:
+        """The last columns of the keys, of staged rows that this transaction has written."""
+        return SQL("SELECT {} FROM {} s JOIN {} t ON {} WHERE t._synced_at = {} LIMIT {}").format(
+            name("s", self.shape.key[-1]), name(self.stage), self.table, same("t", "s", self.shape.key), AT, Literal(most))
+
 
 class Replace:
     """The statements that replace one child's rows of the staged owners by set difference. `place` is the child's bit."""

@@ -23,6 +23,7 @@ from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
+from pipelines.deliveries import absorb_all
 from pipelines.entities import ENTITIES
 from pipelines.entity_sync import EntitySync
 from pipelines.extract import FilterIgnored
@@ -31,7 +32,7 @@ from pipelines.hints import waiting
 from pipelines.learn import SyncRefused, learn
 from pipelines.memory import frugal
 from pipelines.scene import Connection, Progress, Result, Scene, Silent, Target
-from pipelines.standing import blocks_marked
+from pipelines.standing import refusals_marked, whole_lists
 
 __all__ = ["Busy", "Progress", "Report", "Result", "Run", "Silent", "SyncRefused", "Target", "WrongUse", "alone", "phases", "row_counts",
            "selected", "sync"]
@@ -126,6 +127,7 @@ def alone(target: Target) -> Iterator[None]:
         row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"amocrm-mirror sync {target.name}"]).fetchone()
         if not row or not row[0]:
             raise Busy(f"another sync of the account {target.name!r} is running: wait for it to end, then run this one again")
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [whole_lists(target.name)])
         yield
 
 
@@ -154,8 +156,9 @@ class Run:
         sound = {result.entity: result for result in results if result.state in ("complete", "incomplete")}
         for _ in range(ROUNDS):
             with self.target.connect() as connection:
+                absorb_all(connection, self.target.name)
                 paths = waiting(connection, self.target.name)
-            hinted = [entity for entity in entities if entity.by_id and entity.name in sound and paths & {each.path for each in entity.listings}]
+            hinted = [entity for entity in entities if entity.name in sound and paths & {each.path for each in entity.listings}]
             if not hinted or self.scene.stop:
                 return
             self.phase(hinted, lambda entity, paths=paths: self.again(entity, paths, sound[entity.name]))  # type: ignore[misc]
@@ -208,7 +211,7 @@ class Run:
     def judged(self, result: Result) -> Iterator[None]:
         """What goes wrong becomes the result's state and reason."""
         try:
-            with blocks_marked(self.target.connect, self.target.name):
+            with refusals_marked(self.target.connect, self.target.name):
                 yield
         except (AccessLost, Blocked) as reason:
             self.scene.stop = reason

@@ -38,6 +38,7 @@ class App:
         if request.path.startswith("/_sandbox"):
             return self.control(request)
         self.stats.arrived(request)
+        self.world.hooks.settle()
         response = self.limiter.refuse(request) or self._faulty(request)
         response.delay += self.latency
         response.headers["Date"] = self._date()

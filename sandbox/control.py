@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from sandbox import endpoints
 from sandbox.changes import Churn, Mutator
+from sandbox.hooks import is_local
 from sandbox.http import JSON, Request, Response, reply
 from sandbox.listing import nasty_bytes, refused
 from sandbox.lists import spec_of
@@ -38,7 +39,7 @@ class Control:
             "revoke": lambda body: self._app.authority.revoke(),
             "mutate": lambda body: self._mutator.apply(body if isinstance(body, list) else [body]),
             "churn": lambda body: self._churn.run(int(body.get("n", 1)), body.get("seed", 0), body.get("kinds")),
-            "drift": self._drift, "clock": self._clock,
+            "drift": self._drift, "clock": self._clock, "hooks": self._post, "digital_pipeline": self._move,
             "latency": lambda body: setattr(self._app, "latency", float(body["ms"]) / 1000),
             "rate": lambda body: setattr(self._app.limiter, "rate", float(body["rate"])),
             "block": self._block,
@@ -47,6 +48,7 @@ class Control:
             "": self._index,
             "truth": self._kinds,
             "stats": self._stats,
+            "hooks": lambda: self._app.world.hooks.postman.describe(),
             "switches": lambda: self._app.world.switches.describe(),
             "faults": lambda: [{"kind": r.kind, "match": r.match, "matched": r.matched, "hits": r.hits} for r in self._app.faults.rules],
         }
@@ -133,6 +135,18 @@ class Control:
     def _clock(self, body: Body) -> None:
         """The account's clock goes ahead by so many seconds."""
         self._app.world.go_ahead(float(body["ahead"]))
+
+    def _post(self, body: Body) -> None:
+        """One delivery of anything, to a destination on this computer."""
+        if not is_local(body["destination"]):
+            raise ValueError("the destination is not on this computer")
+        self._app.world.hooks.postman.send(body["destination"], body["body"].encode(), bool(body.get("once")))
+
+    def _move(self, body: Body) -> None:
+        """A lead enters a stage, and a webhook of the digital pipeline tells of it, once (section 3.30)."""
+        before = self._mutator.found("leads", body["id"])
+        self._mutator.apply([{"op": "move"} | {name: body[name] for name in ("id", "status_id", "pipeline_id") if name in body}])
+        self._app.world.hooks.digital_pipeline(body["destination"], self._mutator.found("leads", body["id"]), before)
 
     def _drift(self, body: Body) -> None:
         """After every k-th API request one random mutation; every=0 ends it."""

@@ -170,6 +170,7 @@ def _hooks(call: Call) -> Response:
     known = next((hook for hook in coll.records() if hook["destination"] == asked.get("destination")), None)
     if call.request.method == "DELETE":
         if known is not None:
+            call.world.hooks.postman.forget(known["destination"])
             coll.drop(known["id"])
         return Response(204) if known is not None else problem(404)
     unknown = [code for code in asked.get("settings", []) if not _HOOK_CODE.match(str(code))]
@@ -178,7 +179,10 @@ def _hooks(call: Call) -> Response:
     base = known or {"id": coll.new_id(), "destination": asked["destination"], "created_at": now, "account_id": ACCOUNT_ID,
                      "created_by": call.viewer.user_id,
                      "sort": len(coll) + 1}  # fmt: skip
-    hook = base | {"updated_at": now, "disabled": False, "settings": asked["settings"]}
+    stays_off = known is not None and known["disabled"] and call.world.switches["webhook_reenable"] == "off"
+    if not stays_off:
+        call.world.hooks.postman.forget(asked["destination"])
+    hook = base | {"updated_at": now, "disabled": stays_off, "settings": asked["settings"]}
     coll.put(hook)
     return reply(hook, 201)
 

@@ -145,6 +145,18 @@ class SandboxProcess:
         """Let time pass without anything happening."""
         self.control("POST", "clock", {"ahead": seconds})
 
+    def hooks(self) -> dict[str, Any]:
+        """What became of webhooks: sent, delivered, failed, attempts, waiting, answers."""
+        return dict(self.control("GET", "hooks"))
+
+    def deliver(self, destination: str, body: str, once: bool = False) -> None:
+        """Deliver this body."""
+        self.control("POST", "hooks", {"destination": destination, "body": body, "once": once})
+
+    def digital_pipeline(self, destination: str, lead: int, status: int) -> None:
+        """Move a lead to a stage, whose webhook is sent once."""
+        self.control("POST", "digital_pipeline", {"destination": destination, "id": lead, "status_id": status})
+
     def token(self, user: str | int = "admin", expires_in: float = 86400, grant: str = "long") -> dict[str, Any]:
         """New tokens: grant `long`, `oauth` (with a refresh token) or `code`."""
         return dict(self.control("POST", "tokens", {"user": user, "expires_in": expires_in, "kind": grant}))

@@ -89,6 +89,8 @@ SWITCHES = (
     Switch("customers_off_status", "426", ("402", "403", "422", "425", "426", "204"), 50, "customers when it is off"),
     Switch("task_unattached", "null", ("null", "0"), 51, "entity_id of a task of nothing"),
     Switch("webhook_delivery", "once", ("once", "duplicate", "reorder", "lose"), 53, "how hooks are delivered"),
+    Switch("webhook_hour", "3600", NUMBER, 53, "seconds that an hour of waiting between attempts to deliver takes"),
+    Switch("webhook_reenable", "on", ("on", "off"), 43, "whether POST /webhooks switches on a destination that was disabled"),
     Switch("skeleton_embedded", "present", ("present", "absent"), 54, "_embedded in only_deleted rows"),
     Switch("omit_attributes", "0", NUMBER, 55, "probability that a nullable attribute of a record is absent"),
 )  # fmt: skip

@@ -84,6 +84,7 @@ class Deal:
     def read(self) -> None:
         self.account.read("leads", self.now - self.skew, lead(self.status, self.updated, self.number))
         self.readings.append((int(self.now), self.status))
+        self.now += 1  # no two readings are of one second
 
     def land(self, left: int = 0) -> None:
         landing, self.unlanded = self.unlanded[:len(self.unlanded) - left], self.unlanded[len(self.unlanded) - left:]

@@ -14,7 +14,7 @@ from tests.mirrors import HASTE, mirror_of, synced
 from tests.test_increments import SEEN, SWEPT
 
 UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status",
-             "jwt_claims", "webhook_settings",
+             "jwt_claims", "webhook_settings", "webhook_hour", "webhook_reenable",
              "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
 """Switches that other tests turn, or that take away what an increment sees by."""
 NUMBERS = {"max_page": ("0", "25"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"), "omit_attributes": ("0",)}

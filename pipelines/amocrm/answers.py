@@ -63,6 +63,14 @@ def judge(response: Response, started: int, request: str, check: Check | None = 
     refuse(response, request)
 
 
+def judge_change(response: Response, started: int, request: str) -> Answer:
+    """The answer to a request that changes something."""
+    status, date = response.status_code, response.headers.get("Date", "")
+    if 200 <= status < 300:
+        return Answer(status, response.content, started, request, date, decode(response.content).value if response.content else None)
+    refuse(response, request)
+
+
 def refuse(response: Response, request: str) -> NoReturn:
     """The error of an answer that is none."""
     status, detail = response.status_code, told(response)

@@ -1,7 +1,7 @@
 """One account's HTTP: the budget before each request, a session per thread, retries by class of error.
 
-Nothing is followed: no redirects, no cookies, no hrefs. Reading only: every request is a GET. Once access is lost or amoCRM blocks,
-nothing more is sent by any thread, not even for a token.
+Nothing is followed: no redirects, no cookies, no hrefs. Every request is a GET, but for the account's own webhooks (`change`). Once access is lost
+or amoCRM blocks, nothing more is sent by any thread, not even for a token.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from requests import Response
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
-from pipelines.amocrm.answers import Answer, Check, Parameters, judge, seconds_ahead, shown
+from pipelines.amocrm.answers import Answer, Check, Parameters, judge, judge_change, seconds_ahead, shown
 from pipelines.amocrm.budget import Budget
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, Passing, Refused, Throttled, TooHeavy
 from pipelines.amocrm.session import USER_AGENT, Session, is_amocrm, is_local, sent
@@ -74,10 +74,21 @@ class Client:
         """GET {account}/api/v4/{path}, or {base}{path} of another of amoCRM's hosts. `check` sees the decoded body and may find it wanting."""
         request = shown("GET", path, parameters)
         self._url(path, base)
+        return self._patiently(lambda: self._once(request, lambda session: session.prepared(self._url(path, base), parameters),
+                                                  lambda response, started: judge(response, started, request, check)),
+                               _can_be_lighter(parameters))
+
+    def change(self, method: str, path: str, body: Any) -> Answer:
+        """Something of the account's that can be done twice without harm."""
+        request = shown(method, path)
+        return self._patiently(lambda: self._once(request, lambda session: session.change(method, self._url(path, ""), body),
+                                                  lambda response, started: judge_change(response, started, request)))
+
+    def _patiently(self, once: Callable[[], Answer], lighter: bool = False) -> Answer:
         failures = throttled = 0
         while True:
             try:
-                return self._once(path, base, parameters, request, check)
+                return once()
             except Throttled as reason:
                 throttled += 1
                 if throttled == self.patience.throttled:
@@ -85,7 +96,7 @@ class Client:
                 self._slow_down(reason)
             except Passing as reason:
                 failures += 1
-                if isinstance(reason, TooHeavy) and _can_be_lighter(parameters):
+                if isinstance(reason, TooHeavy) and lighter:
                     raise
                 if failures >= self.patience.tries:
                     raise _given_up(reason, failures) from None
@@ -104,22 +115,22 @@ class Client:
             raise Refused(f"{base} is not one of amoCRM's hosts; no token is sent there", shown("GET", path))
         return base + path if base else self.base_url + API + path
 
-    def _once(self, path: str, base: str, parameters: Parameters, request: str, check: Check | None) -> Answer:
+    def _once(self, request: str, prepare: Callable[[Session], PreparedRequest], verdict: Callable[[Response, int], Answer]) -> Answer:
         access = self._token()
-        response, started = self._send(self._url(path, base), parameters, request, access)
+        response, started = self._send(prepare, request, access)
         if response.status_code == 401:
             access = self._renewed(access)
-            response, started = self._send(self._url(path, base), parameters, request, access)
+            response, started = self._send(prepare, request, access)
         try:
-            answer = judge(response, started, request, check)
+            answer = verdict(response, started)
         except (AccessLost, Blocked) as reason:
             raise self._halted(reason) from None
         self._throttled_in_a_row = 0
         return answer
 
-    def _send(self, url: str, parameters: Parameters, request: str, access: Access) -> tuple[Response, int]:
+    def _send(self, prepare: Callable[[Session], PreparedRequest], request: str, access: Access) -> tuple[Response, int]:
         session = self._session(access)
-        prepared = session.prepared(url, parameters)
+        prepared = prepare(session)
         self._turn()
         started = time.time_ns() // 1000
         response = sent(lambda: session.transmit(prepared, (self.patience.connect, self.patience.read)), request)

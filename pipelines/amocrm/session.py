@@ -60,6 +60,12 @@ class Session(OAuth2Session):
             self.mount("http://", adapter)
             self.mount("https://", adapter)
 
+    def change(self, method: str, url: str, body: Any) -> PreparedRequest:
+        """A request that changes something, with the session's token."""
+        request = self.prepare_request(Request(method, url, json=body))
+        request.headers.update(self._client.add_token(url, http_method=method, headers={})[1])  # type: ignore[attr-defined]
+        return request
+
     def prepared(self, url: str, parameters: Sequence[tuple[str, str]]) -> PreparedRequest:
         """A GET with the session's token. What the requests to a host have in common is made once."""
         common = (self.access_token, *urlsplit(url)[:2])

@@ -35,11 +35,13 @@ UPDATE mirror.tokens SET access_token = %(access)s, refresh_token = %(refresh)s,
 WHERE account = %(account)s AND refresh_token = %(spent)s
 """
 OPEN = "INSERT INTO mirror.tokens (account) VALUES (%s) ON CONFLICT DO NOTHING"
-CONFIGURE = """
+GIVEN = """
+WITH given AS (UPDATE mirror.accounts SET revoked_at = NULL, revoked_reason = NULL WHERE name = %(account)s)"""
+CONFIGURE = GIVEN + """
 UPDATE mirror.tokens SET client_id = %(client_id)s, redirect_uri = %(redirect_uri)s, client_secret = %(secret)s, dead_reason = NULL
 WHERE account = %(account)s
 """
-REPLACE = """
+REPLACE = GIVEN + """
 UPDATE mirror.tokens SET access_token = %(access)s, refresh_token = %(refresh)s, expires_at = %(expires)s, refreshed_at = NULL, seed = %(seed)s
 WHERE account = %(account)s
 """

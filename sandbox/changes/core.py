@@ -66,10 +66,11 @@ class Mutator:
         if "updated_at" in op:
             record["updated_at"] = op["updated_at"]
 
-    def save(self, path: str, record: Record) -> int:
+    def save(self, path: str, record: Record, action: str = "") -> int:
         """Put a record back."""
-        self.world.hooks.note("update" if record.get("id") in self.world.list(path).rows else "add", path, record)
-        return self.world.list(path).put(record)
+        coll = self.world.list(path)
+        self.world.hooks.note(action or ("update" if record.get(coll.ident) in coll.rows else "add"), path, record)
+        return coll.put(record)
 
     def tell(self, type_: str, path: str, ident: int, op: Record, after: Sequence[Record] = (), before: Sequence[Record] = ()) -> None:
         """Leave an event, unless the operation is quiet."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from sandbox.changes.core import Mutator, fields_path, nearest_task, operation, owners
 from sandbox.changes.single import create
+from sandbox.hooks import outcome
 from sandbox.state import singular
 from sandbox.store import Record, dumps, loads
 from sandbox.world import company
@@ -191,13 +192,13 @@ def complete_task(mutator: Mutator, op: Record) -> Any:
 @operation("accept")
 def accept(mutator: Mutator, op: Record) -> Any:
     """{uid}: an incoming lead becomes a deal; its contacts and companies come to light (section 3.12)."""
-    item = _take_unsorted(mutator, op)
+    item = _take_unsorted(mutator, op, "accept")
     for kind in ("contacts", "companies"):
         coll = mutator.world.list(kind)
         for ref in item["_embedded"][kind]:
             raw = coll.hidden.pop(ref["id"], None)
             if raw is not None:
-                coll.put(loads(raw) | ({"is_unsorted": False} if kind == "contacts" else {}))
+                mutator.save(kind, loads(raw) | ({"is_unsorted": False} if kind == "contacts" else {}))
                 mutator.tell(f"{singular(kind)}_added", kind, ref["id"], op)
     mutator.world.unsorted_counts["accepted"] += 1
     for ref in item["_embedded"]["leads"]:
@@ -210,7 +211,7 @@ def accept(mutator: Mutator, op: Record) -> Any:
 @operation("decline")
 def decline(mutator: Mutator, op: Record) -> Any:
     """{uid}: an incoming lead goes, with all that came with it."""
-    item = _take_unsorted(mutator, op)
+    item = _take_unsorted(mutator, op, "decline")
     mutator.world.unsorted_counts["declined"] += 1
     for kind in ("leads", "contacts", "companies"):
         coll = mutator.world.list(kind)
@@ -221,14 +222,16 @@ def decline(mutator: Mutator, op: Record) -> Any:
                 mutator.cut(kind, record)
                 coll.bin[ref["id"]] = dumps(record | {"is_deleted": True, "updated_at": mutator.world.now()})
                 mutator.tell(f"{singular(kind)}_deleted", kind, ref["id"], op)
+                mutator.world.hooks.note("delete", kind, record)
     return op["uid"]
 
 
-def _take_unsorted(mutator: Mutator, op: Record) -> Record:
+def _take_unsorted(mutator: Mutator, op: Record, action: str) -> Record:
     item = mutator.found("leads/unsorted", op["uid"])
     coll = mutator.world.list("leads/unsorted")
     coll.drop(coll.external(item))
     mutator.world.unsorted_counts["seconds"] += mutator.world.now() - item["created_at"]
+    mutator.world.hooks.note("delete", "leads/unsorted", item, outcome(action, item))
     return item
 
 
@@ -239,4 +242,6 @@ def incoming(mutator: Mutator, op: Record) -> Any:
     lead = create(mutator, {"list": "leads", "record": {"name": op.get("name", "Заявка с сайта"), "pipeline_id": pipeline["id"],
                                                         "responsible_user_id": None,
                                                         "group_id": None, "status_id": pipeline["_embedded"]["statuses"][0]["id"]}})  # fmt: skip
-    return unsorted_item(mutator.world, lead, Random(lead), "forms", mutator.world.now())
+    uid = unsorted_item(mutator.world, lead, Random(lead), "forms", mutator.world.now())
+    mutator.world.hooks.note("add", "leads/unsorted", mutator.found("leads/unsorted", uid))
+    return uid

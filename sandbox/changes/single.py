@@ -73,6 +73,7 @@ def _patch_events(mutator: Mutator, path: str, before: Record, after: Record, op
     if "responsible_user_id" in changed and path in (*KINDS, "tasks"):
         sides = [wrap("responsible_user", id=side["responsible_user_id"]) for side in (after, before)]
         mutator.tell("entity_responsible_changed", path, after["id"], op, *sides)
+        mutator.world.hooks.note("responsible", path, after)
     for name in changed & _FIELD_EVENTS.keys() if path in KINDS else ():
         keys = ("odd", "thing") if mutator.world.switches["odd_keys"] == "on" else ({"price": "sale"}.get(name, name), name)
         mutator.tell(_FIELD_EVENTS[name], path, after["id"], op, *([{keys[0]: {keys[1]: side[name]}}] for side in (after, before)))
@@ -116,6 +117,7 @@ def delete(mutator: Mutator, op: Record) -> Any:
         _hide_events(mutator.world, path, record["id"])
     elif path == "tasks":
         mutator.tell("task_deleted", path, record["id"], op)
+        mutator.world.hooks.note("delete", path, record)
         nearest_task(mutator, record, op)
     elif path.endswith("/notes") and record["note_type"] == "common":
         mutator.tell("common_note_deleted", path.split("/")[0], record["entity_id"], op, wrap("note", id=record["id"]))
@@ -152,7 +154,7 @@ def restore(mutator: Mutator, op: Record) -> Any:
     record = loads(raw) | {"is_deleted": False}
     mutator.touch(record, op)
     mutator.join(path, record)
-    mutator.save(path, record)
+    mutator.save(path, record, "restore")
     if path != "customers":  # no such event type exists (section 4.1)
         mutator.tell(f"{singular(path)}_restored", path, record["id"], op)
     return op["id"]

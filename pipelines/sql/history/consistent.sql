@@ -2,7 +2,8 @@
 --   astray     open intervals that are not what the living record is, although it was read after they began
 --   missing    living records without an open interval
 --   broken     intervals that do not end where the next one begins
---   repeated   the same value twice in a row, once as an observation: counted twice
+--   repeated   an observation of what was known already: counted twice. (An event may well repeat an observation: the stage was left in between,
+--              and nobody told)
 WITH held AS (
   SELECT 'lead_status_history' AS name, 'leads' AS entity_type, lead_id AS entity_id, 0::int8 AS field_id, entered_at, left_at, source,
          to_jsonb(ARRAY[pipeline_id, status_id]) AS value FROM {schema}.lead_status_history
@@ -10,7 +11,7 @@ WITH held AS (
   FROM {schema}.responsible_history
   UNION ALL SELECT 'custom_field_history', entity_type, entity_id, field_id, changed_at, NULL, source, value_after FROM {schema}.custom_field_history
 ), ordered AS (
-  SELECT *, lead(entered_at) OVER record AS next_at, lag(value) OVER record AS former, lag(source) OVER record AS former_source
+  SELECT *, lead(entered_at) OVER record AS next_at, lag(value) OVER record AS former
   FROM held WINDOW record AS (PARTITION BY name, entity_type, entity_id, field_id ORDER BY entered_at)
 ), owned AS (
   SELECT 'leads' AS entity_type, id, responsible_user_id, created_at, updated_at, _synced_at FROM {schema}.leads WHERE _deleted_at IS NULL
@@ -30,6 +31,6 @@ SELECT coalesce(o.name, l.name) AS name, coalesce(o.entity_type, l.entity_type) 
                         OR o.entered_at <= l.updated_at AND l.updated_at <= l._synced_at + {slack})) AS astray,
        count(*) FILTER (WHERE o.entity_id IS NULL) AS missing,
        count(*) FILTER (WHERE o.name <> 'custom_field_history' AND (o.left_at IS DISTINCT FROM o.next_at OR o.left_at <= o.entered_at)) AS broken,
-       count(*) FILTER (WHERE o.value = o.former AND 'observed' IN (o.source, o.former_source)) AS repeated
+       count(*) FILTER (WHERE o.value = o.former AND o.source = 'observed') AS repeated
 FROM ordered o FULL JOIN living l ON (l.name, l.entity_type, l.entity_id, l.is_open) = (o.name, o.entity_type, o.entity_id, o.left_at IS NULL)
 GROUP BY 1, 2 ORDER BY 1 DESC, 2 DESC
