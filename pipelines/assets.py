@@ -130,7 +130,7 @@ def remembered(instance: dg.DagsterInstance, log: logging.Logger) -> dict[str, i
         mirror = open_mirror()
         with mirror.connect() as connection:
             rows = rows_about(connection, mirror.schema)
-        prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days)
+        prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days, mirror.settings.mirror_webhook_days)
         prune_dagster(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
     except Exception as reason:
         log.warning("old runs are not forgotten: %s: %s", type(reason).__name__, reason)

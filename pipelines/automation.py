@@ -11,14 +11,20 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from pipelines.amocrm.client import Patience
+from pipelines.amocrm.errors import AmoError
 from pipelines.assets import ACCOUNT, ACCOUNTS, PREFIX, VIEWS
 from pipelines.bi import names
 from pipelines.burial import bury
 from pipelines.checks import CHECKS
 from pipelines.entities import names_of
-from pipelines.resources import open_mirror
+from pipelines.resources import Connection, Mirror, open_mirror
 from pipelines.settings import Settings, SettingsRefused, load_settings
+from pipelines.subscribe import Tended, subscribed, tend
+from pipelines.sync import SyncRefused
 
+ONCE = Patience(tries=2, throttled=2, read=15.0)
+"""A tick has a minute."""
 UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
               dg.DagsterRunStatus.CANCELING]
 
@@ -82,7 +88,33 @@ def checking(known: Settings | None) -> dg.ScheduleDefinition:
                                  default_status=status(known))
 
 
+def tending(job: dg.UnresolvedAssetJobDefinition, known: Settings | None) -> dg.ScheduleDefinition:
+    """A tick that asks amoCRM one thing, and starts a sync of what moves where a gap has to be covered: what happened while amoCRM told us
+    nothing is what changed since that list's last good reading, which is no later than the last good delivery's."""
+    @dg.schedule(job=job, cron_schedule=(known or Settings.model_construct()).amocrm_schedule_webhooks, name="webhooks_schedule",
+                 default_status=status(known), description="Looks whether amoCRM has switched the webhook off, and switches it on again")
+    def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        mirror = open_mirror()
+        with mirror.connect_autocommit() as connection:
+            tended = {account: _tended(mirror.of(account), connection) for account in subscribed(connection)}
+        known = context.instance.get_dynamic_partitions(str(ACCOUNTS.name))
+        gaps = [account for account, each in tended.items() if each.gap and account in known]
+        said = "; ".join(f"{account}: {each.said}" for account, each in tended.items()) or "no account has a webhook"
+        context.log.info(said)
+        return [dg.RunRequest(partition_key=account, tags={ACCOUNT: account}) for account in gaps] or dg.SkipReason(said)
+
+    return tick
+
+
+def _tended(mirror: Mirror, connection: Connection) -> Tended:
+    """One account that cannot be asked does not stop the others."""
+    try:
+        return tend(mirror.target(ONCE), connection)
+    except (AmoError, SyncRefused) as reason:
+        return Tended(f"amoCRM could not be asked: {reason}", works=False)
+
+
 known = settings()
 TIERS = tiers(known)
 SYNCS = [job_of(tier) for tier in TIERS]
-SCHEDULES = [*(schedule_of(tier, job, status(known)) for tier, job in zip(TIERS, SYNCS, strict=True)), checking(known)]
+SCHEDULES = [*(schedule_of(tier, job, status(known)) for tier, job in zip(TIERS, SYNCS, strict=True)), tending(SYNCS[0], known), checking(known)]

@@ -286,8 +286,8 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
 
 cli_people.register(app, told, example)
 cli_views.register(app, told, example)
-cli_dictionary.register(app, told, example)
 cli_webhooks.register(app, told, example)
+cli_dictionary.register(app, told, example)
 
 
 def main() -> None:

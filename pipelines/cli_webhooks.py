@@ -38,12 +38,14 @@ def _running(app: typer.Typer, webhooks: typer.Typer, told: Told, example: Examp
 
         A delivery is answered when it is committed. `webhooks drain` turns what has come into rows.
         """
-        from pipelines.receiver import serve
+        from pipelines.delivery_store import Store
+        from pipelines.disable_route import disabling
+        from pipelines.receiver import server
         with told():
             _log()
             mirror = _migrated()
             _free(host, port)
-            serve(mirror.conninfo, host, port)
+            server(Store(mirror.conninfo), host, port, disabling(mirror)).run()
 
     @webhooks.command(epilog=example("amocrm-mirror webhooks drain", "amocrm-mirror webhooks drain --account amocrm"))
     def drain(account: Annotated[str, typer.Option(help="One account only; all that have a webhook without it.")] = "") -> None:

@@ -131,6 +131,8 @@ class Entity:
     """Embedded lists of records that it is about: with one that is forgotten, it goes (forgotten.py)."""
     secret: tuple[str, ...] = ()
     """Attributes that are never mirrored."""
+    veil: Callable[[Record], Record] | None = None
+    """Takes a secret out of an attribute that is mirrored, for good."""
     prepare: Callable[[Record], Record] | None = None
     restore: Callable[[Record], Record] | None = None
     """A rewrite of the record before it is read, and its inverse."""

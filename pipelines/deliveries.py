@@ -14,6 +14,8 @@ from pipelines.hook_shapes import Told, told
 
 Connection = psycopg.Connection[Any]
 AT_ONCE = 1_000
+PREFIX = "/amocrm"
+"""Of every address at which amoCRM delivers."""
 ARRIVED = "amocrm_mirror_delivered"
 """The channel on which the receiver wakes who drains; its payload is the account's name here."""
 WAITING = """

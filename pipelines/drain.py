@@ -111,10 +111,10 @@ class Drain:
     def turn(self) -> bool:
         """Everything that is due, once. Whether there is more to do at once."""
         connection = self._connection("")
-        absorbed = absorb(connection, self.account)
         with holding(connection, turn_of(self.account), shared=True) as admitted, self._idle(connection) as idle:
             if not admitted:
                 return False
+            absorbed = absorb(connection, self.account)
             choice = Choice(suspects=False, unhooked=idle)
             before = _count(connection, self.account, choice)
             if before:

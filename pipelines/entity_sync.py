@@ -19,7 +19,7 @@ from pipelines.declare import Entity, Listing, Over
 from pipelines.deletions import Deletions, implausible, refusal
 from pipelines.extract import Position, Source, Step, changes, snapshot, sweep
 from pipelines.hints import merged, suspect, unseen
-from pipelines.load import Batch, Landing, tune
+from pipelines.load import Batch, Counts, Landing, persistently, tune
 from pipelines.normalize import Found, Normalizer, normalizer
 from pipelines.scene import Connection, Result, Scene
 from pipelines.singles import singles
@@ -208,9 +208,13 @@ class EntitySync:
         return found
 
     def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
-        with self.connection.transaction():
-            self.result.counts += self.landing.land(batch, position, listing.path, keep_seen)
-            self._suspect(batch, listing)
+        def once() -> Counts:
+            with self.connection.transaction():
+                counts = self.landing.land(batch, position, listing.path, keep_seen)
+                self._suspect(batch, listing)
+                return counts
+
+        self.result.counts += persistently(once)
 
     def _suspect(self, batch: Batch, listing: Listing) -> None:
         """Live rows that the pages of a sweep should have shown and did not."""

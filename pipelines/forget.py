@@ -17,6 +17,7 @@ from sqlalchemy import Table
 from models.base import AccountBase
 from models.crm import CustomFieldValue
 from pipelines.decode import decode
+from pipelines.deliveries import absorb_all
 from pipelines.entities import ENTITIES, entity
 from pipelines.forgotten import KINDS, Forgotten, remember
 from pipelines.shapes import dumps, shape
@@ -175,11 +176,24 @@ def _erase_memory(connection: Connection, account: str, kind: str, number: int, 
                 SQL("DELETE FROM mirror.{} WHERE account = %s AND {} = ANY(%s) AND {} = ANY(%s)").format(
                     Identifier(table), Identifier(column), Identifier(key)), [account, of, gone]).rowcount if gone else 0
     erased["mirror.quarantine"] += _erase_payloads(connection, account)
+    erased += _erase_deliveries(connection, account, kind, number)
     examples = [f"{kind}/{number}: {word}" for word in ("missing", "stale", "extra")]
     erased["mirror.verifications"] += connection.execute(
         "UPDATE mirror.verifications SET examples = examples - %(examples)s::text[] WHERE account = %(account)s AND examples ?| %(examples)s::text[]",
         {"account": account, "examples": examples}).rowcount
     return erased
+
+
+def _erase_deliveries(connection: Connection, account: str, kind: str, number: int) -> Counter[str]:
+    """Webhooks as they were received, wherever the number stands in them: what they tell of is queued first."""
+    absorb_all(connection, account)
+    about = {"account": account, "number": number, "digits": str(number).encode()}
+    erased = connection.execute("DELETE FROM mirror.webhook_deliveries WHERE account = %(account)s "
+                                "AND position(%(digits)s::bytea IN body) > 0", about)
+    named = [connection.execute(SQL("UPDATE mirror.unsorted_outcomes SET {0} = array_remove({0}, %(number)s) WHERE account = %(account)s "
+                                    "AND %(number)s = ANY({0})").format(Identifier(column)), about).rowcount
+             for column in ("leads", "contacts") if column == kind]
+    return Counter({"mirror.webhook_deliveries": erased.rowcount, "mirror.unsorted_outcomes": sum(named)})
 
 
 def _erase_payloads(connection: Connection, account: str) -> int:

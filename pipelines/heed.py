@@ -11,7 +11,7 @@ from pipelines.declare import Listing
 from pipelines.deletions import Absent, implausible, refusal
 from pipelines.entity_sync import HIDDEN, EntitySync
 from pipelines.hints import EVERYTHING, Choice, Hint, forget, heed_sides, linked, look_at, named, queued, take_sides
-from pipelines.load import Batch
+from pipelines.load import Batch, Counts, persistently
 from pipelines.reread import Answered, Asking, by_ids
 from pipelines.singles import singles
 from pipelines.source import Source, Step
@@ -114,14 +114,20 @@ class Heeding(EntitySync):
                 if self.sees_all or hints[key].deleted_at is not None]
         owners = [key[-1] for key in batch.rows if isinstance(key[-1], int)]
         merged = [key for key in owners if hints[key].of_links]
-        with self.connection.transaction():
-            pointed_at = linked(self.connection, schema, self.entity, owners)
-            self.result.counts += self.landing.land(batch)
-            look_at(self.connection, account, pointed_at - linked(self.connection, schema, self.entity, owners))
-            look_at(self.connection, account, linked(self.connection, schema, self.entity, merged), of_links=True)
-            heed_sides(self.connection, schema, account, sides)
-            self.result.counts += self.deletions.tombstone(gone)
-            forget(self.connection, account, listing.path, {key: hints[key] for answered in answers for key in answered.asked})
+        asked = {key: hints[key] for answered in answers for key in answered.asked}
+
+        def once() -> Counts:
+            with self.connection.transaction():
+                pointed_at = linked(self.connection, schema, self.entity, owners)
+                counts = self.landing.land(batch)
+                look_at(self.connection, account, pointed_at - linked(self.connection, schema, self.entity, owners))
+                look_at(self.connection, account, linked(self.connection, schema, self.entity, merged), of_links=True)
+                heed_sides(self.connection, schema, account, sides)
+                counts += self.deletions.tombstone(gone)
+                forget(self.connection, account, listing.path, asked)
+                return counts
+
+        self.result.counts += persistently(once)
         self.scene.progress.advanced(self.entity.name, self.read, None)
 
     def _fixed_key(self, listing: Listing) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ def queue(told: str) -> str:
 INSERT INTO mirror.hints AS h (account, listing, key, told_at, deleted_at, of_links)
 SELECT %(account)s, listing, id::text, max(told_at), max(deleted_at), bool_or(of_links) FROM ({told}) told WHERE id IS NOT NULL
 AND NOT EXISTS (SELECT FROM mirror.forgotten f WHERE f.account = %(account)s AND f.entity = listing AND f.key = id::text AND f.because IS NULL)
-GROUP BY listing, id
+GROUP BY listing, id ORDER BY listing, id::text
 ON CONFLICT (account, listing, key) DO UPDATE SET told_at = greatest(h.told_at, excluded.told_at), is_suspect = false, version = h.version + 1,
 deleted_at = greatest(h.deleted_at, excluded.deleted_at), of_links = h.of_links OR excluded.of_links"""
 

@@ -107,7 +107,7 @@ def forget(mirror: Mirror, days: int | None, dagster_days: int | None) -> dict[s
     """Deletes what is older than the settings, or the caller, want; returns how many of each."""
     kept = mirror.settings.mirror_keep_days if days is None else days
     with prepare(mirror) as instance:
-        counts, total = prune_memory(mirror.connect, mirror.account, kept), 0
+        counts, total = prune_memory(mirror.connect, mirror.account, kept, mirror.settings.mirror_webhook_days), 0
         bury(instance)
         while more := prune_dagster(instance, mirror.settings.dagster_keep_days if dagster_days is None else dagster_days, kept):
             total += more

@@ -7,8 +7,10 @@ were read earlier than what the table holds lose (schema.md, rule 4); rows that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.sql import SQL, Composed
@@ -22,8 +24,10 @@ from pipelines.shapes import dumps, shape
 from pipelines.tell import MOST, tell
 from pipelines.values import Row
 
-__all__ = ["Batch", "Counts", "Landing", "tune"]
+__all__ = ["Batch", "Counts", "Landing", "persistently", "tune"]
 
+T = TypeVar("T")
+TRIES = 5
 Connection = psycopg.Connection[Any]
 Started = tuple[int, Rows]
 """A record's rows, and the start of the request that brought them."""
@@ -40,6 +44,16 @@ def tune(connection: Connection) -> None:
 def lock(connection: Connection, schema: str, table: str) -> None:
     """Until the end of the transaction nobody else writes the table."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"amocrm-mirror {schema}.{table}"])
+
+
+def persistently(work: Callable[[], T]) -> T:
+    """Work that is one transaction. Who is chosen to give way, because two waited for each other, does it once more."""
+    for _ in range(TRIES - 1):
+        try:
+            return work()
+        except psycopg.errors.DeadlockDetected:
+            time.sleep(random.uniform(0, 0.1))
+    return work()
 
 
 class Landing:

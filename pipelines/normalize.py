@@ -91,6 +91,8 @@ class Normalizer:
         """One record's rows; `feeds` and `headers` collect what it tells of others. Raises Unfit when it has no usable key."""
         if not isinstance(record, dict):
             raise Unfit(f"it is not an object but {dumps(record)[:80]}")
+        if self.entity.veil:
+            record = self.entity.veil(record)
         if self.entity.prepare:
             record = self.entity.prepare(record)
         if self.entity.pointers:

@@ -28,11 +28,17 @@ DELETE FROM mirror.quarantine q WHERE q.account = %(account)s AND q.last_seen_at
                AND r.mode IN ('snapshot', 'sweep') AND r.started_at > q.last_seen_at + interval '1 day')"""
 
 
-def prune_memory(connect: Callable[[], psycopg.Connection[Any]], account: str, days: int) -> dict[str, int]:
+DELIVERIES = """
+DELETE FROM mirror.webhook_deliveries WHERE account = %(account)s AND last_received_at < now() - make_interval(days => %(hook_days)s)
+   AND heeded_at IS NOT NULL"""
+MEMORY = (("quarantine", QUARANTINE), ("verifications", VERIFICATIONS), ("sync_runs", RUNS), ("webhook_deliveries", DELIVERIES))
+
+
+def prune_memory(connect: Callable[[], psycopg.Connection[Any]], account: str, days: int, hook_days: int) -> dict[str, int]:
     """Rows deleted from each table of the mirror's own memory. The latest and the latest complete run of each entity stay."""
     with connect() as connection:
-        return {name: connection.execute(statement, {"account": account, "days": days}).rowcount
-                for name, statement in (("quarantine", QUARANTINE), ("verifications", VERIFICATIONS), ("sync_runs", RUNS))}
+        return {name: connection.execute(statement, {"account": account, "days": days, "hook_days": hook_days}).rowcount
+                for name, statement in MEMORY}
 
 
 def prune_dagster(instance: dg.DagsterInstance, days: float, failed_days: float, most: int = MANY) -> int:

@@ -14,32 +14,37 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from pipelines.deliveries import PREFIX
 from pipelines.delivery_store import NotKept, Store
+from pipelines.disable_route import Disable, DisableRoute
 
 LARGEST = 1 << 20
 """Bytes of a body. amoCRM's are a few thousand."""
 SLOWEST = 10.0
 """Seconds that a body may take to arrive."""
 FORM = "application/x-www-form-urlencoded"
-PREFIX = "/amocrm"
+DISABLED = "/amocrm/disabled"
 NOBODY = hashlib.sha256(b"").hexdigest()
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 log = logging.getLogger(__name__)
 
 
 class Receiver:
-    """The application, over a store."""
+    """The application, over a store. `disable` acts on the integration's disable hook."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, disable: Disable | None = None) -> None:
         self.store = store
         self.answers: Counter[int] = Counter()
-        self.app = Starlette(routes=[Route(f"{PREFIX}/{{account}}/{{secret}}", self.deliver, methods=METHODS),
-                                     Route("/health", self.health)], lifespan=self._lifespan)
+        routes = [Route(f"{PREFIX}/{{account}}/{{secret}}", self.deliver, methods=METHODS), Route("/health", self.health)]
+        if disable:
+            routes.append(Route(DISABLED, DisableRoute(disable).answer))
+        self.app = Starlette(routes=routes, lifespan=self._lifespan)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -111,9 +116,8 @@ class Receiver:
         return bytes(found)
 
 
-def serve(conninfo: str, host: str, port: int) -> None:
-    """Until SIGTERM or Ctrl-C; what is under way is finished first."""
-    import uvicorn
-    server = uvicorn.Server(uvicorn.Config(Receiver(Store(conninfo)).app, host=host, port=port, access_log=False, server_header=False,
-                                           log_config=None, timeout_graceful_shutdown=5, backlog=4096))
-    server.run()
+def server(store: Store, host: str, port: int, disable: Disable | None = None) -> uvicorn.Server:
+    """Its `run` goes on until SIGTERM or Ctrl-C; what is under way is finished first."""
+    logging.getLogger("uvicorn.access").disabled = True  # it would log addresses
+    return uvicorn.Server(uvicorn.Config(Receiver(store, disable).app, host=host, port=port, access_log=False, server_header=False, log_config=None,
+                                         timeout_graceful_shutdown=5, backlog=4096))

@@ -116,7 +116,7 @@ def _merge(record: Record, extra: Record) -> None:
 def canonical(entity: Entity, record: Record, fixed: Mapping[str, Any]) -> Any:
     """`_links` left out; null, [] and {} equal; numbers by value; `enum` = `enum_code`; lists that are tables as sets; what the list's path
     says left out; one embedded object and a list of it equal (amocrm-api.md 6, 31); what only repeats another attribute left out."""
-    record = pointed(entity.pointers, record)
+    record = pointed(entity.pointers, entity.veil(record) if entity.veil else record)
     for path, column in entity.repeats.items():
         if pick(record, path) is not MISSING and pick(record, path) == record.get(column):
             record = _without(record, path)

@@ -103,12 +103,14 @@ class Settings(BaseSettings):
     amocrm_schedule_moving: str = "*/5 * * * *"
     amocrm_schedule_directories: str = "7 * * * *"
     amocrm_schedule_sweep: str = "23 22 * * *"
+    amocrm_schedule_webhooks: str = "*/10 * * * *"
     amocrm_schedule_checks: str = "37 */6 * * *"
     database_url: SecretStr | None = None
     mirror_home: Path = Field(default_factory=default_home)
     dagster_home: Path | None = None
     mirror_key: SecretStr | None = None
     mirror_fresh_hours: Annotated[float, Field(gt=0)] = 26
+    mirror_webhook_days: Annotated[int, Field(ge=1)] = 7
     mirror_keep_days: Annotated[int, Field(ge=1)] = 30
     dagster_keep_days: Annotated[int, Field(ge=1)] = 3
 
@@ -137,7 +139,8 @@ class Settings(BaseSettings):
             )
         return number
 
-    @field_validator("amocrm_schedule_moving", "amocrm_schedule_directories", "amocrm_schedule_sweep", "amocrm_schedule_checks")
+    @field_validator("amocrm_schedule_moving", "amocrm_schedule_directories", "amocrm_schedule_sweep", "amocrm_schedule_webhooks",
+                     "amocrm_schedule_checks")
     @classmethod
     def _cron(cls, value: str, about: ValidationInfo) -> str:
         if not re.fullmatch(r"\S+( \S+){4}", value := " ".join(value.split())):

@@ -19,7 +19,7 @@ from pipelines.addresses import is_loopback
 from pipelines.amocrm.errors import NotOffered, Refused
 from pipelines.amocrm.pages import page
 from pipelines.declare import Record
-from pipelines.receiver import PREFIX
+from pipelines.deliveries import PREFIX
 from pipelines.scene import Target
 from pipelines.standing import SyncRefused
 
@@ -103,7 +103,7 @@ def rotate(target: Target, connection: Connection) -> Hook:
     found = ours(target, connection)
     if found is None:
         raise NotSubscribed(f"there is no webhook of {target.name!r}: run `amocrm-mirror webhooks subscribe --url https://…`")
-    base = found.destination.rpartition(PREFIX + "/")[0]
+    base = found.destination.rpartition(f"{PREFIX}/{target.name}/")[0]
     secret = secrets.token_urlsafe(32)
     connection.execute("INSERT INTO mirror.webhook_addresses (account, digest) VALUES (%s, %s)", [target.name, digest(secret)])
     made, _ = _registered(target, connection, address(base, target.name, secret), found.settings)
@@ -188,10 +188,13 @@ class Tended:
     works: bool = True
 
 
+def subscribed(connection: Connection) -> list[str]:
+    """The accounts that have an address here."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT account FROM mirror.webhook_addresses ORDER BY 1").fetchall()]
+
+
 def tend(target: Target, connection: Connection) -> Tended:
     """Looks whether amoCRM has switched our webhook off, and switches it on again where amoCRM allows that."""
-    if not connection.execute("SELECT FROM mirror.webhook_addresses WHERE account = %s", [target.name]).fetchone():
-        return Tended("no webhook is subscribed", works=False)
     hook = ours(target, connection)
     if hook is None:
         return Tended("amoCRM has no webhook of ours any more: run `amocrm-mirror webhooks subscribe`", gap=True, works=False)

@@ -23,7 +23,7 @@ from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
 from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
-from pipelines.deliveries import absorb_all
+from pipelines.deliveries import absorb_all, settle
 from pipelines.entities import ENTITIES
 from pipelines.entity_sync import EntitySync
 from pipelines.extract import FilterIgnored
@@ -149,6 +149,7 @@ class Run:
         self.heed(entities, results)
         with self.connected() as connection:
             forget.settle(connection, self.target.schema, self.target.name)
+            settle(connection, self.target.name)
         return results
 
     def heed(self, entities: Sequence[Entity], results: list[Result]) -> None:

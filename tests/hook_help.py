@@ -11,13 +11,12 @@ from typing import Any
 
 import psycopg
 import requests
-import uvicorn
 
-from pipelines import subscribe
+from pipelines import receiver, subscribe
 from pipelines.delivery_store import Store
+from pipelines.disable_route import Disable
 from pipelines.drain import Drain
 from pipelines.embedded_process import free_port
-from pipelines.receiver import Receiver
 from sandbox.process import SandboxProcess
 from tests.mirrors import HASTE, mirror_of
 
@@ -33,10 +32,10 @@ def until(true: Callable[[], Any], seconds: float = 20) -> None:
 
 
 @contextmanager
-def receiving(database: str, **options: Any) -> Iterator[str]:
+def receiving(database: str, disable: Disable | None = None, **options: Any) -> Iterator[str]:
     """A receiver; its address, without an account's path."""
-    receiver, port = Receiver(Store(database, **options)), free_port()
-    server = uvicorn.Server(uvicorn.Config(receiver.app, port=port, log_config=None, access_log=False))
+    port = free_port()
+    server = receiver.server(Store(database, **options), "127.0.0.1", port, disable)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -57,9 +56,14 @@ def draining(sandbox: SandboxProcess, database: str, **settings: Any) -> Iterato
         yield drain
     finally:
         drain.stop.set()
-        with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute("SELECT pg_notify('amocrm_mirror_delivered', '')")
+        wake(database)
         thread.join()
+
+
+def wake(database: str) -> None:
+    """The drain need not wait until it looks by itself."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SELECT pg_notify('amocrm_mirror_delivered', '')")
 
 
 def known_at(database: str, base: str, secret: str = "a-secret", account: str = ACCOUNT) -> str:  # noqa: S107

@@ -21,14 +21,15 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.ob
           ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
           ("pipelines.definitions",))
 FRONT = {"pipelines.admission", "pipelines.auth", "pipelines.auth_code", "pipelines.callback", "pipelines.cli",
-         "pipelines.cli_people", "pipelines.cli_views", "pipelines.demo", "pipelines.dev", "pipelines.display", "pipelines.doctor", "pipelines.keys",
-         "pipelines.launch", "pipelines.status", "pipelines.cli_dictionary"}
+         "pipelines.cli_people", "pipelines.cli_views", "pipelines.cli_webhooks", "pipelines.cli_dictionary", "pipelines.demo", "pipelines.dev",
+         "pipelines.display", "pipelines.doctor", "pipelines.drains", "pipelines.hook_status", "pipelines.keys", "pipelines.launch",
+         "pipelines.receiver", "pipelines.delivery_store", "pipelines.disable_route", "pipelines.status", "pipelines.supervise"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
-          "learn", "scene", "singles", "forgotten", "forget", "bi", "wide",
+          "learn", "scene", "singles", "forgotten", "forget", "bi", "wide", "deliveries", "drain", "tell",
           "dictionary.from_models", "dictionary.from_database")
 KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sight", "pipelines.sync", "pipelines.status",
-                  "pipelines.verify", "pipelines.forget", "pipelines.dictionary.origins"}
+                  "pipelines.verify", "pipelines.forget", "pipelines.drain", "pipelines.dictionary.origins"}
 READ_THE_ENVIRONMENT = {"pipelines/settings.py", "pipelines/resources.py", "alembic/env.py"}
 FORBIDDEN = {
     "a package registry": re.compile(r"index-url|trusted-host|https?://\S*(pypi|artifactory|nexus|simple/)"),

@@ -86,7 +86,7 @@ def test_every_entity_has_a_tier_and_the_sweep_reads_them_all() -> None:
 
 def test_schedules_are_off_until_one_switch_turns_them_on(tmp_path: Path) -> None:
     crons = {"moving_schedule": "*/5 * * * *", "directories_schedule": "7 * * * *", "sweep_schedule": "23 22 * * *",
-             "checks_schedule": "37 */6 * * *"}
+             "webhooks_schedule": "*/10 * * * *", "checks_schedule": "37 */6 * * *"}
     assert shown(tmp_path) == {name: ["STOPPED", cron] for name, cron in crons.items()}
     on = shown(tmp_path, AMOCRM_SCHEDULES="on", AMOCRM_SCHEDULE_MOVING="*/2  * * * *")
     assert on == {name: ["RUNNING", cron] for name, cron in (crons | {"moving_schedule": "*/2 * * * *"}).items()}

@@ -94,7 +94,8 @@ def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: 
     )
     migrate(empty_database, "amocrm")
     with psycopg.connect(empty_database) as connection:
-        found = connection.execute("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+        found = connection.execute("SELECT FROM pg_locks JOIN pg_database d ON d.oid = database "
+                                   "WHERE locktype = 'advisory' AND datname = current_database()")
         assert found.rowcount == 0
 
 

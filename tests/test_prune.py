@@ -36,7 +36,7 @@ def test_the_latest_and_the_latest_complete_run_of_each_entity_stay(memory: psyc
            ("leads", "failed", "window", 60), ("tags", "complete", "snapshot", 50), ("tags", "complete", "snapshot", 2))
     memory.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state, started_at) VALUES "
                    "('r', 'other', 'leads', 'failed', now() - interval '99 days'), ('r', 'other', 'leads', 'failed', now())")
-    assert prune_memory(lambda: psycopg.connect(database), "amocrm", 30)["sync_runs"] == 3
+    assert prune_memory(lambda: psycopg.connect(database), "amocrm", 30, 7)["sync_runs"] == 3
     left = memory.execute("SELECT entity, state, (now()::date - started_at::date) FROM mirror.sync_runs WHERE account = 'amocrm' "
                           "ORDER BY 1, 3").fetchall()
     assert left == [("leads", "failed", 60), ("leads", "complete", 80), ("tags", "complete", 2)]
@@ -46,7 +46,7 @@ def test_the_latest_and_the_latest_complete_run_of_each_entity_stay(memory: psyc
 def test_a_record_leaves_quarantine_when_whole_readings_no_longer_bring_it(memory: psycopg.Connection[Any], database: str) -> None:
     insert(memory, RUN, ("leads", "complete", "window", 1), ("tags", "complete", "snapshot", 1), ("tasks", "failed", "sweep", 1))
     insert(memory, RECORD, ("leads", "1", 90), ("tags", "2", 90), ("tags", "3", 20), ("tasks", "4", 90))
-    assert prune_memory(lambda: psycopg.connect(database), "amocrm", 30)["quarantine"] == 1
+    assert prune_memory(lambda: psycopg.connect(database), "amocrm", 30, 7)["quarantine"] == 1
     assert memory.execute("SELECT record_key FROM mirror.quarantine ORDER BY 1").fetchall() == [("1",), ("3",), ("4",)]
 
 
@@ -81,5 +81,5 @@ def test_every_sync_forgets_and_so_does_the_command(database: str, tmp_path: Pat
             assert connection.execute("SELECT count(*) FROM mirror.sync_runs").fetchone() == (1,)
         done = installation.call("prune", "--dagster-days", "0")
     assert (done.code, done.out.splitlines()) == (0, ["quarantine: 0 forgotten", "verifications: 0 forgotten", "sync_runs: 0 forgotten",
-                                                       "Dagster's runs: 3 forgotten"])
+                                                       "webhook_deliveries: 0 forgotten", "Dagster's runs: 3 forgotten"])
     assert Installation(tmp_path, database).call("prune", "--days", "-1").code == 2

@@ -1,0 +1,155 @@
+"""The receiver: what it answers, what it keeps, and that neither a slow Postgres nor a stranger gets the better of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+import requests
+
+from pipelines.deliveries import absorb_all
+from pipelines.receiver import LARGEST
+from pipelines.settings import load_settings
+from tests.conftest import own_database
+from tests.hook_help import ACCOUNT, FORM, known_at, post, receiving, until
+
+BODY = "leads%5Badd%5D%5B0%5D%5Bid%5D=5&account%5Bid%5D=1"
+
+
+@pytest.fixture(scope="module")
+def place(postgres_server: str, template_database: str) -> Iterator[tuple[str, str]]:
+    """A database, and an address of a receiver over it."""
+    with own_database(postgres_server, template_database) as database, receiving(database) as base:
+        yield database, known_at(database, base)
+
+
+def kept(database: str) -> list[tuple[bytes, int, bool]]:
+    with psycopg.connect(database) as connection:
+        return connection.execute("SELECT body, times, heeded_at IS NULL FROM mirror.webhook_deliveries ORDER BY id").fetchall()
+
+
+def test_a_delivery_is_kept_as_it_came_and_once(place: tuple[str, str]) -> None:
+    database, address = place
+    assert [post(address, BODY), post(address, BODY), post(address, "x=%D0%9A\xff&y".encode("latin-1"))] == [200, 200, 200]
+    assert kept(database) == [(BODY.encode(), 2, True), ("x=%D0%9A\xff&y".encode("latin-1"), 1, True)]
+    with psycopg.connect(database) as connection:
+        assert absorb_all(connection, ACCOUNT) == 2
+    assert not any(waits for *_, waits in kept(database))
+    assert post(address, BODY) == 200
+    assert kept(database)[0] == (BODY.encode(), 3, True), "what comes again is heeded again: a stage can be entered twice"
+
+
+@pytest.mark.parametrize(("method", "end", "headers", "body", "status"), [
+    ("GET", "", {}, b"", 405), ("PUT", "", FORM, b"a=1", 405), ("POST", "", {"Content-Type": "application/json"}, b"{}", 415),
+    ("POST", "", {}, b"a=1", 415), ("POST", "", FORM, b"", 400), ("POST", "", FORM, b"{}", 400),
+    ("POST", "", {"Content-Type": FORM["Content-Type"] + "; charset=utf-8"}, b"a=1", 200), ("POST", "x", FORM, b"a=1", 404),
+    ("GET", "x", {}, b"", 404), ("POST", "/more", FORM, b"a=1", 404), ("POST", "", FORM, b"a" * (LARGEST + 1), 413)])
+def test_what_it_answers(place: tuple[str, str], method: str, end: str, headers: dict[str, str], body: bytes, status: int) -> None:
+    answer = requests.request(method, place[1] + end, headers=headers, data=body, timeout=10)
+    assert answer.status_code == status
+    assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
+    assert "server" not in answer.headers
+
+
+def test_a_body_that_hides_its_length_is_cut_off(place: tuple[str, str]) -> None:
+    assert requests.post(place[1], headers=FORM, data=iter([b"a" * 2**16] * 20), timeout=10).status_code == 413
+
+
+def test_nobody_learns_which_accounts_there_are(place: tuple[str, str]) -> None:
+    _, address = place
+    wrong = [address.replace("a-secret", "b-secret"), address.replace("/amocrm/amocrm/", "/amocrm/nobody/"), address.rsplit("/", 1)[0] + "/",
+             address.rsplit("/", 1)[0] + "/%00"]
+    answers = [requests.post(each, data="a=1", headers=FORM, timeout=5) for each in wrong]
+    assert {(each.status_code, each.text) for each in answers[:2]} == {(404, "not found\n")}
+    assert {each.status_code for each in answers} == {404}
+
+
+def test_an_address_that_is_withdrawn_is_refused_and_another_account_has_its_own(place: tuple[str, str]) -> None:
+    database, address = place
+    base = address.partition("/amocrm/")[0]
+    other = known_at(database, base, "other-secret", "amocrm_two")
+    assert post(other, "a=other") == 200
+    assert post(other.replace("other-secret", "a-secret"), "a=1") == 404, "the secret of one account opens no other one"
+    with psycopg.connect(database, autocommit=True) as connection:
+        assert connection.execute("SELECT account FROM mirror.webhook_deliveries WHERE body = 'a=other'").fetchall() == [("amocrm_two",)]
+        connection.execute("DELETE FROM mirror.webhook_addresses WHERE account = 'amocrm_two'")
+    until(lambda: post(other, "a=1") == 404)
+
+
+def test_the_log_holds_neither_contents_nor_addresses(place: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        for headers, body in ((FORM, "name=Алина"), ({}, "name=Алина"), (FORM, "Алина" * 100_000)):
+            requests.post(place[1], data=body.encode(), headers=headers, timeout=5)
+        requests.post(place[1] + "wrong", data="name=Алина".encode(), headers=FORM, timeout=5)
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("urllib3", "asyncio"))]
+    assert "refused with 415: webhooks are forms" in ours and "refused with 404: not found" in ours
+    assert not [line for line in ours if "secret" in line or "Алина" in line or "name" in line]
+
+
+def test_while_postgres_is_stuck_it_refuses_in_time_and_then_goes_on(place: tuple[str, str]) -> None:
+    database, address = place
+    with psycopg.connect(database) as holder:
+        holder.execute("LOCK TABLE mirror.webhook_deliveries IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(lambda number: post(address, f"stuck={number}"), range(20)))
+        assert answers == [503] * 20
+        assert time.monotonic() - began < 2, "amoCRM waits for two seconds"
+    until(lambda: post(address, "after=1") == 200)
+
+
+def timed(address: str, body: str) -> tuple[int, float]:
+    began = time.monotonic()
+    return post(address, body), time.monotonic() - began
+
+
+def test_a_full_queue_refuses_at_once(postgres_server: str, template_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.delivery_store.WAITING", 3)
+    with own_database(postgres_server, template_database) as database, receiving(database, patience=0.6) as base:
+        address = known_at(database, base)
+        with psycopg.connect(database) as holder, ThreadPoolExecutor(10) as pool:
+            holder.execute("LOCK TABLE mirror.webhook_deliveries IN ACCESS EXCLUSIVE MODE")
+            pool.submit(post, address, "first=1").done()
+            time.sleep(0.3)
+            took = list(pool.map(lambda number: timed(address, f"n={number}"), range(6)))
+        assert [status for status, _ in took] == [503] * 6
+        assert sum(seconds < 0.3 for _, seconds in took) >= 3
+
+
+def test_it_outlives_a_broken_connection(place: tuple[str, str]) -> None:
+    database, address = place
+    done, lost = threading.Event(), list[str]()
+
+    def send() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            if post(address, f"broken={number}") == 200:
+                lost.append(f"broken={number}")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    for _ in range(3):
+        time.sleep(0.2)
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'amocrm-mirror webhooks'")
+    until(lambda: post(address, "whole=1") == 200)
+    done.set()
+    sender.join()
+    assert len(lost) > 20
+    assert {each.encode() for each in lost} <= {body for body, *_ in kept(database)}, "what was answered with 200 is there"
+
+
+def test_health(place: tuple[str, str]) -> None:
+    answer = requests.get(place[1].partition("/amocrm/")[0] + "/health", timeout=5)
+    assert answer.json()["ready"] is True and set(answer.json()) == {"ready", "kept"}
+
+
+def test_the_setting_for_the_retention_has_a_floor() -> None:
+    with pytest.raises(ValueError, match="MIRROR_WEBHOOK_DAYS"):
+        load_settings(mirror_webhook_days=0)
