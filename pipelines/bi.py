@@ -26,7 +26,7 @@ from pipelines.complaints import of_postgres
 from pipelines.view_files import ViewFile, names_in, view_file
 from pipelines.wide import WIDE, Column, Field, Wide
 
-__all__ = ["CATALOGS", "Built", "drop", "faults", "files", "misfits", "names", "place", "rebuild"]
+__all__ = ["CATALOGS", "OURS", "Built", "drop", "faults", "files", "misfits", "names", "place", "rebuild"]
 
 Connection = psycopg.Connection[Any]
 CATALOGS = "catalogs"
