@@ -169,7 +169,7 @@ def test_a_refresh_outlives_the_connection_that_locked_the_row(sandbox: SandboxP
 
 def test_a_refresh_outlives_ctrl_c(sandbox: SandboxProcess, database: str) -> None:
     stored_tokens(sandbox, database, pair_of(sandbox, expires_in=-1))
-    sandbox.fault("slow", ENDPOINT, times=1, seconds=0.7)
+    sandbox.fault("slow", ENDPOINT, times=1, seconds=2)
     [process] = refreshers(sandbox, database, 1)
     assert process.stdin
     process.stdin.write("go\n")
