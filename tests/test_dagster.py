@@ -154,7 +154,7 @@ def test_a_failing_entity_fails_the_run_and_keeps_the_others(environment: dict[s
 def test_another_account_s_partition_is_refused(environment: dict[str, str], instance: dg.DagsterInstance) -> None:
     result = materialize(instance, "users", partition="other")
     assert not result.success
-    assert "set AMOCRM_SCHEMA=other" in str([event.message for event in result.all_events] + [
+    assert "accounts add other" in str([event.message for event in result.all_events] + [
         event.step_failure_data.error.to_string() for event in result.all_events if event.event_type_value == "STEP_FAILURE"])
 
 
