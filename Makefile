@@ -48,5 +48,6 @@ docs: setup  ## Write docs/dictionary.md and docs/schema.svg anew, from the mode
 clean:  ## Remove .venv and what the tools left
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
+LANE ?=
 bench: setup  ## Speed, throttle, memory, linearity, the second sync; against dlt, Singer and a hand-written floor
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(LANE)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [lane …]`: speed, throttle, memory, linear, second, cost, views; all of them without a name."""
+"""`python -m benchmarks [lane …]`: speed, throttle, memory, linear, second, cost, views, accounts; all of them without a name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help=f"contenders of the speed lane: {', '.join(CONTENDERS)}")
     parser.add_argument("--repeat", type=int, default=1, help="heats of each contender of the speed lane; the fastest counts")
     parser.add_argument("--million", action="store_true", help="the linear lane up to a million leads")
+    parser.add_argument("--accounts", type=int, default=50, help="how many the accounts lane mirrors at once")
     given = parser.parse_args()
-    options = Options(given.leads, given.rivals_leads, given.million, [name for name in given.only.split(",") if name], given.repeat)
+    options = Options(given.leads, given.rivals_leads, given.million, [name for name in given.only.split(",") if name], given.repeat,
+                      given.accounts)
     try:
         with Arena() as arena:
             say(f"PostgreSQL {arena.version}, results in {RESULTS}")

@@ -42,11 +42,11 @@ class Arena:
     def __enter__(self) -> Arena:
         self.server = self.postgres.start()
         self.postmaster = self.postgres.status().pid or 0
-        with self._connected() as connection:
+        with self.connected() as connection:
             self.version = str(connection.execute("SHOW server_version").fetchone()[0])  # type: ignore[index]
             connection.execute("CREATE DATABASE migrated")
         migrate(make_conninfo(self.server, dbname="migrated"), "amocrm")
-        with self._connected() as connection:
+        with self.connected() as connection:
             connection.execute("ALTER DATABASE migrated IS_TEMPLATE true ALLOW_CONNECTIONS false")
         return self
 
@@ -54,20 +54,25 @@ class Arena:
         self.postgres.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def connected(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.server, autocommit=True)
+
+    def restart(self) -> None:
+        self.postgres.stop()
+        self.server = self.postgres.start()
+        self.postmaster = self.postgres.status().pid or 0
 
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:
         """A URL of a fresh database; `migrated` as template has our tables."""
         name = f"bench_{uuid.uuid4().hex[:8]}"
-        with self._connected() as connection:
+        with self.connected() as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
             connection.execute("CHECKPOINT")  # nobody pays for what the one before has written
         try:
             yield self.server.rsplit("/", 1)[0] + f"/{name}"
         finally:
-            with self._connected() as connection:
+            with self.connected() as connection:
                 connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.arena import ENTITIES, LISTS, REPOSITORY, Arena, records, rows_in, rows_of, sandbox, written
 from benchmarks.cost import cost as cost_lane
 from benchmarks.environments import environment, versions
+from benchmarks.many import accounts
 from benchmarks.measure import Cost, Failed, run
 from benchmarks.report import RESULTS, plot, save, say, table
 from benchmarks.views import views as views_lane
@@ -32,6 +33,7 @@ class Options:
     only: Sequence[str] = ()
     """Contenders of the speed lane."""
     repeat: int = 1
+    accounts: int = 50
 
 
 def ours(arena: Arena, box: SandboxProcess, database: str, only: Sequence[str] = ENTITIES, rate: str = "unlimited") -> Cost:
@@ -192,7 +194,11 @@ def second(arena: Arena, options: Options) -> None:
     save("second", arena.version, leads=leads, rows=rows, tables_written=changed, seconds=seconds, met=not changed, entities=again.said["entities"])
 
 
+def many(arena: Arena, options: Options) -> None:
+    accounts(arena, options.leads or 200, options.accounts)
+
+
 LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory, "linear": linear, "second": second,
-                                                      "cost": cost_lane, "views": views_lane}
+                                                      "cost": cost_lane, "views": views_lane, "accounts": many}
 
 

@@ -19,8 +19,8 @@ from pipelines.settings import KEY_FILE
 from pipelines.sync import WrongUse
 
 SECRETS = ("access_token", "refresh_token", "client_secret")
-# No token can be refreshed meanwhile, and no other rotation can begin
-LOCK = "LOCK TABLE mirror.tokens IN SHARE ROW EXCLUSIVE MODE"
+# Waits for refreshes under way, which hold their row until the new pair is stored; none can begin meanwhile, and no other rotation
+LOCK = "LOCK TABLE mirror.tokens IN EXCLUSIVE MODE"
 CHANGE = "UPDATE mirror.tokens SET access_token = %s, refresh_token = %s, client_secret = %s WHERE account = %s"
 
 

@@ -112,7 +112,7 @@ def test_a_new_token_resumes_after_the_old_one_was_revoked(database: str, tmp_pa
 def test_a_token_of_another_account_changes_nothing(sandbox: SandboxProcess, person: Installation, database: str) -> None:
     assert person.call("auth", typed=sandbox.admin_token).code == 0
     with psycopg.connect(database) as connection:
-        connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1, base_url = 'https://acme.amocrm.ru'")
+        connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1, base_url = 'https://acme.amocrm.ru', configured_url = NULL")
     before = stored(database)
     refused(person.call("auth", typed=sandbox.token()["access_token"]), 1, "holds another amoCRM account", "another AMOCRM_SCHEMA")
     assert stored(database) == before

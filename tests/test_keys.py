@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipelines.settings import load_settings
 from sandbox.process import SandboxProcess
 from tests.commands import Installation
 from tests.helpers import stored_tokens
-from tests.token_help import pair_of, stored
+from tests.token_help import ENDPOINT, free, pair_of, stored
 
 COLUMNS = ("access_token", "refresh_token", "client_secret")
 
@@ -99,3 +100,34 @@ def test_rotations_at_once_follow_each_other(sandbox: SandboxProcess, database: 
         list(pool.map(keys.rotate, [mirror] * 4))
     assert len(in_file(home)) == 5
     assert opened(database, in_file(home)[0]) == [pair.access_token, pair.refresh_token, pair.client_secret]
+
+
+def test_a_refresh_under_way_and_a_rotation_lose_nothing(sandbox: SandboxProcess, database: str, home: Path) -> None:
+    """The pair that amoCRM has just issued exists nowhere else: the rotation waits for it, and locks it anew."""
+    mirror = Mirror(load_settings(mirror_home=home, database_url=database))
+    tokens = stored_tokens(sandbox, database, pair_of(sandbox), old := mirror.settings.encryption_keys()[0])
+    refused = opened(database, old)[0]
+    sandbox.reset_stats()
+    sandbox.fault("slow", ENDPOINT, times=1, seconds=1.5)
+    with ThreadPoolExecutor(2) as pool:
+        refresh = pool.submit(tokens.renew, refused, free)
+        while not sandbox.stats()["refreshes"]:
+            time.sleep(0.01)
+        rotation = pool.submit(keys.rotate, mirror)
+        access = refresh.result().token
+        assert "3 secrets" in rotation.result()
+    new = in_file(home)[0]
+    assert opened(database, new)[0] == access != refused
+    again = stored_tokens(sandbox, database, key=new).renew(access, free)
+    assert again.token != access and sandbox.stats()["refresh_reuses"] == 0
+
+
+def test_a_refresh_that_meets_a_newer_key_sends_nothing(sandbox: SandboxProcess, database: str, home: Path) -> None:
+    mirror = Mirror(load_settings(mirror_home=home, database_url=database))
+    tokens = stored_tokens(sandbox, database, pair_of(sandbox), old := mirror.settings.encryption_keys()[0])
+    refused = opened(database, old)[0]
+    keys.rotate(mirror)
+    sandbox.reset_stats()
+    with pytest.raises(LostKey):
+        tokens.renew(refused, free)
+    assert sandbox.stats()["requests"] == 0

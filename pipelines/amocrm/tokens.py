@@ -147,6 +147,7 @@ class StoredTokens:
                     return self._access(row)
                 fresh = row, self._refresh(row, refused, turn)
                 self._keep(connection, *fresh)
+            return self._issued(fresh[1])
         except psycopg.Error:
             if fresh is None:
                 raise
@@ -242,6 +243,10 @@ class StoredTokens:
                                [reason.reason, self.account])
 
     # Encrypted
+
+    def _issued(self, pair: Pair) -> Access:
+        """As it was committed: another key, which is not known here, may have locked it since."""
+        return Access(pair.access_token, _good_until({"expires_at": pair.expires_at, "refreshed_at": _now()}), self.base_url)
 
     def _access(self, row: Row) -> Access:
         return Access(self._sound(row["access_token"]), _good_until(row), self.base_url)

@@ -1,0 +1,78 @@
+"""The lane `accounts`: fifty accounts of one database mirrored side by side, each within its own rate, and each equal to its sandbox afterwards."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import psycopg
+
+from benchmarks.arena import REPOSITORY, Arena
+from benchmarks.measure import Cost, Failed, run
+from benchmarks.report import save, say, table
+from pipelines import all_views
+from pipelines.admission import admit
+from pipelines.amocrm.grants import Pair
+from pipelines.amocrm.tokens import Configured
+from pipelines.migrate import migrate
+from pipelines.resources import Mirror
+from pipelines.settings import load_settings
+from sandbox.process import SandboxProcess
+from tests.equality import differences
+
+KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+RATE, LIMIT = 6.5, 7
+CONNECTIONS = 400
+LATENCY_MS = 200
+
+
+def accounts(arena: Arena, leads: int, count: int) -> None:
+    with arena.connected() as connection:
+        connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}".encode())
+    arena.restart()
+    with SandboxProcess(scale=leads, accounts=count, rate=LIMIT, latency_ms=LATENCY_MS) as box, arena.database("migrated") as database:
+        names = {f"account_{number:02}": each for number, each in enumerate(box.accounts)}
+        seconds, views = _added(database, names)
+        say(f"  {count} schemas made and admitted in {seconds:.0f} s, the views over them in {views:.1f} s")
+        for each in box.accounts:
+            each.reset_stats()
+        cost = run([sys.executable, "-m", "pipelines.cli", "sync", "--all", "--at-once", str(count)], arena.postmaster, box.pid, {
+            "DATABASE_URL": database, "MIRROR_KEY": KEY, "MIRROR_HOME": str(arena.folder / "home"), "DAGSTER_HOME": str(arena.folder / "dagster"),
+            "AMOCRM_CONCURRENCY": "1", "AMOCRM_EGRESS_REQUESTS_PER_SECOND": str(RATE * count), "PYTHONPATH": str(REPOSITORY)}, arena.folder)
+        _tell(arena, database, names, leads, cost, views)
+
+
+def _added(database: str, names: dict[str, SandboxProcess]) -> tuple[float, float]:
+    """As `accounts add` does it, but for the views over all accounts, which are made once."""
+    began = time.monotonic()
+    for name in names:
+        migrate(database, name)
+    for name, box in names.items():
+        mirror = Mirror(load_settings(database_url=database, mirror_key=KEY, amocrm_schema=name, amocrm_base_url=box.url))
+        admit(mirror, box.url, Pair(box.admin_token, "", None), Configured())
+    middle = time.monotonic()
+    with psycopg.connect(database, autocommit=True) as connection:
+        all_views.refresh(connection)
+    return middle - began, time.monotonic() - middle
+
+
+def _tell(arena: Arena, database: str, names: dict[str, SandboxProcess], leads: int, cost: Cost, views: float) -> None:
+    stats = {name: box.stats() for name, box in names.items()}
+    with psycopg.connect(database, autocommit=True) as connection:
+        unequal = {name: found for name, box in names.items() if (found := differences(connection, box, name))}
+        rows: Any = connection.execute("SELECT sum(seen) FROM mirror.sync_runs").fetchone()
+    busiest = Counter(each["max_requests_in_a_second"] for each in stats.values())
+    found = {"accounts": len(names), "leads each": leads, "records": int(rows[0]), "requests": sum(each["requests"] for each in stats.values()),
+             "seconds": cost.seconds, "peak MB": cost.peak_mb, "MB an account": cost.peak_mb / len(names), "CPU s": cost.cpu,
+             "Postgres CPU s": cost.postgres_cpu, "sandbox CPU s": cost.sandbox_cpu, "busiest second": max(busiest),
+             "429s": sum(each["by_status"].get("429", 0) for each in stats.values()), "equal": len(names) - len(unequal),
+             "views s": views, "load before": cost.load_before, "met": not unequal and max(busiest) <= LIMIT}
+    say(f"\naccounts: {len(names)} sandbox accounts of one process, {LIMIT} requests a second allowed to each, {LATENCY_MS} ms on each answer, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
+    say(table([found]))
+    save("accounts", arena.version, **found, busiest_seconds={str(most): count for most, count in busiest.items()})
+    if unequal:
+        raise Failed(f"not equal: { {name: lines[:3] for name, lines in unequal.items()} }")
