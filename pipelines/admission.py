@@ -12,12 +12,14 @@ from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
 from pipelines.resources import Mirror
 from pipelines.sight import Sight, look
-from pipelines.standing import SyncRefused, account, blocks_marked, clear_marks
+from pipelines.standing import SyncRefused, account, blocks_marked, clear_marks, held_account
 
 PATIENCE = Patience(tries=3, throttled=5, read=30.0)
 CLAIM = """
-INSERT INTO mirror.accounts AS known (name, schema_name, base_url, account_id) VALUES (%(name)s, %(schema)s, %(url)s, %(id)s)
-ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, account_id = excluded.account_id, facts = NULL, learned_at = NULL
+INSERT INTO mirror.accounts AS known (name, schema_name, base_url, configured_url, account_id)
+VALUES (%(name)s, %(schema)s, %(url)s, %(given)s, %(id)s)
+ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, configured_url = excluded.configured_url, account_id = excluded.account_id,
+    facts = NULL, learned_at = NULL
 WHERE coalesce(known.account_id, excluded.account_id) = excluded.account_id
 RETURNING 1
 """
@@ -39,7 +41,7 @@ class Fresh:
 
 def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Sight:
     """Raises what the client raises, and SyncRefused when the schema holds another account."""
-    client = Client(base_url, Fresh(pair), [mirror.budget(base_url)], PATIENCE)
+    client = Client(base_url, Fresh(pair), mirror.budgets(base_url), PATIENCE)
     try:
         with blocks_marked(mirror.connect, mirror.account):
             facts = account(client, [("with", ",".join(ACCOUNT_WITH))])
@@ -55,18 +57,20 @@ def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) ->
 
 def _check(mirror: Mirror, facts: Facts) -> None:
     with mirror.connect() as connection:
-        row = connection.execute("SELECT account_id FROM mirror.accounts WHERE name = %s", [mirror.account]).fetchone()
-    if row and row[0] is not None and row[0] != facts.get("id"):
+        held = held_account(connection, mirror.account, mirror.schema)
+    if held is not None and held != facts.get("id"):
         raise _another(mirror, facts)
 
 
 def _claim(mirror: Mirror, base_url: str, facts: Facts) -> None:
     with mirror.connect() as connection:
-        row = connection.execute(CLAIM, {"name": mirror.account, "schema": mirror.schema, "url": base_url, "id": facts.get("id")}).fetchone()
+        row = connection.execute(CLAIM, {"name": mirror.account, "schema": mirror.schema, "url": base_url, "id": facts.get("id"),
+                                           "given": mirror.settings.amocrm_base_url}).fetchone()
     if row is None:
         raise _another(mirror, facts)
 
 
 def _another(mirror: Mirror, facts: Facts) -> SyncRefused:
     return SyncRefused(f"the schema {mirror.schema!r} holds another amoCRM account than {facts.get('id')} ({facts.get('name')}), which this token "
-                       "is of. Nothing was changed. Use a token of the account that the schema holds, or another AMOCRM_SCHEMA")
+                       "is of. Nothing was changed. Use a token of the account that the schema holds, or another AMOCRM_SCHEMA (of "
+                       "`accounts add`: another name)")

@@ -16,9 +16,10 @@ from pipelines.entities import ENTITIES
 from pipelines.health import rows_about
 from pipelines.migrate import migrate
 from pipelines.prune import prune_dagster, prune_memory
-from pipelines.resources import Mirror, open_mirror
+from pipelines.resources import open_mirror
 from pipelines.shapes import shape
-from pipelines.sync import Busy, Report, Result, Silent, SyncRefused, sync
+from pipelines.standing import Paused
+from pipelines.sync import Busy, Report, Result, Silent, sync
 
 ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
 PREFIX = "amocrm"
@@ -59,19 +60,13 @@ class Syncer:
     """Runs a sync for a Dagster run: settings and database are looked up when it starts, not when definitions load; tables are made then."""
 
     def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report:
-        mirror = self._mirror(account)
+        mirror = open_mirror(account)
         migrate(mirror.conninfo, mirror.schema)
         return sync(mirror.target(), only, options.full, Logged(log), options.allow_mass_delete)
 
     def views(self, account: str) -> list[bi.Built]:
-        mirror = self._mirror(account)
+        mirror = open_mirror(account)
         return migrate(mirror.conninfo, mirror.schema).views
-
-    def _mirror(self, account: str) -> Mirror:
-        mirror = open_mirror()
-        if account != mirror.account:
-            raise SyncRefused(f"the partition {account!r} is not the configured account {mirror.account!r}: set AMOCRM_SCHEMA={account}")
-        return mirror
 
 
 def spec(entity: Entity) -> dg.AssetSpec:
@@ -96,7 +91,7 @@ def view_results(built: list[bi.Built], selected: AbstractSet[dg.AssetKey],
     """A view that was built is materialized; of one that could not be, the reason is an observation. Those that are as they were keep silent,
     unless nothing else was asked for."""
     for name in bi.names():
-        mine = [each for each in built if each.group == name]
+        mine = [each for each in built if bi.group_of(each.view) == name]
         wrong = [each for each in mine if each.state == "failed"]
         said: dict[str, Any] = {each.view: each.reason or each.state for each in mine}
         if dg.AssetKey([VIEWS, name]) not in selected or not mine:
@@ -123,11 +118,11 @@ def metadata(result: Result, rows: Mapping[str, int]) -> dict[str, Any]:
     return facts
 
 
-def remembered(instance: dg.DagsterInstance, log: logging.Logger) -> dict[str, int]:
+def remembered(instance: dg.DagsterInstance, account: str, log: logging.Logger) -> dict[str, int]:
     """Forgets the past, as far as the settings say; returns how many rows there are. What goes wrong here is no failure of the sync."""
     rows: dict[str, int] = {}
     try:
-        mirror = open_mirror()
+        mirror = open_mirror(account)
         with mirror.connect() as connection:
             rows = rows_about(connection, mirror.schema)
         prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days, mirror.settings.mirror_webhook_days)
@@ -155,12 +150,12 @@ def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer:
         return
     try:
         report = syncer.sync(context.partition_key, only, config, context.log)
-    except Busy as reason:
+    except (Busy, Paused) as reason:
         if ACCOUNT not in context.run.tags:
             raise
         context.log.info("nothing to do: %s", reason)
         return
-    rows = remembered(context.instance, context.log)
+    rows = remembered(context.instance, context.partition_key, context.log)
     for result in report.results:
         if result.state in ("complete", "incomplete"):
             yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result, rows))

@@ -1,12 +1,14 @@
 """Schedules: each tier of lists by its own cron, off until a setting says on. What a sync does is sync.py's.
 
 Dagster builds schedules from static and time partitions only (build_schedule_from_partitioned_job); accounts are dynamic ones, so each tick
-names its partition itself. Two runs of one account never meet: the queue admits one run per value of ACCOUNT (launch.INSTANCE), a tick
-skips while the run before it has not ended, and the lock of a sync that something else started makes the run end without a failure.
+names its partitions itself: every account of the database that is neither paused nor, within the hour, refused by amoCRM. One that is new becomes a
+partition there and then. The queue admits some runs at once, and one per value of ACCOUNT (launch.INSTANCE); a tick leaves an account out while its
+run before has not ended, and the lock of a sync that something else started makes the run end without a failure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
@@ -18,6 +20,7 @@ from pipelines.bi import names
 from pipelines.burial import bury
 from pipelines.checks import CHECKS
 from pipelines.entities import names_of
+from pipelines.registry import due
 from pipelines.resources import Connection, Mirror, open_mirror
 from pipelines.settings import Settings, SettingsRefused, load_settings
 from pipelines.subscribe import Tended, subscribed, tend
@@ -65,17 +68,30 @@ def status(known: Settings | None) -> dg.DefaultScheduleStatus:
     return dg.DefaultScheduleStatus.RUNNING if known and known.amocrm_schedules else dg.DefaultScheduleStatus.STOPPED
 
 
+def fan_out(instance: dg.DagsterInstance, mirror: Mirror, tier: Tier, job: str) -> tuple[list[dg.RunRequest], list[str]]:
+    """A run for each account whose turn it is, and why it is not the others'."""
+    partitions = set(instance.get_dynamic_partitions(str(ACCOUNTS.name)))
+    with mirror.connect() as connection:
+        turns = {each.name: why_not for each, why_not in due(connection, mirror.account, bool(mirror.configured))}
+    if mirror.account not in turns and mirror.settings.amocrm_base_url:
+        turns[mirror.account] = "" if mirror.account in partitions else "it is no partition of `accounts` yet: run `amocrm-mirror sync` once"
+    running = {run.tags.get(ACCOUNT) for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED))}
+    turns |= {name: f"the {tier.name} run before has not ended yet" for name in turns if name in running and not turns[name]}
+    ready = [name for name, why_not in turns.items() if not why_not]
+    if set(ready) - partitions:
+        instance.add_dynamic_partitions(str(ACCOUNTS.name), sorted(set(ready) - partitions))
+    return ([dg.RunRequest(run_key=name, partition_key=name, tags={ACCOUNT: name}) for name in ready],
+            [f"{name}: {why_not}" for name, why_not in turns.items() if why_not])
+
+
 def schedule_of(tier: Tier, job: dg.UnresolvedAssetJobDefinition, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status, description=tier.what)
-    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        instance, account = context.instance, open_mirror().account
-        bury(instance)
-        if not instance.has_dynamic_partition(str(ACCOUNTS.name), account):
-            return dg.SkipReason(f"the account {account!r} is no partition of `accounts` yet: run `amocrm-mirror sync` once")
-        tags = {ACCOUNT: account}
-        if instance.get_runs(dg.RunsFilter(job_name=job.name, tags=tags, statuses=UNFINISHED), limit=1):
-            return dg.SkipReason(f"the {tier.name} run before has not ended yet")
-        return dg.RunRequest(partition_key=account, tags=tags)
+    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        bury(context.instance)
+        requests, reasons = fan_out(context.instance, open_mirror(), tier, job.name)
+        yield from requests
+        if not requests:
+            yield dg.SkipReason("; ".join(reasons) or "there is no account yet: `amocrm-mirror accounts add`, or `amocrm-mirror auth`")
 
     return tick
 
@@ -96,12 +112,13 @@ def tending(job: dg.UnresolvedAssetJobDefinition, known: Settings | None) -> dg.
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         mirror = open_mirror()
         with mirror.connect_autocommit() as connection:
-            tended = {account: _tended(mirror.of(account), connection) for account in subscribed(connection)}
+            resting = {each.name for each, why_not in due(connection, mirror.account, bool(mirror.configured)) if why_not}
+            tended = {account: _tended(mirror.of(account), connection) for account in subscribed(connection) if account not in resting}
         known = context.instance.get_dynamic_partitions(str(ACCOUNTS.name))
         gaps = [account for account, each in tended.items() if each.gap and account in known]
         said = "; ".join(f"{account}: {each.said}" for account, each in tended.items()) or "no account has a webhook"
         context.log.info(said)
-        return [dg.RunRequest(partition_key=account, tags={ACCOUNT: account}) for account in gaps] or dg.SkipReason(said)
+        return [dg.RunRequest(run_key=account, partition_key=account, tags={ACCOUNT: account}) for account in gaps] or dg.SkipReason(said)
 
     return tick
 

@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dagster as dg
 import psycopg
 
-from pipelines.assets import PREFIX
+from pipelines import bi
+from pipelines.assets import PREFIX, VIEWS
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
 from pipelines.health import Connection, accounts, last_runs, stale
 from pipelines.history import Consistency, consistency
 from pipelines.observe import KINDS
 from pipelines.references import Resolved, references_of, resolved
+from pipelines.registry import known
 from pipelines.resources import open_mirror
 from pipelines.shapes import shape
 
 ENOUGH = 0.95
-REFERENCES, HISTORY, FRESH, EQUAL = "references_resolve", "history_is_consistent", "is_fresh", "equals_the_account"
+REFERENCES, HISTORY, FRESH, EQUAL, ACCESS = "references_resolve", "history_is_consistent", "is_fresh", "equals_the_account", "has_access"
+CURRENT = "is_current"
 WITH_REFERENCES = [entity for entity in ENTITIES if next(references_of(shape(entity.model).table), None)]
 OUTDATED = "its tables are not up to date: run `amocrm-mirror migrate`"
 WITH_HISTORY = [entity for entity in ENTITIES if entity.name in KINDS.values()]
@@ -37,9 +40,9 @@ def judged(context: dg.AssetCheckExecutionContext, name: str, ask: Callable[[Con
     wanted = {key.asset_key for key in context.selected_asset_check_keys if key.name == name}
     mirror = open_mirror()
     with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
-        known = accounts(connection, mirror.account)
+        there = accounts(connection, mirror.account)
         for entity in (each for each in ENTITIES if dg.AssetKey([PREFIX, each.name]) in wanted):
-            said = {account: _asked(ask, connection, account, schema, entity) for account, schema in known}
+            said = {each.name: _asked(ask, connection, each.name, each.schema, entity) for each in there}
             failing = [f"{account}: {why}" for account, (why, _) in said.items() if why]
             yield dg.AssetCheckResult(passed=not failing, asset_key=[PREFIX, entity.name], check_name=name, severity=dg.AssetCheckSeverity.WARN,
                                       description="; ".join(failing) or None, metadata={account: told for account, (_, told) in said.items()})
@@ -116,4 +119,36 @@ def is_fresh(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckRe
     yield from judged(context, FRESH, ask)
 
 
-CHECKS = (references_resolve, history_is_consistent, is_fresh, equals_the_account)
+@dg.multi_asset_check(can_subset=True, specs=specs(ACCESS, ENTITIES[:1], "amoCRM lets every account in that is not paused"))
+def has_access(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Looks up whether amoCRM has blocked an account, refused its token, or told that access was taken away."""
+    def ask(connection: Connection, account: str, schema: str, entity: Entity) -> Said:
+        standing = next((each.standing for each in known(connection) if each.name == account), "")
+        return standing, standing or "yes"
+
+    yield from judged(context, ACCESS, ask)
+
+
+@dg.multi_asset_check(can_subset=True, specs=[
+    dg.AssetCheckSpec(CURRENT, asset=[VIEWS, name], description="The view could be rebuilt when its definition changed last") for name in bi.names()])
+def is_current(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Looks up which views for people could not be rebuilt, and why."""
+    wanted = {key.asset_key.path[-1] for key in context.selected_asset_check_keys if key.name == CURRENT}
+    mirror = open_mirror()
+    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
+        found = [(known.name, view, why) for known in accounts(connection, mirror.account)
+                 for view, why in _faults(connection, known.schema).items()]
+    for name in (each for each in bi.names() if each in wanted):
+        failing = [f"{account}: view {view}: {why}" for account, view, why in found if bi.group_of(view) == name]
+        yield dg.AssetCheckResult(passed=not failing, asset_key=[VIEWS, name], check_name=CURRENT, severity=dg.AssetCheckSeverity.WARN,
+                                  description="; ".join(failing) or None)
+
+
+def _faults(connection: Connection, schema: str) -> dict[str, str]:
+    try:
+        return bi.faults(connection, schema)
+    except psycopg.errors.UndefinedTable:
+        return dict.fromkeys(bi.names(), OUTDATED)
+
+
+CHECKS = (references_resolve, history_is_consistent, is_fresh, equals_the_account, has_access, is_current)

@@ -17,9 +17,10 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from pipelines import cli_dictionary, cli_people, cli_views, cli_webhooks
+from pipelines import all_views, cli_accounts, cli_dictionary, cli_people, cli_views, cli_webhooks
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
+from pipelines.cli_accounts import Account
 from pipelines.complaints import of_postgres
 from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
 from pipelines.entities import names_of
@@ -79,14 +80,17 @@ def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account
 
 
 @app.command("migrate", epilog=example("amocrm-mirror migrate"))
-def migrate_() -> None:
+def migrate_(account: Account = "") -> None:
     """Create or update the tables: the account's schema (AMOCRM_SCHEMA) and `mirror`. Running it again changes nothing."""
     with told():
-        mirror = open_mirror()
+        mirror = open_mirror(account)
         report = migrate(mirror.conninfo, mirror.schema)
         for target, revision in report.after.items():
             before = report.before[target]
             typer.echo(f"{target}: {revision}" + ("" if before == revision else f" (was {before or 'empty'})"))
+        with mirror.connect_autocommit() as connection:
+            for line in all_views.refresh(connection, anew=True).kept:
+                typer.echo(line)
 
 
 class Tier(StrEnum):
@@ -94,21 +98,28 @@ class Tier(StrEnum):
     directories = "directories"
 
 
-@app.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts", "amocrm-mirror sync --tier moving"))
+@app.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts", "amocrm-mirror sync --tier moving",
+                            "amocrm-mirror sync --all --at-once 8"))
 def sync(tier: Annotated[Tier | None, typer.Option(help="One tier only: what schedules read often, or hourly.")] = None,
          only: Annotated[str, typer.Option(help="Entities, separated by commas; all of them without it.", metavar="leads,contacts")] = "",
          full: Annotated[bool, typer.Option("--full", help="Read every list whole, whatever was read before.")] = False,
          allow_mass_delete: Annotated[bool, typer.Option("--allow-mass-delete", help="Believe a list that lost over 5 % of its rows.")] = False,
-         ) -> None:
+         account: Account = "",
+         every: Annotated[bool, typer.Option("--all", help="Every account of the database that is not paused, some at once.")] = False,
+         at_once: Annotated[int, typer.Option(help="With --all: how many accounts side by side.", min=1, max=200)] = 4) -> None:
     """Bring the mirror up to date, through Dagster: all of the account first, then what changed."""
     from pipelines import display, launch
+    from pipelines.all_sync import sync_all
     with told():
-        mirror = open_mirror()
-        console = display.console()
         names = [name.strip() for name in only.split(",") if name.strip()]
         if tier and names:
             _fail("--tier and --only both say which entities to read: use one of them", 2)
+        if every and account:
+            _fail("--all and --account both say which accounts to sync: use one of them", 2)
+        mirror, console = open_mirror(account), display.console()
         names = names or (names_of(tier) if tier else [])
+        if every:
+            raise typer.Exit(sync_all(mirror, names, full, allow_mass_delete, at_once))
         with display.progress(console) as shown:
             report = launch.launch(mirror, shown, names, full, allow_mass_delete)
         show(console, mirror, report)
@@ -117,7 +128,7 @@ def sync(tier: Annotated[Tier | None, typer.Option(help="One tier only: what sch
 
 @app.command(epilog=example("amocrm-mirror verify", "amocrm-mirror verify --repair", "amocrm-mirror verify --only leads,contacts"))
 def verify(only: Annotated[str, typer.Option(help="Entities, separated by commas; all of them without it.", metavar="leads,contacts")] = "",
-           repair: Annotated[bool, typer.Option("--repair", help="Mend what differs.")] = False) -> None:
+           repair: Annotated[bool, typer.Option("--repair", help="Mend what differs.")] = False, account: Account = "") -> None:
     """Compare the mirror with the account, record by record. Exit code 0: equal; 3: something differs; 1: failed.
 
     Every list is read whole, which for a big account takes as long as its first sync. A difference counts only after an ordinary sync and a second
@@ -126,7 +137,7 @@ def verify(only: Annotated[str, typer.Option(help="Entities, separated by commas
     from pipelines import display, verdicts
     from pipelines.verify import verify as compare
     with told():
-        mirror = open_mirror()
+        mirror = open_mirror(account)
         migrate(mirror.conninfo, mirror.schema)
         console = display.console()
         with display.progress(console) as shown:
@@ -147,12 +158,12 @@ def show(console: Console, mirror: Mirror, report: Any) -> None:
 
 
 @app.command(epilog=example("amocrm-mirror status", "amocrm-mirror status --json"))
-def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, account: Account = "") -> None:
     """Show, per entity: rows, the last run, how complete it was, and what is in quarantine."""
     from pipelines.display import wide
     from pipelines.status import gather, render
     with told():
-        mirror = open_mirror()
+        mirror = open_mirror(account)
         found = gather(mirror)
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2))
@@ -166,12 +177,12 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 
 
 @app.command(epilog=example("amocrm-mirror doctor"))
-def doctor() -> None:
+def doctor(account: Account = "") -> None:
     """Check settings, Postgres, token, rights, filter option, plan and clock; each fault with its cure. Creates the tables."""
     from pipelines.doctor import findings
     with told():
         failed, console = False, Console(highlight=False, soft_wrap=True)
-        for finding in findings(load_settings):
+        for finding in findings(lambda: open_mirror(account)):
             failed |= finding.state == "wrong"
             mark, style = {"right": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("NO", "red")}[finding.state]
             console.print(f"[{style}]{mark:<5}[/]", end="")
@@ -181,47 +192,17 @@ def doctor() -> None:
         raise typer.Exit(1 if failed else 0)
 
 
-@app.command(epilog=example("amocrm-mirror auth", "amocrm-mirror auth < token.txt", "amocrm-mirror auth --browser", "amocrm-mirror auth --paste"))
-def auth(browser: Annotated[bool, typer.Option("--browser", help="OAuth: agree in a browser on this computer.")] = False,
-         paste: Annotated[bool, typer.Option("--paste", help="OAuth: agree in a browser elsewhere, and paste the address it is sent to.")] = False,
-         port: Annotated[int | None, typer.Option(help="Where to wait for the browser, on 127.0.0.1; else AMOCRM_REDIRECT_URI's, or 8976.",
-                                                  min=1, max=65535)] = None) -> None:
-    """Give the mirror access to the account: a long-lived token, pasted unseen or piped in, or an OAuth integration.
-
-    What amoCRM gives is looked at first: whose it is, what it cannot see, when it ends. It is stored, encrypted, only when it is of the
-    account that the schema holds. After a token was revoked, this is how syncs resume.
-    """
-    from pipelines.auth import authorize
-    with told():
-        mirror = open_mirror()
-        migrate(mirror.conninfo, mirror.schema)
-        for line in authorize(mirror, browser, paste, port):
-            typer.echo(line)
-
-
-@app.command(epilog=example("amocrm-mirror keys rotate", "amocrm-mirror keys forget"))
-def keys(action: Annotated[str, typer.Argument(help="rotate: a new key; forget: drop the older ones", metavar="rotate|forget")]) -> None:
-    """Encrypt the stored secrets with a new key of the key file, or with the first one of MIRROR_KEY."""
-    from pipelines import keys as work
-    with told():
-        actions = {"rotate": work.rotate, "forget": work.forget}
-        if action not in actions:
-            _fail(f"there is no action {action!r}: use {', '.join(actions)}", 2)
-        mirror = open_mirror()
-        migrate(mirror.conninfo, mirror.schema)
-        typer.echo(actions[action](mirror))
-
-
 @app.command(epilog=example("amocrm-mirror prune", "amocrm-mirror prune --days 7 --dagster-days 1"))
 def prune(days: Annotated[int | None, typer.Option(help="Facts of runs older than this; else MIRROR_KEEP_DAYS.", min=0)] = None,
-          dagster_days: Annotated[int | None, typer.Option(help="Dagster's runs older than this; else DAGSTER_KEEP_DAYS.", min=0)] = None) -> None:
+          dagster_days: Annotated[int | None, typer.Option(help="Dagster's runs older than this; else DAGSTER_KEEP_DAYS.", min=0)] = None,
+          account: Account = "") -> None:
     """Forget old runs: the mirror's facts of them, and Dagster's runs with their events. No row of the account is touched.
 
     Every sync does the same at its end, for up to 100 of Dagster's runs.
     """
     from pipelines.launch import forget
     with told():
-        for name, count in forget(open_mirror(), days, dagster_days).items():
+        for name, count in forget(open_mirror(account), days, dagster_days).items():
             typer.echo(f"{name}: {count} forgotten")
 
 
@@ -284,6 +265,7 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
                             "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
 
 
+cli_accounts.register(app, told, example)
 cli_people.register(app, told, example)
 cli_views.register(app, told, example)
 cli_webhooks.register(app, told, example)

@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from pipelines import display
+from pipelines.cli_accounts import Account
 from pipelines.cli_people import Example, Told
 from pipelines.dictionary.diagram import svg
 from pipelines.dictionary.facts import TABLE, Dictionary
@@ -41,20 +42,21 @@ def register(app: typer.Typer, told: Told, example: Example) -> None:
     @app.command(epilog=example("amocrm-mirror dictionary", "amocrm-mirror dictionary --out docs/crm --format md", "amocrm-mirror dictionary --base"))
     def dictionary(out: Annotated[Path, typer.Option(help="Folder to write into; made where it is missing.", metavar="FOLDER")] = Path("dictionary"),
                    format_: Annotated[Format, typer.Option("--format", help="One page to search, text, or both.")] = Format.both,
-                   models: Annotated[bool, typer.Option("--base", help="Only what every account has, without a database.")] = False) -> None:
+                   models: Annotated[bool, typer.Option("--base", help="Only what every account has, without a database.")] = False,
+                   account: Account = "") -> None:
         """Write down what every table, view and column is: one HTML page to search, Markdown, and a diagram.
 
         With the account's own custom fields, their options, and how many records have them filled. The page works without a network.
         """
         with told():
-            found = base() if models else _of_account()
+            found = base() if models else _of_account(account)
             for path in write(found, out, format_):
                 typer.echo(f"{path}: {path.stat().st_size / 1024:,.0f} kB")
             typer.echo(summary(found))
 
 
-def _of_account() -> Dictionary:
-    mirror = open_mirror()
+def _of_account(account: str) -> Dictionary:
+    mirror = open_mirror(account)
     if any(pending(mirror.conninfo, mirror.schema).values()):
         raise SyncRefused(f"the tables of {mirror.schema!r} are not there or not up to date: run `amocrm-mirror migrate`, then this again; or "
                           "--base, which needs none")

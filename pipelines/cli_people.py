@@ -11,8 +11,9 @@ import psycopg
 import typer
 from psycopg.sql import SQL, Identifier
 
+from pipelines import all_views, grants_role
 from pipelines import forget as forgetting
-from pipelines import grants_role
+from pipelines.cli_accounts import Account
 from pipelines.migrate import migrate
 from pipelines.resources import Mirror, open_mirror
 from pipelines.sync import WrongUse
@@ -28,32 +29,37 @@ def register(app: typer.Typer, told: Told, example: Example) -> None:
     def grants(role: Annotated[str, typer.Option(help="Name of the role; AMOCRM_SCHEMA with _bi without it.")] = "",
                ask: Annotated[bool, typer.Option("--ask", help="Ask for its password, hidden.")] = False,
                stdin: Annotated[bool, typer.Option("--stdin", help="Read its password from standard input.")] = False,
-               new_password: Annotated[bool, typer.Option("--new-password", help="Make a new one, though it has one.")] = False) -> None:
+               new_password: Annotated[bool, typer.Option("--new-password", help="Make a new one, though it has one.")] = False,
+               account: Account = "",
+               every: Annotated[bool, typer.Option("--all", help="The views over all accounts instead of one account.")] = False) -> None:
         """Create or update a role that may only read: the account's tables and views, present and future, and never `mirror`.
 
         A new role gets a password that is made here and shown once, unless you give one.
         """
         with told():
-            _grants(role, ask, stdin, new_password)
+            _grants(role, ask, stdin, new_password, account, every)
 
     @app.command(epilog=example("amocrm-mirror forget --contact 48217735", "amocrm-mirror forget --list", "amocrm-mirror forget --lift 48217735"))
     def forget(contact: Annotated[int | None, typer.Option(help="Id of the contact to erase.", min=1)] = None,
                lift: Annotated[int | None, typer.Option(help="Id of a contact that may come back.", min=1)] = None,
                show: Annotated[bool, typer.Option("--list", help="Who was forgotten, and when.")] = False,
-               yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False) -> None:
+               yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False, account: Account = "") -> None:
         """Erase a person everywhere: the contact, its values, links, notes, tasks, talks, events, history, quarantine and queue.
 
-        No sync, sweep or verification brings it back until `--lift`; then `amocrm-mirror sync --full` does.
+        No sync, sweep or verification brings it back until `--lift`; then the next sync brings the contact, and `sync --full` all that is on it.
         """
         with told():
-            _forget(contact, lift, show, yes)
+            _forget(contact, lift, show, yes, account)
 
 
-def _grants(role: str, ask: bool, stdin: bool, new_password: bool) -> None:
+def _grants(role: str, ask: bool, stdin: bool, new_password: bool, account: str, every: bool) -> None:
     if ask + stdin + new_password > 1:
         raise WrongUse("--ask, --stdin and --new-password each say where the password comes from: use one of them")
-    mirror = open_mirror()
-    role = role or f"{mirror.schema}_bi"
+    if every and account:
+        raise WrongUse("--all and --account both say what the role reads: use one of them")
+    mirror = open_mirror(account)
+    schema = all_views.SCHEMA if every else mirror.schema
+    role = role or f"{schema}_bi"
     fault = grants_role.fault_of(role)
     if fault:
         raise WrongUse(fault)
@@ -62,7 +68,7 @@ def _grants(role: str, ask: bool, stdin: bool, new_password: bool) -> None:
         known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None
         password = given or (None if known and not new_password else grants_role.made_password())
         try:
-            granted = grants_role.grant(connection, mirror.schema, role, password, is_made=not given)
+            granted = grants_role.grant(connection, schema, role, password, is_made=not given)
         except grants_role.NeedsAdministrator as reason:
             typer.echo(reason.sql, nl=False)
             raise
@@ -87,10 +93,10 @@ def _given(role: str, ask: bool, stdin: bool) -> str:
 PEOPLE = "contacts"
 
 
-def _forget(contact: int | None, lift: int | None, show: bool, yes: bool) -> None:
+def _forget(contact: int | None, lift: int | None, show: bool, yes: bool, account: str) -> None:
     if (contact is not None) + (lift is not None) + show != 1:
         raise WrongUse("say one of --contact ID, --lift ID and --list")
-    mirror = open_mirror()
+    mirror = open_mirror(account)
     migrate(mirror.conninfo, mirror.schema)
     with mirror.connect_autocommit() as connection:
         if connection.execute("SELECT FROM mirror.accounts WHERE name = %s", [mirror.account]).fetchone() is None:
@@ -100,8 +106,8 @@ def _forget(contact: int | None, lift: int | None, show: bool, yes: bool) -> Non
         elif lift is not None:
             if not forgetting.lift(connection, mirror.account, PEOPLE, lift):
                 raise WrongUse(f"contact {lift} was not forgotten here; --list shows who was")
-            typer.echo(f"contact {lift} may come back: `amocrm-mirror sync --full` brings what amoCRM still has. What only the mirror knew (its "
-                       "observations) is gone")
+            typer.echo(f"contact {lift} may come back: the next sync brings it and its links, `amocrm-mirror sync --full` its notes, tasks and "
+                       "events, as far as amoCRM still has them. What only the mirror knew (its observations) is gone")
         else:
             for key, moment in forgetting.listed(connection, mirror.account, PEOPLE):
                 typer.echo(f"contact {key}, erased {moment:%Y-%m-%d %H:%M %Z}")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import bi
+from pipelines.cli_accounts import Account
 from pipelines.cli_people import Example, Told
 from pipelines.display import view_notes, wide
 from pipelines.migrate import migrate
@@ -19,17 +20,18 @@ def register(app: typer.Typer, told: Told, example: Example) -> None:
     """`told` makes messages and exit codes of what goes wrong, `example` the last lines of --help."""
 
     @app.command(epilog=example("amocrm-mirror views", "amocrm-mirror views --all"))
-    def views(everything: Annotated[bool, typer.Option("--all", help="Build anew also those that are as they should be.")] = False) -> None:
+    def views(everything: Annotated[bool, typer.Option("--all", help="Build anew also those that are as they should be.")] = False,
+              account: Account = "") -> None:
         """Build the views for people (AMOCRM_SCHEMA with _bi) that are not as they should be. Exit code 3 when one could not be built.
 
         Every sync does the same at its end. Needs no network: what the account's fields are is in the mirror.
         """
         with told():
-            raise typer.Exit(_views(everything))
+            raise typer.Exit(_views(everything, account))
 
 
-def _views(everything: bool) -> int:
-    mirror, console = open_mirror(), wide(Console(highlight=False))
+def _views(everything: bool, account: str) -> int:
+    mirror, console = open_mirror(account), wide(Console(highlight=False))
     with console.status("building views"), mirror.connect_autocommit() as connection:
         found = migrate(mirror.conninfo, mirror.schema).views
         found = bi.rebuild(connection, mirror.schema, everything) if everything else found

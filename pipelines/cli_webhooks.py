@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.cli_accounts import Account
 from pipelines.migrate import migrate
 from pipelines.resources import Mirror, open_mirror
 from pipelines.sync import WrongUse
@@ -70,10 +71,11 @@ def _running(app: typer.Typer, webhooks: typer.Typer, told: Told, example: Examp
 
 def _subscription(webhooks: typer.Typer, told: Told, example: Example) -> None:
     @webhooks.command(epilog=example("amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
-    def subscribe(url: Annotated[str, typer.Option(help="How amoCRM reaches the receiver: https://hooks.example.com")]) -> None:
+    def subscribe(url: Annotated[str, typer.Option(help="How amoCRM reaches the receiver: https://hooks.example.com")],
+                  account: Account = "") -> None:
         """Register every event at a secret address of this account. Again: what the account's plan tells by now."""
         with told():
-            _subscribe(url)
+            _subscribe(url, account)
 
     @webhooks.command(epilog=example("amocrm-mirror webhooks status", "amocrm-mirror webhooks status --json"))
     def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
@@ -85,32 +87,32 @@ def _subscription(webhooks: typer.Typer, told: Told, example: Example) -> None:
             raise typer.Exit(found["exit_code"])
 
     @webhooks.command(epilog=example("amocrm-mirror webhooks rotate"))
-    def rotate() -> None:
+    def rotate(account: Account = "") -> None:
         """Give the webhook a new secret address; the old one is refused from then on."""
         from pipelines import subscribe as work
         with told():
-            mirror = _migrated()
+            mirror = _migrated(account)
             with mirror.connect_autocommit() as connection:
                 work.rotate(mirror.target(), connection)
             typer.echo("the webhook has a new address; the old one is refused now")
 
     @webhooks.command(epilog=example("amocrm-mirror webhooks unsubscribe"))
-    def unsubscribe() -> None:
+    def unsubscribe(account: Account = "") -> None:
         """Take the webhook away, in amoCRM and here."""
         from pipelines import subscribe as work
         with told():
-            mirror = _migrated()
+            mirror = _migrated(account)
             with mirror.connect_autocommit() as connection:
                 had = work.unsubscribe(mirror.target(), connection)
             typer.echo("amoCRM sends nothing any more" if had else "amoCRM had no webhook of ours; deliveries are refused now")
 
 
-def _subscribe(url: str) -> None:
+def _subscribe(url: str, account: str) -> None:
     from pipelines import subscribe as work
     fault = work.fault_of(url)
     if fault:
         raise WrongUse(fault)
-    mirror = _migrated()
+    mirror = _migrated(account)
     with mirror.connect_autocommit() as connection:
         hook, refused = work.subscribe(mirror.target(), connection, url)
     typer.echo(f"amoCRM tells of {len(hook.settings)} events: {', '.join(hook.settings)}")
@@ -120,8 +122,8 @@ def _subscribe(url: str) -> None:
     typer.echo("Now keep `amocrm-mirror serve` running behind that address, and run `amocrm-mirror sync` once.")
 
 
-def _migrated() -> Mirror:
-    mirror = open_mirror()
+def _migrated(account: str = "") -> Mirror:
+    mirror = open_mirror(account)
     migrate(mirror.conninfo, mirror.schema)
     return mirror
 

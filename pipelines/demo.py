@@ -21,12 +21,13 @@ from rich.table import Table
 from pipelines import display, launch
 from pipelines.embedded_binaries import find_bindir, server_user
 from pipelines.migrate import downgrade, migrate
+from pipelines.registry import DEMO
 from pipelines.resources import Mirror
 from pipelines.settings import Settings, load_settings
 from pipelines.sync import Report, SyncRefused, row_counts
 from sandbox.process import SandboxProcess
 
-SCHEMA = "amocrm_demo"
+SCHEMA = DEMO
 PORT = 8765
 QUERIES = ("open_deals", "pipeline_on_a_day", "won_lost", "select_field")
 SHOWN = 12

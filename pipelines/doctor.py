@@ -18,7 +18,7 @@ from pipelines.amocrm.vault import LostKey
 from pipelines.embedded import PostgresUnavailable
 from pipelines.migrate import MINIMUM_VERSION, MigrationRefused, migrate
 from pipelines.resources import Mirror
-from pipelines.settings import Settings, SettingsRefused
+from pipelines.settings import SettingsRefused
 from pipelines.standing import clear_marks, refusals_marked
 from pipelines.sync import SyncRefused
 
@@ -39,9 +39,9 @@ class Finding:
     cure: str = ""
 
 
-def findings(load: Callable[[], Settings]) -> Iterator[Finding]:
+def findings(opened: Callable[[], Mirror]) -> Iterator[Finding]:
     try:
-        mirror = Mirror(load())
+        mirror = opened()
     except SettingsRefused as reason:
         yield Finding("wrong", "settings", str(reason))
         return

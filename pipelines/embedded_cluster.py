@@ -20,6 +20,7 @@ unix_socket_directories = ''
 shared_buffers = 256MB
 max_wal_size = 2GB
 maintenance_work_mem = 128MB
+max_locks_per_transaction = 256
 timezone = 'UTC'
 log_timezone = 'UTC'
 log_error_verbosity = terse

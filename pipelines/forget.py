@@ -20,6 +20,7 @@ from pipelines.decode import decode
 from pipelines.deliveries import absorb_all
 from pipelines.entities import ENTITIES, entity
 from pipelines.forgotten import KINDS, Forgotten, remember
+from pipelines.hint_rules import queue
 from pipelines.shapes import dumps, shape
 from pipelines.standing import SyncRefused, turn_of
 from pipelines.statements import AND
@@ -32,7 +33,8 @@ NOT_REACHED = (
     "tools keep, and amoCRM, where the contact still is unless you delete it. Texts of other records that name the person but do not point at the "
     "contact (the name of a deal, a note on it, earlier values of its fields) stay: look for them.")
 POINTS = "$.** ? ((@.type == $kinds[*] && @.id == $ids[*]) || (@.entity_type == $kinds[*] && (@.entity_id == $ids[*] || @.id == $ids[*])))"
-LIFT = "DELETE FROM mirror.forgotten WHERE account = %s AND (entity = %s AND key = %s AND because IS NULL OR because = %s)"
+LIFT = "DELETE FROM mirror.forgotten WHERE account = %s AND (entity = %s AND key = %s AND because IS NULL OR because = %s) RETURNING entity, key"
+COME_BACK = queue("SELECT %(kind)s::text AS listing, %(key)s::text AS id, now() AS told_at, NULL::timestamptz AS deleted_at, true AS of_links")
 MET = "SELECT entity, key FROM mirror.forgotten WHERE account = %s AND because IS NOT NULL"
 
 
@@ -57,8 +59,10 @@ def forget(connection: Connection, schema: str, account: str, kind: str, number:
 def lift(connection: Connection, account: str, kind: str, number: int) -> bool:
     """Lets the record come back. Whether it was forgotten."""
     with connection.transaction():
-        lifted = connection.execute(LIFT, [account, kind, str(number), f"{kind}/{number}"]).rowcount
-    return lifted > 0
+        lifted = connection.execute(LIFT, [account, kind, str(number), f"{kind}/{number}"]).fetchall()
+        for each, key in lifted:
+            connection.execute(COME_BACK, {"account": account, "kind": each, "key": key})
+    return bool(lifted)
 
 
 def listed(connection: Connection, account: str, kind: str) -> list[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from pipelines import all_views
 from pipelines.standing import SyncRefused
 
 Connection = psycopg.Connection[Any]
@@ -72,7 +73,8 @@ def grant(connection: Connection, schema: str, role: str, password: str | None, 
     """Creates or updates the role. `password` None: the one that it has stays. Raises SyncRefused, or NeedsAdministrator with the SQL."""
     schemas = _schemas(connection, schema)
     if schema not in schemas:
-        raise SyncRefused(f"there is no schema {schema!r} yet: run `amocrm-mirror migrate`, then this again")
+        cure = "it comes with the second account" if schema == all_views.SCHEMA else "run `amocrm-mirror migrate`"
+        raise SyncRefused(f"there is no schema {schema!r} yet: {cure}, then run this again")
     known = connection.execute(KNOWN, [role]).fetchone()
     if known and (known[0] or known[2]):
         raise SyncRefused(f"{role!r} is {'a superuser' if known[0] else 'the role of the mirror itself'}, which cannot be made to read only. Nothing "
@@ -150,6 +152,7 @@ def _script(connection: Connection, schemas: list[str], role: str, can_login: bo
 
 def _notes(connection: Connection, schema: str, role: str, schemas: list[str]) -> list[str]:
     elsewhere = [row[0] for row in connection.execute(MAY_CREATE, [role]).fetchall()]
-    notes = [] if f"{schema}_bi" in schemas else [f"The schema {schema}_bi does not exist yet: run this again when it does."]
+    has_bi = f"{schema}_bi" in schemas or schema == all_views.SCHEMA
+    notes = [] if has_bi else [f"The schema {schema}_bi does not exist yet: run this again when it does."]
     return notes + ([f"It may create tables in {', '.join(elsewhere)}, as everybody may: REVOKE CREATE ON SCHEMA … FROM PUBLIC takes that."]
                     if elsewhere else [])

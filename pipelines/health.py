@@ -8,6 +8,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pipelines.registry import Known, theirs
+
 Connection = psycopg.Connection[Any]
 LAST_RUNS = """
 SELECT last.entity, CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
@@ -37,10 +39,9 @@ def is_syncing(connection: Connection, account: str) -> bool:
     return not (row and row[0])
 
 
-def accounts(connection: Connection, mine: str) -> list[tuple[str, str]]:
-    """(name, schema) of the accounts that this database mirrors and whose tables are there; sandboxes (plain http) only when they are `mine`."""
-    return connection.execute("SELECT name, schema_name FROM mirror.accounts WHERE to_regclass(quote_ident(schema_name) || '.accounts') IS NOT NULL "
-                              "AND (name = %s OR base_url NOT LIKE 'http:%%') ORDER BY name", [mine]).fetchall()
+def accounts(connection: Connection, mine: str) -> list[Known]:
+    """Those that this database mirrors, whose tables are there, and of which nobody has said that they rest; the demo's only when it is `mine`."""
+    return [each for each in theirs(connection, mine) if each.has_tables and not each.paused]
 
 
 def rows_about(connection: Connection, schema: str) -> dict[str, int]:

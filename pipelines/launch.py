@@ -23,10 +23,12 @@ INSTANCE = """\
 # Made by amocrm-mirror; yours to change. Where Dagster keeps its runs: SQLite files beside this one.
 telemetry:
   enabled: false
-# Scheduled runs of one account wait for each other
+# So many scheduled runs at once (each is a process of 150 to 300 MB); those of one account wait for each other
 concurrency:
   runs:
     tag_concurrency_limits:
+      - key: amocrm-mirror/account
+        limit: 4
       - key: amocrm-mirror/account
         value: {applyLimitPerUniqueValue: true}
         limit: 1
@@ -68,10 +70,17 @@ def dagster_home(mirror: Mirror) -> Path:
 def prepare(mirror: Mirror) -> dg.DagsterInstance:
     """Migrates the database and makes the account known to Dagster as a partition."""
     migrate(mirror.conninfo, mirror.schema)
+    return with_partition(mirror, mirror.account)
+
+
+def with_partition(mirror: Mirror, *names: str, gone: str = "") -> dg.DagsterInstance:
+    """Dagster's memory, with a partition per account of `names`, and without that of `gone`."""
     home = dagster_home(mirror)
     try:
         instance = dg.DagsterInstance.from_config(str(home))
-        instance.add_dynamic_partitions(str(ACCOUNTS.name), [mirror.account])
+        instance.add_dynamic_partitions(str(ACCOUNTS.name), list(names))
+        if gone and instance.has_dynamic_partition(str(ACCOUNTS.name), gone):
+            instance.delete_dynamic_partition(str(ACCOUNTS.name), gone)
     except (dg.DagsterError, DBAPIError, OSError) as reason:
         raise SyncRefused(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. Mend dagster.yaml there, or set "
                            "DAGSTER_HOME to another folder") from reason

@@ -12,7 +12,7 @@ from pipelines.amocrm.pages import page
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
 from pipelines.scene import Scene, Target
-from pipelines.standing import SyncRefused, account, admit, clear_marks, refusals_marked
+from pipelines.standing import SyncRefused, account, admit, clear_marks, held_account, refusals_marked
 
 __all__ = ["SyncRefused", "learn"]
 
@@ -69,8 +69,9 @@ def _is_admin(target: Target, user: Any) -> bool | None:
 
 def _claim(target: Target, account_id: Any, name: Any) -> None:
     with target.connect() as connection:
-        row = connection.execute("UPDATE mirror.accounts SET account_id = coalesce(account_id, %s) WHERE name = %s RETURNING account_id",
-                                 [account_id, target.name]).fetchone()
-    if row and row[0] != account_id:
-        raise SyncRefused(f"the schema {target.schema!r} holds amoCRM account {row[0]}, but the token is of account {account_id} "
-                          f"({name}). Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
+        held = held_account(connection, target.name, target.schema)
+        if held is None or held == account_id:
+            connection.execute("UPDATE mirror.accounts SET account_id = %s WHERE name = %s AND account_id IS NULL", [account_id, target.name])
+            return
+    raise SyncRefused(f"the schema {target.schema!r} holds amoCRM account {held}, but the token is of account {account_id} "
+                      f"({name}). Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")

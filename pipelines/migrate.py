@@ -20,7 +20,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
-from pipelines import bi, views
+from pipelines import all_views, bi, views
 from pipelines.settings import sqlalchemy_url, validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
@@ -30,6 +30,8 @@ MINIMUM_VERSION = 150000
 ONE_AT_A_TIME = threading.Lock()
 KEPT = "migrations that had finished are kept, nothing is half done"
 CURES = {
+    "2BP01": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
+    "0A000": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
     "55P03": f"Another program holds the tables; {KEPT}. Stop it and migrate again.",
     "57014": f"It took longer than allowed; {KEPT}. Migrate again in a quieter hour.",
     "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
@@ -69,23 +71,25 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
             if before["account"] not in (None, heads["account"]):
                 views.drop(own, schema)
             for name in schemas:
-                config = alembic_config(name, connection, schemas[name])
-                _upgrade(config, own, schema)
+                _upgrade(own, name, alembic_config(name, connection, schemas[name]), schema)
             views.rebuild(own, schema)
             built = bi.rebuild(own, schema)
+            all_views.quietly(own, anew=before["account"] not in (None, heads["account"]))
         after = {name: _revision(connection, schemas[name]) for name in schemas}
         return MigrationReport(before, after, built)
 
 
-def _upgrade(config: Config, own: psycopg.Connection[Any], schema: str) -> None:
-    """The views for people stay, and so do those that others made on them, unless a migration changes a column that one of ours shows."""
+def _upgrade(own: psycopg.Connection[Any], name: str, config: Config, schema: str) -> None:
+    """The views for people, and those over all accounts, stay, and so do those that others made on them, unless a migration changes a column that
+    one of ours shows: then the former go, and the latter do without this account for the moment."""
     try:
         with ONE_AT_A_TIME:
             command.upgrade(config, "head")
     except DBAPIError as error:
-        if not isinstance(error.orig, Error) or error.orig.sqlstate not in SHOWN_BY_A_VIEW:
+        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in SHOWN_BY_A_VIEW:
             raise
         _drop_for_people(own, schema)
+        all_views.refresh(own, anew=True, without=schema)
         with ONE_AT_A_TIME:
             command.upgrade(config, "head")
 
@@ -107,6 +111,7 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
             with psycopg.connect(conninfo, autocommit=True) as own:
                 views.drop(own, schema)
                 _drop_for_people(own, schema)
+                all_views.refresh(own, anew=True, without=schema)
         with ONE_AT_A_TIME:
             command.downgrade(alembic_config(target, connection, place), revision)
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from pipelines import registry
 from pipelines.amocrm.budget import Budget
 from pipelines.amocrm.client import USER_AGENT, Client, Patience
 from pipelines.amocrm.tokens import Configured, StoredTokens
@@ -20,6 +21,14 @@ from pipelines.settings import Settings, SettingsRefused, load_settings, validat
 from pipelines.sync import Target, WrongUse
 
 Connection = psycopg.Connection[Any]
+EGRESS = "egress"
+NOT_SHARED = {"amocrm_base_url": None, "amocrm_access_token": None, "amocrm_refresh_token": None}
+"""What the environment says of the configured account only; an integration's keys are good for every account that has installed it."""
+REGISTER = """
+INSERT INTO mirror.accounts AS known (name, schema_name, base_url, configured_url) VALUES (%(name)s, %(schema)s, %(url)s, %(given)s)
+ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, configured_url = coalesce(excluded.configured_url, known.configured_url),
+    facts = CASE WHEN known.base_url = excluded.base_url THEN known.facts END
+WHERE (known.base_url, known.configured_url) IS DISTINCT FROM (excluded.base_url, coalesce(excluded.configured_url, known.configured_url))"""
 
 
 @dataclass(frozen=True)
@@ -54,41 +63,49 @@ class Mirror:
     def connect_autocommit(self) -> Connection:
         return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10, autocommit=True)
 
-    def of(self, account: str) -> Mirror:
-        """Another account of the same database, with what `auth` has stored for it; or this one."""
-        if account == self.account:
-            return self
-        others = dict.fromkeys(("amocrm_base_url", "amocrm_access_token", "amocrm_refresh_token", "amocrm_client_id", "amocrm_client_secret"))
-        return Mirror(self.settings.model_copy(update={"amocrm_schema": account, **others}))
-
     @property
     def configured(self) -> Configured:
         return configured(self.settings)
+
+    def of(self, account: str) -> Mirror:
+        """Another account of this database: of the settings all but address and tokens, which are as stored. Raises WrongUse for an unknown one."""
+        if account == self.account:
+            return self
+        with self.connect() as connection:
+            names = [each.name for each in registry.known(connection)]
+        if account not in names:
+            raise WrongUse(f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: `amocrm-mirror accounts add {account} "
+                           "https://….amocrm.ru` adds it")
+        return Mirror(self.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": account}))
 
     def target(self, patience: Patience | None = None) -> Target:
         """The configured account. Raises WrongUse when the settings name none, or no token."""
         base_url = self.base_url()
         if not base_url:
+            with self.connect() as connection:
+                others = ", ".join(each.name for each in registry.theirs(connection, self.account))
             raise WrongUse("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and "
-                           "AMOCRM_ACCESS_TOKEN in the environment or in .env, or try `amocrm-mirror demo`")
+                           "AMOCRM_ACCESS_TOKEN in the environment or in .env, or try `amocrm-mirror demo`" + (
+                               f"; of the accounts that were added say one with --account, or --all: {others}" if others else ""))
         if not self._register(base_url) and not self.configured:
             raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN in the environment or in .env "
                            "(amoCRM makes one in the settings of a private integration)")
         tokens = StoredTokens(self.connect, self.vault, self.account, base_url, USER_AGENT)
         if self.configured:
             tokens.configure(self.configured)
-        client = Client(base_url, tokens, [self.budget(base_url)], patience)
+        client = Client(base_url, tokens, self.budgets(base_url), patience)
         return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency)
 
     def base_url(self) -> str:
-        """The account's address: as configured, or else as `auth` has stored it. Empty: neither."""
-        if self.settings.amocrm_base_url:
-            return self.settings.amocrm_base_url
+        """The account's address: as configured, or else as `auth` has stored it. Once amoCRM has moved it from there, where it is. Empty: unknown."""
+        given = self.settings.amocrm_base_url
         try:
             with self.connect() as connection:
-                row = connection.execute("SELECT base_url FROM mirror.accounts WHERE name = %s", [self.account]).fetchone()
-        except psycopg.errors.UndefinedTable:
-            return ""
+                row = connection.execute("SELECT base_url, configured_url FROM mirror.accounts WHERE name = %s", [self.account]).fetchone()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            row = None
+        if given and not (row and row[1] == given):
+            return given
         return str(row[0]) if row else ""
 
     def budget(self, base_url: str) -> Budget:
@@ -100,13 +117,15 @@ class Mirror:
             raise SettingsRefused(str(reason)) from None
         return Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(rate))
 
+    def budgets(self, base_url: str) -> list[Budget]:
+        """The account's own, and that of all accounts together, where there is one."""
+        shared = self.settings.amocrm_egress_requests_per_second
+        return [self.budget(base_url), *([Budget(self.connect_autocommit, EGRESS, shared)] if shared else [])]
+
     def _register(self, base_url: str) -> bool:
         """Makes the account known to the database. Whether it holds tokens of it already."""
         with self.connect() as connection:
-            connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) "
-                               "ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, facts = NULL "
-                               "WHERE accounts.base_url <> excluded.base_url",
-                               [self.account, self.schema, base_url])
+            connection.execute(REGISTER, {"name": self.account, "schema": self.schema, "url": base_url, "given": self.settings.amocrm_base_url})
             return connection.execute("SELECT 1 FROM mirror.tokens WHERE account = %s", [self.account]).fetchone() is not None
 
 
@@ -122,6 +141,8 @@ def configured(settings: Settings) -> Configured:
                       shown(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
 
 
-def open_mirror(load: Callable[[], Settings] = load_settings) -> Mirror:
-    return Mirror(load())
+def open_mirror(account: str = "", load: Callable[[], Settings] = load_settings) -> Mirror:
+    """The configured account's, or that of another account of the same database. Raises WrongUse for one that there is not."""
+    mirror = Mirror(load())
+    return mirror.of(account or mirror.account)
 

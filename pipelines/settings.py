@@ -49,17 +49,17 @@ class SettingsRefused(ValueError):  # noqa: N818 - an answer, not a mistake
     """A setting cannot be used; the message says which, why, and the cure."""
 
 
-def validate_schema_name(name: str) -> str:
+def validate_schema_name(name: str, what: str = "AMOCRM_SCHEMA") -> str:
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
         raise ValueError(
-            f"AMOCRM_SCHEMA {name!r} is not a schema name: use lower-case Latin "
+            f"{what} {name!r} is not a schema name: use lower-case Latin "
             "letters, digits and _, and begin with a letter, for example amocrm_acme."
         )
     if len(name) > SCHEMA_MAX_BYTES:
-        raise ValueError(f"AMOCRM_SCHEMA {name!r} is {len(name)} characters long: shorten it to at most {SCHEMA_MAX_BYTES}.")
+        raise ValueError(f"{what} {name!r} is {len(name)} characters long: shorten it to at most {SCHEMA_MAX_BYTES}.")
     if name in RESERVED_SCHEMAS or name.startswith("pg_") or name.endswith("_bi"):
         raise ValueError(
-            f"AMOCRM_SCHEMA {name!r} is reserved (by Postgres or by the mirror's own schemas): choose another name, for example amocrm_acme."
+            f"{what} {name!r} is reserved (by Postgres or by the mirror's own schemas): choose another name, for example amocrm_acme."
         )
     return name
 
@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     amocrm_redirect_uri: str | None = None
     amocrm_refresh_token: SecretStr | None = None
     amocrm_requests_per_second: float = 6.5
+    amocrm_egress_requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     amocrm_concurrency: Annotated[int, Field(ge=1, le=100)] = 6
     amocrm_schema: str = "amocrm"
     amocrm_schedules: bool = False

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Getter, Parameters
 from pipelines.amocrm.errors import AccessLost, Blocked, NotOffered
@@ -67,7 +67,8 @@ def admit(connect: Connect, name: str) -> bool:
                               f"{unblocked} asks again, `amocrm-mirror doctor` at once")
         if just_revoked:
             raise SyncRefused(f"{why}. Last seen at {revoked}; nothing was sent now, and what is mirrored stays as it is. Give access again: "
-                              f"`amocrm-mirror auth`. The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor` at once")
+                              f"`amocrm-mirror auth --account {name}`. The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor` "
+                              "at once")
         if blocked or revoked:
             connection.execute("UPDATE mirror.accounts SET blocked_at = CASE WHEN is_blocked THEN now() END, "
                                "revoked_at = CASE WHEN revoked_at IS NOT NULL THEN now() END WHERE name = %s", [name])
@@ -96,6 +97,15 @@ def refusals_marked(connect: Connect, name: str) -> Iterator[None]:
             with connect() as connection:
                 mark_revoked(connection, [name], reason.reason.split(". ")[0])
         raise
+
+
+def held_account(connection: psycopg.Connection[Any], name: str, schema: str) -> int | None:
+    """The id of the amoCRM account that the schema holds: as known here, or by its rows, where those are all that was kept of it."""
+    row = connection.execute("SELECT account_id FROM mirror.accounts WHERE name = %s AND account_id IS NOT NULL", [name]).fetchone()
+    there = connection.execute("SELECT to_regclass(%s)", [f'"{schema}".accounts']).fetchone()
+    if row is None and there and there[0]:
+        row = connection.execute(SQL("SELECT id FROM {} ORDER BY _synced_at DESC LIMIT 1").format(Identifier(schema, "accounts"))).fetchone()
+    return row[0] if row else None
 
 
 def mark_revoked(connection: psycopg.Connection[Any], names: Sequence[str], reason: str) -> None:

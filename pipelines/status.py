@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from rich.table import Table
 
-from pipelines import bi
+from pipelines import bi, registry
 from pipelines.entities import ENTITIES
 from pipelines.health import is_syncing, last_runs
 from pipelines.migrate import pending
@@ -30,9 +30,11 @@ def gather(mirror: Mirror) -> dict[str, Any]:
         quarantine = cursor.execute(QUARANTINE, [mirror.account]).fetchall()
         count = cursor.execute("SELECT count(*) AS count FROM mirror.quarantine WHERE account = %s", [mirror.account]).fetchone()
         rows, faults = row_counts(connection, mirror.schema), bi.faults(connection, mirror.schema)
+        own = next((each for each in registry.known(connection) if each.name == mirror.account and each.has_tokens), None)
     entities = [{"entity": entity.name, "rows": rows[entity.name], **_run(runs.get(entity.name))} for entity in ENTITIES]
-    return {"account": mirror.account, "schema": mirror.schema, "syncing": alive, "entities": entities, "quarantined": count["count"] if count else 0,
-            "quarantine": quarantine, "views_not_rebuilt": faults, "exit_code": _exit_code(entities, count["count"] if count else 0, faults)}
+    code = 1 if own and (own.blocked or own.revoked) else _exit_code(entities, count["count"] if count else 0, faults)
+    return {"account": mirror.account, "schema": mirror.schema, "syncing": alive, "standing": own.standing if own else "", "entities": entities,
+            "quarantined": count["count"] if count else 0, "quarantine": quarantine, "views_not_rebuilt": faults, "exit_code": code}
 
 
 def _run(row: dict[str, Any] | None) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def render(found: dict[str, Any]) -> tuple[Table, list[str]]:
     if found["quarantined"]:
         lines.append(f"{found['quarantined']} records in quarantine; the latest:")
         lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})" for row in found["quarantine"]]
+    if found["standing"]:
+        lines.append(f"The account is {found['standing']}. What is mirrored stays as it is.")
     lines += [f"view {view} could not be rebuilt: {why}" for view, why in found["views_not_rebuilt"].items()]
     if found["syncing"]:
         lines.append("A sync is running now.")

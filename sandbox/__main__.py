@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=7.0, help="requests per second; 0 = unlimited")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="added to every answer")
     parser.add_argument("--switch", type=_pair, action="append", default=[], metavar="NAME=VALUE", help="see GET /_sandbox/switches")
+    parser.add_argument("--accounts", type=int, default=1, help="accounts, each on a port, of a seed, with a rate and tokens of its own")
     parser.add_argument("--until-eof", action="store_true", help="end when stdin closes")
     return parser
 

@@ -18,9 +18,13 @@ class SandboxProcess:
     """Starts `python -m sandbox` on a free port, waits until it is up, speaks to its control plane."""
 
     def __init__(self, scale: int = 200, seed: int = 1, now: str | None = None, fields: int = 8, rate: float = 0,
-                 latency_ms: float = 0, port: int = 0, switches: dict[str, str] | None = None, timeout: float = 600) -> None:  # fmt: skip
+                 latency_ms: float = 0, port: int = 0, switches: dict[str, str] | None = None, timeout: float = 600,
+                 accounts: int = 1) -> None:  # fmt: skip
         self._command = [sys.executable, "-m", "sandbox", "--port", str(port), "--scale", str(scale), "--seed", str(seed),
-                         "--fields", str(fields), "--rate", str(rate), "--latency-ms", str(latency_ms), "--until-eof"]  # fmt: skip
+                         "--fields", str(fields), "--rate", str(rate), "--latency-ms", str(latency_ms),
+                         "--accounts", str(accounts), "--until-eof"]  # fmt: skip
+        self.accounts: list[SandboxProcess] = [self]
+        """Of all accounts that the process serves; to the others only their control plane is spoken through these."""
         self._command += ["--now", now] if now else []
         for name, value in (switches or {}).items():
             self._command += ["--switch", f"{name}={value}"]
@@ -38,11 +42,16 @@ class SandboxProcess:
             self._process.wait(10)
             errors.seek(0)
             raise RuntimeError(f"the sandbox did not start: {line}{errors.read()}")
-        self.url = line.split()[-1]
-        self._adopt(self.control("GET", ""))
+        self._adopt(line.split()[-1])
+        for _ in range(int(self._command[self._command.index("--accounts") + 1]) - 1):
+            beside = SandboxProcess(timeout=self._timeout)
+            beside._adopt(self._process.stdout.readline().split()[-1])
+            self.accounts.append(beside)
         return self
 
-    def _adopt(self, index: dict[str, Any]) -> None:
+    def _adopt(self, url: str) -> None:
+        self.url = url
+        index = self.control("GET", "")
         self.client_id: str = index["client_id"]
         self.client_secret: str = index["client_secret"]
         self.redirect_uri: str = index["redirect_uri"]

@@ -5,12 +5,13 @@ import errno
 import gc
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from sandbox.app import App
 from sandbox.control import Control
 from sandbox.http import Connection
 from sandbox.oauth import Authority
-from sandbox.state import Options, World
+from sandbox.state import ACCOUNT_ID, Options, World
 from sandbox.world import build
 
 
@@ -32,23 +33,32 @@ def _say(line: str) -> None:
 
 
 async def _serve(options: Options, announce: Callable[[str], None]) -> int:
-    held: list[App] = []
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(held[0].handle), options.host, options.port, start_serving=False)
-    port = server.sockets[0].getsockname()[1]
-    held.append(assemble(options, port))
+    loop, apps, servers = asyncio.get_running_loop(), list[App](), list[asyncio.Server]()
+    for number in range(options.accounts):
+        held: list[App] = []
+        server = await loop.create_server(_answering(held), options.host, options.port if number == 0 else 0, start_serving=False)
+        port = server.sockets[0].getsockname()[1]
+        held.append(assemble(replace(options, seed=options.seed + number), port))
+        held[0].world.account["id"] = ACCOUNT_ID + number
+        apps += held
+        servers.append(server)
     gc.collect()
     gc.freeze()  # the records stay: let no collection walk them
-    await server.start_serving()
-    announce(f"sandbox listening on http://{options.host}:{port}")
+    for server in servers:
+        await server.start_serving()
+    for server in servers:
+        announce(f"sandbox listening on http://{options.host}:{server.sockets[0].getsockname()[1]}")
     if sys.stdout.isatty():
-        _greet(held[0], announce)
+        _greet(apps[0], announce)
+    ended = asyncio.Event()
     if options.until_eof:
-        ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
-        await ended.wait()
-        return 0
-    await server.serve_forever()
+        loop.add_reader(sys.stdin.fileno(), ended.set)
+    await ended.wait()
     return 0
+
+
+def _answering(held: list[App]) -> Callable[[], Connection]:
+    return lambda: Connection(held[0].handle)
 
 
 def assemble(options: Options, port: int) -> App:

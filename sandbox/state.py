@@ -36,6 +36,7 @@ class Options:
     rate: float = 7.0
     latency_ms: float = 0.0
     switches: dict[str, str] = field(default_factory=dict)
+    accounts: int = 1  # further ones each on a port of its own, of the next seed and id
     until_eof: bool = False  # end when stdin closes: no orphans when a test dies
 
 

@@ -20,10 +20,11 @@ STAGES = (("models",), ("pipelines.entities", "pipelines.declare", "pipelines.ob
           ("pipelines.extract", "pipelines.normalize", "pipelines.load", "pipelines.history", "pipelines.bi"),
           ("pipelines.entity_sync",), ("pipelines.sync",), ("pipelines.assets",), ("pipelines.automation", "pipelines.checks"),
           ("pipelines.definitions",))
-FRONT = {"pipelines.admission", "pipelines.auth", "pipelines.auth_code", "pipelines.callback", "pipelines.cli",
-         "pipelines.cli_people", "pipelines.cli_views", "pipelines.cli_webhooks", "pipelines.cli_dictionary", "pipelines.demo", "pipelines.dev",
-         "pipelines.display", "pipelines.doctor", "pipelines.drains", "pipelines.hook_status", "pipelines.keys", "pipelines.launch",
-         "pipelines.receiver", "pipelines.delivery_store", "pipelines.disable_route", "pipelines.status", "pipelines.supervise"}
+FRONT = {"pipelines.accounts", "pipelines.admission", "pipelines.all_sync", "pipelines.auth", "pipelines.auth_code", "pipelines.callback",
+         "pipelines.cli", "pipelines.cli_accounts", "pipelines.cli_dictionary", "pipelines.cli_people", "pipelines.cli_views",
+         "pipelines.cli_webhooks", "pipelines.delivery_store", "pipelines.demo", "pipelines.dev", "pipelines.disable_route", "pipelines.display",
+         "pipelines.doctor", "pipelines.drains", "pipelines.hook_status", "pipelines.keys", "pipelines.launch", "pipelines.receiver",
+         "pipelines.status", "pipelines.supervise"}
 ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
           "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
           "learn", "scene", "singles", "forgotten", "forget", "bi", "wide", "deliveries", "drain", "tell",

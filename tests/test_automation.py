@@ -60,9 +60,13 @@ def shown(tmp_path: Path, **environment: str) -> Any:
     return json.loads(done.stdout)
 
 
-def tick(instance: dg.DagsterInstance, name: str = "moving") -> Any:
+def ticked(instance: dg.DagsterInstance, name: str = "moving") -> Any:
     schedule = next(each for each in SCHEDULES if each.name == f"{name}_schedule")
-    found = schedule.evaluate_tick(dg.build_schedule_context(instance, repository_def=defs.get_repository_def()))
+    return schedule.evaluate_tick(dg.build_schedule_context(instance, repository_def=defs.get_repository_def()))
+
+
+def tick(instance: dg.DagsterInstance, name: str = "moving") -> Any:
+    found = ticked(instance, name)
     return found.run_requests[0] if found.run_requests else found.skip_message
 
 
@@ -99,16 +103,37 @@ def test_a_tick_asks_for_one_run_of_the_account(installation: Installation, inst
     asked = tick(instance)
     assert (asked.partition_key, asked.tags["amocrm-mirror/account"]) == ("amocrm", "amocrm")
     waiting = instance.create_run_for_job(defs.resolve_job_def("sync_moving"), tags=TAGS, status=dg.DagsterRunStatus.NOT_STARTED)
-    assert tick(instance) == "the moving run before has not ended yet"
+    assert tick(instance) == "amocrm: the moving run before has not ended yet"
     assert tick(instance, "sweep").partition_key == "amocrm", "another tier waits in the queue"
     instance.report_run_canceled(waiting)
     assert tick(instance).partition_key == "amocrm"
 
 
-def test_the_queue_admits_one_run_of_an_account(instance: dg.DagsterInstance) -> None:
+def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: Installation, instance: dg.DagsterInstance, database: str) -> None:
+    """The two hundredth needs no restart, and those that rest hold up nobody."""
+    instance.add_dynamic_partitions("accounts", ["amocrm"])
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("""
+            INSERT INTO mirror.accounts (name, schema_name, base_url, paused_at, is_blocked, blocked_at, revoked_at, revoked_reason)
+            SELECT name, name, 'https://' || name || '.amocrm.ru', CASE name WHEN 'a001' THEN now() END, name = 'a002',
+                   CASE name WHEN 'a002' THEN now() END, CASE name WHEN 'a003' THEN now() WHEN 'a004' THEN now() - interval '61 minutes' END, 'told'
+            FROM (SELECT 'a' || to_char(n, 'FM000') AS name FROM generate_series(1, 200) n UNION SELECT 'amocrm_demo') x""")
+        connection.execute("INSERT INTO mirror.tokens (account) SELECT name FROM mirror.accounts WHERE name <> 'a005'")
+        requests = ticked(instance).run_requests
+        wanted = {"amocrm", *(f"a{n:03}" for n in range(1, 201))} - {"a001", "a002", "a003", "a005"}
+        assert requests and {each.partition_key for each in requests} == wanted and len(requests) == len(wanted) == 197
+        assert {each.run_key for each in requests} == wanted, "or Dagster takes them for one another"
+        assert set(instance.get_dynamic_partitions("accounts")) == wanted
+        connection.execute("UPDATE mirror.accounts SET paused_at = now() WHERE name LIKE 'a%'")
+        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url, paused_at) VALUES ('amocrm', 'amocrm', 'https://a', now())"
+                           "ON CONFLICT (name) DO UPDATE SET paused_at = now()")
+    assert "a001: paused since" in str(tick(instance)) and "amocrm: paused since" in str(tick(instance))
+
+
+def test_the_queue_admits_some_runs_and_one_of_an_account(instance: dg.DagsterInstance) -> None:
     queue = instance.get_concurrency_config().run_queue_config
     assert queue
-    assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [("amocrm-mirror/account", 1)]
+    assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1)]
 
 
 def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation: Installation, instance: dg.DagsterInstance,

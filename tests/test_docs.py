@@ -53,7 +53,8 @@ def test_the_readme_tells_of_every_command_and_option() -> None:
     known = get_command(app).commands  # type: ignore[attr-defined]
     assert set(re.findall(r"^\| `amocrm-mirror ([a-z]+)", commands, re.M)) == set(known)
     for name, option in re.findall(r"^\| `amocrm-mirror ([a-z]+)[^|]*?(--[a-z-]+)", commands, re.M):
-        assert option in {word for parameter in known[name].params for word in parameter.opts}
+        own = [known[name], *getattr(known[name], "commands", {}).values()]
+        assert option in {word for command in own for parameter in command.params for word in parameter.opts}
 
 
 def test_the_sandbox_page_tells_of_every_fault_and_option() -> None:

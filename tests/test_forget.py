@@ -113,6 +113,8 @@ def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
 
         assert person.call("forget", "--lift", str(contact)).code == 0
         assert connection.execute("SELECT count(*) FROM mirror.forgotten").fetchone() == (0,)
+        assert synced(sandbox, database).exit_code == 0
+        assert differences(connection, sandbox, only={"contacts", "leads", "companies", "customers"}) == [], "the next sync brings it with its links"
         assert synced(sandbox, database, full=True).exit_code == 0
         assert differences(connection, sandbox) == []
         assert left(connection, contact).keys() >= before.keys() - {"amocrm.contact_custom_field_history"}

@@ -195,7 +195,7 @@ class Client:
             self._throttled_in_a_row += 1
             seconds = max(reason.seconds, self.patience.wait(self._throttled_in_a_row - 1))
         log.log(logging.WARNING if self._throttled_in_a_row > 5 else logging.INFO, "%s; all wait for %.1f s", reason, seconds)
-        for budget in self.budgets:
+        for budget in self.budgets[:1]:  # the account's own: what others share must not wait for it
             budget.back_off(seconds)
         if not self.budgets:
             self._stop.wait(seconds)

@@ -1,0 +1,183 @@
+"""`amocrm-mirror sync --all`: every account of the database, some side by side, each in a process of its own.
+
+A process that is killed, or a fault in one account, so harms no other; and what one account has taken of memory goes with it. They are forked from a
+server that has everything imported, which spares each the second and the hundred megabytes of a start.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import DBAPIError
+
+from pipelines.complaints import of_postgres, one_line
+from pipelines.display import wide
+from pipelines.registry import due
+from pipelines.resources import Mirror, open_mirror
+from pipelines.sync import Silent, WrongUse
+
+PRELOAD = ["pipelines.launch"]
+LAST_WORDS = 20.0
+OWN_CONNECTIONS = 4
+"""Of a sync, beside one per list that is read: its lock, its budgets, its runs."""
+SPARE_CONNECTIONS = 5
+LIMITS = """
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int"""
+
+
+@dataclass
+class Outcome:
+    """What became of an account. `code` is what `sync` alone would have ended with; None: its turn it was not."""
+
+    name: str
+    code: int | None = 1
+    states: dict[str, int] = field(default_factory=dict)
+    seen: int = 0
+    changed: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def word(self) -> str:
+        return {0: "complete", 3: "incomplete", None: "left out"}.get(self.code, "failed")
+
+
+def sync_all(mirror: Mirror, only: Sequence[str], full: bool, allow_mass_delete: bool, at_once: int) -> int:
+    """Returns the exit code: the worst of all. An account that is paused is no failure; one that amoCRM bars is."""
+    began, out = time.monotonic(), Console(stderr=True, highlight=False, soft_wrap=True)
+    with mirror.connect() as connection:
+        turns = list(due(connection, mirror.account, bool(mirror.configured)))
+    if not turns:
+        raise WrongUse("there is no account yet: `amocrm-mirror accounts add NAME https://….amocrm.ru`, or `amocrm-mirror auth`")
+    outcomes = [Outcome(each.name, None if each.paused else 1, reason=why_not) for each, why_not in turns if why_not]
+    names = [each.name for each, why_not in turns if not why_not]
+    limit = _affordable(mirror, at_once)
+    if limit < min(at_once, len(names)):
+        out.print(f"only {limit} at once: Postgres has no connections for more (max_connections; AMOCRM_CONCURRENCY takes as many per account)")
+    for outcome in outcomes:
+        out.print(_line(outcome), markup=False)
+    for outcome in _each(names, limit, (list(only), full, allow_mass_delete)):
+        outcomes.append(outcome)
+        out.print(_line(outcome), markup=False)
+    wide(Console(highlight=False)).print(_summary(sorted(outcomes, key=lambda each: each.name)))
+    counts = Counter(outcome.word for outcome in outcomes)
+    typer.echo(f"{len(outcomes)} accounts in {time.monotonic() - began:.0f} s: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    codes = {outcome.code for outcome in outcomes}
+    return 1 if codes & {1, 2} else 3 if 3 in codes else 0
+
+
+def _affordable(mirror: Mirror, at_once: int) -> int:
+    with mirror.connect() as connection:
+        row = connection.execute(LIMITS).fetchone()
+    free = (row[0] if row else 0) - SPARE_CONNECTIONS
+    return max(1, min(at_once, free // (mirror.settings.amocrm_concurrency + OWN_CONNECTIONS)))
+
+
+# Processes
+
+
+def _each(names: Sequence[str], at_once: int, options: tuple[Any, ...]) -> Iterator[Outcome]:
+    """As they end. Interrupted, it interrupts those that run, and waits for them a moment."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    ahead, running = deque(names), dict[Connection, tuple[str, Any]]()
+    try:
+        while ahead or running:
+            while ahead and len(running) < at_once:
+                name = ahead.popleft()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(name, theirs, *options), name=name)
+                process.start()
+                theirs.close()
+                running[ours] = name, process
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                yield _heard(ready, *running.pop(ready))
+    finally:
+        _end([process for _, process in running.values()])
+
+
+def _heard(pipe: Connection, name: str, process: Any) -> Outcome:
+    try:
+        outcome: Outcome = pipe.recv()
+    except EOFError:
+        process.join()
+        how = f"killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0 else f"gone with exit code {process.exitcode}"
+        outcome = Outcome(name, reason=f"its process was {how}; what had landed is kept, and the next sync resumes there")
+    process.join()
+    pipe.close()
+    return outcome
+
+
+def _end(processes: Sequence[Any]) -> None:
+    for process in processes:
+        os.kill(process.pid, signal.SIGINT)
+    until = time.monotonic() + LAST_WORDS
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+
+
+def _child(name: str, pipe: Connection, only: list[str], full: bool, allow_mass_delete: bool) -> None:
+    """In a session of its own, so that Ctrl-C reaches it once: from the parent."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outcome = Outcome(name)
+    try:
+        _synced(outcome, only, full, allow_mass_delete)
+    except KeyboardInterrupt:
+        os._exit(1)
+    except (psycopg.Error, DBAPIError) as reason:
+        outcome.reason = of_postgres(reason)
+    except Exception as reason:
+        of_ours = type(reason).__module__.startswith("pipelines.")
+        outcome.reason = one_line(reason) if of_ours else f"{type(reason).__name__}: {one_line(reason)}"
+    pipe.send(outcome)
+    pipe.close()
+    os._exit(0)  # threads that wait for an answer would hold it up
+
+
+def _synced(outcome: Outcome, only: Sequence[str], full: bool, allow_mass_delete: bool) -> None:
+    from pipelines.launch import launch
+    report = launch(open_mirror(outcome.name), Silent(), only, full, allow_mass_delete)
+    outcome.code, outcome.seconds = report.exit_code, report.seconds
+    outcome.states = Counter(result.state for result in report.results)
+    outcome.seen = sum(result.counts.seen for result in report.results)
+    outcome.changed = sum(result.counts.changed for result in report.results)
+    outcome.requests = sum(result.requests for result in report.results)
+    outcome.reason = "; ".join(f"{result.entity}: {result.reason}" for result in report.results if result.state in ("failed", "incomplete"))
+
+
+# Told
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.states:
+        lists = ", ".join(f"{count} {state}" for state, count in sorted(outcome.states.items()))
+        told = f"{outcome.name}: {outcome.word} in {outcome.seconds:.1f} s: {lists}; {outcome.seen:,} records read, {outcome.changed:,} rows changed"
+        return told + (f"; {outcome.reason}" if outcome.reason else "")
+    return f"{outcome.name}: {outcome.word}: {outcome.reason}"
+
+
+def _summary(outcomes: Sequence[Outcome]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("account", "state", "read", "changed", "requests", "seconds"):
+        table.add_column(title, justify="left" if title in ("account", "state") else "right")
+    for each in outcomes:
+        table.add_row(each.name, each.word, f"{each.seen:,}", f"{each.changed:,}", f"{each.requests:,}", f"{each.seconds:.1f}")
+    return table
