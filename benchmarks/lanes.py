@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.arena import ENTITIES, LISTS, REPOSITORY, Arena, records, rows_in, rows_of, sandbox, written
 from benchmarks.cost import cost as cost_lane
 from benchmarks.environments import environment, versions
+from benchmarks.hooks import latency, storm
 from benchmarks.many import accounts
 from benchmarks.measure import Cost, Failed, run
 from benchmarks.report import RESULTS, plot, save, say, table
@@ -199,6 +200,7 @@ def many(arena: Arena, options: Options) -> None:
 
 
 LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory, "linear": linear, "second": second,
-                                                      "cost": cost_lane, "views": views_lane, "accounts": many}
+                                                      "cost": cost_lane, "views": views_lane, "accounts": many,
+                                                      "hooks": latency, "storm": storm}
 
 

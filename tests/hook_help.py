@@ -82,6 +82,14 @@ def heard(address: str) -> bool:
     return requests.get(address, timeout=5).status_code == 405
 
 
+def listens(base: str) -> bool:
+    """A receiver is there."""
+    try:
+        return not heard(f"{base}/health")
+    except OSError:
+        return False
+
+
 def subscribed(sandbox: SandboxProcess, database: str, base: str) -> str:
     """The destination at which the sandbox delivers from now on."""
     mirror = mirror_of(sandbox, database)

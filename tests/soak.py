@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -20,10 +23,13 @@ from random import Random
 import psycopg
 
 from pipelines.embedded import EmbeddedPostgres
+from pipelines.embedded_process import free_port
 from pipelines.migrate import migrate
 from sandbox.changes.churn import CHANGES
 from sandbox.process import SandboxProcess
+from tests.commands import COMMAND, Installation
 from tests.equality import differences
+from tests.hook_help import listens, subscribed, until
 from tests.mirrors import synced
 
 SWEPT = ("vanish", "merge", "main_contact", "link_product", "note")
@@ -122,17 +128,36 @@ class Soak:
         process.join()
 
 
-def soak(seed: int, first: int, rounds: int, database: str, scale: int = 150) -> int:
+@contextmanager
+def hooked(sandbox: SandboxProcess, database: str) -> Iterator[None]:
+    """A receiver and a drain, processes of their own beside everything else, and a webhook that tells them."""
+    with tempfile.TemporaryDirectory(prefix="mirror-soak-hooks-") as folder:
+        installation, port = Installation(Path(folder), database, sandbox), free_port()
+        parts = [subprocess.Popen([*COMMAND, "webhooks", *words], cwd=folder, env=installation.variables({}), stderr=subprocess.DEVNULL)
+                 for words in (["serve", "--port", str(port)], ["drain"])]
+        try:
+            sandbox.switch(webhook_hour="2")
+            until(lambda: listens(f"http://127.0.0.1:{port}"), 60)
+            subscribed(sandbox, database, f"http://127.0.0.1:{port}")
+            yield
+        finally:
+            for part in parts:
+                part.kill()
+                part.wait()
+
+
+def soak(seed: int, first: int, rounds: int, database: str, scale: int = 150, webhooks: bool = False) -> int:
     """0, or 1 at the first wrong row."""
     began = time.monotonic()
     with SandboxProcess(scale=scale, fields=8, seed=seed, switches=SWITCHES[seed % len(SWITCHES)]) as sandbox:
         it = Soak(sandbox, database, seed)
         assert synced(sandbox, database).exit_code == 0
-        for number in range(first, first + rounds):
-            wrong = it.round(number)
-            if wrong:
-                print(f"seed {seed}, round {number}: {len(wrong)} wrong", *wrong[:20], sep="\n  ", flush=True)
-                return 1
+        with hooked(sandbox, database) if webhooks else nullcontext():
+            for number in range(first, first + rounds):
+                wrong = it.round(number)
+                if wrong:
+                    print(f"seed {seed}, round {number}: {len(wrong)} wrong", *wrong[:20], sep="\n  ", flush=True)
+                    return 1
     counted = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in it.done.items())
     print(f"seed {seed}: {counted}; 0 wrong rows; {time.monotonic() - began:.0f} s")
     return 0
@@ -143,6 +168,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first round")
+    parser.add_argument("--webhooks", action="store_true", help="with a receiver, a drain and a webhook beside the syncs")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mirror-soak-") as folder:
         Path(folder).chmod(0o711)
@@ -150,7 +176,7 @@ def main() -> int:
         try:
             database = server.start()
             migrate(database, "amocrm")
-            return soak(given.seed, given.first, given.rounds, database)
+            return soak(given.seed, given.first, given.rounds, database, webhooks=given.webhooks)
         finally:
             server.stop()
 

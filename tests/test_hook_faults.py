@@ -17,7 +17,7 @@ from pipelines.migrate import migrate
 from sandbox.process import SandboxProcess
 from tests.commands import Installation
 from tests.equality import differences
-from tests.hook_help import heard, settled, subscribed, until
+from tests.hook_help import listens, settled, subscribed, until
 from tests.mirrors import synced
 
 ROUNDS = int(os.environ.get("KILLS", "20")) // 5
@@ -71,14 +71,14 @@ def parts(postgres_home: Path, tmp_path: Path) -> Iterator[tuple[Parts, SandboxP
 
 def test_killed_and_restarted_at_any_moment(parts: tuple[Parts, SandboxProcess, str]) -> None:
     (running, sandbox, database), moments = parts, random.Random(SEED)
-    until(lambda: listens(running), 60)
+    until(lambda: listens(running.base), 60)
     subscribed(sandbox, database, running.base)
     faults = [running.kill_receiver, running.kill_drain, running.restart_postgres] * ROUNDS
     for number, fault in enumerate(faults[:max(3, ROUNDS - 1)]):
         sandbox.churn(moments.randint(2, 6), f"{SEED} {number} before", KINDS)
         fault()
         sandbox.churn(moments.randint(2, 6), f"{SEED} {number} after", KINDS)
-        until(lambda: listens(running) and not sandbox.hooks()["waiting"], 60)
+        until(lambda: listens(running.base) and not sandbox.hooks()["waiting"], 60)
     settled(sandbox, database, 120)
     hooks = sandbox.hooks()
     assert hooks["failed"] == 0 and hooks["sent"] == hooks["delivered"], f"{hooks}"
@@ -91,10 +91,3 @@ def test_killed_and_restarted_at_any_moment(parts: tuple[Parts, SandboxProcess, 
         process.terminate()
         _, said = process.communicate(timeout=20)
         assert process.returncode == 0 and "Traceback" not in said, said
-
-
-def listens(running: Parts) -> bool:
-    try:
-        return not heard(f"{running.base}/health")
-    except OSError:
-        return False
