@@ -195,11 +195,11 @@ def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Li
         assert held
         sync.execute("INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) VALUES ('amocrm', 'leads', '77', now(), true)")
         live.sandbox.mutate({"op": "incoming", "name": "later"}, {"op": "patch", "list": "leads", "id": lead, "set": {"price": 88001}})
-        until(lambda: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == 88001, 5)
+        until(lambda: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == 88001)
         assert live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [("leads/unsorted",)]
         assert live.rows("SELECT key FROM mirror.hints WHERE is_suspect") == [("77",)]
     wake(live.database)
-    until(lambda: live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [], 12)
+    until(lambda: live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [])
     assert live.rows("SELECT key FROM mirror.hints WHERE is_suspect") == [("77",)], "a suspicion is for the sweep that knows all of them"
     with psycopg.connect(live.database, autocommit=True) as connection:
         connection.execute("DELETE FROM mirror.hints WHERE is_suspect")
