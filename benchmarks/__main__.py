@@ -1,4 +1,4 @@
-"""`python -m benchmarks [lane …]`: speed, throttle, memory, linear, second, cost, accounts; all of them without a name."""
+"""`python -m benchmarks [lane …]`: speed, throttle, memory, linear, second, cost, views, accounts; all of them without a name."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from benchmarks.environments import environment, versions
 from benchmarks.many import accounts
 from benchmarks.measure import Cost, Failed, run
 from benchmarks.report import RESULTS, plot, save, say, table
+from benchmarks.views import views as views_lane
 from sandbox.process import SandboxProcess
 
 PYTHON = sys.executable
@@ -198,6 +199,6 @@ def many(arena: Arena, options: Options) -> None:
 
 
 LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory, "linear": linear, "second": second,
-                                                      "cost": cost_lane, "accounts": many}
+                                                      "cost": cost_lane, "views": views_lane, "accounts": many}
 
 

@@ -5,7 +5,9 @@ The views themselves are disposable. The names in them are not: dashboards rest 
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Integer, Text
+import datetime
+
+from sqlalchemy import Boolean, Date, Integer, Text, Time
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import AccountBase, DateTime, instant, integer, key, text
@@ -21,6 +23,23 @@ class BiView(AccountBase):
     built_at: Mapped[DateTime | None] = instant("When it was built last")
     fault: Mapped[str | None] = text("Why it could not be rebuilt and stayed as it was; null: it is as it should be")
     failed_at: Mapped[DateTime | None] = instant("When it first could not")
+
+
+class WorkingHours(AccountBase):
+    __tablename__ = "working_hours"
+    __table_args__ = {"comment": "When people work, in the account's time zone: yours to change. A day of the week without a row is a day off"}
+
+    weekday: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, comment="1 Monday … 7 Sunday")
+    opens_at: Mapped[datetime.time] = mapped_column(Time, nullable=False, comment="From when")
+    closes_at: Mapped[datetime.time] = mapped_column(Time, nullable=False, comment="Until when")
+
+
+class Holiday(AccountBase):
+    __tablename__ = "holidays"
+    __table_args__ = {"comment": "Days on which nobody works, whatever day of the week they are: yours to fill"}
+
+    day: Mapped[datetime.date] = mapped_column(Date, primary_key=True, comment="The day, in the account's time zone")
+    name: Mapped[str | None] = text("What it is")
 
 
 class BiColumn(AccountBase):

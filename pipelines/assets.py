@@ -91,7 +91,7 @@ def view_results(built: list[bi.Built], selected: AbstractSet[dg.AssetKey],
     """A view that was built is materialized; of one that could not be, the reason is an observation. Those that are as they were keep silent,
     unless nothing else was asked for."""
     for name in bi.names():
-        mine = [each for each in built if each.group == name]
+        mine = [each for each in built if bi.group_of(each.view) == name]
         wrong = [each for each in mine if each.state == "failed"]
         said: dict[str, Any] = {each.view: each.reason or each.state for each in mine}
         if dg.AssetKey([VIEWS, name]) not in selected or not mine:

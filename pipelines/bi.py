@@ -26,7 +26,7 @@ from pipelines.complaints import of_postgres
 from pipelines.view_files import ViewFile, names_in, view_file
 from pipelines.wide import WIDE, Column, Field, Wide
 
-__all__ = ["CATALOGS", "Built", "drop", "faults", "files", "misfits", "names", "place", "rebuild"]
+__all__ = ["CATALOGS", "OURS", "Built", "drop", "faults", "files", "group_of", "misfits", "names", "place", "rebuild"]
 
 Connection = psycopg.Connection[Any]
 CATALOGS = "catalogs"
@@ -54,11 +54,6 @@ class Built:
     reason: str = ""
     columns: int = 0
 
-    @property
-    def group(self) -> str:
-        """What it is called in `names`."""
-        return CATALOGS if self.view.startswith("catalog_") else self.view.partition(wide.MORE)[0]
-
 
 def rebuild(connection: Connection, schema: str, everything: bool = False) -> list[Built]:
     """Brings every view to what it should be, or with `everything` builds it anew. Where tables are still missing (a downgraded schema) there is
@@ -76,6 +71,11 @@ def drop(connection: Connection, schema: str) -> None:
         ours = [name for name, (kind, comment) in look(connection, schema, memory=False).relations.items() if kind == "v" and OURS in comment]
         if ours:
             connection.execute(SQL("DROP VIEW {}").format(SQL(", ").join(Identifier(place(schema), name) for name in ours)))
+
+
+def group_of(view: str) -> str:
+    """What a view is called in `names`."""
+    return CATALOGS if view.startswith("catalog_") else view.partition(wide.MORE)[0]
 
 
 def files() -> dict[str, ViewFile]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dagster as dg
 import psycopg
 
-from pipelines.assets import PREFIX
+from pipelines import bi
+from pipelines.assets import PREFIX, VIEWS
 from pipelines.declare import Entity
 from pipelines.entities import ENTITIES
 from pipelines.health import Connection, accounts, last_runs, stale
@@ -22,6 +23,7 @@ from pipelines.shapes import shape
 
 ENOUGH = 0.95
 REFERENCES, HISTORY, FRESH, EQUAL, ACCESS = "references_resolve", "history_is_consistent", "is_fresh", "equals_the_account", "has_access"
+CURRENT = "is_current"
 WITH_REFERENCES = [entity for entity in ENTITIES if next(references_of(shape(entity.model).table), None)]
 OUTDATED = "its tables are not up to date: run `amocrm-mirror migrate`"
 WITH_HISTORY = [entity for entity in ENTITIES if entity.name in KINDS.values()]
@@ -127,4 +129,26 @@ def has_access(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheck
     yield from judged(context, ACCESS, ask)
 
 
-CHECKS = (references_resolve, history_is_consistent, is_fresh, equals_the_account, has_access)
+@dg.multi_asset_check(can_subset=True, specs=[
+    dg.AssetCheckSpec(CURRENT, asset=[VIEWS, name], description="The view could be rebuilt when its definition changed last") for name in bi.names()])
+def is_current(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Looks up which views for people could not be rebuilt, and why."""
+    wanted = {key.asset_key.path[-1] for key in context.selected_asset_check_keys if key.name == CURRENT}
+    mirror = open_mirror()
+    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
+        found = [(each.name, view, why) for each in accounts(connection, mirror.account)
+                 for view, why in _faults(connection, each.schema).items()]
+    for name in (each for each in bi.names() if each in wanted):
+        failing = [f"{account}: view {view}: {why}" for account, view, why in found if bi.group_of(view) == name]
+        yield dg.AssetCheckResult(passed=not failing, asset_key=[VIEWS, name], check_name=CURRENT, severity=dg.AssetCheckSeverity.WARN,
+                                  description="; ".join(failing) or None)
+
+
+def _faults(connection: Connection, schema: str) -> dict[str, str]:
+    try:
+        return bi.faults(connection, schema)
+    except psycopg.errors.UndefinedTable:
+        return dict.fromkeys(bi.names(), OUTDATED)
+
+
+CHECKS = (references_resolve, history_is_consistent, is_fresh, equals_the_account, has_access, is_current)

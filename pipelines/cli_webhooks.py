@@ -42,7 +42,7 @@ def _running(app: typer.Typer, webhooks: typer.Typer, told: Told, example: Examp
         from pipelines.delivery_store import Store
         from pipelines.disable_route import disabling
         from pipelines.receiver import server
-        with told():
+        with told(), _ended():
             _log()
             mirror = _migrated()
             _free(host, port)
@@ -147,4 +147,5 @@ def _log() -> None:
     """Onto stderr. Whoever logs an address of ours, or a body, is silenced by not being asked."""
     shown: dict[str, Any] = {"format": "%(asctime)s %(message)s", "level": logging.INFO, "stream": sys.stderr}
     logging.basicConfig(**shown)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for name in ("uvicorn", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Self
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 60.0
 KEYS = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "/": 191}
 
 
@@ -32,7 +34,7 @@ class Chromium:
         self.read, in_write = os.pipe()
         self.asked: list[str] = []
         self.said: list[str] = []
-        self.number, self.rest = 0, b""
+        self.number, self.rest, self.loaded = 0, b"", 0
         words = [program(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe",
                  f"--user-data-dir={profile}", "--window-size=1400,1000", "about:blank"]
         self.process = subprocess.Popen(["bash", "-c", f'exec "$@" 3<&{out_read} 4>&{in_write}', "chromium", *words], pass_fds=(out_read, in_write),
@@ -67,13 +69,16 @@ class Chromium:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
+            assert select.select([self.read], [], [], PATIENCE)[0], "Chromium says nothing"
             more = os.read(self.read, 1 << 20)
             assert more, "Chromium has ended"
             self.rest += more
         line, _, self.rest = self.rest.partition(b"\0")
         event: dict[str, Any] = json.loads(line)
         method, params = event.get("method"), event.get("params", {})
-        if method == "Network.requestWillBeSent":
+        if method == "Page.loadEventFired":
+            self.loaded += 1
+        elif method == "Network.requestWillBeSent":
             self.asked.append(params["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.said.append(params["exceptionDetails"].get("text", ""))
@@ -84,9 +89,10 @@ class Chromium:
         return event
 
     def open(self, address: str) -> None:
-        self.ask("Page.navigate", url=address)
-        while self._next().get("method") != "Page.loadEventFired":
-            pass
+        before = self.loaded
+        is_new = "loaderId" in self.ask("Page.navigate", url=address)  # else it is another place on the same page
+        while is_new and self.loaded == before:
+            self._next()
 
     def value(self, expression: str) -> Any:
         """What a line of JavaScript says in the page."""

@@ -188,6 +188,19 @@ def test_a_list_has_a_view_of_its_own_and_keeps_it(connection: Connection) -> No
     assert {each.state for each in rebuild(connection, "amocrm")} == {"unchanged"}
 
 
+def test_a_mart_whose_columns_are_others_in_this_version_keeps_its_grants(connection: Connection) -> None:
+    former = f"DROP VIEW amocrm_bi.win_loss; CREATE VIEW amocrm_bi.win_loss AS SELECT 1 AS old; COMMENT ON VIEW amocrm_bi.win_loss IS '({bi.OURS})';"
+    connection.execute(former.encode())
+    connection.execute("GRANT SELECT ON amocrm_bi.win_loss TO PUBLIC; CREATE VIEW public.mine AS SELECT old FROM amocrm_bi.win_loss")
+    found = failed(rebuild(connection, "amocrm", everything=True))
+    assert found.keys() == {"win_loss"} and "view mine depends on view amocrm_bi.win_loss" in found["win_loss"]
+    assert one(connection, "SELECT old FROM public.mine") == 1
+    connection.execute("DROP VIEW public.mine")
+    assert failed(rebuild(connection, "amocrm")) == {}
+    assert one(connection, "SELECT has_table_privilege('public', 'amocrm_bi.win_loss', 'SELECT')")
+    assert one(connection, "SELECT count(closed_month) FROM amocrm_bi.win_loss") == 0
+
+
 def test_a_downgrade_takes_the_views_along_but_not_somebody_else_s(connection: Connection, database: str) -> None:
     connection.execute("CREATE VIEW public.mine AS SELECT id FROM amocrm_bi.leads")
     with pytest.raises(MigrationRefused, match="view mine depends on view amocrm_bi.leads"):

@@ -11,6 +11,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from pipelines.bi import rebuild
 from pipelines.definitions import defs
 from pipelines.entities import ENTITIES
 from pipelines.migrate import migrate
@@ -88,6 +89,16 @@ def test_history_is_measured_and_names_the_account(database_of: str) -> None:
     assert set(found) == {"leads", "contacts", "companies", "customers"}
     assert [name for name, each in found.items() if not each.passed] == ["leads"]
     assert str(found["leads"].description).startswith("amocrm: lead_status_history: ")
+
+
+def test_a_view_that_could_not_be_rebuilt_is_named(database_of: str) -> None:
+    change(database_of, "DROP VIEW amocrm_bi.funnel")
+    change(database_of, "CREATE TABLE amocrm_bi.funnel (mine int)")
+    with psycopg.connect(database_of, autocommit=True) as connection:
+        rebuild(connection, "amocrm")
+    found = checked("is_current")
+    assert [name for name, each in found.items() if not each.passed] == ["funnel"]
+    assert "amocrm: view funnel: there is a table of that name already which is not ours" in (found["funnel"].description or "")
 
 
 def test_nothing_of_dagster_s_that_we_use_is_a_preview_or_ends_soon(tmp_path: Path) -> None:

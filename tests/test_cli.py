@@ -18,9 +18,9 @@ from sandbox.process import SandboxProcess
 from tests.commands import Done, Installation, offered
 from tests.conftest import own_database
 
-COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox", "grants", "forget"]
+COMMANDS = ["auth", "accounts", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox", "grants",
+            "forget", "views", "dictionary", "serve", "webhooks"]
 BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
-
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxProcess]:

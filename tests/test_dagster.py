@@ -59,17 +59,18 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def materialize(instance: dg.DagsterInstance, *names: str, partition: str = "amocrm", options: dict[str, Any] | None = None) -> Any:
+def materialize(instance: dg.DagsterInstance, *names: str, partition: str = "amocrm", options: dict[str, Any] | None = None,
+                prefix: str = "amocrm") -> Any:
     job = defs.resolve_implicit_global_asset_job_def()
     config = {"ops": {"sync_account": {"config": options}}} if options else {}
     return job.execute_in_process(config, instance=instance, partition_key=partition, raise_on_error=False,
-                                  asset_selection=[dg.AssetKey(["amocrm", name]) for name in names] or None)
+                                  asset_selection=[dg.AssetKey([prefix, name]) for name in names] or None)
 
 
-def told(result: Any) -> dict[str, dict[str, Any]]:
+def told(result: Any, prefix: str = "amocrm") -> dict[str, dict[str, Any]]:
     """The metadata of each materialization, by the asset's last name."""
     return {event.asset_key.path[-1]: {name: value.value for name, value in event.materialization.metadata.items()}
-            for event in result.get_asset_materialization_events() if event.asset_key.path[0] == "amocrm"}
+            for event in result.get_asset_materialization_events() if event.asset_key.path[0] == prefix}
 
 
 def test_definitions_load_with_no_network_and_no_environment(tmp_path: Path) -> None:
@@ -115,8 +116,22 @@ def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance
     skipped = {each.asset_key.path[-1]: each.metadata["reason"].value for each in seen}
     assert set(skipped) == {each.name for each in ENTITIES} - offered(sandbox)
     assert all("customers" in reason for reason in skipped.values())
+    assert set(told(everything, "amocrm_bi")) == {"leads", "contacts", "companies", "customers", "catalogs"}, "the views whose fields have come"
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         assert differences(connection, sandbox) == []
+
+
+def test_views_are_assets_that_ask_amocrm_for_nothing(environment: dict[str, str], instance: dg.DagsterInstance, sandbox: SandboxProcess) -> None:
+    sandbox.reset_stats()
+    result = materialize(instance, "leads", "funnel", prefix="amocrm_bi")
+    assert result.success and sandbox.stats()["requests"] == 0
+    assert (told(result), set(told(result, "amocrm_bi"))) == ({}, {"leads", "funnel"})
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("DROP VIEW amocrm_bi.funnel; CREATE TABLE amocrm_bi.funnel (mine int)")
+    again = materialize(instance, "leads", "funnel", prefix="amocrm_bi")
+    assert again.success and set(told(again, "amocrm_bi")) == {"leads"}
+    seen = [event.asset_observation_data.asset_observation for event in again.all_events if event.event_type_value == "ASSET_OBSERVATION"]
+    assert ["not ours" in each.metadata["funnel"].value for each in seen] == [True]
 
 
 def test_a_failing_entity_fails_the_run_and_keeps_the_others(environment: dict[str, str], instance: dg.DagsterInstance,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier, Literal
 
 from models.base import Link
 from models.crm import CustomFieldValue
@@ -45,6 +48,47 @@ def test_equals_the_account_and_loses_nothing(entity: Entity, sandbox: SandboxPr
         else:
             assert list(of_entity(reading, sandbox, entity)) == []
             assert reading.records(entity), "a list with nothing in it proves nothing"
+
+
+@pytest.mark.parametrize("kind", ["leads", "contacts", "companies", "customers"])
+def test_a_wide_view_shows_every_living_record_and_every_value(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
+    cells = {"text": "value_text", "numeric": "value_number", "date": "value_date", "boolean": "value_boolean",
+             "timestamp with time zone": "value_at"}
+    with psycopg.connect(mirrored) as connection:
+        columns = connection.execute("SELECT column_name, data_type, field_id FROM amocrm.bi_columns "
+                                     "WHERE view_name = %s AND field_id > 0 AND is_live", [kind]).fetchall()
+        assert {field for _, _, field in columns} == {record["id"] for record in sandbox.truth(f"{kind}/custom_fields")}
+        total = connection.execute(SQL("SELECT count(*), (SELECT count(*) FROM {} WHERE _deleted_at IS NULL) FROM {}").format(
+            Identifier("amocrm", kind), Identifier("amocrm_bi", kind))).fetchone()
+        assert total and total[0] == total[1] > 0
+        for name, type_, field in columns:
+            cell = SQL("v.{}").format(Identifier(cells[type_])) if type_ in cells else SQL("w.{}").format(Identifier(name))
+            wrong = connection.execute(SQL(
+                "SELECT count(*) FILTER (WHERE w.{0} IS DISTINCT FROM {1}), count(v.value_text), count(w.{0}) FROM {2} w LEFT JOIN "
+                "amocrm.custom_field_values v ON v.entity_type = {3} AND v.entity_id = w.id AND v.field_id = {4} AND v.position = 0").format(
+                Identifier(name), cell, Identifier("amocrm_bi", kind), Literal(kind), Literal(field))).fetchone()
+            assert wrong and wrong[0] == 0 and wrong[1] == wrong[2], name
+
+
+def test_the_marts_count_what_the_account_has(sandbox: SandboxProcess, mirrored: str) -> None:
+    def one(query: str) -> Any:
+        row = connection.execute(query.encode()).fetchone()
+        return row[0] if row else None
+
+    with psycopg.connect(mirrored) as connection:
+        notes = [note for kind in ("leads", "contacts", "companies", "customers") for note in sandbox.truth(f"{kind}/notes")]
+        assert one("SELECT sum(calls) FROM amocrm_bi.call_report") == sum(note["note_type"] in ("call_in", "call_out") for note in notes)
+        bought = [each["price"] for each in sandbox.truth("customers/transactions") if not each["is_deleted"]]
+        assert one("SELECT sum(ltv) FROM amocrm_bi.customer_ltv") == sum(bought)
+        leads = sandbox.truth("leads")
+        assert one("SELECT sum(deals) FROM amocrm_bi.win_loss WHERE outcome = 'won'") == sum(lead["status_id"] == 142 for lead in leads)
+        assert one("SELECT sum(deals_now) FROM amocrm_bi.funnel") == len(leads)
+        today = "SELECT max(day) FROM amocrm_bi.pipeline_value"
+        assert one(f"SELECT sum(deals) FROM amocrm_bi.pipeline_value WHERE day = ({today})") == sum(
+            lead["status_id"] not in (142, 143) for lead in leads)
+        assert one("SELECT count(*) FROM amocrm_bi.attribution") == len(leads)
+        due = [task for task in sandbox.truth("tasks") if not task["is_completed"] and task["complete_till"] < time.time()]
+        assert one("SELECT count(*) FROM amocrm_bi.overdue_tasks") == len(due)
 
 
 def test_every_child_table_has_rows(sandbox: SandboxProcess, mirrored: str) -> None:

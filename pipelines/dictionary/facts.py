@@ -46,6 +46,10 @@ class Relation:
     living: int | None = None
 
     @property
+    def full_name(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @property
     def anchor(self) -> str:
         return f"bi.{self.name}" if self.group == "bi" else self.name
 

@@ -49,7 +49,8 @@ def of_account(connection: Connection, schema: str, tell: Tell) -> Dictionary:
         relations = [_counted(connection, schema, each, tell, place, len(found.relations)) for place, each in enumerate(found.relations)]
         fields = _fields(connection, schema, tell)
         title, subtitle = _named(connection, schema)
-        return replace(found, title=title, subtitle=subtitle, groups=GROUPS, fields=tuple(fields), has_account=True,
+        groups = tuple(sorted(GROUPS, key=lambda group: group.name != "bi"))  # what people come for stands first
+        return replace(found, title=title, subtitle=subtitle, groups=groups, fields=tuple(fields), has_account=True, notes=(),
                        relations=(*relations, *for_people(connection, f"{schema}_bi")))
 
 

@@ -19,19 +19,21 @@ GROUPS = (
     Group("account", "Account, users and rights"), Group("reference", "Pipelines, custom fields, tags and other directories"),
     Group("crm", "Leads, contacts, companies"), Group("links", "Links between records"), Group("customers", "Customers and purchases"),
     Group("catalogs", "Lists (catalogs) and their elements"), Group("activity", "Tasks, notes, events, incoming leads, talks, files"),
-    Group("history", "What was when"), Group("wiring", "What is wired to the account"), Group("memory", "Memory of the views for people"),
+    Group("history", "What was when"), Group("wiring", "What is wired to the account"), Group("memory", "Behind the views for people"),
     Group("views", "Views over many tables"), Group("bi", "Views for people"))
 MODULES = {"bi": "memory"}
 """Where a module of models/ is not called as its group."""
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 TYPES = {"TIMESTAMP WITH TIME ZONE": "timestamptz", "TIMESTAMP WITHOUT TIME ZONE": "timestamp"}
+NOTE = ("What the schema whose name ends with _bi holds follows from the account's own fields: views.md tells of it, and amocrm-mirror dictionary "
+        "writes all of this of your account")
 STAGE = ("pipeline_id", "status_id")
 KINDS = ("leads", "contacts", "companies", "customers")
 
 
 def base() -> Dictionary:
     return Dictionary("amocrm-mirror: tables and columns", "The tables that every mirrored account has, as the models declare them",
-                      tuple(group for group in GROUPS if group.name != "bi"), (*tables(), *views()))
+                      tuple(group for group in GROUPS if group.name != "bi"), (*tables(), *views()), notes=(NOTE,))
 
 
 def tables() -> Iterator[Relation]:

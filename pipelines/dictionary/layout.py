@@ -20,7 +20,7 @@ MANY = 4
 """What may point at so many tables, by its kind, is written and not drawn either."""
 ORDER = ("account", "wiring", "reference", "crm", "history", "customers", "catalogs", "activity", "memory")
 CHARACTER, LINE, HEADER, PADDING, GAP, TITLE, MARGIN = 6.65, 17, 24, 8, 26, 30, 20
-LANE, TRACK = 7, 5
+LANE, TRACK, TITLE_CHARACTER = 7, 5, 7.8
 
 Point = tuple[float, float]
 
@@ -147,8 +147,10 @@ class Routes:
         self.gaps: dict[int, list[float]] = defaultdict(list)
         self.tracks: dict[tuple[int, float], list[str]] = defaultdict(list)
         self.spans: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.titles: dict[str, str] = {}
 
     def placed(self, groups: dict[str, Group], columns: list[list[str]], boxes: dict[str, list[Box]]) -> Plan:
+        self.titles = {name: group.title for name, group in groups.items()}
         panels = [panel for number, names in enumerate(columns) for panel in self._stack(number, [groups[name] for name in names], boxes)]
         ways = [(box, row, target, self._way(box, row, target)) for box in self.boxes for row in box.rows for target in row.targets
                 if self._is_drawn(box, target)]
@@ -213,7 +215,7 @@ class Routes:
             edges.append(x)
             x += _gutter(lanes.get(number, {}))
             here = [box for name in names for box in boxes[name]]
-            width = max(_width(box) for box in here)
+            width = max(*(_width(box) for box in here), *(len(self.titles[name]) * TITLE_CHARACTER for name in names))
             for box in here:
                 box.x, box.width = x, width
             x += width

@@ -44,10 +44,10 @@ def _lines(dictionary: Dictionary, diagram: str) -> Iterator[str]:
             yield f"- **{plain(group.title)}:** " + ", ".join(f"[{plain(each.name)}](#{_anchor(each)})" for each in found)
     if dictionary.has_account:
         yield "- **[Custom fields of the account](#custom-fields)**"
-    for group in dictionary.groups:
-        yield from (line for each in _headed(dictionary, group.title, dictionary.of(group)) for line in each)
     if dictionary.has_account:
         yield from _fields(dictionary.fields)
+    for group in dictionary.groups:
+        yield from (line for each in _headed(dictionary, group.title, dictionary.of(group)) for line in each)
 
 
 def _headed(dictionary: Dictionary, title: str, relations: Iterable[Relation]) -> Iterator[Iterator[str]]:
@@ -64,7 +64,7 @@ def _anchor(relation: Relation) -> str:
 def _relation(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     yield from ("", f'<a id="{_anchor(relation)}"></a>', f"### {plain(relation.name)}", "", f"{plain(relation.comment) or 'No comment'}.  ")
     yield from (f"{line}  " for line in _about(dictionary, relation))
-    if dictionary.has_account or any(column.origin for column in relation.columns):
+    if any(column.origin for column in relation.columns):
         yield from ("", "| column | type | | what it is | from |", "|---|---|---|---|---|")
         yield from (f"| {' | '.join((*_cells(column), plain(column.origin)))} |" for column in relation.columns)
         return

@@ -26,8 +26,8 @@ def page(dictionary: Dictionary) -> str:
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(dictionary.title)}</title>'
         f'<style>{style}</style></head><body>\n',
         _top(dictionary), _contents(dictionary), "<main>\n", _head(dictionary),
-        "\n".join(_chapter(dictionary, group) for group in dictionary.groups if dictionary.of(group)),
         _fields(dictionary.fields) if dictionary.has_account else "",
+        "\n".join(_chapter(dictionary, group) for group in dictionary.groups if dictionary.of(group)),
         f'</main>\n<script>{(FILES / "page.js").read_text()}</script></body></html>\n'))
 
 
@@ -49,7 +49,7 @@ def _contents(dictionary: Dictionary) -> str:
              + "</ul></details>" for group in dictionary.groups if dictionary.of(group)]
     places = dict.fromkeys(each.place for each in dictionary.fields)
     if places:
-        parts.append("<details open><summary>Custom fields</summary><ul>" + "".join(
+        parts.insert(0, "<details open><summary>Custom fields</summary><ul>" + "".join(
             f'<li><a href="#{ident("fields", place)}"><bdi>{escape(place)}</bdi></a></li>' for place in places) + "</ul></details>")
     return f'<nav aria-label="Contents">{"".join(parts)}</nav>\n'
 
@@ -69,11 +69,12 @@ def _chapter(dictionary: Dictionary, group: Group) -> str:
 
 
 def _relation(dictionary: Dictionary, relation: Relation) -> str:
-    head = "<tr><th>column<th>type<th>points at<th>what it is<th>from</tr>"
-    rows = "".join(_column(relation, column) for column in relation.columns)
+    of_api = any(column.origin or column.refers for column in relation.columns)
+    head = "<tr><th>column<th>type<th>points at<th>what it is<th>from</tr>" if of_api else "<tr><th>column<th>type<th>what it is</tr>"
+    rows = "".join(_column(relation, column, of_api) for column in relation.columns)
     about = "".join(f'<div class="dim">{line}</div>' for line in _about(dictionary, relation))
     name = f'<span class="dim">{escape(relation.schema)}.</span>{escape(relation.name)}' if relation.schema else escape(relation.name)
-    return (f'<section class="relation" id="{ident(relation.anchor)}" data-name="{escape(relation.name)}"><h3><bdi>{name}</bdi> '
+    return (f'<section class="relation" id="{ident(relation.anchor)}" data-name="{escape(relation.full_name)}"><h3><bdi>{name}</bdi> '
             f'<a class="self" href="#{ident(relation.anchor)}" aria-label="Link to this">#</a></h3>'
             f'<p class="comment">{escape(relation.comment)}</p>{about}<div class="scroll"><table>{head}{rows}</table></div></section>')
 
@@ -81,7 +82,7 @@ def _relation(dictionary: Dictionary, relation: Relation) -> str:
 def _about(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     if relation.rows is not None:
         living = "" if relation.living is None or relation.living == relation.rows else f", {relation.living:,} of them visible in amoCRM"
-        yield f"{relation.rows:,} rows{living}"
+        yield f"{relation.rows:,} row{'' if relation.rows == 1 else 's'}{living}"
     if relation.sources:
         yield "From " + ", ".join(f"<code>{escape(source)}</code>" for source in relation.sources)
     parts = [_link(each) for each in dictionary.parts(relation.name)]
@@ -99,14 +100,15 @@ def _link(relation: Relation, column: Column | None = None) -> str:
     return f'<a href="#{ident(*names)}">{escape(relation.name)}{"." + escape(column.name) if column else ""}</a>'
 
 
-def _column(relation: Relation, column: Column) -> str:
+def _column(relation: Relation, column: Column, of_api: bool) -> str:
     mark = ' <b class="mark">key</b>' if column.is_key else "" if column.is_nullable else ' <span class="mark">not null</span>'
     points = ", ".join(f'<span class="point">{"⇒" if each.is_enforced else "→"} <a href="#{ident(each.table)}">{escape(each.table)}</a></span>'
                        for each in column.refers)
     anchor = ident(relation.anchor, column.name)
-    return (f'<tr id="{anchor}" data-name="{escape(relation.name)}.{escape(column.name)}"><td><a class="name" href="#{anchor}">'
-            f'<bdi>{escape(column.name)}</bdi></a>{mark}<td>'
-            f'<code>{escape(column.type)}</code><td>{points}<td><bdi>{escape(column.comment)}</bdi><td class="dim">{escape(column.origin)}</tr>')
+    origin = f'<td class="dim">{escape(column.origin)}' if of_api else ""
+    return (f'<tr id="{anchor}" data-name="{escape(relation.full_name)}.{escape(column.name)}"><td><a class="name" href="#{anchor}">'
+            f'<bdi>{escape(column.name)}</bdi></a>{mark}<td><code>{escape(column.type)}</code>{"<td>" + points if of_api else ""}'
+            f'<td class="words"><bdi>{escape(column.comment)}</bdi>{origin}</tr>')
 
 
 def _fields(fields: Iterable[CustomField]) -> str:

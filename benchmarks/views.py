@@ -1,0 +1,65 @@
+"""The views lane: the wide view of leads and the marts over a million deals of twenty values, generated in SQL. Nothing is read from a sandbox."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.arena import Arena
+from benchmarks.measure import cpu_of
+from benchmarks.report import save, say, table
+from pipelines import bi
+from pipelines.view_files import names_in
+
+MILLION = 1_000_000
+ACCOUNT = Path(__file__).parent / "views_account.sql"
+MONTH = "WHERE created_at >= '2025-06-01' AND created_at < '2025-07-01'"
+"""A 25th of the deals: 40,000 of a million."""
+FIELD, NUMBER = "поле_7", "поле_12"
+QUESTIONS: dict[str, tuple[str, float | None]] = {
+    "select * of a month": (f"SELECT * FROM amocrm_bi.leads {MONTH}", 1.5),
+    "group by one field": (f"SELECT {FIELD}, count(*), sum(price) FROM amocrm_bi.leads GROUP BY 1", 5),
+    "average of a field by pipeline": (f"SELECT pipeline, avg({NUMBER}) FROM amocrm_bi.leads GROUP BY 1", None),
+    "filter by one field": (f"SELECT count(*) FROM amocrm_bi.leads WHERE {FIELD} = 'option 3'", None),
+    "group by stage, no field": ("SELECT pipeline, status, count(*) FROM amocrm_bi.leads GROUP BY 1, 2", None),
+    "one deal": ("SELECT * FROM amocrm_bi.leads WHERE id = 500000", None)}
+"""What is asked, and how many seconds it may take at a million deals."""
+HEATS = 3
+
+
+def views(arena: Arena, options: Any) -> None:
+    leads = options.leads or MILLION
+    with arena.database("migrated") as database, psycopg.connect(database, autocommit=True) as connection:
+        say(f"\nviews: {leads:,} deals of 20 values; making them")
+        for statement in ACCOUNT.read_text().split(";\n"):
+            connection.execute(statement.replace(":leads", str(leads)).encode())
+        began = time.monotonic()
+        bi.rebuild(connection, "amocrm")
+        built = time.monotonic() - began
+        began = time.monotonic()
+        bi.rebuild(connection, "amocrm")
+        unchanged = time.monotonic() - began
+        rows = [_asked(connection, name, query, aim if leads == MILLION else None) for name, (query, aim) in QUESTIONS.items()]
+        say(table(rows))
+        marts = [_asked(connection, name, f"SELECT * FROM amocrm_bi.{name}", None, heats=1) for name in names_in("marts")]
+        say(table(marts))
+    met = all(row["met"] for row in rows if row["met"] is not None)
+    save("views", arena.version, leads=leads, rows=rows, marts=marts, seconds_to_build=built, seconds_when_unchanged=unchanged, met=met)
+
+
+def _asked(connection: psycopg.Connection[Any], name: str, query: str, aim: float | None, heats: int = HEATS) -> dict[str, Any]:
+    """Seconds until the client has every row, the best of some heats, and what Postgres' own process used in that one."""
+    best: dict[str, Any] = {}
+    for _ in range(heats):
+        load = Path("/proc/loadavg").read_text().split()[0]
+        before, began = cpu_of(connection.info.backend_pid), time.monotonic()
+        with connection.cursor(binary=True) as cursor:
+            count = len(cursor.execute(query.encode()).fetchall())
+        seconds = time.monotonic() - began
+        if not best or seconds < best["seconds"]:
+            best = {"question": name, "rows": count, "seconds": seconds, "Postgres CPU s": cpu_of(connection.info.backend_pid) - before,
+                    "load before": float(load), "aim": aim, "met": None if aim is None else seconds <= aim}
+    return best
