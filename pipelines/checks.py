@@ -136,8 +136,8 @@ def is_current(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheck
     wanted = {key.asset_key.path[-1] for key in context.selected_asset_check_keys if key.name == CURRENT}
     mirror = open_mirror()
     with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
-        found = [(known.name, view, why) for known in accounts(connection, mirror.account)
-                 for view, why in _faults(connection, known.schema).items()]
+        found = [(each.name, view, why) for each in accounts(connection, mirror.account)
+                 for view, why in _faults(connection, each.schema).items()]
     for name in (each for each in bi.names() if each in wanted):
         failing = [f"{account}: view {view}: {why}" for account, view, why in found if bi.group_of(view) == name]
         yield dg.AssetCheckResult(passed=not failing, asset_key=[VIEWS, name], check_name=CURRENT, severity=dg.AssetCheckSeverity.WARN,

@@ -22,7 +22,6 @@ COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doct
             "accounts", "dictionary", "serve", "views", "webhooks"]
 BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
 
-
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxProcess]:
     with SandboxProcess(scale=60) as running:
