@@ -12,7 +12,7 @@ from pipelines.drain import BRIEF, Drain
 from pipelines.resources import Mirror
 from pipelines.scene import Target
 
-LOOK = 10.0
+LOOK = 3.0
 LAST_WORDS = 5.0
 log = logging.getLogger(__name__)
 

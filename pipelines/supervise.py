@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -10,13 +11,23 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 SOUND = 30.0
 """Who lived so long is started again at once; who did not, after a pause that doubles."""
 LONGEST = 60.0
 LAST_WORDS = 20.0
 LOOK = 0.2
+DIE_WITH_PARENT = 1
 log = logging.getLogger(__name__)
+
+
+def tied(owner: int) -> None:
+    """On Linux the kernel ends this process when the one that started it dies, whatever it dies of: no receiver is left holding the port."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGTERM)
+        if os.getppid() != owner:
+            os._exit(1)
 
 
 @dataclass
@@ -35,8 +46,8 @@ class Part:
         now = time.monotonic()
         if self.process is None:
             if now >= self.due:
-                command = [sys.executable, "-m", "pipelines.cli", *self.words]
-                self.process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+                command, tie = [sys.executable, "-m", "pipelines.cli", *self.words], partial(tied, os.getpid())
+                self.process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, preexec_fn=tie)
                 self.started = now
         elif self.process.poll() is not None:
             self.pause = 0.0 if now - self.started > SOUND else min(LONGEST, max(0.5, self.pause * 2))
