@@ -168,7 +168,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first round")
-    parser.add_argument("--webhooks", action="store_true", help="with a receiver, a drain and a webhook beside the syncs")
+    parser.add_argument("--webhooks", action=argparse.BooleanOptionalAction, default=True,
+                        help="with a receiver, a drain and a webhook beside the syncs")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mirror-soak-") as folder:
         Path(folder).chmod(0o711)
