@@ -21,7 +21,7 @@ demo: setup  ## A sandbox account, mirrored through Dagster into an embedded Pos
 	@$(BIN)/amocrm-mirror demo
 
 test: setup lint  ## What CI runs: linters, types, and the whole suite on a real Postgres and the sandbox
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
 	KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -36,7 +36,7 @@ def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iter
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxProcess]:
-    with SandboxProcess(scale=400, latency_ms=20) as running:
+    with SandboxProcess(scale=300, latency_ms=20) as running:
         yield running
 
 
@@ -108,7 +108,7 @@ def killed(sandbox: SandboxProcess, process: multiprocessing.process.BaseProcess
 
 def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProcess, installation: Installation) -> None:
     moments = random.Random(SEED)
-    for _ in range(max(2, KILLS // 10)):
+    for _ in range(max(1, KILLS // 20)):
         assert disturbed(installation, sandbox, moments.randint(1, 40), lambda: installation.started[-1].kill()).code == -9
     equal_in_the_end(installation, sandbox)
     with dg.DagsterInstance.from_config(str(installation.folder / "home" / "dagster")) as instance:
@@ -118,7 +118,7 @@ def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProces
 
 def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: Installation) -> None:
     moments, codes = random.Random(SEED), []
-    for _ in range(max(1, KILLS // 10)):
+    for _ in range(max(1, KILLS // 20)):
         done = disturbed(installation, sandbox, moments.randint(3, 20), lambda: hang_up(installation), "--full", "--only", LONG)
         assert "Traceback" not in done.error, done.error
         assert "Postgres: " in done.error or done.code == 0
@@ -135,7 +135,7 @@ def hang_up(installation: Installation) -> None:
 
 
 def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: Installation, requests_in_all: int) -> None:
-    for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 10)):
+    for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         done = disturbed(installation, sandbox, moment, sandbox.block, "--full")
         assert done.code == 1 and "amoCRM has blocked this account" in done.error and "Traceback" not in done.error, done.error
         refused = installation.call("sync")
@@ -146,7 +146,7 @@ def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: Installati
 
 
 def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installation: Installation, requests_in_all: int) -> None:
-    for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 10)):
+    for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         installation.environment["AMOCRM_ACCESS_TOKEN"] = sandbox.token()["access_token"]
         done = disturbed(installation, sandbox, moment, sandbox.revoke, "--full")
         assert done.code == 1 and "amoCRM refuses the token" in done.error and "Traceback" not in done.error, done.error

@@ -60,10 +60,17 @@ def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
             done = finished(process, 30)
             assert done.code == 0 and "Traceback" not in done.error, done.said
             assert not any(map(alive, parts))
-            again = installation.start("serve", "--no-dagster", "--port", str(port))
-            until(lambda: len(children(again.pid)) == 2, 30)
-            parts = children(again.pid)
-            again.kill()
-            until(lambda: not any(map(alive, parts)))
         finally:
             installation.end()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks its processes up in /proc")
+def test_its_parts_end_with_it(database: str, tmp_path: Path) -> None:
+    installation = Installation(tmp_path, database)
+    serving = installation.start("serve", "--no-dagster", "--port", str(free_port()))
+    until(lambda: len(children(serving.pid)) == 2, 30)
+    parts = children(serving.pid)
+    serving.kill()
+    serving.communicate()
+    until(lambda: not any(map(alive, parts)))
