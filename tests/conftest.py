@@ -26,6 +26,8 @@ from pipelines.migrate import migrate
 from pipelines.settings import normalise_database_url
 
 RUN = pytest.StashKey[Path]()
+LONG = ("test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_cli_live", "test_soak", "test_hook_faults", "test_serve",
+        "test_dagster", "test_standing", "test_files", "test_mirror")
 SETTINGS = ("AMOCRM_", "MIRROR_", "DATABASE_URL", "PG")
 
 
@@ -39,6 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
         run.chmod(0o711)  # as root the server runs as another user
         (run / "owner").write_text(str(os.getpid()))
     config.stash[RUN] = Path(worker["mirror_run"]) if worker else run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes begin first: a worker that meets one at the end lets the others wait for it."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.hookimpl(optionalhook=True)
