@@ -20,7 +20,7 @@ from pipelines.column_names import cut, readable, unlike
 
 WIDEST = 1500
 """Postgres allows 1,600 columns; what comes in a later version needs room, too."""
-TOGETHER, GROUPS = 4, 40
+TOGETHER, GROUPS = 10, 40
 """So many fields are read together; more of them where there would be more groups than that."""
 MORE = "__more"
 """Two underscores: no name of a list or a field has them."""
