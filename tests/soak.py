@@ -25,6 +25,7 @@ import psycopg
 from pipelines.embedded import EmbeddedPostgres
 from pipelines.embedded_process import free_port
 from pipelines.migrate import migrate
+from pipelines.sync import Busy
 from sandbox.changes.churn import CHANGES
 from sandbox.process import SandboxProcess
 from tests.commands import COMMAND, Installation
@@ -38,6 +39,8 @@ FAULTS = ("429", "500", "502", "503", "504", "reset", "truncate", "garbage", "ht
 SWITCHES: tuple[dict[str, str], ...] = (
     {}, {"filter_option": "ignore"}, {"filter_option": "refuse"}, {"events_order": "asc", "default_order": "desc"},
     {"merge_footprint": "bin", "unlink_key": "unlink", "field_event_type": "generic"})
+PATIENCE = 15.0
+"""Seconds until Postgres has ended what a killed sync was doing, and has let go of its lock."""
 FORK = multiprocessing.get_context("fork")
 
 
@@ -100,7 +103,14 @@ class Soak:
 
     def _sync(self, full: bool, sure: bool = False) -> int:
         """`sure`: in a small account that lives long, now and then the last of a kind goes, which a sync does not believe by itself."""
-        return synced(self.sandbox, self.database, full=full, allow_mass_delete=sure).exit_code
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return synced(self.sandbox, self.database, full=full, allow_mass_delete=sure).exit_code
+            except Busy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def _started(self, full: bool) -> multiprocessing.process.BaseProcess:
         process = FORK.Process(target=lambda: os._exit(self._sync(full)))
