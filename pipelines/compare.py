@@ -35,7 +35,7 @@ def differing(landing: Landing, batch: Batch, remember: bool) -> Keys:
     found: Keys = dict.fromkeys(batch.rows.keys() - known, "missing")
     with connection.transaction():
         rows = [batch.rows[key] for key in sorted(known)]
-        landing.stage(rows)
+        landing.stage(rows, landing.replaces)
         if remember:
             connection.execute(statements.remember_seen(landing.shape))
         with connection.transaction() as undone:

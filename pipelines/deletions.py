@@ -51,7 +51,7 @@ class Deletions:
         self.connection, self.schema, self.account, self.entity = connection, schema, account, entity
         self.shape = shape(entity.model)
         self.gone = f"gone_{self.shape.name}"
-        keys = statements.comma(statements.name(column) + SQL(" " + self.shape.column(column).kind.stage_type) for column in self.shape.key)
+        keys = statements.comma(statements.name(column) + SQL(" " + self.shape.column(column).kind.sql_type) for column in self.shape.key)
         with connection.transaction():
             connection.execute(SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}, deleted_at timestamptz, looked_at timestamptz) ON COMMIT DELETE ROWS"
                                    ).format(Identifier(self.gone), keys))

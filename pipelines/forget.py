@@ -125,7 +125,7 @@ def _of(table: Table, kind: str) -> Iterator[Composable]:
 def _deep(table: Table) -> Iterator[Composable]:
     """Rows that name a record in their JSON: values of fields that choose a record, and entries of a log."""
     names = [column.name for each in ENTITIES if each.moving and each.moving.immutable and each.name == table.name
-             for column in shape(each.model).columns if column.kind.to_table == "{}::jsonb"]
+             for column in shape(each.model).columns if column.kind.sql_type == "jsonb"]
     names += ["value_json" for of in models_of(CustomFieldValue) if of.name == table.name]
     for name in names:
         yield SQL("(t.{0}::text LIKE ANY(%(likes)s::text[]) AND jsonb_path_exists(t.{0}, {1}, jsonb_build_object("

@@ -38,8 +38,8 @@ since AS (
                     extract(epoch FROM now())::int8 - 600) AS at
     FROM mirror.cursors WHERE account = %(account)s),
 new AS (
-    SELECT s.id, s.type, s.entity_type, s.entity_id, to_timestamp(s.created_at) AS at, s.value_after::jsonb AS after, s.value_before::jsonb AS before
-    FROM {{stage}} s, since WHERE s.created_at >= since.at AND s.type !~ '{QUIET}' AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id)),
+    SELECT s.id, s.type, s.entity_type, s.entity_id, s.created_at AS at, s.value_after AS after, s.value_before AS before FROM {{stage}} s, since
+    WHERE s.created_at >= to_timestamp(since.at) AND s.type !~ '{QUIET}' AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id)),
 sides AS (
     SELECT n.id, side ->> 'type' AS name, side ->> 'id' AS number
     FROM new n, LATERAL (VALUES (n.after), (n.before)) o (list),
@@ -61,9 +61,9 @@ WHERE n.type ~ 'note_deleted$' AND number ~ '^[0-9]+$' AND length(number) < 19""
 everything else was read tell nothing new. A merge names the survivor only; what it absorbed is found through the links that changed hands."""
 
 TASK_HINTS = queue(f"""
-SELECT k.kind AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
+SELECT k.kind AS listing, k.number AS id, s._synced_at AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id, LATERAL (VALUES (s.entity_type, s.entity_id), (t.entity_type, t.entity_id)) k (kind, number)
-WHERE (t.id IS NULL OR t._deleted_at IS NOT NULL OR ROW(t.entity_id, t.is_completed, extract(epoch FROM t.complete_till)::int8)
+WHERE (t.id IS NULL OR t._deleted_at IS NOT NULL OR ROW(t.entity_id, t.is_completed, t.complete_till)
        IS DISTINCT FROM ROW(s.entity_id, s.is_completed, s.complete_till))
 AND k.kind IN ('leads', 'contacts', 'companies', 'customers') AND k.number > 0 AND {once_read("tasks")}""")
 """A task that came, went or moved changes closest_task_at of its record, which moves no updated_at."""
@@ -73,9 +73,9 @@ SELECT t.entity_type AS listing, t.entity_id AS id, now() AS told_at, NULL::time
 FROM {schema}.tasks t JOIN {gone} g USING (id) WHERE t.entity_type IN ('leads', 'contacts', 'companies', 'customers') AND t.entity_id > 0""")
 
 PURCHASE_HINTS = queue(f"""
-SELECT 'customers' AS listing, k.number AS id, to_timestamp(s._synced_at / 1000000.0) AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
+SELECT 'customers' AS listing, k.number AS id, s._synced_at AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id, LATERAL (VALUES (s.customer_id), (t.customer_id)) k (number)
-WHERE ROW(t.customer_id, t.price, coalesce(t.is_deleted, false)) IS DISTINCT FROM ROW(s.customer_id, s.price::numeric, coalesce(s.is_deleted, false))
+WHERE ROW(t.customer_id, t.price, coalesce(t.is_deleted, false)) IS DISTINCT FROM ROW(s.customer_id, s.price, coalesce(s.is_deleted, false))
 AND {once_read("customers")}""")
 """A purchase changes its customer's ltv, purchases_count and average_check."""
 

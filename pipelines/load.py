@@ -18,9 +18,10 @@ from psycopg.types.json import Jsonb
 
 from pipelines import statements
 from pipelines.batch import Batch, Counts
+from pipelines.copying import copy
 from pipelines.forgotten import Forgotten
 from pipelines.normalize import Normalizer, Rows
-from pipelines.shapes import dumps, shape
+from pipelines.shapes import SECOND_2000, dumps, shape
 from pipelines.tell import MOST, tell
 from pipelines.values import Row
 
@@ -28,6 +29,7 @@ __all__ = ["Batch", "Counts", "Landing", "persistently", "tune"]
 
 T = TypeVar("T")
 TRIES = 5
+EPOCH = SECOND_2000 * 1_000_000
 Connection = psycopg.Connection[Any]
 Started = tuple[int, Rows]
 """A record's rows, and the start of the request that brought them."""
@@ -67,6 +69,7 @@ class Landing:
         self.caps = [child.cap for child in normalizer.entity.children] + [0]
         self.upsert = statements.Upsert(schema, self.shape)
         self.replaces = [statements.Replace(schema, self.shape, child, place) for place, child in enumerate(self.children)]
+        self.detours = [replace for replace in self.replaces if replace.needs_stage]
         self._create_stages()
         trust = statements.may_trust(schema, self.shape, self.children)
         self.trusted = bool(self.children) and connection.execute(trust).fetchone() == (True,)
@@ -75,11 +78,11 @@ class Landing:
 
     def _create_stages(self) -> None:
         with self.connection.transaction():
-            self._run(statements.create_stage(self.upsert.stage, statements.listed_columns(self.shape)))
+            self._run(statements.create_stage(self.upsert.stage, statements.listed_fields(self.shape)))
             self._run(statements.CREATE_TOUCHED)
             self._run(statements.create_seen(self.shape))
             for child in self.children:
-                self._run(statements.create_stage(f"stage_{child.name}", statements.child_columns(child)))
+                self._run(statements.create_stage(f"stage_{child.name}", statements.child_fields(child)))
 
     def _run(self, statement: Composed | SQL, parameters: Mapping[str, Any] | None = None) -> int:
         return max(self.connection.execute(statement, parameters).rowcount, 0)
@@ -107,22 +110,15 @@ class Landing:
             "ON CONFLICT (account, entity, listing) DO UPDATE SET position = excluded.position, updated_at = now() "
             "WHERE cursors.position IS DISTINCT FROM excluded.position", [self.account, self.entity.name, listing, Jsonb(position)])
 
-    def _copy(self, stage: str, columns: tuple[tuple[str, str], ...], rows: Iterable[Row]) -> None:
-        with self.connection.cursor() as cursor, cursor.copy(statements.copy_stage(stage, columns)) as copy:
-            copy.set_types([type_ for _, type_ in columns])
-            write = copy.write_row
-            for row in rows:
-                write(row)
-
     def _land(self, batch: Batch, keep_seen: bool) -> Counts:
         """First what the table knows already, to be compared; then the rest, which is only inserted. In a first sync nearly all is new, but
         nearly every batch repeats a few rows of another one (source.py). In the order of the keys: indexes grow at their end."""
         counts = Counts()
         known = self.known(batch)
-        for keys, write in ((known, self._upsert), (batch.rows.keys() - known, self._insert)):
+        for keys, write, stages in ((known, self._upsert, self.replaces), (batch.rows.keys() - known, self._insert, self.detours)):
             if keys:
                 rows = [batch.rows[key] for key in sorted(keys)]
-                self.stage(rows)
+                self.stage(rows, stages)
                 self._also(self.entity.before)
                 if keep_seen:
                     self._run(statements.remember_seen(self.shape))
@@ -134,10 +130,17 @@ class Landing:
         keys = dict(zip(self.shape.key, map(list, zip(*batch.rows, strict=True)), strict=True))
         return set(self.connection.execute(self.upsert.known(), keys).fetchall())
 
-    def stage(self, rows: Sequence[Started]) -> None:
-        self._copy(self.upsert.stage, statements.listed_columns(self.shape), ((*each.row, *self._lists(each), started) for started, each in rows))
-        for place, child in enumerate(self.children):
-            self._copy(f"stage_{child.name}", statements.child_columns(child), (row for _, each in rows for row in each.children[place] or ()))
+    def stage(self, rows: Sequence[Started], children: Iterable[statements.Replace]) -> None:
+        copy(self.connection, (self.upsert.stage,), statements.listed_fields(self.shape),
+             ((*each.row, *self._lists(each), started - EPOCH) for started, each in rows))
+        for child in children:
+            self._copy(child, (child.stage,), rows)
+
+    def _copy(self, replace: statements.Replace, into: tuple[str, ...], rows: Sequence[Started]) -> int:
+        place = replace.place
+        if not any(each.children[place] for _, each in rows):
+            return 0
+        return copy(self.connection, into, statements.child_fields(replace.child), (row for _, each in rows for row in each.children[place] or ()))
 
     def _also(self, templates: Iterable[str]) -> None:
         """What the entity names in `before` or `after`."""
@@ -156,9 +159,9 @@ class Landing:
 
     def _feed(self, batch: Batch) -> None:
         for model, told in sorted(batch.feeds.items(), key=lambda item: shape(item[0]).name):
-            columns = statements.feed_columns(shape(model))
-            self._run(statements.create_stage(f"feed_{shape(model).name}", columns))
-            self._copy(f"feed_{shape(model).name}", columns, ((*row, started) for started, row in told.values()))
+            stage, fields = f"feed_{shape(model).name}", statements.feed_fields(shape(model))
+            self._run(statements.create_stage(stage, fields))
+            copy(self.connection, (stage,), fields, ((*row, started - EPOCH) for started, row in told.values()))
             self._run(statements.feed(self.schema, shape(model)))
 
     def _upsert(self, rows: Sequence[Started]) -> Counts:
@@ -178,13 +181,16 @@ class Landing:
         return counts
 
     def _insert(self, rows: Sequence[Started]) -> Counts:
-        """Rows of new records. Postgres need not look up, for each child, the owner that this very transaction has inserted."""
+        """Rows of new records; none of their children is there yet, so these go into their tables as they come. Postgres need not look up,
+        for each child, the owner that this very transaction has inserted."""
         counts = Counts(inserted=self._run(self.upsert.insert()))
         if self.trusted:
             self._run(statements.TRUST)
-        for place, replace in enumerate(self.replaces):
-            if any(each.children[place] for _, each in rows):
+        for replace in self.replaces:
+            if replace in self.detours:
                 counts.inserted += self._run(replace.insert(onto_nothing=True))
+            else:
+                counts.inserted += self._copy(replace, (self.schema, replace.child.name), rows)
         if self.trusted:
             self._run(statements.CHECK)
         self.written += [each.key[-1] for _, each in rows[:MOST + 1]]
@@ -225,7 +231,9 @@ def absent_attributes(rows: Sequence[Started]) -> tuple[int, int]:
     """Bits of the columns whose attribute came with no row, and of those where it did not come with every row."""
     never, ever = -1, 0
     for _, each in rows:
-        never &= int(each.row[-1] or 0)
-        ever |= int(each.row[-1] or 0)
+        absent = each.row[-1]
+        assert isinstance(absent, int)
+        never &= absent
+        ever |= absent
     never = never if never != -1 else 0
     return never, ever & ~never

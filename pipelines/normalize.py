@@ -16,7 +16,7 @@ from models import reference
 from pipelines.declare import Entity, Feed, Record
 from pipelines.paths import MISSING, Trie, leftovers, pick, pointed, put, trie
 from pipelines.readers import ChildReader, Feeds, Reader, feed_rows
-from pipelines.shapes import Cell, dumps, shape, strip_links
+from pipelines.shapes import Cell, dumps, jsonb, shape, strip_links
 from pipelines.values import Header, Row, value_rows
 
 VALUES = "custom_fields_values"
@@ -108,7 +108,7 @@ class Normalizer:
         for feed in self.entity.feeds:
             self._feed(feed, record, row, extra, feeds)
         self._leftovers(record, fixed, extra)
-        return Rows(key, (*row, dumps(extra) if extra else None, self._absent(record)), children)
+        return Rows(key, (*row, jsonb(dumps(extra)) if extra else None, self._absent(record)), children)
 
     def _children(self, key: Row, record: Record, zone: ZoneInfo, extra: Record, feeds: Feeds,
                   headers: dict[int, Header]) -> list[list[Row] | None]:

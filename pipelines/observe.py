@@ -19,16 +19,15 @@ KINDS = {"lead": "leads", "contact": "contacts", "company": "companies", "custom
 """entity_type as events say it, and as everything else does."""
 EVENT_TYPES = ("lead_status_changed", "entity_responsible_changed", *(f"{kind}_added" for kind in KINDS))
 
-READ = "to_timestamp(s._synced_at / 1000000.0)"
-UPDATED = "to_timestamp(s.updated_at)"
 ALL = "all"
 """The entity_type of history_due's row that says: every record's."""
 SEEDED = f"NOT EXISTS (SELECT FROM {{schema}}.history_due WHERE entity_type = '{ALL}')"
-BELIEVED = (f"{UPDATED} IS DISTINCT FROM t.updated_at AND {UPDATED} >= t._synced_at - {SLACK} AND {UPDATED} <= {READ} + {SLACK}")
-MOMENTS = f"""{READ} AS seen_at, CASE WHEN {BELIEVED} THEN {UPDATED} ELSE {READ} END AS changed_at,
+BELIEVED = (f"s.updated_at IS DISTINCT FROM t.updated_at AND s.updated_at >= t._synced_at - {SLACK} AND s.updated_at <= s._synced_at + {SLACK}")
+MOMENTS = f"""s._synced_at AS seen_at, CASE WHEN {BELIEVED} THEN s.updated_at ELSE s._synced_at END AS changed_at,
        CASE WHEN t.updated_at >= t._synced_at - {SLACK} AND t.updated_at <= t._synced_at + {SLACK} THEN t.updated_at
             ELSE t._synced_at - {SLACK} END AS since"""
-BOTH = f"FROM {{stage}} s JOIN {{table}} t ON t.id = s.id WHERE t._synced_at <= {READ} AND s.is_deleted IS NOT TRUE AND t.created_at IS NOT NULL"
+BOTH = """FROM {stage} s JOIN {table} t ON t.id = s.id
+  WHERE t._synced_at <= s._synced_at AND s.is_deleted IS NOT TRUE AND t.created_at IS NOT NULL"""
 """Rows that lose against what the table holds, skeletons of deleted records, and rows known from such a skeleton alone are no readings."""
 INTO = ("INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, changed_at, since, value_before, value_after)")
 OPTIONS = "'select', 'multiselect', 'radiobutton', 'category'"
@@ -75,7 +74,7 @@ def _values(kind: str, values: type[AccountBase]) -> str:
     return f"""
 WITH owners AS MATERIALIZED (
   SELECT s.id, {MOMENTS}
-  {BOTH} AND {UPDATED} IS DISTINCT FROM t.updated_at AND s._lists & %(values)s <> 0
+  {BOTH} AND s.updated_at IS DISTINCT FROM t.updated_at AND s._lists & %(values)s <> 0
 ), staged AS ({_grouped(kind, f"stage_{of.name}", of.owner[0])}
 ), held AS ({_grouped(kind, f"{{schema}}.{of.name}", of.owner[0])}
 )
@@ -90,17 +89,17 @@ def _grouped(kind: str, source: str, owner: str) -> str:
     return f"""
   SELECT o.id, v.field_id, jsonb_agg(jsonb_build_object('text', v.value_text, 'enum_id', v.enum_id) ORDER BY v.position) AS value,
          jsonb_agg(CASE WHEN f.type IN ({OPTIONS}) AND v.enum_id IS NOT NULL THEN to_jsonb(v.enum_id)
-                        WHEN v.value_number IS NOT NULL THEN to_jsonb(trim_scale(v.value_number::numeric))
+                        WHEN v.value_number IS NOT NULL THEN to_jsonb(trim_scale(v.value_number))
                         WHEN coalesce(v.value_date::text, v.value_at::text, v.value_boolean::text) IS NOT NULL THEN to_jsonb(v.value_text)
-                        ELSE jsonb_build_array(v.value_text, v.enum_id, v.value_json::jsonb) END ORDER BY v.position) AS compared
+                        ELSE jsonb_build_array(v.value_text, v.enum_id, v.value_json) END ORDER BY v.position) AS compared
   FROM owners o JOIN {source} v ON v.{owner} = o.id LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{kind}' AND f.id = v.field_id
   GROUP BY o.id, v.field_id"""
 
 
 def _due(kind: str, attributes: tuple[Attribute, ...]) -> str:
     columns = ("updated_at", *(column for attribute in attributes for column in attribute[1]))
-    staged = _row("s", columns).replace("s.updated_at", UPDATED)
+    staged = _row("s", columns)
     return f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
 SELECT '{kind}', s.id FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id
-WHERE {SEEDED} AND (t.id IS NULL OR t._synced_at <= {READ} AND {_row("t", columns)} IS DISTINCT FROM {staged}) ON CONFLICT DO NOTHING"""
+WHERE {SEEDED} AND (t.id IS NULL OR t._synced_at <= s._synced_at AND {_row("t", columns)} IS DISTINCT FROM {staged}) ON CONFLICT DO NOTHING"""

@@ -9,7 +9,7 @@ from typing import Any
 from models.base import AccountBase
 from pipelines.declare import Child, Feed, Record
 from pipelines.paths import EMPTY, MISSING, leftovers, pick, put, trie
-from pipelines.shapes import Cell, Column, Inexact, Shape, dumps, shape, strip_links
+from pipelines.shapes import SECOND_2000, Cell, Column, Inexact, Shape, dumps, jsonb, shape, strip_links
 from pipelines.values import Row
 
 DIALECTS = 1000
@@ -31,8 +31,8 @@ class Reader:
         if only is not None:
             self.columns = [column for column in self.columns if column.name in only]
         flat = [(index, column) for index, column in enumerate(self.columns) if len(column.path) == 1 and column.name not in self.derived]
-        self.flat: list[tuple[int, str, Any, int, int, Column]] = [
-            (index, column.path[0], None if column.zero_is_none else column.kind.plain, *column.kind.reach, column)
+        self.flat: list[tuple[int, str, Any, int, int, bool, Column]] = [
+            (index, column.path[0], None if column.zero_is_none else column.kind.plain, *column.kind.reach, column.kind.is_moment, column)
             for index, column in flat]
         self.masks: dict[tuple[str, ...], int] = {}
         self.deep = [(index, column) for index, column in enumerate(self.columns) if (index, column) not in flat]
@@ -42,12 +42,12 @@ class Reader:
         """One cell per column of `self.columns`; what a cell could not hold is put into `inexact`."""
         cells: list[Cell] = [None] * len(self.columns)
         get = record.get
-        for index, name, plain, least, most, column in self.flat:
+        for index, name, plain, least, most, is_moment, column in self.flat:
             value = get(name)
             if value is None or (not value and type(value) in CONTAINERS):
                 continue
             if type(value) is plain and (plain is not int or least <= value <= most):
-                cells[index] = value
+                cells[index] = (value - SECOND_2000) * 1_000_000 if is_moment else value
             elif column.zero_is_none and value == 0:
                 inexact[name] = value
             else:
@@ -144,7 +144,7 @@ class ChildReader:
         cells = self.reader.cells(element, inexact)
         if self.is_deep or not element.keys() <= self.known.keys():
             inexact = leftovers(element, self.known) | inexact
-        extra = dumps(inexact) if inexact and not self.derived else None
+        extra = jsonb(dumps(inexact)) if inexact and not self.derived else None
         if self.leads:
             return (*owner, *cells, extra)
         rest = iter(cells)

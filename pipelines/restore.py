@@ -21,10 +21,9 @@ from psycopg.sql import SQL, Composed, Identifier
 from models import reference
 from models.base import AccountBase, Path
 from pipelines.declare import Child, Entity, Feed, Record
-from pipelines.decode import decode
 from pipelines.normalize import VALUES
 from pipelines.paths import MISSING, pick, pointed, put
-from pipelines.shapes import Shape, dumps, shape
+from pipelines.shapes import Shape, dumps, loads, shape
 from pipelines.values import restore_values
 
 Cells = Mapping[str, Any]
@@ -53,7 +52,7 @@ def restore(entity: Entity, row: Cells, children: Mapping[str, list[Cells]], tol
 
 
 def _extra(row: Cells) -> Record:
-    return dict(decode(row["_extra"].encode()).value) if row["_extra"] else {}
+    return dict(loads(row["_extra"])) if row["_extra"] else {}
 
 
 def _restore_child(record: Record, child: Child, rows: Iterable[Cells], told: Told) -> None:
@@ -193,7 +192,7 @@ class Reading:
         for column in of.columns:
             before, after = column.kind.to_cell.split("{}")
             parts.append(SQL(before) + Identifier(column.name) + SQL(after) + SQL(" AS ") + Identifier(column.name))
-        own = [SQL("_extra::text AS _extra").format()]
+        own = [SQL("chr(1) || _extra::text AS _extra").format()]
         if of.is_listed:
             own.append(SQL("extract(epoch from _deleted_at)::int8 AS _deleted_at").format())
         where = SQL(" WHERE _deleted_at IS NULL") if only_living and of.is_listed else SQL("")

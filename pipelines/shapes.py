@@ -1,8 +1,8 @@
 """The shape of a table, read off its model: which cell each attribute becomes, and back.
 
-A **cell** is what the stage holds: int for ids, instants (unix seconds) and days (days since 1970-01-01), str for text,
-numbers and JSON, bool for flags. Cells are cheap to make in Python; Postgres turns them into column types on the way from the
-stage to the table (`Kind.to_table`), and `Kind.to_cell` reads a column back as a cell.
+A **cell** is what COPY sends of a value in binary, so that neither Python nor Postgres has anything left to convert: int for ids, for
+instants (microseconds since 2000) and days (since 2000-01-01), Decimal for amounts, str for text and for JSON (after the version that jsonb
+begins with), bool for flags, list for arrays. `Kind.to_cell` reads a column back as a cell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import decimal
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from models.base import AccountBase, Fed, Listed, Path
 from pipelines.decode import decode
 
-Cell = int | str | bool | None
+Cell = int | str | bool | decimal.Decimal | list[Any] | None
 
 INT8 = 2**63
 # What timestamptz holds: 4714-11-24 BC to 294276-12-31 (PostgreSQL documentation, 8.5)
@@ -86,24 +86,42 @@ def flag(value: Any) -> Cell:
     raise Inexact(bool(value) if value in (0, 1) else None)
 
 
+def moment(second: int) -> int:
+    return (second - SECOND_2000) * 1_000_000
+
+
+def second(moment: int) -> int:
+    """The inverse of `moment`."""
+    return moment // 1_000_000 + SECOND_2000
+
+
 def instant(value: Any) -> Cell:
     if type(value) is int and FIRST_SECOND <= value <= LAST_SECOND:
-        return value
+        return (value - SECOND_2000) * 1_000_000
     raise Inexact(None)
+
+
+@lru_cache(maxsize=65536)
+def amount(text: str) -> decimal.Decimal | None:
+    """The number that a text is, if it is one that numeric holds."""
+    return decimal.Decimal(text.strip()) if len(text) <= 1000 and NUMBER.fullmatch(text) else None
 
 
 def number(value: Any) -> Cell:
     if type(value) is int or type(value) is float:
-        return repr(value)
+        return amount(repr(value))
     if isinstance(value, decimal.Decimal) and NUMBER.fullmatch(str(value)):
-        return str(value)
-    if type(value) is str and len(value) <= 1000 and NUMBER.fullmatch(value):
-        raise Inexact(value.strip())
-    raise Inexact(None)
+        return value
+    raise Inexact(amount(value) if type(value) is str else None)
+
+
+def jsonb(text: str) -> str:
+    """A JSON text as Postgres receives it: the version of jsonb's binary form comes first."""
+    return "\x01" + text
 
 
 def document(value: Any) -> Cell:
-    return linkless(value) if value not in ([], {}) else None
+    return jsonb(linkless(value)) if value not in ([], {}) else None
 
 
 def day(value: Any) -> Cell:
@@ -116,29 +134,34 @@ def day(value: Any) -> Cell:
 def local_time(value: Any) -> Cell:
     """"2026-08-01 08:00:00", which names no zone."""
     try:
-        return datetime.datetime.strptime(value, LOCAL).strftime(LOCAL)
+        return moment(int(datetime.datetime.strptime(value, LOCAL).replace(tzinfo=datetime.UTC).timestamp()))
     except (TypeError, ValueError):
         raise Inexact(None) from None
 
 
+def local_text(cell: int) -> str:
+    return datetime.datetime.fromtimestamp(second(cell), datetime.UTC).strftime(LOCAL)
+
+
 def array_of(type_: type) -> Callable[[Any], Cell]:
-    """A list of scalars of one type, staged as JSON."""
+    """A list of scalars of one type."""
 
     def array(value: Any) -> Cell:
         if type(value) is list and all(type(item) is type_ for item in value):
-            return dumps(value) if value else None
+            return value or None
         raise Inexact(None)
 
     return array
 
 
 LOCAL = "%Y-%m-%d %H:%M:%S"
-EPOCH = datetime.date(1970, 1, 1).toordinal()
+AS_MOMENT = "(extract(epoch FROM {} - '2000-01-01 00:00Z') * 1000000)::int8"
+EPOCH, SECOND_2000 = datetime.date(2000, 1, 1).toordinal(), 946_684_800
 
 
 def loads(cell: str) -> Any:
-    """The inverse of `dumps`: numbers beyond doubles stay exact."""
-    return decode(cell.encode()).value
+    """The inverse of `document`: numbers beyond doubles stay exact."""
+    return decode(cell[1:].encode()).value
 
 
 def _same(cell: Any) -> Any:
@@ -146,33 +169,37 @@ def _same(cell: Any) -> Any:
 
 
 class Kind(NamedTuple):
-    """How one SQL type is staged: the stage's type, both ways between stage and table, both ways between cell and JSON."""
+    """How columns of one SQL type are read, sent and read back."""
 
-    stage_type: str
-    to_table: str
+    sql_type: str
     to_cell: str
     cell: Callable[[Any], Cell]
+    """JSON → cell. Raises Inexact."""
     value: Callable[[Any], Any]
+    """Cell → JSON."""
     plain: type | None = None
-    """The JSON type whose values, the numbers within `reach`, are cells as they come: nobody has to call `cell` for them."""
+    """The JSON type whose values, the numbers within `reach`, are cells as they come, or moments: nobody has to call `cell` for them."""
     reach: tuple[int, int] = (0, 0)
+    sent_as: str = ""
+    """The type in whose binary form COPY sends a cell, where that is not the column's own."""
+    is_moment: bool = False
+    """The plain value is a second, its cell a moment."""
 
 
 BIG = (-INT8, INT8 - 1)
 KINDS: dict[type[Any], Kind] = {
-    BigInteger: Kind("int8", "{}", "{}", integer, _same, int, BIG),
-    Integer: Kind("int4", "{}", "{}", integer, _same, int, BIG),
-    Text: Kind("text", "{}", "{}", text, _same, str),
-    Boolean: Kind("bool", "{}", "{}", flag, _same, bool),
-    TIMESTAMP: Kind("int8", "to_timestamp({})", "extract(epoch from {})::int8", instant, _same, int, (FIRST_SECOND, LAST_SECOND)),
-    Numeric: Kind("text", "{}::numeric", "{}::text", number, decimal.Decimal),
-    Date: Kind("int4", "date '1970-01-01' + {}", "{} - date '1970-01-01'", day, _same),
-    JSONB: Kind("text", "{}::jsonb", "{}::text", document, loads),
+    BigInteger: Kind("int8", "{}", integer, _same, int, BIG),
+    Integer: Kind("int4", "{}", integer, _same, int, BIG),
+    Text: Kind("text", "{}", text, _same, str),
+    Boolean: Kind("bool", "{}", flag, _same, bool),
+    TIMESTAMP: Kind("timestamptz", AS_MOMENT, instant, second, int, (FIRST_SECOND, LAST_SECOND), "int8", is_moment=True),
+    Numeric: Kind("numeric", "{}", number, _same),
+    Date: Kind("date", "{} - date '2000-01-01'", day, _same, sent_as="int4"),
+    JSONB: Kind("jsonb", "chr(1) || {}::text", document, loads, sent_as="text"),
 }
-ELEMENTS = "(SELECT array_agg(v.value{} ORDER BY v.ordinality) FROM jsonb_array_elements_text({{}}::jsonb) WITH ORDINALITY v)"
-INTEGERS = Kind("text", ELEMENTS.format("::int8"), "to_jsonb({})::text", array_of(int), loads)
-TEXTS = Kind("text", ELEMENTS.format(""), "to_jsonb({})::text", array_of(str), loads)
-LOCAL_TIME = Kind("text", "{}::timestamp", "to_char({}, 'YYYY-MM-DD HH24:MI:SS')", local_time, _same)
+INTEGERS = Kind("int8[]", "{}", array_of(int), _same)
+TEXTS = Kind("text[]", "{}", array_of(str), _same)
+LOCAL_TIME = Kind("timestamp", AS_MOMENT, local_time, local_text, sent_as="int8")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The SQL of the load path, composed from a table's shape. Every identifier is quoted by psycopg; nothing here runs anything.
 
-Layout of a stage: the API columns as cells, `_extra`; for a listed entity also `_absent` (a bit per column whose attribute did not
-come), `_lists` (a bit per child whose list came), `_whole` (a bit per child whose list was not cut short) and `_synced_at` (microseconds).
+Layout of a stage: the API columns and `_extra` as the table has them; for a listed entity also `_absent` (a bit per column whose attribute
+did not come), `_lists` (a bit per child whose list came), `_whole` (a bit per child whose list was not cut short) and `_synced_at`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
 
-from pipelines.shapes import Column, Shape
+from pipelines.copying import EXTRA, SYNCED_AT, Field, field
+from pipelines.shapes import Shape
 
-AT = SQL("to_timestamp(s._synced_at / 1000000.0)")
+AT = SQL("s._synced_at")
 COMMA, AND = SQL(", "), SQL(" AND ")
 Parts = Iterable[Composable]
 
@@ -31,37 +32,26 @@ def same(left: str, right: str, columns: Iterable[str]) -> Composed:
     return AND.join(SQL("{} = {}").format(name(left, column), name(right, column)) for column in columns)
 
 
-def cell(column: Column, alias: str = "s") -> Composed:
-    """The stage's cell as the table's type."""
-    before, after = column.kind.to_table.split("{}")
-    return SQL(before) + name(alias, column.name) + SQL(after)
+@cache
+def listed_fields(shape: Shape) -> tuple[Field, ...]:
+    """A stage's columns, in the order in which rows are copied."""
+    marks = [Field(mark, "int8") for mark in ("_absent", "_lists", "_whole")]
+    return (*child_fields(shape), *marks, SYNCED_AT)
 
 
 @cache
-def listed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
-    """Names and types of a stage's columns, in the order in which rows are copied."""
-    own = [(column.name, column.kind.stage_type) for column in shape.columns] + [("_extra", "text")]
-    return (*own, ("_absent", "int8"), ("_lists", "int8"), ("_whole", "int8"), ("_synced_at", "int8"))
+def child_fields(shape: Shape) -> tuple[Field, ...]:
+    return (*map(field, shape.columns), EXTRA)
 
 
 @cache
-def child_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
-    return tuple([(column.name, column.kind.stage_type) for column in shape.columns] + [("_extra", "text")])
+def feed_fields(shape: Shape) -> tuple[Field, ...]:
+    return (*map(field, shape.columns), SYNCED_AT)
 
 
-@cache
-def feed_columns(shape: Shape) -> tuple[tuple[str, str], ...]:
-    return tuple([(column.name, column.kind.stage_type) for column in shape.columns] + [("_synced_at", "int8")])
-
-
-def create_stage(stage: str, columns: Sequence[tuple[str, str]]) -> Composed:
-    declared = comma(name(column) + SQL(" " + type_) for column, type_ in columns)
+def create_stage(stage: str, fields: Sequence[Field]) -> Composed:
+    declared = comma(name(each.name) + SQL(" " + each.sql_type) for each in fields)
     return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(name(stage), declared)
-
-
-@cache
-def copy_stage(stage: str, columns: tuple[tuple[str, str], ...]) -> bytes:
-    return SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(name(stage), comma(name(column) for column, _ in columns)).as_bytes(None)
 
 
 class Upsert:
@@ -75,7 +65,7 @@ class Upsert:
     def known(self) -> Composed:
         """Which of the keys, an array for each of their columns, the table has."""
         keys = [self.shape.column(column) for column in self.shape.key]
-        given = comma(SQL("{}::{}[]").format(Placeholder(column.name), SQL(column.kind.stage_type)) for column in keys)
+        given = comma(SQL("{}::{}[]").format(Placeholder(column.name), SQL(column.kind.sql_type)) for column in keys)
         return SQL("SELECT {} FROM {} t JOIN unnest({}) AS s({}) ON {}").format(
             comma(name("s", column) for column in self.shape.key), self.table, given, comma(map(name, self.shape.key)),
             same("t", "s", self.shape.key))
@@ -88,7 +78,7 @@ class Upsert:
     def _own(self) -> list[tuple[str, Composable]]:
         """The mirror's own columns of a row that is visible now."""
         deleted = SQL("CASE WHEN s.is_deleted THEN coalesce(t._deleted_at, {}) END").format(AT) if self.shape.has("is_deleted") else SQL("NULL")
-        own: list[tuple[str, Composable]] = [("_extra", SQL("s._extra::jsonb")), ("_deleted_at", deleted)]
+        own: list[tuple[str, Composable]] = [("_extra", SQL("s._extra")), ("_deleted_at", deleted)]
         return own + ([("_listed", SQL("true"))] if self.shape.is_fed else [])
 
     def update(self, never: int, sometimes: int) -> Composed:
@@ -97,7 +87,7 @@ class Upsert:
         for place, column in enumerate(self.shape.columns):
             if never >> place & 1 or column.name in self.shape.key:
                 continue
-            value: Composable = cell(column)
+            value: Composable = name("s", column.name)
             if sometimes >> place & 1:
                 value = SQL("CASE WHEN s._absent >> {} & 1 = 1 THEN {} ELSE {} END").format(Literal(place), name("t", column.name), value)
             assigned.append((column.name, value))
@@ -109,7 +99,7 @@ class Upsert:
     def insert(self) -> Composed:
         """Of keys that the table does not have."""
         columns = [column.name for column in self.shape.columns] + ["_extra", "_synced_at"]
-        values: list[Composable] = [cell(column) for column in self.shape.columns] + [SQL("s._extra::jsonb"), AT]
+        values: list[Composable] = [name("s", column.name) for column in self.shape.columns] + [SQL("s._extra"), AT]
         if self.shape.has("is_deleted"):
             columns.append("_deleted_at")
             values.append(SQL("CASE WHEN s.is_deleted THEN {} END").format(AT))
@@ -145,6 +135,11 @@ class Replace:
         self.to_owner = list(zip(child.owner, parent.key, strict=True))
         self.holders = [(column, name(schema, table), key) for column, table, key in child.enforced if column not in child.owner]
 
+    @property
+    def needs_stage(self) -> bool:
+        """A row of it is more than its element, or may not be inserted: not even the children of new owners can be copied into the table."""
+        return self.child.is_listed or bool(self.holders)
+
     def _held(self, alias: str, living: LiteralString = "") -> list[Composed]:
         """The record that a link hangs on is here, where it is not the record that tells of it."""
         return [SQL("EXISTS (SELECT FROM {} h WHERE {} = {}{})").format(table, name("h", key), name(alias, column), SQL(living))
@@ -169,9 +164,9 @@ class Replace:
             self.table, name(self.owners), AND.join([gone, *self._held("t", " AND h._deleted_at IS NULL")]))
 
     def _assigned(self) -> list[tuple[str, Composable]]:
-        assigned: list[tuple[str, Composable]] = [(column.name, cell(column, "x")) for column in self.child.columns
+        assigned: list[tuple[str, Composable]] = [(column.name, name("x", column.name)) for column in self.child.columns
                                                   if column.name not in self.child.key]
-        assigned.append(("_extra", SQL("x._extra::jsonb")))
+        assigned.append(("_extra", SQL("x._extra")))
         return assigned + ([("_deleted_at", SQL("NULL"))] if self.child.is_listed else [])
 
     def update(self) -> Composed:
@@ -185,7 +180,7 @@ class Replace:
     def insert(self, onto_nothing: bool = False) -> Composed:
         """`onto_nothing`: every owner is new, so no row of this child can be there yet."""
         columns = [column.name for column in self.child.columns] + ["_extra"] + (["_synced_at"] if self.child.is_listed else [])
-        values: list[Composable] = [cell(column, "x") for column in self.child.columns] + [SQL("x._extra::jsonb")]
+        values: list[Composable] = [name("x", column.name) for column in self.child.columns] + [SQL("x._extra")]
         source: Composable = SQL("{} x").format(name(self.stage))
         if self.child.is_listed:
             values.append(AT)
@@ -221,7 +216,7 @@ CREATE_TOUCHED = SQL("CREATE TEMP TABLE IF NOT EXISTS touched (key text) ON COMM
 def feed(schema: str, shape: Shape) -> Composed:
     """Adds what records tell of another entity, and renews what only they tell (never what its own list says)."""
     columns = [column.name for column in shape.columns] + ["_synced_at", "_listed"]
-    values: list[Composable] = [cell(column) for column in shape.columns] + [AT, SQL("false")]
+    values: list[Composable] = [name("s", column.name) for column in shape.columns] + [AT, SQL("false")]
     rest = [column.name for column in shape.columns if column.name not in shape.key]
     return SQL("INSERT INTO {0} AS t ({1}) SELECT {2} FROM {3} s WHERE NOT EXISTS (SELECT FROM {0} t WHERE {4} AND t._listed) ORDER BY {5} "
                "ON CONFLICT ({6}) DO UPDATE SET {7}, _synced_at = excluded._synced_at WHERE NOT t._listed "
@@ -239,7 +234,7 @@ def remember_seen(shape: Shape) -> Composed:
 
 def create_seen(shape: Shape) -> Composed:
     """The keys that a complete read of a list has met; lives as long as the connection."""
-    columns = comma(name(column) + SQL(" " + shape.column(column).kind.stage_type) for column in shape.key)
+    columns = comma(name(column) + SQL(" " + shape.column(column).kind.sql_type) for column in shape.key)
     return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))").format(
         name(f"seen_{shape.name}"), columns, comma(map(name, shape.key)))
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipelines.shapes import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, NUMBER, Cell, dumps, linkless, loads, strip_links
+from pipelines.shapes import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, Cell, amount, dumps, jsonb, linkless, loads, moment, second, strip_links
 
 Row = tuple[Cell, ...]
-"""owner, field, position, value_text, value_number (text), value_boolean, value_date (days), value_at (unix seconds), enum_id, enum_code,
-value_json, _extra"""
+"""owner, field, position, value_text, value_number, value_boolean, value_date, value_at, enum_id, enum_code, value_json, _extra: as cells"""
 
 Parser = Callable[[Cell, int, int, Any, Any, Any, Any, ZoneInfo], Row]
 """(owner, field, position, value, enum_id, enum_code, extra, zone) → row: one call and one tuple a value, this is the hottest path."""
@@ -30,10 +30,9 @@ def as_text(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: An
 
 def as_number(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
     if type(value) is str:
-        number = value.strip() if len(value) <= 1000 and NUMBER.fullmatch(value) else None
-        return (owner, field, at, value, number, None, None, None, enum_id, code, None, extra)
+        return (owner, field, at, value, amount(value), None, None, None, enum_id, code, None, extra)
     if type(value) is int or type(value) is float:
-        return (owner, field, at, repr(value), repr(value), None, None, None, enum_id, code, None, extra)
+        return (owner, field, at, repr(value), amount(repr(value)), None, None, None, enum_id, code, None, extra)
     return as_document(owner, field, at, value, enum_id, code, extra, zone)
 
 
@@ -53,7 +52,7 @@ def as_day(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any
         date = datetime.date.fromisoformat(value)
     except (TypeError, ValueError):
         return as_document(owner, field, at, value, enum_id, code, extra, zone)
-    return (owner, field, at, date.isoformat(), None, None, date.toordinal() - EPOCH, None, enum_id, code, dumps(value), extra)
+    return (owner, field, at, date.isoformat(), None, None, date.toordinal() - EPOCH, None, enum_id, code, jsonb(dumps(value)), extra)
 
 
 def as_instant(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
@@ -67,7 +66,8 @@ def as_document(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code
     """Structured and unknown values: kept whole, read by their name where they have one."""
     if value is None:
         return (owner, field, at, None, None, None, None, None, enum_id, code, None, extra)
-    document = text = linkless(value)
+    text = linkless(value)
+    document = jsonb(text)
     if isinstance(value, dict):
         for key in NAMES:
             if isinstance(value.get(key), str):
@@ -79,14 +79,14 @@ def as_document(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code
 
 
 @lru_cache(maxsize=65536)
-def local_day(second: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
-    """(ISO date, days since 1970, the value itself where they do not give it back). The local calendar day two hours later: right
+def local_day(at: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
+    """(ISO date, days since 2000, the value itself where they do not give it back). The local calendar day two hours later: right
     whichever offset the server used for that midnight (amocrm-api.md 6, 34)."""
     try:
-        day = datetime.datetime.fromtimestamp(second + 7200, zone).date()
+        day = datetime.datetime.fromtimestamp(at + 7200, zone).date()
     except (ValueError, OverflowError, OSError):
-        return str(second), None, str(second)
-    return day.isoformat(), day.toordinal() - EPOCH, None if _midnight(day, zone) == second else str(second)
+        return str(at), None, jsonb(str(at))
+    return day.isoformat(), day.toordinal() - EPOCH, None if _midnight(day, zone) == at else jsonb(str(at))
 
 
 def _midnight(day: datetime.date, zone: ZoneInfo) -> int:
@@ -94,14 +94,14 @@ def _midnight(day: datetime.date, zone: ZoneInfo) -> int:
 
 
 @lru_cache(maxsize=65536)
-def local_time(second: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
-    """(ISO time in the account's zone, the second where timestamptz holds it, the value itself where it does not)."""
-    fits = FIRST_SECOND <= second <= LAST_SECOND
+def local_time(at: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
+    """(ISO time in the account's zone, the moment where timestamptz holds it, the value itself where it does not)."""
+    fits = FIRST_SECOND <= at <= LAST_SECOND
     try:
-        text = datetime.datetime.fromtimestamp(second, zone).isoformat()
+        text = datetime.datetime.fromtimestamp(at, zone).isoformat()
     except (ValueError, OverflowError, OSError):
-        text = str(second)
-    return text, second if fits else None, None if fits else str(second)
+        text = str(at)
+    return text, moment(at) if fits else None, None if fits else jsonb(str(at))
 
 
 PARSERS: dict[str, Parser] = {
@@ -113,7 +113,8 @@ PARSERS: dict[str, Parser] = {
 }
 WHOLE_ELEMENT = "chained_list"
 NAMES = ("name", "description", "file_name", "value")
-HEADER = frozenset(("field_id", "field_name", "field_code", "field_type", "values"))
+HEADER = ("field_id", "field_name", "field_code", "field_type", "values")
+ENTRY, NONE = itemgetter(*HEADER), (None,) * len(HEADER)
 ELEMENT = frozenset(("value", "enum_id", "enum_code", "enum"))
 OPTION = {"value", "enum_id", "enum_code"}
 
@@ -127,26 +128,27 @@ def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo, headers: dict[in
     seen: set[int] = set()
     add = rows.append
     for entry in entries:
-        if not _is_field(entry, seen):
+        try:
+            field_id, name, code, type_, values = ENTRY(entry)
+            extra = None if len(entry) == len(HEADER) else _more(entry)
+        except (KeyError, TypeError):  # not all of them are there, or it is no object
+            field_id, name, code, type_, values = map(entry.get, HEADER) if type(entry) is dict else NONE
+            extra = _more(entry)
+        if type(field_id) is not int or field_id in seen or not 0 <= field_id < INT8 or not _are_values(values):
             odd.append(strip_links(entry))
             continue
-        field_id, type_, extra = entry["field_id"], entry.get("field_type"), None
         seen.add(field_id)
         if field_id not in headers:
-            headers[field_id] = (_word(entry.get("field_name")), _word(entry.get("field_code")), _word(type_))
-        if not entry.keys() <= HEADER:
-            extra = {"field": {key: entry[key] for key in entry.keys() - HEADER}}
+            headers[field_id] = (_word(name), _word(code), _word(type_))
         parse = PARSERS.get(type_, as_document) if type(type_) is str else as_document
-        for position, element in enumerate(entry["values"]):
+        for position, element in enumerate(values):
             if extra or len(element) != 1 or "value" not in element or type_ == WHOLE_ELEMENT:
                 add(_row(owner, field_id, position, element, type_, parse, zone, extra))
                 extra = None
-                continue
-            value = element["value"]
-            if parse is as_text and type(value) is str:
+            elif parse is as_text and type(value := element["value"]) is str:
                 add((owner, field_id, position, value, None, None, None, None, None, None, None, None))
             else:
-                add(parse(owner, field_id, position, value, None, None, None, zone))
+                add(parse(owner, field_id, position, element["value"], None, None, None, zone))
     return rows, odd
 
 
@@ -154,11 +156,14 @@ def _word(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _is_field(entry: Any, seen: set[int]) -> bool:
-    if type(entry) is not dict:
-        return False
-    field_id, values = entry.get("field_id"), entry.get("values")
-    if type(field_id) is not int or not 0 <= field_id < INT8 or field_id in seen or type(values) is not list or not values:
+def _more(entry: Any) -> dict[str, Any] | None:
+    """What nobody knows of a field's header."""
+    more = {key: value for key, value in entry.items() if key not in HEADER} if type(entry) is dict else None
+    return {"field": more} if more else None
+
+
+def _are_values(values: Any) -> bool:
+    if type(values) is not list or not values:
         return False
     return type(values[0]) is dict if len(values) == 1 else all(type(element) is dict for element in values)
 
@@ -178,7 +183,7 @@ def _row(owner: Cell, field_id: int, position: int, element: dict[str, Any], typ
 
 
 def _dumped(extra: dict[str, Any] | None) -> str | None:
-    return linkless(extra) if extra else None
+    return jsonb(linkless(extra)) if extra else None
 
 
 def _enum(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, Any]]:
@@ -222,4 +227,4 @@ def _value(row: dict[str, Any], type_: Any, zone: ZoneInfo) -> Any:
         return row["value_boolean"]
     if row["value_date"] is not None:
         return _midnight(datetime.date.fromordinal(row["value_date"] + EPOCH), zone)
-    return row["value_at"] if row["value_at"] is not None else row["value_text"]
+    return second(row["value_at"]) if row["value_at"] is not None else row["value_text"]

@@ -94,7 +94,7 @@ def links_view(schema: str) -> Composed:
 
 def _typed(of: Shape, column: str, type_: str) -> Composed:
     """The column where it has that type, else null: ids are numbers, but for incoming leads and files, which have texts (uid)."""
-    is_text = of.column(column).kind.stage_type == "text"
+    is_text = of.column(column).kind.sql_type == "text"
     return SQL("t.{}").format(Identifier(column)) if is_text == (type_ == "text") else _null(type_)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,7 +19,7 @@ from pipelines.entities import ENTITIES, entity
 from pipelines.normalize import Normalizer, Unfit, normalizer
 from pipelines.readers import Feeds
 from pipelines.restore import Cells, canonical, restore
-from pipelines.shapes import shape
+from pipelines.shapes import jsonb, moment, shape
 from pipelines.values import local_day
 from tests.records import records
 
@@ -61,7 +62,7 @@ def test_rows_give_the_record_back(of: Entity, data: st.DataObject) -> None:
 def test_a_record_without_a_usable_key_is_unfit_alone(of: Entity, key: Any) -> None:
     name = next(name for name in shape(of.model).key if name not in of.listings[0].fixed)
     path = shape(of.model).column(name).path[0]
-    if isinstance(key, str) and shape(of.model).column(name).kind.stage_type == "text":
+    if isinstance(key, str) and shape(of.model).column(name).kind.sql_type == "text":
         pytest.skip("a text is a key there")
     normal = normalizer(of, tuple(of.listings[0].fixed))
     found = normal.found([{path: key}, "not an object"], of.listings[0].fixed, ZONE)
@@ -92,10 +93,10 @@ def one_value(type_: str, value: Any, **more: Any) -> Record:
 
 
 @pytest.mark.parametrize(("type_", "value", "column", "cell"), [
-    ("numeric", "11.4", "value_number", "11.4"), ("monetary", 12, "value_number", "12"), ("price", "abc", "value_number", None),
+    ("numeric", "11.4", "value_number", Decimal("11.4")), ("monetary", 12, "value_number", Decimal(12)), ("price", "abc", "value_number", None),
     ("numeric", "1e5000", "value_number", None), ("checkbox", True, "value_boolean", True), ("checkbox", "1", "value_boolean", True),
-    ("date_time", 1794907800, "value_at", 1794907800), ("date_time", 10**15, "value_at", None), ("select", "Дуб", "value_text", "Дуб"),
-    ("checkbox", False, "value_text", "false"), ("unheard_of", {"a": 1}, "value_json", '{"a":1}'),
+    ("date_time", 1794907800, "value_at", moment(1794907800)), ("date_time", 10**15, "value_at", None), ("select", "Дуб", "value_text", "Дуб"),
+    ("checkbox", False, "value_text", "false"), ("unheard_of", {"a": 1}, "value_json", jsonb('{"a":1}')),
     ("legal_entity", {"name": "ООО"}, "value_text", "ООО")])
 def test_a_value_lands_in_its_types_column(type_: str, value: Any, column: str, cell: Any) -> None:
     assert one_value(type_, value)[column] == cell
@@ -132,17 +133,17 @@ def test_what_merely_repeats_a_column_is_not_kept_and_what_contradicts_it_is() -
     event = {"id": "1", "entity_id": 7, "_embedded": {"entity": {"id": 7, "_links": {"self": {"href": "…"}}}}}
     other = event | {"_embedded": {"entity": {"id": 8}}}
     normal = normalizer(entity("events"), ())
-    assert [normal.rows(each, {}, ZONE, {}, {}).row[-2] for each in (event, other)] == [None, '{"_embedded":{"entity":{"id":8}}}']
+    assert [normal.rows(each, {}, ZONE, {}, {}).row[-2] for each in (event, other)] == [None, jsonb('{"_embedded":{"entity":{"id":8}}}')]
 
 
 def test_a_field_that_is_called_by_no_name_takes_nothing_with_it() -> None:
     entry = {"field_id": 7, "field_name": ["a"], "field_code": {}, "field_type": "text",
              "values": [{"value": "x", "enum_id": 2**63, "enum_code": None}]}
     found = normalizer(entity("leads"), ()).found([{"id": 1, "custom_fields_values": [entry]}], {}, ZONE)
-    assert found.unfit == [] and found.rows[0].children[-1] == [(1, 7, 0, "x", *[None] * 7, '{"element":{"enum_id":9223372036854775808}}')]
+    assert found.unfit == [] and found.rows[0].children[-1] == [(1, 7, 0, "x", *[None] * 7, jsonb('{"element":{"enum_id":9223372036854775808}}'))]
 
 
 def test_what_no_column_holds_of_a_links_inner_object_is_kept() -> None:
     linked = {"id": 1, "_embedded": {"catalog_elements": [{"id": 5, "metadata": {"catalog_id": 2, "unheard_of": 1}}]}}
     children = normalizer(entity("leads"), ()).rows(linked, {}, ZONE, {}, {}).children
-    assert [rows[0][-1] for rows in children if rows] == ['{"metadata":{"unheard_of":1}}']
+    assert [rows[0][-1] for rows in children if rows] == [jsonb('{"metadata":{"unheard_of":1}}')]

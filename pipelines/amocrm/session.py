@@ -19,7 +19,6 @@ from pipelines.addresses import AMOCRM_DOMAINS, is_loopback
 from pipelines.amocrm.errors import Passing
 
 T = TypeVar("T")
-PIECE = 1 << 22
 USER_AGENT = "amocrm-mirror/0.1"
 # Both log tokens at DEBUG. A level can be set back by anybody's logging configuration, a filter cannot.
 TALKATIVE = ("requests_oauthlib", "requests_oauthlib.oauth2_session", "oauthlib")
@@ -53,6 +52,7 @@ class Session(OAuth2Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.trust_env = not is_local(base_url)
         self._templates: dict[Any, PreparedRequest] = {}
+        self._environment: dict[Any, Any] = {}
         if urlsplit(base_url).scheme == "http":
             # oauthlib knows no other way to speak plain http; the settings allow it to loopback only
             os.environ.setdefault("OAUTHLIB_INSECURE_TRANSPORT", "1")
@@ -78,10 +78,14 @@ class Session(OAuth2Session):
         return request
 
     def transmit(self, request: PreparedRequest, timeout: tuple[float, float]) -> Response:
-        """The body comes in few pieces: each piece of an answer that many threads are waiting for costs a turn at the interpreter."""
-        options = self.merge_environment_settings(request.url, {}, True, None, None)
-        with self.send(request, timeout=timeout, allow_redirects=False, **options) as response:
-            response._content = b"".join(response.iter_content(PIECE))
+        """The adapter alone: a session's `send` is about redirects, cookies and hooks. The body comes in one piece: each piece of an answer
+        that many threads are waiting for costs a turn at the interpreter."""
+        url = str(request.url)
+        host = urlsplit(url)[:2]
+        if host not in self._environment:
+            self._environment[host] = self.merge_environment_settings(url, {}, True, None, None)
+        with self.get_adapter(url).send(request, timeout=timeout, **self._environment[host]) as response:
+            response._content, response._content_consumed = response.raw.read(decode_content=True), True  # type: ignore[attr-defined]
         return response
 
     def request(self, method: Any, url: Any, data: Any = None, headers: Any = None, withhold_token: bool = False,  # type: ignore[override]
