@@ -13,6 +13,7 @@ from pipelines.declare import Record
 from pipelines.entities import entity
 from pipelines.load import Batch, Counts, Landing, tune
 from pipelines.normalize import normalizer
+from pipelines.shapes import jsonb
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
 MINUTE = 60_000_000
@@ -166,7 +167,7 @@ def test_the_cursor_is_in_the_transaction_of_the_rows(connection: Connection) ->
     landing.land(batch("leads", (10, [lead(1)])), {"watermark": 1}, "leads")
     broken = batch("leads", (20, [lead(2), lead(3)]))
     key, (started, rows) = next(iter(broken.rows.items()))
-    broken.rows[key] = (started, type(rows)(rows.key, (*rows.row[:2], "not a number", *rows.row[3:]), rows.children))
+    broken.rows[key] = (started, type(rows)(rows.key, (*rows.row[:-2], jsonb("not JSON"), rows.row[-1]), rows.children))
     with pytest.raises(psycopg.Error):
         landing.land(broken, {"watermark": 2}, "leads")
     assert column(connection, "SELECT id FROM amocrm.leads") == [1]
