@@ -35,8 +35,9 @@ class Fresh:
         return Access(self.pair.access_token, None)
 
     def renew(self, refused: str, turn: Turn) -> Access:
-        raise AccessLost("amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied whole. Nothing was changed. "
-                         "Make another one and try again; one that a terminal cuts can be piped: `amocrm-mirror auth < token.txt`", status=401)
+        raise AccessLost("amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied whole; or the address is of no "
+                         "account. Nothing was changed. Look at AMOCRM_BASE_URL, or make another one, and try again; one that a terminal cuts can be "
+                         "piped: `amocrm-mirror auth < token.txt`", status=401)
 
 
 def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Sight:

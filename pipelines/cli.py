@@ -21,7 +21,7 @@ from pipelines import all_views, cli_accounts, cli_dictionary, cli_people, cli_v
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
 from pipelines.cli_accounts import Account
-from pipelines.complaints import of_postgres
+from pipelines.complaints import of_postgres, sentence
 from pipelines.embedded import EmbeddedPostgres, PostgresUnavailable
 from pipelines.entities import names_of
 from pipelines.migrate import MigrationRefused, migrate
@@ -54,7 +54,7 @@ def told() -> Iterator[None]:
     except EXPECTED as reason:
         _fail(str(reason), 2 if isinstance(reason, SettingsRefused | WrongUse) else 1)
     except (psycopg.Error, DBAPIError) as reason:
-        _fail(f"{of_postgres(reason)} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
+        _fail(f"{sentence(of_postgres(reason))} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
     except BrokenPipeError:
         raise
     except OSError as reason:

@@ -42,10 +42,11 @@ def _running(app: typer.Typer, webhooks: typer.Typer, told: Told, example: Examp
         from pipelines.delivery_store import Store
         from pipelines.disable_route import disabling
         from pipelines.receiver import server
+        from pipelines.supervise import refuse_taken
         with told(), _ended():
             _log()
+            refuse_taken(host, port)
             mirror = _migrated()
-            _free(host, port)
             server(Store(mirror.conninfo), host, port, disabling(mirror)).run()
 
     @webhooks.command(epilog=example("amocrm-mirror webhooks drain", "amocrm-mirror webhooks drain --account amocrm"))
@@ -61,10 +62,12 @@ def _running(app: typer.Typer, webhooks: typer.Typer, told: Told, example: Examp
               dagster: Annotated[bool, typer.Option(help="Also Dagster's web UI and daemon, on --dagster-port.")] = True,
               dagster_port: Annotated[int, typer.Option(help="Port of Dagster's web UI on 127.0.0.1.", min=1, max=65535)] = 3000) -> None:
         """Everything that keeps a mirror current: the webhook receiver, the drain, Dagster. What dies is started again."""
-        from pipelines.supervise import supervise
+        from pipelines.supervise import refuse_taken, supervise
         with told():
             _log()
-            _free(host, port)
+            refuse_taken(host, port)
+            if dagster:
+                refuse_taken("127.0.0.1", dagster_port, "--dagster-port")
             _migrated()
             raise typer.Exit(supervise(host, port, dagster_port if dagster else None))
 
@@ -126,12 +129,6 @@ def _migrated(account: str = "") -> Mirror:
     mirror = open_mirror(account)
     migrate(mirror.conninfo, mirror.schema)
     return mirror
-
-
-def _free(host: str, port: int) -> None:
-    from pipelines.embedded_process import port_is_free
-    if host in ("127.0.0.1", "localhost") and not port_is_free(port):
-        raise WrongUse(f"port {port} on {host} is in use: end the program that holds it, or choose another with --port")
 
 
 @contextmanager

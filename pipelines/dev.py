@@ -11,10 +11,9 @@ from pathlib import Path
 
 from pipelines import launch
 from pipelines.demo import SCHEMA, sandbox_of, settings_for
-from pipelines.embedded_process import port_is_free
 from pipelines.resources import Mirror
 from pipelines.settings import load_settings
-from pipelines.sync import WrongUse
+from pipelines.supervise import refuse_taken
 
 WORKSPACE = Path(__file__).resolve().parent.parent / "workspace.yaml"
 LAST_WORDS = 30.0
@@ -23,8 +22,7 @@ LAST_WORDS = 30.0
 def serve(port: int) -> int:
     """Until Ctrl-C, which is exit code 0."""
     settings = load_settings()
-    if not port_is_free(port):
-        raise WrongUse(f"port {port} on 127.0.0.1 is in use: end the program that holds it, or choose another with --port")
+    refuse_taken("127.0.0.1", port)
     if Mirror(settings).base_url():
         return _serve(Mirror(settings), port, {})
     with sandbox_of(Mirror(load_settings(amocrm_schema=SCHEMA))) as sandbox:

@@ -19,7 +19,7 @@ from pipelines.embedded import PostgresUnavailable
 from pipelines.migrate import MINIMUM_VERSION, MigrationRefused, migrate
 from pipelines.resources import Mirror
 from pipelines.settings import SettingsRefused
-from pipelines.standing import clear_marks, refusals_marked
+from pipelines.standing import NO_SUCH_PATH, UNREACHED, clear_marks, refusals_marked
 from pipelines.sync import SyncRefused
 
 HASTE = Patience(tries=2, throttled=3, read=20.0)
@@ -28,7 +28,7 @@ CURES: dict[type[AmoError], str] = {
     AccessLost: "Open the integration in amoCRM, make a new long-lived token as an administrator, and run `amocrm-mirror auth`",
     Blocked: "Stop whatever else sends requests to the account, write to amoCRM's support, and run `amocrm-mirror doctor` again tomorrow",
     NotOffered: "Look in amoCRM whether the account is paid for, and whether its security settings admit this machine's address",
-    Passing: "Look whether AMOCRM_BASE_URL opens in a browser, and whether this machine may reach it (proxy, firewall); then try again",
+    Passing: f"{UNREACHED}; then try again",
 }
 
 
@@ -115,8 +115,10 @@ def _account(mirror: Mirror) -> Iterator[Finding]:
 
 
 def _refused(what: str, reason: AmoError) -> Finding:
-    cure = next((cure for kind, cure in CURES.items() if isinstance(reason, kind)), "Please report it: this is a fault of amocrm-mirror's")
-    return Finding("wrong", f"{what}: {reason.request}: {reason.reason.split('. ')[0].split('; given up')[0]}", cure)
+    kind = Passing if what == "account" and reason.status in NO_SUCH_PATH else type(reason)
+    cure = next((cure for each, cure in CURES.items() if issubclass(kind, each)), "Please report it: this is a fault of amocrm-mirror's")
+    told = reason.reason.split(". ")[0].split("; given up")[0]
+    return Finding("wrong", ": ".join(filter(None, (what, reason.request, told))), cure)
 
 
 def _rights(get: Callable[..., Answer], facts: dict[str, Any]) -> Iterator[Finding]:

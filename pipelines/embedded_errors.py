@@ -22,9 +22,10 @@ class PostgresUnavailable(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def unavailable(home: Path, output: str) -> PostgresUnavailable:
-    """`output` is what a program or the system said."""
+    """`output` is what a program or the system said; of a server's log, the lines that say why."""
     cure = next((cure for sign, cure in CURES.items() if sign in output), OTHER_CURE)
-    return PostgresUnavailable(f"The embedded Postgres in {home} is not available: {output.strip()}\nWhat it had stored is untouched. {cure}")
+    why = "\n".join(line for line in output.splitlines() if "FATAL" in line or "PANIC" in line) or output.strip()
+    return PostgresUnavailable(f"The embedded Postgres in {home} is not available: {why}\nWhat it had stored is untouched. {cure}")
 
 
 @contextmanager

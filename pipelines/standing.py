@@ -15,12 +15,14 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import Getter, Parameters
-from pipelines.amocrm.errors import AccessLost, Blocked, NotOffered
+from pipelines.amocrm.errors import AccessLost, Blocked, NotOffered, Passing, Throttled
 from pipelines.amocrm.pages import page
 from pipelines.declare import Record
 
 Connect = Callable[[], psycopg.Connection[Any]]
 UNPAID = "amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it in amoCRM, then run the sync again"
+UNREACHED = "Look whether AMOCRM_BASE_URL opens in a browser and is the account's, and whether this machine may reach it (proxy, firewall)"
+NO_SUCH_PATH = (404, 405)
 SHOWN = "YYYY-MM-DD HH24:MI TZ"
 STANDING = f"""
 SELECT to_char(blocked_at, '{SHOWN}') AS blocked, to_char(blocked_at + interval '1 hour', 'HH24:MI TZ') AS unblocked,
@@ -44,12 +46,27 @@ def account(client: Getter, parameters: Parameters) -> Record:
     try:
         found = page(client, "account", parameters, "", whole=True).records
     except NotOffered as reason:
-        raise SyncRefused(UNPAID if reason.status == 402 else f"amoCRM does not show the account to this token: {reason.reason}. What is mirrored "
-                          "stays as it is. Look at the token's user and at the account's list of admitted addresses") from None
+        raise SyncRefused(_not_shown(reason)) from None
+    except Throttled:
+        raise
+    except Passing as reason:
+        told = reason.reason.split("; given up")[0]
+        raise Passing(f"{told}, however often it is asked. What is mirrored stays as it is. {UNREACHED}, then try again", reason.request,
+                      reason.status) from None
     if not found:
         raise SyncRefused("amoCRM answers the question for the account with nothing (204). What is mirrored stays as it is. Check AMOCRM_BASE_URL, "
                           "and run the sync again later")
     return dict(found[0])
+
+
+def _not_shown(reason: NotOffered) -> str:
+    if reason.status == 402:
+        return UNPAID
+    if reason.status in NO_SUCH_PATH:
+        return (f"there is no amoCRM at this address: {reason.request.split('?')[0]} does not exist there ({reason.status}). What is mirrored "
+                f"stays as it is. {UNREACHED}, then try again")
+    return (f"amoCRM does not show the account to this token: {reason.reason}. What is mirrored stays as it is. Look at the token's user and at the "
+            "account's list of admitted addresses")
 
 
 def admit(connect: Connect, name: str) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+
+from pipelines.sync import WrongUse
 
 SOUND = 30.0
 """Who lived so long is started again at once; who did not, after a pause that doubles."""
@@ -64,6 +68,18 @@ class Part:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def refuse_taken(host: str, port: int, option: str = "--port") -> None:
+    """Raises WrongUse where this machine cannot listen there."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as reason:
+        if reason.errno == errno.EADDRINUSE:
+            raise WrongUse(f"port {port} on {host} is in use: end the program that holds it, or choose another with {option}") from None
+        raise WrongUse(f"port {port} on {host} cannot be listened at ({reason.strerror}): choose another address of this machine, or another port "
+                       f"with {option}") from None
 
 
 def supervise(host: str, port: int, dagster_port: int | None) -> int:

@@ -11,7 +11,6 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from typer.main import get_command
 
-from pipelines import migrate as migrating
 from pipelines.embedded_process import free_port
 from pipelines.entities import ENTITIES
 from sandbox.process import SandboxProcess
@@ -208,18 +207,6 @@ def test_wrong_options(words: tuple[str, ...], installation: Installation) -> No
     assert "Usage:" in done.error
 
 
-@pytest.mark.parametrize("words", [("sync",), ("migrate",), ("status",), ("status", "--json")])
-def test_postgres_that_does_not_answer(words: tuple[str, ...], installation: Installation) -> None:
-    done = installation.call(*words, DATABASE_URL=f"postgresql://someone:hidden-word@127.0.0.1:{free_port()}/base")
-    refused(done, 1, "Connection refused", "Check the server and DATABASE_URL")
-    assert "hidden-word" not in done.said
-
-
-def test_postgres_that_is_too_old(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrating, "MINIMUM_VERSION", 990000)
-    refused(installation.call("sync"), 1, "the mirror needs 99 or later", "embedded Postgres")
-
-
 def test_a_home_that_cannot_be_made(installation: Installation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(installation.call("sync", MIRROR_HOME=str(tmp_path / "file")), 1, "MIRROR_HOME")
@@ -239,12 +226,6 @@ def test_a_damaged_dagster_configuration(installation: Installation, tmp_path: P
 
 def test_status_before_the_first_migration(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
     refused(Installation(tmp_path, empty_database, sandbox).call("status"), 1, "run `amocrm-mirror migrate`")
-
-
-def test_tables_of_a_newer_version(installation: Installation, database: str) -> None:
-    with psycopg.connect(database) as connection:
-        connection.execute("UPDATE amocrm.alembic_version SET version_num = '20991231_later'")
-    refused(installation.call("sync"), 1, "20991231_later", "update the program")
 
 
 def test_tables_of_somebody_else(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:

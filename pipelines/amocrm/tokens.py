@@ -163,7 +163,8 @@ class StoredTokens:
     def _refresh(self, row: Row, refused: str, turn: Turn) -> Pair:
         if not row["refresh_token"]:
             raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
-                             "Create a new token in the integration's settings, and run `amocrm-mirror auth` or set AMOCRM_ACCESS_TOKEN", status=401)
+                             "Look whether AMOCRM_BASE_URL is the account's address (one of no account is answered so, too); else create a new "
+                             "token in the integration's settings, and run `amocrm-mirror auth` or set AMOCRM_ACCESS_TOKEN", status=401)
         if not (row["client_id"] and row["client_secret"]):
             raise AccessLost("the token cannot be renewed without the integration's id and secret: set AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET "
                              "and AMOCRM_REDIRECT_URI")
