@@ -14,6 +14,10 @@ from typing import Any
 
 import orjson
 
+DIGITS, PLACES = 131072, 16383
+"""Before and after the point of a numeric, and so of a number in jsonb."""
+READABLE = 4300
+"""Digits of an integer that Python reads as such."""
 UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -36,9 +40,20 @@ def decode(body: bytes) -> Decoded:
 
 
 def _tolerant(body: bytes) -> Any:
-    """Numbers beyond doubles stay exact (Decimal), broken UTF-8 and lone surrogates are kept for `_clean` to replace."""
+    """Numbers beyond doubles stay exact (Decimal), those beyond Postgres' numeric are texts; broken UTF-8 and lone surrogates are kept for
+    `_clean` to replace."""
     text = body.decode("utf-8", "surrogateescape")
-    return json.loads(text, parse_float=decimal.Decimal, parse_constant=str, strict=False)
+    return json.loads(text, parse_float=_number, parse_int=_whole, parse_constant=str, strict=False)
+
+
+def _number(text: str) -> decimal.Decimal | str:
+    number = decimal.Decimal(text)
+    fits = number.adjusted() < DIGITS and int(number.as_tuple().exponent) >= -PLACES
+    return number if fits else text
+
+
+def _whole(text: str) -> int | decimal.Decimal | str:
+    return int(text) if len(text) <= READABLE else _number(text)
 
 
 def _clean(value: Any) -> Decoded:

@@ -210,7 +210,7 @@ ENTITIES: tuple[Entity, ...] = (
            values=crm.LeadCustomFieldValue, feeds=(REASON, SOURCE), prepare=price_with_minor_units, restore=rounded_price,
            children=(tags(crm.LeadTag, "leads"), embedded(links.LeadContact, "contacts", cap=50), embedded(links.LeadCompany, "companies"),
                      embedded(links.LeadCatalogElement, "catalog_elements", cap=50))),
-    Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
+    Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=BY_CHANGE, with_=("catalog_elements", "social_profiles"),
            gone=(rules.gone_owned("contacts"),), before=observe.readings(crm.Contact, crm.ContactCustomFieldValue, observe.RESPONSIBLE),
            values=crm.ContactCustomFieldValue, by_rights=True, sides=(Side("leads", links.LeadContact), Side("customers", links.CustomerContact)),
            children=(tags(crm.ContactTag, "contacts"), embedded(links.ContactCompany, "companies"),

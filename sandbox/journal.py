@@ -16,7 +16,9 @@ _VALUES = {letter: place for place, letter in enumerate(_ALPHABET)}
 _WORD = (1 << 32) - 1
 _TEMPLATE = (
     b'{"id":"%b","type":"%b","entity_id":%d,"entity_type":"%b","created_by":%d,"created_at":%d,"value_after":%b,"value_before":%b,'
-    + f'"account_id":{ACCOUNT_ID},"_links":{{"self":{{"href":"{BASE}/events/'.encode().replace(b"%", b"%%")
+    + f'"account_id":{ACCOUNT_ID},'.encode()
+    + b'%b"_links":{"self":{"href":"'
+    + f"{BASE}/events/".encode().replace(b"%", b"%%")
     + b'%b"}},"_embedded":{"entity":{"id":%d,"_links":{"self":{"href":"'
     + f"{BASE}/".encode()
     + b'%b/%d"}}}}}'
@@ -62,12 +64,13 @@ class Journal:
         self._bulk: array[int] | None = array("q")  # the order, not yet sorted, while the account is being built
         self._number = 0
 
-    def add(self, type_: str, entity: str, ident: int, at: int, by: int, after: bytes = b"[]", before: bytes = b"[]") -> None:
-        """One event, its payloads already JSON."""
+    def add(self, type_: str, entity: str, ident: int, at: int, by: int, after: bytes = b"[]", before: bytes = b"[]",
+            more: bytes = b"") -> None:
+        """One event, its payloads already JSON; `more`: further attributes, each followed by a comma."""
         self._number += 1
         name, key = type_.encode(), event_id(at, self._number).encode()
         path = f"catalogs/{entity[8:]}/elements" if entity.startswith("catalog_") else plural(entity)
-        row = _TEMPLATE % (key, name, ident, entity.encode(), by, at, after, before, key, ident, path.encode(), ident)
+        row = _TEMPLATE % (key, name, ident, entity.encode(), by, at, after, before, more, key, ident, path.encode(), ident)
         if self._bulk is not None:
             self._bulk.append(at << 32 | self._number)
             self.events.rows[self._number] = bytes(memoryview(row))

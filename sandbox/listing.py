@@ -17,7 +17,7 @@ from sandbox.state import DOMAIN, ZONE, Viewer, World
 from sandbox.store import Collection, Record, dumps, loads
 
 _SHARDS = (f"https://{DOMAIN}", "https://shard152.amocrm.ru", "http://shard152.amocrm.ru")
-_NASTY = ((b'"~number-too-large~"', b"1e400"), (b"~half-an-emoji~", b"\\ud83d"))
+_NASTY = ((b'"~number-too-large~"', b"1e400"), (b'"~number-beyond-numeric~"', b"1e400000"), (b"~half-an-emoji~", b"\\ud83d"))
 
 
 @dataclass(frozen=True, slots=True)

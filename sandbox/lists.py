@@ -76,7 +76,7 @@ LISTS = (
     *(List(f"{kind}/tags", filters={"id": "ids", "name": "name"}, access="rows") for kind in KINDS),
     _big("leads", {"price": "range", "closed_at": "range", "pipeline_id": "is:pipeline_id", "statuses": "statuses"},
          orders=("created_at", "updated_at", "id"), indexes=("closed_at",), with_=_LEAD_WITH),
-    _big("contacts", {}, with_=_embedded("catalog_elements", "leads", "customers")),
+    _big("contacts", {}, with_=_embedded("catalog_elements", "leads", "customers", "social_profiles")),
     _big("companies", {}, with_=_embedded("catalog_elements", "leads", "customers", "contacts")),
     _big("customers", {"next_price": "range", "next_date": "range", "status_id": "is:status_id"}, orders=(),
          indexes=("created_at", "updated_at"), with_=_embedded("catalog_elements", "contacts", "companies"), feature="customers"),

@@ -37,6 +37,7 @@ def blank(world: World, path: str, ident: int) -> Record:
         embedded |= {"loss_reason": [], "source": None}
     elif path == "contacts":
         more = {"first_name": "", "last_name": "", "is_unsorted": False}
+        embedded["social_profiles"] = []
     elif path == "customers":
         status = next(iter(world.list("customers/statuses").ids), None)
         more = {"next_price": 0, "next_date": now + 86400, "status_id": status, "periodicity": 0, "ltv": 0, "purchases_count": 0, "average_check": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 from decimal import Decimal
 from typing import Any
@@ -117,6 +118,13 @@ def test_a_page_that_the_fast_decoder_refuses() -> None:
     assert page.value["a"] == "\ufffdx" and page.value["c"] == "\ufffd" and page.value["e"] == "\ufffd"
     assert str(page.value["b"]) == "1E+400" and page.value["d"] == 123456789012345678901234567890
     assert page.replaced == 3
+
+
+@pytest.mark.parametrize(("number", "value"), [
+    ("1e131071", decimal.Decimal("1e131071")), ("1e131072", "1e131072"), ("-1e-20000", "-1e-20000"), ("1e-16383", decimal.Decimal("1e-16383")),
+    ("9" * 5000, decimal.Decimal("9" * 5000)), ("9" * 131073, "9" * 131073)])
+def test_a_number_that_no_numeric_holds_is_a_text(number: str, value: Any) -> None:
+    assert decode(b'[1e400, %b]' % number.encode()).value[1] == value
 
 
 def test_what_is_not_json_is_said() -> None:

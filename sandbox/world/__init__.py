@@ -5,7 +5,7 @@ from random import Random
 from sandbox.hooks import Hooks
 from sandbox.journal import Journal
 from sandbox.state import World
-from sandbox.world import activity, awkward, catalogs, company, customers, extras, fields, plan
+from sandbox.world import activity, awkward, catalogs, company, customers, extras, fields, plan, rare
 from sandbox.world.crm import Builder
 
 __all__ = ["build"]
@@ -25,4 +25,5 @@ def build(world: World) -> None:
     activity.build(builder)
     extras.build(builder)
     awkward.build(world)
+    rare.build(world)
     world.journal.settle()

@@ -122,9 +122,26 @@ def _field_changes(builder: Builder) -> None:
             builder.journal.add("entity_tag_added", "lead", ident, at, 0, orjson.dumps(tags))
 
 
+REPORTED = ("incoming_mail", "outgoing_mail", "ai_result", "conversation_answered", "talk_missed_event", "meta_chat_subscription_added",
+            "meta_chat_subscription_removed", "page_mention", "video_opened", "video_closed", "picture_opened", "picture_closed", "zoom_conference",
+            "dropbox_attachment")
+
+
 def _notes_added(lead: int, note: list[Record]) -> list[Row]:
     kinds = ("attachment", "targeting_in", "targeting_out", "geo", "service", "site_visit", "message_to_cashier")
     return [(f"{kind}_note_added", "lead", lead, note, []) for kind in kinds]
+
+
+def _linked(lead: int, contact: int, company: int, customer: int) -> list[Row]:
+    def link(kind: str, ident: int) -> list[Record]:
+        return wrap("link", entity={"type": kind, "id": ident})
+
+    return [("contact_linked", "lead", lead, link("contact", contact), []), ("contact_unlinked", "lead", lead, [], link("contact", 48100003)),
+            ("lead_linked", "contact", contact, link("lead", lead), []), ("lead_unlinked", "contact", contact, [], link("lead", 21599001)),
+            ("company_linked", "contact", contact, link("company", company), []),
+            ("company_unlinked", "contact", contact, link("company", 48100002), []),
+            ("customer_linked", "contact", contact, link("customer", customer), []),
+            ("customer_unlinked", "contact", contact, [], link("customer", 1900001))]
 
 
 def _one_of_each(builder: Builder) -> None:
@@ -153,9 +170,7 @@ def _one_of_each(builder: Builder) -> None:
                                                                                   [{"ltv": {"ltv": 3}}]),
         ("entity_linked", "lead", lead, wrap("link", entity={"type": f"catalog_{11803}", "id": ELEMENT_BASE + 1, "name": "Фасад"}), []),
         ("entity_unlinked", "lead", lead, [], wrap("unlink", entity={"type": "contact", "id": 48100003})),
-        ("contact_linked", "lead", lead, wrap("link", entity={"type": "contact", "id": contact}), []),
-        ("lead_linked", "contact", contact, wrap("link", entity={"type": "lead", "id": lead}), []),
-        ("company_unlinked", "contact", contact, wrap("link", entity={"type": "company", "id": 48100002}), []),
+        *_linked(lead, contact, company, customer),
         ("sale_field_changed", "lead", lead, [{"sale": {"price": 5}}], [{"sale": {"price": 3}}]),
         ("key_action_completed", "lead", lead, [{"key_action": []}], []),
         ("name_field_changed", "catalog_11803", ELEMENT_BASE + 1, [{"name": {"name": "Фасад"}}], []),
@@ -163,10 +178,12 @@ def _one_of_each(builder: Builder) -> None:
         ("talk_closed", "contact", contact, wrap("talk", id=3382), []), ("hologram_shown", "lead", lead, [{"hologram": {"deep": [{}]}}], []),
         ("custom_field_value_changed", "contact", contact, [], wrap("custom_field_value", field_id=1284404, field_type=1, enum_id=None,
                                                                     text="менеджер")),
+        *((reported, "lead", lead, [], []) for reported in REPORTED),
     ]  # fmt: skip
     for place, (type_, entity, ident, after, before) in enumerate(rows):
         if not type_.startswith("talk_") or world.switches["talk_events"] == "on":
-            builder.journal.add(type_, entity, ident, world.start - 86400 * 2 + 60 * place, 0, orjson.dumps(after), orjson.dumps(before))
+            builder.journal.add(type_, entity, ident, world.start - 86400 * 2 + 60 * place, 0, orjson.dumps(after), orjson.dumps(before),
+                                b'"linked_talk_contact_id":%d,' % contact if type_.endswith("_chat_message") else b"")
 
 
 EVENT_TYPES = {
@@ -186,5 +203,5 @@ _FURTHER = """lead_unlinked lead_linked contact_restored company_deleted company
 customer_unlinked customer_status_changed entity_linked entity_unlinked task_text_changed task_deadline_changed task_type_changed task_result_added
 robot_replied intent_identified nps_rate_added outgoing_chat_message entity_direct_message attachment_note_added targeting_in_note_added
 targeting_out_note_added geo_note_added service_note_added site_visit_note_added message_to_cashier_note_added incoming_sms outgoing_sms link_followed
-ltv_field_changed key_action_completed talk_created talk_closed incoming_mail outgoing_mail"""
-EVENT_TYPES |= {key: (100 + place, key.replace("_", " ").capitalize()) for place, key in enumerate(_FURTHER.split())}
+ltv_field_changed key_action_completed talk_created talk_closed """
+EVENT_TYPES |= {key: (100 + place, key.replace("_", " ").capitalize()) for place, key in enumerate([*_FURTHER.split(), *REPORTED])}

@@ -129,7 +129,7 @@ def _pipeline(world: World, place: int, ident: int, name: str, archived: bool, s
 def _descriptions(pipeline: int, status: int) -> Iterator[Record]:
     for place, level in enumerate(("newbie", "candidate", "master")):
         yield {"id": 10377 + place, "account_id": ACCOUNT_ID, "created_at": "2026-08-01 08:00:00", "updated_at": "2026-08-01 08:00:00",
-               "created_by": 0, "updated_by": None, "pipeline_id": pipeline, "status_id": status, "level": level,
+               "created_by": 0, "updated_by": ADMIN if place else None, "pipeline_id": pipeline, "status_id": status, "level": level,
                "description": "Согласуй дату и адрес, возьми лазерный дальномер"}  # fmt: skip
 
 

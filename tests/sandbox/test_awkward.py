@@ -1,5 +1,6 @@
 """The data holds what real accounts hold and nobody expects, at any scale."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,26 @@ def test_references(truth: Callable[[str], Rows]) -> None:
     assert {row["note_type"] for row in truth("leads/notes")} == set(NOTE_PARAMS)
     newest = max(row["created_at"] for row in leads)
     assert any(row["updated_at"] > newest + 86400 for row in leads) and any(row["updated_at"] < row["created_at"] for row in leads)
+
+
+KINDS_OF_EVENT = """lead_deleted lead_restored contact_deleted contact_restored company_deleted company_restored customer_deleted entity_merged
+task_added task_deleted task_completed task_text_changed robot_replied intent_identified transaction_added lead_added contact_added company_added
+customer_added common_note_added common_note_deleted attachment_note_added targeting_in_note_added targeting_out_note_added geo_note_added
+service_note_added site_visit_note_added message_to_cashier_note_added incoming_call outgoing_call incoming_sms outgoing_sms link_followed
+task_result_added nps_rate_added incoming_chat_message outgoing_chat_message entity_direct_message entity_tag_added entity_tag_deleted
+lead_status_changed customer_status_changed lead_linked lead_unlinked contact_linked contact_unlinked company_linked company_unlinked customer_linked
+customer_unlinked entity_linked entity_unlinked entity_responsible_changed task_deadline_changed task_type_changed custom_field_value_changed
+sale_field_changed name_field_changed ltv_field_changed key_action_completed incoming_mail outgoing_mail ai_result talk_created talk_closed
+conversation_answered talk_missed_event meta_chat_subscription_added meta_chat_subscription_removed page_mention video_opened video_closed
+picture_opened picture_closed zoom_conference dropbox_attachment"""
+
+
+def test_every_kind_of_event_happens(truth: Callable[[str], Rows]) -> None:
+    """Those of section 3.20, the reported ones included, and one that nobody has heard of."""
+    found = {event["type"] for event in truth("events")}
+    per_field = {type_ for type_ in found if re.fullmatch(r"custom_field_\d+_value_changed", type_)}
+    assert per_field and found - per_field == {*KINDS_OF_EVENT.split(), "hologram_shown"}
+    assert {event["type"] for event in truth("events") if "linked_talk_contact_id" in event} == {"incoming_chat_message", "outgoing_chat_message"}
 
 
 def test_numbers_that_need_scale(sandbox: Any) -> None:
