@@ -31,7 +31,7 @@ __all__ = ["CATALOGS", "OURS", "Built", "drop", "faults", "files", "group_of", "
 Connection = psycopg.Connection[Any]
 CATALOGS = "catalogs"
 """What the views of lists are called where they are spoken of as one."""
-GENERATION = "1"
+GENERATION = "2"
 """Part of every digest: another one, and every view is built anew."""
 PATIENCE = "5s"
 BUSY = "somebody was reading it, or building views, for longer than 5 s. It stayed as it was; the next sync tries again, or `amocrm-mirror views`"
