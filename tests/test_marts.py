@@ -163,6 +163,43 @@ def test_the_pipeline_as_of_any_date(connection: Connection) -> None:
     assert abs((today - date.today()).days) <= 1
 
 
+# What would change the answers above is put in for one test and taken back
+
+
+@pytest.fixture
+def altered(connection: Connection) -> Iterator[Connection]:
+    with connection.transaction(force_rollback=True):
+        yield connection
+
+
+def test_a_deal_that_was_won_and_then_lost_was_not_reopened(altered: Connection) -> None:
+    altered.execute("INSERT INTO amocrm.leads (id, pipeline_id, status_id, created_at, closed_at, _synced_at) "
+                    "VALUES (9, 7, 143, '2025-06-30 22:30+00', '2025-07-03 10:00+00', now());"
+                    "INSERT INTO amocrm.lead_status_history (lead_id, pipeline_id, status_id, entered_at, left_at, source) VALUES "
+                    "(9, 7, 11, '2025-06-30 22:30+00', '2025-07-02 10:00+00', 'created'), "
+                    "(9, 7, 142, '2025-07-02 10:00+00', '2025-07-03 10:00+00', 'event'), (9, 7, 143, '2025-07-03 10:00+00', NULL, 'event')")
+    assert rows(altered, "SELECT status, reached, entered, reopened, deals_now FROM funnel WHERE created_month = '2025-07-01' "
+                         "ORDER BY status_sort") == [("New", 1, 1, 0, 0), ("Offer", 0, 0, 0, 0), ("Won", 0, 0, 0, 0), ("Lost", 1, 1, 0, 1)]
+    assert rows(altered, "SELECT outcome, status_before FROM win_loss WHERE closed_month = '2025-07-01'") == [("lost", "New")]
+
+
+def test_a_deal_that_has_just_come_is_not_stuck(altered: Connection) -> None:
+    altered.execute("UPDATE amocrm.lead_status_history SET entered_at = now() - interval '40 hours' WHERE lead_id = 5")
+    assert rows(altered, "SELECT lead_id FROM stuck_deals ORDER BY 1") == [(4,), (8,)]
+    assert rows(altered, "SELECT deals_now, stuck_now FROM time_in_stage WHERE status = 'New'") == [(1, 0)]
+
+
+def test_whether_a_call_was_answered_is_what_its_status_says(altered: Connection) -> None:
+    """It rang for 25 seconds and nobody answered (6); they talked (4), for a time that nobody told; and one that lasted says nothing."""
+    altered.execute("DELETE FROM amocrm.notes; INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, created_at, _synced_at) "
+                    """VALUES ('leads', 1, 2, 'call_in', '{"duration": 25, "call_status": 6}', '2026-02-01 10:00+00', now()),
+                    ('leads', 2, 2, 'call_in', '{"call_status": "4"}', '2026-02-01 11:00+00', now()),
+                    ('leads', 3, 2, 'call_in', '{"duration": 7}', '2026-02-01 12:00+00', now())""")
+    assert rows(altered, "SELECT calls, answered, unanswered, seconds FROM call_report") == [(3, 2, 1, 32)]
+    assert rows(altered, "SELECT responded_at = '2026-02-01 11:00+00', response FROM first_response WHERE lead_id = 2") == [(True, "incoming_call")]
+    assert rows(altered, "SELECT id, is_answered FROM calls ORDER BY 1") == [(1, False), (2, True), (3, True)]
+
+
 @pytest.mark.parametrize("name", names_in("marts"))
 def test_the_page_tells_of_each_mart_and_its_query_runs(connection: Connection, name: str) -> None:
     begin = PAGE.index(f"\n## {name}\n")
