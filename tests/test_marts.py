@@ -200,6 +200,26 @@ def test_whether_a_call_was_answered_is_what_its_status_says(altered: Connection
     assert rows(altered, "SELECT id, is_answered FROM calls ORDER BY 1") == [(1, False), (2, True), (3, True)]
 
 
+def test_a_response_is_after_the_deal_and_to_its_main_contact(altered: Connection) -> None:
+    """Contact 21 is deal 2's main one, 22 another one of it; deal 2 came on 29 December, 23:30 UTC."""
+    altered.execute("INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at) VALUES "
+                    "('6', 'outgoing_call', 'contact', 21, 1, '2025-12-29 23:29+00', now()), "
+                    "('7', 'outgoing_mail', 'contact', 22, 1, '2025-12-30 08:00+00', now()), "
+                    "('8', 'outgoing_call', 'contact', 21, 2, '2025-12-30 08:30+00', now())")
+    assert rows(altered, "SELECT response, response_seconds, working_seconds, responded_by FROM first_response WHERE lead_id = 2") == [
+        ("outgoing_call", 9 * 3600, 1800, "Bruno")]
+
+
+def test_a_deal_s_own_source_goes_before_that_of_its_incoming_lead(altered: Connection) -> None:
+    altered.execute("UPDATE amocrm.leads SET source_id = 1 WHERE id = 3")
+    assert rows(altered, "SELECT channel, source, unsorted_source FROM attribution WHERE lead_id = 3") == [("Site", "Site", "Landing page")]
+
+
+def test_a_purchase_of_new_year_s_night_is_of_the_account_s_year(altered: Connection) -> None:
+    altered.execute("INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity) VALUES (15, 61, 50, 3)")
+    assert [tuple(map(str, row)) for row in rows(altered, "SELECT sold_date, amount FROM products_sold WHERE entity_id = 15")] == [("2026-01-01", "300")]
+
+
 @pytest.mark.parametrize("name", names_in("marts"))
 def test_the_page_tells_of_each_mart_and_its_query_runs(connection: Connection, name: str) -> None:
     begin = PAGE.index(f"\n## {name}\n")
