@@ -216,8 +216,9 @@ def test_a_deal_s_own_source_goes_before_that_of_its_incoming_lead(altered: Conn
 
 
 def test_a_purchase_of_new_year_s_night_is_of_the_account_s_year(altered: Connection) -> None:
-    altered.execute("INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity) VALUES (15, 61, 50, 3)")
-    assert [tuple(map(str, row)) for row in rows(altered, "SELECT sold_date, amount FROM products_sold WHERE entity_id = 15")] == [("2026-01-01", "300")]
+    altered.execute("INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity) "
+                    "VALUES (15, 61, 50, 3)")
+    assert rows(altered, "SELECT sold_date::text, amount::int FROM products_sold WHERE entity_id = 15") == [("2026-01-01", 300)]
 
 
 @pytest.mark.parametrize("name", names_in("marts"))
