@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from pipelines import all_views, cli_accounts, cli_dictionary, cli_people, cli_views, cli_webhooks
+from pipelines import all_views, cli_accounts, cli_dictionary, cli_people, cli_views, cli_webhooks, display
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
 from pipelines.cli_accounts import Account
@@ -89,7 +89,7 @@ def migrate_(account: Account = "") -> None:
             before = report.before[target]
             typer.echo(f"{target}: {revision}" + ("" if before == revision else f" (was {before or 'empty'})"))
         with mirror.connect_autocommit() as connection:
-            for line in all_views.refresh(connection, anew=True).kept:
+            for line in [*display.view_notes(report.views), *all_views.refresh(connection, anew=True).kept]:
                 typer.echo(line)
 
 

@@ -190,14 +190,15 @@ def test_a_deal_that_has_just_come_is_not_stuck(altered: Connection) -> None:
 
 
 def test_whether_a_call_was_answered_is_what_its_status_says(altered: Connection) -> None:
-    """It rang for 25 seconds and nobody answered (6); they talked (4), for a time that nobody told; and one that lasted says nothing."""
+    """It rang for 25 seconds and nobody answered (6); they talked (4), for a time that nobody told; one lasted and says nothing; one was busy (7)."""
     altered.execute("DELETE FROM amocrm.notes; INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, created_at, _synced_at) "
                     """VALUES ('leads', 1, 2, 'call_in', '{"duration": 25, "call_status": 6}', '2026-02-01 10:00+00', now()),
                     ('leads', 2, 2, 'call_in', '{"call_status": "4"}', '2026-02-01 11:00+00', now()),
-                    ('leads', 3, 2, 'call_in', '{"duration": 7}', '2026-02-01 12:00+00', now())""")
-    assert rows(altered, "SELECT calls, answered, unanswered, seconds FROM call_report") == [(3, 2, 1, 32)]
+                    ('leads', 3, 2, 'call_in', '{"duration": 7}', '2026-02-01 12:00+00', now()),
+                    ('leads', 4, 2, 'call_in', '{"duration": 3, "call_status": 7}', '2026-02-01 09:00+00', now())""")
+    assert rows(altered, "SELECT calls, answered, unanswered, seconds FROM call_report") == [(4, 2, 2, 35)]
     assert rows(altered, "SELECT responded_at = '2026-02-01 11:00+00', response FROM first_response WHERE lead_id = 2") == [(True, "incoming_call")]
-    assert rows(altered, "SELECT id, is_answered FROM calls ORDER BY 1") == [(1, False), (2, True), (3, True)]
+    assert rows(altered, "SELECT id, is_answered FROM calls ORDER BY 1") == [(1, False), (2, True), (3, True), (4, False)]
 
 
 def test_a_response_is_after_the_deal_and_to_its_main_contact(altered: Connection) -> None:
@@ -213,6 +214,12 @@ def test_a_response_is_after_the_deal_and_to_its_main_contact(altered: Connectio
 def test_a_deal_s_own_source_goes_before_that_of_its_incoming_lead(altered: Connection) -> None:
     altered.execute("UPDATE amocrm.leads SET source_id = 1 WHERE id = 3")
     assert rows(altered, "SELECT channel, source, unsorted_source FROM attribution WHERE lead_id = 3") == [("Site", "Site", "Landing page")]
+
+
+def test_a_required_field_of_a_contact_is_the_main_one_s(altered: Connection) -> None:
+    """Deal 2's other contact has a phone, its main one none any more."""
+    altered.execute("DELETE FROM amocrm.contact_custom_field_values WHERE contact_id = 21")
+    assert rows(altered, "SELECT deals, empty, lead_ids FROM empty_required_fields WHERE field = 'Phone'") == [(2, 2, [1, 2])]
 
 
 def test_a_purchase_of_new_year_s_night_is_of_the_account_s_year(altered: Connection) -> None:
