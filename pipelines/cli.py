@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from pipelines import all_views, cli_accounts, cli_dictionary, cli_people, cli_views, cli_webhooks, display
+from pipelines import all_views, cli_accounts, cli_dictionary, cli_people, cli_views, cli_webhooks
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.vault import LostKey
 from pipelines.cli_accounts import Account
@@ -82,6 +82,8 @@ def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account
 @app.command("migrate", epilog=example("amocrm-mirror migrate"))
 def migrate_(account: Account = "") -> None:
     """Create or update the tables: the account's schema (AMOCRM_SCHEMA) and `mirror`. Running it again changes nothing."""
+    from pipelines import display
+
     with told():
         mirror = open_mirror(account)
         report = migrate(mirror.conninfo, mirror.schema)
