@@ -16,7 +16,7 @@ FROM generate_series(1, :leads) i, LATERAL (SELECT (ARRAY[10, 11, 12, 13, 14, 14
 INSERT INTO amocrm.lead_contacts (lead_id, contact_id, is_main) SELECT i, 1 + i % (:leads / 2), true FROM generate_series(1, :leads) i;
 INSERT INTO amocrm.lead_companies (lead_id, company_id) SELECT i, 1 + i % (:leads / 10) FROM generate_series(1, :leads, 3) i;
 INSERT INTO amocrm.lead_tags (lead_id, tag_id)
-SELECT i, 1 + (i + k) % 50 FROM generate_series(1, :leads) i, generate_series(0, 1) k WHERE (i + k) % 3 = 0;
+SELECT i, 1 + (i + k) % 50 FROM generate_series(2, 2 * :leads + 1) n, LATERAL (SELECT n / 2 AS i, n % 2 AS k) r WHERE (i + k) % 3 = 0;
 INSERT INTO amocrm.custom_fields (entity_type, id, name, type, sort, _synced_at)
 SELECT 'leads', 1000 + n, 'Поле ' || n, CASE WHEN n <= 6 THEN 'text' WHEN n <= 11 THEN 'select' WHEN n <= 15 THEN 'numeric' WHEN n <= 17 THEN 'date'
        WHEN n = 18 THEN 'checkbox' WHEN n = 19 THEN 'multiselect' ELSE 'date_time' END, n, now() FROM generate_series(1, 20) n;
@@ -27,7 +27,7 @@ SELECT i, 1000 + f, 0, CASE WHEN f <= 6 THEN 'text ' || (i::bigint * f % 1000) W
        CASE WHEN f BETWEEN 12 AND 15 THEN i::bigint * f % 5000 END, CASE WHEN f = 18 THEN i % 2 = 0 END,
        CASE WHEN f BETWEEN 16 AND 17 THEN date '2026-01-01' + i % 300 END, CASE WHEN f = 20 THEN timestamptz '2026-01-01' + i * interval '1 second' END,
        CASE WHEN f BETWEEN 7 AND 11 OR f = 19 THEN i::bigint * f % 12 END
-FROM generate_series(1, :leads) i, generate_series(1, 20) f;
+FROM generate_series(0, 20 * :leads - 1) n, LATERAL (SELECT 1 + n / 20 AS i, 1 + n % 20 AS f) r;
 INSERT INTO amocrm.lead_status_history (lead_id, entered_at, pipeline_id, status_id, left_at, source)
 SELECT l.id, l.created_at + k * interval '3 days', l.pipeline_id, CASE WHEN k = 2 THEN l.status_id ELSE 10 + k END,
        CASE WHEN k < 2 THEN l.created_at + (k + 1) * interval '3 days' END, CASE WHEN k = 0 THEN 'created' ELSE 'event' END
@@ -49,4 +49,22 @@ INSERT INTO amocrm.contact_custom_field_values (contact_id, field_id, position, 
 SELECT i, 2001, 0, '+79' || lpad((i % (:leads / 2 - 50000 * (:leads / 1000000)))::text, 9, '0') FROM generate_series(1, :leads / 2) i;
 INSERT INTO amocrm.custom_field_required_statuses (entity_type, field_id, pipeline_id, status_id)
 SELECT 'leads', 1000 + f, p, 142 FROM generate_series(1, 2) f, generate_series(1, 5) p;
+INSERT INTO amocrm.customer_statuses (id, name, sort, _synced_at) SELECT i, 'customers ' || i, i, now() FROM generate_series(1, 5) i;
+INSERT INTO amocrm.customers (id, name, next_price, next_date, status_id, responsible_user_id, ltv, purchases_count, created_at, _synced_at)
+SELECT i, 'customer ' || i, i % 9000, now() + i % 90 * interval '1 day', 1 + i % 5, 1 + i % 40, i % 50000, 5, now(), now()
+FROM generate_series(1, :leads / 10) i;
+INSERT INTO amocrm.transactions (id, customer_id, price, completed_at, created_at, _synced_at)
+SELECT i, 1 + i % (:leads / 10), i % 20000, timestamptz '2024-10-01' + i * interval '25 months' / (:leads / 2), now(), now()
+FROM generate_series(1, :leads / 2) i;
+INSERT INTO amocrm.catalogs (id, name, type, _synced_at) VALUES (50, 'Товары', 'products', now());
+INSERT INTO amocrm.catalog_elements (id, catalog_id, name, _synced_at) SELECT i, 50, 'product ' || i, now() FROM generate_series(1, 1000) i;
+INSERT INTO amocrm.custom_fields (entity_type, id, catalog_id, name, code, type, _synced_at)
+VALUES ('catalogs', 3001, 50, 'Цена', 'PRICE', 'numeric', now()), ('catalogs', 3002, 50, 'Опт', NULL, 'price', now());
+INSERT INTO amocrm.catalog_element_custom_field_values (catalog_element_id, field_id, position, value_text, value_number)
+SELECT i, f, 0, (i * f % 9000)::text, i * f % 9000 FROM generate_series(1, 1000) i, generate_series(3001, 3002) f;
+INSERT INTO amocrm.lead_catalog_elements (lead_id, catalog_element_id, catalog_id, quantity, price_id)
+SELECT i, 1 + (i * 7 + k * 13) % 1000, 50, 1 + i % 4, CASE WHEN i % 3 = 0 THEN 3002 END
+FROM generate_series(2, 2 * :leads + 1) n, LATERAL (SELECT n / 2 AS i, n % 2 AS k) r;
+INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity)
+SELECT i, 1 + i % 1000, 50, 1 + i % 3 FROM generate_series(1, :leads / 2) i;
 VACUUM ANALYZE

@@ -23,18 +23,20 @@ from models.base import AccountBase
 from pipelines import wide
 from pipelines.bi_state import OURS, State, faults, look, misfits, place
 from pipelines.complaints import of_postgres
+from pipelines.stand_ins import EMPTY
 from pipelines.view_files import ViewFile, names_in, view_file
 from pipelines.wide import WIDE, Column, Field, Wide
 
-__all__ = ["CATALOGS", "OURS", "Built", "drop", "faults", "files", "group_of", "misfits", "names", "place", "rebuild"]
+__all__ = ["CATALOGS", "OURS", "Built", "drop", "faults", "files", "group_of", "misfits", "names", "ours", "place", "rebuild"]
 
 Connection = psycopg.Connection[Any]
 CATALOGS = "catalogs"
 """What the views of lists are called where they are spoken of as one."""
-GENERATION = "1"
+GENERATION = "2"
 """Part of every digest: another one, and every view is built anew."""
 PATIENCE = "5s"
-BUSY = "somebody was reading it, or building views, for longer than 5 s. It stayed as it was; the next sync tries again, or `amocrm-mirror views`"
+STAYED, SHOWS_NOTHING = "It stayed as it was", "It shows no rows until then"
+BUSY = f"somebody was reading it, or building views, for longer than 5 s. {STAYED}; the next sync tries again, or `amocrm-mirror views`"
 NOT_OURS = "there is {} of that name already which is not ours. It was not touched; rename it, and run `amocrm-mirror views`"
 READERS = """
 SELECT DISTINCT pg_get_userbyid(a.grantee)::text FROM pg_default_acl d, LATERAL aclexplode(d.defaclacl) a
@@ -68,9 +70,13 @@ def rebuild(connection: Connection, schema: str, everything: bool = False) -> li
 def drop(connection: Connection, schema: str) -> None:
     """Takes our views away, so that a migration can change what they look at. Raises psycopg's error where somebody else's rest on them."""
     with connection.transaction():
-        ours = [name for name, (kind, comment) in look(connection, schema, memory=False).relations.items() if kind == "v" and OURS in comment]
-        if ours:
-            connection.execute(SQL("DROP VIEW {}").format(SQL(", ").join(Identifier(place(schema), name) for name in ours)))
+        if found := ours(connection, schema):
+            connection.execute(SQL("DROP VIEW {}").format(SQL(", ").join(Identifier(place(schema), name) for name in found)))
+
+
+def ours(connection: Connection, schema: str) -> list[str]:
+    """The views of ours that are there."""
+    return [name for name, (kind, comment) in look(connection, schema, memory=False).relations.items() if kind == "v" and OURS in comment]
 
 
 def group_of(view: str) -> str:
@@ -133,7 +139,7 @@ def _memory(state: State, one: Wide) -> list[Column]:
 def _tried(connection: Connection, schema: str, each: _View, state: State, everything: bool) -> Iterator[Built]:
     digest = hashlib.sha256(repr((GENERATION, each.material(state))).encode()).hexdigest()
     if not everything and state.digests.get(each.name) == digest and each.name not in state.faults \
-            and all(_is_ours(state, name) for name in each.physical(state)):
+            and all(_stands(state, name) for name in each.physical(state)):
         yield Built(each.name, "unchanged")
         return
     try:
@@ -148,7 +154,7 @@ def _tried(connection: Connection, schema: str, each: _View, state: State, every
                                [each.name, hashlib.sha256(repr((GENERATION, each.material(now))).encode()).hexdigest()])
         yield from found
     except (psycopg.Error, ValueError) as reason:
-        yield Built(each.name, "failed", _remembered(connection, schema, each.name, reason))
+        yield Built(each.name, "failed", _remembered(connection, schema, each.name, reason, EMPTY in state.relations.get(each.name, ("", ""))[1]))
 
 
 def _made(connection: Connection, schema: str) -> None:
@@ -162,20 +168,22 @@ def _made(connection: Connection, schema: str) -> None:
             at, Identifier(role)))
 
 
-def _is_ours(state: State, name: str) -> bool:
+def _stands(state: State, name: str) -> bool:
+    """It is there, it is ours, and no stand-in (stand_ins.py)."""
     kind, comment = state.relations.get(name, ("", ""))
-    return kind == "v" and OURS in comment
+    return kind == "v" and OURS in comment and EMPTY not in comment
 
 
-def _remembered(connection: Connection, schema: str, view: str, reason: Exception) -> str:
+def _remembered(connection: Connection, schema: str, view: str, reason: Exception, is_empty: bool) -> str:
     """Why, in words that are kept beside the view. A connection that is lost keeps nothing, and the sync that had it says so."""
     if isinstance(reason, errors.LockNotAvailable):
         why = BUSY
     elif isinstance(reason, errors.DependentObjectsStillExist):
-        why = f"its columns are others in this version, and other views rest on it: {reason.diag.message_detail}. It stayed as it was; drop those, " \
+        why = f"its columns are others in this version, and other views rest on it: {reason.diag.message_detail}. {STAYED}; drop those, " \
               "run `amocrm-mirror views`, and make them again"
     else:
         why = of_postgres(reason) if isinstance(reason, psycopg.Error) else str(reason)
+    why = why.replace(STAYED, SHOWS_NOTHING) if is_empty else why
     if not connection.closed:
         connection.execute(SQL("INSERT INTO {0}.bi_views AS v (name, fault, failed_at) VALUES (%s, %s, now()) ON CONFLICT (name) DO UPDATE "
                                "SET fault = excluded.fault, failed_at = coalesce(v.failed_at, now()) WHERE v.fault IS DISTINCT FROM excluded.fault"

@@ -82,6 +82,8 @@ def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account
 @app.command("migrate", epilog=example("amocrm-mirror migrate"))
 def migrate_(account: Account = "") -> None:
     """Create or update the tables: the account's schema (AMOCRM_SCHEMA) and `mirror`. Running it again changes nothing."""
+    from pipelines import display
+
     with told():
         mirror = open_mirror(account)
         report = migrate(mirror.conninfo, mirror.schema)
@@ -89,7 +91,7 @@ def migrate_(account: Account = "") -> None:
             before = report.before[target]
             typer.echo(f"{target}: {revision}" + ("" if before == revision else f" (was {before or 'empty'})"))
         with mirror.connect_autocommit() as connection:
-            for line in all_views.refresh(connection, anew=True).kept:
+            for line in [*display.view_notes(report.views), *all_views.refresh(connection, anew=True).kept]:
                 typer.echo(line)
 
 

@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import display, launch
+from pipelines import bi, display, launch
 from pipelines.embedded_binaries import find_bindir, server_user
 from pipelines.migrate import downgrade, migrate
 from pipelines.registry import DEMO
@@ -29,7 +29,7 @@ from sandbox.process import SandboxProcess
 
 SCHEMA = DEMO
 PORT = 8765
-QUERIES = ("open_deals", "pipeline_on_a_day", "won_lost", "select_field")
+QUERIES = ("wide_leads", "open_deals", "pipeline_on_a_day", "won_lost")
 SHOWN = 12
 
 
@@ -123,7 +123,7 @@ def _show(out: Console, mirror: Mirror, report: Report) -> None:
             out.print(line, markup=False, soft_wrap=True)
         connection.execute(SQL("SET search_path TO {}").format(Identifier(mirror.schema)))
         for name in QUERIES:
-            text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text()
+            text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text().replace("amocrm_bi.", f"{bi.place(mirror.schema)}.")
             out.print(f"\n{text}", markup=False, style="cyan", soft_wrap=True)
             _print_result(out, connection, text)
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from alembic import command
 from pipelines import all_views, bi, views
 from pipelines.settings import sqlalchemy_url, validate_schema_name
+from pipelines.stand_ins import stand_ins
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
 MEMORY_SCHEMA = "mirror"
@@ -36,8 +37,9 @@ CURES = {
     "57014": f"It took longer than allowed; {KEPT}. Migrate again in a quieter hour.",
     "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
 }
-SHOWN_BY_A_VIEW = ("2BP01", "0A000")
-"""dependent_objects_still_exist; feature_not_supported, which is what a change of a column's type is answered with"""
+IN_THE_WAY = ("2BP01", "0A000", "42804")
+"""dependent_objects_still_exist; feature_not_supported, which is what a change of the type of a column that a view shows is answered with;
+datatype_mismatch, that of one which a reference of ours joins"""
 STRANGERS = text(
     "WITH found AS (SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')"
     " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema))"
@@ -70,8 +72,6 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
         before = {name: _checked(connection, name, schemas[name]) for name in schemas}
         heads = {name: ScriptDirectory.from_config(alembic_config(name, None, schemas[name])).get_current_head() for name in schemas}
         with psycopg.connect(conninfo, autocommit=True) as own:
-            if before["account"] not in (None, heads["account"]):
-                views.drop(own, schema)
             for name in schemas:
                 _upgrade(own, name, alembic_config(name, connection, schemas[name]), schema)
             views.rebuild(own, schema)
@@ -82,26 +82,39 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
 
 
 def _upgrade(own: psycopg.Connection[Any], name: str, config: Config, schema: str) -> None:
-    """The views for people, and those over all accounts, stay, and so do those that others made on them, unless a migration changes a column that
-    one of ours shows: then the former go, and the latter do without this account for the moment."""
+    """Our views stay, and so does what others have on them, unless a migration changes a column that one of them shows."""
     try:
         with ONE_AT_A_TIME:
             command.upgrade(config, "head")
     except DBAPIError as error:
-        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in SHOWN_BY_A_VIEW:
+        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in IN_THE_WAY:
             raise
-        _drop_for_people(own, schema)
-        all_views.refresh(own, anew=True, without=schema)
-        with ONE_AT_A_TIME:
+        with _giving_way(own, schema), ONE_AT_A_TIME:
             command.upgrade(config, "head")
 
 
-def _drop_for_people(own: psycopg.Connection[Any], schema: str) -> None:
+@contextmanager
+def _giving_way(own: psycopg.Connection[Any], schema: str) -> Iterator[None]:
+    """Our views rest on no table of the account for the moment: stand-ins keep their place, and those over all accounts do without this one."""
     try:
-        bi.drop(own, schema)
+        all_views.refresh(own, anew=True, without=schema)
+        with own.transaction():
+            views.drop_references(own, schema)
+        with stand_ins(own, [*((schema, name) for name in views.VIEWS), *((bi.place(schema), name) for name in bi.ours(own, schema))]):
+            yield
+    except BaseException:
+        all_views.quietly(own, anew=True)
+        raise
+
+
+def _drop_views(own: psycopg.Connection[Any], schema: str) -> None:
+    try:
+        with own.transaction():
+            views.drop(own, schema)
+            bi.drop(own, schema)
     except psycopg.errors.DependentObjectsStillExist as reason:
-        raise MigrationRefused(f"The tables change, and with them the views of {bi.place(schema)}, on which others rest: "
-                               f"{reason.diag.message_detail}. Drop these, migrate again, and make them anew; {KEPT}") from reason
+        raise MigrationRefused(f"The tables go, and with them the views of {schema} and {bi.place(schema)}, on which others rest: "
+                               f"{reason.diag.message_detail}. Nothing was changed. Drop these and try again") from reason
 
 
 def downgrade(conninfo: str, schema: str, revision: str, target: str = "account") -> None:
@@ -111,8 +124,7 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
         _checked(connection, target, place)
         if target == "account":
             with psycopg.connect(conninfo, autocommit=True) as own:
-                views.drop(own, schema)
-                _drop_for_people(own, schema)
+                _drop_views(own, schema)
                 all_views.refresh(own, anew=True, without=schema)
         with ONE_AT_A_TIME:
             command.downgrade(alembic_config(target, connection, place), revision)
@@ -146,11 +158,12 @@ def _connected(conninfo: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             _refuse_old_postgres(connection)
             yield connection
-    except DBAPIError as error:
-        state = error.orig.sqlstate if isinstance(error.orig, Error) else None
+    except (DBAPIError, Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        state = cause.sqlstate if isinstance(cause, Error) else None
         if state not in CURES:
             raise
-        raise MigrationRefused(f"Postgres refused: {error.orig}. {CURES[state]}") from error
+        raise MigrationRefused(f"Postgres refused: {cause}. {CURES[state]}") from error
 
 
 def _refuse_old_postgres(connection: Connection) -> None:

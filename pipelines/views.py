@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
+from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from sqlalchemy import Table
 
@@ -42,10 +43,21 @@ def rebuild(connection: Connection, schema: str) -> None:
         if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
             return
         for name, definition in (("links", links_view(schema)), ("custom_field_values", values_view(schema))):
-            connection.execute(SQL("CREATE OR REPLACE VIEW {} AS {}").format(Identifier(schema, name), definition))
+            _replace(connection, Identifier(schema, name), definition)
             connection.execute(SQL("; ").join(_comments(schema, name)))
         if connection.info.server_version >= FIRST_WITH_NOT_ENFORCED:
             _add_references(connection, schema)
+
+
+def _replace(connection: Connection, view: Identifier, definition: Composed) -> None:
+    """Where its columns have other types in this version it is dropped and made again, unless somebody's view rests on it: then Postgres says so."""
+    create = SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, definition)
+    try:
+        with connection.transaction():
+            connection.execute(create)
+    except errors.InvalidTableDefinition:
+        connection.execute(SQL("DROP VIEW {}").format(view))
+        connection.execute(create)
 
 
 def _comments(schema: str, view: str) -> Iterator[Composed]:
@@ -55,12 +67,16 @@ def _comments(schema: str, view: str) -> Iterator[Composed]:
 
 
 def drop(connection: Connection, schema: str) -> None:
-    """Takes the views and the references away, so that a migration can change what they look at."""
+    """Takes the views and the references away. Raises psycopg's error where somebody else's view rests on them, and leaves all as it was."""
     with connection.transaction():
-        for name in VIEWS:
-            connection.execute(SQL("DROP VIEW IF EXISTS {}").format(Identifier(schema, name)))
-        for table, constraint in connection.execute(OUR_REFERENCES, [schema]).fetchall():
-            connection.execute(SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(schema, table), Identifier(constraint)))
+        connection.execute(SQL("DROP VIEW IF EXISTS {}").format(SQL(", ").join(Identifier(schema, name) for name in VIEWS)))
+        drop_references(connection, schema)
+
+
+def drop_references(connection: Connection, schema: str) -> None:
+    """`rebuild` makes them again."""
+    for table, constraint in connection.execute(OUR_REFERENCES, [schema]).fetchall():
+        connection.execute(SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(schema, table), Identifier(constraint)))
 
 
 def models_of(kind: type[Any]) -> Iterator[Shape]:

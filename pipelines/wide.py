@@ -36,8 +36,8 @@ CELLS = {"text": "min(v.value_text) FILTER (WHERE v.field_id = {field} AND v.pos
          "date": "min(v.value_date) FILTER (WHERE v.field_id = {field} AND v.position = 0)",
          "timestamp with time zone": "min(v.value_at) FILTER (WHERE v.field_id = {field} AND v.position = 0)",
          "boolean": "bool_or(v.value_boolean) FILTER (WHERE v.field_id = {field} AND v.position = 0)",
-         "text[]": "array_agg(v.value_text ORDER BY v.position) FILTER (WHERE v.field_id = {field})",
-         "jsonb": "jsonb_agg(coalesce(v.value_json, to_jsonb(v.value_text)) ORDER BY v.position) FILTER (WHERE v.field_id = {field})"}
+         "text[]": "array_agg(v.value_text ORDER BY v.field_id, v.position) FILTER (WHERE v.field_id = {field})",
+         "jsonb": "jsonb_agg(coalesce(v.value_json, to_jsonb(v.value_text)) ORDER BY v.field_id, v.position) FILTER (WHERE v.field_id = {field})"}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) VALUES ('leads', 1, 
 INSERT INTO amocrm.lead_tags (lead_id, tag_id) VALUES (1, 1), (1, 2);
 INSERT INTO amocrm.contacts (id, name, _synced_at) VALUES (5, 'Алина', now());
 INSERT INTO amocrm.lead_contacts (lead_id, contact_id, is_main) VALUES (1, 5, true), (1, 6, false);
+INSERT INTO amocrm.companies (id, name, _synced_at, _deleted_at) VALUES (30, 'Была', now(), now()),
+  (31, 'Кедр', now(), NULL), (32, 'Альфа', now(), NULL);
+INSERT INTO amocrm.lead_companies (lead_id, company_id) VALUES (1, 32), (1, 31), (1, 30), (2, 30);
+INSERT INTO amocrm.contact_companies (contact_id, company_id) VALUES (5, 31), (5, 30);
 """
 
 
@@ -67,7 +72,9 @@ def test_one_row_a_deal_with_names_and_typed_fields(connection: Connection) -> N
     assert "leads" in built(rebuild(connection, "amocrm"))
     assert one(connection, "SELECT array_agg(id ORDER BY id) FROM amocrm_bi.leads") == [1, 2]
     assert one(connection, "SELECT pipeline, status, outcome, responsible_user, main_contact, company, tags, created_date::text FROM amocrm_bi.leads "
-                           "WHERE id = 1") == ("Розница", "Успех", "won", "Ольга", "Алина", None, ["вип", "срочно"], "2026-03-28")
+                           "WHERE id = 1") == ("Розница", "Успех", "won", "Ольга", "Алина", "Кедр", ["вип", "срочно"], "2026-03-28")
+    assert one(connection, "SELECT array_agg((main_contact_id, company_id) ORDER BY id)::text FROM amocrm_bi.leads") == '{"(5,31)","(,)"}'
+    assert one(connection, "SELECT company, company_id FROM amocrm_bi.contacts WHERE id = 5") == ("Кедр", 31)
     assert one(connection, 'SELECT площадь::text, цвет, цвет_12, день::text, лифт, визит = \'2026-03-29 10:00+00\', реквизиты, '
                            "x_drop_table_amocrm_leads FROM amocrm_bi.leads WHERE id = 1") == (
         "11.4", "белый", ["a", "b"], "2026-03-29", False, True, [{"name": "ООО"}], "kept")
@@ -107,6 +114,29 @@ def test_fields_may_be_renamed_deleted_and_changed_under_other_people_s_views(co
     assert "has the type text now" in told["площадь"]
 
 
+def test_what_is_not_asked_for_is_not_looked_up(connection: Connection) -> None:
+    """The plan leaves out fields, contacts and companies; and the fields that are read need no sort."""
+    rebuild(connection, "amocrm")
+
+    def plan(query: str) -> str:
+        return "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}".encode()))
+
+    by_stage = plan("SELECT status, count(*) FROM amocrm_bi.leads GROUP BY 1")
+    assert not re.search("custom_field_values|lead_contacts|lead_companies|lead_tags", by_stage)
+    connection.execute("SET enable_bitmapscan = off; SET enable_seqscan = off")
+    assert "Sort" not in plan("SELECT цвет_12, реквизиты, main_contact, company FROM amocrm_bi.leads WHERE id = 1")
+
+
+@pytest.mark.parametrize(("moment", "day"), [
+    ("2025-12-31 22:59+00", "2025-12-31"), ("2025-12-31 23:00+00", "2026-01-01"), ("2026-03-28 22:59+00", "2026-03-28"),
+    ("2026-03-28 23:00+00", "2026-03-29"), ("2026-03-29 21:59+00", "2026-03-29"), ("2026-03-29 22:00+00", "2026-03-30"),
+    ("2026-10-25 21:59+00", "2026-10-25"), ("2026-10-25 22:59+00", "2026-10-25"), ("2026-10-25 23:00+00", "2026-10-26")])
+def test_days_are_the_account_s_at_the_year_s_end_and_when_clocks_change(connection: Connection, moment: str, day: str) -> None:
+    connection.execute("UPDATE amocrm.leads SET created_at = %s, closed_at = %s WHERE id = 1", [moment, moment])
+    connection.execute("SET timezone TO 'Asia/Tokyo'")
+    assert one(connection, "SELECT created_date::text, closed_date::text FROM amocrm_bi.leads WHERE id = 1") == (day, day)
+
+
 def test_nothing_is_touched_while_nothing_changes(connection: Connection) -> None:
     rebuild(connection, "amocrm")
     versions = "SELECT array_agg((xmin::text, relname) ORDER BY oid) FROM pg_class WHERE relnamespace = 'amocrm_bi'::regnamespace"
@@ -140,7 +170,8 @@ def test_what_is_not_ours_is_left_alone_and_named(connection: Connection, databa
     assert done.code == 3
     assert "view leads could not be rebuilt: there is a view of that name already which is not ours" in done.said
     assert "leads, field 10 (Площадь): 1 values do not fit its type" in done.said
-    assert "view tasks could not be rebuilt: there is a table" in person.call("status").said
+    for command in ("status", "migrate"):
+        assert "view tasks could not be rebuilt: there is a table" in person.call(command).said
     connection.execute("DROP VIEW amocrm_bi.leads; DROP TABLE amocrm_bi.tasks")
     assert person.call("views").code == 0
     assert bi.faults(connection, "amocrm") == {}

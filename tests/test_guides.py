@@ -18,7 +18,8 @@ from tests.mirrors import synced
 
 GUIDES = REPOSITORY / "docs" / "guides"
 NAMES = sorted(path.name for path in GUIDES.glob("*.md"))
-PAGES = [*(GUIDES / name for name in NAMES), *(GUIDES / "ru" / name for name in NAMES), REPOSITORY / "README.ru.md"]
+PAGES = [*(GUIDES / name for name in NAMES), *(GUIDES / "ru" / name for name in NAMES), REPOSITORY / "README.md", REPOSITORY / "README.ru.md"]
+DOCUMENTS = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")})
 BLOCK = re.compile(r"```sql\n(.*?)```", re.S)
 FILTER = re.compile(r"\$__timeFilter\((\w+)\)")
 """Grafana's own word, which it writes out before it asks."""
@@ -74,8 +75,8 @@ def test_every_guide_is_found() -> None:
         assert name == "README.md" or all(f"]({name})" in (folder / "README.md").read_text() for folder in (GUIDES, GUIDES / "ru"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_links_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_and_anchors_lead_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
         there = (page.parent / target).resolve() if target else page
         assert there.exists(), target

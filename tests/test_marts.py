@@ -163,6 +163,71 @@ def test_the_pipeline_as_of_any_date(connection: Connection) -> None:
     assert abs((today - date.today()).days) <= 1
 
 
+# What would change the answers above is put in for one test and taken back
+
+
+@pytest.fixture
+def altered(connection: Connection) -> Iterator[Connection]:
+    with connection.transaction(force_rollback=True):
+        yield connection
+
+
+def test_a_deal_that_was_won_and_then_lost_was_not_reopened(altered: Connection) -> None:
+    altered.execute("INSERT INTO amocrm.leads (id, pipeline_id, status_id, created_at, closed_at, _synced_at) "
+                    "VALUES (9, 7, 143, '2025-06-30 22:30+00', '2025-07-03 10:00+00', now());"
+                    "INSERT INTO amocrm.lead_status_history (lead_id, pipeline_id, status_id, entered_at, left_at, source) VALUES "
+                    "(9, 7, 11, '2025-06-30 22:30+00', '2025-07-02 10:00+00', 'created'), "
+                    "(9, 7, 142, '2025-07-02 10:00+00', '2025-07-03 10:00+00', 'event'), (9, 7, 143, '2025-07-03 10:00+00', NULL, 'event')")
+    assert rows(altered, "SELECT status, reached, entered, reopened, deals_now FROM funnel WHERE created_month = '2025-07-01' "
+                         "ORDER BY status_sort") == [("New", 1, 1, 0, 0), ("Offer", 0, 0, 0, 0), ("Won", 0, 0, 0, 0), ("Lost", 1, 1, 0, 1)]
+    assert rows(altered, "SELECT outcome, status_before FROM win_loss WHERE closed_month = '2025-07-01'") == [("lost", "New")]
+
+
+def test_a_deal_that_has_just_come_is_not_stuck(altered: Connection) -> None:
+    altered.execute("UPDATE amocrm.lead_status_history SET entered_at = now() - interval '40 hours' WHERE lead_id = 5")
+    assert rows(altered, "SELECT lead_id FROM stuck_deals ORDER BY 1") == [(4,), (8,)]
+    assert rows(altered, "SELECT deals_now, stuck_now FROM time_in_stage WHERE status = 'New'") == [(1, 0)]
+
+
+def test_whether_a_call_was_answered_is_what_its_status_says(altered: Connection) -> None:
+    """It rang for 25 seconds and nobody answered (6); they talked (4), for a time that nobody told; one lasted and says nothing; one was busy (7)."""
+    altered.execute("DELETE FROM amocrm.notes; INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, created_at, _synced_at) "
+                    """VALUES ('leads', 1, 2, 'call_in', '{"duration": 25, "call_status": 6}', '2026-02-01 10:00+00', now()),
+                    ('leads', 2, 2, 'call_in', '{"call_status": "4"}', '2026-02-01 11:00+00', now()),
+                    ('leads', 3, 2, 'call_in', '{"duration": 7}', '2026-02-01 12:00+00', now()),
+                    ('leads', 4, 2, 'call_in', '{"duration": 3, "call_status": 7}', '2026-02-01 09:00+00', now())""")
+    assert rows(altered, "SELECT calls, answered, unanswered, seconds FROM call_report") == [(4, 2, 2, 35)]
+    assert rows(altered, "SELECT responded_at = '2026-02-01 11:00+00', response FROM first_response WHERE lead_id = 2") == [(True, "incoming_call")]
+    assert rows(altered, "SELECT id, is_answered FROM calls ORDER BY 1") == [(1, False), (2, True), (3, True), (4, False)]
+
+
+def test_a_response_is_after_the_deal_and_to_its_main_contact(altered: Connection) -> None:
+    """Contact 21 is deal 2's main one, 22 another one of it; deal 2 came on 29 December, 23:30 UTC."""
+    altered.execute("INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at) VALUES "
+                    "('6', 'outgoing_call', 'contact', 21, 1, '2025-12-29 23:29+00', now()), "
+                    "('7', 'outgoing_mail', 'contact', 22, 1, '2025-12-30 08:00+00', now()), "
+                    "('8', 'outgoing_call', 'contact', 21, 2, '2025-12-30 08:30+00', now())")
+    assert rows(altered, "SELECT response, response_seconds, working_seconds, responded_by FROM first_response WHERE lead_id = 2") == [
+        ("outgoing_call", 9 * 3600, 1800, "Bruno")]
+
+
+def test_a_deal_s_own_source_goes_before_that_of_its_incoming_lead(altered: Connection) -> None:
+    altered.execute("UPDATE amocrm.leads SET source_id = 1 WHERE id = 3")
+    assert rows(altered, "SELECT channel, source, unsorted_source FROM attribution WHERE lead_id = 3") == [("Site", "Site", "Landing page")]
+
+
+def test_a_required_field_of_a_contact_is_the_main_one_s(altered: Connection) -> None:
+    """Deal 2's other contact has a phone, its main one none any more."""
+    altered.execute("DELETE FROM amocrm.contact_custom_field_values WHERE contact_id = 21")
+    assert rows(altered, "SELECT deals, empty, lead_ids FROM empty_required_fields WHERE field = 'Phone'") == [(2, 2, [1, 2])]
+
+
+def test_a_purchase_of_new_year_s_night_is_of_the_account_s_year(altered: Connection) -> None:
+    altered.execute("INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity) "
+                    "VALUES (15, 61, 50, 3)")
+    assert rows(altered, "SELECT sold_date::text, amount::int FROM products_sold WHERE entity_id = 15") == [("2026-01-01", 300)]
+
+
 @pytest.mark.parametrize("name", names_in("marts"))
 def test_the_page_tells_of_each_mart_and_its_query_runs(connection: Connection, name: str) -> None:
     begin = PAGE.index(f"\n## {name}\n")

@@ -3,6 +3,8 @@ WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts),
 prices AS (
   SELECT v.catalog_element_id, v.field_id, v.value_number AS price, f.code = 'PRICE' AS is_main FROM {schema}.catalog_element_custom_field_values v
   JOIN {schema}.custom_fields f ON f.entity_type = 'catalogs' AND f.id = v.field_id AND (f.type = 'price' OR f.code = 'PRICE') WHERE v.position = 0
+), main AS (
+  SELECT catalog_element_id, min(price) AS price FROM prices WHERE is_main GROUP BY 1
 ), sold AS (
   SELECT 'leads' AS sold_as, x.lead_id AS entity_id, l.closed_at AS at, l.responsible_user_id, x.catalog_element_id, x.quantity, x.price_id
   FROM {schema}.lead_catalog_elements x JOIN {schema}.leads l ON l.id = x.lead_id AND l._deleted_at IS NULL AND l.status_id = 142
@@ -28,5 +30,5 @@ FROM sold s CROSS JOIN zone z
 LEFT JOIN {schema}.catalog_elements e ON e.id = s.catalog_element_id
 LEFT JOIN {schema}.catalogs c ON c.id = e.catalog_id
 LEFT JOIN prices chosen ON chosen.catalog_element_id = s.catalog_element_id AND chosen.field_id = s.price_id
-LEFT JOIN LATERAL (SELECT min(m.price) AS price FROM prices m WHERE m.catalog_element_id = s.catalog_element_id AND m.is_main) main ON true
+LEFT JOIN main ON main.catalog_element_id = s.catalog_element_id
 LEFT JOIN {schema}.users u ON u.id = s.responsible_user_id

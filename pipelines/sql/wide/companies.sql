@@ -4,7 +4,7 @@ SELECT
   c.name, -- Name of the company
   u.name AS responsible_user, -- Responsible user
   g.name AS user_group, -- Department of the responsible user
-  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.entity_type = 'companies' AND t.id = x.tag_id) FROM {schema}.company_tags x WHERE x.company_id = c.id ORDER BY 1) AS tags, -- Tags
+  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.id = x.tag_id AND t.entity_type = 'companies') FROM {schema}.company_tags x WHERE x.company_id = c.id ORDER BY 1) AS tags, -- Tags
   (c.created_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS created_date, -- Day of its creation, in the account's time zone
   c.created_at, -- When it was created
   c.updated_at, -- When it was changed last; API clients can write it, so it may lie

@@ -12,9 +12,9 @@ SELECT
   c.periodicity, -- Days between purchases
   u.name AS responsible_user, -- Responsible user
   g.name AS user_group, -- Department of the responsible user
-  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.entity_type = 'customers' AND t.id = x.tag_id) FROM {schema}.customer_tags x WHERE x.customer_id = c.id ORDER BY 1) AS tags, -- Tags
-  (SELECT m.name FROM {schema}.customer_contacts x JOIN {schema}.contacts m ON m.id = x.contact_id WHERE x.customer_id = c.id AND x.is_main AND m._deleted_at IS NULL ORDER BY m.id LIMIT 1) AS main_contact, -- Name of the main contact
-  (SELECT m.name FROM {schema}.customer_companies x JOIN {schema}.companies m ON m.id = x.company_id WHERE x.customer_id = c.id AND m._deleted_at IS NULL ORDER BY m.id LIMIT 1) AS company, -- Name of the company
+  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.id = x.tag_id AND t.entity_type = 'customers') FROM {schema}.customer_tags x WHERE x.customer_id = c.id ORDER BY 1) AS tags, -- Tags
+  mc.name AS main_contact, -- Name of the main contact
+  co.name AS company, -- Name of the company
   (c.created_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS created_date, -- Day of its creation, in the account's time zone
   c.created_at, -- When it was created
   c.updated_at, -- When it was changed last; API clients can write it, so it may lie
@@ -24,8 +24,8 @@ SELECT
   c.status_id, -- Stage's id
   c.responsible_user_id, -- Responsible user's id
   c.group_id, -- Department's id
-  (SELECT m.id FROM {schema}.customer_contacts x JOIN {schema}.contacts m ON m.id = x.contact_id WHERE x.customer_id = c.id AND x.is_main AND m._deleted_at IS NULL ORDER BY m.id LIMIT 1) AS main_contact_id, -- Main contact's id
-  (SELECT m.id FROM {schema}.customer_companies x JOIN {schema}.companies m ON m.id = x.company_id WHERE x.customer_id = c.id AND m._deleted_at IS NULL ORDER BY m.id LIMIT 1) AS company_id, -- Company's id
+  mc.id AS main_contact_id, -- Main contact's id
+  co.id AS company_id, -- Company's id
   c.created_by, -- Id of the user who created it; 0: robot or API
   c.updated_by -- Id of the user who changed it last; 0: robot or API
 FROM {schema}.customers c
@@ -34,4 +34,10 @@ LEFT JOIN {schema}.users u ON u.id = c.responsible_user_id
 LEFT JOIN {schema}.user_groups g ON g.id = c.group_id
 LEFT JOIN {schema}.users cu ON cu.id = c.created_by
 LEFT JOIN {schema}.users uu ON uu.id = c.updated_by
+LEFT JOIN LATERAL (
+  SELECT (array_agg(m.id ORDER BY m.id))[1] AS id, (array_agg(m.name ORDER BY m.id))[1] AS name
+  FROM {schema}.customer_contacts x JOIN {schema}.contacts m ON m.id = x.contact_id WHERE x.customer_id = c.id AND x.is_main AND m._deleted_at IS NULL) mc ON true
+LEFT JOIN LATERAL (
+  SELECT (array_agg(m.id ORDER BY m.id))[1] AS id, (array_agg(m.name ORDER BY m.id))[1] AS name
+  FROM {schema}.customer_companies x JOIN {schema}.companies m ON m.id = x.company_id WHERE x.customer_id = c.id AND m._deleted_at IS NULL) co ON true
 WHERE c._deleted_at IS NULL

@@ -10,9 +10,9 @@ SELECT
   g.name AS user_group, -- Department of the responsible user
   r.name AS loss_reason, -- Why it was lost
   o.name AS source, -- Where it came from
-  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.entity_type = 'leads' AND t.id = x.tag_id) FROM {schema}.lead_tags x WHERE x.lead_id = l.id ORDER BY 1) AS tags, -- Tags
-  (SELECT c.name FROM {schema}.lead_contacts x JOIN {schema}.contacts c ON c.id = x.contact_id WHERE x.lead_id = l.id AND x.is_main AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS main_contact, -- Name of the main contact
-  (SELECT c.name FROM {schema}.lead_companies x JOIN {schema}.companies c ON c.id = x.company_id WHERE x.lead_id = l.id AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS company, -- Name of the company
+  ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.id = x.tag_id AND t.entity_type = 'leads') FROM {schema}.lead_tags x WHERE x.lead_id = l.id ORDER BY 1) AS tags, -- Tags
+  mc.name AS main_contact, -- Name of the main contact
+  co.name AS company, -- Name of the company
   (l.created_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS created_date, -- Day of its creation, in the account's time zone
   (l.closed_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS closed_date, -- Day on which it was won or lost, in the account's time zone
   l.created_at, -- When it was created
@@ -31,8 +31,8 @@ SELECT
   l.group_id, -- Department's id
   l.loss_reason_id, -- Loss reason's id
   l.source_id, -- Source's id
-  (SELECT c.id FROM {schema}.lead_contacts x JOIN {schema}.contacts c ON c.id = x.contact_id WHERE x.lead_id = l.id AND x.is_main AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS main_contact_id, -- Main contact's id
-  (SELECT c.id FROM {schema}.lead_companies x JOIN {schema}.companies c ON c.id = x.company_id WHERE x.lead_id = l.id AND c._deleted_at IS NULL ORDER BY c.id LIMIT 1) AS company_id, -- Company's id
+  mc.id AS main_contact_id, -- Main contact's id
+  co.id AS company_id, -- Company's id
   l.created_by, -- Id of the user who created it; 0: robot or API
   l.updated_by -- Id of the user who changed it last; 0: robot or API
 FROM {schema}.leads l
@@ -44,4 +44,10 @@ LEFT JOIN {schema}.loss_reasons r ON r.id = l.loss_reason_id
 LEFT JOIN {schema}.sources o ON o.id = l.source_id
 LEFT JOIN {schema}.users cu ON cu.id = l.created_by
 LEFT JOIN {schema}.users uu ON uu.id = l.updated_by
+LEFT JOIN LATERAL (
+  SELECT (array_agg(c.id ORDER BY c.id))[1] AS id, (array_agg(c.name ORDER BY c.id))[1] AS name
+  FROM {schema}.lead_contacts x JOIN {schema}.contacts c ON c.id = x.contact_id WHERE x.lead_id = l.id AND x.is_main AND c._deleted_at IS NULL) mc ON true
+LEFT JOIN LATERAL (
+  SELECT (array_agg(c.id ORDER BY c.id))[1] AS id, (array_agg(c.name ORDER BY c.id))[1] AS name
+  FROM {schema}.lead_companies x JOIN {schema}.companies c ON c.id = x.company_id WHERE x.lead_id = l.id AND c._deleted_at IS NULL) co ON true
 WHERE l._deleted_at IS NULL
