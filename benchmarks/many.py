@@ -33,11 +33,13 @@ def accounts(arena: Arena, leads: int, count: int) -> None:
     with arena.connected() as connection:
         connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}".encode())
     arena.restart()
-    with SandboxProcess(scale=leads, accounts=count, rate=LIMIT, latency_ms=LATENCY_MS) as box, arena.database("migrated") as database:
+    with SandboxProcess(scale=leads, accounts=count) as box, arena.database("migrated") as database:
         names = {f"account_{number:02}": each for number, each in enumerate(box.accounts)}
         seconds, views = _added(database, names)
         say(f"  {count} schemas made and admitted in {seconds:.0f} s, the views over them in {views:.1f} s")
         for each in box.accounts:
+            each.rate(LIMIT)
+            each.latency(LATENCY_MS)
             each.reset_stats()
         cost = run([sys.executable, "-m", "pipelines.cli", "sync", "--all", "--at-once", str(count)], arena.postmaster, box.pid, {
             "DATABASE_URL": database, "MIRROR_KEY": KEY, "MIRROR_HOME": str(arena.folder / "home"), "DAGSTER_HOME": str(arena.folder / "dagster"),
@@ -51,7 +53,8 @@ def _added(database: str, names: dict[str, SandboxProcess]) -> tuple[float, floa
     for name in names:
         migrate(database, name)
     for name, box in names.items():
-        mirror = Mirror(load_settings(database_url=database, mirror_key=KEY, amocrm_schema=name, amocrm_base_url=box.url))
+        mirror = Mirror(load_settings(database_url=database, mirror_key=KEY, amocrm_schema=name, amocrm_base_url=box.url,
+                                      amocrm_requests_per_second="unlimited"))
         admit(mirror, box.url, Pair(box.admin_token, "", None), Configured())
     middle = time.monotonic()
     with psycopg.connect(database, autocommit=True) as connection:

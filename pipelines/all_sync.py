@@ -6,6 +6,7 @@ server that has everything imported, which spares each the second and the hundre
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,7 +27,7 @@ from pipelines.complaints import of_postgres, one_line
 from pipelines.display import wide
 from pipelines.registry import due
 from pipelines.resources import Mirror, open_mirror
-from pipelines.sync import Silent, WrongUse
+from pipelines.sync import Result, Silent, WrongUse
 
 PRELOAD = ["pipelines.launch"]
 LAST_WORDS = 20.0
@@ -36,6 +37,7 @@ SPARE_CONNECTIONS = 5
 LIMITS = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int"""
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -73,7 +75,10 @@ def sync_all(mirror: Mirror, only: Sequence[str], full: bool, allow_mass_delete:
     for outcome in _each(names, limit, (list(only), full, allow_mass_delete)):
         outcomes.append(outcome)
         out.print(_line(outcome), markup=False)
-    wide(Console(highlight=False)).print(_summary(sorted(outcomes, key=lambda each: each.name)))
+    outcomes.sort(key=lambda each: each.name)
+    wide(Console(highlight=False)).print(_summary(outcomes))
+    for outcome in filter(lambda each: each.code, outcomes):
+        typer.echo(f"{outcome.name}: {outcome.word}: {outcome.reason}")
     counts = Counter(outcome.word for outcome in outcomes)
     typer.echo(f"{len(outcomes)} accounts in {time.monotonic() - began:.0f} s: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     codes = {outcome.code for outcome in outcomes}
@@ -147,6 +152,8 @@ def _child(name: str, pipe: Connection, only: list[str], full: bool, allow_mass_
     except Exception as reason:
         of_ours = type(reason).__module__.startswith("pipelines.")
         outcome.reason = one_line(reason) if of_ours else f"{type(reason).__name__}: {one_line(reason)}"
+        if not of_ours:
+            log.exception("%s failed", name)
     pipe.send(outcome)
     pipe.close()
     os._exit(0)  # threads that wait for an answer would hold it up
@@ -160,7 +167,14 @@ def _synced(outcome: Outcome, only: Sequence[str], full: bool, allow_mass_delete
     outcome.seen = sum(result.counts.seen for result in report.results)
     outcome.changed = sum(result.counts.changed for result in report.results)
     outcome.requests = sum(result.requests for result in report.results)
-    outcome.reason = "; ".join(f"{result.entity}: {result.reason}" for result in report.results if result.state in ("failed", "incomplete"))
+    outcome.reason = "; ".join(why for result in report.results for why in _shortfalls(result))
+
+
+def _shortfalls(result: Result) -> Iterator[str]:
+    if result.state in ("failed", "incomplete"):
+        yield f"{result.entity}: {result.reason}"
+    if result.counts.quarantined:
+        yield f"{result.entity}: {result.counts.quarantined} records in quarantine (`amocrm-mirror status`)"
 
 
 # Told

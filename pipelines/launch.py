@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.assets import ACCOUNTS, PREFIX, VIEWS, SyncOptions, sync_account
@@ -61,10 +65,21 @@ def dagster_home(mirror: Mirror) -> Path:
     home = mirror.settings.dagster_home or mirror.settings.mirror_home / "dagster"
     if not home.exists():
         make_home(home.parent)
-        home.mkdir(mode=0o700, parents=True)
-    if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").write_text(INSTANCE)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return home
+
+
+@contextmanager
+def _first(home: Path) -> Iterator[None]:
+    """One process at a time: of several that make Dagster's SQLite files at once, each leaves them broken for all."""
+    folder = os.open(home, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not (home / "dagster.yaml").exists():
+            (home / "dagster.yaml").write_text(INSTANCE)
+        yield
+    finally:
+        os.close(folder)
 
 
 def prepare(mirror: Mirror) -> dg.DagsterInstance:
@@ -77,11 +92,12 @@ def with_partition(mirror: Mirror, *names: str, gone: str = "") -> dg.DagsterIns
     """Dagster's memory, with a partition per account of `names`, and without that of `gone`."""
     home = dagster_home(mirror)
     try:
-        instance = dg.DagsterInstance.from_config(str(home))
+        with _first(home):
+            instance = dg.DagsterInstance.from_config(str(home))
         instance.add_dynamic_partitions(str(ACCOUNTS.name), list(names))
         if gone and instance.has_dynamic_partition(str(ACCOUNTS.name), gone):
             instance.delete_dynamic_partition(str(ACCOUNTS.name), gone)
-    except (dg.DagsterError, DBAPIError, OSError) as reason:
+    except (dg.DagsterError, DBAPIError, CommandError, OSError) as reason:
         raise SyncRefused(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. Mend dagster.yaml there, or set "
                            "DAGSTER_HOME to another folder") from reason
     return instance
