@@ -46,7 +46,7 @@ def register(app: typer.Typer, told: Told, example: Example) -> None:
                yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False, account: Account = "") -> None:
         """Erase a person everywhere: the contact, its values, links, notes, tasks, talks, events, history, quarantine and queue.
 
-        No sync, sweep or verification brings it back until `--lift`; then the next sync brings the contact, and `sync --full` all that is on it.
+        No sync, sweep or verification brings it back until `--lift`; then the next sync reads every list whole, and brings all that is on it.
         """
         with told():
             _forget(contact, lift, show, yes, account)
@@ -106,8 +106,8 @@ def _forget(contact: int | None, lift: int | None, show: bool, yes: bool, accoun
         elif lift is not None:
             if not forgetting.lift(connection, mirror.account, PEOPLE, lift):
                 raise WrongUse(f"contact {lift} was not forgotten here; --list shows who was")
-            typer.echo(f"contact {lift} may come back: the next sync brings it and its links, `amocrm-mirror sync --full` its notes, tasks and "
-                       "events, as far as amoCRM still has them. What only the mirror knew (its observations) is gone")
+            typer.echo(f"contact {lift} may come back: the next sync reads every list whole, which takes longer once, and brings it with its links, "
+                       "notes, tasks and events, as far as amoCRM still has them. What only the mirror knew (its observations) is gone")
         else:
             for key, moment in forgetting.listed(connection, mirror.account, PEOPLE):
                 typer.echo(f"contact {key}, erased {moment:%Y-%m-%d %H:%M %Z}")

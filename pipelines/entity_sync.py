@@ -23,6 +23,7 @@ from pipelines.load import Batch, Counts, Landing, persistently, tune
 from pipelines.normalize import Found, Normalizer, normalizer
 from pipelines.scene import Connection, Result, Scene
 from pipelines.singles import singles
+from pipelines.source import AGAIN
 from pipelines.standing import UNPAID
 from pipelines.whole_links import complete
 
@@ -87,10 +88,10 @@ class EntitySync:
         return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None)
                 for value in self.parents(over)]
 
-    def parents(self, over: Over, since: float | None = None) -> list[Any]:
+    def parents(self, over: Over, since: float | None = None, whole: bool = False) -> list[Any]:
         """The values that the path of a list names: of every living row, or those that the query finds."""
         schema = Identifier(self.scene.target.schema)
-        if over.sql and not (over.column and self.scene.full):
+        if over.sql and not (over.column and (whole or self.scene.full)):
             moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since is not None else None
             rows = self.connection.execute(SQL(over.sql).format(schema=schema), {"since": moment})
         else:
@@ -101,8 +102,9 @@ class EntitySync:
     def one_by_one(self, source: Source, over: Over) -> None:
         """What has no list, record by record. One that is not there any more is deleted."""
         self.result.mode, began, gone = "one by one", time.time(), list[Any]()
-        since = None if self.scene.full else self._position(source.listing).get("began")
-        ids = self.parents(over, since)
+        position = self._position(source.listing)
+        whole = self.scene.full or AGAIN in position
+        ids = self.parents(over, None if whole else position.get("began"), whole)
         self.land(source, singles(source, ids, self.scene.target.concurrency, gone))
         for ident in gone:
             self._tombstone({over.fixed_as: ident}, source.listing.path)
@@ -129,7 +131,7 @@ class EntitySync:
             self.snapshot(source)
             return
         position = self._position(listing)
-        if self.scene.full and "watermark" in position:
+        if (self.scene.full or AGAIN in position) and "watermark" in position:
             position = {}
         if "watermark" not in position:
             position = self._whole(source, position)

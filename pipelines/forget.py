@@ -20,8 +20,8 @@ from pipelines.decode import decode
 from pipelines.deliveries import absorb_all
 from pipelines.entities import ENTITIES, entity
 from pipelines.forgotten import KINDS, Forgotten, remember
-from pipelines.hint_rules import queue
 from pipelines.shapes import dumps, shape
+from pipelines.source import AGAIN
 from pipelines.standing import SyncRefused, turn_of
 from pipelines.statements import AND
 from pipelines.views import models_of
@@ -33,8 +33,8 @@ NOT_REACHED = (
     "tools keep, and amoCRM, where the contact still is unless you delete it. Texts of other records that name the person but do not point at the "
     "contact (the name of a deal, a note on it, earlier values of its fields) stay: look for them.")
 POINTS = "$.** ? ((@.type == $kinds[*] && @.id == $ids[*]) || (@.entity_type == $kinds[*] && (@.entity_id == $ids[*] || @.id == $ids[*])))"
-LIFT = "DELETE FROM mirror.forgotten WHERE account = %s AND (entity = %s AND key = %s AND because IS NULL OR because = %s) RETURNING entity, key"
-COME_BACK = queue("SELECT %(kind)s::text AS listing, %(key)s::text AS id, now() AS told_at, NULL::timestamptz AS deleted_at, true AS of_links")
+LIFT = "DELETE FROM mirror.forgotten WHERE account = %s AND (entity = %s AND key = %s AND because IS NULL OR because = %s) RETURNING 1"
+READ_AGAIN = "UPDATE mirror.cursors SET position = position || jsonb_build_object(%s::text, true) WHERE account = %s"
 MET = "SELECT entity, key FROM mirror.forgotten WHERE account = %s AND because IS NOT NULL"
 
 
@@ -57,11 +57,13 @@ def forget(connection: Connection, schema: str, account: str, kind: str, number:
 
 
 def lift(connection: Connection, account: str, kind: str, number: int) -> bool:
-    """Lets the record come back. Whether it was forgotten."""
+    """Lets the record come back, with the next sync: which rows were about it nobody knows any more, so that one reads every list whole.
+    Whether it was forgotten."""
     with connection.transaction():
+        _alone(connection, account)
         lifted = connection.execute(LIFT, [account, kind, str(number), f"{kind}/{number}"]).fetchall()
-        for each, key in lifted:
-            connection.execute(COME_BACK, {"account": account, "kind": each, "key": key})
+        if lifted:
+            connection.execute(READ_AGAIN, [AGAIN, account])
     return bool(lifted)
 
 

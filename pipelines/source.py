@@ -22,6 +22,8 @@ SEAMS = 20
 """So many times in a row may a list slip away under a walk."""
 Position = dict[str, Any]
 """Where a list resumes: {"watermark": unix seconds}, and while a sweep runs {"sweep": {...}}."""
+AGAIN = "again"
+"""In a position: the next sync reads the list whole, as if it were a full one."""
 Pairs = tuple[tuple[str, str], ...]
 
 
