@@ -20,7 +20,9 @@ import pytest
 from pipelines.bi import names
 from pipelines.embedded_process import free_port
 from pipelines.entities import ENTITIES
+from sandbox.process import SandboxProcess
 from tests.commands import Installation, finished
+from tests.equality import differences
 
 ASSETS = "{assetNodes {assetKey {path} groupName description partitionKeys jobNames repository {name location {name}}}}"
 LAUNCH = """mutation ($with: ExecutionParams!) {launchPipelineExecution(executionParams: $with) {
@@ -112,6 +114,26 @@ def test_the_web_ui_shows_and_materializes_every_asset(installation: Installatio
     assert f"Dagster: http://127.0.0.1:{port}" in done.error
     time.sleep(1)
     assert alive(family) == set()
+
+
+@pytest.mark.slow
+def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(installation: Installation) -> None:
+    with SandboxProcess(scale=50, accounts=2) as first:
+        second = first.accounts[1]
+        installation.environment |= {"AMOCRM_BASE_URL": first.url, "AMOCRM_ACCESS_TOKEN": first.admin_token, "AMOCRM_SCHEDULES": "on",
+                                     "AMOCRM_SCHEDULE_MOVING": "* * * * *"}
+        port = free_port()
+        process = installation.start("dev", "--port", str(port))
+        WebServer(port).assets()
+        added = installation.call("accounts", "add", "second", second.url, typed=second.admin_token)
+        assert added.code == 0, added.said
+        with psycopg.connect(installation.environment["DATABASE_URL"], autocommit=True) as connection:
+            deadline = time.monotonic() + 300
+            while connection.execute("SELECT count(*) FROM mirror.sync_runs WHERE account = 'second' AND entity = 'leads' AND state = 'complete'"
+                                     ).fetchone() == (0,):
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(1)
+            assert differences(connection, second, "second", {"leads", "contacts"}) == []
 
 
 def test_a_port_in_use_is_told(installation: Installation) -> None:
