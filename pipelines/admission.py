@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipelines.amocrm.client import USER_AGENT, Client, Patience
-from pipelines.amocrm.errors import AccessLost
 from pipelines.amocrm.grants import Pair
-from pipelines.amocrm.tokens import Access, Configured, StoredTokens, Turn
+from pipelines.amocrm.tokens import Configured, StoredTokens
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
+from pipelines.proof import Fresh
 from pipelines.resources import Mirror
 from pipelines.sight import Sight, look
 from pipelines.standing import SyncRefused, account, blocks_marked, clear_marks, held_account
@@ -23,21 +21,6 @@ ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, configured_url = 
 WHERE coalesce(known.account_id, excluded.account_id) = excluded.account_id
 RETURNING 1
 """
-
-
-@dataclass(frozen=True)
-class Fresh:
-    """A pair that nobody has stored yet, as what a client sends."""
-
-    pair: Pair
-
-    def current(self, turn: Turn) -> Access:
-        return Access(self.pair.access_token, None)
-
-    def renew(self, refused: str, turn: Turn) -> Access:
-        raise AccessLost("amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied whole; or the address is of no "
-                         "account. Nothing was changed. Look at AMOCRM_BASE_URL, or make another one, and try again; one that a terminal cuts can be "
-                         "piped: `amocrm-mirror auth < token.txt`", status=401)
 
 
 def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Sight:

@@ -12,7 +12,7 @@ from pipelines.amocrm.pages import page
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
 from pipelines.scene import Scene, Target
-from pipelines.standing import SyncRefused, account, admit, clear_marks, held_account, refusals_marked
+from pipelines.standing import SyncRefused, account, admit, clear_marks, held_account, refusals_marked, same_account
 
 __all__ = ["SyncRefused", "learn"]
 
@@ -39,7 +39,7 @@ def _facts(target: Target) -> Facts:
     with refusals_marked(target.connect, target.name):
         facts = account(target.client, [("with", ",".join(ACCOUNT_WITH))])
     clear_marks(target.connect, target.name)
-    _claim(target, facts.get("id"), facts.get("name"))
+    _claim(target, facts)
     return facts
 
 
@@ -67,11 +67,7 @@ def _is_admin(target: Target, user: Any) -> bool | None:
     return is_admin if isinstance(is_admin, bool) else None
 
 
-def _claim(target: Target, account_id: Any, name: Any) -> None:
+def _claim(target: Target, facts: Facts) -> None:
     with target.connect() as connection:
-        held = held_account(connection, target.name, target.schema)
-        if held is None or held == account_id:
-            connection.execute("UPDATE mirror.accounts SET account_id = %s WHERE name = %s AND account_id IS NULL", [account_id, target.name])
-            return
-    raise SyncRefused(f"the schema {target.schema!r} holds amoCRM account {held}, but the token is of account {account_id} "
-                      f"({name}). Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
+        same_account(held_account(connection, target.name, target.schema), target.schema, facts)
+        connection.execute("UPDATE mirror.accounts SET account_id = %s WHERE name = %s AND account_id IS NULL", [facts.get("id"), target.name])

@@ -17,6 +17,7 @@ from pipelines.amocrm.client import USER_AGENT, Client, Patience
 from pipelines.amocrm.tokens import Configured, StoredTokens
 from pipelines.amocrm.vault import Vault
 from pipelines.embedded import EmbeddedPostgres
+from pipelines.proof import prove
 from pipelines.settings import Settings, SettingsRefused, load_settings, validate_requests_per_second
 from pipelines.sync import Target, WrongUse
 
@@ -87,6 +88,9 @@ class Mirror:
             raise WrongUse("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and "
                            "AMOCRM_ACCESS_TOKEN in the environment or in .env, or try `amocrm-mirror demo`" + (
                                f"; of the accounts that were added say one with --account, or --all: {others}" if others else ""))
+        if self.configured:
+            prove(self.connect, self.account, self.schema, base_url, self.configured,
+                  lambda fresh: Client(base_url, fresh, self.budgets(base_url), patience))
         if not self._register(base_url) and not self.configured:
             raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN in the environment or in .env "
                            "(amoCRM makes one in the settings of a private integration)")

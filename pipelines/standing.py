@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier
 from pipelines.amocrm.client import Getter, Parameters
 from pipelines.amocrm.errors import AccessLost, Blocked, NotOffered, Passing, Throttled
 from pipelines.amocrm.pages import page
-from pipelines.declare import Record
+from pipelines.declare import Facts, Record
 
 Connect = Callable[[], psycopg.Connection[Any]]
 UNPAID = "amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it in amoCRM, then run the sync again"
@@ -123,6 +123,13 @@ def held_account(connection: psycopg.Connection[Any], name: str, schema: str) ->
     if row is None and there and there[0]:
         row = connection.execute(SQL("SELECT id FROM {} ORDER BY _synced_at DESC LIMIT 1").format(Identifier(schema, "accounts"))).fetchone()
     return row[0] if row else None
+
+
+def same_account(held: int | None, schema: str, facts: Facts) -> None:
+    """Raises SyncRefused where the schema holds another account than the one that the token is of."""
+    if held not in (None, facts.get("id")):
+        raise SyncRefused(f"the schema {schema!r} holds amoCRM account {held}, but the token is of account {facts.get('id')} ({facts.get('name')}). "
+                          "Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
 
 
 def mark_revoked(connection: psycopg.Connection[Any], names: Sequence[str], reason: str) -> None:
