@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -114,6 +115,13 @@ def test_what_amocrm_refuses_ends_the_wait(answer: dict[str, str], word: str, pe
     assert (done.code, "Traceback" in done.said) == (1, False)
     assert word in done.said and "Nothing was" in done.said
     assert nothing_stored(database)
+
+
+def test_only_this_computer_can_answer(person: Installation) -> None:
+    asked(person)
+    port = urlsplit(person.environment["AMOCRM_REDIRECT_URI"]).port
+    with socket.socket() as beside, socket.create_server(("127.0.0.2", port or 0)):
+        assert beside.connect_ex(("127.0.0.1", port or 0)) == 0, "no other address of this computer was taken"
 
 
 # Pasted

@@ -213,6 +213,15 @@ def test_a_netrc_file_does_not_replace_the_token(tmp_path: Path, monkeypatch: py
     assert [headers.get("Authorization") for headers in server.headers] == ["Bearer mine", None]
 
 
+def test_a_proxy_of_the_environment_is_not_for_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be given the token in plain http."""
+    with scripted(lambda path: listing()) as proxy, scripted(lambda path: listing()) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        client_of(server).get("leads")
+    assert (len(proxy.paths), len(server.paths)) == (0, 1)
+
+
 def test_a_token_goes_to_amocrm_only(sandbox: SandboxProcess) -> None:
     with scripted(lambda path: listing()) as server:
         client_of(sandbox).get("files", base=server.url + "/drive/")
