@@ -39,6 +39,7 @@ def rebuild(connection: Connection, schema: str) -> None:
     """Brings the views and the references to what the models say, in one transaction. Other people's views on them survive.
     Where tables are still missing (a downgraded schema) there is nothing to look at yet."""
     with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"amocrm-mirror views {schema}"])
         rows = connection.execute("SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace", [schema]).fetchall()
         if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,13 @@ class Installation:
     def variables(self, more: dict[str, str]) -> dict[str, str]:
         return INHERITED | {"PYTHONPATH": str(REPOSITORY)} | self.environment | more
 
-    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
-        self.started.append(subprocess.Popen([*COMMAND, *words], cwd=self.folder, env=self.variables(more), text=True, stdin=subprocess.DEVNULL,
-                                             stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    def start(self, *words: str, typed: str | None = None, **more: str) -> subprocess.Popen[str]:
+        """`typed` comes on standard input."""
+        with tempfile.TemporaryFile("w+") as given:
+            given.write(typed or "")
+            given.seek(0)
+            self.started.append(subprocess.Popen([*COMMAND, *words], cwd=self.folder, env=self.variables(more), text=True, stdin=given,
+                                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return self.started[-1]
 
     def run(self, *words: str, **more: str) -> Done:

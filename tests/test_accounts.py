@@ -159,6 +159,8 @@ def test_a_new_token_ends_a_revocation(synced: Done, person: Installation, sandb
     ("whole", "https://other.amocrm.ru", 2, "there is an account 'whole' already"),
     ("amocrm_demo", "https://other.amocrm.ru", 2, "is the demo's"), ("mirror", "https://other.amocrm.ru", 2, "reserved"),
     ('x"; DROP SCHEMA whole CASCADE; --', "https://other.amocrm.ru", 2, "is not a schema name"), ("amocrm_all", "other", 2, "reserved"),
+    ("public", "other", 2, "reserved"), ("whole_bi", "other", 2, "reserved"), ("a" * 63, "other", 2, "at most 59"),
+    ("кедр", "other", 2, "is not a schema name"), ("who's", "other", 2, "is not a schema name"), ("x.y", "other", 2, "is not a schema name"),
     ("other", "https://amocrm.ru.evil.example", 2, "is not the address"), ("other", "http://other.amocrm.ru", 2, "must use https")])
 def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, words: str, synced: Done, person: Installation,
                                          connection: psycopg.Connection[Any]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from cryptography.fernet import Fernet
 
 from sandbox.process import SandboxProcess
-from tests.commands import Done, Installation
+from tests.commands import Done, Installation, finished
+from tests.equality import differences
 from tests.helpers import KEY
 from tests.token_help import change, pair_of, stored
 
@@ -57,3 +60,55 @@ def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxPro
     change(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
     assert first.stats()["refresh_reuses"] == 0
+
+
+def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[SandboxProcess], person: Installation, database: str) -> None:
+    first, other = sandboxes
+    assert person.call("accounts", "add", "other", other.url, typed=other.admin_token).code == 0
+    assert person.call("sync", "--only", "accounts,tags").code == 0
+    change(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
+    wrong = person.call("sync", "--all", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped")
+    refused(wrong, 1, "amocrm: failed", "The refresh token itself is good", "other: complete")
+    assert "mistyped" not in wrong.said
+    refused(person.call("sync", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped"), 1, "nothing was sent now")
+    assert person.call("sync", "--only", "tags").code == 0
+    assert first.stats()["refresh_reuses"] == 0
+
+
+def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandboxes: list[SandboxProcess], person: Installation,
+                                                                          database: str) -> None:
+    assert person.call("sync", "--only", "accounts,tags").code == 0
+    change(database, "expires_at = now() - interval '1 minute'")
+    assert person.call("sync", "--only", "tags").code == 0
+    before = stored(database)
+    for words in (("sync", "--only", "tags"), ("sync", "--all"), ("verify", "--only", "tags"), ("keys", "rotate")):
+        refused(person.call(*words, MIRROR_KEY=Fernet.generate_key().decode()), 1, "restore MIRROR_KEY")
+    assert {name: stored(database)[name] for name in ("access_token", "refresh_token")} == {
+        name: before[name] for name in ("access_token", "refresh_token")}
+    change(database, "expires_at = now() - interval '1 minute'")
+    assert person.call("sync", "--only", "tags").code == 0
+    assert sandboxes[0].stats()["refresh_reuses"] == 0
+
+
+def test_of_two_accounts_that_claim_a_schema_at_once_one_has_it(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> None:
+    """Under the name of a word that SQL reserves, which a forgotten quote would show."""
+    person = Installation(tmp_path, database, AMOCRM_SCHEMA="unused")
+    for sandbox in sandboxes:
+        sandbox.latency(300)
+    try:
+        claims = [person.start("accounts", "add", "select", sandbox.url, typed=sandbox.admin_token) for sandbox in sandboxes]
+        ended = [finished(claim, 300) for claim in claims]
+    finally:
+        person.end()
+        for sandbox in sandboxes:
+            sandbox.latency(0)
+    [winner] = [sandbox for sandbox, done in zip(sandboxes, ended, strict=True) if done.code == 0]
+    [loser] = [done for done in ended if done.code != 0]
+    assert "Traceback" not in loser.said and ("holds another amoCRM account" in loser.said or "there is an account 'select' already" in loser.said)
+    assert [(row[0], row[1], row[3]) for row in known(database)] == [("select", winner.url, winner.account_id)]
+    assert person.call("sync", "--account", "select").code == 0
+    with psycopg.connect(database, autocommit=True) as connection:
+        assert differences(connection, winner, "select") == []
+    for words in (("verify",), ("views",), ("grants", "--role", f"reads {uuid.uuid4().hex[:8]}"), ("forget", "--contact", "1", "--yes")):
+        assert person.call(*words, "--account", "select").code == 0
+    assert person.call("accounts", "remove", "select", "--yes").code == 0

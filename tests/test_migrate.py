@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -9,6 +10,7 @@ import pytest
 from psycopg import sql
 
 from pipelines import migrate as subject
+from pipelines import views
 from pipelines.migrate import MigrationRefused, migrate, pending
 from tests.migration_help import Versions, tables, two_tables
 
@@ -91,3 +93,13 @@ def test_without_the_repository_it_says_so(empty_database: str, monkeypatch: pyt
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
     with pytest.raises(MigrationRefused, match="pip install -e"):
         migrate(empty_database, "amocrm")
+
+
+def test_migrations_at_once_do_not_meet_in_the_views(database: str) -> None:
+    """A schedule, a command and a drain may begin with a migration at the same moment; there is nothing to migrate, but views to make."""
+    with psycopg.connect(database, autocommit=True) as connection, ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            views.drop(connection, "amocrm")
+            reports = list(pool.map(lambda _: migrate(database, "amocrm"), range(4)))
+            assert not any(report.changed for report in reports)
+            assert connection.execute("SELECT count(*) FROM amocrm.links").fetchone() == (0,)
