@@ -69,7 +69,7 @@ def _tell(arena: Arena, database: str, names: dict[str, SandboxProcess], leads: 
         rows: Any = connection.execute("SELECT sum(seen) FROM mirror.sync_runs").fetchone()
     busiest = Counter(each["max_requests_in_a_second"] for each in stats.values())
     found = {"accounts": len(names), "leads each": leads, "records": int(rows[0]), "requests": sum(each["requests"] for each in stats.values()),
-             "seconds": cost.seconds, "peak MB": cost.peak_mb, "MB an account": cost.peak_mb / len(names), "CPU s": cost.cpu,
+             "seconds": cost.seconds, "peak MB": cost.peak_mb, "MB an account": cost.peak_mb / len(names),
              "Postgres CPU s": cost.postgres_cpu, "sandbox CPU s": cost.sandbox_cpu, "busiest second": max(busiest),
              "429s": sum(each["by_status"].get("429", 0) for each in stats.values()), "equal": len(names) - len(unequal),
              "views s": views, "load before": cost.load_before, "met": not unequal and max(busiest) <= LIMIT}
