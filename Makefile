@@ -21,12 +21,12 @@ demo: setup  ## A sandbox account, mirrored through Dagster into an embedded Pos
 	@$(BIN)/amocrm-mirror demo
 
 test: setup lint  ## What CI runs: linters, types, and the whole suite on a real Postgres and the sandbox
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
-	KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 	@bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
-	if [ -n "$$bindir" ]; then echo "again on $$bindir"; TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"; \
+	if [ -n "$$bindir" ]; then echo "again on $$bindir"; TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"; \
 	else echo "no system PostgreSQL found: that half is left out (Debian: apt install postgresql)"; fi
 
 ROUNDS ?= 20

@@ -21,7 +21,7 @@ from tests.conftest import own_database
 from tests.equality import differences
 from tests.mirrors import synced
 
-KILLS = int(os.environ.get("KILLS", "20"))
+KILLS = int(os.environ.get("KILLS", "10"))
 SEED = int(os.environ.get("SEED", "1"))
 PAGE = 250
 LONG = "leads,contacts,companies,tags,notes,events"
