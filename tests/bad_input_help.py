@@ -19,6 +19,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pipelines.embedded import EmbeddedPostgres
+
 OLD = 14
 
 
@@ -88,7 +90,20 @@ def small_disk(megabytes: int) -> Iterator[SmallDisk]:
 
 
 @contextmanager
-def database_on(disk: SmallDisk, server: str, template: str) -> Iterator[str]:
+def own_server() -> Iterator[str]:
+    """A server that no other test uses: while the disk of some tables is full, none of its checkpoints succeeds."""
+    folder, bindir = Path(tempfile.mkdtemp(prefix="mirror-own-")).resolve(), os.environ.get("TEST_PG_BINDIR")
+    folder.chmod(0o711)  # as root the server runs as another user
+    server = EmbeddedPostgres(folder / "home", bindir=Path(bindir) if bindir else None)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def database_on(disk: SmallDisk, server: str) -> Iterator[str]:
     """A database all of whose tables are on that disk."""
     name = f"full_{uuid.uuid4().hex[:12]}"
     place = disk.folder / "tables"
@@ -96,7 +111,7 @@ def database_on(disk: SmallDisk, server: str, template: str) -> Iterator[str]:
         _make_for_server(connection, place)
         connection.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'".encode())
         try:
-            connection.execute(f'CREATE DATABASE {name} TEMPLATE "{template}" TABLESPACE {name}'.encode())
+            connection.execute(f'CREATE DATABASE {name} TABLESPACE {name}'.encode())
             yield make_conninfo(server, dbname=name)
         finally:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())

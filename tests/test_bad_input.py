@@ -17,7 +17,7 @@ from pipelines.amocrm.client import Patience
 from pipelines.embedded import EmbeddedPostgres
 from pipelines.embedded_process import free_port
 from sandbox.process import SandboxProcess
-from tests.bad_input_help import OLD, database_on, of_version, small_disk
+from tests.bad_input_help import OLD, database_on, of_version, own_server, small_disk
 from tests.commands import Done, Installation, finished
 from tests.equality import differences
 from tests.helpers import scripted
@@ -199,10 +199,13 @@ def test_an_address_that_this_machine_does_not_have(nowhere: Installation) -> No
 # A disk that is full: of tables, and of the log, which takes the server down
 
 
-def test_a_disk_that_tables_fill(sandbox: SandboxProcess, postgres_server: str, template_database: str, tmp_path: Path) -> None:
-    with small_disk(400) as disk, database_on(disk, postgres_server, template_database) as database:
-        disk.resize(disk.used + 512 * 1024)
+def test_a_disk_that_tables_fill(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    with small_disk(400) as disk, own_server() as server, database_on(disk, server) as database:
         person = Installation(tmp_path, database, sandbox)
+        assert person.call("migrate").code == 0
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")  # what has been made is on the disk
+        disk.resize(disk.used + 512 * 1024)
         told(person.call("sync"), ("sync",), 1, "the disk of the server is full. What had landed is kept. Make room on it, then run again")
         assert count(database, "amocrm.accounts") == 1, "what was read before is kept"
         disk.resize(400 << 20)
