@@ -38,12 +38,13 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield running
 
 
-def arguments() -> str:
-    """Of every process that may be looked at."""
+def arguments(person: Installation) -> str:
+    """Of every process of that person's: what other tests call their helpers with is theirs."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            found.append(path.read_bytes())
+            if str(person.folder).encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes())
     return b"\n".join(found).decode(errors="replace")
 
 
@@ -57,12 +58,13 @@ def run(person: Installation, *words: str, typed: str = "", code: int = 0, **mor
         process.stdin.close()
         lists = []
         while process.poll() is None:
-            lists.append(arguments())
+            lists.append(arguments(person))
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
         said.seek(0)
         text = said.read()
     assert process.returncode == code, text[-3000:]
+    assert any(TALKATIVE.splitlines()[1] in each for each in lists), "its own process was looked at"
     return text + "\n".join(lists)
 
 
