@@ -131,8 +131,8 @@ class EntitySync:
             self.snapshot(source)
             return
         position = self._position(listing)
-        if (self.scene.full or AGAIN in position) and "watermark" in position:
-            position = {}
+        if AGAIN in position or (self.scene.full and "watermark" in position):
+            position = {}  # also a sweep that was interrupted: it has passed what is to be met again
         if "watermark" not in position:
             position = self._whole(source, position)
         else:

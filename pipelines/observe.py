@@ -98,8 +98,8 @@ def _grouped(kind: str, source: str, owner: str) -> str:
 
 def _due(kind: str, attributes: tuple[Attribute, ...]) -> str:
     columns = ("updated_at", *(column for attribute in attributes for column in attribute[1]))
-    staged = _row("s", columns)
     return f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
 SELECT '{kind}', s.id FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id
-WHERE {SEEDED} AND (t.id IS NULL OR t._synced_at <= s._synced_at AND {_row("t", columns)} IS DISTINCT FROM {staged}) ON CONFLICT DO NOTHING"""
+WHERE {SEEDED} AND (t.id IS NULL OR t._synced_at <= s._synced_at AND {_row("t", columns)} IS DISTINCT FROM {_row("s", columns)})
+ON CONFLICT DO NOTHING"""

@@ -27,6 +27,7 @@ Cell = int | str | bool | decimal.Decimal | list[Any] | None
 INT8 = 2**63
 # What timestamptz holds: 4714-11-24 BC to 294276-12-31 (PostgreSQL documentation, 8.5)
 FIRST_SECOND, LAST_SECOND = -210866803200, 9224318015999
+LONGEST_NUMBER = 1000
 NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*", re.ASCII)
 
 
@@ -97,22 +98,27 @@ def second(moment: int) -> int:
 
 def instant(value: Any) -> Cell:
     if type(value) is int and FIRST_SECOND <= value <= LAST_SECOND:
-        return (value - SECOND_2000) * 1_000_000
+        return moment(value)
     raise Inexact(None)
 
 
-@lru_cache(maxsize=65536)
 def amount(text: str) -> decimal.Decimal | None:
     """The number that a text is, if it is one that numeric holds."""
-    return decimal.Decimal(text.strip()) if len(text) <= 1000 and NUMBER.fullmatch(text) else None
+    return _amount(text) if len(text) <= LONGEST_NUMBER else None
+
+
+@lru_cache(maxsize=65536)
+def _amount(text: str) -> decimal.Decimal | None:
+    return decimal.Decimal(text.strip()) if NUMBER.fullmatch(text) else None
 
 
 def number(value: Any) -> Cell:
-    if type(value) is int or type(value) is float:
-        return amount(repr(value))
-    if isinstance(value, decimal.Decimal) and NUMBER.fullmatch(str(value)):
-        return value
-    raise Inexact(amount(value) if type(value) is str else None)
+    if type(value) is str:
+        raise Inexact(amount(value))
+    exact = amount(repr(value) if type(value) is float else str(value)) if type(value) in (int, float, decimal.Decimal) else None
+    if exact is None:
+        raise Inexact(None)
+    return exact
 
 
 def jsonb(text: str) -> str:

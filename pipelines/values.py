@@ -58,8 +58,8 @@ def as_day(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any
 def as_instant(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
     if type(value) is not int:
         return as_document(owner, field, at, value, enum_id, code, extra, zone)
-    text, second, document = local_time(value, zone)
-    return (owner, field, at, text, None, None, None, second, enum_id, code, document, extra)
+    text, instant, document = local_time(value, zone)
+    return (owner, field, at, text, None, None, None, instant, enum_id, code, document, extra)
 
 
 def as_document(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, _zone: ZoneInfo) -> Row:

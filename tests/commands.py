@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
@@ -49,6 +50,13 @@ class Installation:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
+
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> Installation:
+        """For what is called in this process without a command line."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(self.folder)
+        return self
 
     def variables(self, more: dict[str, str]) -> dict[str, str]:
         return INHERITED | {"PYTHONPATH": str(REPOSITORY)} | self.environment | more

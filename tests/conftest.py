@@ -144,6 +144,29 @@ def empty_database(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def installation(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Iterator[Any]:
+    """A person's, with the module's own `sandbox`."""
+    from tests.commands import Installation  # imports the whole command line
+
+    made = Installation(tmp_path, database, request.getfixturevalue("sandbox"))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[Any]:
+    """Dagster's memory, as the mirror makes it."""
+    import dagster as dg
+
+    from pipelines.launch import INSTANCE
+
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text(INSTANCE)
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
+        yield made
+
+
+@pytest.fixture
 def postgres_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Not tmp_path: pytest makes that one private, and root's server is another user."""
     monkeypatch.setattr(embedded, "DEFAULT_PORT", embedded_process.free_port())

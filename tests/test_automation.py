@@ -18,7 +18,6 @@ from pipelines.automation import SCHEDULES, SYNCS, TIERS
 from pipelines.burial import PROCESS, bury
 from pipelines.definitions import defs
 from pipelines.entities import ENTITIES, entity, names_of
-from pipelines.launch import INSTANCE
 from sandbox.process import SandboxProcess
 from tests.commands import REPOSITORY, Installation, offered
 
@@ -39,19 +38,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def installation(sandbox: SandboxProcess, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    made = Installation(tmp_path, database, sandbox)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return made
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    (tmp_path / "dagster").mkdir()
-    (tmp_path / "dagster" / "dagster.yaml").write_text(INSTANCE)
-    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
-        yield made
+    return Installation(tmp_path, database, sandbox).enter(monkeypatch)
 
 
 def shown(tmp_path: Path, **environment: str) -> Any:

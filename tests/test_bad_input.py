@@ -44,13 +44,6 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[Installation]:
-    made = Installation(tmp_path, database, sandbox)
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def nowhere(sandbox: SandboxProcess, tmp_path: Path) -> Installation:
     """Its Postgres is not there."""
     return Installation(tmp_path, f"postgresql://someone:hidden-word@127.0.0.1:{free_port()}/base", sandbox)

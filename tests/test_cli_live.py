@@ -13,7 +13,6 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -30,13 +29,6 @@ KNOWN = re.compile(rb"\x1b\[(\d+(;\d+)*)?[mKAGJH]|\x1b\[\?25[lh]")
 def sandbox() -> Iterator[SandboxProcess]:
     with SandboxProcess(scale=600) as running:
         yield running
-
-
-@pytest.fixture
-def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[Installation]:
-    made = Installation(tmp_path, database, sandbox)
-    yield made
-    made.end()
 
 
 def until(true: Callable[[], object], seconds: float = 30) -> None:

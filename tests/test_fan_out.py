@@ -12,7 +12,6 @@ import pytest
 
 from pipelines.automation import SCHEDULES
 from pipelines.definitions import defs
-from pipelines.launch import INSTANCE
 from sandbox.process import SandboxProcess
 from tests.commands import Installation
 from tests.equality import differences
@@ -28,19 +27,7 @@ def sandboxes() -> Iterator[dict[str, SandboxProcess]]:
 
 @pytest.fixture
 def person(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    made = Installation(tmp_path, database)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return made
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    (tmp_path / "dagster").mkdir()
-    (tmp_path / "dagster" / "dagster.yaml").write_text(INSTANCE)
-    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
-        yield made
+    return Installation(tmp_path, database).enter(monkeypatch)
 
 
 def ticked(instance: dg.DagsterInstance) -> tuple[dict[str, bool], str]:

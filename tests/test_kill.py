@@ -27,13 +27,6 @@ PAGE = 250
 LONG = "leads,contacts,companies,tags,notes,events"
 
 
-@pytest.fixture
-def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[Installation]:
-    made = Installation(tmp_path, database, sandbox)
-    yield made
-    made.end()
-
-
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxProcess]:
     with SandboxProcess(scale=300, latency_ms=20) as running:

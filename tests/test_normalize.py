@@ -127,6 +127,13 @@ def test_a_number_that_no_numeric_holds_is_a_text(number: str, value: Any) -> No
     assert decode(b'[1e400, %b]' % number.encode()).value[1] == value
 
 
+@pytest.mark.parametrize("price", [10**1500, -(10**4000), decimal.Decimal("9" * 1500 + ".5")], ids=["long", "longer", "exact"])
+def test_a_number_longer_than_we_send_is_kept(price: Any) -> None:
+    record = {"id": 1, "price": price, "custom_fields_values": [{"field_id": 1, "field_type": "numeric", "values": [{"value": price}]}]}
+    of = entity("leads")
+    assert canonical(of, rebuilt(of, record, {}), {}) == canonical(of, record, {})
+
+
 def test_what_is_not_json_is_said() -> None:
     with pytest.raises(ValueError, match="."):
         decode(b"<html>")
