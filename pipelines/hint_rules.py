@@ -37,9 +37,10 @@ since AS (
                     min(coalesce(position ->> 'watermark', position -> 'sweep' ->> 'watermark')::int8) FILTER (WHERE entity <> 'events'),
                     extract(epoch FROM now())::int8 - 600) AS at
     FROM mirror.cursors WHERE account = %(account)s),
+late AS MATERIALIZED (SELECT s.* FROM {{stage}} s, since WHERE s.created_at >= to_timestamp(since.at)),
 new AS (
-    SELECT s.id, s.type, s.entity_type, s.entity_id, s.created_at AS at, s.value_after AS after, s.value_before AS before FROM {{stage}} s, since
-    WHERE s.created_at >= to_timestamp(since.at) AND s.type !~ '{QUIET}' AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id)),
+    SELECT s.id, s.type, s.entity_type, s.entity_id, s.created_at AS at, s.value_after AS after, s.value_before AS before FROM late s
+    WHERE s.type !~ '{QUIET}' AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id)),
 sides AS (
     SELECT n.id, side ->> 'type' AS name, side ->> 'id' AS number
     FROM new n, LATERAL (VALUES (n.after), (n.before)) o (list),
@@ -58,7 +59,8 @@ SELECT a.listing || '/notes', number::int8, n.at, n.at, false
 FROM new n JOIN kinds a ON a.name = n.entity_type, LATERAL (SELECT n.after -> 0 -> 'note' ->> 'id' AS number) x
 WHERE n.type ~ 'note_deleted$' AND number ~ '^[0-9]+$' AND length(number) < 19""")
 """New events name what to read: of a link its owner only (schema.md, Links). While events are read for the first time, those from before
-everything else was read tell nothing new. A merge names the survivor only; what it absorbed is found through the links that changed hands."""
+everything else was read tell nothing new: they are left out first, before an expression is asked of them. A merge names the survivor only; what it
+absorbed is found through the links that changed hands."""
 
 TASK_HINTS = queue(f"""
 SELECT k.kind AS listing, k.number AS id, s._synced_at AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
