@@ -37,9 +37,9 @@ class Options:
     accounts: int = 50
 
 
-def ours(arena: Arena, box: SandboxProcess, database: str, only: Sequence[str] = ENTITIES, rate: str = "unlimited") -> Cost:
+def ours(arena: Arena, box: SandboxProcess, database: str, only: Sequence[str] = ENTITIES, rate: str = "unlimited", processes: int = 1) -> Cost:
     cost = run([PYTHON, "-m", "benchmarks.contenders.ours", "--url", box.url, "--token", box.admin_token, "--database", database,
-                "--only", ",".join(only), "--rate", rate], arena.postmaster, box.pid, folder=REPOSITORY)
+                "--only", ",".join(only), "--rate", rate, "--processes", str(processes)], arena.postmaster, box.pid, folder=REPOSITORY)
     cost.peak_mb = max(cost.peak_mb, cost.said["peak_mb"])
     unfinished = {name: one for name, one in cost.said["entities"].items() if one["state"] not in ("complete", "skipped")}
     if unfinished:
@@ -48,6 +48,10 @@ def ours(arena: Arena, box: SandboxProcess, database: str, only: Sequence[str] =
 
 
 # speed
+
+def _two(arena: Arena, box: SandboxProcess, database: str) -> Cost:
+    return ours(arena, box, database, processes=2)
+
 
 def _floor(arena: Arena, box: SandboxProcess, database: str) -> Cost:
     return run([PYTHON, "-m", "benchmarks.contenders.floor", *_asked(box, database)], arena.postmaster, box.pid, folder=REPOSITORY)
@@ -73,7 +77,8 @@ def _asked(box: SandboxProcess, database: str) -> list[str]:
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[Arena, SandboxProcess, str], Cost], float]] = {
-    "floor": ("migrated", _floor, 0.5), "ours": ("migrated", ours, 0), "dlt": ("template0", _dlt, 5),
+    "floor": ("migrated", _floor, 0.5), "ours": ("migrated", _two, 0), "ours-1": ("migrated", ours, 0),
+    "dlt": ("template0", _dlt, 5),
     "singer": ("template0", _singer("upsert"), 2.5), "singer-append": ("template0", _singer("append-only"), 0)}
 """The template of the database, how it is run, and how many times faster than it we mean to be."""
 
@@ -83,7 +88,7 @@ def speed(arena: Arena, options: Options) -> None:
     only = list(options.only or CONTENDERS)
     races = [(leads, only)] if options.rivals_leads >= leads else [
         (leads, [name for name in only if name in ("floor", "ours")]),
-        (options.rivals_leads, ["ours", *(name for name in only if name not in ("floor", "ours"))])]
+        (options.rivals_leads, ["ours", *(name for name in only if name not in ("floor", "ours", "ours-1"))])]
     found = [race for size, names in races if len(names) > 1 or len(races) == 1 for race in [_race(arena, size, names, options.repeat)]]
     save("speed", arena.version, races=found, versions=[versions(name) for name in ("dlt", "singer")])
 
@@ -97,7 +102,7 @@ def _race(arena: Arena, leads: int, names: Sequence[str], repeat: int) -> dict[s
     mine = next((row["records/s"] for row in rows if row["contender"] == "ours"), None)
     for row in rows:
         wanted = CONTENDERS[row["contender"]][2]
-        row["ours is"] = mine / row["records/s"] if mine and row["contender"] != "ours" else None
+        row["ours is"] = mine / row["records/s"] if mine and not row["contender"].startswith("ours") else None
         row["aim"] = wanted or None
     say(table([{name: value for name, value in row.items() if name != "said"} for row in rows]))
     return {"leads": leads, "records": total, "lists": sizes, "rows": rows}
@@ -120,7 +125,7 @@ def _heat(arena: Arena, box: SandboxProcess, name: str, total: int) -> dict[str,
 
 def _check(name: str, database: str, kinds: dict[str, int]) -> None:
     """Raises Failed unless every record became a row."""
-    schema = {"floor": "floor", "ours": "amocrm"}.get(name, "bench")
+    schema = {"floor": "floor", "ours": "amocrm", "ours-1": "amocrm"}.get(name, "bench")
     lists = [path.replace("/", "_") for path in LISTS] if schema == "bench" else list(ENTITIES)
     found = {one: rows_of(database, schema, one) for one in lists}
     if sum(found.values()) != sum(kinds[path] for path in LISTS):
@@ -167,7 +172,7 @@ def linear(arena: Arena, options: Options) -> None:
     for leads in [size for size in sizes if not options.leads or size <= options.leads]:
         with sandbox(leads) as box, arena.database("migrated") as database:
             total = records(box)
-            cost = ours(arena, box, database)
+            cost = _two(arena, box, database)
             rows.append({"leads": leads, "records": total, "rows": rows_in(database), "seconds": cost.said["seconds"],
                          "records/s": total / cost.said["seconds"], "peak MB": cost.peak_mb, "load before": cost.load_before})
         say(f"  {leads:,}: {rows[-1]['seconds']:.1f} s")

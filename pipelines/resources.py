@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
+from pydantic import SecretStr
 
 from pipelines import registry
 from pipelines.amocrm.budget import Budget
@@ -98,7 +100,13 @@ class Mirror:
         if self.configured:
             tokens.configure(self.configured)
         client = Client(base_url, tokens, self.budgets(base_url), patience)
-        return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency)
+        return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency, self._seed(patience))
+
+    def _seed(self, patience: Patience | None) -> Callable[[], bytes] | None:
+        """Where a rate is kept, one process is idle most of the time; two would only have to be kept apart."""
+        if self.settings.amocrm_processes < 2 or finite(self.settings.amocrm_requests_per_second):
+            return None
+        return lambda: pickle.dumps((self.settings.model_copy(update={"database_url": SecretStr(self.conninfo)}), patience))
 
     def base_url(self) -> str:
         """The account's address: as configured, or else as `auth` has stored it. Once amoCRM has moved it from there, where it is. Empty: unknown."""
@@ -143,6 +151,16 @@ def configured(settings: Settings) -> Configured:
 
     return Configured(shown(settings.amocrm_access_token), shown(settings.amocrm_refresh_token), settings.amocrm_client_id or "",
                       shown(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
+
+
+def second(seed: bytes) -> Target:
+    """The target of a process beside the one whose `Target.seed` this is: that one has seen to the tokens, which are as stored."""
+    settings, patience = pickle.loads(seed)
+    mirror = Mirror(settings)
+    base_url = mirror.base_url()
+    tokens = StoredTokens(mirror.connect, mirror.vault, mirror.account, base_url, USER_AGENT)
+    return Target(mirror.account, mirror.schema, Client(base_url, tokens, mirror.budgets(base_url), patience), mirror.connect,
+                  settings.amocrm_concurrency)
 
 
 def open_mirror(account: str = "", load: Callable[[], Settings] = load_settings) -> Mirror:

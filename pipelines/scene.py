@@ -27,6 +27,8 @@ class Target:
     client: Client
     connect: Callable[[], Connection]
     concurrency: int = 6
+    seed: Callable[[], bytes] | None = field(default=None, repr=False)
+    """What a process beside this one makes the same target from. None: the sync does without one."""
 
 
 @dataclass
@@ -82,6 +84,11 @@ class Scene:
     """What increments have read in this run: path → id → start of the request, microseconds since 1970."""
     stop: AmoError | None = None
     asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def halt(self, reason: AmoError) -> None:
+        """Nothing more is sent, for this reason."""
+        self.stop = self.stop or reason
+        self.target.client.halt(reason)
 
     def sees_everything(self) -> bool:
         """Asked anew in each run that has something to mark as deleted: rights change."""

@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     amocrm_requests_per_second: float = 6.5
     amocrm_egress_requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     amocrm_concurrency: Annotated[int, Field(ge=1, le=100)] = 6
+    amocrm_processes: Annotated[int, Field(ge=1, le=2)] = 1
     amocrm_schema: str = "amocrm"
     amocrm_schedules: bool = False
     amocrm_schedule_moving: str = "*/5 * * * *"

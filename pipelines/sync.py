@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import zip_longest
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -21,6 +23,7 @@ from psycopg.sql import SQL, Identifier
 from pipelines import bi, forget, history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
+from pipelines.beside import Beside, beside
 from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
 from pipelines.deliveries import absorb_all, settle
@@ -84,7 +87,8 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     report = Report(run.run_id)
     with alone(target), frugal():
         learn(run.scene, ENTITIES[0] in entities)
-        report.results += run.through(entities)
+        with beside(run.scene, run.run_id, entities) as run.beside:
+            report.results += run.through(entities)
         with target.connect() as connection:
             history.advance(connection, target.schema, target.name)
         report.views = rebuilt(target)
@@ -138,6 +142,7 @@ class Run:
         self.scene, self.target, self.run_id = scene, scene.target, run_id
         self.rows: dict[str, int] = {}
         """Each entity's row of mirror.sync_runs."""
+        self.beside: Beside | None = None
 
     def through(self, entities: Sequence[Entity]) -> list[Result]:
         """Every phase, and what was queued to be read again; what has no list comes last, for it is found through what the others landed."""
@@ -145,7 +150,7 @@ class Run:
         for phase in phases(entities):
             if any(listing.over and listing.over.sql for entity in phase for listing in entity.listings):
                 self.heed(entities, results)
-            results += self.phase(phase, self.entity)
+            results += self.phase(self.jobs(phase))
         self.heed(entities, results)
         with self.connected() as connection:
             forget.settle(connection, self.target.schema, self.target.name)
@@ -162,7 +167,7 @@ class Run:
             hinted = [entity for entity in entities if entity.name in sound and paths & {each.path for each in entity.listings}]
             if not hinted or self.scene.stop:
                 return
-            self.phase(hinted, lambda entity, paths=paths: self.again(entity, paths, sound[entity.name]))  # type: ignore[misc]
+            self.phase([partial(self.again, entity, paths, sound[entity.name]) for entity in hinted])
 
     def again(self, entity: Entity, paths: set[str], result: Result) -> Result:
         client, began = Counted(self.target.client), time.monotonic()
@@ -170,39 +175,52 @@ class Run:
         with self.judged(result), self.connected() as connection:
             Heeding(self.scene, entity, client, connection, result).heed(paths)
         result.hinted += client.requests
-        return self._finished(result, client, began)
+        result.requests += client.requests
+        return self._finished(result, began)
 
-    def phase(self, entities: Sequence[Entity], work: Callable[[Entity], Result]) -> list[Result]:
-        """The entities of one phase, side by side; results as they finish. Interrupting it waits a moment for the batches under way."""
+    def jobs(self, entities: Sequence[Entity]) -> list[Callable[[], Result]]:
+        """Every entity of a phase; of the long lists the process beside this one, where there is one, takes half."""
+        here = (len(entities) + 1) // 2 if self.beside and all(entity.moving for entity in entities) else len(entities)
+        jobs = [partial(self.entity, entity, place >= here) for place, entity in enumerate(entities)]
+        return [job for pair in zip_longest(jobs[:here], reversed(jobs[here:])) for job in pair if job]
+
+    def phase(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+        """The jobs of one phase, side by side; results as they finish. Interrupting it waits a moment for the batches under way."""
         results: list[Result] = []
-        pool = ThreadPoolExecutor(min(self.target.concurrency, len(entities) or 1), "entity")
-        pending: set[Future[Result]] = {pool.submit(work, entity) for entity in entities}
+        pool = ThreadPoolExecutor(min(self.target.concurrency, len(jobs) or 1), "entity")
+        pending: set[Future[Result]] = {pool.submit(job) for job in jobs}
         try:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 results += [each.result() for each in done]
         except BaseException:
-            self.scene.stop = self.scene.stop or AmoError("interrupted; what had landed is kept, and the next sync resumes there")
+            self._stop(AmoError("interrupted; what had landed is kept, and the next sync resumes there"))
             pool.shutdown(wait=False, cancel_futures=True)
             wait([each for each in pending if not each.cancelled()], LAST_WORDS)
             raise
         pool.shutdown()
         return results
 
-    def entity(self, entity: Entity) -> Result:
-        """Reads and lands one entity; whatever happens becomes its result."""
-        client = Counted(self.target.client)
+    def entity(self, entity: Entity, elsewhere: bool = False) -> Result:
+        """Reads and lands one entity, here or in the process beside this one; whatever happens becomes its result."""
         result, began = Result(entity.name), time.monotonic()
         self.scene.progress.started(entity.name)
         self._open(entity)
+        if elsewhere and self.beside:
+            result = self.beside.read(entity)
+        else:
+            self.read(entity, result)
+        return self._finished(result, began)
+
+    def read(self, entity: Entity, result: Result) -> None:
+        client = Counted(self.target.client)
         with self.judged(result):
             self._read(entity, client, result)
-        return self._finished(result, client, began)
+        result.requests += client.requests
 
-    def _finished(self, result: Result, client: Counted, began: float) -> Result:
+    def _finished(self, result: Result, began: float) -> Result:
         if result.state in ("failed", "incomplete"):
             result.watermark = None
-        result.requests += client.requests
         result.seconds += time.monotonic() - began
         self._close(result)
         self.scene.progress.finished(result)
@@ -215,7 +233,7 @@ class Run:
             with refusals_marked(self.target.connect, self.target.name):
                 yield
         except (AccessLost, Blocked) as reason:
-            self.scene.stop = reason
+            self._stop(reason)
             result.state, result.reason = "failed", str(reason)
         except OutOfReach as reason:
             result.state, result.reason = "incomplete", one_line(reason)
@@ -227,6 +245,11 @@ class Run:
             log.exception("%s failed", result.entity)
             result.state = "failed"
             result.reason = f"{type(reason).__name__}: {one_line(reason)}. This is a fault of amocrm-mirror's: please report it"
+
+    def _stop(self, reason: AmoError) -> None:
+        self.scene.stop = self.scene.stop or reason
+        if self.beside:
+            self.beside.stop(reason)
 
     def _read(self, entity: Entity, client: Counted, result: Result) -> None:
         if self.scene.stop:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -101,7 +102,7 @@ class Verifying:
     def _in_full(self, entities: Sequence[Entity], work: Callable[[Entity], Result]) -> None:
         self.run.scene.full = True
         for phase in phases(entities):
-            self.run.phase(phase, work)
+            self.run.phase([partial(work, entity) for entity in phase])
         self.run.scene.full = False
 
     def look_again(self) -> dict[str, int]:

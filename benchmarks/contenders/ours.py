@@ -21,10 +21,12 @@ def main() -> int:
     parser.add_argument("--token", required=True)
     parser.add_argument("--database", required=True)
     parser.add_argument("--only", default="")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--rate", default="unlimited", help="'default' for the rate that users get")
     given = parser.parse_args()
     rate = {} if given.rate == "default" else {"amocrm_requests_per_second": given.rate}
-    settings = load_settings(amocrm_base_url=given.url, amocrm_access_token=given.token, database_url=given.database, mirror_key=KEY, **rate)
+    settings = load_settings(amocrm_base_url=given.url, amocrm_access_token=given.token, database_url=given.database, mirror_key=KEY,
+                             amocrm_processes=given.processes, **rate)
     mirror = Mirror(settings)
     target, began = mirror.target(), time.monotonic()
     only = [name for name in given.only.split(",") if name]
@@ -35,7 +37,8 @@ def main() -> int:
                                 "seconds": round(result.seconds, 2)}
                 for result in report.results}
     sys.stdout.write(json.dumps({
-        "seconds": time.monotonic() - began, "records": sum(one["seen"] for one in entities.values()), "requests": target.client.requests,
+        "seconds": time.monotonic() - began, "records": sum(one["seen"] for one in entities.values()),
+        "requests": max(target.client.requests, sum(result.requests for result in report.results)),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "exit_code": report.exit_code, "entities": entities}) + "\n")
     return 0 if report.exit_code in (0, 3) else 1
 

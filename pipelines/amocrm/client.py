@@ -161,10 +161,13 @@ class Client:
         if self._stopped:
             raise type(self._stopped)(self._stopped.reason, self._stopped.request, self._stopped.status)
 
-    def _halted(self, reason: AmoError) -> AmoError:
-        """The same error, after which nothing more is sent."""
+    def halt(self, reason: AmoError) -> None:
+        """Nothing more is sent: every request raises this."""
         self._stopped = self._stopped or reason
         self._stop.set()
+
+    def _halted(self, reason: AmoError) -> AmoError:
+        self.halt(reason)
         return reason
 
     def _token(self) -> Access:

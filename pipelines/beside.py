@@ -1,0 +1,129 @@
+"""A process beside this one that reads some of the long lists, with an interpreter of its own: where no rate bounds a sync, one interpreter does.
+
+What goes to it is pickled on its standard input: an Order, then the names of entities, or the error that ends everything. What comes back on its
+standard output: how far it is, results, and the error that ends everything. Secrets pass there and nowhere else: not in arguments, not
+in the environment. It shares the account's tokens, budget and cursors with this process as any two processes do, through Postgres; it ends
+when its input ends, whatever this one dies of (second.py).
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pipelines.amocrm.errors import AmoError
+from pipelines.declare import Entity, Facts
+from pipelines.scene import Result, Scene
+
+LAST_WORDS = 2.0
+GONE = ("the second process, which read this list, has ended. What had landed is kept; run the sync again: it resumes there. With "
+        "AMOCRM_PROCESSES=1 there is no second process")
+UNREAD = """
+SELECT count(*) FROM unnest(%s::text[]) AS asked(path)
+WHERE NOT EXISTS (SELECT FROM mirror.cursors c WHERE c.account = %s AND c.listing = path AND c.position ? 'watermark')"""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the process beside needs to know of the run."""
+
+    seed: bytes = field(repr=False)
+    run_id: str
+    full: bool
+    allow_mass_delete: bool
+    zone: ZoneInfo
+    facts: Facts
+    is_admin: bool | None
+
+
+class Beside:
+    """The process, seen from here. Thread-safe."""
+
+    def __init__(self, scene: Scene, order: Order) -> None:
+        self.scene = scene
+        self._sending, self._waiting = threading.Lock(), dict[str, Future[Result]]()
+        self._process = subprocess.Popen([sys.executable, "-m", "pipelines.second"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         start_new_session=True)
+        self._hearing = threading.Thread(target=self._hear, daemon=True, name="beside")
+        self._hearing.start()
+        self._send(order)
+
+    def read(self, entity: Entity) -> Result:
+        """What became of the entity."""
+        future = self._waiting[entity.name] = Future[Result]()
+        self._send(entity.name)
+        if not self._hearing.is_alive():
+            self._leave(entity.name)
+        return future.result()
+
+    def stop(self, reason: AmoError) -> None:
+        """Nothing more is to be sent to amoCRM."""
+        self._send(reason)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            assert self._process.stdin
+            self._process.stdin.close()
+        try:
+            self._process.wait(LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._hearing.join(LAST_WORDS)
+
+    def _send(self, message: Any) -> None:
+        with self._sending, suppress(OSError, ValueError):  # it is gone: `_hear` has noticed
+            assert self._process.stdin
+            pickle.dump(message, self._process.stdin)
+            self._process.stdin.flush()
+
+    def _hear(self) -> None:
+        assert self._process.stdout
+        with suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
+            while True:
+                self._heard(pickle.load(self._process.stdout))
+        for name in list(self._waiting):
+            self._leave(name)
+
+    def _heard(self, message: Any) -> None:
+        if isinstance(message, AmoError):
+            self.scene.halt(message)
+        elif isinstance(message, Result):
+            self._waiting.pop(message.entity).set_result(message)
+        else:
+            self.scene.progress.advanced(*message)
+
+    def _leave(self, name: str) -> None:
+        future = self._waiting.pop(name, None)
+        if future:
+            future.set_result(Result(name, "failed", reason=GONE))
+
+
+@contextmanager
+def beside(scene: Scene, run_id: str, entities: Sequence[Entity]) -> Iterator[Beside | None]:
+    """A process that helps where there is more than one long list to read whole; None where there is not, or where nobody wants one."""
+    seed = scene.target.seed
+    paths = [listing.path for entity in entities if entity.moving for listing in entity.listings]
+    if not seed or (not scene.full and _unread(scene, paths) < 2):
+        yield None
+        return
+    scene.sees_everything()
+    helper = Beside(scene, Order(seed(), run_id, scene.full, scene.allow_mass_delete, scene.zone, scene.facts, scene.is_admin))
+    try:
+        yield helper
+    finally:
+        helper.close()
+
+
+def _unread(scene: Scene, paths: list[str]) -> int:
+    with scene.target.connect() as connection:
+        row = connection.execute(UNREAD, [paths, scene.target.name]).fetchone()
+    return row[0] if row else 0

@@ -1,0 +1,71 @@
+"""`python -m pipelines.second`: the process that a sync starts beside itself (beside.py). It reads the entities that it is told, and nothing else.
+
+It ends with its input, at once and whatever it is doing: its transactions go with its connections, and cursors stay where the last one
+left them.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
+
+from pipelines.amocrm.errors import AmoError
+from pipelines.beside import Order
+from pipelines.entities import entity
+from pipelines.memory import frugal
+from pipelines.resources import second
+from pipelines.scene import Result, Scene, Silent
+from pipelines.sync import Run
+
+
+class Reports(Silent):
+    """What the process that started this one is told."""
+
+    def __init__(self, to: BinaryIO) -> None:
+        self.to, self._lock = to, threading.Lock()
+
+    def advanced(self, entity: str, seen: int, total: int | None) -> None:
+        self.send((entity, seen, total))
+
+    def send(self, message: Any) -> None:
+        with self._lock:
+            pickle.dump(message, self.to)
+            self.to.flush()
+
+
+def work(run: Run, name: str, reports: Reports) -> None:
+    result = Result(name)
+    try:
+        run.read(entity(name), result)
+    finally:
+        if run.scene.stop:
+            reports.send(run.scene.stop)
+        reports.send(result)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this one decides
+    orders = os.fdopen(os.dup(0), "rb")
+    reports = Reports(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)  # nothing that prints may end up between the reports
+    order: Order = pickle.load(orders)
+    scene = Scene(second(order.seed), reports, order.full, order.allow_mass_delete, order.zone, order.facts, order.is_admin)
+    run, pool = Run(scene, order.run_id), ThreadPoolExecutor(scene.target.concurrency, "entity")
+    with frugal():
+        try:
+            while True:
+                message = pickle.load(orders)
+                if isinstance(message, AmoError):
+                    scene.halt(message)
+                else:
+                    pool.submit(work, run, message, reports)
+        except EOFError:
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
