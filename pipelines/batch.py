@@ -53,7 +53,7 @@ class Batch:
             known = self.rows.get(rows.key)
             if known is None or known[0] <= started:
                 self.rows[rows.key] = (started, rows)
-                self.size += 1 + sum(map(len, filter(None, rows.children)))
+                self.size += 1 + sum(map(len, filter(None, rows.children))) if rows.children else 1
         self._add_feeds(found.feeds, started)
         self.unfit += [(record, reason, request) for record, reason in found.unfit]
 

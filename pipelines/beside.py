@@ -49,8 +49,9 @@ class Beside:
 
     def __init__(self, scene: Scene, order: Order) -> None:
         self.scene = scene
-        self._sending, self._waiting = threading.Lock(), dict[str, Future[Result]]()
-        self._process = subprocess.Popen([sys.executable, "-m", "pipelines.second"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self._sending, self._looking, self._is_gone = threading.Lock(), threading.Lock(), False
+        self._waiting: dict[str, Future[Result]] = {}
+        self._process = subprocess.Popen([sys.executable, "-P", "-m", "pipelines.second"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          start_new_session=True)
         self._hearing = threading.Thread(target=self._hear, daemon=True, name="beside")
         self._hearing.start()
@@ -58,10 +59,11 @@ class Beside:
 
     def read(self, entity: Entity) -> Result:
         """What became of the entity."""
-        future = self._waiting[entity.name] = Future[Result]()
+        with self._looking:
+            if self._is_gone:
+                return _left(entity.name)
+            future = self._waiting[entity.name] = Future[Result]()
         self._send(entity.name)
-        if not self._hearing.is_alive():
-            self._leave(entity.name)
         return future.result()
 
     def stop(self, reason: AmoError) -> None:
@@ -90,8 +92,10 @@ class Beside:
         with suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
             while True:
                 self._heard(pickle.load(self._process.stdout))
-        for name in list(self._waiting):
-            self._leave(name)
+        with self._looking:
+            self._is_gone = True
+        for name, future in self._waiting.items():
+            future.set_result(_left(name))
 
     def _heard(self, message: Any) -> None:
         if isinstance(message, AmoError):
@@ -101,10 +105,9 @@ class Beside:
         else:
             self.scene.progress.advanced(*message)
 
-    def _leave(self, name: str) -> None:
-        future = self._waiting.pop(name, None)
-        if future:
-            future.set_result(Result(name, "failed", reason=GONE))
+
+def _left(name: str) -> Result:
+    return Result(name, "failed", reason=GONE)
 
 
 @contextmanager

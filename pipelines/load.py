@@ -127,12 +127,13 @@ class Landing:
 
     def known(self, batch: Batch) -> set[Row]:
         """The keys of a batch that the table holds."""
-        keys = dict(zip(self.shape.key, map(list, zip(*batch.rows, strict=True)), strict=True))
+        keys = dict(zip(self.shape.key, map(array, zip(*batch.rows, strict=True)), strict=True))
         return set(self.connection.execute(self.upsert.known(), keys).fetchall())
 
     def stage(self, rows: Sequence[Started], children: Iterable[statements.Replace]) -> None:
+        lists = self._lists if self.children else lambda _: (0, 0)
         copy(self.connection, (self.upsert.stage,), statements.listed_fields(self.shape),
-             ((*each.row, *self._lists(each), started - EPOCH) for started, each in rows))
+             [(*each.row, *lists(each), started - EPOCH) for started, each in rows])
         for child in children:
             self._copy(child, (child.stage,), rows)
 
@@ -225,6 +226,12 @@ class Landing:
         if landed:
             self.connection.execute("DELETE FROM mirror.quarantine WHERE account = %s AND entity = %s AND record_key = ANY(%s)",
                                     [self.account, self.entity.name, landed])
+
+
+def array(cells: Sequence[Any]) -> Any:
+    """A parameter for one array of keys: its text where none of them has to be escaped, which is a tenth of the work of dumping each."""
+    text = '","'.join(map(str, cells))
+    return list(cells) if "\\" in text or text.count('"') != 2 * len(cells) - 2 else f'{{"{text}"}}'
 
 
 def absent_attributes(rows: Sequence[Started]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from pipelines.amocrm.errors import AmoError
@@ -39,12 +39,16 @@ class Reports(Silent):
 
 def work(run: Run, name: str, reports: Reports) -> None:
     result = Result(name)
-    try:
-        run.read(entity(name), result)
-    finally:
-        if run.scene.stop:
-            reports.send(run.scene.stop)
-        reports.send(result)
+    run.read(entity(name), result)
+    if run.scene.stop:
+        reports.send(run.scene.stop)
+    reports.send(result)
+
+
+def _or_die(worked: Future[None]) -> None:
+    """Nobody waits for ever for a result that does not come."""
+    if worked.exception():
+        os._exit(1)
 
 
 def main() -> None:
@@ -62,7 +66,7 @@ def main() -> None:
                 if isinstance(message, AmoError):
                     scene.halt(message)
                 else:
-                    pool.submit(work, run, message, reports)
+                    pool.submit(work, run, message, reports).add_done_callback(_or_die)
         except EOFError:
             os._exit(0)
 

@@ -229,3 +229,15 @@ def test_a_user_who_may_not_set_it_lands_all_the_same(connection: Connection) ->
         assert land(connection, "leads", (10, [lead(**TAGGED)])).inserted == 2
     finally:
         connection.execute("RESET ROLE; DROP OWNED BY common; DROP ROLE common")
+
+
+HOSTILE_KEYS = ['a"b', '","', "a\\b", "\\", "{a,b}", "NULL", "", " ", '"', "a,b", "'"]
+
+
+@pytest.mark.parametrize("keys", [HOSTILE_KEYS, *[[key, "plain"] for key in HOSTILE_KEYS], ["one", "two", "NULL", "{}", ""]])
+def test_a_key_that_an_array_would_have_to_escape_is_found_again(keys: list[str], connection: Connection) -> None:
+    events = [{"id": key, "type": "lead_added", "created_at": 1} for key in keys]
+    assert land(connection, "events", (10, events)).inserted == len(keys)
+    counts = land(connection, "events", (20, events))
+    assert (counts.inserted, counts.changed) == (0, 0)
+    assert column(connection, "SELECT id FROM amocrm.events ORDER BY id COLLATE \"C\"") == sorted(keys)
