@@ -71,7 +71,8 @@ INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, respons
   ('contacts', 5, 21, 'call_in', '{"duration": 0}', 1, '2026-01-02 10:00', now());
 INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at) VALUES
   ('1', 'task_completed', 'task', 103, 1, '2026-03-29 21:59', now()), ('2', 'outgoing_call', 'lead', 8, 1, '2026-03-30 08:00', now()),
-  ('3', 'outgoing_chat_message', 'lead', 5, 0, '2026-01-01 09:15', now()), ('4', 'outgoing_call', 'lead', 8, 2, '2026-03-31 08:00', now()),
+  ('3', 'outgoing_chat_message', 'lead', 5, 2, '2026-01-01 09:15', now()),
+  ('9', 'outgoing_chat_message', 'lead', 5, 0, '2025-12-31 23:16', now()), ('4', 'outgoing_call', 'lead', 8, 2, '2026-03-31 08:00', now()),
   ('5', 'incoming_chat_message', 'lead', 8, 0, '2026-03-27 17:00', now());
 
 INSERT INTO amocrm.catalogs (id, name, _synced_at) VALUES (50, 'Goods', now());

@@ -95,10 +95,11 @@ def test_calls_by_the_day_on_which_clocks_go_forward(connection: Connection) -> 
 
 def test_first_response_in_working_hours_over_a_weekend_and_a_change_of_clocks(connection: Connection) -> None:
     """Deal 8 came on Friday 27 March at 17:30 there and was called on Monday at 10:00: 64.5 hours by the clock on the wall, 63.5 in truth,
-    and 1.5 of work: Friday until 18:00, Monday from 9:00. Deal 5 was written to on a holiday. Nobody answered deal 2's main contact's call."""
+    and 1.5 of work: Friday until 18:00, Monday from 9:00. Deal 5 was written to on a holiday; before that by a robot, which is nobody. Nobody answered
+    deal 2's main contact's call."""
     assert rows(connection, "SELECT lead_id, response, response_seconds, working_seconds, responded_by FROM first_response "
                             "WHERE lead_id IN (2, 5, 8) ORDER BY 1") == [
-        (2, None, None, None, None), (5, "outgoing_chat_message", 36000, 0, None), (8, "outgoing_call", 63 * 3600 + 1800, 5400, "Anna")]
+        (2, None, None, None, None), (5, "outgoing_chat_message", 36000, 0, "Bruno"), (8, "outgoing_call", 63 * 3600 + 1800, 5400, "Anna")]
 
 
 def test_overdue_tasks_and_deals_without_one(connection: Connection) -> None:
@@ -192,12 +193,12 @@ def test_a_deal_that_has_just_come_is_not_stuck(altered: Connection) -> None:
 def test_whether_a_call_was_answered_is_what_its_status_says(altered: Connection) -> None:
     """It rang for 25 seconds and nobody answered (6); they talked (4), for a time that nobody told; one lasted and says nothing; one was busy (7)."""
     altered.execute("DELETE FROM amocrm.notes; INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, created_at, _synced_at) "
-                    """VALUES ('leads', 1, 2, 'call_in', '{"duration": 25, "call_status": 6}', '2026-02-01 10:00+00', now()),
-                    ('leads', 2, 2, 'call_in', '{"call_status": "4"}', '2026-02-01 11:00+00', now()),
-                    ('leads', 3, 2, 'call_in', '{"duration": 7}', '2026-02-01 12:00+00', now()),
-                    ('leads', 4, 2, 'call_in', '{"duration": 3, "call_status": 7}', '2026-02-01 09:00+00', now())""")
+                    """VALUES ('leads', 1, 4, 'call_in', '{"duration": 25, "call_status": 6}', '2026-02-01 10:00+00', now()),
+                    ('leads', 2, 4, 'call_in', '{"call_status": "4"}', '2026-02-01 11:00+00', now()),
+                    ('leads', 3, 4, 'call_in', '{"duration": 7}', '2026-02-01 12:00+00', now()),
+                    ('leads', 4, 4, 'call_in', '{"duration": 3, "call_status": 7}', '2026-02-01 09:00+00', now())""")
     assert rows(altered, "SELECT calls, answered, unanswered, seconds FROM call_report") == [(4, 2, 2, 35)]
-    assert rows(altered, "SELECT responded_at = '2026-02-01 11:00+00', response FROM first_response WHERE lead_id = 2") == [(True, "incoming_call")]
+    assert rows(altered, "SELECT responded_at = '2026-02-01 11:00+00', response FROM first_response WHERE lead_id = 4") == [(True, "incoming_call")]
     assert rows(altered, "SELECT id, is_answered FROM calls ORDER BY 1") == [(1, False), (2, True), (3, True), (4, False)]
 
 
@@ -209,6 +210,29 @@ def test_a_response_is_after_the_deal_and_to_its_main_contact(altered: Connectio
                     "('8', 'outgoing_call', 'contact', 21, 2, '2025-12-30 08:30+00', now())")
     assert rows(altered, "SELECT response, response_seconds, working_seconds, responded_by FROM first_response WHERE lead_id = 2") == [
         ("outgoing_call", 9 * 3600, 1800, "Bruno")]
+
+
+def test_a_response_is_before_the_deal_is_closed(altered: Connection) -> None:
+    """Deal 2 was won on 31 December, 23:30 UTC. Its main contact was called a second later, about something else."""
+    altered.execute("INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at) VALUES "
+                    "('6', 'outgoing_call', 'contact', 21, 1, '2025-12-31 23:30:01+00', now())")
+    answer = "SELECT responded_at, response_seconds, working_seconds, responded_by FROM first_response WHERE lead_id = 2"
+    assert rows(altered, answer) == [(None, None, None, None)]
+    altered.execute("UPDATE amocrm.events SET created_at = '2025-12-31 23:30:00+00' WHERE id = '6'")
+    assert rows(altered, answer.replace("responded_at, ", "")) == [(48 * 3600, 18 * 3600, "Anna")]
+
+
+def test_a_call_that_an_event_and_a_note_tell_of_is_of_whom_the_note_names(altered: Connection) -> None:
+    """Telephony tells of its calls as nobody (0), or as whoever set it up (1); robots send texts."""
+    altered.execute("INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at) VALUES "
+                    "('6', 'outgoing_call', 'lead', 4, 1, '2025-12-29 08:00+00', now());"
+                    "INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, responsible_user_id, created_by, created_at, _synced_at) "
+                    """VALUES ('leads', 6, 4, 'call_out', '{"duration": 9, "call_responsible": "2"}', 1, 0, '2025-12-29 08:00+00', now()),
+                    ('leads', 7, 4, 'sms_out', '{}', 1, 0, '2025-12-28 08:00+00', now())""")
+    answer = "SELECT response, responded_by, response_seconds FROM first_response WHERE lead_id = 4"
+    assert rows(altered, answer) == [("outgoing_call", "Bruno", 46 * 3600)]
+    altered.execute("UPDATE amocrm.notes SET created_by = 2 WHERE id = 7; UPDATE amocrm.events SET created_by = 0 WHERE id = '6'")
+    assert rows(altered, answer) == [("outgoing_sms", "Anna", 22 * 3600)]
 
 
 def test_a_deal_s_own_source_goes_before_that_of_its_incoming_lead(altered: Connection) -> None:

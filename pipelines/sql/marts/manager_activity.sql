@@ -12,7 +12,7 @@ done AS (
   UNION ALL
   SELECT t.entity_type, t.entity_id, coalesce(e.at, t.updated_at), t.responsible_user_id, 'task_completed', NULL
   FROM {schema}.tasks t
-  LEFT JOIN (SELECT entity_id, max(created_at) AS at FROM {schema}.events WHERE type = 'task_completed' GROUP BY 1) e ON e.entity_id = t.id
+  LEFT JOIN (SELECT entity_id, max(created_at) AS at FROM {schema}.events WHERE type = 'task_completed' AND entity_type = 'task' GROUP BY 1) e ON e.entity_id = t.id
   WHERE t._deleted_at IS NULL AND t.is_completed
 ), owned AS (
   SELECT (d.at AT TIME ZONE z.name)::date AS day, CASE WHEN h.entity_id IS NULL THEN d.otherwise ELSE h.responsible_user_id END AS user_id, d.what, d.seconds
