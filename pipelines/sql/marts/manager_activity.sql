@@ -4,7 +4,7 @@ done AS (
   SELECT 'leads' AS entity_type, h.lead_id AS entity_id, h.entered_at AS at, NULL::bigint AS otherwise, CASE h.status_id WHEN 142 THEN 'won' WHEN 143 THEN 'lost' ELSE 'move' END AS what, NULL::bigint AS seconds
   FROM {schema}.lead_status_history h WHERE h.source <> 'created'
   UNION ALL
-  SELECT n.entity_type, n.entity_id, n.created_at, n.responsible_user_id, n.note_type, CASE WHEN n.params ->> 'duration' ~ '^[0-9]{{1,9}}$' THEN (n.params ->> 'duration')::bigint END
+  SELECT n.entity_type, n.entity_id, n.created_at, n.responsible_user_id, n.note_type, CASE WHEN n.note_type <> 'common' AND n.params ->> 'duration' ~ '^[0-9]{{1,9}}$' THEN (n.params ->> 'duration')::bigint END
   FROM {schema}.notes n WHERE n._deleted_at IS NULL AND n.note_type IN ('common', 'call_in', 'call_out')
   UNION ALL
   SELECT t.entity_type, t.entity_id, t.created_at, t.responsible_user_id, 'task_created', NULL

@@ -84,6 +84,6 @@ INSERT INTO amocrm.lead_catalog_elements (lead_id, catalog_element_id, catalog_i
 INSERT INTO amocrm.customers (id, name, responsible_user_id, ltv, purchases_count, _synced_at) VALUES
   (1, 'Loyal', 2, 610, 4, now()), (2, 'Once', 1, 40, 1, now()), (3, 'Never', 1, NULL, NULL, now());
 INSERT INTO amocrm.transactions (id, customer_id, price, completed_at, is_deleted, _synced_at) VALUES
-  (11, 1, 100, '2025-12-01 10:00', false, now()), (12, 1, 200, '2025-12-31 10:00', NULL, now()), (13, 1, 300, '2026-01-30 10:00', false, now()),
+  (11, 1, 100, '2025-12-01 10:00', false, now()), (12, 1, 200, '2026-01-30 10:00', NULL, now()), (13, 1, 300, '2025-12-21 10:00', false, now()),
   (14, 1, 1000, '2026-02-01 10:00', true, now()), (15, 2, 40, '2025-12-31 23:30', false, now());
 INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity) VALUES (11, 61, 50, 2), (14, 61, 50, 9);
