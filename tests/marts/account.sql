@@ -80,7 +80,7 @@ INSERT INTO amocrm.catalog_elements (id, catalog_id, name, _synced_at) VALUES (6
 INSERT INTO amocrm.catalog_element_custom_field_values (catalog_element_id, field_id, position, value_text, value_number) VALUES
   (61, 41, 0, '100', 100), (61, 42, 0, '80', 80);
 INSERT INTO amocrm.lead_catalog_elements (lead_id, catalog_element_id, catalog_id, quantity, price_id) VALUES
-  (1, 61, 50, 2.5, 42), (1, 62, 50, NULL, NULL), (3, 61, 50, 7, NULL);
+  (1, 61, 50, 2.5, 42), (1, 62, 50, NULL, NULL), (2, 61, 50, NULL, NULL), (3, 61, 50, 7, NULL);
 INSERT INTO amocrm.customers (id, name, responsible_user_id, ltv, purchases_count, _synced_at) VALUES
   (1, 'Loyal', 2, 610, 4, now()), (2, 'Once', 1, 40, 1, now()), (3, 'Never', 1, NULL, NULL, now());
 INSERT INTO amocrm.transactions (id, customer_id, price, completed_at, is_deleted, _synced_at) VALUES

@@ -109,12 +109,13 @@ def test_customers_are_counted_from_their_purchases(connection: Connection) -> N
 
 
 def test_products_sold(connection: Connection) -> None:
-    """Deal 1: 2.5 doors at the wholesale price that was chosen (80), and a knob without a price; the purchase: 2 doors at the main price (100). What
-    is on the lost deal 3 is not sold."""
+    """Deal 1: 2.5 doors at the wholesale price that was chosen (80), and a knob without a price; 2: a door; the purchase: 2 doors at the main price
+    (100). What is on the lost deal 3 is not sold."""
     assert [tuple(map(str, row)) for row in rows(
         connection, "SELECT sold_date, sold_as, entity_id, product, quantity, price, amount, responsible_user FROM products_sold ORDER BY 1, 4")] == [
         ("2025-12-01", "transactions", "11", "Door", "2", "100", "200", "Bruno"),
-        ("2025-12-29", "leads", "1", "Door", "2.5", "80", "200.0", "Anna"), ("2025-12-29", "leads", "1", "Knob", "1", "None", "None", "Anna")]
+        ("2025-12-29", "leads", "1", "Door", "2.5", "80", "200.0", "Anna"), ("2025-12-29", "leads", "1", "Knob", "1", "None", "None", "Anna"),
+        ("2026-01-01", "leads", "2", "Door", "1", "100", "100", "Anna")]
 
 
 def test_duplicates_are_found_however_they_are_written(connection: Connection) -> None:
@@ -141,6 +142,7 @@ def test_the_pipeline_as_of_any_date(connection: Connection) -> None:
     assert on("2025-12-30") == [("New", 2, 105), ("Offer", 2, 70)]
     assert on("2025-12-31") == [("New", 1, 100), ("Offer", 1, 20)]
     assert on("2026-01-01") == [("New", 1, 10), ("Offer", 1, 20)]
+    assert rows(connection, "SELECT count(*) FROM pipeline_value WHERE pipeline = 'Wholesale' AND day = '2026-02-01'") == [(0,)]
     today = rows(connection, "SELECT max(day) FROM pipeline_value")[0][0]
     assert abs((today - date.today()).days) <= 1
 

@@ -57,6 +57,9 @@ def test_a_response_is_before_the_deal_is_closed(altered: Connection) -> None:
     assert rows(altered, answer) == [(None, None, None, None)]
     altered.execute("UPDATE amocrm.events SET created_at = '2025-12-31 23:30:00+00' WHERE id = '6'")
     assert rows(altered, answer.replace("responded_at, ", "")) == [(48 * 3600, 18 * 3600, "Anna")]
+    altered.execute("INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, responsible_user_id, created_at, _synced_at) "
+                    "VALUES ('contacts', 8, 21, 'call_out', '{}', 2, '2025-12-30 09:00+00', now())")
+    assert rows(altered, answer.replace("responded_at, ", "")) == [(9.5 * 3600, 3600, "Bruno")]
 
 
 def test_a_call_that_an_event_and_a_note_tell_of_is_of_whom_the_note_names(altered: Connection) -> None:
@@ -127,12 +130,15 @@ def test_numbers_of_companies_and_of_other_countries(altered: Connection) -> Non
     """Six digits are a number, five are none; +84 is Viet Nam, 84… without a plus a Russian number written with 8. Other fields do not count."""
     altered.execute("INSERT INTO amocrm.custom_fields (entity_type, id, name, code, type, _synced_at) VALUES ('companies', 36, 'Phone', 'PHONE', "
                     "'multitext', now()), ('companies', 37, 'E-mail', 'EMAIL', 'multitext', now()), ('companies', 38, 'Code', 'CODE', 'text', now());"
+                    "INSERT INTO amocrm.contact_custom_field_values (contact_id, field_id, position, value_text) VALUES (21, 35, 0, '777777'), "
+                    "(22, 35, 0, '777777');"
                     "INSERT INTO amocrm.companies (id, name, _synced_at) SELECT i, 'C' || i, now() FROM generate_series(42, 45) i;"
                     "INSERT INTO amocrm.companies (id, name, _synced_at) VALUES (41, 'Z', now());"
                     "INSERT INTO amocrm.company_custom_field_values (company_id, field_id, position, value_text) VALUES "
                     "(41, 36, 0, '12-34-56'), (42, 36, 0, '123456'), (41, 36, 1, '12345'), (42, 36, 1, '12345'), (41, 37, 0, 'a@b'), "
                     "(42, 37, 0, 'A@b'), (41, 38, 0, '777777'), (42, 38, 0, '777777'), (43, 36, 0, '+84 912 345 678'), (44, 36, 0, '84912345678'), "
                     "(45, 36, 0, '+7 491 234-56-78'), (43, 37, 0, 'no address'), (44, 37, 0, 'no address')")
+    assert rows(altered, "SELECT count(*) FROM duplicates WHERE entity_type = 'contacts'") == [(2,)]
     assert rows(altered, "SELECT shared, value, ids, names FROM duplicates WHERE entity_type = 'companies' ORDER BY 1, 2") == [
         ("email", "a@b", [41, 42], ["Z", "C42"]), ("phone", "123456", [41, 42], ["Z", "C42"]), ("phone", "74912345678", [44, 45], ["C44", "C45"])]
 
