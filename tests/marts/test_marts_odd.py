@@ -104,6 +104,11 @@ def test_working_hours_far_from_greenwich_and_on_days_off(altered: Connection) -
     assert rows(altered, "SELECT lead_id, created_date::text, response_seconds / 3600, working_seconds FROM first_response "
                          "WHERE lead_id IN (9, 10, 11) ORDER BY 1") == [
         (9, "2026-07-06", 24, 9 * 3600), (10, "2026-07-04", 26, 0), (11, "2008-12-31", 6395 * 24 + 2, None)]
+    working = "SELECT working_seconds / 3600 FROM first_response WHERE lead_id = 9"
+    altered.execute("UPDATE amocrm.working_hours SET closes_at = '24:00'")
+    assert rows(altered, working) == [(15,)]
+    altered.execute("UPDATE amocrm.working_hours SET closes_at = '08:00' WHERE weekday = 1")
+    assert rows(altered, working) == [(1,)]
 
 
 def test_days_since_are_the_account_s(altered: Connection) -> None:
