@@ -107,5 +107,11 @@ def test_both_readmes_tell_of_the_same_commands_and_settings() -> None:
         assert rows("README.ru.md", "## Настройки", "## Чего ждать", cell) == rows("README.md", "## Settings", "## What is mirrored", cell) != []
 
 
+def test_both_readmes_know_the_same_messages() -> None:
+    english, russian = (re.findall(r"^\| (.+?) \|", text[text.index(heading):], re.M)[1:-1] for text, heading in (
+        ((REPOSITORY / "README.md").read_text(), "## Troubleshooting"), ((REPOSITORY / "README.ru.md").read_text(), "## Если что-то не так")))
+    assert english == russian and len(english) > 10
+
+
 def test_both_readmes_show_the_same_query() -> None:
     assert blocks(REPOSITORY / "README.ru.md")[0] == blocks(REPOSITORY / "README.md")[0]
