@@ -110,11 +110,11 @@ def _views(state: State) -> Iterator[_View]:
     marts = names_in("marts")
     taken = {one.name for one in WIDE} | set(marts) | set(state.catalogs.values())
     for one in [*WIDE, *_catalogs(state, taken)]:
-        yield _View(one.name, lambda now, one=one: (view_file("wide", one.file).query, _fields(now, one)),  # type: ignore[misc]
+        yield _View(one.name, lambda now, one=one: (view_file("wide", one.file), _fields(now, one)),  # type: ignore[misc]
                     lambda connection, schema, now, one=one: _wide(connection, schema, one, now),  # type: ignore[misc]
                     lambda now, one=one: {one.name} | {each.view for each in _memory(now, one)})  # type: ignore[misc]
     for name in marts:
-        yield _View(name, lambda now, name=name: (view_file("marts", name).query, view_file("marts", name).columns),  # type: ignore[misc]
+        yield _View(name, lambda now, name=name: view_file("marts", name),  # type: ignore[misc]
                     lambda connection, schema, now, name=name: _mart(connection, schema, name, now),  # type: ignore[misc]
                     lambda now, name=name: {name})  # type: ignore[misc]
 

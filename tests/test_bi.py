@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from pipelines import bi
 from pipelines.bi import Built, rebuild
 from pipelines.migrate import MigrationRefused, downgrade, migrate
+from pipelines.view_files import view_file
 from pipelines.wide import WIDEST
 from tests.commands import Installation
 
@@ -146,6 +148,16 @@ def test_nothing_is_touched_while_nothing_changes(connection: Connection) -> Non
     assert {each.state for each in rebuild(connection, "amocrm")} == {"unchanged"}
     assert one(connection, versions) == before
     assert {each.state for each in rebuild(connection, "amocrm", everything=True)} == {"built"}
+
+
+def test_a_comment_that_is_another_in_this_version_arrives(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    rebuild(connection, "amocrm")
+    monkeypatch.setattr(bi, "view_file", lambda *names: dataclasses.replace(view_file(*names), comment="Otherwise", columns={"pipeline": "Another"}))
+    assert {each.state for each in rebuild(connection, "amocrm")} == {"built"}
+    for view in ("leads", "funnel"):
+        told = f"SELECT obj_description(attrelid, 'pg_class'), col_description(attrelid, attnum) FROM pg_attribute " \
+               f"WHERE attrelid = 'amocrm_bi.{view}'::regclass AND attname = 'pipeline'"
+        assert one(connection, told) == (f"Otherwise ({bi.OURS})", "Another")
 
 
 def test_a_dropped_schema_comes_back_with_the_names_that_it_had(connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -45,6 +46,12 @@ def blocks(page: Path) -> list[str]:
     return BLOCK.findall(page.read_text())
 
 
+def written_out(macro: re.Match[str]) -> str:
+    """The span as Grafana writes it: text, in UTC."""
+    begin, end = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}" for days in (90, 0))
+    return f"{macro[1]} BETWEEN '{begin}' AND '{end}'"
+
+
 def slugs(page: Path) -> set[str]:
     """The anchors that GitHub gives to headings."""
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.M)}
@@ -53,7 +60,7 @@ def slugs(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_its_queries_run_as_the_role_that_reads(page: Path, reader: psycopg.Connection) -> None:
     for query in blocks(page):
-        written = FILTER.sub(r"\1 BETWEEN now() - interval '90 days' AND now()", query).rstrip().removesuffix(";")
+        written = FILTER.sub(written_out, query).rstrip().removesuffix(";")
         rows = reader.execute(written.encode()).fetchall()
         assert rows, query
 
@@ -98,6 +105,12 @@ def test_both_readmes_tell_of_the_same_commands_and_settings() -> None:
     assert rows("README.ru.md", "## Команды", "## Настройки") == rows("README.md", "## Commands", "## Settings") != []
     for cell in (1, 2):
         assert rows("README.ru.md", "## Настройки", "## Чего ждать", cell) == rows("README.md", "## Settings", "## What is mirrored", cell) != []
+
+
+def test_both_readmes_know_the_same_messages() -> None:
+    english, russian = (re.findall(r"^\| (.+?) \|", text[text.index(heading):], re.M)[1:-1] for text, heading in (
+        ((REPOSITORY / "README.md").read_text(), "## Troubleshooting"), ((REPOSITORY / "README.ru.md").read_text(), "## Если что-то не так")))
+    assert english == russian and len(english) > 10
 
 
 def test_both_readmes_show_the_same_query() -> None:

@@ -10,7 +10,7 @@ WITH told AS (
 ), plain AS (
   SELECT *, CASE code WHEN 'PHONE' THEN regexp_replace(value_text, '[^0-9]', '', 'g') ELSE lower(btrim(value_text)) END AS words FROM told
 ), normal AS (
-  SELECT entity_type, id, name, code, CASE WHEN code = 'EMAIL' THEN words WHEN words ~ '^[78][0-9]{{10}}$' THEN '7' || right(words, 10) WHEN words ~ '^9[0-9]{{9}}$' THEN '7' || words ELSE words END AS value
+  SELECT entity_type, id, name, code, CASE WHEN code = 'EMAIL' THEN words WHEN words ~ '^7[0-9]{{10}}$' OR words ~ '^8[0-9]{{10}}$' AND value_text NOT LIKE '%+%' THEN '7' || right(words, 10) WHEN words ~ '^9[0-9]{{9}}$' THEN '7' || words ELSE words END AS value
   FROM plain WHERE CASE code WHEN 'PHONE' THEN length(words) >= 6 ELSE words LIKE '%_@_%' END
 ), once AS (
   SELECT DISTINCT entity_type, code, value, id, name FROM normal

@@ -4,7 +4,7 @@ done AS (
   SELECT 'leads' AS entity_type, h.lead_id AS entity_id, h.entered_at AS at, NULL::bigint AS otherwise, CASE h.status_id WHEN 142 THEN 'won' WHEN 143 THEN 'lost' ELSE 'move' END AS what, NULL::bigint AS seconds
   FROM {schema}.lead_status_history h WHERE h.source <> 'created'
   UNION ALL
-  SELECT n.entity_type, n.entity_id, n.created_at, n.responsible_user_id, n.note_type, CASE WHEN n.params ->> 'duration' ~ '^[0-9]{{1,9}}$' THEN (n.params ->> 'duration')::bigint END
+  SELECT n.entity_type, n.entity_id, n.created_at, n.responsible_user_id, n.note_type, CASE WHEN n.note_type <> 'common' AND n.params ->> 'duration' ~ '^[0-9]{{1,9}}$' THEN (n.params ->> 'duration')::bigint END
   FROM {schema}.notes n WHERE n._deleted_at IS NULL AND n.note_type IN ('common', 'call_in', 'call_out')
   UNION ALL
   SELECT t.entity_type, t.entity_id, t.created_at, t.responsible_user_id, 'task_created', NULL
@@ -12,7 +12,7 @@ done AS (
   UNION ALL
   SELECT t.entity_type, t.entity_id, coalesce(e.at, t.updated_at), t.responsible_user_id, 'task_completed', NULL
   FROM {schema}.tasks t
-  LEFT JOIN (SELECT entity_id, max(created_at) AS at FROM {schema}.events WHERE type = 'task_completed' GROUP BY 1) e ON e.entity_id = t.id
+  LEFT JOIN (SELECT entity_id, max(created_at) AS at FROM {schema}.events WHERE type = 'task_completed' AND entity_type = 'task' GROUP BY 1) e ON e.entity_id = t.id
   WHERE t._deleted_at IS NULL AND t.is_completed
 ), owned AS (
   SELECT (d.at AT TIME ZONE z.name)::date AS day, CASE WHEN h.entity_id IS NULL THEN d.otherwise ELSE h.responsible_user_id END AS user_id, d.what, d.seconds

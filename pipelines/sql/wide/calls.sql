@@ -7,7 +7,7 @@ SELECT
   CASE WHEN n.params ->> 'call_status' ~ '^[1-7]$' THEN n.params ->> 'call_status' = '4' ELSE n.params ->> 'duration' ~ '^0*[1-9][0-9]{{0,8}}$' END AS is_answered, -- They talked: the call's status says so; where it has none, it lasted
   CASE n.params ->> 'call_status' WHEN '1' THEN 'left a message' WHEN '2' THEN 'call back later' WHEN '3' THEN 'not there' WHEN '4' THEN 'talked' WHEN '5' THEN 'wrong number' WHEN '6' THEN 'no answer' WHEN '7' THEN 'busy' END AS call_status, -- How it went
   n.params ->> 'call_result' AS call_result, -- What came of it
-  coalesce(k.name, nullif(CASE WHEN n.params ->> 'call_responsible' ~ '^[0-9]+$' THEN '' ELSE n.params ->> 'call_responsible' END, ''), u.name) AS call_user, -- Who called or was called: the call's own responsible user, else the note's
+  CASE WHEN n.params ->> 'call_responsible' ~ '^[0-9]{{1,18}}$' THEN k.name ELSE coalesce(nullif(n.params ->> 'call_responsible', ''), u.name) END AS call_user, -- Who called or was called: the call's own responsible user, else the note's; a name where telephony gives one
   (n.created_at AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS created_date, -- Day of the call, in the account's time zone
   n.created_at, -- When it was
   n.entity_type, -- Kind of record that it is on: leads, contacts, companies or customers
@@ -18,7 +18,7 @@ SELECT
   n.params ->> 'source' AS telephony, -- Telephone service that told of it
   n.params ->> 'link' AS link, -- Address of the recording
   n.params ->> 'uniq' AS uniq, -- Id of the call in the telephone service
-  coalesce(k.id, n.responsible_user_id) AS call_user_id, -- Id of who called or was called, where that is a user
+  CASE WHEN n.params ->> 'call_responsible' ~ '^[0-9]{{1,18}}$' THEN (n.params ->> 'call_responsible')::bigint ELSE n.responsible_user_id END AS call_user_id, -- Id of that user; where telephony gives a name, the note's responsible user's
   n.responsible_user_id, -- Responsible user's id
   n.group_id, -- Department's id
   n.created_by -- Id of the user who created the note; 0: robot or API

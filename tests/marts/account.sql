@@ -71,7 +71,8 @@ INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, respons
   ('contacts', 5, 21, 'call_in', '{"duration": 0}', 1, '2026-01-02 10:00', now());
 INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at) VALUES
   ('1', 'task_completed', 'task', 103, 1, '2026-03-29 21:59', now()), ('2', 'outgoing_call', 'lead', 8, 1, '2026-03-30 08:00', now()),
-  ('3', 'outgoing_chat_message', 'lead', 5, 0, '2026-01-01 09:15', now()), ('4', 'outgoing_call', 'lead', 8, 2, '2026-03-31 08:00', now()),
+  ('3', 'outgoing_chat_message', 'lead', 5, 2, '2026-01-01 09:15', now()),
+  ('9', 'outgoing_chat_message', 'lead', 5, 0, '2025-12-31 23:16', now()), ('4', 'outgoing_call', 'lead', 8, 2, '2026-03-31 08:00', now()),
   ('5', 'incoming_chat_message', 'lead', 8, 0, '2026-03-27 17:00', now());
 
 INSERT INTO amocrm.catalogs (id, name, _synced_at) VALUES (50, 'Goods', now());
@@ -79,10 +80,10 @@ INSERT INTO amocrm.catalog_elements (id, catalog_id, name, _synced_at) VALUES (6
 INSERT INTO amocrm.catalog_element_custom_field_values (catalog_element_id, field_id, position, value_text, value_number) VALUES
   (61, 41, 0, '100', 100), (61, 42, 0, '80', 80);
 INSERT INTO amocrm.lead_catalog_elements (lead_id, catalog_element_id, catalog_id, quantity, price_id) VALUES
-  (1, 61, 50, 2.5, 42), (1, 62, 50, NULL, NULL), (3, 61, 50, 7, NULL);
+  (1, 61, 50, 2.5, 42), (1, 62, 50, NULL, NULL), (2, 61, 50, NULL, NULL), (3, 61, 50, 7, NULL);
 INSERT INTO amocrm.customers (id, name, responsible_user_id, ltv, purchases_count, _synced_at) VALUES
   (1, 'Loyal', 2, 610, 4, now()), (2, 'Once', 1, 40, 1, now()), (3, 'Never', 1, NULL, NULL, now());
 INSERT INTO amocrm.transactions (id, customer_id, price, completed_at, is_deleted, _synced_at) VALUES
-  (11, 1, 100, '2025-12-01 10:00', false, now()), (12, 1, 200, '2025-12-31 10:00', NULL, now()), (13, 1, 300, '2026-01-30 10:00', false, now()),
+  (11, 1, 100, '2025-12-01 10:00', false, now()), (12, 1, 200, '2026-01-30 10:00', NULL, now()), (13, 1, 300, '2025-12-21 10:00', false, now()),
   (14, 1, 1000, '2026-02-01 10:00', true, now()), (15, 2, 40, '2025-12-31 23:30', false, now());
 INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity) VALUES (11, 61, 50, 2), (14, 61, 50, 9);
