@@ -31,11 +31,11 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield running
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def under_way(installation: Installation, sandbox: SandboxProcess) -> subprocess.Popen[str]:

@@ -237,7 +237,7 @@ def test_who_listens_hears_of_every_commit_and_can_read_it(live: Live) -> None:
         listener.execute("LISTEN amocrm_changes")
         live.sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": 99001}}, {"op": "delete", "list": "leads", "id": gone})
         heard = []
-        for notice in listener.notifies(timeout=10):
+        for notice in listener.notifies(timeout=60):
             heard.append(json.loads(notice.payload))
             told = {(number, each["deleted"]) for each in heard if each["entity"] == "leads" for number in each["ids"] or ()}
             if {(lead, False), (gone, True)} <= told:

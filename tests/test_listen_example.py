@@ -54,5 +54,5 @@ def test_many_at_once_are_told_without_their_ids(database: str, count: int) -> N
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
         connection.execute("LISTEN amocrm_changes")
         landed(database, *range(1, count + 1))
-        (notice,) = connection.notifies(timeout=5, stop_after=1)
+        (notice,) = connection.notifies(timeout=60, stop_after=1)
     assert ('"ids":null' in notice.payload) is (count > 100)

@@ -52,7 +52,7 @@ def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
             for part in parts:
                 os.kill(part, signal.SIGKILL)
             until(lambda: len(children(process.pid)) == 2 and not set(children(process.pid)) & set(parts), 30)
-            until(lambda: listens(base) and requests.get(f"{base}/health", timeout=5).status_code == 200, 30)
+            until(lambda: listens(base) and requests.get(f"{base}/health", timeout=60).status_code == 200, 30)
             becomes(222)
             parts = children(process.pid)
             assert sorted(word for part in parts for word in ("drain", "serve") if f"webhooks {word}" in command_of(part)) == ["drain", "serve"]

@@ -27,7 +27,7 @@ def test_excess_leads_to_a_block_of_everything(start: Callable[..., Client]) -> 
     own = start(rate=1, switches={"block_after": "5"})
     codes = [own.get("account").status_code for _ in range(8)]
     assert codes == [200] + [429] * 5 + [403] * 2
-    blocked = requests.post(f"{own.sandbox.url}/oauth2/access_token", json={}, timeout=10)
+    blocked = requests.post(f"{own.sandbox.url}/oauth2/access_token", json={}, timeout=60)
     assert blocked.status_code == 403 and "nginx" in blocked.text
     own.sandbox.block(False)
     time.sleep(1.05)
