@@ -93,7 +93,7 @@ def test_the_file_scope(own: Client) -> None:
 
 def test_a_port_in_use_is_said_clearly(own: Client) -> None:
     port = own.sandbox.url.rsplit(":", 1)[1]
-    done = subprocess.run([sys.executable, "-m", "sandbox", "--port", port, "--scale", "5"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-m", "sandbox", "--port", port, "--scale", "5"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and f"port {port} is in use" in done.stderr and "Traceback" not in done.stderr
 
 
