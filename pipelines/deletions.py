@@ -51,15 +51,14 @@ class Deletions:
         self.connection, self.schema, self.account, self.entity = connection, schema, account, entity
         self.shape = shape(entity.model)
         self.gone = f"gone_{self.shape.name}"
-        keys = statements.comma(statements.name(column) + SQL(" " + self.shape.column(column).kind.sql_type) for column in self.shape.key)
-        with connection.transaction():
-            connection.execute(SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}, deleted_at timestamptz, looked_at timestamptz) ON COMMIT DELETE ROWS"
-                                   ).format(Identifier(self.gone), keys))
 
     # What a complete read of a list did not meet
 
     def forget_seen(self) -> None:
-        self.connection.execute(SQL("TRUNCATE {}").format(statements.name(f"seen_{self.shape.name}")))
+        """TRUNCATE costs as much as reading a short list does, and mostly there is nothing."""
+        seen = statements.name(f"seen_{self.shape.name}")
+        if self.connection.execute(SQL("SELECT FROM {} LIMIT 1").format(seen)).fetchone() is not None:
+            self.connection.execute(SQL("TRUNCATE {}").format(seen))
 
     def absent(self, fixed: Mapping[str, Any], orphans_of: Over | None = None) -> int:
         """How many live rows of a list its complete read did not meet; or how many belong to a parent that is gone."""
@@ -90,7 +89,7 @@ class Deletions:
         """Marks them deleted, as of now."""
         keys = statements.comma(statements.name("t", column) for column in self.shape.key)
         with self.connection.transaction():
-            self._lock()
+            self._begin()
             self.connection.execute(SQL("INSERT INTO {} SELECT {}, NULL, now() FROM {}").format(
                 Identifier(self.gone), keys, self._missing(fixed, orphans_of)), dict(fixed))
             return self._bury()
@@ -108,15 +107,19 @@ class Deletions:
         rows = list(absent)
         if not rows:
             return Counts()
-        self._lock()
+        self._begin()
         with self.connection.cursor() as cursor:
             values = statements.comma([SQL("%s")] * len(self.shape.key))
             cursor.executemany(SQL("INSERT INTO {} VALUES ({}, to_timestamp(%s / 1000000.0), to_timestamp(%s / 1000000.0))").format(
                 Identifier(self.gone), values), [(*row.key, row.deleted_at, row.looked_at) for row in rows])
         return self._bury()
 
-    def _lock(self) -> None:
+    def _begin(self) -> None:
+        """Most syncs delete nothing: the table for it is made by the first that does."""
         lock(self.connection, self.schema, self.shape.name)
+        keys = statements.comma(statements.name(column) + SQL(" " + self.shape.column(column).kind.sql_type) for column in self.shape.key)
+        self.connection.execute(SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}, deleted_at timestamptz, looked_at timestamptz) ON COMMIT DELETE ROWS"
+                                    ).format(Identifier(self.gone), keys))
 
     def _bury(self) -> Counts:
         """A row that was read after it was looked for is alive."""

@@ -111,6 +111,9 @@ def _merge(record: Record, extra: Record) -> None:
 
 # The canonical form
 
+SHORT = 10**27
+"""Whole numbers that Decimal would write as they are."""
+
 
 def canonical(entity: Entity, record: Record, fixed: Mapping[str, Any]) -> Any:
     """`_links` left out; null, [] and {} equal; numbers by value; `enum` = `enum_code`; lists that are tables as sets; what the list's path
@@ -160,14 +163,19 @@ def _canonical_value(element: Any, is_number: bool) -> Any:
 
 
 def _canonical(value: Any, path: tuple[str, ...], sets: set[tuple[str, ...]]) -> Any:
+    if isinstance(value, str) or value is None:
+        return value
     if isinstance(value, dict):
-        inner = {name: _canonical(item, (*path, name), sets) for name, item in value.items() if name != "_links"}
+        inner = {name: item if isinstance(item, str) else _canonical(item, (*path, name), sets)
+                 for name, item in value.items() if item is not None and name != "_links"}
         return {name: item for name, item in inner.items() if item is not None} or None
     if isinstance(value, list):
         items = [_canonical(item, (*path, "*"), sets) for item in value]
         return (sorted(items, key=_order) if path in sets else items) or None
     if isinstance(value, bool):
         return ("bool", value)
+    if isinstance(value, int) and -SHORT < value < SHORT:
+        return ("number", str(value))
     if isinstance(value, int | float | decimal.Decimal):
         number = decimal.Decimal(repr(value) if isinstance(value, float) else value)
         return ("number", str(number.normalize() + 0) if number.is_finite() else str(number))

@@ -39,7 +39,8 @@ class Reports(Silent):
 
 def work(run: Run, name: str, reports: Reports) -> None:
     result = Result(name)
-    run.read(entity(name), result)
+    with run.judged(result), run.connected() as connection:
+        run.read(entity(name), result, connection)
     if run.scene.stop:
         reports.send(run.scene.stop)
     reports.send(result)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
@@ -205,24 +205,30 @@ class Run:
         """Reads and lands one entity, here or in the process beside this one; whatever happens becomes its result."""
         result, began = Result(entity.name), time.monotonic()
         self.scene.progress.started(entity.name)
-        self._open(entity)
-        if elsewhere and self.beside:
-            result = self.beside.read(entity)
-        else:
-            self.read(entity, result)
-        return self._finished(result, began)
+        with self.connected() as connection:
+            self._open(connection, entity)
+            if elsewhere and self.beside:
+                result = self.beside.read(entity)
+            else:
+                self.read(entity, result, connection)
+            return self._finished(result, began, connection)
 
-    def read(self, entity: Entity, result: Result) -> None:
-        client = Counted(self.target.client)
+    def read(self, entity: Entity, result: Result, connection: Connection) -> None:
+        client, why_not = Counted(self.target.client), entity.unless(self.scene.facts) if entity.unless else ""
         with self.judged(result):
-            self._read(entity, client, result)
+            if self.scene.stop:
+                raise self.scene.stop
+            if why_not:
+                result.state, result.reason = "skipped", why_not
+            else:
+                EntitySync(self.scene, entity, client, connection, result).run()
         result.requests += client.requests
 
-    def _finished(self, result: Result, began: float) -> Result:
+    def _finished(self, result: Result, began: float, connection: Connection | None = None) -> Result:
         if result.state in ("failed", "incomplete"):
             result.watermark = None
         result.seconds += time.monotonic() - began
-        self._close(result)
+        self._close(result, connection)
         self.scene.progress.finished(result)
         return result
 
@@ -251,40 +257,36 @@ class Run:
         if self.beside:
             self.beside.stop(reason)
 
-    def _read(self, entity: Entity, client: Counted, result: Result) -> None:
-        if self.scene.stop:
-            raise self.scene.stop
-        why_not = entity.unless(self.scene.facts) if entity.unless else ""
-        if why_not:
-            result.state, result.reason = "skipped", why_not
-            return
-        with self.connected() as connection:
-            EntitySync(self.scene, entity, client, connection, result).run()
-
     @contextmanager
     def connected(self) -> Iterator[Connection]:
         with self.target.connect() as connection:
             connection.autocommit = True
             yield connection
 
-    def _open(self, entity: Entity) -> None:
-        with self.target.connect() as connection:
-            row = connection.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state, is_admin) VALUES (%s, %s, %s, 'running', %s) "
-                                     "RETURNING id", [self.run_id, self.target.name, entity.name, self.scene.is_admin]).fetchone()
+    def _open(self, connection: Connection, entity: Entity) -> None:
+        row = connection.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state, is_admin) VALUES (%s, %s, %s, 'running', %s) "
+                                 "RETURNING id", [self.run_id, self.target.name, entity.name, self.scene.is_admin]).fetchone()
         self.rows |= {entity.name: row[0]} if row else {}
 
-    def _close(self, result: Result) -> None:
-        counts = result.counts
-        at = datetime.datetime.fromtimestamp(result.watermark, datetime.UTC) if result.watermark else None
+    def _close(self, result: Result, connection: Connection | None) -> None:
+        """On the connection that read the entity; where Postgres hung up on that one, on another: what has ended must not seem to go on."""
+        if connection is not None:
+            with suppress(psycopg.Error):
+                return self._note(connection, result)
         try:
-            with self.target.connect() as connection:
-                connection.execute(
-                    "UPDATE mirror.sync_runs SET state = %s, mode = %s, reason = %s, finished_at = now(), seen = %s, inserted = %s, updated = %s, "
-                    "deleted = %s, quarantined = %s, requests = %s, seconds = %s, watermark = %s WHERE id = %s",
-                    [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted, counts.updated, counts.deleted,
-                     counts.quarantined, result.requests, round(result.seconds, 3), at, self.rows.get(result.entity)])
+            with self.connected() as another:
+                self._note(another, result)
         except psycopg.Error as reason:
             result.state, result.reason = "failed", result.reason or of_postgres(reason)
+
+    def _note(self, connection: Connection, result: Result) -> None:
+        counts = result.counts
+        at = datetime.datetime.fromtimestamp(result.watermark, datetime.UTC) if result.watermark else None
+        connection.execute(
+            "UPDATE mirror.sync_runs SET state = %s, mode = %s, reason = %s, finished_at = now(), seen = %s, inserted = %s, updated = %s, "
+            "deleted = %s, quarantined = %s, requests = %s, seconds = %s, watermark = %s WHERE id = %s",
+            [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted, counts.updated, counts.deleted,
+             counts.quarantined, result.requests, round(result.seconds, 3), at, self.rows.get(result.entity)])
 
 
 def row_counts(connection: Connection, schema: str) -> dict[str, int]:

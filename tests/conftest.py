@@ -12,13 +12,14 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL
 
 from pipelines import embedded, embedded_process
 from pipelines.embedded import EmbeddedPostgres
@@ -28,6 +29,7 @@ from pipelines.settings import normalise_database_url
 RUN = pytest.StashKey[Path]()
 LONG = ("test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_cli_live", "test_soak", "test_hook_faults", "test_serve",
         "test_dagster", "test_standing", "test_files", "test_mirror")
+MEMORY, ROOM = "/dev/shm", 3 * 2**30
 SETTINGS = ("AMOCRM_", "MIRROR_", "DATABASE_URL", "PG")
 
 
@@ -37,10 +39,23 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     worker: dict[str, Any] = getattr(config, "workerinput", {})
     if not worker:
-        run = Path(tempfile.mkdtemp(prefix="mirror-tests-")).resolve()
+        run = Path(tempfile.mkdtemp(prefix="mirror-tests-", dir=memory())).resolve()
         run.chmod(0o711)  # as root the server runs as another user
         (run / "owner").write_text(str(os.getpid()))
+        (run / "tmp").mkdir()
+        (run / "tmp").chmod(0o1777)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(run / "tmp")
     config.stash[RUN] = Path(worker["mirror_run"]) if worker else run
+
+
+def memory() -> str | None:
+    """A file system in memory where there is room: half of what a sync costs Postgres is making and removing files, and most of that the disk's
+    journal. Nothing here outlives the run, and what a killed server had written stays in the one as in the other."""
+    with suppress(OSError):
+        found = os.statvfs(MEMORY)
+        if found.f_bavail * found.f_frsize > ROOM and not found.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
+            return MEMORY
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,12 +94,26 @@ def start_server(run: Path) -> str:
     if given:
         return normalise_database_url(given)
     bindir = os.environ.get("TEST_PG_BINDIR")
-    return EmbeddedPostgres(
+    started = EmbeddedPostgres(
         run / "home",
         bindir=Path(bindir) if bindir else None,
         ephemeral=True,
         owner_pid=int((run / "owner").read_text()),
     ).start()
+    make_cheap(started)
+    return started
+
+
+def make_cheap(conninfo: str) -> None:
+    """A password's 4,096 rounds of hashing, on both sides, are most of what a connection costs; the suite opens a hundred thousand.
+    And its log of changes is in memory."""
+    password = str(conninfo_to_dict(conninfo)["password"])
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET max_wal_size = '256MB'")
+        connection.execute("SELECT pg_reload_conf()")
+        if connection.info.server_version >= 160000:
+            connection.execute("SET scram_iterations = 1")
+            connection.execute(SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(password))
 
 
 def build_template(conninfo: str) -> str:

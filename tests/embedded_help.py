@@ -26,7 +26,7 @@ def in_another_process(home: Path, arguments: str = "", then: str = "") -> str:
 
 def gone(pid: int) -> bool:
     """A zombie is gone, too: nobody in a container may be there to reap it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)

@@ -7,9 +7,7 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,7 +16,9 @@ import pytest
 from sandbox.process import SandboxProcess
 from tests.commands import Done, Installation
 from tests.conftest import own_database
+from tests.embedded_help import gone
 from tests.equality import differences
+from tests.hook_help import until
 
 NAMES = ("whole", "blocked", "revoked", "failing", "resting")
 
@@ -101,21 +101,19 @@ def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: Done, 
         sandboxes[name].reset_stats()
     process = person.start("sync", "--all", "--full")
     try:
-        while not all(sandboxes[name].stats()["requests"] for name in ("whole", "failing")):
-            time.sleep(0.1)
-        victim, *others = sorted(children(process))
-        assert len(others) == 1
+        until(lambda: all(sandboxes[name].stats()["requests"] for name in ("whole", "failing")) and len(children(process)) == 2)
+        victim, other = children(process)
         os.kill(victim, signal.SIGKILL)
         assert process.stderr
         while "killed by SIGKILL; what had landed is kept" not in (line := process.stderr.readline()):
             assert line
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=60)[1]
+        rest = process.communicate(timeout=120)[1]
     finally:
         for name in ("whole", "failing"):
             sandboxes[name].latency(0)
     assert process.returncode == 1 and "interrupted; what had landed is kept" in " ".join(rest.split())
-    assert not Path(f"/proc/{others[0]}").exists()
+    assert gone(other)
     assert one(connection, "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database "
                            "WHERE locktype = 'advisory' AND datname = current_database()") == 0
 

@@ -13,10 +13,12 @@ from typing import IO
 import psycopg
 import pytest
 
+from pipelines.amocrm.budget import Budget
 from pipelines.amocrm.errors import Blocked
 from sandbox.process import SandboxProcess
 from tests.conftest import own_database
 from tests.helpers import budget_of, client_of
+from tests.hook_help import until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -41,9 +43,22 @@ def seconds(call: Callable[[], object], times: int = 1) -> float:
     return time.monotonic() - began
 
 
-def at_best(measure: Callable[[], float]) -> float:
-    """What it takes on a machine that now and then has other things to do."""
-    return min(measure() for _ in range(3))
+def pushed_back(who: Budget, far: float, other: Budget) -> float:
+    """Seconds from before the 429 until the next turn."""
+    began = time.monotonic()
+    who.back_off(far)
+    other.wait()
+    return time.monotonic() - began
+
+
+def within(least: float, most: float, measure: Callable[[], float]) -> bool:
+    """Never sooner; and once in ten times no later, on a machine that now and then has other things to do."""
+    for _ in range(10):
+        took = measure()
+        assert took >= least
+        if took <= most:
+            return True
+    return False
 
 
 @pytest.mark.parametrize(("latency", "each"), [(200, 16), (400, 10)])
@@ -55,15 +70,17 @@ def test_two_processes_never_exceed_and_never_idle(latency: int, each: int, data
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
         pipes = [(spender.stdin, spender.stdout) for spender in spenders if spender.stdin and spender.stdout]
         assert [answers.readline() for _, answers in pipes] == ["ready\n"] * 2
-        for _ in range(4):
+        tries = []
+        for _ in range(8):
             sandbox.reset_stats()
             took = together(pipes)
             stats = sandbox.stats()
-            assert stats["by_status"] == {"200": 2 * each} and stats["max_requests_in_a_second"] <= 7
-            if took <= 1.05 * 2 * each / rate + latency / 1000:
+            assert stats["by_status"] == {"200": 2 * each}
+            tries.append((stats["max_requests_in_a_second"], took))
+            if stats["max_requests_in_a_second"] <= 7 and took <= 1.05 * 2 * each / rate + latency / 1000:
                 break
         else:
-            pytest.fail(f"{2 * each} requests took {took} s at best")
+            pytest.fail(f"{2 * each} requests: the busiest second and the seconds they took, each time: {tries}")
         for spender in spenders:
             spender.communicate()
 
@@ -79,8 +96,8 @@ def together(pipes: list[tuple[IO[str], IO[str]]]) -> float:
 def test_one_process_spends_what_there_is(database: str) -> None:
     budget = budget_of(database, 50)
     budget.wait()
-    assert 0.46 <= seconds(budget.wait, 25) <= 1.0
-    assert budget.spent == 26
+    assert within(0.46, 0.75, lambda: seconds(budget.wait, 25))
+    assert (budget.spent - 1) % 25 == 0
 
 
 def test_turns_that_were_learnt_of_too_late_do_not_leave_together(database: str) -> None:
@@ -99,22 +116,23 @@ def test_a_turn_is_not_saved_up(database: str) -> None:
 def test_a_429_pushes_everybody_back_and_halves_the_rate(database: str) -> None:
     mine, theirs, others = budget_of(database, 20), budget_of(database, 20), budget_of(database, 20, "another account")
     mine.wait()
-    mine.back_off(0.4)
-    assert 0.35 <= seconds(theirs.wait) <= 2
-    assert 0.4 <= at_best(lambda: seconds(theirs.wait, 5)) <= 0.6
-    assert at_best(lambda: seconds(others.wait)) < 0.1
+    assert pushed_back(mine, 0.4, theirs) >= 0.4
+    assert within(0.33, 0.75, lambda: seconds(theirs.wait, 5))
+    mine.back_off(3600)
+    assert seconds(others.wait) < 60
 
 
 def test_a_429_of_one_client_slows_another(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
-        sandbox.fault("429", "leads", times=1, retry_after=0.5)
+        sandbox.fault("429", "leads", times=1, retry_after=1)
         first, second = (client_of(sandbox, budgets=[budget_of(database, 50)]) for _ in range(2))
         done = threading.Thread(target=first.get, args=["leads"])
         done.start()
-        while "429" not in sandbox.stats()["by_status"]:
-            time.sleep(0.005)
-        time.sleep(0.05)
-        assert seconds(lambda: second.get("leads")) >= 0.35
+        with psycopg.connect(database, autocommit=True) as connection:
+            until(lambda: connection.execute("SELECT 1 FROM mirror.rate_budgets WHERE slow_until IS NOT NULL").fetchone())
+            told = connection.execute("SELECT next_grant_at FROM mirror.rate_budgets").fetchone()
+            second.get("leads")
+            assert connection.execute("SELECT clock_timestamp() >= %s", told).fetchone() == (True,)
         done.join()
 
 
@@ -125,7 +143,7 @@ def test_a_lost_connection_is_replaced(database: str) -> None:
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
                                "AND pid <> pg_backend_pid() AND backend_type = 'client backend'")
-    assert seconds(budget.wait) < 5
+    assert seconds(budget.wait) < 120
 
 
 def test_a_postgres_that_stays_away_is_an_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,21 +159,21 @@ def test_a_clock_that_was_set_back_does_not_stop_the_budget(far: str, database: 
     budget.wait()
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("UPDATE mirror.rate_budgets SET next_grant_at = clock_timestamp() + %s::interval", [far])
-    assert 0.15 <= seconds(budget.wait, 5) <= 5
+    assert 0.15 <= seconds(budget.wait, 5) < 11
 
 
 def test_who_waits_is_released_when_everything_stops(database: str) -> None:
     budget, stop = budget_of(database, 20), threading.Event()
     budget.wait()
-    budget.back_off(60)
+    budget.back_off(3600)
     threading.Timer(0.1, stop.set).start()
-    assert seconds(lambda: budget.wait(stop)) < 10
+    assert seconds(lambda: budget.wait(stop)) < 120
     assert budget.spent == 1
 
 
 def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
-        client, ends = client_of(sandbox, budgets=[budget_of(database, 0.5)]), []
+        client, ends = client_of(sandbox, budgets=[budget_of(database, 0.02)]), []
 
         def run() -> None:
             try:
@@ -170,7 +188,7 @@ def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> N
             thread.start()
         for thread in threads:
             thread.join()
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 120, "the last would have had its turn after a quarter of an hour"
         assert len(ends) == 20 and sandbox.stats()["requests"] <= 2
 
 
@@ -182,11 +200,10 @@ def test_who_dies_waiting_takes_no_turns_along(database: str) -> None:
         waiting.start()
         stop.set()
         waiting.join()
-    assert seconds(budget.wait) <= 2
+    assert seconds(budget.wait) <= 8, "twenty turns are ten seconds"
 
 
 def test_no_limit_is_no_database() -> None:
     budget = budget_of("port=1", None)
-    assert seconds(budget.wait, 1000) < 5
-    budget.back_off(0.2)
-    assert seconds(budget.wait) >= 0.15
+    assert seconds(budget.wait, 1000) < 60
+    assert pushed_back(budget, 0.2, budget) >= 0.2

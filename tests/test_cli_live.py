@@ -31,11 +31,11 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield running
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def under_way(installation: Installation, sandbox: SandboxProcess) -> subprocess.Popen[str]:
@@ -44,7 +44,7 @@ def under_way(installation: Installation, sandbox: SandboxProcess) -> subprocess
         return int(sandbox.stats()["by_path"].get("GET /api/v4/leads", 0))
 
     before = asked()
-    sandbox.fault("slow", match="^/api/v4/leads[?]", times=0, after=3, seconds=50)
+    sandbox.fault("slow", match="^/api/v4/leads[?]", times=0, after=3, seconds=600)
     process = installation.start("sync")
     until(lambda: asked() - before > 3)
     return process
@@ -70,7 +70,7 @@ def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(sandbox: Sandbo
 
 def interrupted(process: subprocess.Popen[str], number: signal.Signals) -> None:
     process.send_signal(number)
-    done = finished(process, 10)
+    done = finished(process)
     assert done.code == 1
     assert "Traceback" not in done.error
     assert done.error.splitlines()[-1] == "amocrm-mirror: interrupted; what had landed is kept, and the next sync resumes there"
@@ -106,4 +106,4 @@ def on_a_terminal(installation: Installation, *words: str) -> tuple[bytes, int]:
         except OSError:  # the other end is closed
             break
     os.close(ours)
-    return seen, process.wait(10)
+    return seen, process.wait(60)

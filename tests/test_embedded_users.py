@@ -68,7 +68,7 @@ def test_ephemeral_ends_with_its_owner(postgres_home: Path) -> None:
         pid = EmbeddedPostgres(postgres_home).status().pid
     assert owner.returncode == -signal.SIGKILL
     assert pid is None or gone(pid)
-    for _ in range(100):
+    for _ in range(1200):
         if not (postgres_home / "postgres").exists():
             return
         time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,8 +17,10 @@ import pytest
 from pipelines.history import advance, consistency
 from sandbox.process import SandboxProcess
 from tests.commands import REPOSITORY
+from tests.hook_help import until
 from tests.mirrors import synced
 
+WAITS = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted AND datname = current_database()"
 ADVANCE = """
 import sys, psycopg
 from pipelines.history import advance
@@ -162,9 +163,7 @@ def test_a_killed_advance_has_done_nothing_and_the_next_one_does_it_all(sandbox:
         with psycopg.connect(database) as other:
             other.execute("INSERT INTO amocrm.history_due SELECT 'leads', id FROM amocrm.leads")
         process = subprocess.Popen([sys.executable, "-c", ADVANCE, database], cwd=REPOSITORY, stdout=subprocess.PIPE)
-        deadline = time.monotonic() + 60
-        while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: process.poll() is not None or connection.execute(WAITS).fetchone())
         assert process.poll() is None, "it waits in the middle of its work"
         process.kill()
         process.communicate()

@@ -15,7 +15,9 @@ from pipelines.load import Batch, Landing, tune
 from pipelines.normalize import normalizer
 from tests.commands import REPOSITORY
 from tests.equality import ZONE
+from tests.hook_help import until
 
+LISTENS = ("SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN amocrm_changes' AND state = 'idle'")
 EXAMPLE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "webhooks.md").read_text(), re.S)
 
 
@@ -35,8 +37,7 @@ def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
     assert follower.stdout
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
-        while not connection.execute("SELECT FROM pg_stat_activity WHERE query = 'LISTEN amocrm_changes'").fetchall():
-            pass
+        until(lambda: connection.execute(LISTENS).fetchall())
     landed(database, 7)
     assert follower.stdout.readline() == "leads 7 Deal 7 5\n"
     landed(database, 7)
@@ -54,5 +55,5 @@ def test_many_at_once_are_told_without_their_ids(database: str, count: int) -> N
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
         connection.execute("LISTEN amocrm_changes")
         landed(database, *range(1, count + 1))
-        (notice,) = connection.notifies(timeout=5, stop_after=1)
+        (notice,) = connection.notifies(timeout=60, stop_after=1)
     assert ('"ids":null' in notice.payload) is (count > 100)

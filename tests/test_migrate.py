@@ -40,7 +40,7 @@ def test_held_tables_are_told(
         started = time.monotonic()
         with pytest.raises(MigrationRefused, match="Another program holds the tables"):
             migrate(empty_database, "amocrm")
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 120
     assert migrate(empty_database, "amocrm").changed
 
 

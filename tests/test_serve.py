@@ -37,11 +37,11 @@ def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
 
         def becomes(price: int) -> None:
             sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": price}})
-            until(lambda: connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s AND price = %s", [lead, price]).fetchone(), 30)
+            until(lambda: connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s AND price = %s", [lead, price]).fetchone())
 
         process = installation.start("serve", "--no-dagster", "--port", str(port))
         try:
-            until(lambda: listens(base), 30)
+            until(lambda: listens(base))
             subscribed = installation.call("webhooks", "subscribe", "--url", base)
             assert subscribed.code == 0, subscribed.said
             [destination] = [hook["destination"] for hook in sandbox.truth("webhooks") if hook["destination"].startswith(base)]
@@ -51,13 +51,13 @@ def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
             assert len(parts) == 2
             for part in parts:
                 os.kill(part, signal.SIGKILL)
-            until(lambda: len(children(process.pid)) == 2 and not set(children(process.pid)) & set(parts), 30)
-            until(lambda: listens(base) and requests.get(f"{base}/health", timeout=5).status_code == 200, 30)
+            until(lambda: len(children(process.pid)) == 2 and not set(children(process.pid)) & set(parts))
+            until(lambda: listens(base) and requests.get(f"{base}/health", timeout=60).status_code == 200)
             becomes(222)
             parts = children(process.pid)
             assert sorted(word for part in parts for word in ("drain", "serve") if f"webhooks {word}" in command_of(part)) == ["drain", "serve"]
             process.send_signal(signal.SIGTERM)
-            done = finished(process, 30)
+            done = finished(process)
             assert done.code == 0 and "Traceback" not in done.error, done.said
             assert not any(map(alive, parts))
         finally:
@@ -69,7 +69,7 @@ def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
 def test_its_parts_end_with_it(database: str, tmp_path: Path) -> None:
     installation = Installation(tmp_path, database)
     serving = installation.start("serve", "--no-dagster", "--port", str(free_port()))
-    until(lambda: len(children(serving.pid)) == 2, 30)
+    until(lambda: len(children(serving.pid)) == 2)
     parts = children(serving.pid)
     serving.kill()
     serving.communicate()

@@ -19,11 +19,11 @@ class Client:
     def get(self, path: str, **params: Any) -> requests.Response:
         """A GET under /api/v4, or of an absolute path."""
         path = path if path.startswith("/") else f"/api/v4/{path}"
-        return self.session.get(self.sandbox.url + path, params=params, timeout=10)
+        return self.session.get(self.sandbox.url + path, params=params, timeout=60)
 
     def send(self, method: str, path: str, body: Any) -> requests.Response:
         """A write."""
-        return self.session.request(method, f"{self.sandbox.url}/api/v4/{path}", json=body, timeout=10)
+        return self.session.request(method, f"{self.sandbox.url}/api/v4/{path}", json=body, timeout=60)
 
     def rows(self, path: str, **params: Any) -> list[dict[str, Any]]:
         """Every record of a list: a walk by page numbers until there is no next link."""

@@ -15,7 +15,7 @@ def exchange(own: Client, form: bool = False, **body: Any) -> requests.Response:
     sandbox = own.sandbox
     given = {"client_id": sandbox.client_id, "client_secret": sandbox.client_secret, "redirect_uri": sandbox.redirect_uri} | body
     kind = {"data": given} if form else {"json": given}
-    return requests.post(f"{sandbox.url}/oauth2/access_token", timeout=10, **kind)  # type: ignore[arg-type]
+    return requests.post(f"{sandbox.url}/oauth2/access_token", timeout=60, **kind)  # type: ignore[arg-type]
 
 
 def test_a_refresh_token_works_once(own: Client) -> None:
@@ -32,7 +32,7 @@ def test_a_refresh_token_works_once(own: Client) -> None:
 
 
 def test_a_code_works_once_and_comes_from_the_window(own: Client) -> None:
-    window = requests.get(f"{own.sandbox.url}/oauth", params={"client_id": own.sandbox.client_id, "state": "s 1"}, allow_redirects=False, timeout=10)
+    window = requests.get(f"{own.sandbox.url}/oauth", params={"client_id": own.sandbox.client_id, "state": "s 1"}, allow_redirects=False, timeout=60)
     query = parse_qs(urlsplit(window.headers["location"]).query)
     assert query["state"] == ["s 1"] and query["referer"] == ["uralkedr.amocrm.ru"]
     assert exchange(own, grant_type="authorization_code", code=query["code"][0]).status_code == 200
@@ -61,7 +61,7 @@ def test_claims_and_subdomain(own: Client) -> None:
     claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     assert claims["sub"] == str(own.sandbox.admin_id) and claims["account_id"] == own.sandbox.account_id and claims["aud"] == own.sandbox.client_id
     url = f"http://{claims['api_domain']}/oauth2/account/current/subdomain"
-    found = requests.get(url, headers={"X-Refresh-Token": tokens["refresh_token"]}, timeout=10)
+    found = requests.get(url, headers={"X-Refresh-Token": tokens["refresh_token"]}, timeout=60)
     assert found.json()["subdomain"] == "uralkedr"
     own.sandbox.switch(jwt_claims="without")
     assert "api_domain" not in own.sandbox.token()["access_token"]
@@ -93,7 +93,7 @@ def test_the_file_scope(own: Client) -> None:
 
 def test_a_port_in_use_is_said_clearly(own: Client) -> None:
     port = own.sandbox.url.rsplit(":", 1)[1]
-    done = subprocess.run([sys.executable, "-m", "sandbox", "--port", port, "--scale", "5"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-m", "sandbox", "--port", port, "--scale", "5"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and f"port {port} is in use" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -9,25 +9,35 @@ import requests
 from sandbox_client import Client  # type: ignore[import-not-found, unused-ignore]
 
 
+def within_a_second(own: Client, times: int) -> list[requests.Response]:
+    """Answers from a second of their own. Where the machine took longer than that for them, they prove nothing and are asked for again."""
+    for _ in range(20):
+        own.sandbox.block(False)
+        time.sleep(1.05)
+        began = time.monotonic()
+        answers = [own.get("account") for _ in range(times)]
+        if time.monotonic() - began < 1:
+            return answers
+    raise AssertionError(f"this machine cannot send {times} requests within a second")
+
+
 def test_the_rate_is_a_sliding_second(start: Callable[..., Client]) -> None:
     own = start(rate=5)
-    codes = [own.get("account").status_code for _ in range(8)]
-    assert codes == [200] * 5 + [429] * 3
-    refused = own.get("account")
-    assert refused.headers["content-type"].startswith("text/html") and "Retry-After" not in refused.headers
+    answers = within_a_second(own, 9)
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 4
+    assert answers[-1].headers["content-type"].startswith("text/html") and "Retry-After" not in answers[-1].headers
     time.sleep(1.05)
     assert own.get("account").status_code == 200
     own.sandbox.switch(retry_after_header="on")
-    answers = [own.get("account") for _ in range(6)]
-    assert answers[-1].headers["Retry-After"] == "1"
+    assert within_a_second(own, 6)[-1].headers["Retry-After"] == "1"
     assert own.sandbox.stats()["max_requests_in_a_second"] >= 8 and own.sandbox.stats()["by_status"]["429"] >= 4
 
 
 def test_excess_leads_to_a_block_of_everything(start: Callable[..., Client]) -> None:
     own = start(rate=1, switches={"block_after": "5"})
-    codes = [own.get("account").status_code for _ in range(8)]
+    codes = [answer.status_code for answer in within_a_second(own, 8)]
     assert codes == [200] + [429] * 5 + [403] * 2
-    blocked = requests.post(f"{own.sandbox.url}/oauth2/access_token", json={}, timeout=10)
+    blocked = requests.post(f"{own.sandbox.url}/oauth2/access_token", json={}, timeout=60)
     assert blocked.status_code == 403 and "nginx" in blocked.text
     own.sandbox.block(False)
     time.sleep(1.05)
@@ -62,14 +72,15 @@ def test_broken_answers(own: Client) -> None:
 
 
 def test_slowness(own: Client) -> None:
-    own.sandbox.fault("slow", seconds=0.3)
-    begun = time.monotonic()
-    own.get("account")
-    assert time.monotonic() - begun >= 0.3
+    def took() -> float:
+        begun = time.monotonic()
+        own.get("account")
+        return time.monotonic() - begun
+
+    own.sandbox.fault("slow", seconds=1)
+    assert took() >= 1
     own.sandbox.latency(120)
-    begun = time.monotonic()
-    own.get("account")
-    assert 0.12 <= time.monotonic() - begun < 0.3
+    assert 0.12 <= min(took() for _ in range(5)) < 1, "the fault was for one request"
 
 
 def test_heavy_requests_time_out(own: Client) -> None:
