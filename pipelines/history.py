@@ -2,15 +2,17 @@
 
     history(record) = f(its events, its observations, its row)
 
-so it can be made anew at any time, for all records or for some, and a second time changes nothing. Steps, each one statement over all affected
-records (sql/history/):
+so it can be made anew at any time, for all records or for some, and a second time changes nothing. Steps, each over all affected records
+(sql/history/), for one attribute after the other:
 
-    told       what events tell, one row a change of one thing
-    records    what the records are now
-    explain    observations that events explain are dropped: nothing is counted twice
-    missed     where the last that is known is not what the record is now, that is an observation, too
-    changes    events and observations in one row of time: of several within one second the last
-    intervals  from each change of a stage or a responsible user to the next
+    told_*      what events tell, one row a change of one thing
+    records_*   what the records are now
+    explain     observations that events explain are dropped: nothing is counted twice
+    missed      where the last that is known is not what the record is now, that is an observation, too
+    changes     events and observations in one row of time: of several within one second the last
+    intervals   from each change of a stage or a responsible user to the next
+
+The last two are parts of the statement that writes the rows.
 
 Whoever lands rows notes in `history_due` whose history has to be looked at again (observe.py); it is emptied in the transaction that rebuilds.
 """
@@ -24,11 +26,11 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from models.base import AccountBase
 from models.history import CustomFieldHistory, LeadStatusHistory, ResponsibleHistory
-from pipelines.observe import ALL, EVENT_TYPES, FIELD_EVENT, SLACK
+from pipelines.observe import ALL, EVENT_TYPES, FIELD_EVENT, KINDS, SLACK
 from pipelines.shapes import shape
 
 Connection = psycopg.Connection[Any]
@@ -36,20 +38,37 @@ FILES = Path(__file__).parent / "sql" / "history"
 SOURCES = {"companies": ("id",), "contacts": ("id",), "customers": ("id",), "events": ("entity_id", "entity_type", "type", "created_at"),
            "leads": ("id",)}
 """What history is made from, in the order in which it is locked, and the columns that the planner has to know."""
-STEPS = ("told", "records", "explain", "missed", "changes", "intervals")
-ROWS: tuple[tuple[type[AccountBase], str], ...] = (
-    (LeadStatusHistory, """
-SELECT entity_id AS lead_id, entered_at, (value ->> 'pipeline_id')::int8 AS pipeline_id, (value ->> 'status_id')::int8 AS status_id, left_at,
-       changed_by, source FROM intervals WHERE attribute = 'status'"""),
-    (ResponsibleHistory, """
-SELECT entity_type, entity_id, entered_at, (value ->> 'responsible_user_id')::int8 AS responsible_user_id, left_at, changed_by, source
-FROM intervals WHERE attribute = 'responsible_user'"""),
-    (CustomFieldHistory, """
-SELECT entity_type, entity_id, field_id, at AS changed_at, before AS value_before, after AS value_after, changed_by, source
-FROM changes WHERE attribute = 'custom_field'"""))
-"""Each table, and the rows that it should have for the affected records."""
+TOLD = f"(VALUES {', '.join(f'({told!r}, {kind!r})' for told, kind in KINDS.items())}) k (told, entity_type)"
+"""The kinds of record that have a history, by both their names."""
 UNDER_WAY = """
 SELECT count(*) FROM mirror.cursors WHERE account = %s AND entity = ANY(%s) AND NOT position ? 'watermark'"""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What may change about a record: the type of its value while history is made, how the jsonb of an observation is read as one and
+    written, and the rows that its table should have for the affected records."""
+
+    name: str
+    model: type[AccountBase]
+    value: str
+    read: str
+    write: str
+    steps: tuple[str, ...]
+    rows: str
+
+
+ATTRIBUTES = (
+    Attribute("status", LeadStatusHistory, "int8[]", "ARRAY[({0} ->> 'pipeline_id')::int8, ({0} ->> 'status_id')::int8]",
+              "jsonb_build_object('pipeline_id', {0}[1], 'status_id', {0}[2])",
+              ("told_status", "records_status", "explain", "missed"), """
+SELECT entity_id AS lead_id, entered_at, value[1] AS pipeline_id, value[2] AS status_id, left_at, changed_by, source FROM intervals"""),
+    Attribute("responsible_user", ResponsibleHistory, "int8[]", "ARRAY[({0} ->> 'responsible_user_id')::int8]",
+              "jsonb_build_object('responsible_user_id', {0}[1])",
+              ("told_responsible_user", "records_responsible_user", "explain", "missed"), """
+SELECT entity_type, entity_id, entered_at, value[1] AS responsible_user_id, left_at, changed_by, source FROM intervals"""),
+    Attribute("custom_field", CustomFieldHistory, "jsonb", "{0}", "{0}", ("told_custom_field", "explain"), """
+SELECT entity_type, entity_id, field_id, at AS changed_at, before AS value_before, after AS value_after, changed_by, source FROM changes"""))
 
 
 @dataclass(frozen=True)
@@ -93,20 +112,19 @@ def rebuild(connection: Connection, schema: str, everything: bool = True) -> int
     """Makes the history of the records that are due, or of every record, what it should be; writes only rows that differ. Returns the
     number of records. In a transaction of the caller's, or in one of its own."""
     with connection.transaction():
-        connection.execute("SET LOCAL work_mem = '256MB'; SET LOCAL random_page_cost = 1.1; SET LOCAL jit = off; "
-                           "SET LOCAL client_min_messages = warning")
         _run(connection, schema, "tables")
         drained = SQL("DELETE FROM {}.history_due RETURNING entity_type, entity_id").format(Identifier(schema))
-        connection.execute(SQL("WITH due AS ({}) INSERT INTO affected SELECT * FROM due WHERE NOT {}").format(drained, Literal(everything)))
         if everything:
+            connection.execute(drained)
             for source, columns in SOURCES.items():  # autovacuum comes too late; the other columns of events are large
                 connection.execute(SQL("ANALYZE {} ({})").format(Identifier(schema, source), SQL(", ").join(map(Identifier, columns))))
             _run(connection, schema, "everything")
+        else:
+            connection.execute(SQL("WITH due AS ({}) INSERT INTO affected SELECT entity_type, entity_id, told FROM due JOIN {} USING (entity_type)")
+                               .format(drained, SQL(TOLD)))
         connection.execute("ANALYZE affected")
-        for step in STEPS:
-            _run(connection, schema, step)
-        for model, rows in ROWS:
-            _write(connection, schema, model, rows)
+        for attribute in ATTRIBUTES:
+            _make(connection, schema, attribute)
         return _count(connection, "SELECT count(*) FROM affected")
 
 
@@ -126,29 +144,43 @@ def _text(name: str) -> str:
     return (FILES / f"{name}.sql").read_text()
 
 
-def _statement(name: str, schema: str) -> Composed:
-    return SQL(_text(name)).format(schema=Identifier(schema), types=Literal(list(EVENT_TYPES)), field_event=Literal(FIELD_EVENT), slack=SQL(SLACK))
+def _statement(name: str, schema: str, attribute: Attribute | None = None) -> Composed:
+    own = {} if attribute is None else {
+        "attribute": Literal(attribute.name), "value": SQL(attribute.value), "seen_before": SQL(attribute.read.format("o.value_before")),
+        "seen_after": SQL(attribute.read.format("o.value_after")), "last": SQL(attribute.write.format("last.after")),
+        "now": SQL(attribute.write.format("r.value"))}
+    return SQL(_text(name)).format(schema=Identifier(schema), types=Literal(list(EVENT_TYPES)), field_event=Literal(FIELD_EVENT), slack=SQL(SLACK),
+                                   kinds=SQL(TOLD), **own)
 
 
-def _run(connection: Connection, schema: str, name: str) -> None:
-    connection.execute(_statement(name, schema))
-    if name == "told":
-        connection.execute("CREATE INDEX ON told (entity_id, field_id, attribute, entity_type, at); ANALYZE told")
+def _run(connection: Connection, schema: str, name: str, attribute: Attribute | None = None) -> None:
+    connection.execute(_statement(name, schema, attribute))
 
 
-def _write(connection: Connection, schema: str, model: type[AccountBase], rows: str) -> None:
-    of = shape(model)
+def _make(connection: Connection, schema: str, attribute: Attribute) -> None:
+    for step in ("attribute", *attribute.steps):
+        _run(connection, schema, step, attribute)
+    _write(connection, schema, attribute)
+    connection.execute("DROP TABLE told, records")
+
+
+def _write(connection: Connection, schema: str, attribute: Attribute) -> None:
+    of = shape(attribute.model)
     columns = [column.name for column in of.table.columns]
     rest = [column for column in columns if column not in of.key]
-    same = SQL(" AND ").join(SQL("n.{0} = t.{0}").format(Identifier(name)) for name in of.key)
-    owner = SQL("a.entity_type = t.entity_type AND a.entity_id = t.entity_id" if "entity_type" in columns
-                else "a.entity_type = 'leads' AND a.entity_id = t.lead_id")
-    table, source = Identifier(schema, of.name), SQL("(" + rows + ") n")
-    connection.execute(SQL("DELETE FROM {} t USING affected a WHERE {} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(table, owner, source, same))
-    connection.execute(SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {} ON CONFLICT ({}) DO UPDATE SET {} "
-                           "WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
-        table, _comma("{}", columns), _comma("n.{}", columns), source, _comma("{}", list(of.key)), _comma("{0} = excluded.{0}", rest),
-        _comma("t.{}", rest), _comma("excluded.{}", rest)))
+    table = Identifier(schema, of.name)
+    gone: Composable = SQL("")
+    conflict: Composable = SQL("")
+    if _count(connection, SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(table)):
+        owner = SQL("a.entity_type = t.entity_type AND a.entity_id = t.entity_id" if "entity_type" in columns
+                    else "a.entity_type = 'leads' AND a.entity_id = t.lead_id")
+        same = SQL(" AND ").join(SQL("n.{0} = t.{0}").format(Identifier(name)) for name in of.key)
+        gone = SQL(", gone AS (DELETE FROM {} t USING affected a WHERE {} AND NOT EXISTS (SELECT FROM rows n WHERE {}))").format(table, owner, same)
+        conflict = SQL("ON CONFLICT ({}) DO UPDATE SET {} WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
+            _comma("{}", list(of.key)), _comma("{0} = excluded.{0}", rest), _comma("t.{}", rest), _comma("excluded.{}", rest))
+    connection.execute(SQL("WITH changes AS ({}), intervals AS ({}), rows AS ({}){} INSERT INTO {} AS t ({}) SELECT {} FROM rows {}").format(
+        _statement("changes", schema, attribute), _statement("intervals", schema), SQL(attribute.rows), gone, table, _comma("{}", columns),
+        _comma("{}", columns), conflict))
 
 
 def _comma(form: str, names: list[str]) -> Composed:
