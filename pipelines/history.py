@@ -19,6 +19,8 @@ Whoever lands rows notes in `history_due` whose history has to be looked at agai
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +36,9 @@ from pipelines.observe import ALL, EVENT_TYPES, FIELD_EVENT, KINDS, SLACK
 from pipelines.shapes import shape
 
 Connection = psycopg.Connection[Any]
+Connect = Callable[[], Connection]
+PATIENCE = "5s"
+"""How long the second backend waits for a lock."""
 FILES = Path(__file__).parent / "sql" / "history"
 SOURCES = {"companies": ("id",), "contacts": ("id",), "customers": ("id",), "events": ("entity_id", "entity_type", "type", "created_at"),
            "leads": ("id",)}
@@ -93,9 +98,9 @@ class Consistency:
                 f"{self.broken} gaps or overlaps, {self.repeated} counted twice")
 
 
-def advance(connection: Connection, schema: str, account: str) -> int:
+def advance(connection: Connection, schema: str, account: str, connect: Connect | None = None) -> int:
     """Brings history up to what has landed; returns how many records were looked at. The first time that is every record, and waits until
-    no first reading of a list is under way any more. All of it, or nothing."""
+    no first reading of a list is under way any more; `connect`, if given, then opens the second backend of `rebuild`."""
     with connection.transaction():
         for source in SOURCES:  # nothing lands meanwhile
             connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"amocrm-mirror {schema}.{source}"])
@@ -105,27 +110,65 @@ def advance(connection: Connection, schema: str, account: str) -> int:
             return 0
         if not _count(connection, SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(due)):
             return 0
-        return rebuild(connection, schema, everything)
+        return rebuild(connection, schema, everything, connect)
 
 
-def rebuild(connection: Connection, schema: str, everything: bool = True) -> int:
+def rebuild(connection: Connection, schema: str, everything: bool = True, connect: Connect | None = None) -> int:
     """Makes the history of the records that are due, or of every record, what it should be; writes only rows that differ. Returns the
-    number of records. In a transaction of the caller's, or in one of its own."""
+    number of records. In a transaction of the caller's, or in one of its own: all of it, or nothing. With `connect` a second backend does
+    a part of everything, and commits just before the first: who is killed in between finds all of it due again, and makes the same of it."""
     with connection.transaction():
-        _run(connection, schema, "tables")
         drained = SQL("DELETE FROM {}.history_due RETURNING entity_type, entity_id").format(Identifier(schema))
         if everything:
             connection.execute(drained)
-            for source, columns in SOURCES.items():  # autovacuum comes too late; the other columns of events are large
-                connection.execute(SQL("ANALYZE {} ({})").format(Identifier(schema, source), SQL(", ").join(map(Identifier, columns))))
+            return _side_by_side(connection, schema, connect) if connect else _everything(connection, schema)
+        _run(connection, schema, "tables")
+        connection.execute(SQL("WITH due AS ({}) INSERT INTO affected (entity_type, entity_id, told) SELECT entity_type, entity_id, told "
+                               "FROM due JOIN {} USING (entity_type)").format(drained, SQL(TOLD)))
+        return _make(connection, schema, ATTRIBUTES)
+
+
+def _everything(connection: Connection, schema: str) -> int:
+    _learn(connection, schema)
+    _run(connection, schema, "tables")
+    _run(connection, schema, "everything")
+    return _make(connection, schema, ATTRIBUTES)
+
+
+def _side_by_side(connection: Connection, schema: str, connect: Connect) -> int:
+    """No two attributes have a row in common. The second backend waits for no lock for long: the first may be what keeps it from coming."""
+    with connect() as other, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            _learn(other, schema)
+        beside = pool.submit(_beside, other, schema, ATTRIBUTES[1:])
+        try:
+            _run(connection, schema, "tables")
             _run(connection, schema, "everything")
-        else:
-            connection.execute(SQL("WITH due AS ({}) INSERT INTO affected SELECT entity_type, entity_id, told FROM due JOIN {} USING (entity_type)")
-                               .format(drained, SQL(TOLD)))
-        connection.execute("ANALYZE affected")
-        for attribute in ATTRIBUTES:
-            _make(connection, schema, attribute)
-        return _count(connection, "SELECT count(*) FROM affected")
+            records = _make(connection, schema, ATTRIBUTES[:1])
+            return records if beside.result() else _make(connection, schema, ATTRIBUTES[1:])
+        finally:
+            while not beside.done():
+                other.cancel()
+                wait([beside], 0.1)
+
+
+def _beside(connection: Connection, schema: str, attributes: tuple[Attribute, ...]) -> bool:
+    """False: somebody has locked a table, and nothing was done."""
+    try:
+        with connection.transaction():
+            connection.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(PATIENCE)))
+            _run(connection, schema, "tables")
+            _run(connection, schema, "everything")
+            _make(connection, schema, attributes)
+        return True
+    except psycopg.errors.LockNotAvailable:
+        return False
+
+
+def _learn(connection: Connection, schema: str) -> None:
+    """Autovacuum comes too late for the planner; the other columns of events are large."""
+    for source, columns in SOURCES.items():
+        connection.execute(SQL("ANALYZE {} ({})").format(Identifier(schema, source), _comma("{}", list(columns))))
 
 
 def consistency(connection: Connection, schema: str) -> list[Consistency]:
@@ -157,11 +200,15 @@ def _run(connection: Connection, schema: str, name: str, attribute: Attribute | 
     connection.execute(_statement(name, schema, attribute))
 
 
-def _make(connection: Connection, schema: str, attribute: Attribute) -> None:
-    for step in ("attribute", *attribute.steps):
-        _run(connection, schema, step, attribute)
-    _write(connection, schema, attribute)
-    connection.execute("DROP TABLE told, records")
+def _make(connection: Connection, schema: str, attributes: tuple[Attribute, ...]) -> int:
+    """The history of the affected records; returns how many they are."""
+    connection.execute("ANALYZE affected")
+    for attribute in attributes:
+        for step in ("attribute", *attribute.steps):
+            _run(connection, schema, step, attribute)
+        _write(connection, schema, attribute)
+        connection.execute("DROP TABLE told, records")
+    return _count(connection, "SELECT count(*) FROM affected")
 
 
 def _write(connection: Connection, schema: str, attribute: Attribute) -> None:
