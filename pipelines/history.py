@@ -28,7 +28,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from models.base import AccountBase
 from models.history import CustomFieldHistory, LeadStatusHistory, ResponsibleHistory
@@ -138,12 +138,12 @@ def _everything(connection: Connection, schema: str) -> int:
 def _side_by_side(connection: Connection, schema: str, connect: Connect) -> int:
     """No two attributes have a row in common. The second backend waits for no lock for long: the first may be what keeps it from coming."""
     with connect() as other, ThreadPoolExecutor(1) as pool:
-        with other.transaction():
-            _learn(other, schema)
-        beside = pool.submit(_beside, other, schema, ATTRIBUTES[1:])
+        other.autocommit = True  # what it learns of the tables, the first has to know, too
+        learned, beside = pool.submit(_learn, other, schema), pool.submit(_beside, other, schema, ATTRIBUTES[1:])
         try:
             _run(connection, schema, "tables")
             _run(connection, schema, "everything")
+            learned.result()
             records = _make(connection, schema, ATTRIBUTES[:1])
             return records if beside.result() else _make(connection, schema, ATTRIBUTES[1:])
         finally:
@@ -187,6 +187,7 @@ def _text(name: str) -> str:
     return (FILES / f"{name}.sql").read_text()
 
 
+@cache
 def _statement(name: str, schema: str, attribute: Attribute | None = None) -> Composed:
     own = {} if attribute is None else {
         "attribute": Literal(attribute.name), "value": SQL(attribute.value), "seen_before": SQL(attribute.read.format("o.value_before")),
@@ -203,31 +204,44 @@ def _run(connection: Connection, schema: str, name: str, attribute: Attribute | 
 def _make(connection: Connection, schema: str, attributes: tuple[Attribute, ...]) -> int:
     """The history of the affected records; returns how many they are."""
     connection.execute("ANALYZE affected")
+    value = ""
     for attribute in attributes:
-        for step in ("attribute", *attribute.steps):
+        if attribute.value == value:
+            connection.execute("TRUNCATE told, records")
+        else:
+            _run(connection, schema, "attribute", attribute)
+        value = attribute.value
+        for step in attribute.steps:
             _run(connection, schema, step, attribute)
         _write(connection, schema, attribute)
-        connection.execute("DROP TABLE told, records")
     return _count(connection, "SELECT count(*) FROM affected")
 
 
 def _write(connection: Connection, schema: str, attribute: Attribute) -> None:
+    table = Identifier(schema, attribute.model.__tablename__)
+    is_empty = not _count(connection, SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(table))
+    connection.execute(_writing(schema, attribute, is_empty))
+
+
+@cache
+def _writing(schema: str, attribute: Attribute, is_empty: bool) -> Composed:
+    """Rows that should not be are deleted, those that differ are written; in an empty table there are neither."""
     of = shape(attribute.model)
     columns = [column.name for column in of.table.columns]
     rest = [column for column in columns if column not in of.key]
     table = Identifier(schema, of.name)
-    gone: Composable = SQL("")
-    conflict: Composable = SQL("")
-    if _count(connection, SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(table)):
-        owner = SQL("a.entity_type = t.entity_type AND a.entity_id = t.entity_id" if "entity_type" in columns
-                    else "a.entity_type = 'leads' AND a.entity_id = t.lead_id")
-        same = SQL(" AND ").join(SQL("n.{0} = t.{0}").format(Identifier(name)) for name in of.key)
-        gone = SQL(", gone AS (DELETE FROM {} t USING affected a WHERE {} AND NOT EXISTS (SELECT FROM rows n WHERE {}))").format(table, owner, same)
-        conflict = SQL("ON CONFLICT ({}) DO UPDATE SET {} WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
-            _comma("{}", list(of.key)), _comma("{0} = excluded.{0}", rest), _comma("t.{}", rest), _comma("excluded.{}", rest))
-    connection.execute(SQL("WITH changes AS ({}), intervals AS ({}), rows AS ({}){} INSERT INTO {} AS t ({}) SELECT {} FROM rows {}").format(
-        _statement("changes", schema, attribute), _statement("intervals", schema), SQL(attribute.rows), gone, table, _comma("{}", columns),
-        _comma("{}", columns), conflict))
+    insert = SQL("INSERT INTO {} AS t ({}) SELECT {} FROM rows").format(table, _comma("{}", columns), _comma("{}", columns))
+    rows = SQL("WITH changes AS ({}), intervals AS ({}), rows AS ({})").format(
+        _statement("changes", schema, attribute), _statement("intervals", schema), SQL(attribute.rows))
+    if is_empty:
+        return SQL("{} {}").format(rows, insert)
+    owner = SQL("a.entity_type = t.entity_type AND a.entity_id = t.entity_id" if "entity_type" in columns
+                else "a.entity_type = 'leads' AND a.entity_id = t.lead_id")
+    same = SQL(" AND ").join(SQL("n.{0} = t.{0}").format(Identifier(name)) for name in of.key)
+    return SQL("{}, gone AS (DELETE FROM {} t USING affected a WHERE {} AND NOT EXISTS (SELECT FROM rows n WHERE {})) {} "
+               "ON CONFLICT ({}) DO UPDATE SET {} WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
+        rows, table, owner, same, insert, _comma("{}", list(of.key)), _comma("{0} = excluded.{0}", rest), _comma("t.{}", rest),
+        _comma("excluded.{}", rest))
 
 
 def _comma(form: str, names: list[str]) -> Composed:
