@@ -90,7 +90,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
         with beside(run.scene, run.run_id, entities) as run.beside:
             report.results += run.through(entities)
         with target.connect() as connection:
-            history.advance(connection, target.schema, target.name)
+            history.advance(connection, target.schema, target.name, target.connect)
         report.views = rebuilt(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began

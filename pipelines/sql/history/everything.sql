@@ -1,7 +1,11 @@
 -- Every record that there is, or that events or observations tell of
-INSERT INTO affected (entity_type, entity_id)
-SELECT 'leads', id FROM {schema}.leads UNION ALL SELECT 'contacts', id FROM {schema}.contacts
-UNION ALL SELECT 'companies', id FROM {schema}.companies UNION ALL SELECT 'customers', id FROM {schema}.customers
-UNION SELECT k.entity_type, e.entity_id FROM {schema}.events e JOIN kinds k ON k.told = e.entity_type
-WHERE e.entity_id IS NOT NULL AND (e.type = ANY({types}) OR e.type ~ {field_event})
-UNION SELECT entity_type, entity_id FROM {schema}.observations
+INSERT INTO affected (entity_type, entity_id, told)
+SELECT 'leads', id, 'lead' FROM {schema}.leads UNION ALL SELECT 'contacts', id, 'contact' FROM {schema}.contacts
+UNION ALL SELECT 'companies', id, 'company' FROM {schema}.companies UNION ALL SELECT 'customers', id, 'customer' FROM {schema}.customers;
+
+INSERT INTO affected (entity_type, entity_id, told)
+SELECT DISTINCT k.entity_type, x.entity_id, k.told
+FROM (SELECT entity_type AS told, entity_id FROM {schema}.events
+      WHERE entity_id IS NOT NULL AND (type = ANY({types}) OR type ~ {field_event})
+      UNION ALL SELECT k.told, o.entity_id FROM {schema}.observations o JOIN {kinds} USING (entity_type)) x JOIN {kinds} USING (told)
+WHERE NOT EXISTS (SELECT FROM affected a WHERE a.told = x.told AND a.entity_id = x.entity_id)

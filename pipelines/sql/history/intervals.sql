@@ -1,14 +1,6 @@
--- From when to when: from the record's creation to its first change, and from each change to the next
-INSERT INTO intervals (entity_id, attribute, entity_type, entered_at, left_at, value, changed_by, source)
-WITH numbered AS (
-  SELECT *, lag(at) OVER (PARTITION BY entity_id, field_id, attribute, entity_type ORDER BY at) IS NULL AS is_first
-  FROM changes WHERE field_id = 0
-), entered AS (
-  SELECT entity_id, attribute, entity_type, at, after AS value, changed_by, source FROM numbered
-  UNION ALL SELECT entity_id, attribute, entity_type, r.born, n.before, r.created_by, 'created'
-  FROM numbered n JOIN records r USING (entity_id, attribute, entity_type) WHERE n.is_first AND n.before IS NOT NULL AND r.born < n.at
-  UNION ALL SELECT entity_id, attribute, entity_type, r.born, r.value, r.created_by, 'created'
-  FROM records r LEFT JOIN numbered n USING (entity_id, attribute, entity_type) WHERE n.entity_id IS NULL AND r.value IS NOT NULL
-)
-SELECT entity_id, attribute, entity_type, at, lead(at) OVER (PARTITION BY entity_id, attribute, entity_type ORDER BY at), value, changed_by, source
-FROM entered
+-- From when to when: from each change to the next, and before them from the record's creation to the first, if there is one
+SELECT entity_id, entity_type, at AS entered_at, left_at, after AS value, changed_by, source FROM changes
+UNION ALL
+SELECT r.entity_id, r.entity_type, r.born, c.at, CASE WHEN c.at IS NULL THEN r.value ELSE c.before END, r.created_by, 'created'
+FROM records r LEFT JOIN (SELECT * FROM changes WHERE is_first) c USING (entity_id, entity_type)
+WHERE CASE WHEN c.at IS NULL THEN r.value IS NOT NULL ELSE c.before IS NOT NULL AND r.born < c.at END
