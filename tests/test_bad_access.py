@@ -51,11 +51,14 @@ def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxPro
     assert person.call("sync", "--only", "tags").code == 0
     before = stored(database), known(database)
     assert before[0]["refreshed_at"] is not None
-    for more in ({"AMOCRM_REFRESH_TOKEN": ""}, {}):
-        wrong = {"AMOCRM_BASE_URL": other.url, "AMOCRM_ACCESS_TOKEN": other.admin_token} | more
+    another = f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "AMOCRM_SCHEMA"
+    moved = f"{other.url}, which is new here, does not take the stored token of {first.url}", "Nothing was changed", "another AMOCRM_SCHEMA"
+    for more, told in (({"AMOCRM_ACCESS_TOKEN": other.admin_token, "AMOCRM_REFRESH_TOKEN": ""}, another),
+                       ({"AMOCRM_ACCESS_TOKEN": other.admin_token}, moved), ({}, moved)):
+        wrong = {"AMOCRM_BASE_URL": other.url} | more
         for words in (("sync", "--only", "tags"), ("verify", "--only", "tags")):
-            refused(person.call(*words, **wrong), 1, f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "AMOCRM_SCHEMA")
-        refused(person.call("doctor", **wrong), 1, f"holds amoCRM account {first.account_id}")
+            refused(person.call(*words, **wrong), 1, *told)
+        refused(person.call("doctor", **wrong), 1, told[0])
         assert (stored(database), known(database)) == before
     change(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
