@@ -83,8 +83,9 @@ class Proof:
             if not (stored["has_tokens"] and stored["is_alive"]):
                 raise
             if not known:
-                log.warning("AMOCRM_REFRESH_TOKEN in the environment or .env is not taken (%s). The stored pair, which works, stays and is used: "
-                            "remove the setting, or put a new one there", reason.reason)
+                sentences = reason.reason.split(". ")
+                log.warning("AMOCRM_REFRESH_TOKEN in the environment or .env is not taken: %s. The stored pair, which works, stays and is used: "
+                            "remove the setting, or put a new one there", ". ".join(dict.fromkeys((sentences[0], sentences[-1]))))
             return self._same(configured, stored)
         except SyncRefused as reason:
             raise type(reason)(f"{reason}. What amoCRM has given for the configured refresh token, to learn that, is kept for it here") from None

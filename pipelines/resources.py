@@ -38,6 +38,8 @@ class Mirror:
     """One installation: its settings and its database."""
 
     settings: Settings
+    option: str = ""
+    """What a command takes for it, where it is not the configured account."""
 
     @cached_property
     def conninfo(self) -> str:
@@ -78,7 +80,7 @@ class Mirror:
         if account not in names:
             raise WrongUse(f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: `amocrm-mirror accounts add {account} "
                            "https://….amocrm.ru` adds it")
-        return Mirror(self.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": account}))
+        return Mirror(self.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": account}), f" --account {account}")
 
     def target(self, patience: Patience | None = None) -> Target:
         """The configured account. Raises WrongUse when the settings name none, or no token."""
@@ -92,8 +94,8 @@ class Mirror:
         settle = Proof(self.connect, self.vault, self.account, self.schema, base_url,
                        lambda tokens: Client(base_url, tokens, self.budgets(base_url), patience)).of(self.configured)
         if not self._register(base_url) and not self.configured:
-            raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN in the environment or in .env "
-                           "(amoCRM makes one in the settings of a private integration)")
+            raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth{self.option}`, or set AMOCRM_ACCESS_TOKEN in the environment "
+                           "or in .env (amoCRM makes one in the settings of a private integration)")
         tokens = StoredTokens(self.connect, self.vault, self.account, base_url, USER_AGENT)
         settle(tokens)
         client = Client(base_url, tokens, self.budgets(base_url), patience)

@@ -185,5 +185,5 @@ def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: Sand
 
 def test_a_corrected_address_resumes_at_once(first: SandboxProcess, database: str, tmp_path: Path, sandboxes: list[SandboxProcess]) -> None:
     person = Installation(tmp_path, database, first)
-    told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, "Look whether AMOCRM_BASE_URL")
+    told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"Look whether {sandboxes[1].url}")
     told(person.call(*SYNC), 0)

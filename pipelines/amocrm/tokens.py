@@ -73,7 +73,7 @@ class StoredTokens:
 
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]], vault: Vault, account: str, base_url: str, user_agent: str) -> None:
         self.connect, self.vault, self.account = connect, vault, account
-        self.base_url, self.user_agent = base_url, user_agent
+        self.name, self.base_url, self.user_agent = account, base_url, user_agent
         self._unanswered = ""
         """The refresh token, as stored, whose refresh had no answer here: amoCRM may have spent it."""
 
@@ -161,12 +161,13 @@ class StoredTokens:
     def _refresh(self, row: Row, refused: str, turn: Turn) -> Pair:
         if not row["refresh_token"]:
             raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
-                             "Look whether AMOCRM_BASE_URL is the account's address (one of no account is answered so, too); else create a new "
-                             "token in the integration's settings, and run `amocrm-mirror auth` or set AMOCRM_ACCESS_TOKEN", status=401)
+                             f"Look whether {self.base_url} (AMOCRM_BASE_URL) is the account's address, one of no account is answered so, too; else "
+                             f"create a new token in the integration's settings, and give it to {self._auth} or set AMOCRM_ACCESS_TOKEN", status=401)
         if not (row["client_id"] and row["client_secret"]):
             raise AccessLost("the token cannot be renewed without the integration's id and secret: set AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET "
                              "and AMOCRM_REDIRECT_URI")
-        application = Application(self.base_url, self.user_agent, row["client_id"], self.vault.open(row["client_secret"]), row["redirect_uri"] or "")
+        application = Application(self.base_url, self.user_agent, row["client_id"], self.vault.open(row["client_secret"]), row["redirect_uri"] or "",
+                                  self._auth)
         access = self._readable(row["access_token"])
         try:
             pair, base_url = renewed(application, self.vault.open(row["refresh_token"]), access, bool(refused) and refused == access,
@@ -178,6 +179,10 @@ class StoredTokens:
             raise
         self.base_url = base_url
         return pair
+
+    @property
+    def _auth(self) -> str:
+        return f"`amocrm-mirror auth --account {self.name}`"
 
     def _readable(self, locked: str | None) -> str:
         try:
@@ -224,7 +229,7 @@ class StoredTokens:
     def _known(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row:
         row = self._row(connection, lock)
         if row is None:
-            raise AccessLost(f"no token is stored for the account {self.account!r}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN")
+            raise AccessLost(f"no token is stored for the account {self.account!r}: run {self._auth}, or set AMOCRM_ACCESS_TOKEN")
         return row
 
     def _keep(self, connection: psycopg.Connection[Any], row: Row, pair: Pair) -> None:
