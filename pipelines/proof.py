@@ -57,9 +57,9 @@ class Proof:
         stored = self._stored(configured)
         if not (stored["has_tokens"] or stored["is_waiting"]):
             return _settle(configured, bool(configured))
-        if stored["is_blocked"]:
-            admit(self.connect, self.name)
         is_new = bool(configured) and stored["seed"] != configured.seed and not (configured.refresh_token and stored["is_spent"])
+        if stored["is_blocked"] and (is_new or stored["base_url"] != self.base_url):
+            admit(self.connect, self.name)
         if is_new and configured.refresh_token:
             return self._pair(configured, stored)
         if is_new:
