@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from sqlalchemy import BigInteger, Boolean, ForeignKey, Identity, Index, Integer, Numeric, Text, func
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import DateTime, Json, MemoryBase
@@ -51,6 +51,25 @@ class Token(MemoryBase):
     refreshed_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the pair was last renewed")
     seed: Mapped[str | None] = mapped_column(Text, comment="Fingerprint of the configured token that this row came from")
     dead_reason: Mapped[str | None] = mapped_column(Text, comment="Why the tokens are known to be dead; null while they work")
+    spent_seeds: Mapped[list[str] | None] = mapped_column(ARRAY(Text), comment="Fingerprints of configured tokens that were used up here before")
+
+
+class UnprovenToken(MemoryBase):
+    __tablename__ = "unproven_tokens"
+    __table_args__ = {"comment": "Configured pairs, encrypted, that amoCRM has not yet said to be of the account that they were configured for"}
+
+    seed: Mapped[str] = mapped_column(Text, primary_key=True, comment="Fingerprint of the configured refresh token")
+    account: Mapped[str] = mapped_column(Text, ForeignKey("accounts.name", ondelete="CASCADE", onupdate="CASCADE"), index=True,
+                                         comment="Account that it was first configured for")
+    client_id: Mapped[str | None] = mapped_column(Text, comment="Integration id")
+    redirect_uri: Mapped[str | None] = mapped_column(Text, comment="Redirect address of the integration")
+    client_secret: Mapped[str | None] = mapped_column(Text, comment="Integration secret, encrypted")
+    access_token: Mapped[str | None] = mapped_column(Text, comment="Access token, encrypted")
+    refresh_token: Mapped[str | None] = mapped_column(Text, comment="Refresh token, encrypted; it works once")
+    expires_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the access token ends; null: unknown")
+    refreshed_at: Mapped[DateTime | None] = mapped_column(Instant, comment="When the pair was last renewed")
+    dead_reason: Mapped[str | None] = mapped_column(Text, comment="Why amoCRM did not take it; null: it was not asked, or took it")
+    asked_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(), comment="When amoCRM was last asked")
 
 
 class RateBudget(MemoryBase):

@@ -39,7 +39,7 @@ def add(mirror: Mirror, name: str, given: str, grant: Callable[[Mirror], Iterato
     with_partition(mirror, name).dispose()
     with mirror.connect_autocommit() as connection:
         yield from all_views.refresh(connection).kept
-    yield f"{'Next:':<10}`amocrm-mirror sync --account {name}`; schedules take it up by themselves"
+    yield f"{'Next:':<10}schedules take it up by themselves"
 
 
 def _new(mirror: Mirror, name: str, given: str) -> Mirror:
@@ -55,7 +55,7 @@ def _new(mirror: Mirror, name: str, given: str) -> Mirror:
     if found:
         raise WrongUse(f"there is an account {name!r} already, {found.base_url}, and a schema holds one account. Another token for it: "
                        f"`amocrm-mirror auth --account {name}`; another account: choose another name")
-    return Mirror(mirror.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": name, "amocrm_base_url": base_url}))
+    return Mirror(mirror.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": name, "amocrm_base_url": base_url}), f" --account {name}")
 
 
 def _has_schema(mirror: Mirror, name: str) -> bool:

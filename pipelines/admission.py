@@ -8,19 +8,14 @@ from pipelines.amocrm.tokens import Configured, StoredTokens
 from pipelines.declare import Facts
 from pipelines.entities import ACCOUNT_WITH
 from pipelines.proof import Fresh
-from pipelines.resources import Mirror
+from pipelines.resources import ENTER, Mirror
 from pipelines.sight import Sight, look
 from pipelines.standing import SyncRefused, account, blocks_marked, clear_marks, held_account
 
 PATIENCE = Patience(tries=3, throttled=5, read=30.0)
 CLAIM = """
-INSERT INTO mirror.accounts AS known (name, schema_name, base_url, configured_url, account_id)
-VALUES (%(name)s, %(schema)s, %(url)s, %(given)s, %(id)s)
-ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, configured_url = excluded.configured_url, account_id = excluded.account_id,
-    facts = NULL, learned_at = NULL
-WHERE coalesce(known.account_id, excluded.account_id) = excluded.account_id
-RETURNING 1
-"""
+UPDATE mirror.accounts SET base_url = %(url)s, configured_url = %(given)s, account_id = %(id)s, facts = NULL, learned_at = NULL
+WHERE name = %(name)s AND coalesce(account_id, %(id)s) = %(id)s RETURNING 1"""
 
 
 def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Sight:
@@ -48,8 +43,9 @@ def _check(mirror: Mirror, facts: Facts) -> None:
 
 def _claim(mirror: Mirror, base_url: str, facts: Facts) -> None:
     with mirror.connect() as connection:
-        row = connection.execute(CLAIM, {"name": mirror.account, "schema": mirror.schema, "url": base_url, "id": facts.get("id"),
-                                           "given": mirror.settings.amocrm_base_url}).fetchone()
+        connection.execute(ENTER, {"name": mirror.account, "schema": mirror.schema, "url": base_url})
+        row = connection.execute(CLAIM, {"name": mirror.account, "url": base_url, "id": facts.get("id"),
+                                         "given": mirror.settings.amocrm_base_url}).fetchone()
     if row is None:
         raise _another(mirror, facts)
 

@@ -55,9 +55,9 @@ def authorize(mirror: Mirror, browser: bool, paste: bool, port: int | None) -> I
 def settled(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Iterator[str]:
     """The pair is admitted and stored; then everything that a person should know of it."""
     sight = admit(mirror, base_url, pair, application)
-    for heading, text in described(sight, pair):
+    for heading, text in described(sight, pair, mirror.option):
         yield f"{heading + ':':<10}{text}"
-    yield f"{'Stored:':<10}encrypted, for {base_url} in the schema {mirror.schema}. `amocrm-mirror sync` goes on from here"
+    yield f"{'Stored:':<10}encrypted, for {base_url} in the schema {mirror.schema}. `amocrm-mirror sync{mirror.option}` goes on from here"
     if mirror.configured:
         yield ("          AMOCRM_ACCESS_TOKEN or AMOCRM_REFRESH_TOKEN in the environment or .env is older and no longer used: remove it. "
                "Another one put there later replaces what is stored")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.migrate import migrate
 from pipelines.resources import Mirror, open_mirror
@@ -134,7 +135,7 @@ def _show(found: list[dict[str, object]]) -> None:
         table.add_column(title, justify="right" if title in ("id", "fell short") else "left")
     for each in found:
         table.add_row(str(each["account"]), str(each["account_id"] or ""), str(each["address"]), str(each["last_complete"] or "never"),
-                      str(each["fell_short"]), str(each["standing"]))
+                      str(each["fell_short"]), Text(str(each["standing"])))
     wide(Console(highlight=False)).print(table)
     if not found:
         typer.echo("no account yet: `amocrm-mirror accounts add NAME https://….amocrm.ru`, or `amocrm-mirror auth`")

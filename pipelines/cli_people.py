@@ -120,7 +120,7 @@ def _erase(connection: psycopg.Connection[Any], mirror: Mirror, contact: int, ye
             raise psycopg.Rollback(preview)
         typer.confirm(f"Erase contact {contact}{_name(connection, mirror.schema, contact)} for good?", abort=True)
     _told(forgetting.forget(connection, mirror.schema, mirror.account, PEOPLE, contact), "erased or changed")
-    typer.echo(f"contact {contact} is erased, and kept from coming back until `amocrm-mirror forget --lift {contact}`.")
+    typer.echo(f"contact {contact} is erased, and kept from coming back until `amocrm-mirror forget --lift {contact}{mirror.option}`.")
     typer.echo(forgetting.NOT_REACHED)
 
 

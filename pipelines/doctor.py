@@ -25,8 +25,8 @@ from pipelines.sync import SyncRefused
 HASTE = Patience(tries=2, throttled=3, read=20.0)
 SKEW = 60
 CURES: dict[type[AmoError], str] = {
-    AccessLost: "Open the integration in amoCRM, make a new long-lived token as an administrator, and run `amocrm-mirror auth`",
-    Blocked: "Stop whatever else sends requests to the account, write to amoCRM's support, and run `amocrm-mirror doctor` again tomorrow",
+    AccessLost: "Open the integration in amoCRM, make a new long-lived token as an administrator, and run `amocrm-mirror auth{option}`",
+    Blocked: "Stop whatever else sends requests to the account, write to amoCRM's support, and run `amocrm-mirror doctor{option}` again tomorrow",
     NotOffered: "Look in amoCRM whether the account is paid for, and whether its security settings admit this machine's address",
     Passing: f"{UNREACHED}; then try again",
 }
@@ -102,26 +102,26 @@ def _account(mirror: Mirror) -> Iterator[Finding]:
             answer = target.client.get("account", [("with", "is_api_filter_enabled,datetime_settings")])
         clear_marks(mirror.connect, mirror.account)
     except AmoError as reason:
-        yield _refused("account", reason)
+        yield _refused("account", reason, mirror.option)
         return
     except (SyncRefused, LostKey) as reason:
         yield Finding("wrong", "account", str(reason))
         return
     facts: dict[str, Any] = orjson.loads(answer.body)
     yield Finding("right", f"token: works, account {facts.get('name')!r} (id {facts.get('id')}, {facts.get('subdomain')})")
-    yield from _rights(target.client.get, facts)
+    yield from _rights(target.client.get, facts, mirror.option)
     yield from _options(facts)
     yield _clock(answer)
 
 
-def _refused(what: str, reason: AmoError) -> Finding:
+def _refused(what: str, reason: AmoError, option: str) -> Finding:
     kind = Passing if what == "account" and reason.status in NO_SUCH_PATH else type(reason)
     cure = next((cure for each, cure in CURES.items() if issubclass(kind, each)), "Please report it: this is a fault of amocrm-mirror's")
     told = reason.reason.split(". ")[0].split("; given up")[0]
-    return Finding("wrong", ": ".join(filter(None, (what, reason.request, told))), cure)
+    return Finding("wrong", ": ".join(filter(None, (what, reason.request, told))), cure.replace("{option}", option))
 
 
-def _rights(get: Callable[..., Answer], facts: dict[str, Any]) -> Iterator[Finding]:
+def _rights(get: Callable[..., Answer], facts: dict[str, Any], option: str) -> Iterator[Finding]:
     try:
         get("users", [("limit", "1")])
         yield Finding("right", "rights: the token is an administrator's")
@@ -129,7 +129,7 @@ def _rights(get: Callable[..., Answer], facts: dict[str, Any]) -> Iterator[Findi
         yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an administrator: what he may not see "
                       "is missing, and so are users and roles", "Make the token as an administrator, for a complete mirror")
     except AmoError as reason:
-        yield _refused("rights", reason)
+        yield _refused("rights", reason, option)
 
 
 def _options(facts: dict[str, Any]) -> Iterator[Finding]:

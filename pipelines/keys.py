@@ -20,8 +20,10 @@ from pipelines.sync import WrongUse
 
 SECRETS = ("access_token", "refresh_token", "client_secret")
 # Waits for refreshes under way, which hold their row until the new pair is stored; none can begin meanwhile, and no other rotation
-LOCK = "LOCK TABLE mirror.tokens IN EXCLUSIVE MODE"
-CHANGE = "UPDATE mirror.tokens SET access_token = %s, refresh_token = %s, client_secret = %s WHERE account = %s"
+LOCK = "LOCK TABLE mirror.tokens, mirror.unproven_tokens IN EXCLUSIVE MODE"
+TABLES = (("mirror.tokens", "account"), ("mirror.unproven_tokens", "seed"))
+READ = "SELECT access_token, refresh_token, client_secret, {1} FROM {0} ORDER BY {1}"
+CHANGE = "UPDATE {0} SET access_token = %s, refresh_token = %s, client_secret = %s WHERE {1} = %s"
 
 
 def rotate(mirror: Mirror) -> str:
@@ -68,23 +70,25 @@ def _alone(mirror: Mirror) -> Iterator[psycopg.Connection[Any]]:
             os.close(folder)
 
 
-def _rows(connection: psycopg.Connection[Any]) -> list[Any]:
-    return connection.execute("SELECT access_token, refresh_token, client_secret, account FROM mirror.tokens ORDER BY account").fetchall()
+def _rows(connection: psycopg.Connection[Any], *table: str) -> list[Any]:
+    return connection.execute(READ.format(*table).encode()).fetchall()
 
 
 def _open_all(connection: psycopg.Connection[Any], vault: Vault) -> None:
     """Raises LostKey before anything has changed."""
-    for row in _rows(connection):
-        for locked in filter(None, row[:len(SECRETS)]):
-            vault.open(locked)
+    for table in TABLES:
+        for row in _rows(connection, *table):
+            for locked in filter(None, row[:len(SECRETS)]):
+                vault.open(locked)
 
 
 def _lock_anew(connection: psycopg.Connection[Any], vault: Vault) -> int:
     count = 0
-    for row in _rows(connection):
-        anew = [locked and vault.lock(vault.open(locked)) for locked in row[:len(SECRETS)]]
-        connection.execute(CHANGE, [*anew, row[len(SECRETS)]])
-        count += sum(1 for locked in anew if locked)
+    for table in TABLES:
+        for row in _rows(connection, *table):
+            anew = [locked and vault.lock(vault.open(locked)) for locked in row[:len(SECRETS)]]
+            connection.execute(CHANGE.format(*table).encode(), [*anew, row[len(SECRETS)]])
+            count += sum(1 for locked in anew if locked)
     return count
 
 

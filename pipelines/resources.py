@@ -19,7 +19,7 @@ from pipelines.amocrm.client import USER_AGENT, Client, Patience
 from pipelines.amocrm.tokens import Configured, StoredTokens
 from pipelines.amocrm.vault import Vault
 from pipelines.embedded import EmbeddedPostgres
-from pipelines.proof import prove
+from pipelines.proof import Proof
 from pipelines.settings import Settings, SettingsRefused, load_settings, validate_requests_per_second
 from pipelines.sync import Target, WrongUse
 
@@ -27,11 +27,12 @@ Connection = psycopg.Connection[Any]
 EGRESS = "egress"
 NOT_SHARED = {"amocrm_base_url": None, "amocrm_access_token": None, "amocrm_refresh_token": None}
 """What the environment says of the configured account only; an integration's keys are good for every account that has installed it."""
+ENTER = "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%(name)s, %(schema)s, %(url)s) ON CONFLICT DO NOTHING"
+"""Of several processes that do so at once each goes on from what the first has entered."""
 REGISTER = """
-INSERT INTO mirror.accounts AS known (name, schema_name, base_url, configured_url) VALUES (%(name)s, %(schema)s, %(url)s, %(given)s)
-ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, configured_url = coalesce(excluded.configured_url, known.configured_url),
-    facts = CASE WHEN known.base_url = excluded.base_url THEN known.facts END
-WHERE (known.base_url, known.configured_url) IS DISTINCT FROM (excluded.base_url, coalesce(excluded.configured_url, known.configured_url))"""
+UPDATE mirror.accounts SET base_url = %(url)s, configured_url = coalesce(%(given)s, configured_url),
+    facts = CASE WHEN base_url = %(url)s THEN facts END
+WHERE name = %(name)s AND (base_url, configured_url) IS DISTINCT FROM (%(url)s, coalesce(%(given)s, configured_url))"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Mirror:
     """One installation: its settings and its database."""
 
     settings: Settings
+    option: str = ""
+    """What a command takes for it, where it is not the configured account."""
 
     @cached_property
     def conninfo(self) -> str:
@@ -79,7 +82,7 @@ class Mirror:
         if account not in names:
             raise WrongUse(f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: `amocrm-mirror accounts add {account} "
                            "https://….amocrm.ru` adds it")
-        return Mirror(self.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": account}))
+        return Mirror(self.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": account}), f" --account {account}")
 
     def target(self, patience: Patience | None = None) -> Target:
         """The configured account. Raises WrongUse when the settings name none, or no token."""
@@ -90,15 +93,13 @@ class Mirror:
             raise WrongUse("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and "
                            "AMOCRM_ACCESS_TOKEN in the environment or in .env, or try `amocrm-mirror demo`" + (
                                f"; of the accounts that were added say one with --account, or --all: {others}" if others else ""))
-        if self.configured:
-            prove(self.connect, self.account, self.schema, base_url, self.configured,
-                  lambda fresh: Client(base_url, fresh, self.budgets(base_url), patience))
+        settle = Proof(self.connect, self.vault, self.account, self.schema, base_url,
+                       lambda tokens: Client(base_url, tokens, self.budgets(base_url), patience)).of(self.configured)
         if not self._register(base_url) and not self.configured:
-            raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN in the environment or in .env "
-                           "(amoCRM makes one in the settings of a private integration)")
+            raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth{self.option}`, or set AMOCRM_ACCESS_TOKEN in the environment "
+                           "or in .env (amoCRM makes one in the settings of a private integration)")
         tokens = StoredTokens(self.connect, self.vault, self.account, base_url, USER_AGENT)
-        if self.configured:
-            tokens.configure(self.configured)
+        settle(tokens)
         client = Client(base_url, tokens, self.budgets(base_url), patience)
         return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency, self._seed(patience))
 
@@ -137,7 +138,9 @@ class Mirror:
     def _register(self, base_url: str) -> bool:
         """Makes the account known to the database. Whether it holds tokens of it already."""
         with self.connect() as connection:
-            connection.execute(REGISTER, {"name": self.account, "schema": self.schema, "url": base_url, "given": self.settings.amocrm_base_url})
+            about = {"name": self.account, "schema": self.schema, "url": base_url, "given": self.settings.amocrm_base_url}
+            connection.execute(ENTER, about)
+            connection.execute(REGISTER, about)
             return connection.execute("SELECT 1 FROM mirror.tokens WHERE account = %s", [self.account]).fetchone() is not None
 
 

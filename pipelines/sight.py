@@ -75,7 +75,7 @@ def _question(listing: Listing, facts: Facts) -> tuple[str, list[tuple[str, str]
     return listing.path, [("limit", "1")], ""
 
 
-def described(sight: Sight, pair: Pair) -> list[tuple[str, str]]:
+def described(sight: Sight, pair: Pair, option: str = "") -> list[tuple[str, str]]:
     """For people: a heading and a sentence each."""
     facts, user = sight.facts, (sight.user or {}).get("name")
     who = f"{user!r} (id {facts.get('current_user_id')})" if user else f"id {facts.get('current_user_id')}"
@@ -86,14 +86,14 @@ def described(sight: Sight, pair: Pair) -> list[tuple[str, str]]:
         rights = f"no administrator: records that the user may not see will be missing{f' ({limits})' if limits else ''}"
     denied = f"{', '.join(sight.denied)}: the token has no right to these lists" if sight.denied else "nothing; every list may be read"
     return [("Account", f"{facts.get('name')!r} (id {facts.get('id')}, {facts.get('subdomain')})"), ("User", f"{who}, {rights}"),
-            ("Not seen", denied), ("Token", _life(pair))]
+            ("Not seen", denied), ("Token", _life(pair, option))]
 
 
-def _life(pair: Pair) -> str:
+def _life(pair: Pair, option: str) -> str:
     if pair.refresh_token:
         return "renewed by itself, as long as a sync runs at least once in three months"
     end = ends_at(pair.access_token)
     if end is None:
         return "does not say when it ends"
     days = (end - datetime.datetime.now(datetime.UTC)).days
-    return f"ends on {end:%Y-%m-%d}, in {days} days, and cannot be renewed: run `amocrm-mirror auth` with another one before that"
+    return f"ends on {end:%Y-%m-%d}, in {days} days, and cannot be renewed: run `amocrm-mirror auth{option}` with another one before that"

@@ -81,11 +81,11 @@ def admit(connect: Connect, name: str) -> bool:
         if just_blocked:
             raise SyncRefused(f"amoCRM has blocked this account or address; its block page was last seen at {blocked}. Nothing was sent, so that the "
                               "block does not grow; what is mirrored stays as it is. Write to amoCRM's support. The first sync after "
-                              f"{unblocked} asks again, `amocrm-mirror doctor` at once")
+                              f"{unblocked} asks again, `amocrm-mirror doctor --account {name}` at once")
         if just_revoked:
             raise SyncRefused(f"{why}. Last seen at {revoked}; nothing was sent now, and what is mirrored stays as it is. Give access again: "
-                              f"`amocrm-mirror auth --account {name}`. The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor` "
-                              "at once")
+                              f"`amocrm-mirror auth --account {name}`. The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor "
+                              f"--account {name}` at once")
         if blocked or revoked:
             connection.execute("UPDATE mirror.accounts SET blocked_at = CASE WHEN is_blocked THEN now() END, "
                                "revoked_at = CASE WHEN revoked_at IS NOT NULL THEN now() END WHERE name = %s", [name])

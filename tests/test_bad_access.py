@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
+from pipelines.amocrm.vault import Vault
 from sandbox.process import SandboxProcess
 from tests.commands import Done, Installation, finished
 from tests.equality import differences
@@ -51,11 +52,14 @@ def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxPro
     assert person.call("sync", "--only", "tags").code == 0
     before = stored(database), known(database)
     assert before[0]["refreshed_at"] is not None
-    for more in ({"AMOCRM_REFRESH_TOKEN": ""}, {}):
-        wrong = {"AMOCRM_BASE_URL": other.url, "AMOCRM_ACCESS_TOKEN": other.admin_token} | more
+    another = f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "AMOCRM_SCHEMA"
+    moved = f"{other.url}, which is new here, does not take the stored token of {first.url}", "Nothing was changed", "another AMOCRM_SCHEMA"
+    for more, told in (({"AMOCRM_ACCESS_TOKEN": other.admin_token, "AMOCRM_REFRESH_TOKEN": ""}, another),
+                       ({"AMOCRM_ACCESS_TOKEN": other.admin_token}, moved), ({}, moved)):
+        wrong = {"AMOCRM_BASE_URL": other.url} | more
         for words in (("sync", "--only", "tags"), ("verify", "--only", "tags")):
-            refused(person.call(*words, **wrong), 1, f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "AMOCRM_SCHEMA")
-        refused(person.call("doctor", **wrong), 1, f"holds amoCRM account {first.account_id}")
+            refused(person.call(*words, **wrong), 1, *told)
+        refused(person.call("doctor", **wrong), 1, told[0])
         assert (stored(database), known(database)) == before
     change(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
@@ -73,6 +77,24 @@ def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[Sa
     refused(person.call("sync", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped"), 1, "nothing was sent now")
     assert person.call("sync", "--only", "tags").code == 0
     assert first.stats()["refresh_reuses"] == 0
+
+
+def test_the_cure_is_for_the_account_that_needs_it(sandboxes: list[SandboxProcess], person: Installation, database: str) -> None:
+    added = person.call("accounts", "add", "other", sandboxes[1].url, typed=sandboxes[1].admin_token)
+    refused(added, 0, "run `amocrm-mirror auth --account other`", "`amocrm-mirror sync --account other` goes on")
+    change(database, f"access_token = '{Vault([KEY]).lock('ended')}' WHERE account = 'other'")
+    refused(person.call("sync", "--account", "other"), 1, sandboxes[1].url, "`amocrm-mirror auth --account other`")
+    refused(person.call("sync", "--account", "other"), 1, "`amocrm-mirror auth --account other`", "`amocrm-mirror doctor --account other` at once")
+    refused(person.call("doctor", "--account", "other"), 1, "run `amocrm-mirror auth --account other`")
+    refused(person.call("auth", "--account", "other", typed=sandboxes[1].admin_token), 0, "`amocrm-mirror sync --account other` goes on")
+    assert person.call("sync", "--account", "other", "--only", "tags").code == 0
+
+
+def test_what_amocrm_says_is_text(person: Installation, database: str) -> None:
+    assert person.call("sync", "--only", "accounts,tags").code == 0
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = 'not granted (401: [/b] [red]no)'")
+    refused(person.call("accounts", "list"), 0, "not granted (401: [/b] [red]no)")
 
 
 def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandboxes: list[SandboxProcess], person: Installation,

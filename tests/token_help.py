@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from psycopg.rows import dict_row
 from pipelines.amocrm.client import Client
 from pipelines.amocrm.tokens import Configured, StoredTokens
 from pipelines.amocrm.vault import Vault
+from pipelines.proof import Proof
 from sandbox.process import SandboxProcess
-from tests.helpers import HASTY, KEY
+from tests.helpers import ACCOUNT, HASTY, KEY
 
 ENDPOINT = "/oauth2/access_token"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -29,6 +31,12 @@ def pair_of(sandbox: SandboxProcess, expires_in: float = 86400, **more: str) -> 
 
 def client_with(tokens: StoredTokens, sandbox: Any) -> Client:
     return Client(sandbox.url, tokens, [], HASTY)
+
+
+def settings_of(sandbox: Any, database: str, key: bytes = KEY) -> Proof:
+    """What looks at settings before they replace what is stored."""
+    return Proof(partial(psycopg.connect, database), Vault([key]), ACCOUNT, ACCOUNT, sandbox.url,
+                 lambda tokens: Client(sandbox.url, tokens, [], HASTY))
 
 
 def stored(database: str) -> dict[str, Any]:

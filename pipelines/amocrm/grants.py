@@ -31,6 +31,8 @@ class Application:
     client_id: str
     client_secret: str = field(repr=False)
     redirect_uri: str
+    auth: str = "`amocrm-mirror auth`"
+    """The command by which a person grants access to it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def _granted(application: Application, old: str, ask: Callable[[Session], Any]) 
     pairs: list[Pair] = []
 
     def take(response: Response) -> Response:
-        pairs.append(_pair(response, old))
+        pairs.append(_pair(response, old, application.auth))
         return response
 
     def send() -> None:
@@ -75,12 +77,12 @@ def _granted(application: Application, old: str, ask: Callable[[Session], Any]) 
     return pairs[0]
 
 
-def _pair(response: Response, old: str) -> Pair:
+def _pair(response: Response, old: str, auth: str) -> Pair:
     """Told by status and shape, never by the localized title (2.4)."""
     status = response.status_code
     if 400 <= status < 500 and status not in (408, 429) and not is_block(response):
         raise AccessLost(f"amoCRM does not grant a token ({status}{told(response)}). What is mirrored stays as it is, and so does the stored "
-                         f"pair. {_cure(response, bool(old))}", REQUEST, status)
+                         f"pair. {_cure(response, bool(old), auth)}", REQUEST, status)
     if not 200 <= status < 300:
         refuse(response, REQUEST)
     try:
@@ -96,11 +98,10 @@ def _pair(response: Response, old: str) -> Pair:
                 datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds if sound else DAY))
 
 
-def _cure(response: Response, renewing: bool) -> str:
+def _cure(response: Response, renewing: bool, auth: str) -> str:
     if response.status_code == 401 and not has_hint(response):
-        return ("Check the integration's id and secret, AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET; if they are right, grant access again: "
-                "`amocrm-mirror auth`")
+        return f"Check the integration's id and secret, AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET; if they are right, grant access again: {auth}"
     if renewing:
-        return "Check the integration's id, secret and redirect address; if they are right, grant access again: `amocrm-mirror auth`"
+        return f"Check the integration's id, secret and redirect address; if they are right, grant access again: {auth}"
     return ("The code was used before, is older than 20 minutes, or the redirect address is not exactly the integration's. Compare "
-            "AMOCRM_REDIRECT_URI with its settings, then run `amocrm-mirror auth` again for a new code")
+            f"AMOCRM_REDIRECT_URI with its settings, then run {auth} again for a new code")

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import psycopg
@@ -23,29 +22,26 @@ from psycopg.rows import dict_row
 from pipelines.amocrm.errors import AccessLost, Passing, Throttled
 from pipelines.amocrm.grants import Application, Pair
 from pipelines.amocrm.renewal import renewed
+from pipelines.amocrm.token_rows import (
+    CONFIGURE,
+    KEEP,
+    READ,
+    REPLACE,
+    SPEND,
+    STILL_GOOD,
+    UNHURRIED,
+    Configured,
+    Row,
+    good_until,
+    is_past,
+    now,
+)
 from pipelines.amocrm.vault import LostKey, Vault
 
-AHEAD = datetime.timedelta(minutes=10)
-STILL_GOOD = datetime.timedelta(seconds=30)
+__all__ = ["Access", "Configured", "StoredTokens", "Tokens", "Turn"]
+
 STORE_AGAIN = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Seconds between attempts to store a pair that would else be lost."""
-UNHURRIED = "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
-KEEP = """
-UPDATE mirror.tokens SET access_token = %(access)s, refresh_token = %(refresh)s, expires_at = %(expires)s, refreshed_at = now(), dead_reason = NULL
-WHERE account = %(account)s AND refresh_token = %(spent)s
-"""
-OPEN = "INSERT INTO mirror.tokens (account) VALUES (%s) ON CONFLICT DO NOTHING"
-GIVEN = """
-WITH given AS (UPDATE mirror.accounts SET revoked_at = NULL, revoked_reason = NULL WHERE name = %(account)s)"""
-CONFIGURE = GIVEN + """
-UPDATE mirror.tokens SET client_id = %(client_id)s, redirect_uri = %(redirect_uri)s, client_secret = %(secret)s, dead_reason = NULL
-WHERE account = %(account)s
-"""
-REPLACE = GIVEN + """
-UPDATE mirror.tokens SET access_token = %(access)s, refresh_token = %(refresh)s, expires_at = %(expires)s, refreshed_at = NULL, seed = %(seed)s
-WHERE account = %(account)s
-"""
-Row = dict[str, Any]
 Turn = Callable[[], None]
 """Called before each request: returns when it may be sent, raises when none may."""
 log = logging.getLogger(__name__)
@@ -69,42 +65,43 @@ class Access:
     """Where the account is now; empty: where it was."""
 
 
-@dataclass(frozen=True)
-class Configured:
-    """The token or pair that the user configured; it starts the stored row, and replaces it when it changes."""
-
-    access_token: str = field(default="", repr=False)
-    refresh_token: str = field(default="", repr=False)
-    client_id: str = ""
-    client_secret: str = field(default="", repr=False)
-    redirect_uri: str = ""
-
-    @property
-    def seed(self) -> str:
-        """What tells one grant from another: of a pair it is the refresh token."""
-        return hashlib.sha256((self.refresh_token or self.access_token).encode()).hexdigest()
-
-    def __bool__(self) -> bool:
-        return bool(self.access_token or self.refresh_token)
-
-
 class StoredTokens:
     """The tokens of one account, in mirror.tokens."""
 
+    table, key = "mirror.tokens", "account"
+    """Which row is ours: the one whose key is `account`."""
+
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]], vault: Vault, account: str, base_url: str, user_agent: str) -> None:
         self.connect, self.vault, self.account = connect, vault, account
-        self.base_url, self.user_agent = base_url, user_agent
+        self.name, self.base_url, self.user_agent = account, base_url, user_agent
         self._unanswered = ""
         """The refresh token, as stored, whose refresh had no answer here: amoCRM may have spent it."""
 
     def configure(self, configured: Configured) -> None:
-        """Stores what the user configured; of the tokens only those that the stored ones did not come from."""
+        """Stores what the user configured where nothing is stored; a long-lived token also in the place of another one. A pair that takes
+        another's place is proven first (unproven.py)."""
         with self.connect() as connection, connection.transaction():
             row = self._own(connection)
-            if row["seed"] != configured.seed or (row["refreshed_at"] is None and not self._opens(row)):
+            is_other = row["seed"] != configured.seed
+            if _is_bare(row) or (is_other and not configured.refresh_token) or (
+                    not is_other and row["refreshed_at"] is None and not self._opens(row)):
                 self._replace(connection, configured, configured.access_token, configured.refresh_token, None)
-            if self._differs(row, configured):
-                self._set_application(connection, configured)
+                self._set_application(connection, self._over(row, configured) if not is_other else configured)
+            elif not is_other:
+                self._correct(connection, row, configured)
+
+    def correct(self, configured: Configured) -> None:
+        """An integration's new secret or redirect address, where the stored pair is one that it gave."""
+        with self.connect() as connection, connection.transaction():
+            row = self._row(connection, lock=True)
+            if row and configured.client_id and row["client_id"] == configured.client_id:
+                self._correct(connection, row, configured)
+
+    def completed(self, configured: Configured) -> Configured:
+        """With the stored application, where the settings name none."""
+        with self.connect() as connection:
+            row = self._row(connection)
+        return self._over(row, configured) if row and not configured.client_id else configured
 
     def adopt(self, configured: Configured, pair: Pair, application: Configured | None = None) -> None:
         """Stores the pair that a person has just granted, to this application; the configured tokens, which are older, will not replace it."""
@@ -112,20 +109,21 @@ class StoredTokens:
             self._own(connection)
             self._replace(connection, configured, pair.access_token, pair.refresh_token, pair.expires_at)
             self._set_application(connection, configured if application is None else application)
+            connection.execute("DELETE FROM mirror.unproven_tokens WHERE account = %s AND dead_reason IS NOT NULL", [self.account])
 
     def current(self, turn: Turn) -> Access:
         """The access token, refreshed when it is about to end. Raises AccessLost when there is none that could be had."""
         with self.connect() as connection:
             row = self._known(connection)
-        if row["access_token"] is not None and not _is_past(_good_until(row)):
+        if row["access_token"] is not None and not is_past(good_until(row)):
             return self._access(row)
         try:
             return self.renew("", turn)
         except Passing as reason:
-            if row["access_token"] is None or _is_past(row["expires_at"] - STILL_GOOD):
+            if row["access_token"] is None or is_past(row["expires_at"] - STILL_GOOD):
                 raise
             log.info("%s; the present token is good for a while", reason)
-            return Access(self._sound(row["access_token"]), _now() + STILL_GOOD)
+            return Access(self._sound(row["access_token"]), now() + STILL_GOOD)
 
     def renew(self, refused: str, turn: Turn) -> Access:
         """Another access token than the refused one. Raises AccessLost when the grant is dead, Passing when amoCRM cannot be reached."""
@@ -158,17 +156,18 @@ class StoredTokens:
         return self._kept(*fresh)
 
     def _is_another(self, row: Row, refused: str) -> bool:
-        return row["access_token"] is not None and not _is_past(_good_until(row)) and self.vault.open(row["access_token"]) != refused
+        return row["access_token"] is not None and not is_past(good_until(row)) and self.vault.open(row["access_token"]) != refused
 
     def _refresh(self, row: Row, refused: str, turn: Turn) -> Pair:
         if not row["refresh_token"]:
             raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
-                             "Look whether AMOCRM_BASE_URL is the account's address (one of no account is answered so, too); else create a new "
-                             "token in the integration's settings, and run `amocrm-mirror auth` or set AMOCRM_ACCESS_TOKEN", status=401)
+                             f"Look whether {self.base_url} (AMOCRM_BASE_URL) is the account's address, one of no account is answered so, too; else "
+                             f"create a new token in the integration's settings, and give it to {self._auth} or set AMOCRM_ACCESS_TOKEN", status=401)
         if not (row["client_id"] and row["client_secret"]):
             raise AccessLost("the token cannot be renewed without the integration's id and secret: set AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET "
                              "and AMOCRM_REDIRECT_URI")
-        application = Application(self.base_url, self.user_agent, row["client_id"], self.vault.open(row["client_secret"]), row["redirect_uri"] or "")
+        application = Application(self.base_url, self.user_agent, row["client_id"], self.vault.open(row["client_secret"]), row["redirect_uri"] or "",
+                                  self._auth)
         access = self._readable(row["access_token"])
         try:
             pair, base_url = renewed(application, self.vault.open(row["refresh_token"]), access, bool(refused) and refused == access,
@@ -181,6 +180,10 @@ class StoredTokens:
         self.base_url = base_url
         return pair
 
+    @property
+    def _auth(self) -> str:
+        return f"`amocrm-mirror auth --account {self.name}`"
+
     def _readable(self, locked: str | None) -> str:
         try:
             return self.vault.open(locked) if locked else ""
@@ -189,10 +192,13 @@ class StoredTokens:
 
     # In the database
 
+    def _execute(self, connection: psycopg.Connection[Any], statement: str, **values: Any) -> None:
+        connection.execute(statement.format(table=self.table, key=self.key).encode(), {"row": self.account, **values})
+
     def _row(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row | None:
+        statement = (READ + " FOR UPDATE" if lock else READ).format(table=self.table, key=self.key)
         with connection.cursor(row_factory=dict_row) as cursor:
-            suffix = b"FOR UPDATE" if lock else b""
-            return cursor.execute(b"SELECT * FROM mirror.tokens WHERE account = %s " + suffix, [self.account]).fetchone()
+            return cursor.execute(statement.encode(), {"row": self.account}).fetchone()
 
     def _follow(self, connection: psycopg.Connection[Any]) -> None:
         """Another process has refreshed, and may have found the account at another address."""
@@ -205,27 +211,30 @@ class StoredTokens:
 
     def _own(self, connection: psycopg.Connection[Any]) -> Row:
         """The account's row, locked; an empty one when there was none."""
-        connection.execute(OPEN, [self.account])
+        self._open(connection)
         return self._known(connection, lock=True)
 
+    def _open(self, connection: psycopg.Connection[Any]) -> None:
+        connection.execute("INSERT INTO mirror.tokens (account) VALUES (%s) ON CONFLICT DO NOTHING", [self.account])
+
     def _set_application(self, connection: psycopg.Connection[Any], configured: Configured) -> None:
-        connection.execute(CONFIGURE, {"account": self.account, "client_id": configured.client_id or None,
-                                       "redirect_uri": configured.redirect_uri or None, "secret": self._locked(configured.client_secret)})
+        self._execute(connection, CONFIGURE, client_id=configured.client_id or None, redirect_uri=configured.redirect_uri or None,
+                      secret=self._locked(configured.client_secret))
 
     def _replace(self, connection: psycopg.Connection[Any], configured: Configured, access: str, refresh: str,
                  expires: datetime.datetime | None) -> None:
-        connection.execute(REPLACE, {"account": self.account, "access": self._locked(access), "refresh": self._locked(refresh),
-                                     "expires": expires, "seed": configured.seed})
+        self._execute(connection, SPEND)
+        self._execute(connection, REPLACE, access=self._locked(access), refresh=self._locked(refresh), expires=expires, seed=configured.seed)
 
     def _known(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row:
         row = self._row(connection, lock)
         if row is None:
-            raise AccessLost(f"no token is stored for the account {self.account!r}: run `amocrm-mirror auth`, or set AMOCRM_ACCESS_TOKEN")
+            raise AccessLost(f"no token is stored for the account {self.account!r}: run {self._auth}, or set AMOCRM_ACCESS_TOKEN")
         return row
 
     def _keep(self, connection: psycopg.Connection[Any], row: Row, pair: Pair) -> None:
-        connection.execute(KEEP, {"access": self.vault.lock(pair.access_token), "refresh": self.vault.lock(pair.refresh_token),
-                                  "expires": pair.expires_at, "account": self.account, "spent": row["refresh_token"]})
+        self._execute(connection, KEEP, access=self.vault.lock(pair.access_token), refresh=self.vault.lock(pair.refresh_token),
+                      expires=pair.expires_at, spent=row["refresh_token"])
         self._move(connection)
 
     def _kept(self, row: Row, pair: Pair) -> Access:
@@ -247,10 +256,10 @@ class StoredTokens:
 
     def _issued(self, pair: Pair) -> Access:
         """As it was committed: another key, which is not known here, may have locked it since."""
-        return Access(pair.access_token, _good_until({"expires_at": pair.expires_at, "refreshed_at": _now()}), self.base_url)
+        return Access(pair.access_token, good_until({"expires_at": pair.expires_at, "refreshed_at": now()}), self.base_url)
 
     def _access(self, row: Row) -> Access:
-        return Access(self._sound(row["access_token"]), _good_until(row), self.base_url)
+        return Access(self._sound(row["access_token"]), good_until(row), self.base_url)
 
     def _sound(self, locked: str) -> str:
         token = self.vault.open(locked)
@@ -267,30 +276,21 @@ class StoredTokens:
         except LostKey:
             return False
 
+    def _correct(self, connection: psycopg.Connection[Any], row: Row, configured: Configured) -> None:
+        if self._differs(row, configured):
+            self._set_application(connection, self._over(row, configured))
+
     def _differs(self, row: Row, configured: Configured) -> bool:
-        """Whether another application is configured than the stored one, which may be one that a person has named in `auth`."""
-        if row["seed"] == configured.seed and not configured.client_id:
-            return False
-        try:
-            secret = self.vault.open(row["client_secret"]) if row["client_secret"] else ""
-        except LostKey:
-            return True
-        stored = row["client_id"] or "", row["redirect_uri"] or "", secret
-        return row["seed"] != configured.seed or stored != (configured.client_id, configured.redirect_uri, configured.client_secret)
+        wanted = self._over(row, configured)
+        stored = row["client_id"] or "", row["redirect_uri"] or "", self._readable(row["client_secret"])
+        return stored != (wanted.client_id, wanted.redirect_uri, wanted.client_secret)
+
+    def _over(self, row: Row, configured: Configured) -> Configured:
+        """The application as configured; what the settings do not say of it, as it is stored: a person may have named it in `auth`."""
+        return replace(configured, client_id=configured.client_id or row["client_id"] or "",
+                       client_secret=configured.client_secret or self._readable(row["client_secret"]),
+                       redirect_uri=configured.redirect_uri or row["redirect_uri"] or "")
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
-def _good_until(row: Row) -> datetime.datetime | None:
-    """When to renew: AHEAD of its end, or in the last tenth of a shorter life."""
-    end: datetime.datetime | None = row["expires_at"]
-    if end is None:
-        return None
-    life = end - (row["refreshed_at"] or end - 10 * AHEAD)
-    return end - max(datetime.timedelta(0), min(AHEAD, life / 10))
-
-
-def _is_past(moment: datetime.datetime | None) -> bool:
-    return moment is not None and moment <= _now()
+def _is_bare(row: Row) -> bool:
+    return row["access_token"] is None and row["refresh_token"] is None

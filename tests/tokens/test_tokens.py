@@ -14,7 +14,7 @@ from pipelines.amocrm.tokens import Configured
 from pipelines.amocrm.vault import LostKey, Vault
 from sandbox.process import SandboxProcess
 from tests.helpers import chain, stored_tokens
-from tests.token_help import ENDPOINT, client_with, free, opened, pair_of, stored
+from tests.token_help import ENDPOINT, client_with, free, opened, pair_of, settings_of, stored
 
 
 def test_a_code_becomes_a_pair(sandbox: SandboxProcess, database: str) -> None:
@@ -44,6 +44,8 @@ def test_the_newer_stored_pair_stays_until_another_one_is_configured(sandbox: Sa
     tokens.configure(Configured("another access token", first.refresh_token, first.client_id, first.client_secret, first.redirect_uri))
     assert tokens.current(free).token == newer
     tokens.configure(second)
+    assert tokens.current(free).token == newer, "it has not been proven"
+    settings_of(sandbox, database).of(second)(tokens)
     assert tokens.current(free).token == second.access_token and stored(database)["expires_at"] is None
     assert tokens.renew(second.access_token, free).token != second.access_token
 
@@ -90,7 +92,7 @@ def test_a_lost_key_is_told(sandbox: SandboxProcess, database: str) -> None:
     tokens = stored_tokens(sandbox, database, pair, key=other)
     with pytest.raises(LostKey, match="restore MIRROR_KEY.*or authorize the account again"):
         tokens.current(free)
-    tokens.configure(fresh := pair_of(sandbox))
+    settings_of(sandbox, database, other).of(fresh := pair_of(sandbox))(tokens)
     assert tokens.current(free).token == fresh.access_token
 
 
