@@ -93,6 +93,18 @@ def test_a_late_event_replaces_the_observation_that_it_explains_and_no_other(acc
     assert consistent(account)
 
 
+def test_an_event_that_a_later_one_took_back_explains_no_observation(account: Account) -> None:
+    account.read("leads", 500, lead(A, 400))
+    account.advance()
+    account.read("leads", 900, lead(B, 800))
+    account.read("leads", 1300, lead(C, 1100))
+    account.told(account.moved(600, A, B), account.moved(650, B, A))
+    account.advance()
+    assert account.stages() == [(A, 0, 600, "created"), (B, 600, 650, "event"), (A, 650, 800, "event"), (B, 800, 1100, "observed"),
+                                (C, 1100, None, "observed")]
+    assert consistent(account)
+
+
 def test_there_and_back_again_without_events_is_two_changes(account: Account) -> None:
     account.read("leads", 500, lead(A, 400))
     account.told(account.moved(400, D, A))
