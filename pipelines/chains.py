@@ -21,7 +21,7 @@ from pipelines.claims import Claim, Pool, Span, Way
 from pipelines.declare import Moving
 from pipelines.source import NOTHING, Source, times
 
-PAGES = 60
+PAGES = 80
 """So many pages has a chain at most: what is to be read again when it is interrupted, and the number of the page that counts it (6, 8)."""
 DEEPEST = 100
 Read = tuple[Page, tuple[int, int] | None, list[Span]]
@@ -34,7 +34,7 @@ def chained(source: Source, moving: Moving, claim: Claim, pool: Pool) -> Iterato
         first = source.within(moving, claim.low, claim.high)
         found = times(first, moving)
         if first.next is None or len(set(found)) == 1:
-            yield first, (claim.low, claim.high), _around(claim, found[0]) if first.next else []
+            yield first, (claim.low, claim.high), _around(claim, found[0]) if first.next is not None else []
             return
         sign = 1 if found[0] < found[-1] else -1
         chain = Chain(source, moving, sign, claim.low if sign > 0 else -claim.high)
@@ -159,6 +159,6 @@ class Chain:
         names = {identity(record) for record in each.records}
         at_end = bisect_right(self.seconds, end) - bisect_left(self.seconds, end)
         expected += at_end if any(self.sign * at == end for at in times(each, self.moving)) else 0
-        if each.next or len(names) > expected or not names <= self.rows:
+        if each.next is not None or len(names) > expected or not names <= self.rows:
             pool.in_order = False
         return pool.in_order and len(names) == len(each.records) == expected

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from enum import IntEnum
 
-APART = 12
+APART = 24
 """So many pages, by the density of rows where he is, must lie ahead of a walker before another takes half of them: it costs two requests."""
 
 

@@ -49,9 +49,9 @@ def _read(source: Source, moving: Moving, claim: Claim, pool: Pool) -> Iterator[
     low, high = claim.low, claim.high
     if claim.way == Way.CUT:
         each = source.within(moving, low, high)
-        beyond = source.within(moving, low, high, INSIDE + 1) if each.next and low < high else NOTHING
+        beyond = source.within(moving, low, high, INSIDE + 1) if each.next is not None and low < high else NOTHING
         if each.next is None or beyond.records:
-            yield each, (low, high), _cut(times(each, moving), times(beyond, moving), low, high) if each.next else []
+            yield each, (low, high), _cut(times(each, moving), times(beyond, moving), low, high) if each.next is not None else []
             return
     for one in source.forward(*source.between(moving, low, high)):
         yield source.checked(one, moving, low, high), None, []
