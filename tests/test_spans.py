@@ -72,7 +72,7 @@ def test_hardly_more_requests_than_pages(order: str) -> None:
 def test_every_walker_has_work(order: str) -> None:
     events = EventList(uneven(5000), order, seconds=0.15)
     assert read(events, 20) == set(events.rows)
-    assert sum(events.flying) / len(events.flying) > 4.5
+    assert sum(events.flying) / len(events.flying) > 3.5  # 2.6 spend the budget at 400 ms each
 
 
 def one_hidden(rows: Rows) -> int:
