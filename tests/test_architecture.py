@@ -25,9 +25,9 @@ FRONT = {"pipelines.accounts", "pipelines.admission", "pipelines.all_sync", "pip
          "pipelines.cli_webhooks", "pipelines.delivery_store", "pipelines.demo", "pipelines.dev", "pipelines.disable_route", "pipelines.display",
          "pipelines.doctor", "pipelines.drains", "pipelines.hook_status", "pipelines.keys", "pipelines.launch", "pipelines.receiver",
          "pipelines.second", "pipelines.status", "pipelines.supervise"}
-ENGINE = ("extract", "source", "sweep", "spans", "paths", "readers", "normalize", "observe", "load", "statements", "shapes", "values", "restore",
-          "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links", "compare", "verify",
-          "learn", "scene", "singles", "forgotten", "forget", "bi", "wide", "deliveries", "drain", "tell", "beside", "second",
+ENGINE = ("extract", "source", "sweep", "spans", "chains", "claims", "paths", "readers", "normalize", "observe", "load", "statements", "shapes",
+          "values", "restore", "history", "entity_sync", "sync", "assets", "hints", "hint_rules", "reread", "heed", "deletions", "whole_links",
+          "compare", "verify", "learn", "scene", "singles", "forgotten", "forget", "bi", "wide", "deliveries", "drain", "tell", "beside", "second",
           "dictionary.from_models", "dictionary.from_database")
 KNOW_THE_TUPLE = {"pipelines.entities", "pipelines.assets", "pipelines.checks", "pipelines.sight", "pipelines.sync", "pipelines.status",
                   "pipelines.verify", "pipelines.forget", "pipelines.drain", "pipelines.dictionary.origins"}

@@ -100,7 +100,7 @@ def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProces
     still.switch(events_order=order)
     steps = list(sweep(source(still, "events", limit=100), {}))
     assert ids(steps) == truth(still, "events")
-    assert requests(still) <= 1.7 * len(truth(still, "events")) / 100
+    assert requests(still) <= 1.7 * len(truth(still, "events")) / 100 + 1  # one shows that there is no order of time
 
 
 def test_all_events_after_a_first_reading_that_was_interrupted_for_a_month(still: SandboxProcess) -> None:
