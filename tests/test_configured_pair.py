@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from pipelines.amocrm.errors import AccessLost
+from pipelines.amocrm.tokens import Configured
+from pipelines.amocrm.unproven import Unproven
+from pipelines.amocrm.vault import Vault
 from sandbox.process import SandboxProcess
 from tests.commands import Done, Installation, finished
-from tests.helpers import KEY
+from tests.helpers import ACCOUNT, KEY
 from tests.token_help import ENDPOINT, change, opened, pair_of, stored
 
 SYNC = "sync", "--only", "tags"
@@ -99,7 +104,8 @@ def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, 
 def test_it_is_told_where_the_stored_pair_is_dead_too(first: SandboxProcess, person: Installation, database: str) -> None:
     change(database, "dead_reason = 'revoked'")
     for _ in range(2):
-        told(person.call(*SYNC, **refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent")), 1, "was used before", "`amocrm-mirror auth`")
+        done = person.call(*SYNC, **refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent"))
+        told(done, 1, "was used before", "`amocrm-mirror auth --account amocrm`")
 
 
 def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[SandboxProcess], first: SandboxProcess, person: Installation,
@@ -131,6 +137,18 @@ def test_a_killed_process_loses_no_pair_and_many_lose_none(first: SandboxProcess
         person.end()
     assert waiting(database) == [] and stored(database)["seed"] != before["seed"]
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (2, 0)
+
+
+def test_a_pair_that_another_process_has_just_made_the_stored_one_is_not_asked_about(first: SandboxProcess, person: Installation,
+                                                                                     database: str) -> None:
+    new = refresh_only(first)
+    given = Configured("", new["AMOCRM_REFRESH_TOKEN"], first.client_id, first.client_secret, first.redirect_uri)
+    assert person.call(*SYNC, **new).code == 0
+    for _ in range(2):  # as the stored pair's own token, then as one that is spent
+        with pytest.raises(AccessLost, match="another process has just taken"):
+            Unproven(partial(psycopg.connect, database), Vault([KEY]), given, first.url, "tests", ACCOUNT).configure(given)
+        assert waiting(database) == []
+        assert person.call(*SYNC, **refresh_only(first)).code == 0
 
 
 def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProcess, person: Installation, database: str) -> None:

@@ -18,7 +18,11 @@ UNTAKEN = ("amoCRM refuses the token: it has ended, is revoked, is another accou
            "account. Nothing was changed. Look at AMOCRM_BASE_URL, or make another one, and try again; one that a terminal cuts can be "
            "piped: `amocrm-mirror auth < token.txt`")
 ASKED_AGAIN = datetime.timedelta(hours=1)
-OPEN = "INSERT INTO mirror.unproven_tokens (seed, account) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+LOCK = "SELECT FROM mirror.tokens WHERE account = %(name)s FOR UPDATE"
+OPEN = """
+INSERT INTO mirror.unproven_tokens (seed, account) SELECT %(seed)s, %(name)s
+WHERE NOT EXISTS (SELECT FROM mirror.tokens WHERE account = %(name)s AND (seed = %(seed)s OR %(seed)s = ANY(spent_seeds))) ON CONFLICT DO NOTHING"""
+"""Not where another process has made it the stored one since we looked: its refresh token is spent."""
 CLOSE = "DELETE FROM mirror.unproven_tokens WHERE seed = %(seed)s"
 
 
@@ -65,13 +69,14 @@ class Unproven(StoredTokens):
         with self.connect() as connection, connection.transaction():
             of_account = {"row": self.name, "seed": self.account}
             connection.execute("INSERT INTO mirror.tokens (account) VALUES (%s) ON CONFLICT DO NOTHING", [self.name])
-            connection.execute("SELECT FROM mirror.tokens WHERE account = %s FOR UPDATE", [self.name])
+            connection.execute(LOCK, {"name": self.name})
             if self._row(connection, lock=True) is not None:
                 for statement in (SPEND, TAKE, CLOSE):
                     connection.execute(statement.encode(), of_account)
 
     def _open(self, connection: psycopg.Connection[Any]) -> None:
-        connection.execute(OPEN, [self.account, self.name])
+        connection.execute(LOCK, {"name": self.name})
+        connection.execute(OPEN, {"seed": self.account, "name": self.name})
 
     def _move(self, connection: psycopg.Connection[Any]) -> None:
         """The account's address is what its own tokens find."""
