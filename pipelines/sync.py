@@ -180,7 +180,7 @@ class Run:
 
     def jobs(self, entities: Sequence[Entity]) -> list[Callable[[], Result]]:
         """Every entity of a phase; of the long lists the process beside this one, where there is one, takes half."""
-        here = (len(entities) + 1) // 2 if self.beside and all(entity.moving for entity in entities) else len(entities)
+        here = len(entities) // 2 if self.beside and all(entity.moving for entity in entities) else len(entities)
         jobs = [partial(self.entity, entity, place >= here) for place, entity in enumerate(entities)]
         return [job for pair in zip_longest(jobs[:here], reversed(jobs[here:])) for job in pair if job]
 

@@ -24,7 +24,7 @@ from tests.mirrors import HASTE, KEY, mirror_of, written
 from tests.test_kill import when
 
 LONG = [entity.name for entity in next(phase for phase in phases(ENTITIES) if all(entity.moving for entity in phase))]
-OTHERS = set(LONG[(len(LONG) + 1) // 2:])
+OTHERS = set(LONG[len(LONG) // 2:])
 
 
 @pytest.fixture(scope="module")
