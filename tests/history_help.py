@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,8 +12,8 @@ import psycopg
 
 from pipelines.declare import Record
 from pipelines.entities import entity
-from pipelines.history import advance
-from pipelines.load import Batch, Landing
+from pipelines.history import advance, consistency, rebuild
+from pipelines.load import Batch, Landing, tune
 from pipelines.normalize import normalizer
 
 Connection = psycopg.Connection[Any]
@@ -19,6 +21,8 @@ ZONE = ZoneInfo("Asia/Yekaterinburg")
 START = 1_790_000_000
 """Times below are seconds since then."""
 PIPELINE = 7
+A, B, C, D = 101, 102, 103, 104
+"""Stages."""
 
 
 class Account:
@@ -82,6 +86,22 @@ class Account:
         """Every row of history with the transaction that wrote it."""
         return [row for table in ("lead_status_history", "responsible_history", "custom_field_history", "observations")
                 for row in self.rows(f"SELECT xmin::text, t::text FROM amocrm.{table} t ORDER BY t::text")]
+
+
+@contextmanager
+def account_in(database: str) -> Iterator[Account]:
+    with psycopg.connect(database, autocommit=True) as opened:
+        opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
+        tune(opened)
+        yield Account(opened)
+
+
+def consistent(account: Account) -> bool:
+    """As the check sees it, and a second rebuilding of everything writes nothing."""
+    before = account.versions()
+    rebuild(account.connection, "amocrm")
+    assert account.versions() == before
+    return not any(each.wrong for each in consistency(account.connection, "amocrm"))
 
 
 def _seconds(cell: Any) -> Any:
