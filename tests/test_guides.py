@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ DOCUMENTS = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.m
 BLOCK = re.compile(r"```sql\n(.*?)```", re.S)
 FILTER = re.compile(r"\$__timeFilter\((\w+)\)")
 """Grafana's own word, which it writes out before it asks."""
-ROLE = "guides_reader"
+ROLE = f"guides_reader_{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
