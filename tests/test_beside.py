@@ -50,7 +50,7 @@ def seconds_of(pid: int) -> list[int]:
 
 
 class Watching(Silent):
-    """Does something when the first records of a list of the second process have arrived."""
+    """Remembers the second processes that there were, and the lists of which progress was told."""
 
     def __init__(self) -> None:
         self.met: set[int] = set()
