@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 
 from models import reference
 from pipelines.declare import Entity, Feed, Record
-from pipelines.paths import MISSING, Trie, leftovers, pick, pointed, put, trie
-from pipelines.readers import ChildReader, Feeds, Reader, feed_rows
+from pipelines.paths import MISSING, Trie, known, leftovers, pick, pointed, put, trie
+from pipelines.readers import ChildReader, Dialect, Dialects, Feeds, Reader, feed_rows
 from pipelines.shapes import Cell, dumps, jsonb, shape, strip_links
-from pipelines.values import Header, Row, value_rows
+from pipelines.values import Fields, Header, Row, value_rows
 
 VALUES = "custom_fields_values"
 
@@ -69,26 +69,27 @@ class Normalizer:
         consumed = [(name,) for reader in self.readers for name in reader.child.consumes]
         paths = [reader.child.path for reader in self.readers if reader.child.path] + [feed.path for feed in entity.feeds]
         self.known = trie([*self.reader.paths, *consumed, *paths, *entity.repeats, *([(VALUES,)] if entity.values else [])])
-        self.nested = [(name, inside, all(deeper is True for deeper in inside.values()))
-                       for name, inside in self.known.items() if inside is not True]
+        self.dialects = Dialects(self.reader, self.known)
+        self.nested = [(name, inside, known(inside)) for name, inside in self.known.items() if inside is not True]
 
     def found(self, records: Iterable[Any], fixed: Mapping[str, Any], zone: ZoneInfo) -> Found:
         """Everything that the records of a page become."""
-        found, headers = Found(), dict[int, Header]()
+        found, fields = Found(), Fields()
         for record in records:
             try:
-                found.rows.append(self.rows(record, fixed, zone, found.feeds, headers))
+                found.rows.append(self.rows(record, fixed, zone, found.feeds, fields))
             except Unfit as reason:
                 found.unfit.append((record, str(reason)))
             except Exception as reason:  # one record that we do not understand never takes its neighbours with it
                 found.unfit.append((record, f"amocrm-mirror could not read it ({type(reason).__name__}: {reason}): please report it"))
-        if headers:
+        if fields.headers:
             kind, catalog = self.entity.fields_of or self.entity.name, fixed.get("catalog_id", 0)
-            found.feeds[reference.CustomField] = {(kind, number): _field_row(kind, catalog, number, header) for number, header in headers.items()}
+            found.feeds[reference.CustomField] = {(kind, number): _field_row(kind, catalog, number, header)
+                                                  for number, header in fields.headers.items()}
         return found
 
-    def rows(self, record: Any, fixed: Mapping[str, Any], zone: ZoneInfo, feeds: Feeds, headers: dict[int, Header]) -> Rows:
-        """One record's rows; `feeds` and `headers` collect what it tells of others. Raises Unfit when it has no usable key."""
+    def rows(self, record: Any, fixed: Mapping[str, Any], zone: ZoneInfo, feeds: Feeds, fields: Fields) -> Rows:
+        """One record's rows; `feeds` and `fields` collect what it tells of others. Raises Unfit when it has no usable key."""
         if not isinstance(record, dict):
             raise Unfit(f"it is not an object but {dumps(record)[:80]}")
         if self.entity.veil:
@@ -98,20 +99,21 @@ class Normalizer:
         if self.entity.pointers:
             record = pointed(self.entity.pointers, record)
         extra: Record = {}
-        row: list[Any] = self.reader.cells(record, extra)
+        dialect = self.dialects[tuple(record)]
+        row: list[Any] = self.reader.read(record, dialect, extra)
         for place, name in self.given:  # in the table's order
             row.insert(place, fixed[name])
         key = tuple([row[place] for place in self.key_at])
         if None in key or (extra and any(name in extra for name in self.shape.key)):
             raise Unfit(f"its key ({', '.join(self.shape.key)}) is missing or is not of the column's type: {dumps(list(key))}")
-        children = self._children(key, record, zone, extra, feeds, headers)
+        children = self._children(key, record, zone, extra, feeds, fields)
         for feed in self.entity.feeds:
             self._feed(feed, record, row, extra, feeds)
-        self._leftovers(record, fixed, extra)
-        return Rows(key, (*row, jsonb(dumps(extra)) if extra else None, self._absent(record)), children)
+        self._leftovers(record, dialect, fixed, extra)
+        return Rows(key, (*row, jsonb(dumps(extra)) if extra else None, self._absent(record, dialect)), children)
 
     def _children(self, key: Row, record: Record, zone: ZoneInfo, extra: Record, feeds: Feeds,
-                  headers: dict[int, Header]) -> list[list[Row] | None]:
+                  fields: Fields) -> list[list[Row] | None]:
         children: list[list[Row] | None] = []
         for reader in self.readers:
             rows, odd = reader.rows(key, record, feeds)
@@ -119,7 +121,7 @@ class Normalizer:
             if odd:
                 put(extra, reader.child.path or reader.child.consumes[:1], odd)
         if self.entity.values:
-            children.append(_values(key, record, zone, extra, headers))
+            children.append(_values(key, record, zone, extra, fields))
         return children
 
     def _feed(self, feed: Feed, record: Record, row: list[Any], extra: Record, feeds: Feeds) -> None:
@@ -136,17 +138,17 @@ class Normalizer:
         if not all(fits) or len(fits) > 1 or named != row[place]:
             put(extra, feed.path, strip_links(told) or None)
 
-    def _leftovers(self, record: Record, fixed: Mapping[str, Any], extra: Record) -> None:
-        if not record.keys() <= self.known.keys():
+    def _leftovers(self, record: Record, dialect: Dialect, fixed: Mapping[str, Any], extra: Record) -> None:
+        if not dialect.is_known:
             for name in record.keys() - self.known.keys():
                 if name in self.entity.secret or (name in fixed and record[name] in (None, fixed[name])):
                     continue
                 extra.setdefault(name, strip_links(record[name]))
-        for name, known, is_flat in self.nested:
+        for name, read, all_read in self.nested:
             inside = record.get(name)
-            if not inside or (is_flat and type(inside) is dict and inside.keys() <= known.keys()):
+            if not inside or all_read.has_all_of(inside):
                 continue
-            rest = leftovers(inside, known) if isinstance(inside, dict) else strip_links(inside)
+            rest = leftovers(inside, read) if isinstance(inside, dict) else strip_links(inside)
             if rest:
                 extra[name] = extra.get(name, {}) | rest if isinstance(rest, dict) else rest
         for path, column in self.entity.repeats.items():
@@ -154,8 +156,8 @@ class Normalizer:
             if repeated is not MISSING and repeated != record.get(column):
                 put(extra, path, strip_links(repeated))
 
-    def _absent(self, record: Record) -> int:
-        mask = self.reader.absent(record)
+    def _absent(self, record: Record, dialect: Dialect) -> int:
+        mask = dialect.absent | self.reader.absent_inside(record) if self.reader.nested else dialect.absent
         if mask not in self.placed:
             self.placed[mask] = sum(1 << place for place, at in enumerate(self.positions) if at is not None and mask >> at & 1)
         return self.placed[mask]
@@ -166,7 +168,7 @@ def feed_trie(feed: Feed) -> Trie:
     return trie((name,) for name in feed.attributes)
 
 
-def _values(key: Row, record: Record, zone: ZoneInfo, extra: Record, headers: dict[int, Header]) -> list[Row] | None:
+def _values(key: Row, record: Record, zone: ZoneInfo, extra: Record, fields: Fields) -> list[Row] | None:
     entries = record.get(VALUES, MISSING)
     if entries is MISSING:
         return None
@@ -174,7 +176,7 @@ def _values(key: Row, record: Record, zone: ZoneInfo, extra: Record, headers: di
         if entries:
             extra[VALUES] = strip_links(entries)
         return []
-    rows, odd = value_rows(key[0], entries, zone, headers)
+    rows, odd = value_rows(key[0], entries, zone, fields)
     if odd:
         extra[VALUES] = odd
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.base import Path
 from pipelines.declare import Record
@@ -40,6 +40,26 @@ def trie(paths: Iterable[Path]) -> Trie:
             node = node.setdefault(part, {"_links": True})
         node[path[-1]] = True
     return root
+
+
+class Known(NamedTuple):
+    """A trie, made for asking whether it knows all of an object."""
+
+    names: frozenset[str]
+    inside: tuple[tuple[str, Known], ...]
+
+    def has_all_of(self, value: Any) -> bool:
+        if type(value) is not dict or not value.keys() <= self.names:
+            return False
+        for name, known in self.inside:
+            inner = value.get(name)
+            if inner and not known.has_all_of(inner):
+                return False
+        return True
+
+
+def known(of: Trie) -> Known:
+    return Known(frozenset(of), tuple((name, known(inside)) for name, inside in of.items() if inside is not True))
 
 
 def leftovers(record: Record, known: Trie) -> Record:

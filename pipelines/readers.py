@@ -4,19 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.base import AccountBase
 from pipelines.declare import Child, Feed, Record
-from pipelines.paths import EMPTY, MISSING, leftovers, pick, put, trie
+from pipelines.makers import CONTAINERS, Flat, Make, maker
+from pipelines.paths import EMPTY, MISSING, Trie, leftovers, pick, put, trie
 from pipelines.shapes import SECOND_2000, Cell, Column, Inexact, Shape, dumps, jsonb, shape, strip_links
 from pipelines.values import Row
 
 DIALECTS = 1000
 """So many different sets of attributes of one list are remembered: there are a handful, unless somebody makes them up."""
-CONTAINERS = (list, dict)
-"""Empty ones are amoCRM's null (amocrm-api.md, head: the server is PHP)."""
 Feeds = dict[type[AccountBase], dict[Row, Row]]
+
+
+class Dialect(NamedTuple):
+    """What all objects have in common that have the same attributes in the same order."""
+
+    make: Make
+    absent: int
+    """A bit for each column whose attribute they do not have."""
+    is_known: bool
+    """There is nothing in them, at this level, that nobody reads."""
+
+
+class Dialects(dict[tuple[str, ...], Dialect]):
+    """By the names of the attributes."""
+
+    def __init__(self, reader: Reader, known: Trie) -> None:
+        super().__init__()
+        self.reader, self.known = reader, known
+
+    def __missing__(self, names: tuple[str, ...]) -> Dialect:
+        make = self.reader.maker(names) if len(self) < DIALECTS else _nothing
+        dialect = Dialect(make, self.reader.absent(names), self.known.keys() >= set(names))
+        if len(self) < DIALECTS:
+            self[names] = dialect
+        return dialect
+
+
+def _nothing(*_: Any) -> None:
+    return None
 
 
 class Reader:
@@ -34,8 +62,8 @@ class Reader:
         self.flat: list[tuple[int, str, Any, int, int, bool, Column]] = [
             (index, column.path[0], None if column.zero_is_none else column.kind.plain, *column.kind.reach, column.kind.is_moment, column)
             for index, column in flat]
-        self.masks: dict[tuple[str, ...], int] = {}
         self.deep = [(index, column) for index, column in enumerate(self.columns) if (index, column) not in flat]
+        self.nested = [(index, column) for index, column in self.deep if column.name not in self.derived]
         self.paths = [column.path for column in self.columns if not column.is_derived]
 
     def cells(self, record: Record, inexact: Record) -> list[Cell]:
@@ -52,28 +80,40 @@ class Reader:
                 inexact[name] = value
             else:
                 cells[index] = _cell(column, value, inexact)
-        for index, column in self.deep:
-            value = self._deep(record, column)
-            if value is not None and value is not MISSING:
-                cells[index] = _cell(column, value, inexact)
+        self._read_deep(record, cells, inexact)
         return cells
 
-    def _deep(self, record: Record, column: Column) -> Any:
-        read = self.derived.get(column.name)
-        return read(record) if read else pick(record, column.path)
-
-    def absent(self, record: Record) -> int:
-        """A bit for each column whose attribute the record does not have (schema.md: absent leaves the column as it was)."""
-        names = tuple(record)
-        mask = self.masks.get(names)
-        if mask is None:
-            mask = sum(1 << index for index, name, *_ in self.flat if name not in record)
-            if len(self.masks) < DIALECTS:
-                self.masks[names] = mask
+    def _read_deep(self, record: Record, cells: list[Cell], inexact: Record) -> None:
         for index, column in self.deep:
-            if pick(record, column.path[:1] if column.name in self.derived else column.path) is MISSING:
-                mask |= 1 << index
-        return mask
+            read = self.derived.get(column.name)
+            value = read(record) if read else pick(record, column.path)
+            if value is not None and value is not MISSING:
+                cells[index] = _cell(column, value, inexact)
+
+    def read(self, record: Record, dialect: Dialect, inexact: Record) -> list[Cell]:
+        """The same as `cells`, sooner."""
+        try:
+            cells = dialect.make(*record.values())
+        except Inexact:
+            cells = None
+        if cells is None:
+            return self.cells(record, inexact)
+        if self.deep:
+            self._read_deep(record, cells, inexact)
+        return cells
+
+    def maker(self, names: Sequence[str]) -> Make:
+        return maker(names, [Flat(index, column) for index, *_, column in self.flat], len(self.columns))
+
+    def absent(self, names: Sequence[str]) -> int:
+        """A bit for each column whose attribute is not among the names (schema.md: absent leaves the column as it was). Of a column inside an
+        attribute the record itself tells (`absent_inside`)."""
+        derived = [(index, column) for index, column in self.deep if column.name in self.derived]
+        flat = [(index, column) for index, *_, column in self.flat]
+        return sum(1 << index for index, column in [*flat, *derived] if column.path[0] not in names)
+
+    def absent_inside(self, record: Record) -> int:
+        return sum(1 << index for index, column in self.nested if pick(record, column.path) is MISSING)
 
 
 def _cell(column: Column, value: Any, inexact: Record) -> Cell:
@@ -106,6 +146,7 @@ class ChildReader:
         self.repeats = [(column.path[0], owner.index(column.name)) for column in self.reader.columns if column.name in owner]
         feed_paths = [(name,) for name in child.feed.attributes] if child.feed else []
         self.known = trie([*self.reader.paths, *feed_paths])
+        self.dialects = Dialects(self.reader, self.known)
         self.is_deep = any(inside is not True for inside in self.known.values())
         self.derived = child.read is not None and child.write is None
 
@@ -141,8 +182,9 @@ class ChildReader:
             if element.get(name, owner[position]) != owner[position]:
                 return None
         inexact: Record = {}
-        cells = self.reader.cells(element, inexact)
-        if self.is_deep or not element.keys() <= self.known.keys():
+        dialect = self.dialects[tuple(element)]
+        cells = self.reader.read(element, dialect, inexact)
+        if self.is_deep or not dialect.is_known:
             inexact = leftovers(element, self.known) | inexact
         extra = jsonb(dumps(inexact)) if inexact and not self.derived else None
         if self.leads:

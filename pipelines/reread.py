@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from pipelines.amocrm.errors import NotOffered, Refused, TooHeavy
 from pipelines.amocrm.pages import Page, page
+from pipelines.crew import RUNS, side_by_side
 from pipelines.source import NOTHING, Source
-from pipelines.sweep import RUNS, side_by_side
 
 A_REQUEST = 100
 

@@ -10,26 +10,32 @@ import os
 import pickle
 import signal
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from pipelines.amocrm.errors import AmoError
-from pipelines.beside import Order
+from pipelines.beside import Order, kept_to
 from pipelines.entities import entity
 from pipelines.memory import frugal
 from pipelines.resources import second
 from pipelines.scene import Result, Scene, Silent
 from pipelines.sync import Run
 
+OFTEN = 0.1
+"""Seconds between two reports of progress: each wakes up the other process."""
+
 
 class Reports(Silent):
     """What the process that started this one is told."""
 
     def __init__(self, to: BinaryIO) -> None:
-        self.to, self._lock = to, threading.Lock()
+        self.to, self.told, self._lock = to, 0.0, threading.Lock()
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None:
-        self.send((entity, seen, total))
+        if time.monotonic() - self.told >= OFTEN:
+            self.told = time.monotonic()
+            self.send((entity, seen, total))
 
     def send(self, message: Any) -> None:
         with self._lock:
@@ -59,17 +65,21 @@ def main() -> None:
     os.dup2(2, 1)  # nothing that prints may end up between the reports
     order: Order = pickle.load(orders)
     scene = Scene(second(order.seed), reports, order.full, order.allow_mass_delete, order.zone, order.facts, order.is_admin)
-    run, pool = Run(scene, order.run_id), ThreadPoolExecutor(scene.target.concurrency, "entity")
-    with frugal():
-        try:
-            while True:
-                message = pickle.load(orders)
-                if isinstance(message, AmoError):
-                    scene.halt(message)
-                else:
-                    pool.submit(work, run, message, reports).add_done_callback(_or_die)
-        except EOFError:
-            os._exit(0)
+    with frugal(), kept_to(order.cores):
+        _obey(orders, Run(scene, order.run_id), reports)
+
+
+def _obey(orders: BinaryIO, run: Run, reports: Reports) -> None:
+    pool = ThreadPoolExecutor(run.target.concurrency, "entity")
+    try:
+        while True:
+            message = pickle.load(orders)
+            if isinstance(message, AmoError):
+                run.scene.halt(message)
+            else:
+                pool.submit(work, run, message, reports).add_done_callback(_or_die)
+    except EOFError:
+        os._exit(0)
 
 
 if __name__ == "__main__":

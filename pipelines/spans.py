@@ -12,9 +12,9 @@ from statistics import median_low
 
 from pipelines.chains import Read, chained
 from pipelines.claims import Claim, Pool, Span, Way, without
+from pipelines.crew import RUNS, resting, side_by_side
 from pipelines.declare import Moving
 from pipelines.source import NOTHING, Position, Source, Step, times
-from pipelines.sweep import RUNS, side_by_side
 
 INSIDE = 20
 """So many pages may a span have that is read page by page."""
@@ -33,13 +33,18 @@ def spread(source: Source, moving: Moving, position: Position) -> Iterator[Step]
 
 
 def _walked(source: Source, moving: Moving, pool: Pool) -> Iterator[Read]:
-    while claim := pool.take():
+    while claim := _taken(pool):
         try:
             for each, seconds, parts in _read(source, moving, claim, pool):
                 yield source.ripe(each), seconds, parts
                 pool.add(parts)
         finally:
             pool.done(claim)
+
+
+def _taken(pool: Pool) -> Claim | None:
+    with resting():
+        return pool.take()
 
 
 def _read(source: Source, moving: Moving, claim: Claim, pool: Pool) -> Iterator[Read]:

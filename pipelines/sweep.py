@@ -2,22 +2,19 @@
 
 A row that goes on the way only repeats others. A row that comes back pushes its neighbours to the right, onto pages already read: so each
 page has to join the one before (source.py), and where it does not, the walk steps back up. New rows have the highest ids and are the
-increment's. A long list is walked in several runs at once; each goes on until it meets what the run below it saw at its top.
+increment's. A long list is walked in several runs (crew.py); each goes on until it meets what the run below it saw at its top.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeVar
 
 from pipelines.amocrm.errors import NotOffered, OutOfReach, Passing, Refused, TooHeavy
 from pipelines.amocrm.pages import Page
+from pipelines.crew import RUNS, side_by_side
 from pipelines.source import NOTHING, SEAMS, Position, Source, Step, before
 
-RUNS = 6
-"""Enough requests in flight to spend the whole budget at 900 ms each."""
 ABOVE_ALL = 2**62
 NO_END = 2**24
 SUSPECT = 100
@@ -135,46 +132,6 @@ def _covered(each: Page, ids: list[int], number: int) -> tuple[int, int] | None:
     if not ids:
         return (0, ABOVE_ALL) if number == 1 else None
     return ids[0] if number > 1 else 0, ids[-1] if each.next else ABOVE_ALL
-
-
-def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:
-    """What all of them yield, as it comes; each is walked by a thread of its own, a few items ahead."""
-    ready: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2)
-    stop = threading.Event()
-
-    def put(item: T | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def run(walk: Iterator[T]) -> None:
-        try:
-            for item in walk:
-                put(item)
-                if stop.is_set():
-                    return
-        except BaseException as reason:
-            put(reason)
-        finally:
-            put(None)
-
-    for walk in walks:
-        threading.Thread(target=run, args=[walk], daemon=True, name="walk").start()
-    walking = len(walks)
-    try:
-        while walking:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                walking -= 1
-            else:
-                yield item
-    finally:
-        stop.set()
 
 
 def both_ends(source: Source) -> Iterator[Step]:

@@ -15,7 +15,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import zip_longest
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -23,7 +22,7 @@ from psycopg.sql import SQL, Identifier
 from pipelines import bi, forget, history
 from pipelines.amocrm.client import Counted
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, OutOfReach
-from pipelines.beside import Beside, beside
+from pipelines.beside import Beside, Row, beside
 from pipelines.complaints import of_postgres, one_line
 from pipelines.declare import Entity
 from pipelines.deliveries import absorb_all, settle
@@ -179,10 +178,15 @@ class Run:
         return self._finished(result, began)
 
     def jobs(self, entities: Sequence[Entity]) -> list[Callable[[], Result]]:
-        """Every entity of a phase; of the long lists the process beside this one, where there is one, takes half."""
-        here = len(entities) // 2 if self.beside and all(entity.moving for entity in entities) else len(entities)
-        jobs = [partial(self.entity, entity, place >= here) for place, entity in enumerate(entities)]
-        return [job for pair in zip_longest(jobs[:here], reversed(jobs[here:])) for job in pair if job]
+        """Every entity of a phase. The process beside this one, where there is one, takes its share of the long lists."""
+        if not self.beside or not all(entity.moving for entity in entities):
+            return [partial(self.entity, entity) for entity in entities]
+        row = Row(entities)
+        return [partial(self._next, row)] * len(entities)
+
+    def _next(self, row: Row) -> Result:
+        with row.next() as (entity, elsewhere):
+            return self.entity(entity, elsewhere)
 
     def phase(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
         """The jobs of one phase, side by side; results as they finish. Interrupting it waits a moment for the batches under way."""

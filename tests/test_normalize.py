@@ -21,7 +21,7 @@ from pipelines.normalize import Normalizer, Unfit, normalizer
 from pipelines.readers import Feeds
 from pipelines.restore import Cells, canonical, restore
 from pipelines.shapes import jsonb, moment, shape
-from pipelines.values import local_day
+from pipelines.values import Fields, local_day
 from tests.records import records
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
@@ -73,8 +73,8 @@ def test_a_record_without_a_usable_key_is_unfit_alone(of: Entity, key: Any) -> N
 
 def test_an_absent_list_is_unknown_and_an_empty_one_is_empty() -> None:
     normal = normalizer(entity("leads"), ())
-    absent = normal.rows({"id": 1}, {}, ZONE, {}, {})
-    empty = normal.rows({"id": 1, "custom_fields_values": None, "_embedded": {"tags": [], "contacts": None, "companies": {}}}, {}, ZONE, {}, {})
+    absent = normal.rows({"id": 1}, {}, ZONE, {}, Fields())
+    empty = normal.rows({"id": 1, "custom_fields_values": None, "_embedded": {"tags": [], "contacts": None, "companies": {}}}, {}, ZONE, {}, Fields())
     assert set(map(str, absent.children)) == {"None"}
     assert empty.children == [[], [], [], None, []]
 
@@ -89,7 +89,7 @@ def test_a_field_that_only_a_record_names_is_told() -> None:
 def one_value(type_: str, value: Any, **more: Any) -> Record:
     entry = {"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [{"value": value, **more}]}
     normal: Normalizer = normalizer(entity("leads"), ())
-    rows = normal.rows({"id": 1, "custom_fields_values": [entry]}, {}, ZONE, {}, {})
+    rows = normal.rows({"id": 1, "custom_fields_values": [entry]}, {}, ZONE, {}, Fields())
     return named(normal.children[-1].columns, (rows.children[-1] or [])[0])
 
 
@@ -141,14 +141,14 @@ def test_what_is_not_json_is_said() -> None:
 
 def test_unfit_says_why() -> None:
     with pytest.raises(Unfit, match="not an object"):
-        normalizer(entity("leads"), ()).rows([1], {}, ZONE, {}, {})
+        normalizer(entity("leads"), ()).rows([1], {}, ZONE, {}, Fields())
 
 
 def test_what_merely_repeats_a_column_is_not_kept_and_what_contradicts_it_is() -> None:
     event = {"id": "1", "entity_id": 7, "_embedded": {"entity": {"id": 7, "_links": {"self": {"href": "…"}}}}}
     other = event | {"_embedded": {"entity": {"id": 8}}}
     normal = normalizer(entity("events"), ())
-    assert [normal.rows(each, {}, ZONE, {}, {}).row[-2] for each in (event, other)] == [None, jsonb('{"_embedded":{"entity":{"id":8}}}')]
+    assert [normal.rows(each, {}, ZONE, {}, Fields()).row[-2] for each in (event, other)] == [None, jsonb('{"_embedded":{"entity":{"id":8}}}')]
 
 
 def test_a_field_that_is_called_by_no_name_takes_nothing_with_it() -> None:
@@ -160,5 +160,5 @@ def test_a_field_that_is_called_by_no_name_takes_nothing_with_it() -> None:
 
 def test_what_no_column_holds_of_a_links_inner_object_is_kept() -> None:
     linked = {"id": 1, "_embedded": {"catalog_elements": [{"id": 5, "metadata": {"catalog_id": 2, "unheard_of": 1}}]}}
-    children = normalizer(entity("leads"), ()).rows(linked, {}, ZONE, {}, {}).children
+    children = normalizer(entity("leads"), ()).rows(linked, {}, ZONE, {}, Fields()).children
     assert [rows[0][-1] for rows in children if rows] == [jsonb('{"metadata":{"unheard_of":1}}')]
