@@ -55,7 +55,7 @@ class Beside:
 
     def __init__(self, scene: Scene, order: Order) -> None:
         self.scene = scene
-        self._sending, self._looking, self._is_gone = threading.Lock(), threading.Lock(), False
+        self._sending, self._looking, self.is_gone = threading.Lock(), threading.Lock(), False
         self._waiting: dict[str, Future[Result]] = {}
         self._process = subprocess.Popen([sys.executable, "-P", "-m", "pipelines.second"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          start_new_session=True)
@@ -66,7 +66,7 @@ class Beside:
     def read(self, entity: Entity) -> Result:
         """What became of the entity."""
         with self._looking:
-            if self._is_gone:
+            if self.is_gone:
                 return _left(entity.name)
             future = self._waiting[entity.name] = Future[Result]()
         self._send(entity.name)
@@ -99,7 +99,7 @@ class Beside:
             while True:
                 self._heard(pickle.load(self._process.stdout))
         with self._looking:
-            self._is_gone = True
+            self.is_gone = True
         for name, future in self._waiting.items():
             future.set_result(_left(name))
 
@@ -120,19 +120,21 @@ class Row:
     """The long lists of a phase, shared by two processes. Each reads one at a time and takes the next from its own end of the row when it is
     through, so that both have work until the end; several at once would only take the interpreter from each other."""
 
-    def __init__(self, entities: Sequence[Entity]) -> None:
-        self._waiting, self._free = deque(entities), SimpleQueue[bool]()
+    def __init__(self, entities: Sequence[Entity], helper: Beside) -> None:
+        self._waiting, self._free, self._helper = deque(entities), SimpleQueue[bool](), helper
         for elsewhere in (False, True):
             self._free.put(elsewhere)
 
     @contextmanager
     def next(self) -> Iterator[tuple[Entity, bool]]:
-        """An entity, and whether the process beside is the one to read it. Waits until either is free."""
+        """An entity, and whether the process beside is the one to read it. Waits until either is free; what a process that has ended has not
+        begun the other one reads."""
         elsewhere = self._free.get()
         try:
             yield self._waiting.pop() if elsewhere else self._waiting.popleft(), elsewhere
         finally:
-            self._free.put(elsewhere)
+            if not elsewhere or not self._helper.is_gone:
+                self._free.put(elsewhere)
 
 
 @contextmanager

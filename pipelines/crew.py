@@ -12,8 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 RUNS = 6
@@ -27,18 +27,33 @@ class Crew:
     """So many walks may be under way at once, by what their last steps took: while one waits, others work."""
 
     def __init__(self) -> None:
-        self._changed, self._under_way, self._most = threading.Condition(), 0, RUNS
+        self._changed, self._under_way, self.most = threading.Condition(), 0, RUNS
         self._lately: deque[float] = deque(maxlen=LATELY)
 
     def begin(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._under_way < self._most)
+            self._changed.wait_for(lambda: self._under_way < self.most)
             self._under_way += 1
 
     def end(self) -> None:
         with self._changed:
             self._under_way -= 1
             self._changed.notify()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def timed(self, walk: Iterator[T]) -> T | None:
+        """A walk's next step; None at its end."""
+        began, before = time.monotonic(), time.thread_time()
+        item = next(walk, None)
+        self.took(time.monotonic() - began, time.thread_time() - before)
+        return item
 
     def took(self, seconds: float, worked: float) -> None:
         """Of its seconds a step worked some and waited for the rest: for an answer, for its turn to ask, or for the interpreter. The step that
@@ -48,7 +63,7 @@ class Crew:
         with self._changed:
             self._lately.append((seconds - worked) / max(worked, TRIFLE))
             if len(self._lately) == LATELY:
-                self._most = max(1, min(RUNS, 1 + round(min(self._lately))))
+                self.most = max(1, min(RUNS, 1 + round(min(self._lately))))
                 self._changed.notify(RUNS)
 
 
@@ -69,49 +84,52 @@ def resting() -> Iterator[None]:
         crew.begin()
 
 
-def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:
-    """What all of them yield, as it comes; each is walked by a thread of its own, a few items ahead."""
-    ready: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2)
-    stop, crew = threading.Event(), Crew()
+class Ready(Generic[T]):
+    """What the walks have brought, a few items ahead of whoever takes them."""
 
-    def put(item: T | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
+    def __init__(self) -> None:
+        self._queue: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2)
+        self._stop = threading.Event()
 
-    def run(walk: Iterator[T]) -> None:
+    def walk(self, walk: Iterator[T], crew: Crew) -> None:
+        """In a thread of its own. The last thing that it puts is None."""
         _mine.crew = crew
         try:
-            while not stop.is_set():
-                crew.begin()
-                try:
-                    began, before = time.monotonic(), time.thread_time()
-                    item = next(walk, None)
-                    crew.took(time.monotonic() - began, time.thread_time() - before)
+            while True:
+                with crew.step():
+                    item = None if self._stop.is_set() else crew.timed(walk)
                     if item is None:
-                        return
-                    put(item)
-                finally:
-                    crew.end()
+                        break
+                    self._put(item)
         except BaseException as reason:
-            put(reason)
+            self._put(reason)
         finally:
-            put(None)
+            self._put(None)
 
+    def _put(self, item: T | BaseException | None) -> None:
+        while not self._stop.is_set():
+            with suppress(queue.Full):
+                self._queue.put(item, timeout=0.2)
+                return
+
+    def items(self, walking: int) -> Iterator[T]:
+        """Until so many walks have ended. Raises what ends one of them."""
+        try:
+            while walking:
+                item = self._queue.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    walking -= 1
+                else:
+                    yield item
+        finally:
+            self._stop.set()
+
+
+def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:
+    """What all of them yield, as it comes; each is walked by a thread of its own, a few items ahead."""
+    ready, crew = Ready[T](), Crew()
     for walk in walks:
-        threading.Thread(target=run, args=[walk], daemon=True, name="walk").start()
-    walking = len(walks)
-    try:
-        while walking:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                walking -= 1
-            else:
-                yield item
-    finally:
-        stop.set()
+        threading.Thread(target=ready.walk, args=[walk, crew], daemon=True, name="walk").start()
+    yield from ready.items(len(walks))

@@ -86,8 +86,10 @@ def price_with_minor_units(record: Record) -> Record:
     exact = record.get("price_with_minor_units")
     if not _is_number(exact):
         return record
-    rounded = {} if record.get("price") == exact else {"price_rounded": record.get("price")}
-    return record | {"price": exact} | rounded
+    price = record.get("price")
+    if price == exact:
+        return record if type(price) is type(exact) else record | {"price": exact}
+    return record | {"price": exact, "price_rounded": price}
 
 
 def our_address(record: Record) -> Record:

@@ -27,7 +27,7 @@ from pipelines.source import AGAIN
 from pipelines.standing import UNPAID
 from pipelines.whole_links import complete
 
-PAGES_A_BATCH, ROWS_A_BATCH = 20, 40_000
+PAGES_A_BATCH, ROWS_A_BATCH = 50, 40_000
 DRIVE_PATH = "/v1.0/"
 READS = 300_000
 """So many ids of a list are remembered as read in this run."""
@@ -220,7 +220,7 @@ class EntitySync:
 
     def _suspect(self, batch: Batch, listing: Listing) -> None:
         """Live rows that the pages of a sweep should have shown and did not."""
-        seen = {key[-1] for key in batch.rows}
+        seen = {key[-1] for key in batch.rows} if batch.covers else set()
         for span in merged(batch.covers):
             missing = unseen(self.connection, self.scene.target.schema, self.normal.shape, listing.fixed, span, seen)
             if missing:

@@ -23,18 +23,18 @@ from pipelines.scene import Result, Scene, Silent
 from pipelines.sync import Run
 
 OFTEN = 0.1
-"""Seconds between two reports of progress: each wakes up the other process."""
+"""Seconds between two reports of a list's progress: each wakes up the other process."""
 
 
 class Reports(Silent):
     """What the process that started this one is told."""
 
     def __init__(self, to: BinaryIO) -> None:
-        self.to, self.told, self._lock = to, 0.0, threading.Lock()
+        self.to, self.told, self._lock = to, dict[str, float](), threading.Lock()
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None:
-        if time.monotonic() - self.told >= OFTEN:
-            self.told = time.monotonic()
+        if time.monotonic() - self.told.get(entity, 0.0) >= OFTEN:
+            self.told[entity] = time.monotonic()
             self.send((entity, seen, total))
 
     def send(self, message: Any) -> None:

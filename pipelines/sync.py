@@ -117,9 +117,7 @@ def _depth(entity: Entity) -> int:
         return 4
     if any(listing.whole for listing in entity.listings):
         return 0
-    if entity.moving:
-        return 3
-    return 2 if any(listing.over for listing in entity.listings) else 1
+    return 3 if entity.moving else 2 if any(listing.over for listing in entity.listings) else 1
 
 
 @contextmanager
@@ -181,12 +179,12 @@ class Run:
         """Every entity of a phase. The process beside this one, where there is one, takes its share of the long lists."""
         if not self.beside or not all(entity.moving for entity in entities):
             return [partial(self.entity, entity) for entity in entities]
-        row = Row(entities)
-        return [partial(self._next, row)] * len(entities)
+        row = Row(entities, self.beside)
+        def following() -> Result:
+            with row.next() as (entity, elsewhere):
+                return self.entity(entity, elsewhere)
 
-    def _next(self, row: Row) -> Result:
-        with row.next() as (entity, elsewhere):
-            return self.entity(entity, elsewhere)
+        return [following] * len(entities)
 
     def phase(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
         """The jobs of one phase, side by side; results as they finish. Interrupting it waits a moment for the batches under way."""

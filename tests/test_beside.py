@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,26 @@ class Watching(Silent):
     def __init__(self) -> None:
         self.met: set[int] = set()
         self.told: set[str] = set()
+        self.cores: set[frozenset[int]] = set()
+        """Those on which the second process and the threads that read lists here may run."""
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None:
         self.told.add(entity)
         self.met |= set(seconds_of(os.getpid()))
+        with suppress(OSError):
+            self.cores |= {frozenset(os.sched_getaffinity(pid)) for pid in (0, *self.met) if pid or entity == LONG[0]}
 
     def states(self, report: Report) -> dict[str, str]:
         return {result.entity: result.state for result in report.results if result.entity in LONG}
 
 
 def test_two_processes_make_the_same_mirror_and_a_second_sync_needs_one(sandbox: SandboxProcess, database: str) -> None:
-    target, watching = two(sandbox, database).target(HASTE), Watching()
+    target, watching, cores = two(sandbox, database).target(HASTE), Watching(), os.sched_getaffinity(0)
     report = sync(target, progress=watching)
     assert report.exit_code == 0 and len(watching.met) == 1 and watching.told >= OTHERS
     assert sum(result.requests for result in report.results) > target.client.requests > 0, "some were sent by the other process"
+    assert os.sched_getaffinity(0) == cores
+    assert len(cores) == 1 or len({core for core in watching.cores if len(core) == 1}) == 2, "each keeps to a core of its own"
     with psycopg.connect(database) as connection:
         assert differences(connection, sandbox) == []
         runs = connection.execute("SELECT entity, state, requests > 0 FROM mirror.sync_runs WHERE entity = ANY(%s)", [LONG]).fetchall()
@@ -97,7 +104,7 @@ def test_the_death_of_the_second_process_fails_its_lists_only(sandbox: SandboxPr
     states = watching.states(report)
     assert {states[name] for name in LONG if name not in OTHERS} == {"complete"} and report.exit_code == 1
     failed = [result for result in report.results if result.state == "failed"]
-    assert failed and {result.entity for result in failed} <= OTHERS
+    assert len(failed) == 1 and {result.entity for result in failed} <= OTHERS, "what the other process had not begun is read here"
     assert all("second process" in result.reason and "run the sync again" in result.reason for result in failed)
     assert sync(mirror_of(sandbox, database).target(HASTE)).exit_code == 0
     with psycopg.connect(database) as connection:
