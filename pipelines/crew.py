@@ -2,7 +2,7 @@
 
 While one walk waits for its answer another one's is turned into rows. Where answers come as fast as rows are made, a second walk would only
 take the interpreter from the first, and from whoever hands rows to Postgres: each change of threads finds the caches cold, and costs half as
-much again as the work itself.
+much again as the work itself. An interpreter with time to spare, as every one has at amoCRM's rate, holds nobody back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ T = TypeVar("T")
 RUNS = 6
 """Enough requests in flight to spend the whole budget at 900 ms each."""
 LATELY = 12
+"""So many steps are looked at."""
+BUSY = 0.5
+"""Of the time, this much spent working makes an interpreter one that has none to spare."""
 TRIFLE = 0.0001
 """Seconds. What takes less was no request."""
 
@@ -29,6 +32,7 @@ class Crew:
     def __init__(self) -> None:
         self._changed, self._under_way, self.most = threading.Condition(), 0, RUNS
         self._lately: deque[float] = deque(maxlen=LATELY)
+        self._clocks: deque[tuple[float, float]] = deque([(time.monotonic(), time.process_time())], maxlen=LATELY)
 
     def begin(self) -> None:
         with self._changed:
@@ -63,8 +67,13 @@ class Crew:
         with self._changed:
             self._lately.append((seconds - worked) / max(worked, TRIFLE))
             if len(self._lately) == LATELY:
-                self.most = max(1, min(RUNS, 1 + round(min(self._lately))))
+                self.most = max(1, min(RUNS, 1 + round(min(self._lately)))) if self._is_busy() else RUNS
                 self._changed.notify(RUNS)
+
+    def _is_busy(self) -> bool:
+        (began, before), now, worked = self._clocks[0], time.monotonic(), time.process_time()
+        self._clocks.append((now, worked))
+        return worked - before >= BUSY * (now - began)
 
 
 _mine = threading.local()

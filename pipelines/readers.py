@@ -10,7 +10,7 @@ from models.base import AccountBase
 from pipelines.declare import Child, Feed, Record
 from pipelines.makers import CONTAINERS, Flat, Make, maker
 from pipelines.paths import EMPTY, MISSING, Trie, leftovers, pick, put, trie
-from pipelines.shapes import SECOND_2000, Cell, Column, Inexact, Shape, dumps, jsonb, shape, strip_links
+from pipelines.shapes import Cell, Column, Inexact, Shape, dumps, jsonb, shape, strip_links
 from pipelines.values import Row
 
 DIALECTS = 1000
@@ -58,11 +58,9 @@ class Reader:
         self.columns = [column for column in of.columns if column.name not in given]
         if only is not None:
             self.columns = [column for column in self.columns if column.name in only]
-        flat = [(index, column) for index, column in enumerate(self.columns) if len(column.path) == 1 and column.name not in self.derived]
-        self.flat: list[tuple[int, str, Any, int, int, bool, Column]] = [
-            (index, column.path[0], None if column.zero_is_none else column.kind.plain, *column.kind.reach, column.kind.is_moment, column)
-            for index, column in flat]
-        self.deep = [(index, column) for index, column in enumerate(self.columns) if (index, column) not in flat]
+        self.flat = [Flat(index, column) for index, column in enumerate(self.columns)
+                     if len(column.path) == 1 and column.name not in self.derived]
+        self.deep = [(index, column) for index, column in enumerate(self.columns) if (index, column) not in self.flat]
         self.nested = [(index, column) for index, column in self.deep if column.name not in self.derived]
         self.paths = [column.path for column in self.columns if not column.is_derived]
 
@@ -70,13 +68,12 @@ class Reader:
         """One cell per column of `self.columns`; what a cell could not hold is put into `inexact`."""
         cells: list[Cell] = [None] * len(self.columns)
         get = record.get
-        for index, name, plain, least, most, is_moment, column in self.flat:
+        for index, column in self.flat:
+            name = column.path[0]
             value = get(name)
             if value is None or (not value and type(value) in CONTAINERS):
                 continue
-            if type(value) is plain and (plain is not int or least <= value <= most):
-                cells[index] = (value - SECOND_2000) * 1_000_000 if is_moment else value
-            elif column.zero_is_none and value == 0:
+            if column.zero_is_none and value == 0:
                 inexact[name] = value
             else:
                 cells[index] = _cell(column, value, inexact)
@@ -103,14 +100,13 @@ class Reader:
         return cells
 
     def maker(self, names: Sequence[str]) -> Make:
-        return maker(names, [Flat(index, column) for index, *_, column in self.flat], len(self.columns))
+        return maker(names, self.flat, len(self.columns))
 
     def absent(self, names: Sequence[str]) -> int:
         """A bit for each column whose attribute is not among the names (schema.md: absent leaves the column as it was). Of a column inside an
         attribute the record itself tells (`absent_inside`)."""
-        derived = [(index, column) for index, column in self.deep if column.name in self.derived]
-        flat = [(index, column) for index, *_, column in self.flat]
-        return sum(1 << index for index, column in [*flat, *derived] if column.path[0] not in names)
+        outside = [*self.flat, *(each for each in self.deep if each not in self.nested)]
+        return sum(1 << index for index, column in outside if column.path[0] not in names)
 
     def absent_inside(self, record: Record) -> int:
         return sum(1 << index for index, column in self.nested if pick(record, column.path) is MISSING)

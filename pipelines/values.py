@@ -144,12 +144,12 @@ def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo, fields: Fields) 
     """The rows of one record's values, and the entries that no row can hold. `fields` collects what the fields are called."""
     try:
         return _usual(owner, entries, zone, fields.parsers), []
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return _any(owner, entries, zone, fields)
 
 
 def _usual(owner: Cell, entries: list[Any], zone: ZoneInfo, parsers: Mapping[int, tuple[Any, Parser]]) -> list[Row]:
-    """The same in half the time, for a record of which every field has been met before and nothing is out of the ordinary. Raises KeyError,
+    """The same, sooner, for a record of which every field has been met before and nothing is out of the ordinary. Raises AttributeError, KeyError,
     TypeError or ValueError where something is."""
     ids = [*map(FIELD_ID, entries)]
     if not {*map(type, ids)} <= INT or not {*map(len, entries)} <= WHOLE or len({*ids}) != len(ids):

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ SETTINGS = ("AMOCRM_", "MIRROR_", "DATABASE_URL", "PG")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests must not see the developer's own account or database."""
+    """Tests must not see the developer's own account or database, nor be deaf to Ctrl-C where a shell has started them in its background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(SETTINGS)]:
         del os.environ[name]
     worker: dict[str, Any] = getattr(config, "workerinput", {})

@@ -18,11 +18,11 @@ from pipelines.declare import Entity, Record
 from pipelines.decode import decode
 from pipelines.entities import ENTITIES, entity
 from pipelines.normalize import Normalizer, Unfit, normalizer
-from pipelines.readers import Feeds
+from pipelines.readers import Dialects, Feeds
 from pipelines.restore import Cells, canonical, restore
-from pipelines.shapes import jsonb, moment, shape
-from pipelines.values import Fields, local_day
-from tests.records import records
+from pipelines.shapes import dumps, jsonb, moment, shape
+from pipelines.values import Fields, local_day, value_rows
+from tests.records import FIELD, JSON, records
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
 
@@ -56,6 +56,37 @@ def test_rows_give_the_record_back(of: Entity, data: st.DataObject) -> None:
     record = data.draw(records(of, fixed))
     expected = canonical(of, json.loads(json.dumps(record)), fixed)
     assert canonical(of, rebuilt(of, record, fixed), fixed) == expected
+
+
+@pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_the_function_made_for_a_records_attributes_makes_what_the_reader_makes(of: Entity, data: st.DataObject) -> None:
+    reader = normalizer(of, tuple(of.listings[0].fixed)).reader
+    record = data.draw(records(of, dict(of.listings[0].fixed)))
+    sooner, later = Record(), Record()
+    made = reader.read(record, Dialects(reader, {})[tuple(record)], sooner)
+    assert (made, sooner) == (reader.cells(record, later), later)
+    assert list(map(type, made)) == list(map(type, reader.cells(record, {})))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(entries=st.lists(st.one_of(FIELD, FIELD, FIELD, st.builds(lambda field, value: field | {"values": [value]}, FIELD, JSON), JSON), max_size=6))
+def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entries: list[Any]) -> None:
+    fields = Fields()
+    first = value_rows(1, entries, ZONE, fields)
+    again = value_rows(1, entries, ZONE, fields)
+    assert again == first and [list(map(type, row)) for row in again[0]] == [list(map(type, row)) for row in first[0]]
+
+
+@pytest.mark.parametrize("odd", ["abc", [1, 2], [], 7, None])
+@pytest.mark.parametrize("type_", ["text", "chained_list"])
+def test_a_value_that_is_no_object_takes_no_record_with_it(type_: str, odd: Any) -> None:
+    """Also where the same field has been met before with values that are."""
+    fields = [{"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [value]} for value in ({"value": "x"}, odd)]
+    found = normalizer(entity("leads"), ()).found([{"id": number, "custom_fields_values": [field]} for number, field in enumerate(fields)], {}, ZONE)
+    assert found.unfit == [] and [len(rows.children[-1] or []) for rows in found.rows] == [1, 0]
+    assert found.rows[1].row[-2] == jsonb(dumps({"custom_fields_values": [fields[1]]}))
 
 
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
