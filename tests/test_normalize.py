@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import itertools
 import json
 from decimal import Decimal
 from typing import Any
@@ -22,9 +23,12 @@ from pipelines.readers import Dialects, Feeds
 from pipelines.restore import Cells, canonical, restore
 from pipelines.shapes import dumps, jsonb, moment, shape
 from pipelines.values import Fields, local_day, value_rows
-from tests.records import FIELD, JSON, records
+from tests.records import ELEMENT, FIELD, FIELD_VALUES, JSON, records
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
+ANYTHING: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 0.0, 1.5, 2**31, 2**63 - 1, 2**63, -2**63, -2**63 - 1, 10**13, -3 * 10**11, "", "x", "1.5", "2026-08-01",
+    [], {}, [1], ["a"], {"a": 1}, {"_links": {}})
 
 
 def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
@@ -59,24 +63,30 @@ def test_rows_give_the_record_back(of: Entity, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_the_function_made_for_a_records_attributes_makes_what_the_reader_makes(of: Entity, data: st.DataObject) -> None:
-    reader = normalizer(of, tuple(of.listings[0].fixed)).reader
-    record = data.draw(records(of, dict(of.listings[0].fixed)))
-    sooner, later = Record(), Record()
-    made = reader.read(record, Dialects(reader, {})[tuple(record)], sooner)
-    assert (made, sooner) == (reader.cells(record, later), later)
-    assert list(map(type, made)) == list(map(type, reader.cells(record, {})))
+def test_the_function_made_for_a_records_attributes_makes_what_the_reader_makes(of: Entity) -> None:
+    normal = normalizer(of, tuple(of.listings[0].fixed))
+    for reader in [normal.reader, *(each.reader for each in normal.readers)]:
+        for name, value in itertools.product({column.path[0] for column in reader.columns}, ANYTHING):
+            record: Record = {name: value, "unheard_of": 1}
+            sooner, later = Record(), Record()
+            expected = reader.cells(record, later)
+            assert repr((reader.read(record, Dialects(reader, {})[tuple(record)], sooner), sooner)) == repr((expected, later))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(entries=st.lists(st.one_of(FIELD, FIELD, FIELD, st.builds(lambda field, value: field | {"values": [value]}, FIELD, JSON), JSON), max_size=6))
-def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entries: list[Any]) -> None:
+USUAL = st.fixed_dictionaries({
+    "field_id": st.integers(1, 4), "field_name": st.just("f"), "field_code": st.none(),
+    "field_type": st.sampled_from(["text", "numeric", "chained_list"]),
+    "values": st.lists(st.one_of(st.fixed_dictionaries({"value": FIELD_VALUES}), ELEMENT), min_size=1, max_size=2)})
+ENTRIES = st.lists(st.one_of(*[USUAL] * 8, USUAL.map(lambda entry: entry | {"odd": 1}), FIELD, JSON), max_size=4)
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(entries=ENTRIES, others=st.lists(USUAL, max_size=3))
+def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entries: list[Any], others: list[Any]) -> None:
     fields = Fields()
-    first = value_rows(1, entries, ZONE, fields)
-    again = value_rows(1, entries, ZONE, fields)
-    assert again == first and [list(map(type, row)) for row in again[0]] == [list(map(type, row)) for row in first[0]]
+    for each in [*entries, *others]:
+        value_rows(2, [each], ZONE, fields)
+    assert repr(value_rows(1, entries, ZONE, fields)) == repr(value_rows(1, entries, ZONE, Fields()))
 
 
 @pytest.mark.parametrize("odd", ["abc", [1, 2], [], 7, None])
