@@ -86,10 +86,11 @@ CONTENDERS: dict[str, tuple[str, Callable[[Arena, SandboxProcess, str], Cost], f
 def speed(arena: Arena, options: Options) -> None:
     leads = options.leads or 100_000
     only = list(options.only or CONTENDERS)
-    races = [(leads, only)] if options.rivals_leads >= leads else [
-        (leads, [name for name in only if name in ("floor", "ours")]),
-        (options.rivals_leads, ["ours", *(name for name in only if name not in ("floor", "ours", "ours-1"))])]
-    found = [race for size, names in races if len(names) > 1 or len(races) == 1 for race in [_race(arena, size, names, options.repeat)]]
+    mine = [name for name in only if name == "floor" or name.startswith("ours")]
+    rivals = [name for name in only if name not in mine]
+    races = [(leads, only)] if options.rivals_leads >= leads or not rivals else [
+        *([(leads, mine)] if len(mine) > 1 else []), (options.rivals_leads, ["ours", *rivals])]
+    found = [_race(arena, size, names, options.repeat) for size, names in races]
     save("speed", arena.version, races=found, versions=[versions(name) for name in ("dlt", "singer")])
 
 

@@ -68,7 +68,7 @@ class Crew:
             self._lately.append((seconds - worked) / max(worked, TRIFLE))
             if len(self._lately) == LATELY:
                 self.most = max(1, min(RUNS, 1 + round(min(self._lately)))) if self._is_busy() else RUNS
-                self._changed.notify(RUNS)
+                self._changed.notify(max(0, self.most - self._under_way))
 
     def _is_busy(self) -> bool:
         (began, before), now, worked = self._clocks[0], time.monotonic(), time.process_time()
