@@ -26,7 +26,7 @@ def field(column: Column) -> Field:
 
 
 EXTRA = Field("_extra", "jsonb", "text")
-SYNCED_AT = Field("_synced_at", "timestamptz", "int8")
+SYNCED_AT, DELETED_AT = Field("_synced_at", "timestamptz", "int8"), Field("_deleted_at", "timestamptz", "int8")
 
 
 def copy(connection: psycopg.Connection[Any], into: tuple[str, ...], fields: tuple[Field, ...], rows: Iterable[Row]) -> int:

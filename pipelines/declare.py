@@ -142,6 +142,9 @@ class Entity:
     """SQL that every landing runs between staging and upsert, in its transaction: {schema}, {table}, {stage} stand for the quoted names,
     %(account)s for the account's name here, %(values)s for the bit of the custom field values in `_lists`. What the stage tells beside what
     the table still holds."""
+    silent_while: str = ""
+    """SQL, a condition: while it holds, `before` has nothing to say about records that are new, and they need no stage. {schema}, %(account)s as
+    there; %(latest)s is when the last of them happened, by `moving.column`, in seconds since 1970 (0: nobody knows)."""
     after: tuple[str, ...] = ()
     """The same, run after the upsert of a batch that changed something: {schema}; the temporary table `touched` holds the owners whose
     children changed, as ROW(key)::text."""

@@ -29,14 +29,19 @@ def once_read(listing: str) -> str:
     return f"EXISTS (SELECT FROM mirror.cursors WHERE account = %(account)s AND listing = '{listing}' AND position ->> 'watermark' IS NOT NULL)"
 
 
+SINCE = """
+SELECT coalesce(min((position ->> 'watermark')::int8) FILTER (WHERE entity = 'events') * 0,
+                min(coalesce(position ->> 'watermark', position -> 'sweep' ->> 'watermark')::int8) FILTER (WHERE entity <> 'events'),
+                extract(epoch FROM now())::int8 - 600) AS at
+FROM mirror.cursors WHERE account = %(account)s"""
+"""From when on an event is news, in seconds since 1970: while events are read for the first time, those from before everything else was read
+tell nothing."""
+OLD_NEWS = f"%(latest)s < (SELECT at FROM ({SINCE}) since)"
+
 EVENT_HINTS = queue(f"""
 WITH kinds (name, listing, rank) AS (
     VALUES ('lead', 'leads', 1), ('customer', 'customers', 2), ('contact', 'contacts', 3), ('company', 'companies', 4), ('task', 'tasks', 5)),
-since AS (
-    SELECT coalesce(min((position ->> 'watermark')::int8) FILTER (WHERE entity = 'events') * 0,
-                    min(coalesce(position ->> 'watermark', position -> 'sweep' ->> 'watermark')::int8) FILTER (WHERE entity <> 'events'),
-                    extract(epoch FROM now())::int8 - 600) AS at
-    FROM mirror.cursors WHERE account = %(account)s),
+since AS ({SINCE}),
 late AS MATERIALIZED (SELECT s.* FROM {{stage}} s, since WHERE s.created_at >= to_timestamp(since.at)),
 new AS (
     SELECT s.id, s.type, s.entity_type, s.entity_id, s.created_at AS at, s.value_after AS after, s.value_before AS before FROM late s
@@ -58,9 +63,8 @@ UNION ALL
 SELECT a.listing || '/notes', number::int8, n.at, n.at, false
 FROM new n JOIN kinds a ON a.name = n.entity_type, LATERAL (SELECT n.after -> 0 -> 'note' ->> 'id' AS number) x
 WHERE n.type ~ 'note_deleted$' AND number ~ '^[0-9]+$' AND length(number) < 19""")
-"""New events name what to read: of a link its owner only (schema.md, Links). While events are read for the first time, those from before
-everything else was read tell nothing new: they are left out first, before an expression is asked of them. A merge names the survivor only; what it
-absorbed is found through the links that changed hands."""
+"""New events name what to read: of a link its owner only (schema.md, Links). Old ones are left out first, before an expression is asked of them.
+A merge names the survivor only; what it absorbed is found through the links that changed hands."""
 
 TASK_HINTS = queue(f"""
 SELECT k.kind AS listing, k.number AS id, s._synced_at AS told_at, NULL::timestamptz AS deleted_at, false AS of_links

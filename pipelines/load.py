@@ -1,7 +1,8 @@
 """rows → stage → upsert: the only module that writes mirror rows.
 
 One transaction per batch: COPY into temporary stages, one upsert, children by set difference, quarantine, and the cursor. Rows that
-were read earlier than what the table holds lose (schema.md, rule 4); rows that are equal are not written.
+were read earlier than what the table holds lose (schema.md, rule 4); rows that are equal are not written. New records that nobody has to look
+at first, which in a first sync are nearly all, need no stage: they are copied into the table itself.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from psycopg.types.json import Jsonb
 
 from pipelines import statements
 from pipelines.batch import Batch, Counts
-from pipelines.copying import copy
+from pipelines.copying import DELETED_AT, copy
 from pipelines.forgotten import Forgotten
 from pipelines.normalize import Normalizer, Rows
-from pipelines.shapes import SECOND_2000, dumps, shape
+from pipelines.shapes import SECOND_2000, dumps, second, shape
 from pipelines.tell import MOST, tell
 from pipelines.values import Row
 
@@ -115,14 +116,9 @@ class Landing:
         nearly every batch repeats a few rows of another one (source.py). In the order of the keys: indexes grow at their end."""
         counts = Counts()
         known = self.known(batch)
-        for keys, write, stages in ((known, self._upsert, self.replaces), (batch.rows.keys() - known, self._insert, self.detours)):
+        for keys, write in ((known, self._upsert), (batch.rows.keys() - known, self._insert)):
             if keys:
-                rows = [batch.rows[key] for key in sorted(keys)]
-                self.stage(rows, stages)
-                self._also(self.entity.before)
-                if keep_seen:
-                    self._run(statements.remember_seen(self.shape))
-                counts += write(rows)
+                counts += write([batch.rows[key] for key in sorted(keys)], keep_seen)
         return counts
 
     def known(self, batch: Batch) -> set[Row]:
@@ -136,6 +132,38 @@ class Landing:
              [(*each.row, *lists(each), started - EPOCH) for started, each in rows])
         for child in children:
             self._copy(child, (child.stage,), rows)
+
+    def _stage(self, rows: Sequence[Started], children: Iterable[statements.Replace], keep_seen: bool) -> None:
+        """Staged, and looked at by whoever has to."""
+        self.stage(rows, children)
+        self._also(self.entity.before)
+        if keep_seen:
+            self._run(statements.remember_seen(self.shape))
+
+    def _need_no_stage(self, rows: Sequence[Started]) -> bool:
+        """Of new records: they are only inserted, and nobody asks what they tell."""
+        if self.detours or self.shape.is_fed:
+            return False
+        if not self.entity.before:
+            return True
+        return bool(self.entity.silent_while) and self._holds(self.entity.silent_while, rows)
+
+    def _holds(self, condition: str, rows: Sequence[Started]) -> bool:
+        assert self.entity.moving
+        place = self.shape.columns.index(self.shape.column(self.entity.moving.column))
+        times = [at for _, each in rows if isinstance(at := each.row[place], int)]
+        asked = SQL("SELECT " + condition).format(schema=statements.name(self.schema))
+        latest = second(max(times)) + 1 if times else 0
+        return self.connection.execute(asked, {"account": self.account, "latest": latest}).fetchone() == (True,)
+
+    def _copy_new(self, rows: Sequence[Started]) -> int:
+        """The records themselves into their table."""
+        fields, into = statements.new_fields(self.shape), (self.schema, self.shape.name)
+        if DELETED_AT not in fields:
+            return copy(self.connection, into, fields, ((*each.row[:-1], started - EPOCH) for started, each in rows))
+        deleted = self.shape.columns.index(self.shape.column("is_deleted"))
+        return copy(self.connection, into, fields, (
+            (*each.row[:-1], started - EPOCH, started - EPOCH if each.row[deleted] else None) for started, each in rows))
 
     def _copy(self, replace: statements.Replace, into: tuple[str, ...], rows: Sequence[Started]) -> int:
         place = replace.place
@@ -165,8 +193,9 @@ class Landing:
             copy(self.connection, (stage,), fields, ((*row, started - EPOCH) for started, row in told.values()))
             self._run(statements.feed(self.schema, shape(model)))
 
-    def _upsert(self, rows: Sequence[Started]) -> Counts:
+    def _upsert(self, rows: Sequence[Started], keep_seen: bool) -> Counts:
         """Rows of records that the table knows; the stages are empty again afterwards."""
+        self._stage(rows, self.replaces, keep_seen)
         older = self._run(self.upsert.drop_older())
         counts = Counts(updated=self._run(self.upsert.update(*absent_attributes(rows))))
         for place, replace in enumerate(self.replaces):
@@ -181,10 +210,14 @@ class Landing:
             self._run(SQL("DELETE FROM {}").format(statements.name(stage)))
         return counts
 
-    def _insert(self, rows: Sequence[Started]) -> Counts:
+    def _insert(self, rows: Sequence[Started], keep_seen: bool) -> Counts:
         """Rows of new records; none of their children is there yet, so these go into their tables as they come. Postgres need not look up,
         for each child, the owner that this very transaction has inserted."""
-        counts = Counts(inserted=self._run(self.upsert.insert()))
+        if not keep_seen and self._need_no_stage(rows):
+            counts = Counts(inserted=self._copy_new(rows))
+        else:
+            self._stage(rows, self.detours, keep_seen)
+            counts = Counts(inserted=self._run(self.upsert.insert()))
         if self.trusted:
             self._run(statements.TRUST)
         for replace in self.replaces:

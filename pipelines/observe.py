@@ -21,7 +21,8 @@ EVENT_TYPES = ("lead_status_changed", "entity_responsible_changed", *(f"{kind}_a
 
 ALL = "all"
 """The entity_type of history_due's row that says: every record's."""
-SEEDED = f"NOT EXISTS (SELECT FROM {{schema}}.history_due WHERE entity_type = '{ALL}')"
+UNSEEDED = f"EXISTS (SELECT FROM {{schema}}.history_due WHERE entity_type = '{ALL}')"
+SEEDED = f"NOT {UNSEEDED}"
 BELIEVED = (f"s.updated_at IS DISTINCT FROM t.updated_at AND s.updated_at >= t._synced_at - {SLACK} AND s.updated_at <= s._synced_at + {SLACK}")
 MOMENTS = f"""s._synced_at AS seen_at, CASE WHEN {BELIEVED} THEN s.updated_at ELSE s._synced_at END AS changed_at,
        CASE WHEN t.updated_at >= t._synced_at - {SLACK} AND t.updated_at <= t._synced_at + {SLACK} THEN t.updated_at

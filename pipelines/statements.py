@@ -12,7 +12,7 @@ from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
 
-from pipelines.copying import EXTRA, SYNCED_AT, Field, field
+from pipelines.copying import DELETED_AT, EXTRA, SYNCED_AT, Field, field
 from pipelines.shapes import Shape
 
 AT = SQL("s._synced_at")
@@ -37,6 +37,12 @@ def listed_fields(shape: Shape) -> tuple[Field, ...]:
     """A stage's columns, in the order in which rows are copied."""
     marks = [Field(mark, "int8") for mark in ("_absent", "_lists", "_whole")]
     return (*child_fields(shape), *marks, SYNCED_AT)
+
+
+@cache
+def new_fields(shape: Shape) -> tuple[Field, ...]:
+    """The columns of records that are copied into the table itself."""
+    return (*child_fields(shape), SYNCED_AT, *([DELETED_AT] if shape.has("is_deleted") else []))
 
 
 @cache
