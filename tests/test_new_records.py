@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pipelines.declare import Entity, Record
 from pipelines.entities import ENTITIES, entity
-from pipelines.load import Landing, Started, tune
+from pipelines.load import Batch, Landing, Started, tune
 from pipelines.normalize import normalizer
 from pipelines.statements import Replace
+from pipelines.values import Row
 from tests.conftest import own_database
 from tests.records import records
 from tests.test_load import Connection, batch, column
@@ -116,3 +117,27 @@ def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Conn
         counts = landing.land(batch("leads", (20, [{"id": 1, "name": "second"}, {"id": 2}])))
         assert (landing.staged, counts.updated, counts.inserted) == (1, 1, 1)
         assert column(connection, "SELECT name FROM amocrm.leads ORDER BY id") == ["second", None]
+
+
+def test_children_that_are_listed_themselves_come_by_the_stage(connection: Connection) -> None:
+    told = {"id": 1, "_embedded": {"statuses": [{"id": 5, "name": "New"}]}}
+    staged, written = landed(connection, entity("pipelines"), [told])
+    assert staged == 1
+    assert len(written[column(connection, EVERYTHING).index("amocrm.statuses")]) == 1
+
+
+def test_a_row_that_another_list_tells_of_meanwhile_gives_way(database: str) -> None:
+    class Late(Landing):
+        """Between its look and its insert another entity tells of the same record."""
+
+        def known(self, batch: Batch) -> set[Row]:
+            found = super().known(batch)
+            with psycopg.connect(database, autocommit=True) as other:
+                other.execute("INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) VALUES (9, 'told', now(), false)")
+            return found
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        tune(connection)
+        landing = Late(connection, "amocrm", "amocrm", normalizer(entity("loss_reasons"), ()))
+        landing.land(batch("loss_reasons", (10, [{"id": 9, "name": "listed"}])))
+        assert column(connection, "SELECT name FROM amocrm.loss_reasons WHERE _listed") == ["listed"]
