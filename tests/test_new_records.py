@@ -120,7 +120,7 @@ def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Conn
 
 
 def test_children_that_are_listed_themselves_come_by_the_stage(connection: Connection) -> None:
-    told = {"id": 1, "_embedded": {"statuses": [{"id": 5, "name": "New"}]}}
+    told = {"id": 1, "_embedded": {"statuses": [{"id": 5, "pipeline_id": 1, "name": "New"}]}}
     staged, written = landed(connection, entity("pipelines"), [told])
     assert staged == 1
     assert len(written[column(connection, EVERYTHING).index("amocrm.statuses")]) == 1
