@@ -24,10 +24,12 @@ test: setup lint  ## What CI runs: linters, types, and the whole suite on a real
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
-	KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
-	@bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
-	if [ -n "$$bindir" ]; then echo "again on $$bindir"; TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"; \
-	else echo "no system PostgreSQL found: that half is left out (Debian: apt install postgresql)"; fi
+	@failed=0; KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder || failed=1; \
+	bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
+	if [ -n "$$bindir" ]; then echo "again on $$bindir"; \
+	TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" || failed=1; \
+	else echo "no system PostgreSQL found: that half is left out (Debian: apt install postgresql)"; fi; \
+	exit $$failed
 
 ROUNDS ?= 20
 SEED ?= 1
