@@ -18,6 +18,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 RUNS = 6
 """Enough requests in flight to spend the whole budget at 900 ms each."""
+FIRST = 2
+"""So many until it is known how long answers take: while all lists begin at once, each page that nobody can serve yet only takes memory."""
 LATELY = 12
 """So many steps are looked at."""
 BUSY = 0.5
@@ -30,7 +32,7 @@ class Crew:
     """So many walks may be under way at once, by what their last steps took: while one waits, others work."""
 
     def __init__(self) -> None:
-        self._changed, self._under_way, self.most = threading.Condition(), 0, RUNS
+        self._changed, self._under_way, self.most = threading.Condition(), 0, FIRST
         self._lately: deque[float] = deque(maxlen=LATELY)
         self._clocks: deque[tuple[float, float]] = deque([(time.monotonic(), time.process_time())], maxlen=LATELY)
 

@@ -27,7 +27,7 @@ from pipelines.source import AGAIN
 from pipelines.standing import UNPAID
 from pipelines.whole_links import complete
 
-PAGES_A_BATCH, ROWS_A_BATCH = 50, 40_000
+PAGES_A_BATCH, ROWS_A_BATCH = 50, 25_000
 DRIVE_PATH = "/v1.0/"
 READS = 300_000
 """So many ids of a list are remembered as read in this run."""
@@ -114,7 +114,7 @@ class EntitySync:
     def source(self, listing: Listing) -> Source:
         host = self.scene.facts.get(listing.host)
         plain = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
-        return replace(plain, ripen=lambda page: self.found(plain, page))
+        return replace(plain, ripen=lambda page: self.found(plain, page, is_spent=True))
 
     @property
     def filtered(self) -> bool:
@@ -197,14 +197,14 @@ class EntitySync:
         if self.reads is not None and len(self.reads) < READS:
             self.reads |= {rows.key[-1]: page.started for rows in found.rows if isinstance(rows.key[-1], int)}
 
-    def found(self, source: Source, page: Page) -> Found:
-        """page → records → rows; walkers call it in their own threads."""
+    def found(self, source: Source, page: Page, is_spent: bool = False) -> Found:
+        """page → records → rows; walkers call it in their own threads. `is_spent`: nobody needs the page's records any more."""
         records, listing = page.records, source.listing
         if listing.each:
             records = [inner for record in records for inner in listing.each(record)]
         whole = complete(source, self.entity.children, records)
         records = self.landing.forgotten.cut(records, listing.fixed, whole)
-        found = self.normal.found(records, listing.fixed, self.scene.zone)
+        found = self.normal.found(emptied(records) if is_spent else records, listing.fixed, self.scene.zone)
         for rows in found.rows if whole else ():
             rows.is_whole = rows.key[-1] in whole
         return found
@@ -248,3 +248,10 @@ class EntitySync:
             self.note(refusal(path, absent, living))
         else:
             self.result.counts += self.deletions.tombstone_absent(fixed, orphans_of)
+
+
+def emptied(records: list[Any]) -> Iterator[Any]:
+    """Each is let go of as soon as its rows are made: of many pages at once, records weigh three times what rows do."""
+    records.reverse()
+    while records:
+        yield records.pop()

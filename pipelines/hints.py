@@ -77,9 +77,9 @@ def named(connection: Connection, account: str, listing: str) -> dict[str, Hint]
 def forget(connection: Connection, account: str, listing: str, hints: Mapping[Any, Hint]) -> None:
     """What somebody else is telling of right now stays, and nobody is waited for: two who forget and tell would wait for each other."""
     connection.execute(
-        "DELETE FROM mirror.hints h USING (SELECT w.key FROM mirror.hints w JOIN unnest(%(keys)s::text[], %(versions)s::int8[]) d (key, version) "
-        "USING (key, version) WHERE w.account = %(account)s AND w.listing = %(listing)s FOR UPDATE OF w SKIP LOCKED) d "
-        "WHERE h.account = %(account)s AND h.listing = %(listing)s AND h.key = d.key",
+        "DELETE FROM mirror.hints WHERE ctid = ANY(ARRAY(SELECT w.ctid FROM mirror.hints w "
+        "JOIN unnest(%(keys)s::text[], %(versions)s::int8[]) d (key, version) USING (key, version) "
+        "WHERE w.account = %(account)s AND w.listing = %(listing)s FOR UPDATE OF w SKIP LOCKED))",
         {"keys": [str(key) for key in hints], "versions": [hint.version for hint in hints.values()], "account": account, "listing": listing})
 
 
