@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.crew import RUNS, Crew, resting, side_by_side
+from pipelines.crew import FIRST, LATELY, RUNS, Crew, resting, side_by_side
 
 STEPS = 40
 
@@ -70,6 +70,11 @@ def steps(crew: Crew, clock: Clock, waited: float, worked: float = 0.01, count: 
 @pytest.mark.parametrize(("waited", "most"), [(0.0, 1), (0.004, 1), (0.01, 2), (0.031, 4), (9, RUNS)])
 def test_the_step_that_waited_least_decides(clock: Clock, waited: float, most: int) -> None:
     assert steps(Crew(), clock, waited) == most
+
+
+def test_until_it_is_known_how_long_answers_take_few_walks_are_under_way(clock: Clock) -> None:
+    assert steps(Crew(), clock, 9, count=LATELY - 1) == FIRST < RUNS
+    assert steps(Crew(), clock, 9, count=LATELY) == RUNS
 
 
 def test_who_has_time_to_spare_holds_nobody_back(clock: Clock) -> None:
