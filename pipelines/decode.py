@@ -18,6 +18,8 @@ DIGITS, PLACES = 131072, 16383
 """Before and after the point of a numeric, and so of a number in jsonb."""
 READABLE = 4300
 """Digits of an integer that Python reads as such."""
+LONG = re.compile(rb"[0-9.]{17}")
+"""A double does not hold all numbers that have so many digits."""
 UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -37,6 +39,11 @@ def decode(body: bytes) -> Decoded:
     except orjson.JSONDecodeError:
         return _clean(_tolerant(body))
     return _clean(value) if b"\\u0000" in body else Decoded(value)
+
+
+def exact(text: bytes) -> Any:
+    """The JSON value of a text of ours, with every number as it stands there."""
+    return _tolerant(text) if LONG.search(text) else orjson.loads(text)
 
 
 def _tolerant(body: bytes) -> Any:

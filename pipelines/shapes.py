@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, Boolean, Date, Integer, Numeric, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
 from models.base import AccountBase, Fed, Listed, Path
-from pipelines.decode import decode
+from pipelines.decode import exact
 
 Cell = int | str | bool | decimal.Decimal | list[Any] | None
 
@@ -167,7 +167,7 @@ EPOCH, SECOND_2000 = datetime.date(2000, 1, 1).toordinal(), 946_684_800
 
 def loads(cell: str) -> Any:
     """The inverse of `document`: numbers beyond doubles stay exact."""
-    return decode(cell[1:].encode()).value
+    return exact(cell[1:].encode())
 
 
 def _same(cell: Any) -> Any:

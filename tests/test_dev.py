@@ -23,6 +23,7 @@ from pipelines.entities import ENTITIES
 from sandbox.process import SandboxProcess
 from tests.commands import Installation, finished
 from tests.equality import differences
+from tests.hook_help import until
 
 ASSETS = "{assetNodes {assetKey {path} groupName description partitionKeys jobNames repository {name location {name}}}}"
 LAUNCH = """mutation ($with: ExecutionParams!) {launchPipelineExecution(executionParams: $with) {
@@ -112,8 +113,7 @@ def test_the_web_ui_shows_and_materializes_every_asset(installation: Installatio
     assert done.code == 0
     assert "No account is configured: the assets read a sandbox" in done.error
     assert f"Dagster: http://127.0.0.1:{port}" in done.error
-    time.sleep(1)
-    assert alive(family) == set()
+    until(lambda: alive(family) == set())
 
 
 @pytest.mark.slow

@@ -62,6 +62,14 @@ def test_rows_give_the_record_back(of: Entity, data: st.DataObject) -> None:
     assert canonical(of, rebuilt(of, record, fixed), fixed) == expected
 
 
+@pytest.mark.parametrize("number", [-2**63 - 1, 2**64 + 1, 12345678901234567890123, Decimal("0.1234567890123456789"), -9.223372036854776e18, 1e308])
+@pytest.mark.parametrize("place", ["price", "unheard_of", "custom_fields_values"])
+def test_long_numbers_come_back_digit_by_digit(place: str, number: Any) -> None:
+    told = [{"field_id": 1, "field_type": "numeric", "values": [{"value": number}]}] if place == "custom_fields_values" else number
+    record = {"id": 0, "price_with_minor_units": 0, place: told}
+    assert canonical(entity("leads"), rebuilt(entity("leads"), record, {}), {}) == canonical(entity("leads"), record, {})
+
+
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
 def test_the_function_made_for_a_records_attributes_makes_what_the_reader_makes(of: Entity) -> None:
     normal = normalizer(of, tuple(of.listings[0].fixed))
