@@ -14,9 +14,10 @@ from sqlalchemy import Connection, MetaData, create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from alembic import context
-from models import AccountBase, MemoryBase
-from pipelines.embedded import EmbeddedPostgres
-from pipelines.settings import load_settings, sqlalchemy_url, validate_schema_name
+from models.base import AccountBase, MemoryBase
+from pipelines.postgres.embedded.server import EmbeddedPostgres
+from pipelines.config.database_urls import sqlalchemy_url
+from pipelines.config.settings import load_settings, validate_schema_name
 
 MIGRATION_LOCK = 0x616D6F63  # any number, the same in every migrator
 SESSION = """

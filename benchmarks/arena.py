@@ -16,8 +16,8 @@ import requests
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from pipelines.embedded import EmbeddedPostgres
 from pipelines.migrate import migrate
+from pipelines.postgres.embedded.server import EmbeddedPostgres
 from sandbox.process import SandboxProcess
 
 SEED = 1

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.arena import Arena, sandbox, written
 from benchmarks.measure import Cost
 from benchmarks.report import save, say, table
-from pipelines.entities import ENTITIES
+from pipelines.entities.registry import ENTITIES
 from sandbox.process import SandboxProcess
 
 PAGE = 250
@@ -20,7 +20,7 @@ LISTS = sum(len(entity.listings) for entity in ENTITIES if entity.tier == "movin
 
 
 def cost(arena: Arena, options: Any) -> None:
-    from benchmarks.lanes import ours
+    from benchmarks.runs import ours
     rows: list[dict[str, Any]] = []
     say(f"\ncost: requests of a sync of the moving tier ({LISTS} lists)")
     for leads in [size for size in (*SIZES, LARGEST) if size <= (options.leads or SIZES[-1])]:

@@ -19,10 +19,10 @@ import psycopg
 from benchmarks.arena import REPOSITORY, Arena, sandbox
 from benchmarks.measure import Failed
 from benchmarks.report import save, say, table
-from pipelines import subscribe
-from pipelines.embedded_process import free_port
-from pipelines.resources import Mirror
-from pipelines.settings import load_settings
+from pipelines.config.settings import load_settings
+from pipelines.installation import Mirror
+from pipelines.postgres.embedded.postmaster import free_port
+from pipelines.webhooks import subscription
 from sandbox.process import SandboxProcess
 
 LATENCY_MS, LIMIT = 300, 7
@@ -37,14 +37,14 @@ def running(box: SandboxProcess, database: str) -> Iterator[tuple[str, dict[str,
         environment = {"DATABASE_URL": database, "AMOCRM_BASE_URL": box.url, "AMOCRM_ACCESS_TOKEN": box.admin_token, "MIRROR_HOME": home}
         mirror = Mirror(load_settings(database_url=database, amocrm_base_url=box.url, amocrm_access_token=box.admin_token, mirror_home=home))
         box.rate(0)
-        subprocess.run([sys.executable, "-m", "pipelines.cli", "sync"], cwd=REPOSITORY, check=True, capture_output=True,
+        subprocess.run([sys.executable, "-m", "pipelines.cli.app", "sync"], cwd=REPOSITORY, check=True, capture_output=True,
                        env=os.environ | environment | {"AMOCRM_REQUESTS_PER_SECOND": "unlimited"})
         base = f"http://127.0.0.1:{free_port()}"
         with mirror.connect_autocommit() as connection:
-            hook, _ = subscribe.subscribe(mirror.target(), connection, base)
+            hook, _ = subscription.subscribe(mirror.target(), connection, base)
         box.rate(LIMIT)
         box.latency(LATENCY_MS)
-        parts = [subprocess.Popen([sys.executable, "-m", "pipelines.cli", "webhooks", *words], cwd=REPOSITORY, env=os.environ | environment,
+        parts = [subprocess.Popen([sys.executable, "-m", "pipelines.cli.app", "webhooks", *words], cwd=REPOSITORY, env=os.environ | environment,
                                   stderr=subprocess.DEVNULL) for words in (["serve", "--port", base.rsplit(":", 1)[1]], ["drain"])]
         try:
             _until(partial(_delivered, box, hook.destination, database), 60)
@@ -128,7 +128,7 @@ def latency(arena: Arena, options: Any) -> None:
 
 
 def _sweep(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "pipelines.cli", "sync", "--full"], cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL,
+    return subprocess.Popen([sys.executable, "-m", "pipelines.cli.app", "sync", "--full"], cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL,
                             stderr=subprocess.DEVNULL)
 
 

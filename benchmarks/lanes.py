@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +15,13 @@ from benchmarks.hooks import latency, storm
 from benchmarks.many import accounts
 from benchmarks.measure import Cost, Failed, run
 from benchmarks.report import RESULTS, plot, save, say, table
+from benchmarks.runs import PYTHON, ours
 from benchmarks.views import views as views_lane
 from sandbox.process import SandboxProcess
 
-PYTHON = sys.executable
 RATE = 6.5
+
+
 LIMIT = 7
 
 
@@ -35,16 +36,6 @@ class Options:
     """Contenders of the speed lane."""
     repeat: int = 1
     accounts: int = 50
-
-
-def ours(arena: Arena, box: SandboxProcess, database: str, only: Sequence[str] = ENTITIES, rate: str = "unlimited", processes: int = 1) -> Cost:
-    cost = run([PYTHON, "-m", "benchmarks.contenders.ours", "--url", box.url, "--token", box.admin_token, "--database", database,
-                "--only", ",".join(only), "--rate", rate, "--processes", str(processes)], arena.postmaster, box.pid, folder=REPOSITORY)
-    cost.peak_mb = max(cost.peak_mb, cost.said["peak_mb"])
-    unfinished = {name: one for name, one in cost.said["entities"].items() if one["state"] not in ("complete", "skipped")}
-    if unfinished:
-        raise Failed(f"the sync is not complete: {unfinished}")
-    return cost
 
 
 # speed
@@ -208,5 +199,3 @@ def many(arena: Arena, options: Options) -> None:
 LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory, "linear": linear, "second": second,
                                                       "cost": cost_lane, "views": views_lane, "accounts": many,
                                                       "hooks": latency, "storm": storm}
-
-

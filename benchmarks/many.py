@@ -13,15 +13,15 @@ import psycopg
 from benchmarks.arena import REPOSITORY, Arena
 from benchmarks.measure import Cost, Failed, run
 from benchmarks.report import save, say, table
-from pipelines import all_views
-from pipelines.admission import admit
-from pipelines.amocrm.grants import Pair
-from pipelines.amocrm.tokens import Configured
+from pipelines.access.token_endpoint import Pair
+from pipelines.access.token_rows import Configured
+from pipelines.admin.grant_access import admit
+from pipelines.bi import all_accounts
+from pipelines.config.settings import load_settings
+from pipelines.installation import Mirror
 from pipelines.migrate import migrate
-from pipelines.resources import Mirror
-from pipelines.settings import load_settings
 from sandbox.process import SandboxProcess
-from tests.equality import differences
+from tests.support.equality import differences
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 RATE, LIMIT = 6.5, 7
@@ -41,7 +41,7 @@ def accounts(arena: Arena, leads: int, count: int) -> None:
             each.rate(LIMIT)
             each.latency(LATENCY_MS)
             each.reset_stats()
-        cost = run([sys.executable, "-m", "pipelines.cli", "sync", "--all", "--at-once", str(count)], arena.postmaster, box.pid, {
+        cost = run([sys.executable, "-m", "pipelines.cli.app", "sync", "--all", "--at-once", str(count)], arena.postmaster, box.pid, {
             "DATABASE_URL": database, "MIRROR_KEY": KEY, "MIRROR_HOME": str(arena.folder / "home"), "DAGSTER_HOME": str(arena.folder / "dagster"),
             "AMOCRM_CONCURRENCY": "1", "AMOCRM_EGRESS_REQUESTS_PER_SECOND": str(RATE * count), "PYTHONPATH": str(REPOSITORY)}, arena.folder)
         _tell(arena, database, names, leads, cost, views)
@@ -58,7 +58,7 @@ def _added(database: str, names: dict[str, SandboxProcess]) -> tuple[float, floa
         admit(mirror, box.url, Pair(box.admin_token, "", None), Configured())
     middle = time.monotonic()
     with psycopg.connect(database, autocommit=True) as connection:
-        all_views.refresh(connection)
+        all_accounts.refresh(connection)
     return middle - began, time.monotonic() - middle
 
 

@@ -11,8 +11,8 @@ import psycopg
 from benchmarks.arena import Arena
 from benchmarks.measure import cpu_of
 from benchmarks.report import save, say, table
-from pipelines import bi
-from pipelines.view_files import names_in
+from pipelines.bi import builder
+from pipelines.bi.view_files import names_in
 
 MILLION = 1_000_000
 ACCOUNT = Path(__file__).parent / "views_account.sql"
@@ -37,10 +37,10 @@ def views(arena: Arena, options: Any) -> None:
         for statement in ACCOUNT.read_text().split(";\n"):
             connection.execute(statement.replace(":leads", str(leads)).encode())
         began = time.monotonic()
-        bi.rebuild(connection, "amocrm")
+        builder.rebuild(connection, "amocrm")
         built = time.monotonic() - began
         began = time.monotonic()
-        bi.rebuild(connection, "amocrm")
+        builder.rebuild(connection, "amocrm")
         unchanged = time.monotonic() - began
         rows = [_asked(connection, name, query, aim if leads == MILLION else None) for name, (query, aim) in QUESTIONS.items()]
         say(table(rows))

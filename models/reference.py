@@ -7,22 +7,7 @@ import datetime
 from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from models.base import (
-    AccountBase,
-    DateTime,
-    Extra,
-    Fed,
-    Json,
-    Listed,
-    flag,
-    instant,
-    integer,
-    json,
-    key,
-    local,
-    owner,
-    text,
-)
+from models.base import AccountBase, DateTime, Extra, Fed, Json, Listed, flag, instant, integer, json, key, local, owner, text
 
 
 class Pipeline(Listed, AccountBase):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-from pipelines.assets import Syncer, sync_account
-from pipelines.automation import SCHEDULES, SYNCS
-from pipelines.checks import CHECKS
+from pipelines.orchestration.assets import Syncer, sync_account
+from pipelines.orchestration.checks import CHECKS
+from pipelines.orchestration.schedules import SCHEDULES, SYNCS
 
 defs = dg.Definitions(assets=[sync_account], asset_checks=CHECKS, jobs=SYNCS, schedules=SCHEDULES, resources={"syncer": Syncer()},
                       executor=dg.in_process_executor)

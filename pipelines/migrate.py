@@ -20,9 +20,11 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
-from pipelines import all_views, bi, views
-from pipelines.settings import sqlalchemy_url, validate_schema_name
-from pipelines.stand_ins import stand_ins
+from pipelines.bi import all_accounts, base_views, builder
+from pipelines.bi.placeholders import stand_ins
+from pipelines.bi.state import place
+from pipelines.config.database_urls import sqlalchemy_url
+from pipelines.config.settings import validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
 MEMORY_SCHEMA = "mirror"
@@ -58,7 +60,7 @@ class MigrationReport:
 
     before: dict[str, str | None]
     after: dict[str, str | None]
-    views: list[bi.Built]
+    views: list[builder.Built]
     """What became of the views for people. What is wrong with one is no failure of the migration."""
 
     @property
@@ -74,9 +76,9 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
         with psycopg.connect(conninfo, autocommit=True) as own:
             for name in schemas:
                 _upgrade(own, name, alembic_config(name, connection, schemas[name]), schema)
-            views.rebuild(own, schema)
-            built = bi.rebuild(own, schema)
-            all_views.quietly(own, anew=before["account"] not in (None, heads["account"]))
+            base_views.rebuild(own, schema)
+            built = builder.rebuild(own, schema)
+            all_accounts.quietly(own, anew=before["account"] not in (None, heads["account"]))
         after = {name: _revision(connection, schemas[name]) for name in schemas}
         return MigrationReport(before, after, built)
 
@@ -97,23 +99,23 @@ def _upgrade(own: psycopg.Connection[Any], name: str, config: Config, schema: st
 def _giving_way(own: psycopg.Connection[Any], schema: str) -> Iterator[None]:
     """Our views rest on no table of the account for the moment: stand-ins keep their place, and those over all accounts do without this one."""
     try:
-        all_views.refresh(own, anew=True, without=schema)
+        all_accounts.refresh(own, anew=True, without=schema)
         with own.transaction():
-            views.drop_references(own, schema)
-        with stand_ins(own, [*((schema, name) for name in views.VIEWS), *((bi.place(schema), name) for name in bi.ours(own, schema))]):
+            base_views.drop_references(own, schema)
+        with stand_ins(own, [*((schema, name) for name in base_views.VIEWS), *((place(schema), name) for name in builder.ours(own, schema))]):
             yield
     except BaseException:
-        all_views.quietly(own, anew=True)
+        all_accounts.quietly(own, anew=True)
         raise
 
 
 def _drop_views(own: psycopg.Connection[Any], schema: str) -> None:
     try:
         with own.transaction():
-            views.drop(own, schema)
-            bi.drop(own, schema)
+            base_views.drop(own, schema)
+            builder.drop(own, schema)
     except psycopg.errors.DependentObjectsStillExist as reason:
-        raise MigrationRefused(f"The tables go, and with them the views of {schema} and {bi.place(schema)}, on which others rest: "
+        raise MigrationRefused(f"The tables go, and with them the views of {schema} and {place(schema)}, on which others rest: "
                                f"{reason.diag.message_detail}. Nothing was changed. Drop these and try again") from reason
 
 
@@ -125,7 +127,7 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
         if target == "account":
             with psycopg.connect(conninfo, autocommit=True) as own:
                 _drop_views(own, schema)
-                all_views.refresh(own, anew=True, without=schema)
+                all_accounts.refresh(own, anew=True, without=schema)
         with ONE_AT_A_TIME:
             command.downgrade(alembic_config(target, connection, place), revision)
 

@@ -4,8 +4,9 @@ import argparse
 import sys
 from datetime import datetime
 
+from sandbox.account.identity import ZONE
+from sandbox.account.state import Options
 from sandbox.serve import run
-from sandbox.state import ZONE, Options
 
 
 def _instant(text: str) -> int:

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from sandbox.app import App
-from sandbox.control import Control
-from sandbox.http import Connection
-from sandbox.oauth import Authority
-from sandbox.state import ACCOUNT_ID, Options, World
-from sandbox.world import build
+from sandbox.account.identity import ACCOUNT_ID
+from sandbox.account.state import Options, World
+from sandbox.api.app import App
+from sandbox.api.oauth import Authority
+from sandbox.control_plane import Control
+from sandbox.dataset.build import build
+from sandbox.http.server import Connection
 
 
 def run(options: Options, announce: Callable[[str], None] | None = None) -> int:

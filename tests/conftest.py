@@ -22,10 +22,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL
 
-from pipelines import embedded, embedded_process
-from pipelines.embedded import EmbeddedPostgres
+from pipelines.config.database_urls import normalise_database_url
 from pipelines.migrate import migrate
-from pipelines.settings import normalise_database_url
+from pipelines.postgres.embedded import postmaster
+from pipelines.postgres.embedded import server as server_
+from pipelines.postgres.embedded.server import EmbeddedPostgres
 
 RUN = pytest.StashKey[Path]()
 LONG = ("test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_cli_live", "test_soak", "test_hook_faults", "test_serve",
@@ -179,7 +180,7 @@ def empty_database(postgres_server: str) -> Iterator[str]:
 @pytest.fixture
 def installation(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Iterator[Any]:
     """A person's, with the module's own `sandbox`."""
-    from tests.commands import Installation  # imports the whole command line
+    from tests.support.commands import Installation  # imports the whole command line
 
     made = Installation(tmp_path, database, request.getfixturevalue("sandbox"))
     yield made
@@ -191,7 +192,7 @@ def instance(tmp_path: Path) -> Iterator[Any]:
     """Dagster's memory, as the mirror makes it."""
     import dagster as dg
 
-    from pipelines.launch import INSTANCE
+    from pipelines.orchestration.instance import INSTANCE
 
     (tmp_path / "dagster").mkdir()
     (tmp_path / "dagster" / "dagster.yaml").write_text(INSTANCE)
@@ -202,7 +203,7 @@ def instance(tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture
 def postgres_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Not tmp_path: pytest makes that one private, and root's server is another user."""
-    monkeypatch.setattr(embedded, "DEFAULT_PORT", embedded_process.free_port())
+    monkeypatch.setattr(server_, "DEFAULT_PORT", postmaster.free_port())
     folder = Path(tempfile.mkdtemp(prefix="mirror home $'-")).resolve()
     folder.chmod(0o711)
     yield folder / "home"

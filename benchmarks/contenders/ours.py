@@ -8,9 +8,9 @@ import resource
 import sys
 import time
 
-from pipelines.resources import Mirror
-from pipelines.settings import load_settings
-from pipelines.sync import sync
+from pipelines.config.settings import load_settings
+from pipelines.installation import Mirror
+from pipelines.sync.account_sync import sync
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 

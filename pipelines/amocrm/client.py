@@ -18,11 +18,11 @@ from typing import Any, Protocol
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
-from pipelines.amocrm.answers import Answer, Check, Parameters, judge, judge_change, seconds_ahead, shown
-from pipelines.amocrm.budget import Budget
+from pipelines.amocrm.credentials import Access, Tokens
 from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, Passing, Refused, Throttled, TooHeavy
+from pipelines.amocrm.rate_limiter import Budget
+from pipelines.amocrm.responses import Answer, Check, Parameters, judge, judge_change, seconds_ahead, shown
 from pipelines.amocrm.session import USER_AGENT, Session, is_amocrm, is_local, sent
-from pipelines.amocrm.tokens import Access, Tokens
 
 __all__ = ["USER_AGENT", "Answer", "Client", "Counted", "Getter", "Parameters", "Patience"]
 

@@ -15,8 +15,8 @@ from requests.utils import requote_uri
 from requests_oauthlib import OAuth2Session
 from urllib3.exceptions import HTTPError
 
-from pipelines.addresses import AMOCRM_DOMAINS, is_loopback
 from pipelines.amocrm.errors import Passing
+from pipelines.amocrm.hosts import AMOCRM_DOMAINS, is_loopback
 
 T = TypeVar("T")
 USER_AGENT = "amocrm-mirror/0.1"

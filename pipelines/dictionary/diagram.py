@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from pipelines.dictionary.facts import Dictionary
 from pipelines.dictionary.layout import LINE, Box, Line, Panel, Plan, Point, Row, plan
+from pipelines.dictionary.model import Dictionary
 
 INKS = 12
 LEGEND = 64

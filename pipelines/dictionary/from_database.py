@@ -14,10 +14,9 @@ from psycopg.sql import SQL, Identifier
 
 from models.base import AccountBase
 from models.crm import CustomFieldValue
-from pipelines.dictionary.facts import TABLE, VIEW, Column, CustomField, Dictionary, Relation
 from pipelines.dictionary.from_models import GROUPS, base
-from pipelines.shapes import Shape
-from pipelines.views import models_of
+from pipelines.dictionary.model import TABLE, VIEW, Column, CustomField, Dictionary, Relation
+from pipelines.schema.tables import Shape, models_of
 
 Connection = psycopg.Connection[Any]
 Tell = Callable[[str, int, int], None]

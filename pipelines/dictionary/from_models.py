@@ -9,11 +9,11 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from models.base import AccountBase
-from pipelines import view_words
-from pipelines.declare import Entity
+from pipelines.bi import base_views
 from pipelines.dictionary import origins
-from pipelines.dictionary.facts import TABLE, VIEW, Column, Dictionary, Group, Reference, Relation
-from pipelines.references import references_of
+from pipelines.dictionary.model import TABLE, VIEW, Column, Dictionary, Group, Reference, Relation
+from pipelines.entities.spec import Entity
+from pipelines.schema.references import references_of
 
 GROUPS = (
     Group("account", "Account, users and rights"), Group("reference", "Pipelines, custom fields, tags and other directories"),
@@ -81,6 +81,6 @@ def type_name(column: ModelColumn[object]) -> str:
 
 def views() -> Iterator[Relation]:
     """`links` and `custom_field_values`, whose columns say the same as those of the tables that they are made of."""
-    for name, comment in view_words.COMMENTS.items():
-        columns = tuple(Column(column, type_, text) for column, (type_, text) in view_words.columns_of(name).items())
+    for name, comment in base_views.COMMENTS.items():
+        columns = tuple(Column(column, type_, text) for column, (type_, text) in base_views.columns_of(name).items())
         yield Relation(name, VIEW, "views", comment, columns)

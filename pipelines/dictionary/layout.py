@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from pipelines.dictionary.facts import TABLE, Column, Dictionary, Group, Relation
+from pipelines.dictionary.model import TABLE, Column, Dictionary, Group, Relation
 
 COLUMNS = 5
 HUBS = ("users", "accounts", "user_groups")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from pipelines.dictionary.facts import Column, CustomField, Dictionary, Relation
+from pipelines.dictionary.model import Column, CustomField, Dictionary, Relation
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")

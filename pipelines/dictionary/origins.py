@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import Table
 
-from pipelines.declare import EMBEDDED, Child, Entity, Listing
-from pipelines.entities import ENTITIES
-from pipelines.normalize import VALUES
+from pipelines.entities.registry import ENTITIES
+from pipelines.entities.spec import EMBEDDED, Child, Entity, Listing
+from pipelines.normalize.normalizer import VALUES
 
 OWN = "the mirror's own"
 BY_PATH = "the list's path"

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pipelines.dictionary import diagram
-from pipelines.dictionary.facts import Column, CustomField, Dictionary, Group, Relation
+from pipelines.dictionary.model import Column, CustomField, Dictionary, Group, Relation
 
 FILES = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -1,10 +1,3 @@
-"""How the account changes: operations on records, each with the events that amoCRM would leave, and random ones.
-
-`core` applies operations, `single`, `links` and `setup` are the operations, `churn` draws them at random.
+"""Changes of the imitated account: operations on records, links and settings, and random sequences of them.
+Each leaves the events that amoCRM would leave.
 """
-
-from sandbox.changes import links, setup, single
-from sandbox.changes.churn import Churn
-from sandbox.changes.core import OPERATIONS, Mutator
-
-__all__ = ["OPERATIONS", "Churn", "Mutator", "links", "setup", "single"]

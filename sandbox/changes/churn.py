@@ -8,14 +8,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from sandbox.changes import churn_setup
-from sandbox.changes.core import Mutator, fields_path
-from sandbox.lists import KINDS
-from sandbox.state import World
-from sandbox.store import Record
-from sandbox.world import names
-from sandbox.world.company import MANAGERS
-from sandbox.world.fields import MAKERS, Field
+from sandbox.account.lists import KINDS
+from sandbox.account.state import World
+from sandbox.account.store import Record
+from sandbox.changes import random_setup
+from sandbox.changes.mutator import Mutator, fields_path
+from sandbox.dataset import vocabulary
+from sandbox.dataset.company import MANAGERS
+from sandbox.dataset.fields import MAKERS, Field
 
 Ops = list[Record]
 
@@ -68,7 +68,7 @@ class Churn:
 
     def text(self) -> str:
         """A name somebody typed."""
-        return f"{self.rng.choice(names.PRODUCTS)} № {self.rng.randrange(10**6)}"
+        return f"{self.rng.choice(vocabulary.PRODUCTS)} № {self.rng.randrange(10**6)}"
 
 
 def _created(churn: Churn) -> Ops:
@@ -239,7 +239,7 @@ CHANGES: dict[str, Callable[[Churn], Ops]] = {
     "tag": _tagged, "untag": _untagged, "link": _linked, "link_product": _product_linked, "unlink": _unlinked, "main_contact": _main_changed,
     "delete": _deleted, "restore": _restored, "vanish": _vanished, "merge": _merged, "misdated": _misdated, "note": _note, "task": _task,
     "element": _element, "transaction": _transaction, "incoming": _incoming, "sorted_out": _sorted_out,
-    **churn_setup.CHANGES,
+    **random_setup.CHANGES,
 }  # fmt: skip
 _WEIGHTS = {
     1: ("vanish", "merge", "misdated"),

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sandbox_client import Client  # type: ignore[import-not-found, unused-ignore]
 
 from sandbox.process import SandboxProcess
+from tests.sandbox.client import Client  # type: ignore[import-not-found, unused-ignore]
 
 
 @pytest.fixture(scope="session")

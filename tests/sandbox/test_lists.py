@@ -6,9 +6,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from sandbox_client import Client  # type: ignore[import-not-found, unused-ignore]
 
-from sandbox.lists import LISTS
+from sandbox.account.lists import LISTS
+from tests.sandbox.client import Client  # type: ignore[import-not-found, unused-ignore]
 
 WITH = {spec.path: ",".join(spec.with_) for spec in LISTS}
 PLAIN = [spec for spec in LISTS if "{" not in spec.path and spec.path not in ("files", "talks", "customers/segments")]

@@ -4,10 +4,9 @@ import random
 import socket
 from collections.abc import Callable
 
-from sandbox_client import Client  # type: ignore[import-not-found, unused-ignore]
-
-from sandbox.lists import LISTS
-from sandbox.switches import SWITCHES
+from sandbox.account.lists import LISTS
+from sandbox.account.switches import SWITCHES
+from tests.sandbox.client import Client  # type: ignore[import-not-found, unused-ignore]
 
 PATHS = [spec.path.replace("{catalog}", "11803").replace("{pipeline}", "6820154") for spec in LISTS]
 KEYS = ["page", "limit", "with", "query", "order[id]", "order[updated_at]", "id[]", "language_code", "before_id"]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sandbox_client import Client  # type: ignore[import-not-found, unused-ignore]
+
+from tests.sandbox.client import Client  # type: ignore[import-not-found, unused-ignore]
 
 
 def fields(rows: list[dict[str, Any]], type_: str) -> list[Any]:

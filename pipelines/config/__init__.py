@@ -1,0 +1,1 @@
+"""The environment, read once: settings, home folder, key file, database URLs. No other package reads it."""

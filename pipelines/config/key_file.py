@@ -1,0 +1,39 @@
+"""TODO docstring."""
+
+import base64
+import binascii
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+
+from pipelines.config.home import make_home
+
+KEY_FILE = "mirror.key"
+
+
+def fernet_keys(text: str, source: str) -> list[bytes]:
+    keys = [key.strip().encode() for key in text.split(",") if key.strip()]
+    try:
+        sound = keys and all(len(base64.urlsafe_b64decode(key)) == 32 for key in keys)
+    except (ValueError, binascii.Error):
+        sound = False
+    if not sound:
+        raise ValueError(
+            f"{source} does not hold Fernet keys: use the output of "
+            '`python -c "from cryptography.fernet import Fernet; '
+            'print(Fernet.generate_key().decode())"` (several: comma between them).'
+        )
+    return keys
+
+
+def _create_key(path: Path) -> None:
+    make_home(path.parent)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as draft:
+        draft.write(Fernet.generate_key())
+        draft.flush()
+        os.fsync(draft.fileno())
+        with suppress(FileExistsError):  # the first process wins
+            os.link(draft.name, path)

@@ -1,0 +1,164 @@
+"""Settings: what the environment and `.env` say, checked and normalised.
+
+Owns the names of the variables, the rules for a schema's name, the mirror's home
+folder and the encryption keys (addresses are `addresses.py`'s). No other module but `resources.py` and `alembic/env.py` reads the environment.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.amocrm.hosts import AMOCRM_LIMIT, validate_base_url, validate_requests_per_second
+from pipelines.config.database_urls import normalise_database_url
+from pipelines.config.home import default_home
+from pipelines.config.key_file import KEY_FILE, _create_key, fernet_keys
+
+SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
+
+
+RESERVED_SCHEMAS = {"mirror", "public", "information_schema", "amocrm_all"}
+
+
+class SettingsRefused(ValueError):  # noqa: N818 - an answer, not a mistake
+    """A setting cannot be used; the message says which, why, and the cure."""
+
+
+def validate_schema_name(name: str, what: str = "AMOCRM_SCHEMA") -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+        raise ValueError(
+            f"{what} {name!r} is not a schema name: use lower-case Latin "
+            "letters, digits and _, and begin with a letter, for example amocrm_acme."
+        )
+    if len(name) > SCHEMA_MAX_BYTES:
+        raise ValueError(f"{what} {name!r} is {len(name)} characters long: shorten it to at most {SCHEMA_MAX_BYTES}.")
+    if name in RESERVED_SCHEMAS or name.startswith("pg_") or name.endswith("_bi"):
+        raise ValueError(
+            f"{what} {name!r} is reserved (by Postgres or by the mirror's own schemas): choose another name, for example amocrm_acme."
+        )
+    return name
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # or a refused token would be printed
+        validate_default=True,
+    )
+
+    amocrm_base_url: str | None = None
+    amocrm_access_token: SecretStr | None = None
+    amocrm_client_id: str | None = None
+    amocrm_client_secret: SecretStr | None = None
+    amocrm_redirect_uri: str | None = None
+    amocrm_refresh_token: SecretStr | None = None
+    amocrm_requests_per_second: float = 6.5
+    amocrm_egress_requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    amocrm_concurrency: Annotated[int, Field(ge=1, le=100)] = 6
+    amocrm_processes: Annotated[int, Field(ge=1, le=2)] = 1
+    amocrm_schema: str = "amocrm"
+    amocrm_schedules: bool = False
+    amocrm_schedule_moving: str = "*/5 * * * *"
+    amocrm_schedule_directories: str = "7 * * * *"
+    amocrm_schedule_sweep: str = "23 22 * * *"
+    amocrm_schedule_webhooks: str = "*/10 * * * *"
+    amocrm_schedule_checks: str = "37 */6 * * *"
+    database_url: SecretStr | None = None
+    mirror_home: Path = Field(default_factory=default_home)
+    dagster_home: Path | None = None
+    mirror_key: SecretStr | None = None
+    mirror_fresh_hours: Annotated[float, Field(gt=0)] = 26
+    mirror_webhook_days: Annotated[int, Field(ge=1)] = 7
+    mirror_keep_days: Annotated[int, Field(ge=1)] = 30
+    dagster_keep_days: Annotated[int, Field(ge=1)] = 3
+
+    @field_validator("amocrm_base_url")
+    @classmethod
+    def _base_url(cls, value: str | None) -> str | None:
+        return None if value is None else validate_base_url(value)
+
+    @field_validator("amocrm_schema")
+    @classmethod
+    def _schema(cls, value: str) -> str:
+        return validate_schema_name(value)
+
+    @field_validator("amocrm_requests_per_second", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> float:
+        if value == "unlimited" or value == math.inf:
+            return math.inf
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise ValueError(
+                f"AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most {AMOCRM_LIMIT:g}, or, for a local sandbox only, the word unlimited."
+            )
+        return number
+
+    @field_validator("amocrm_schedule_moving", "amocrm_schedule_directories", "amocrm_schedule_sweep", "amocrm_schedule_webhooks",
+                     "amocrm_schedule_checks")
+    @classmethod
+    def _cron(cls, value: str, about: ValidationInfo) -> str:
+        if not re.fullmatch(r"\S+( \S+){4}", value := " ".join(value.split())):
+            raise ValueError(f"{str(about.field_name).upper()} {value!r} is no cron: write minute, hour, day, month, weekday: 7 * * * *.")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        return SecretStr(normalise_database_url(value.get_secret_value()))
+
+    @field_validator("mirror_home", "dagster_home")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("mirror_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            fernet_keys(value.get_secret_value(), "MIRROR_KEY")
+        return value
+
+    @model_validator(mode="after")
+    def _rate_fits_host(self) -> Self:
+        rate, base_url = self.amocrm_requests_per_second, self.amocrm_base_url
+        validate_requests_per_second(rate, base_url)
+        return self
+
+    def encryption_keys(self) -> list[bytes]:
+        """For MultiFernet: the first encrypts, all decrypt."""
+        if self.mirror_key is not None:
+            return fernet_keys(self.mirror_key.get_secret_value(), "MIRROR_KEY")
+        path = self.mirror_home / KEY_FILE
+        if not path.exists():
+            _create_key(path)
+        try:
+            return fernet_keys(path.read_text(encoding="ascii"), str(path))
+        except ValueError as error:
+            raise SettingsRefused(f"{error} The stored tokens need the keys that were there: restore the file from a backup.") from None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """`Settings()` whose refusals are sentences for people."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsRefused("\n".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    name = ".".join(map(str, error["loc"])).upper()
+    return message if not name or name in message else f"{name}: {message}."

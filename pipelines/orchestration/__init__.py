@@ -1,0 +1,3 @@
+"""Dagster: assets, checks, schedules, runs; and the processes that run accounts. No sync logic: an asset
+calls `sync/account_sync.py`.
+"""

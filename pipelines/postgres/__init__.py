@@ -1,0 +1,3 @@
+"""The Postgres server: advisory locks, error messages, and an embedded PostgreSQL. Knows no table of the
+mirror.
+"""

@@ -1,0 +1,1 @@
+"""The API's answers: request pipeline, lists, filters, rendering, token endpoint, writes."""

@@ -1,0 +1,1 @@
+"""amoCRM's outgoing webhooks: the outbox and the delivery with retries."""

@@ -1,0 +1,133 @@
+"""No secret is anywhere but encrypted: not in what is printed or logged at DEBUG, in Dagster's storage, in a table, in a process' arguments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import dagster as dg
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from pipelines.access.encryption import Vault
+from sandbox.process import SandboxProcess
+from tests.support.commands import Installation
+from tests.support.helpers import KEY
+from tests.support.tokens import change, pair_of, stored
+
+# Every logger speaks, also those that were told not to
+TALKATIVE = """
+import logging, secrets, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+secrets.token_urlsafe = lambda size: "ours"
+from pipelines.cli import app
+for name in [None, *logging.root.manager.loggerDict]:
+    logging.getLogger(name).setLevel(logging.DEBUG)
+app()
+"""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=50) as running:
+        yield running
+
+
+def arguments(person: Installation) -> str:
+    """Of every process of that person's: what other tests call their helpers with is theirs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(person.folder).encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes())
+    return b"\n".join(found).decode(errors="replace")
+
+
+def run(person: Installation, *words: str, typed: str = "", code: int = 0, **more: str) -> str:
+    """What it says at DEBUG, and what processes were called while it worked."""
+    with (person.folder / "said").open("w+") as said:
+        process = subprocess.Popen([sys.executable, "-c", TALKATIVE, *words], cwd=person.folder, env=person.variables(more), text=True,
+                                   stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT)
+        assert process.stdin
+        process.stdin.write(typed)
+        process.stdin.close()
+        lists = []
+        while process.poll() is None:
+            lists.append(arguments(person))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+        said.seek(0)
+        text = said.read()
+    assert process.returncode == code, text[-3000:]
+    assert any(TALKATIVE.splitlines()[1] in each for each in lists), "its own process was looked at"
+    return text + "\n".join(lists)
+
+
+def tables(database: str) -> str:
+    with psycopg.connect(database) as connection:
+        names = connection.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
+                                   "WHERE schemaname IN ('mirror', 'amocrm', 'second')").fetchall()
+        return "\n".join(str(connection.execute(f"SELECT t::text FROM {name} t".encode()).fetchall()) for name, in names)
+
+
+def files(folder: Path) -> str:
+    return "\n".join(path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file() and path.name != "mirror.key")
+
+
+def in_dagster(folder: Path) -> str:
+    """Runs with their configuration and tags, and every event, as Dagster itself reads them (some of it is compressed in its files)."""
+    with dg.DagsterInstance.from_config(str(folder / "home" / "dagster")) as instance:
+        runs = instance.get_runs()
+        assert runs
+        return "\n".join(str((run, run.run_config, run.tags, instance.all_logs(run.run_id))) for run in runs)
+
+
+def held(person: Installation, database: str) -> list[str]:
+    """What is stored now, and the key."""
+    key = (person.folder / "home" / "mirror.key").read_text()
+    return [key, *(Vault([key.encode()]).open(locked) for name in ("access_token", "refresh_token", "client_secret")
+                   if (locked := stored(database)[name]))]
+
+
+def test_a_long_lived_token(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+    person = Installation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="")
+    told = run(person, "auth", typed=sandbox.admin_token) + run(person, "sync", "--only", "tags,users,leads")
+    told += tables(database) + files(tmp_path)
+    assert "DEBUG" in told and "tags" in told
+    assert [secret[:12] for secret in held(person, database) for part in (secret, secret.rpartition(".")[2], quote(secret)) if part in told] == []
+
+
+def test_a_pair_and_its_renewal(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+    person = Installation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="", AMOCRM_CLIENT_ID=sandbox.client_id,
+                          AMOCRM_CLIENT_SECRET=sandbox.client_secret, AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
+    code = sandbox.token(grant="code")["code"]
+    told = run(person, "auth", "--paste", typed=f"https://mirror.example.com/oauth?code={code}&state=ours&referer=acme.amocrm.ru\n")
+    secrets = [code, *held(person, database)]
+    change(database, "expires_at = now() - interval '1 minute'")
+    told += run(person, "sync", "--only", "tags")
+    secrets += held(person, database)
+    assert len(set(secrets)) == 7, "the pair was renewed"
+    told += tables(database) + files(tmp_path) + in_dagster(tmp_path)
+    assert [secret[:12] for secret in secrets for part in (secret, quote(secret)) if part in told] == []
+
+
+def test_what_the_environment_holds_and_what_fails(database: str, tmp_path: Path) -> None:
+    """The keys of the vault and of the database, a pair that is configured, another account's token; and the words of a refusal."""
+    with SandboxProcess(scale=50, accounts=2) as first:
+        second, pair = first.accounts[1], pair_of(first)
+        secrets = [KEY.decode(), str(conninfo_to_dict(database)["password"]), pair.access_token, pair.refresh_token, pair.client_secret,
+                   second.admin_token, "a mistyped secret"]
+        person = Installation(tmp_path, database, first, AMOCRM_ACCESS_TOKEN=pair.access_token, AMOCRM_REFRESH_TOKEN=pair.refresh_token,
+                              AMOCRM_CLIENT_ID=pair.client_id, AMOCRM_CLIENT_SECRET=pair.client_secret, AMOCRM_REDIRECT_URI=pair.redirect_uri,
+                              MIRROR_KEY=KEY.decode())
+        told = run(person, "accounts", "add", "second", second.url, typed=second.admin_token) + run(person, "sync", "--only", "tags")
+        change(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
+        told += run(person, "sync", "--all", "--only", "tags", code=1, AMOCRM_CLIENT_SECRET="a mistyped secret")
+    told += tables(database) + files(tmp_path) + in_dagster(tmp_path)
+    assert "The refresh token itself is good" in told and "second: complete" in told
+    assert [secret[:12] for secret in secrets for part in (secret, quote(secret)) if part in told] == []

@@ -1,0 +1,222 @@
+"""Many accounts in one database: each comes, is synced, fails, rests and leaves without harm to the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from sandbox.process import SandboxProcess
+from tests.conftest import own_database
+from tests.support.commands import Done, Installation
+from tests.support.embedded import gone
+from tests.support.equality import differences
+from tests.support.webhooks import until
+
+NAMES = ("whole", "blocked", "revoked", "failing", "resting")
+
+
+@pytest.fixture(scope="module")
+def sandboxes() -> Iterator[dict[str, SandboxProcess]]:
+    with SandboxProcess(scale=50, accounts=len(NAMES)) as running:
+        yield dict(zip(NAMES, running.accounts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: str, template_database: str) -> Iterator[str]:
+    with own_database(postgres_server, template_database) as conninfo:
+        yield conninfo
+
+
+@pytest.fixture(scope="module")
+def person(database: str, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return Installation(tmp_path_factory.mktemp("accounts"), database)
+
+
+@pytest.fixture(scope="module")
+def synced(person: Installation, sandboxes: dict[str, SandboxProcess]) -> Done:
+    """All five added; one is blocked, one revoked, one fails, one is paused; then all are synced at once."""
+    for name, sandbox in sandboxes.items():
+        added = person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token)
+        assert added.code == 0 and f"id {sandbox.account_id}" in added.out, added.said
+        assert sandbox.admin_token not in added.said
+    sandboxes["blocked"].block()
+    sandboxes["revoked"].revoke()
+    sandboxes["failing"].fault("400", match="/api/v4/roles", times=0)
+    assert person.call("accounts", "pause", "resting").code == 0
+    return person.run("sync", "--all")
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database, autocommit=True) as opened:
+        yield opened
+
+
+def one(connection: psycopg.Connection[Any], statement: str) -> Any:
+    row = connection.execute(statement.encode()).fetchone()
+    return row[0] if row else None
+
+
+def listed(person: Installation) -> dict[str, dict[str, Any]]:
+    return {each["account"]: each for each in json.loads(person.call("accounts", "list", "--json").out)}
+
+
+def test_what_one_account_lacks_harms_no_other(synced: Done, sandboxes: dict[str, SandboxProcess], connection: psycopg.Connection[Any]) -> None:
+    assert synced.code == 1, synced.said
+    lines = {line.partition(":")[0]: line for line in synced.error.splitlines() if ":" in line}
+    assert "complete" in lines["whole"] and "rows changed" in lines["whole"]
+    assert "left out: paused since" in lines["resting"]
+    assert "blocked this account" in lines["blocked"] and "refuses the token" in lines["revoked"]
+    assert "failed" in lines["failing"] and "roles: GET roles" in lines["failing"]
+    assert [line.split()[:2] for line in synced.out.splitlines()[1:6]] == [
+        ["blocked", "failed"], ["failing", "failed"], ["resting", "left"], ["revoked", "failed"], ["whole", "complete"]]
+    told = {"blocked": lines["blocked"], "failing": f"failing: failed: {lines['failing'].split('rows changed; ')[1]}", "revoked": lines["revoked"]}
+    assert synced.out.splitlines()[6:-1] == [*told.values()], "the whole reason of each, once more at the end"
+    assert differences(connection, sandboxes["whole"], "whole") == []
+    assert differences(connection, sandboxes["failing"], "failing", {"leads", "contacts", "users", "pipelines"}) == []
+    for name in ("blocked", "revoked", "resting"):
+        assert one(connection, f"SELECT count(*) FROM {name}.leads") == 0
+    assert one(connection, "SELECT count(DISTINCT key) FROM mirror.rate_budgets") in (0, 5), "unlimited, or a budget for each"
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """The processes of accounts: the server that forks them is the command's child."""
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    parents = {int(pid): int(parent) for pid, parent in zip(found[::2], found[1::2], strict=True)}
+    return [pid for pid, parent in parents.items() if parents.get(parent) == process.pid]
+
+
+def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+                                                                   connection: psycopg.Connection[Any]) -> None:
+    for name in ("whole", "failing"):
+        sandboxes[name].latency(1500)
+        sandboxes[name].reset_stats()
+    process = person.start("sync", "--all", "--full")
+    try:
+        until(lambda: all(sandboxes[name].stats()["requests"] for name in ("whole", "failing")) and len(children(process)) == 2)
+        victim, other = children(process)
+        os.kill(victim, signal.SIGKILL)
+        assert process.stderr
+        while "killed by SIGKILL; what had landed is kept" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=120)[1]
+    finally:
+        for name in ("whole", "failing"):
+            sandboxes[name].latency(0)
+    assert process.returncode == 1 and "interrupted; what had landed is kept" in " ".join(rest.split())
+    assert gone(other)
+    assert one(connection, "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database "
+                           "WHERE locktype = 'advisory' AND datname = current_database()") == 0
+
+
+def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: Done, person: Installation,
+                                                                     sandboxes: dict[str, SandboxProcess]) -> None:
+    for sandbox in sandboxes.values():
+        sandbox.reset_stats()
+    again = person.run("sync", "--all", "--only", "tags", "--at-once", "2")
+    assert again.code == 1 and "it is asked again after an hour" in again.said, again.said
+    asked = {name: sandbox.stats()["requests"] > 0 for name, sandbox in sandboxes.items()}
+    assert asked == {"whole": True, "failing": True, "blocked": False, "revoked": False, "resting": False}
+    found = listed(person)
+    assert found["whole"]["standing"] == "synced" and found["blocked"]["standing"].startswith("blocked by amoCRM")
+    assert found["revoked"]["standing"].startswith("without access since") and found["resting"]["standing"].startswith("paused since")
+    shown = person.call("status", "--account", "revoked")
+    assert shown.code == 1 and "The account is without access since" in shown.said
+
+
+def test_a_paused_account_rests_until_it_is_resumed(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+                                                    connection: psycopg.Connection[Any]) -> None:
+    refused = person.call("sync", "--account", "resting", "--only", "tags")
+    assert refused.code == 1 and "accounts resume resting" in refused.said
+    assert person.call("verify", "--account", "resting", "--only", "tags").code == 1
+    assert "resumed" in person.call("accounts", "resume", "resting").out
+    assert "was not paused" in person.call("accounts", "resume", "resting").out
+    assert person.call("sync", "--account", "resting", "--only", "tags").code == 0
+    assert person.call("verify", "--account", "resting", "--only", "tags").code == 0
+    assert differences(connection, sandboxes["resting"], "resting", {"tags"}) == []
+    assert "was paused already" not in person.call("accounts", "pause", "resting").out
+
+
+def test_a_new_token_ends_a_revocation(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess]) -> None:
+    assert person.call("sync", "--account", "revoked", "--only", "tags").code == 1
+    given = person.call("auth", "--account", "revoked", typed=sandboxes["revoked"].token()["access_token"])
+    assert given.code == 0, given.said
+    assert person.call("sync", "--account", "revoked", "--only", "tags").code == 0
+
+
+@pytest.mark.parametrize(("name", "address", "code", "words"), [
+    ("whole", "https://other.amocrm.ru", 2, "there is an account 'whole' already"),
+    ("amocrm_demo", "https://other.amocrm.ru", 2, "is the demo's"), ("mirror", "https://other.amocrm.ru", 2, "reserved"),
+    ('x"; DROP SCHEMA whole CASCADE; --', "https://other.amocrm.ru", 2, "is not a schema name"), ("amocrm_all", "other", 2, "reserved"),
+    ("public", "other", 2, "reserved"), ("whole_bi", "other", 2, "reserved"), ("a" * 63, "other", 2, "at most 59"),
+    ("кедр", "other", 2, "is not a schema name"), ("who's", "other", 2, "is not a schema name"), ("x.y", "other", 2, "is not a schema name"),
+    ("other", "https://amocrm.ru.evil.example", 2, "is not the address"), ("other", "http://other.amocrm.ru", 2, "must use https")])
+def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, words: str, synced: Done, person: Installation,
+                                         connection: psycopg.Connection[Any]) -> None:
+    before = one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace")
+    refused = person.call("accounts", "add", name, address, typed="a-token")
+    assert refused.code == code and words in refused.said and "Traceback" not in refused.said, refused.said
+    assert one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace") == before
+
+
+def test_nothing_is_left_of_an_account_without_access(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+                                                       connection: psycopg.Connection[Any]) -> None:
+    refused = person.call("accounts", "add", "newcomer", sandboxes["whole"].url, typed="mistyped.token.x")
+    assert refused.code == 1 and "Nothing was changed" in refused.said
+    assert "newcomer" not in listed(person) and one(connection, "SELECT to_regnamespace('newcomer')") is None
+
+
+@pytest.mark.parametrize("words", [("sync",), ("verify",), ("status",), ("doctor",), ("auth",), ("migrate",), ("prune",), ("grants",),
+                                   ("forget", "--list"), ("views",), ("dictionary",),
+                                   ("webhooks", "rotate")])
+def test_every_command_says_that_there_is_no_such_account(words: tuple[str, ...], synced: Done, person: Installation) -> None:
+    refused = person.call(*words, "--account", "nobody")
+    assert refused.code == 2 and "there is no account 'nobody' here, but" in refused.said and "whole" in refused.said
+
+
+def test_two_ways_to_say_which_are_one_too_many(person: Installation) -> None:
+    assert person.call("sync", "--all", "--account", "whole").code == 2
+    assert person.call("grants", "--all", "--account", "whole").code == 2
+
+
+def test_another_account_cannot_claim_a_schema_that_was_kept(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+                                                              connection: psycopg.Connection[Any]) -> None:
+    sandbox, other = sandboxes["failing"], sandboxes["whole"]
+    rows = one(connection, "SELECT count(*) FROM failing.leads")
+    kept = person.call("accounts", "remove", "failing", "--keep-data", "--yes")
+    assert kept.code == 0 and "its tables stay in failing" in kept.out
+    assert "failing" not in listed(person) and one(connection, "SELECT count(*) FROM mirror.tokens WHERE account = 'failing'") == 0
+    refused = person.call("accounts", "add", "failing", other.url, typed=other.admin_token)
+    assert refused.code == 1 and "holds another amoCRM account" in refused.said
+    direct = person.call("sync", "--only", "accounts", AMOCRM_SCHEMA="failing", AMOCRM_BASE_URL=other.url, AMOCRM_ACCESS_TOKEN=other.admin_token)
+    assert direct.code == 1 and f"holds amoCRM account {sandbox.account_id}" in direct.said
+    assert one(connection, "SELECT count(*) FROM failing.leads") == rows == 50
+    connection.execute("DELETE FROM mirror.accounts WHERE name = 'failing'")
+    assert person.call("accounts", "add", "failing", sandbox.url, typed=sandbox.admin_token).code == 0
+
+
+def test_removing_asks_and_says_what_goes(synced: Done, person: Installation, connection: psycopg.Connection[Any]) -> None:
+    said_no = person.call("accounts", "remove", "blocked", typed="n\n")
+    assert said_no.code == 1 and re.search(r"blocked, blocked_bi \(\d\d tables", said_no.said) and "blocked" in listed(person)
+    connection.execute("CREATE SCHEMA theirs; CREATE VIEW theirs.report AS SELECT count(*) FROM blocked.leads")
+    held = person.call("accounts", "remove", "blocked", "--yes")
+    assert held.code == 1 and "theirs.report would go" in held.said and "blocked" in listed(person)
+    connection.execute("DROP SCHEMA theirs CASCADE")
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('amocrm-mirror sync blocked', 0))")
+        assert "is running" in person.call("accounts", "remove", "blocked", "--yes").said
+    assert person.call("accounts", "remove", "blocked", "--yes").code == 0
+    assert one(connection, "SELECT to_regnamespace('blocked')") is None and "blocked" not in listed(person)
+    assert one(connection, "SELECT count(*) FROM whole.leads") == 50
+    assert person.call("accounts", "remove", "blocked", "--yes").code == 2
+
+

@@ -1,0 +1,258 @@
+"""What a request may run into, and what the client makes of it (amocrm-api.md 1.6)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.amocrm.client import Client
+from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered, Passing, Refused, TooHeavy
+from pipelines.amocrm.session import Session
+from sandbox.process import SandboxProcess
+from tests.support.helpers import chain, client_of, listing, scripted
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=50) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running: SandboxProcess) -> SandboxProcess:
+    running.clear_faults()
+    running.block(False)
+    running.reset_stats()
+    return running
+
+
+def leads(client: Client, limit: str = "10") -> Any:
+    return client.get("leads", [("limit", limit)]).value
+
+
+PASSING = ["500", "502", "503", "504", "reset", "truncate", "garbage", "html200", "empty200"]
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_what_passes_is_tried_again(kind: str, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind, "leads", times=2)
+    assert len(leads(client_of(sandbox))["_embedded"]["leads"]) == 10
+    assert sandbox.stats()["requests"] == 3
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_what_does_not_pass_ends_with_the_request_and_the_cure(kind: str, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind, "leads", times=0)
+    with pytest.raises(Passing, match=r"^GET leads\?limit=10: .* given up after 3 tries\. Run the sync again later"):
+        leads(client_of(sandbox))
+    assert sandbox.stats()["requests"] == 3
+
+
+def test_a_server_that_falls_silent_is_not_waited_for(sandbox: SandboxProcess) -> None:
+    sandbox.fault("stall", "leads", times=1)
+    began = time.monotonic()
+    assert leads(client_of(sandbox, read=1.0))
+    assert 1.0 <= time.monotonic() - began < 120
+
+
+def test_waits_between_tries_grow_and_are_jittered(sandbox: SandboxProcess) -> None:
+    patience = client_of(sandbox, first=1.0, longest=60.0).patience
+    for attempt, most in enumerate([1, 2, 4, 8, 16, 32, 60, 60]):
+        waits = {patience.wait(attempt) for _ in range(20)}
+        assert len(waits) > 1 and most / 2 <= min(waits) and max(waits) <= most
+    assert patience.wait(10_000) <= 60
+
+
+@pytest.mark.parametrize(("kind", "error"), [("400", Refused), ("402", NotOffered), ("403", NotOffered), ("404", NotOffered)])
+def test_what_does_not_pass_is_asked_once(kind: str, error: type[AmoError], sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind, "leads", times=0)
+    client = client_of(sandbox)
+    with pytest.raises(error) as caught:
+        leads(client)
+    assert caught.value.status == int(kind) and caught.value.request == "GET leads?limit=10"
+    assert sandbox.stats()["requests"] == 1
+    assert client.get("account").value["id"] == sandbox.account_id
+
+
+def test_too_heavy_a_page_is_left_to_who_can_ask_for_less(sandbox: SandboxProcess) -> None:
+    sandbox.fault("504", "leads", times=0, min_limit=100)
+    client = client_of(sandbox)
+    with pytest.raises(TooHeavy):
+        leads(client, "250")
+    assert sandbox.stats()["requests"] == 1
+    assert leads(client, "50")
+
+
+@pytest.mark.parametrize("status", [204, 200])
+def test_nothing_is_an_answer(status: int) -> None:
+    with scripted(lambda path: (status, {}, None if status == 204 else [])) as server:
+        answer = client_of(server).get("leads")
+    assert (answer.status, answer.value) == (status, None if status == 204 else [])
+
+
+# 429
+
+
+@pytest.mark.parametrize("more", [{}, {"retry_after": 0.01}, {"retry_after": 0}])
+def test_any_number_of_429s_fails_nothing(more: dict[str, float], sandbox: SandboxProcess) -> None:
+    sandbox.fault("429", "leads", times=40, **more)
+    assert leads(client_of(sandbox))
+    assert sandbox.stats()["by_status"] == {"429": 40, "200": 1}
+
+
+@pytest.mark.parametrize("header", ["seconds", "date"])
+def test_retry_after_is_honoured(header: str) -> None:
+    def answer(path: str) -> Any:
+        told = "0.4" if header == "seconds" else formatdate(time.time() + 2, usegmt=True)
+        return (429, {"Retry-After": told}, b"Too Many Requests") if len(server.paths) == 1 else listing()
+
+    with scripted(answer) as server:
+        began = time.monotonic()
+        client_of(server).get("leads")
+    assert 0.4 <= time.monotonic() - began < 120
+
+
+# Access
+
+
+def test_a_refused_token_is_renewed_once(sandbox: SandboxProcess) -> None:
+    client = client_of(sandbox, "stale", sandbox.admin_token)
+    assert leads(client) and leads(client)
+    assert sandbox.stats()["by_status"] == {"401": 1, "200": 2}
+
+
+@pytest.mark.parametrize("tokens", [("bad",), ("bad", "bad as well", "not tried")])
+def test_lost_access_stops_everything(tokens: tuple[str, ...], sandbox: SandboxProcess) -> None:
+    client = client_of(sandbox, *tokens)
+    for _ in range(3):
+        with pytest.raises(AccessLost, match="token"):
+            leads(client)
+    assert sandbox.stats()["requests"] == min(len(tokens), 2)
+
+
+def test_a_token_is_renewed_for_all_threads_at_once(sandbox: SandboxProcess) -> None:
+    sandbox.latency(200)
+    client, failures = client_of(sandbox, "stale", sandbox.admin_token), []
+
+    def run() -> None:
+        try:
+            leads(client)
+        except AmoError as reason:
+            failures.append(reason)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sandbox.latency(0)
+    statuses = sandbox.stats()["by_status"]
+    assert not failures and statuses["200"] == 8 and statuses["401"] <= 8, "a second renewal would have lost access"
+
+
+def test_a_block_stops_every_thread(sandbox: SandboxProcess) -> None:
+    client, ends = client_of(sandbox), []
+
+    def run() -> None:
+        try:
+            while True:
+                leads(client)
+        except Blocked as reason:
+            ends.append(reason)
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    sandbox.block()
+    for thread in threads:
+        thread.join(120)
+    assert len(ends) == 6 and "support" in str(ends[0])
+    sent = sandbox.stats()
+    assert 1 <= sent["by_status"]["403"] <= 6  # those under way
+    with pytest.raises(Blocked):
+        leads(client)
+    assert sandbox.stats()["requests"] == sent["requests"]
+
+
+# What is never followed, kept or told
+
+
+def test_redirects_are_never_followed() -> None:
+    with scripted(lambda path: listing()) as elsewhere, scripted(lambda path: (302, {"Location": elsewhere.url}, None)) as server:
+        with pytest.raises(Passing, match="AMOCRM_BASE_URL"):
+            client_of(server).get("leads")
+        assert elsewhere.paths == []
+
+
+def test_no_cookies_are_kept() -> None:
+    with scripted(lambda path: (200, {"Set-Cookie": "session_id=1; Path=/"}, {"_links": {}})) as server:
+        client = client_of(server)
+        client.get("leads")
+        client.get("leads")
+    assert not any("Cookie" in headers for headers in server.headers)
+    assert all(headers["User-Agent"].startswith("amocrm-mirror/") for headers in server.headers)
+
+
+def test_a_netrc_file_does_not_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+    with scripted(lambda path: listing()) as server:
+        session = Session("https://acme.amocrm.ru")
+        session.token = {"access_token": "mine", "token_type": "Bearer"}
+        session.get(server.url)
+        session.request("POST", server.url, {"grant_type": "refresh_token"}, withhold_token=True)
+    assert session.trust_env
+    assert [headers.get("Authorization") for headers in server.headers] == ["Bearer mine", None]
+
+
+def test_a_proxy_of_the_environment_is_not_for_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be given the token in plain http."""
+    with scripted(lambda path: listing()) as proxy, scripted(lambda path: listing()) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        client_of(server).get("leads")
+    assert (len(proxy.paths), len(server.paths)) == (0, 1)
+
+
+def test_a_token_goes_to_amocrm_only(sandbox: SandboxProcess) -> None:
+    with scripted(lambda path: listing()) as server:
+        client_of(sandbox).get("files", base=server.url + "/drive/")
+        assert server.paths == ["/drive/files"]
+        at_amocrm = client_of(type("Account", (), {"url": "https://acme.amocrm.ru"}))
+        for base in (server.url + "/", "https://amocrm.ru.example.com/", "http://drive-b.amocrm.ru/", "https://example.com/amocrm.ru/"):
+            with pytest.raises(Refused, match="no token is sent there"):
+                at_amocrm.get("files", base=base)
+        assert len(server.paths) == 1
+
+
+def test_no_secret_is_logged_or_told(sandbox: SandboxProcess, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("", "requests_oauthlib", "requests_oauthlib.oauth2_session", "oauthlib", "urllib3"):
+        caplog.set_level(logging.DEBUG, name)
+    client = client_of(sandbox)
+    leads(client)
+    for kind in ("500", "reset", "401", "400", "garbage"):
+        sandbox.fault(kind, "leads", times=3)
+        with pytest.raises(AmoError) as caught:
+            leads(client_of(sandbox))
+        assert sandbox.admin_token not in chain(caught.value)
+        sandbox.clear_faults()
+    assert sandbox.admin_token not in caplog.text and "urllib3" in caplog.text
+    assert sandbox.admin_token not in repr(client.tokens.current(lambda: None))
+
+
+@pytest.mark.parametrize(("ahead", "behind"), [(-3600, 3600), (3600, 0), (None, 0)])
+def test_the_earlier_clock_counts(ahead: int | None, behind: int) -> None:
+    headers = {} if ahead is None else {"Date": formatdate(time.time() + ahead, usegmt=True)}
+    with scripted(lambda path: (204, headers, None)) as server:
+        client = client_of(server)
+        client.get("leads")
+    assert client.behind() == pytest.approx(behind, abs=3)

@@ -1,0 +1,209 @@
+"""The rate budget: never exceeded, never idle, shared by whoever has the same row (design.md 5)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import psycopg
+import pytest
+
+from pipelines.amocrm.errors import Blocked
+from pipelines.amocrm.rate_limiter import Budget
+from sandbox.process import SandboxProcess
+from tests.conftest import own_database
+from tests.support.helpers import budget_of, client_of
+from tests.support.webhooks import until
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def shared(postgres_server: str, template_database: str) -> Iterator[str]:
+    with own_database(postgres_server, template_database) as database:
+        yield database
+
+
+@pytest.fixture
+def database(shared: str) -> str:
+    with psycopg.connect(shared) as connection:
+        connection.execute("TRUNCATE mirror.rate_budgets")
+    return shared
+
+
+def seconds(call: Callable[[], object], times: int = 1) -> float:
+    began = time.monotonic()
+    for _ in range(times):
+        call()
+    return time.monotonic() - began
+
+
+def pushed_back(who: Budget, far: float, other: Budget) -> float:
+    """Seconds from before the 429 until the next turn."""
+    began = time.monotonic()
+    who.back_off(far)
+    other.wait()
+    return time.monotonic() - began
+
+
+def within(least: float, most: float, measure: Callable[[], float]) -> bool:
+    """Never sooner; and once in ten times no later, on a machine that now and then has other things to do."""
+    for _ in range(10):
+        took = measure()
+        assert took >= least
+        if took <= most:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(("latency", "each"), [(200, 16), (400, 10)])
+def test_two_processes_never_exceed_and_never_idle(latency: int, each: int, database: str) -> None:
+    rate = 6.5
+    with SandboxProcess(scale=10, latency_ms=latency) as sandbox:
+        arguments = [sandbox.url, sandbox.admin_token, database, str(rate), str(each)]
+        spenders = [subprocess.Popen([sys.executable, "-m", "tests.support.budget_process", *arguments], cwd=REPOSITORY, text=True, bufsize=1,
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+        pipes = [(spender.stdin, spender.stdout) for spender in spenders if spender.stdin and spender.stdout]
+        assert [answers.readline() for _, answers in pipes] == ["ready\n"] * 2
+        tries = []
+        for _ in range(8):
+            sandbox.reset_stats()
+            took = together(pipes)
+            stats = sandbox.stats()
+            assert stats["by_status"] == {"200": 2 * each}
+            tries.append((stats["max_requests_in_a_second"], took))
+            if stats["max_requests_in_a_second"] <= 7 and took <= 1.05 * 2 * each / rate + latency / 1000:
+                break
+        else:
+            pytest.fail(f"{2 * each} requests: the busiest second and the seconds they took, each time: {tries}")
+        for spender in spenders:
+            spender.communicate()
+
+
+def together(pipes: list[tuple[IO[str], IO[str]]]) -> float:
+    """From when the first began to when the last had done."""
+    for orders, _ in pipes:
+        orders.write("go\n")
+    moments = [float(moment) for _, answers in pipes for moment in answers.readline().split()]
+    return max(moments) - min(moments)
+
+
+def test_one_process_spends_what_there_is(database: str) -> None:
+    budget = budget_of(database, 50)
+    budget.wait()
+    assert within(0.46, 0.75, lambda: seconds(budget.wait, 25))
+    assert (budget.spent - 1) % 25 == 0
+
+
+def test_turns_that_were_learnt_of_too_late_do_not_leave_together(database: str) -> None:
+    budget = budget_of(database, rate=6.5)
+    budget._seconds_until_taken = lambda: 0.0  # type: ignore[method-assign]
+    assert seconds(budget.wait, 7) + seconds(budget.wait) >= 1.0
+
+
+def test_a_turn_is_not_saved_up(database: str) -> None:
+    budget = budget_of(database, 20)
+    budget.wait()
+    time.sleep(0.5)
+    assert seconds(budget.wait, 5) >= 0.16
+
+
+def test_a_429_pushes_everybody_back_and_halves_the_rate(database: str) -> None:
+    mine, theirs, others = budget_of(database, 20), budget_of(database, 20), budget_of(database, 20, "another account")
+    mine.wait()
+    assert pushed_back(mine, 0.4, theirs) >= 0.4
+    assert within(0.33, 0.75, lambda: seconds(theirs.wait, 5))
+    mine.back_off(3600)
+    assert seconds(others.wait) < 60
+
+
+def test_a_429_of_one_client_slows_another(database: str) -> None:
+    with SandboxProcess(scale=10) as sandbox:
+        sandbox.fault("429", "leads", times=1, retry_after=1)
+        first, second = (client_of(sandbox, budgets=[budget_of(database, 50)]) for _ in range(2))
+        done = threading.Thread(target=first.get, args=["leads"])
+        done.start()
+        with psycopg.connect(database, autocommit=True) as connection:
+            until(lambda: connection.execute("SELECT 1 FROM mirror.rate_budgets WHERE slow_until IS NOT NULL").fetchone())
+            told = connection.execute("SELECT next_grant_at FROM mirror.rate_budgets").fetchone()
+            second.get("leads")
+            assert connection.execute("SELECT clock_timestamp() >= %s", told).fetchone() == (True,)
+        done.join()
+
+
+def test_a_lost_connection_is_replaced(database: str) -> None:
+    budget = budget_of(database, 50)
+    for _ in range(3):
+        budget.wait()
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                               "AND pid <> pg_backend_pid() AND backend_type = 'client backend'")
+    assert seconds(budget.wait) < 120
+
+
+def test_a_postgres_that_stays_away_is_an_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.amocrm.rate_limiter.RECONNECT", (0.01, 0.01))
+    budget = budget_of(database + " port=1", 50)
+    with pytest.raises(psycopg.OperationalError):
+        budget.wait()
+
+
+@pytest.mark.parametrize("far", ["1 day", "12 seconds"])
+def test_a_clock_that_was_set_back_does_not_stop_the_budget(far: str, database: str) -> None:
+    budget = budget_of(database, 20)
+    budget.wait()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("UPDATE mirror.rate_budgets SET next_grant_at = clock_timestamp() + %s::interval", [far])
+    assert 0.15 <= seconds(budget.wait, 5) < 11
+
+
+def test_who_waits_is_released_when_everything_stops(database: str) -> None:
+    budget, stop = budget_of(database, 20), threading.Event()
+    budget.wait()
+    budget.back_off(3600)
+    threading.Timer(0.1, stop.set).start()
+    assert seconds(lambda: budget.wait(stop)) < 120
+    assert budget.spent == 1
+
+
+def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> None:
+    with SandboxProcess(scale=10) as sandbox:
+        client, ends = client_of(sandbox, budgets=[budget_of(database, 0.02)]), []
+
+        def run() -> None:
+            try:
+                client.get("leads")
+            except Blocked as reason:
+                ends.append(reason)
+
+        sandbox.block()
+        threads = [threading.Thread(target=run) for _ in range(20)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - began < 120, "the last would have had its turn after a quarter of an hour"
+        assert len(ends) == 20 and sandbox.stats()["requests"] <= 2
+
+
+def test_who_dies_waiting_takes_no_turns_along(database: str) -> None:
+    budget = budget_of(database, 2)
+    budget.wait()
+    for _ in range(20):
+        waiting = threading.Thread(target=budget_of(database, 2).wait, args=[stop := threading.Event()])
+        waiting.start()
+        stop.set()
+        waiting.join()
+    assert seconds(budget.wait) <= 8, "twenty turns are ten seconds"
+
+
+def test_no_limit_is_no_database() -> None:
+    budget = budget_of("port=1", None)
+    assert seconds(budget.wait, 1000) < 60
+    assert pushed_back(budget, 0.2, budget) >= 0.2

@@ -1,0 +1,280 @@
+"""The command line: what each command does, its exit code, and one message with a cure for whatever a person gets wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from typer.main import get_command
+
+from pipelines.entities.registry import ENTITIES
+from pipelines.postgres.embedded.postmaster import free_port
+from sandbox.process import SandboxProcess
+from tests.conftest import own_database
+from tests.support.commands import Done, Installation, offered
+
+COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox", "grants", "forget",
+            "accounts", "dictionary", "serve", "views", "webhooks"]
+BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=60) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str,
+             tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Synced once; for tests that only look."""
+    with own_database(postgres_server, template_database) as database:
+        installation = Installation(tmp_path_factory.mktemp("mirrored"), database, sandbox)
+        assert installation.call("sync").code == 0
+        yield installation
+
+
+@pytest.fixture
+def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Installation:
+    return Installation(tmp_path, database, sandbox)
+
+
+def refused(done: Done, code: int, *words: str) -> None:
+    assert "Traceback" not in done.said
+    assert done.code == code, done.said
+    for word in words:
+        assert word in done.said
+    assert done.error.startswith("amocrm-mirror: ")
+
+
+# What each command does
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, tmp_path: Path) -> None:
+    done = Installation(tmp_path).call(command, "--help", COLUMNS="200")
+    assert done.code == 0 and f"Example: amocrm-mirror {command}" in done.said
+
+
+def test_every_command_is_in_the_list_above(tmp_path: Path) -> None:
+    from pipelines.cli.app import app
+    assert sorted(get_command(app).commands) == sorted(COMMANDS)  # type: ignore[attr-defined]
+
+
+def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
+    """In processes of their own, with the settings in .env: doctor, migrate, sync on a pipe, status for people and programs."""
+    variables = Installation(tmp_path, empty_database, sandbox).environment
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    person = Installation(tmp_path)
+    person.environment = {}
+    checked = person.run("doctor")
+    assert (checked.code, checked.error) == (0, "")
+    assert "NO" not in checked.out
+    assert f"id {sandbox.account_id}" in checked.out
+    assert person.run("migrate").code == 0
+    synced = person.run("sync")
+    assert synced.code == 0, synced.said
+    lines = synced.error.splitlines()
+    assert {line.split(":")[0] for line in lines if "records," in line} == {each.name for each in ENTITIES}
+    assert "\x1b" not in synced.error + synced.out
+    assert lines[-1].startswith("Sync complete.")
+    told = person.run("status", "--json")
+    assert told.code == 0
+    found = json.loads(told.out)
+    states = {each["entity"]: each["state"] for each in found["entities"]}
+    assert states == {each.name: "complete" if each.name in offered(sandbox) else "skipped" for each in ENTITIES}
+    assert {each["entity"]: each["rows"] for each in found["entities"]}["leads"] == len(sandbox.truth("leads"))
+
+
+def test_status_for_people(sandbox: SandboxProcess, mirrored: Installation) -> None:
+    done = mirrored.call("status")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["amocrm", "in", "schema", "amocrm"]
+    table = {line.split()[0]: line for line in lines[2:len(ENTITIES) + 2]}
+    assert list(table) == [each.name for each in ENTITIES]
+    assert {name for name, line in table.items() if " complete " in line} == offered(sandbox)
+    assert lines[1].split()[-6:] == ["state", "how", "requests", "complete", "to", "lag"]
+    found = {each["entity"]: each for each in json.loads(mirrored.call("status", "--json").out)["entities"]}
+    assert (found["leads"]["in_quarantine"], found["leads"]["requests"] > 0, bool(found["leads"]["watermark"])) == (0, True, True)
+    assert "customers" in found["segments"]["reason"]
+
+
+def test_only_some_entities(installation: Installation) -> None:
+    done = installation.call("sync", "--only", "tags, users")
+    assert done.code == 0
+    found = json.loads(installation.call("status", "--json").out)
+    assert {each["entity"] for each in found["entities"] if each["state"] == "complete"} == {"tags", "users"}
+    assert found["exit_code"] == 3, "what was never read is not complete"
+
+
+def test_migrate_says_what_it_did(empty_database: str, tmp_path: Path) -> None:
+    person = Installation(tmp_path, empty_database)
+    first, second = person.call("migrate"), person.call("migrate")
+    assert (first.code, second.code) == (0, 0)
+    assert first.out.count("(was empty)") == 2
+    assert second.out == first.out.replace(" (was empty)", "")
+
+
+def test_postgres_status_starts_nothing(tmp_path: Path) -> None:
+    done = Installation(tmp_path).call("postgres", "status")
+    assert done.code == 0
+    assert done.out.startswith("stopped; port None")
+
+
+def test_sandbox_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+    port = free_port()
+    process = Installation(tmp_path).start("sandbox", "--port", str(port), "--scale", "50", "--switch", "filter_option=ignore")
+    assert process.stdout
+    assert process.stdout.readline().strip() == f"sandbox listening on http://127.0.0.1:{port}"
+    second = Installation(tmp_path).run("sandbox", "--port", str(port), "--scale", "50")
+    assert (second.code, second.error) == (2, f"sandbox: port {port} is in use\n")
+    process.terminate()
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+
+
+# Exit code 3: done, but incomplete
+
+
+def test_a_record_without_a_usable_id_is_told_and_kept(database: str, tmp_path: Path) -> None:
+    with SandboxProcess(scale=60) as own:
+        own.mutate(BAD_ID)
+        person = Installation(tmp_path, database, own)
+        synced, status = person.call("sync"), person.call("status")
+        assert synced.code == status.code == 3
+        assert "1 records could not become rows" in synced.said
+        assert "mirror.quarantine" in synced.said
+        assert "1 records in quarantine" in status.said
+        assert "loss_reasons" in status.out.splitlines()[-1]
+        assert "GET leads/loss_reasons" in status.out.splitlines()[-1]
+        found = json.loads(person.call("status", "--json").out)
+        assert (found["exit_code"], found["quarantined"], len(found["quarantine"])) == (3, 1, 1)
+        with psycopg.connect(database) as connection:
+            row = connection.execute("SELECT count(*) FROM amocrm.loss_reasons").fetchone()
+        assert row and row[0] >= len(own.truth("leads/loss_reasons")) - 1, "the records beside it have landed"
+
+
+def test_a_list_that_lost_too_much_is_told(installation: Installation, database: str) -> None:
+    assert installation.call("sync", "--only", "tags").code == 0
+    with psycopg.connect(database) as connection:
+        connection.execute("INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) "
+                           "SELECT 'leads', 900000 + n, 'gone', now() FROM generate_series(1, 400) n")
+    done = installation.call("sync", "--only", "tags")
+    assert done.code == 3
+    assert "leads/tags: 400 of" in done.said
+    assert "--allow-mass-delete" in done.said
+    assert "tags: incomplete" in done.said
+    assert installation.call("status").code == 3
+    assert installation.call("sync", "--only", "tags", "--allow-mass-delete").code == 0
+
+
+# What a person gets wrong
+
+
+@pytest.mark.parametrize(("name", "value", "word"), [
+    ("AMOCRM_BASE_URL", "https://example.com", "https://<subdomain>.amocrm.ru"),
+    ("AMOCRM_BASE_URL", "not a url", "https://<subdomain>.amocrm.ru"),
+    ("AMOCRM_BASE_URL", "http://acme.amocrm.ru", "must use https"),
+    ("AMOCRM_BASE_URL", "", "set AMOCRM_BASE_URL"),
+    ("AMOCRM_ACCESS_TOKEN", "", "set AMOCRM_ACCESS_TOKEN"),
+    ("AMOCRM_SCHEMA", "public", "choose another name"),
+    ("AMOCRM_SCHEMA", "a" * 60, "shorten it to at most 59"),
+    ("AMOCRM_SCHEMA", "Acme-1", "lower-case"),
+    ("AMOCRM_REQUESTS_PER_SECOND", "fast", "must be a number"),
+    ("DATABASE_URL", "mysql://host/base", "postgresql://user:password@host:5432/database"),
+    ("MIRROR_KEY", "short", "Fernet.generate_key()"),
+])
+def test_wrong_settings(name: str, value: str, word: str, installation: Installation) -> None:
+    refused(installation.call("sync", **{name: value}), 2, word)
+
+
+@pytest.mark.parametrize(("words", "word"), [
+    (("sync", "--only", "leads,deals"), "there is no entity deals. There are: accounts,"),
+    (("postgres", "restart"), "there is no action 'restart': use start, stop"),
+])
+def test_wrong_words(words: tuple[str, ...], word: str, installation: Installation) -> None:
+    refused(installation.call(*words), 2, word)
+
+
+@pytest.mark.parametrize("words", [("sync", "--fast"), ("synk",), ("sandbox", "--scale", "3")])
+def test_wrong_options(words: tuple[str, ...], installation: Installation) -> None:
+    done = installation.call(*words)
+    assert done.code == 2
+    assert "Usage:" in done.error
+
+
+def test_a_home_that_cannot_be_made(installation: Installation, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(installation.call("sync", MIRROR_HOME=str(tmp_path / "file")), 1, "MIRROR_HOME")
+
+
+def test_a_damaged_key_file(installation: Installation, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mirror.key").write_text("nonsense")
+    refused(installation.call("sync"), 2, "mirror.key", "restore the file")
+
+
+def test_a_damaged_dagster_configuration(installation: Installation, tmp_path: Path) -> None:
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: 7\n")
+    refused(installation.call("sync", DAGSTER_HOME=str(tmp_path / "dagster")), 1, "dagster.yaml")
+
+
+def test_status_before_the_first_migration(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
+    refused(Installation(tmp_path, empty_database, sandbox).call("status"), 1, "run `amocrm-mirror migrate`")
+
+
+def test_tables_of_somebody_else(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("CREATE SCHEMA amocrm CREATE TABLE invoices (id int)")
+    refused(Installation(tmp_path, empty_database, sandbox).call("sync"), 1, "not ours", "another AMOCRM_SCHEMA")
+
+
+@pytest.mark.parametrize("token", ["no-token-at-all", "revoked"])
+def test_a_dead_token(token: str, database: str, tmp_path: Path) -> None:
+    with SandboxProcess(scale=50) as own:
+        person = Installation(tmp_path, database, own)
+        if token == "revoked":
+            own.revoke()
+        else:
+            person.environment["AMOCRM_ACCESS_TOKEN"] = token
+        done = person.call("sync")
+        refused(done, 1, "set AMOCRM_ACCESS_TOKEN")
+        assert person.environment["AMOCRM_ACCESS_TOKEN"] not in done.said
+        assert person.call("doctor").code == 1
+
+
+def test_a_token_of_another_account_than_the_schema_s(mirrored: Installation) -> None:
+    with SandboxProcess(scale=50, seed=7) as other, psycopg.connect(mirrored.environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1")
+        done = mirrored.call("sync", AMOCRM_BASE_URL=other.url, AMOCRM_ACCESS_TOKEN=other.admin_token)
+        connection.execute("UPDATE mirror.accounts SET account_id = account_id - 1")
+    refused(done, 1, "holds amoCRM account", "Nothing was changed", "another AMOCRM_SCHEMA")
+
+
+def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess, installation: Installation) -> None:
+    done = installation.call("sync", AMOCRM_ACCESS_TOKEN=sandbox.manager_token)
+    assert done.code == 0, done.said
+    assert "users: skipped: users: the token has no right to it (403" in done.said
+    assert "roles: skipped: roles: the token has no right to it (403" in done.said
+    checked = installation.call("doctor", AMOCRM_ACCESS_TOKEN=sandbox.manager_token)
+    assert checked.code == 0
+    assert "is not an administrator" in checked.said
+
+
+def test_another_database_for_each_doubt_of_the_doctor(installation: Installation) -> None:
+    wrong = installation.call("doctor", DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], dbname="nowhere"))
+    assert wrong.code == 1
+    assert "NO Postgres: connection failed" in wrong.said
+    assert "→ Start the server" in wrong.said
+    nothing = installation.call("doctor", AMOCRM_BASE_URL="")
+    assert nothing.code == 1
+    assert "set AMOCRM_BASE_URL" in nothing.said
+    far = installation.call("doctor", AMOCRM_BASE_URL=f"http://127.0.0.1:{free_port()}")
+    assert far.code == 1
+    assert "the connection failed" in far.said
+    assert "opens in a browser" in far.said

@@ -1,0 +1,205 @@
+"""Events have no order that anybody promised: whatever it is, all are read; where it is that of time, in hardly more requests than pages."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.extract import ordered_scan
+from pipelines.extract.range_queue import Pool, Way, without
+from pipelines.extract.source import Source
+from pipelines.extract.strategies import sweep
+from pipelines.extract.time_ranges import spread
+from sandbox.process import SandboxProcess
+from tests.support.event_list import EventList, Rows, uneven
+from tests.support.helpers import scripted
+from tests.support.lists import ids, moving_of, source, truth
+
+INCLUSIVE = [(True, True), (True, False), (False, True), (False, False)]
+
+
+@contextmanager
+def listed(events: EventList, limit: int = 10) -> Iterator[Source]:
+    with scripted(events) as server:
+        yield source(server, "events", limit=limit)
+
+
+def read(events: EventList, limit: int = 10, position: Any = None) -> set[Any]:
+    with listed(events, limit) as found:
+        return ids(spread(found, moving_of("events"), position or {}))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordered_scan, "PAGES", 6)
+
+
+@pytest.mark.parametrize("inclusive", INCLUSIVE)
+@pytest.mark.parametrize("order", ["desc", "asc", "shuffled", "almost"])
+def test_all_are_read_in_whatever_order(order: str, inclusive: tuple[bool, bool], short: None) -> None:
+    rows = uneven(1500, crowd=35)
+    assert read(EventList(rows, order, inclusive)) == set(rows)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.sampled_from(["desc", "asc", "almost"]), inclusive=st.sampled_from(INCLUSIVE), seconds=st.lists(st.integers(0, 60), max_size=300),
+       crowd=st.integers(0, 45), longest=st.sampled_from([1, 2, 6]))
+def test_all_are_read_however_they_lie(order: str, inclusive: tuple[bool, bool], seconds: list[int], crowd: int, longest: int) -> None:
+    rows = dict(enumerate([*(1_700_000_000 + second for second in seconds), *[1_700_000_030] * crowd], 1))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ordered_scan, "PAGES", longest)
+        assert read(EventList(rows, order, inclusive)) == set(rows)
+
+
+@pytest.mark.parametrize("order", ["desc", "asc"])
+def test_hardly_more_requests_than_pages(order: str) -> None:
+    rows = {ident: 1_600_000_000 + ident * 977 for ident in range(1, 12_001)}
+    events = EventList(rows, order)
+    assert read(events, 20) == set(rows)
+    assert events.requests <= 1.16 * len(rows) / 20  # 1.05 for the row that joins two pages, 1.02 for the counts
+    assert events.deepest < 100
+
+
+@pytest.mark.parametrize("order", ["desc", "asc"])
+def test_every_walker_has_work(order: str) -> None:
+    events = EventList(uneven(5000), order, seconds=0.15)
+    assert read(events, 20) == set(events.rows)
+    assert sum(events.flying) / len(events.flying) > 3.5  # 2.6 spend the budget at 400 ms each
+
+
+def one_hidden(rows: Rows) -> int:
+    """The only row that `almost` moves, in the middle of a chain."""
+    for ident in [ident for ident in rows if ident % 97 == 0]:
+        del rows[ident]
+    rows[9700] = 1_700_000_000 + 405
+    return 9700
+
+
+@pytest.mark.parametrize("inclusive", INCLUSIVE)
+def test_a_row_that_the_order_hides_is_missed_by_the_count(inclusive: tuple[bool, bool]) -> None:
+    rows = {ident: 1_700_000_000 + ident for ident in range(1, 900)}
+    hidden = one_hidden(rows)
+    assert hidden in read(EventList(rows, "almost", inclusive))
+
+
+def test_an_order_that_turns_round(short: None) -> None:
+    def turn(events: EventList, number: int) -> None:
+        events.order = "asc" if number > 30 else "desc"
+
+    rows = uneven(900, crowd=25)
+    assert read(EventList(rows, meanwhile=turn)) == set(rows)
+
+
+@pytest.mark.parametrize("max_page", [45, 99])
+def test_a_count_that_is_refused(max_page: int) -> None:
+    rows = uneven(1500)
+    assert read(EventList(rows, max_page=max_page)) == set(rows)
+
+
+def test_smaller_pages_than_asked_for() -> None:
+    """Nobody has said what the largest page of events is (6, 10); a count is no longer one then."""
+    rows = uneven(60)
+    events = EventList(rows, largest=7)
+    with scripted(events) as server:
+        chain = ordered_scan.Chain(source(server, "events", limit=10), moving_of("events"), -1, -max(rows.values()))
+        chain.rows.update(set(rows) - {5})
+        chain.seconds = sorted(-at for ident, at in rows.items() if ident != 5)
+        end, proven = chain._counted(-min(rows.values()) + 1, Pool([]))
+    assert end > chain.head and not proven
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
+@pytest.mark.parametrize("kind", ["go", "come", "both", "oldest go"])
+def test_rows_that_go_and_come_meanwhile(kind: str, order: str, seed: int, short: None) -> None:
+    """Retention, hidden events of deleted entities, and what is restored (6, 12 and 13)."""
+    chance, rows = random.Random(seed), uneven(700, crowd=25)
+    later = {ident: at + 1 for ident, at in list(rows.items())[::9]}
+    going = sorted(rows) if kind == "oldest go" else chance.sample(sorted(rows), 60)
+
+    def act(events: EventList, number: int) -> None:
+        if kind != "come" and number % 3 == 0 and going and len(events.rows) > 500:
+            events.rows.pop(going.pop(0))
+        if kind in ("come", "both") and number % 4 == 0 and later:
+            ident, at = later.popitem()
+            events.rows[100_000 + ident] = at
+
+    events = EventList(dict(rows), order, meanwhile=act)
+    found = read(events)
+    assert set(rows) & set(events.rows) <= found
+    assert events.requests < 600
+
+
+@pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
+def test_goes_on_from_wherever_it_landed(order: str, short: None) -> None:
+    rows = uneven(350, crowd=25)
+    events = EventList(rows, order)
+    with listed(events) as found:
+        steps = list(spread(found, moving_of("events"), {}))
+        whole = events.requests
+        for place in [*range(0, len(steps) - 1, len(steps) // 6), len(steps) - 4]:
+            landed = ids(steps[:place + 1])
+            position = json.loads(json.dumps(steps[place].position))
+            before = events.requests
+            assert landed | ids(spread(found, moving_of("events"), position)) == set(rows)
+        assert events.requests - before < whole / 2, "what had landed at the end is not read again"
+
+
+def test_a_cursor_of_before() -> None:
+    rows = uneven(300)
+    middle = rows[150]
+    spans = [[0, middle, False], [middle + 1, 2_000_000_000, True]]
+    assert read(EventList(rows), position={"sweep": {"watermark": 2_000_000_000, "spans": spans}}) == set(rows)
+
+
+def test_spans_less_what_is_read() -> None:
+    spans = [(0, 9, Way.CHAIN), (20, 29, Way.CUT)]
+    assert without(spans, 5, 24) == [(0, 4, Way.CHAIN), (25, 29, Way.CUT)]
+    assert without(spans, 3, 4) == [(0, 2, Way.CHAIN), (5, 9, Way.CHAIN), (20, 29, Way.CUT)]
+    assert without(spans, 10, 19) == spans and without(spans, 0, 40) == []
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=200, fields=1) as running:
+        yield running
+
+
+@pytest.mark.parametrize("inclusive", ["both", "from", "to", "none"])
+@pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
+def test_of_the_sandbox(order: str, inclusive: str, sandbox: SandboxProcess, short: None) -> None:
+    sandbox.switch(events_order=order, filter_inclusive=inclusive)
+    assert ids(sweep(source(sandbox, "events", limit=20), {})) == truth(sandbox, "events")
+
+
+@pytest.mark.parametrize("switches", [{"events_retention_days": 300}, {"empty_list": "200"}, {"max_page": 30}, {"events_limit": 250}],
+                         ids=lambda switches: "-".join(switches))
+def test_of_the_sandbox_otherwise(switches: dict[str, Any], sandbox: SandboxProcess) -> None:
+    before = {switch["name"]: switch["value"] for switch in sandbox.control("GET", "switches")}
+    sandbox.switch(events_order="desc", filter_inclusive="both", **switches)
+    since = time.time() - 299 * 86400 if "events_retention_days" in switches else 0
+    try:
+        assert ids(sweep(source(sandbox, "events", limit=20), {})) >= truth(sandbox, "events", since=since)
+    finally:
+        sandbox.switch(**before)
+
+
+def test_work_is_taken_from_who_has_most() -> None:
+    pool = Pool([(0, 10_000, Way.CHAIN)])
+    first = pool.take()
+    assert first
+    pool.reached(first, -1, 9_000, 100)
+    second, third = pool.take(), pool.take()
+    assert second and third
+    assert (second.low, second.high) == (0, 4500) and (third.low, third.high) == (4501, 6750) and (first.low, first.high) == (6751, 10_000)
+    pool.reached(second, 1, 100, 100)
+    fourth = pool.take()
+    assert fourth and (fourth.low, fourth.high) == (2301, 4500) and second.high == 2300

@@ -1,0 +1,144 @@
+"""New records that nobody has to look at first go into their table as they come: the same rows, hints and history as through a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.entities.registry import ENTITIES, entity
+from pipelines.entities.spec import Entity, Record
+from pipelines.load.batch import Batch
+from pipelines.load.loader import Landing, Started, tune
+from pipelines.load.statements import Replace
+from pipelines.normalize.normalizer import normalizer
+from pipelines.normalize.rows import Row
+from tests.conftest import own_database
+from tests.load.test_loader import Connection, batch, column
+from tests.support.records import records
+
+SILENT = [each for each in ENTITIES if each.silent_while]
+NOW = 1_790_000_000
+EVERYTHING = """
+SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+WHERE schemaname = 'amocrm' OR (schemaname, tablename) IN (('mirror', 'hints'), ('mirror', 'forgotten'), ('mirror', 'quarantine')) ORDER BY 1"""
+
+
+class Watched(Landing):
+    """Counts the rows that it stages."""
+
+    staged = 0
+
+    def stage(self, rows: Sequence[Started], children: Iterable[Replace]) -> None:
+        self.staged += len(rows)
+        super().stage(rows, children)
+
+
+@pytest.fixture(scope="module")
+def connection(postgres_server: str, template_database: str) -> Iterator[Connection]:
+    with own_database(postgres_server, template_database) as database, psycopg.connect(database, autocommit=True) as opened:
+        opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
+        tune(opened)
+        yield opened
+
+
+def landed(connection: Connection, of: Entity, told: list[Record], keep_seen: bool = False, first: Iterable[str] = ()) -> tuple[int, list[list[Any]]]:
+    """How many rows were staged, and all that was written, which is undone. Who keeps what was seen stages everything."""
+    fixed = dict(of.listings[0].fixed)
+    landing = Watched(connection, "amocrm", "amocrm", normalizer(of, tuple(fixed)))
+    with connection.transaction(force_rollback=True):
+        for statement in first:
+            connection.execute(statement.encode())
+        landing.land(batch(of.name, (NOW // 60, told), **fixed), keep_seen=keep_seen)
+        written = [column(connection, f"SELECT t::text FROM {table} t ORDER BY 1") for table in column(connection, EVERYTHING)]
+    return landing.staged, written
+
+
+def watermark(name: str, path: str, at: int) -> str:
+    return f"INSERT INTO mirror.cursors (account, entity, listing, position) VALUES ('amocrm', '{name}', '{path}', '{{\"watermark\": {at}}}')"
+
+
+SEEDED = "DELETE FROM amocrm.history_due WHERE entity_type = 'all'"
+RECORD: dict[str, Record] = {
+    **dict.fromkeys(("leads", "contacts", "companies", "customers"), {"id": 1}),
+    "tasks": {"id": 1, "entity_type": "leads", "entity_id": 7, "is_completed": False},
+    "events": {"id": "01k", "type": "lead_deleted", "entity_type": "lead", "entity_id": 7, "created_at": NOW}}
+NEWS = {**dict.fromkeys(("leads", "contacts", "companies", "customers"), [SEEDED]), "tasks": [watermark("tasks", "tasks", NOW)],
+        "events": [watermark("leads", "leads", NOW)]}
+"""Of each kind a record, and after which statements it is news."""
+
+
+@pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_with_and_without_a_stage_the_same_is_written(of: Entity, data: st.DataObject, connection: Connection) -> None:
+    told = data.draw(st.lists(records(of, dict(of.listings[0].fixed)), min_size=1, max_size=3))
+    assert landed(connection, of, told)[1] == landed(connection, of, told, keep_seen=True)[1]
+
+
+@pytest.mark.parametrize("of", SILENT, ids=lambda each: each.name)
+def test_in_a_first_reading_new_records_need_no_stage(of: Entity, connection: Connection) -> None:
+    first = [watermark("leads", "leads", NOW + 100)] if of.name == "events" else []
+    staged, written = landed(connection, of, [RECORD[of.name]], first=first)
+    assert staged == 0
+    assert written == landed(connection, of, [RECORD[of.name]], keep_seen=True, first=first)[1]
+
+
+@pytest.mark.parametrize("of", SILENT, ids=lambda each: each.name)
+def test_what_is_news_is_looked_at(of: Entity, connection: Connection) -> None:
+    staged, written = landed(connection, of, [RECORD[of.name]], first=NEWS[of.name])
+    assert staged == 1
+    told = [rows for table, rows in zip(column(connection, EVERYTHING), written, strict=True) if table in ("mirror.hints", "amocrm.history_due")]
+    assert any("7" in row or of.name in row for rows in told for row in rows)
+
+
+def test_events_are_news_where_history_is_kept_already(connection: Connection) -> None:
+    moved = RECORD["events"] | {"type": "lead_status_changed", "created_at": 5}
+    staged, written = landed(connection, entity("events"), [moved], first=[SEEDED, watermark("leads", "leads", NOW)])
+    assert staged == 1
+    assert "(leads,7)" in written[column(connection, EVERYTHING).index("amocrm.history_due")]
+
+
+def test_a_record_that_comes_deleted_is_marked(connection: Connection) -> None:
+    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity("leads"), ()))
+    with connection.transaction(force_rollback=True):
+        landing.land(batch("leads", (10, [{"id": 1, "is_deleted": True}, {"id": 2, "is_deleted": False}, {"id": 3}])))
+        assert landing.staged == 0
+        assert column(connection, "SELECT _deleted_at = _synced_at FROM amocrm.leads ORDER BY id") == [True, None, None]
+
+
+def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Connection) -> None:
+    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity("leads"), ()))
+    with connection.transaction(force_rollback=True):
+        landing.land(batch("leads", (10, [{"id": 1, "name": "first"}])))
+        counts = landing.land(batch("leads", (20, [{"id": 1, "name": "second"}, {"id": 2}])))
+        assert (landing.staged, counts.updated, counts.inserted) == (1, 1, 1)
+        assert column(connection, "SELECT name FROM amocrm.leads ORDER BY id") == ["second", None]
+
+
+def test_children_that_are_listed_themselves_come_by_the_stage(connection: Connection) -> None:
+    told = {"id": 1, "_embedded": {"statuses": [{"id": 5, "pipeline_id": 1, "name": "New"}]}}
+    staged, written = landed(connection, entity("pipelines"), [told])
+    assert staged == 1
+    assert len(written[column(connection, EVERYTHING).index("amocrm.statuses")]) == 1
+
+
+def test_a_row_that_another_list_tells_of_meanwhile_gives_way(database: str) -> None:
+    class Late(Landing):
+        """Between its look and its insert another entity tells of the same record."""
+
+        def known(self, batch: Batch) -> set[Row]:
+            found = super().known(batch)
+            with psycopg.connect(database, autocommit=True) as other:
+                other.execute("INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) VALUES (9, 'told', now(), false)")
+            return found
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        tune(connection)
+        landing = Late(connection, "amocrm", "amocrm", normalizer(entity("loss_reasons"), ()))
+        landing.land(batch("loss_reasons", (10, [{"id": 9, "name": "listed"}])))
+        assert column(connection, "SELECT name FROM amocrm.loss_reasons WHERE _listed") == ["listed"]

@@ -1,0 +1,118 @@
+"""The guides and the Russian README: their queries run as the role that they tell of, their links lead somewhere, and both languages say the same."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pipelines.admin.reader_role import grant
+from sandbox.process import SandboxProcess
+from tests.conftest import own_database
+from tests.support.commands import REPOSITORY
+from tests.support.mirrors import synced
+
+GUIDES = REPOSITORY / "docs" / "guides"
+NAMES = sorted(path.name for path in GUIDES.glob("*.md"))
+PAGES = [*(GUIDES / name for name in NAMES), *(GUIDES / "ru" / name for name in NAMES), REPOSITORY / "README.md", REPOSITORY / "README.ru.md"]
+DOCUMENTS = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")})
+BLOCK = re.compile(r"```sql\n(.*?)```", re.S)
+FILTER = re.compile(r"\$__timeFilter\((\w+)\)")
+"""Grafana's own word, which it writes out before it asks."""
+ROLE = f"guides_reader_{os.getpid()}"
+
+
+@pytest.fixture(scope="module")
+def reader(postgres_server: str, template_database: str) -> Iterator[psycopg.Connection]:
+    """The role of the guides, on a synced sandbox account."""
+    with SandboxProcess(scale=60) as sandbox, own_database(postgres_server, template_database) as database:
+        synced(sandbox, database)
+        with psycopg.connect(database, autocommit=True) as owner:
+            url = grant(owner, "amocrm", ROLE, "a password", is_made=True).url
+            try:
+                with psycopg.connect(url, autocommit=True) as connection:
+                    connection.execute("SET search_path TO amocrm")
+                    yield connection
+            finally:
+                owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(ROLE)))
+
+
+def blocks(page: Path) -> list[str]:
+    return BLOCK.findall(page.read_text())
+
+
+def written_out(macro: re.Match[str]) -> str:
+    """The span as Grafana writes it: text, in UTC."""
+    begin, end = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}" for days in (90, 0))
+    return f"{macro[1]} BETWEEN '{begin}' AND '{end}'"
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_its_queries_run_as_the_role_that_reads(page: Path, reader: psycopg.Connection) -> None:
+    for query in blocks(page):
+        written = FILTER.sub(written_out, query).rstrip().removesuffix(";")
+        rows = reader.execute(written.encode()).fetchall()
+        assert rows, query
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_languages_show_the_same_queries(name: str) -> None:
+    assert blocks(GUIDES / name) == blocks(GUIDES / "ru" / name)
+    english, russian = (re.findall(r"```python\n(.*?)```", (folder / name).read_text(), re.S) for folder in (GUIDES, GUIDES / "ru"))
+    assert english == russian
+    for page, words in ((GUIDES / name, "What was tried"), (GUIDES / "ru" / name, "Что проверено")):
+        assert f"## {words}" in page.read_text()
+
+
+def test_every_guide_is_found() -> None:
+    assert {path.name for path in (GUIDES / "ru").glob("*.md")} == set(NAMES)
+    readme, russian = (REPOSITORY / "README.md").read_text(), (REPOSITORY / "README.ru.md").read_text()
+    for name in NAMES:
+        assert f"docs/guides/{name}" in readme and f"docs/guides/ru/{name}" in russian
+        assert name == "README.md" or all(f"]({name})" in (folder / "README.md").read_text() for folder in (GUIDES, GUIDES / "ru"))
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_and_anchors_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in slugs(there), f"{target}#{anchor}"
+
+
+# The Russian README has the same commands and settings
+
+
+def rows(page: str, first: str, last: str, cell: int = 1) -> list[list[str]]:
+    """The words in backticks of one cell of each row: commands with their options, settings, or their defaults."""
+    text = (REPOSITORY / page).read_text()
+    part = text[text.index(first):text.index(last)]
+    cells = [re.split(r"(?<!\\)\|", line)[cell] for line in part.splitlines() if line.startswith("| `")]
+    return [re.findall(r"`([^`]+)`", each) for each in cells]
+
+
+def test_both_readmes_tell_of_the_same_commands_and_settings() -> None:
+    assert rows("README.ru.md", "## Команды", "## Настройки") == rows("README.md", "## Commands", "## Settings") != []
+    for cell in (1, 2):
+        assert rows("README.ru.md", "## Настройки", "## Чего ждать", cell) == rows("README.md", "## Settings", "## What is mirrored", cell) != []
+
+
+def test_both_readmes_know_the_same_messages() -> None:
+    english, russian = (re.findall(r"^\| (.+?) \|", text[text.index(heading):], re.M)[1:-1] for text, heading in (
+        ((REPOSITORY / "README.md").read_text(), "## Troubleshooting"), ((REPOSITORY / "README.ru.md").read_text(), "## Если что-то не так")))
+    assert english == russian and len(english) > 10
+
+
+def test_both_readmes_show_the_same_query() -> None:
+    assert blocks(REPOSITORY / "README.ru.md")[0] == blocks(REPOSITORY / "README.md")[0]

@@ -1,0 +1,9 @@
+"""A short soak in every run of the suite; `make soak` goes on for as long as one likes."""
+
+from __future__ import annotations
+
+from tests.support.soak import soak
+
+
+def test_some_rounds_of_changes_faults_and_kills_leave_no_wrong_row(database: str) -> None:
+    assert soak(seed=11, first=0, rounds=5, database=database, scale=100) == 0

@@ -1,0 +1,61 @@
+"""Whichever way amoCRM behaves where nobody could tell (amocrm-api.md 6): a matrix over the sandbox's switches, each row a whole promise."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from pipelines.verify.verification import verify
+from sandbox.account.switches import SWITCHES
+from sandbox.process import SandboxProcess
+from tests.support.mirrors import HASTE, mirror_of, synced
+from tests.sync.test_increments import SEEN, SWEPT
+
+UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status",
+             "jwt_claims", "webhook_settings", "webhook_hour", "webhook_reenable",
+             "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
+"""Switches that other tests turn, or that take away what an increment sees by."""
+NUMBERS = {"max_page": ("0", "25"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"), "omit_attributes": ("0",)}
+ROWS = 8
+
+
+def matrix() -> list[dict[str, str]]:
+    """So many rows that each position of each switch stands in one, drawn together at random."""
+    rng, rows = Random(7), [dict[str, str]() for _ in range(ROWS)]
+    for switch in SWITCHES:
+        values = list(NUMBERS.get(switch.name, switch.values))
+        if switch.name in UNMATCHED or values == ["number"]:
+            continue
+        if values[0] == "set":
+            values = ["", *values[1:], ",".join(values[1:])]
+        drawn = [values[place % len(values)] for place in range(ROWS)]
+        rng.shuffle(drawn)
+        for row, value in zip(rows, drawn, strict=True):
+            row[switch.name] = value
+    return rows
+
+
+@pytest.mark.parametrize("row", range(ROWS))
+def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
+    """The account as the API shows it, which some switches bend, against the rows: nothing differs, at the first look."""
+    switches: dict[str, Any] = matrix()[row]
+
+    def differing(own: SandboxProcess, full: bool) -> list[str]:
+        assert synced(own, database, full=full).exit_code == 0, switches
+        verification = verify(mirror_of(own, database).target(HASTE))
+        assert [(each.entity, each.state, each.examples) for each in verification.outcomes if each.state not in ("equal", "skipped")] == [], switches
+        return [outcome.entity for outcome in verification.outcomes if outcome.caught_up]
+
+    with SandboxProcess(scale=120, fields=8, switches=switches) as own:
+        assert synced(own, database).exit_code == 0, switches
+        own.churn(40, row, SEEN)
+        assert differing(own, False) == [], switches
+        own.churn(30, f"swept {row}", list(SWEPT))
+        assert differing(own, True) == [], switches
+
+
+def test_every_switch_is_in_the_matrix_or_has_a_reason() -> None:
+    known = {switch.name for switch in SWITCHES}
+    assert known >= UNMATCHED and set().union(*matrix()) == known - UNMATCHED - {"filter_option"} | {"filter_option"} - UNMATCHED

@@ -1,0 +1,123 @@
+"""Verification: it finds what increments cannot see, blames nothing that the next sync would bring, and mends what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from pipelines.entities.registry import ENTITIES
+from pipelines.errors import SyncRefused
+from pipelines.verify.verification import Verification, verify
+from sandbox.process import SandboxProcess
+from tests.conftest import own_database
+from tests.support.equality import differences
+from tests.support.mirrors import HASTE, mirror_of, synced, written
+
+SPOILT = {
+    "leads": "DELETE FROM amocrm.leads WHERE id = (SELECT min(id) FROM amocrm.leads)",
+    "contacts": "UPDATE amocrm.contacts SET first_name = 'другое' WHERE id = (SELECT id FROM amocrm.contacts ORDER BY updated_at LIMIT 1)",
+    "companies": "INSERT INTO amocrm.companies (id, name, _synced_at) VALUES (77, 'нет такой', '2020-01-01')",
+    "events": "DELETE FROM amocrm.events WHERE id = (SELECT min(id) FROM amocrm.events)",
+    "notes": "DELETE FROM amocrm.notes WHERE (entity_type, id) = (SELECT entity_type, id FROM amocrm.notes ORDER BY 1, 2 LIMIT 1)",
+    "customers": "DELETE FROM amocrm.customer_tags",
+}
+MENDED_BY_ANY_SYNC = {
+    "tags": "UPDATE amocrm.tags SET _deleted_at = now() WHERE (entity_type, id) = (SELECT entity_type, id FROM amocrm.tags ORDER BY 1, 2 LIMIT 1)",
+    "catalog_elements": "UPDATE amocrm.catalog_element_custom_field_values SET value_text = 'испорчено' WHERE ctid = "
+                        "(SELECT min(ctid) FROM amocrm.catalog_element_custom_field_values)",
+}
+KINDS = {"leads": "missing", "contacts": "stale", "companies": "extra", "events": "missing", "notes": "missing",
+         "customers": "stale"}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with SandboxProcess(scale=150, fields=8) as running:
+        yield running
+
+
+@pytest.fixture
+def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str) -> Iterator[str]:
+    with own_database(postgres_server, template_database) as database:
+        assert synced(sandbox, database).exit_code == 0
+        yield database
+
+
+def verified(sandbox: SandboxProcess, database: str, repair: bool = False) -> Verification:
+    return verify(mirror_of(sandbox, database).target(HASTE), repair=repair)
+
+
+def states(verification: Verification) -> dict[str, str]:
+    return {outcome.entity: outcome.state for outcome in verification.outcomes if outcome.state not in ("equal", "skipped")}
+
+
+def test_an_equal_mirror_is_equal_in_every_entity_and_nothing_is_written(sandbox: SandboxProcess, mirrored: str) -> None:
+    before = written(mirrored)
+    verification = verified(sandbox, mirrored)
+    assert (states(verification), verification.exit_code) == ({}, 0)
+    assert written(mirrored) == before
+    with psycopg.connect(mirrored) as connection:
+        rows = connection.execute("SELECT entity, state, compared, began_at <= ended_at FROM mirror.verifications").fetchall()
+    assert {row[0] for row in rows} == {entity.name for entity in ENTITIES}
+    assert all(row[3] for row in rows)
+    assert {row[0] for row in rows if row[1] == "equal" and not row[2]} <= {"talks"}, "an empty list proves nothing"
+
+
+def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: SandboxProcess, mirrored: str) -> None:
+    with psycopg.connect(mirrored) as connection:
+        for statement in (*SPOILT.values(), *MENDED_BY_ANY_SYNC.values()):
+            connection.execute(statement.encode())
+    found = verified(sandbox, mirrored)
+    assert states(found) == dict.fromkeys(SPOILT, "different") and found.exit_code == 3
+    for outcome in found.outcomes:
+        if outcome.entity in KINDS:
+            assert outcome.count(KINDS[outcome.entity]) == outcome.differing > 0, outcome
+            assert outcome.examples[0].endswith(KINDS[outcome.entity])
+    caught_up = {outcome.entity for outcome in found.outcomes if outcome.caught_up}
+    assert caught_up == MENDED_BY_ANY_SYNC.keys(), "directories are read whole by every sync"
+
+    mended = verified(sandbox, mirrored, repair=True)
+    assert states(mended) == dict.fromkeys(SPOILT, "repaired") and mended.exit_code == 0
+    assert verified(sandbox, mirrored).exit_code == 0
+    with psycopg.connect(mirrored) as connection:
+        assert differences(connection, sandbox) == []
+        assert connection.execute("SELECT _deleted_at IS NOT NULL FROM amocrm.companies WHERE id = 77").fetchone() == (True,)
+
+
+def test_what_the_next_sync_would_bring_is_no_difference(database: str) -> None:
+    with SandboxProcess(scale=150, fields=8) as own:
+        synced(own, database)
+        own.churn(30, "meanwhile", ["create", "edit", "tag", "link", "delete", "task", "field_renamed", "status_added"])
+        verification = verified(own, database)
+        assert (states(verification), verification.exit_code) == ({}, 0)
+        assert sum(outcome.caught_up for outcome in verification.outcomes) > 10
+
+
+def test_what_vanished_without_a_trace_is_found_and_mended(database: str) -> None:
+    with SandboxProcess(scale=150, fields=8) as own:
+        synced(own, database)
+        lead, contact = own.truth("leads")[5]["id"], own.truth("contacts")[7]["id"]
+        own.mutate({"op": "vanish", "list": "leads", "id": lead}, {"op": "vanish", "list": "contacts", "id": contact})
+        assert synced(own, database).exit_code == 0
+        found = verified(own, database)
+        assert found.exit_code == 3 and {"leads", "contacts"} <= states(found).keys()
+        assert verified(own, database, repair=True).exit_code == 0
+        with psycopg.connect(database) as connection:
+            assert differences(connection, own) == []
+
+
+def test_a_token_that_sees_less_finds_nothing_to_bury(sandbox: SandboxProcess, mirrored: str) -> None:
+    target = mirror_of(sandbox, mirrored, amocrm_access_token=sandbox.manager_token).target(HASTE)
+    verification = verify(target, repair=True)
+    assert all(outcome.count("extra") == 0 for outcome in verification.outcomes)
+    with psycopg.connect(mirrored) as connection:
+        assert connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone() == (len(sandbox.truth("leads")),)
+
+
+def test_two_at_once_are_refused(sandbox: SandboxProcess, mirrored: str) -> None:
+    with psycopg.connect(mirrored, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
+        with pytest.raises(SyncRefused, match="is running"):
+            verified(sandbox, mirrored)

@@ -1,0 +1,60 @@
+"""The example of docs/webhooks.md runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pipelines.entities.registry import entity
+from pipelines.load.batch import Batch
+from pipelines.load.loader import Landing, tune
+from pipelines.normalize.normalizer import normalizer
+from tests.support.commands import REPOSITORY
+from tests.support.equality import ZONE
+from tests.support.webhooks import until
+
+LISTENS = ("SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN amocrm_changes' AND state = 'idle'")
+EXAMPLE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "webhooks.md").read_text(), re.S)
+
+
+def landed(database: str, *ids: int) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        tune(connection)
+        normal, batch = normalizer(entity("leads"), ()), Batch()
+        batch.add(normal.found([{"id": number, "name": f"Deal {number}", "price": 5} for number in ids], {}, ZONE), 1, "test")
+        Landing(connection, "amocrm", "amocrm", normal).land(batch)
+
+
+def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
+    (example,) = EXAMPLE
+    assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
+    (tmp_path / "follow.py").write_text(example)
+    follower = subprocess.Popen([sys.executable, str(tmp_path / "follow.py"), database], stdout=subprocess.PIPE, text=True)
+    assert follower.stdout
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
+        until(lambda: connection.execute(LISTENS).fetchall())
+    landed(database, 7)
+    assert follower.stdout.readline() == "leads 7 Deal 7 5\n"
+    landed(database, 7)
+    landed(database, *range(100, 250))
+    landed(database, 8, 9)
+    told = [follower.stdout.readline() for _ in range(2)]
+    assert told == ["leads 8 Deal 8 5\n", "leads 9 Deal 9 5\n"], "equal rows and crowds are not told one by one"
+    follower.kill()
+    follower.communicate()
+
+
+@pytest.mark.parametrize("count", [100, 101])
+def test_many_at_once_are_told_without_their_ids(database: str, count: int) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
+        connection.execute("LISTEN amocrm_changes")
+        landed(database, *range(1, count + 1))
+        (notice,) = connection.notifies(timeout=60, stop_after=1)
+    assert ('"ids":null' in notice.payload) is (count > 100)

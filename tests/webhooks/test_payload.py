@@ -1,0 +1,98 @@
+"""What a delivery tells of: every documented shape, and nothing that anybody could make up breaks it or gets past the ids."""
+
+from __future__ import annotations
+
+from urllib.parse import quote_plus, urlencode
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.entities.registry import ENTITIES
+from pipelines.webhooks.payload import MOST_NAMED, MOST_SHAPES, Told, told
+
+ACCOUNT = "&account[subdomain]=severles&account[id]=30718245&account[_links][self]=https://severles.amocrm.ru"
+STATUS = ("leads[status][0][id]=21640987&leads[status][0][name]=Кухня&leads[status][0][status_id]=143&leads[status][0][old_status_id]=57904418"
+          "&leads[status][0][price]=318500&leads[status][0][responsible_user_id]=9412901&leads[status][0][last_modified]=1795093331"
+          "&leads[status][0][account_id]=30718245&leads[status][0][pipeline_id]=6820154" + ACCOUNT)
+SHAPES: list[tuple[str, list[tuple[str, str]]]] = [
+    (STATUS, [("leads", "21640987")]),
+    ("leads[delete][0][id]=5&leads[delete][1][id]=6" + ACCOUNT, [("leads", "5"), ("leads", "6")]),
+    ("contacts[add][0][id]=7&contacts[add][0][type]=contact", [("contacts", "7")]),
+    ("contacts[update][0][id]=8&contacts[update][0][type]=company", [("companies", "8")]),
+    ("contacts[delete][0][id]=9", [("contacts", "9"), ("companies", "9")]),
+    ("customers[responsible][0][id]=10", [("customers", "10")]),
+    ("task[update][0][id]=11&task[update][0][element_type]=2", [("tasks", "11")]),
+    ("task[update][0][0][id]=12&task[update][0][0][text]=x", [("tasks", "12")]),
+    ("leads[note][0][note][id]=13&leads[note][0][note][element_type]=2", [("leads/notes", "13")]),
+    ("contacts[note][0][note][id]=14&contacts[note][0][note][element_type]=3", [("companies/notes", "14")]),
+    ("contacts[note][0][note][id]=15", [("contacts/notes", "15"), ("companies/notes", "15")]),
+    ("talk[update][0][talk_id]=16&talk[update][0][entity_id]=5", [("talks/{}", "16")]),
+    ("message[add][0][id]=a-b-c&message[add][0][talk_id]=17", [("talks/{}", "17")]),
+    ("unsorted[add][0][uid]=0a1b", [("leads/unsorted", "0a1b")]),
+    ("unsorted[delete][0][uid]=0a1b&unsorted[delete][0][action]=accept&unsorted[delete][0][accept_result][leads][0]=18"
+     "&unsorted[delete][0][accept_result][contacts][0][id]=19", [("leads/unsorted", "0a1b"), ("leads", "18"), ("contacts", "19")]),
+    ("add[0][id]=20&add[0][status]=approved", [("chats/templates", "*")]),
+    ("leads[status][0][id]=21&leads[status][0][old_pipeline_id]=1&leads[status][0][pipeline_id]=2&leads[status][0][old_status_id]=3"
+     "&leads[status][0][status_id]=4", [("leads", "21")]),
+    ("customers[status][0][id]=22&customers[status][0][old_period_id]=1&customers[status][0][period_id]=2", [("customers", "22")])]
+
+
+def encoded(form: str) -> bytes:
+    return "&".join("=".join(map(quote_plus, pair.split("=", 1))) for pair in form.split("&")).encode()
+
+
+@pytest.mark.parametrize(("form", "named"), SHAPES, ids=[form[:30] for form, _ in SHAPES])
+def test_what_the_documentation_shows_names_its_records(form: str, named: list[tuple[str, str]]) -> None:
+    found = told(encoded(form))
+    assert found.named == named
+    assert found.unknown == [] and len(found.shapes) == 1
+    assert told(form.encode()).named == named, "brackets may come raw"
+    assert found.account == (30718245 if "account" in form.split("&")[-1] else None)
+
+
+def test_every_list_that_is_named_is_one_that_is_mirrored() -> None:
+    paths = {listing.path for entity in ENTITIES for listing in entity.listings}
+    assert {path for _, named in SHAPES for path, _ in named} <= paths
+
+
+def test_an_incoming_lead_says_what_became_of_it() -> None:
+    declined = told(b"unsorted[delete][0][uid]=0a&unsorted[delete][0][action]=decline&unsorted[delete][0][decline_result][leads][]=5")
+    assert declined.outcomes == [("0a", "decline", [5], [])]
+    assert told(b"unsorted[add][0][uid]=0a").outcomes == []
+
+
+def test_a_restored_record_may_have_other_links() -> None:
+    assert told(b"leads[restore][0][id]=5").relinked == {("leads", "5")}
+    assert told(b"leads[update][0][id]=5").relinked == set()
+
+
+@pytest.mark.parametrize(("form", "unknown"), [
+    (b"catalogs[add][0][id]=5", ["catalogs[add]"]), (b"leads[add][0][id]=five", ["leads[add]"]), (b"leads[add][0][id]=-5", ["leads[add]"]),
+    (b"leads[add][0][id]=99999999999999999999", ["leads[add]"]), (b"leads=5", ["leads"]), (b"unsorted[add][0][uid]=a'b", ["unsorted[add]"]),
+    ("leads[add][0][id]=٥".encode(), ["leads[add]"]), (b"x%00y[z%20w]=5&%00[a][0]=1", ["x?y", "?[a]"]),
+    (b"leads[add][0][id]=0", ["leads[add]"])])
+def test_what_is_not_understood_is_said_in_short_and_names_nothing(form: bytes, unknown: list[str]) -> None:
+    found = told(form)
+    assert (found.named, found.unknown) == ([], unknown)
+
+
+def test_there_is_an_end_to_what_one_delivery_may_name() -> None:
+    many = urlencode({f"leads[add][{number}][id]": number for number in range(1, MOST_NAMED + 500)}).encode()
+    assert len(told(many).named) == MOST_NAMED
+    assert told(urlencode({f"x{number}[a][b]": 1 for number in range(60_000)}).encode()) == Told(unknown=["(not a form)"])
+    odd = told(urlencode({f"x{number}[a][b]": 1 for number in range(5_000)}).encode())
+    assert len(odd.unknown) == len(odd.shapes) == MOST_SHAPES
+    assert told(b"a" + b"[b]" * 100_000 + b"=1").named == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=300), st.lists(st.tuples(
+    st.lists(st.sampled_from(["leads", "contacts", "task", "unsorted", "talk", "message", "add", "account", "0", "1", "id", "uid", "note", "type",
+                              "delete", "action", "accept_result", "\0", ""]), min_size=1, max_size=6), st.text(max_size=8)), max_size=8).map(
+    lambda pairs: urlencode([(steps[0] + "".join(f"[{step}]" for step in steps[1:]), value) for steps, value in pairs]).encode())))
+def test_nothing_breaks_it(body: bytes) -> None:
+    found = told(body)
+    for path, key in found.named:
+        assert "\0" not in key and (key.isascii() and key.isdecimal() or path in ("leads/unsorted", "chats/templates"))
+    assert not [word for word in (*found.shapes, *found.unknown) if "\0" in word or " " in word and word != "(not a form)"]
