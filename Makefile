@@ -35,7 +35,7 @@ ROUNDS ?= 20
 SEED ?= 1
 FIRST ?= 0
 soak: setup  ## Rounds of random changes, faults and kills, each compared: make soak ROUNDS=300 SEED=2
-	$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED) --first $(FIRST)
+	$(BIN)/python -m tests.support.soak --rounds $(ROUNDS) --seed $(SEED) --first $(FIRST)
 
 lint: setup  ## ruff and strict types
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """Runs Alembic inside exactly one schema: an account's, or `mirror`.
 
-A program hands over `connection` and `schema` in `config.attributes`; the command line
-takes them from the environment. Either way one migrator runs at a time, each migration
-is one transaction, and nothing waits or holds locks for ever.
+`pipelines/migrate.py` passes `connection` and `schema` in `config.attributes`; the `alembic` command takes
+them from the environment. In both cases one migrator runs at a time, each migration is one transaction, and
+waiting for a lock and running a statement have a timeout.
 """
 
 import logging
@@ -14,12 +14,12 @@ from sqlalchemy import Connection, MetaData, create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from alembic import context
-from models.base import AccountBase, MemoryBase
-from pipelines.postgres.embedded.server import EmbeddedPostgres
+from models.base import AccountBase, MirrorBase
 from pipelines.config.database_urls import sqlalchemy_url
 from pipelines.config.settings import load_settings, validate_schema_name
+from pipelines.postgres.embedded.server import EmbeddedPostgres
 
-MIGRATION_LOCK = 0x616D6F63  # any number, the same in every migrator
+MIGRATION_LOCK = 0x616D6F63  # advisory lock key: any number, the same in every migrator
 SESSION = """
 SET search_path TO "{schema}";
 SET lock_timeout TO '30s';
@@ -35,7 +35,7 @@ def target_metadata() -> MetaData:
     given = config.attributes.get("target_metadata")
     if given is not None:
         return given  # type: ignore[no-any-return]
-    return (MemoryBase if target == "mirror" else AccountBase).metadata
+    return (MirrorBase if target == "mirror" else AccountBase).metadata
 
 
 @contextmanager
@@ -55,10 +55,10 @@ def connected() -> Iterator[tuple[Connection, str]]:
 
 @contextmanager
 def inside(connection: Connection, schema: str) -> Iterator[None]:
-    """Only `schema` is visible, to Postgres and to autogenerate alike.
+    """Makes `schema` the only visible schema, for Postgres and for autogenerate, under the migration lock.
 
-    Session settings, not SET LOCAL: a migration may leave its transaction
-    (`autocommit_block`) and must not land in another schema then.
+    Uses session settings, not SET LOCAL: a migration may leave its transaction (`autocommit_block`) and must
+    not run in another schema then.
     """
     dialect = connection.dialect
     usual = dialect.default_schema_name
@@ -72,7 +72,7 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
         yield
     finally:
         dialect.default_schema_name = usual
-        with suppress(DBAPIError):  # a lost connection has lost these as well
+        with suppress(DBAPIError):  # a lost connection has released lock and settings as well
             connection.rollback()
             connection.exec_driver_sql(RESET)
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")
@@ -80,7 +80,7 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
 
 
 def include_object(_: object, name: str | None, kind: str, *__: object) -> bool:
-    """References that nobody enforces are pipelines/views.py's."""
+    """False for alembic_version and for NOT ENFORCED references, which `bi/base_views.py` manages."""
     unenforced = kind == "foreign_key_constraint" and (name or "").startswith("ref_")
     return not (unenforced or (kind == "table" and name == "alembic_version"))
 

@@ -1,4 +1,4 @@
-"""What a command costs: seconds, CPU seconds of its process tree and of Postgres, peak memory. All from /proc and wait4."""
+"""Measures a command: seconds, CPU time of its process tree and of Postgres, peak memory (/proc, wait4)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TICK = os.sysconf("SC_CLK_TCK")
-EVERY = 0.5
-"""Seconds. Walking the pages of two processes ten times a second took 3 % of both cores."""
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+SAMPLE_SECONDS = 0.5
+"""Seconds between two samples of memory. Sampling two processes ten times a second took 3 % of both cores."""
 
 
 @dataclass
 class Cost:
-    """`cpu` is user and system of the whole tree; `peak_mb` the largest sum over the tree (of one process: its own high-water mark)."""
+    """Measurements of one command; times in seconds.
+
+    `cpu` is user and system time of the whole process tree; `peak_mb` the largest sum over the tree, of a
+    single process its own high-water mark.
+    """
 
     seconds: float
     cpu: float
@@ -27,24 +31,25 @@ class Cost:
     sandbox_cpu: float
     peak_mb: float
     load_before: float
-    said: dict[str, Any] = field(default_factory=dict)
-    """What the command printed as its last line, which is JSON."""
+    output: dict[str, Any] = field(default_factory=dict)
+    """The last line of the command's output, decoded from JSON."""
 
 
-class Failed(Exception):
-    """A contender ended with an error; the message has its last words."""
+class BenchmarkError(Exception):
+    """A contender or a lane failed; for a contender the message ends with its last output."""
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds that a process and its children that have ended used."""
+    """CPU seconds of a process and its ended children; 0 if the process has ended."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return sum(map(int, words[11:15])) / TICK
+    return sum(map(int, words[11:15])) / TICKS_PER_SECOND
 
 
 def children(pid: int) -> list[int]:
+    """Pids of the running child processes of all threads."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -54,12 +59,12 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def tree(pid: int) -> list[int]:
-    return [pid, *(one for child in children(pid) for one in tree(child))]
+def process_tree(pid: int) -> list[int]:
+    return [pid, *(one for child in children(pid) for one in process_tree(child))]
 
 
 def cpu_of_server(postmaster: int) -> float:
-    """All of Postgres: the backends that have ended are in the postmaster's account, the others are its children."""
+    """CPU seconds of Postgres: the postmaster, which includes ended backends, and its running children."""
     return sum(map(cpu_of, [postmaster, *children(postmaster)]))
 
 
@@ -74,7 +79,10 @@ def _kilobytes(path: Path, word: str) -> int:
 
 
 def memory_of(pids: Sequence[int]) -> int:
-    """KB. One process: its high-water mark. Several: the sum of what each holds now, shared pages divided between them."""
+    """Memory in KB: of one process its high-water mark, of several the sum of their current PSS.
+
+    PSS divides shared pages between the processes that share them.
+    """
     if len(pids) == 1:
         return _kilobytes(Path(f"/proc/{pids[0]}/status"), "VmHWM:")
     return sum(_kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") for pid in pids)
@@ -82,17 +90,18 @@ def memory_of(pids: Sequence[int]) -> int:
 
 def run(command: Sequence[str], postmaster: int, sandbox: int, environment: Mapping[str, str] | None = None,
         folder: Path | None = None) -> Cost:
-    """Raises Failed with the end of what the command said."""
+    """Runs a command and measures it. Raises BenchmarkError with the end of its output if it fails."""
     load = os.getloadavg()[0]
-    before, fed = cpu_of_server(postmaster), cpu_of(sandbox)
+    before, sandbox_before = cpu_of_server(postmaster), cpu_of(sandbox)
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
                                env={**os.environ, **(environment or {})})
     peak, ended = [0], threading.Event()
-    watcher = threading.Thread(target=_watch, args=[process.pid, peak, ended], daemon=True)
+    watcher = threading.Thread(target=_sample_memory, args=[process.pid, peak, ended], daemon=True)
     watcher.start()
     errors: list[str] = []
-    reader = threading.Thread(target=lambda: errors.append(process.stderr.read() if process.stderr else ""), daemon=True)
+    reader = threading.Thread(target=lambda: errors.append(process.stderr.read() if process.stderr else ""),
+                              daemon=True)
     reader.start()
     out = process.stdout.read() if process.stdout else ""
     reader.join()
@@ -102,16 +111,18 @@ def run(command: Sequence[str], postmaster: int, sandbox: int, environment: Mapp
     ended.set()
     watcher.join()
     if process.returncode:
-        raise Failed(f"{' '.join(command[:6])} … ended with {process.returncode}: {(errors[0] if errors else '')[-3000:]}\n{out[-1000:]}")
+        raise BenchmarkError(f"{' '.join(command[:6])} … ended with {process.returncode}: "
+                     f"{(errors[0] if errors else '')[-3000:]}\n{out[-1000:]}")
     lines = out.strip().splitlines()
-    said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, cpu_of_server(postmaster) - before, cpu_of(sandbox) - fed,
-                peak[0] / 1024, load, said)
+    output = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, cpu_of_server(postmaster) - before,
+                cpu_of(sandbox) - sandbox_before,
+                peak[0] / 1024, load, output)
 
 
-def _watch(pid: int, peak: list[int], ended: threading.Event) -> None:
-    while not ended.wait(EVERY):
+def _sample_memory(pid: int, peak: list[int], ended: threading.Event) -> None:
+    while not ended.wait(SAMPLE_SECONDS):
         try:
-            peak[0] = max(peak[0], memory_of(tree(pid)))
+            peak[0] = max(peak[0], memory_of(process_tree(pid)))
         except OSError:
             continue

@@ -1,7 +1,8 @@
-"""What a row looks like: one class per table, grouped as amoCRM's documentation groups them. Imports nothing from pipelines."""
+"""The tables: one SQLAlchemy class per table, grouped like amoCRM's documentation. Imports nothing from
+pipelines."""
 
 
-from models.base import AccountBase, MemoryBase
+from models.base import AccountBase, MirrorBase
 
-__all__ = ["AccountBase", "MemoryBase", "account", "activity", "bi", "catalogs", "crm", "customers", "deliveries", "history", "links", "memory",
-           "reference", "wiring"]
+__all__ = ["AccountBase", "MirrorBase", "account", "activity", "bi", "catalogs", "crm", "customers",
+           "deliveries", "history", "links", "memory", "reference", "wiring"]

@@ -1,4 +1,5 @@
-"""What happens: tasks, notes, events, incoming leads, talks, files (amocrm-api.md 3.12, 3.17 to 3.20, 3.22, 3.23)."""
+"""Activity: tasks, notes, events, incoming leads, talks, files (amocrm-api.md 3.12, 3.17 to 3.20, 3.22,
+3.23)."""
 
 from __future__ import annotations
 
@@ -6,29 +7,33 @@ from sqlalchemy import Index, Text
 from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, DateTime, Json, Link, Listed, Owned, flag, instant, integer, json, key, owner, text
+from models.base import AccountBase, Assigned, DateTime, EntityTable, Json, Link, flag, integer, json, key, owner, text, timestamp
 
 
-class Task(Owned, Listed, AccountBase):
+class Task(Assigned, EntityTable, AccountBase):
     __tablename__ = "tasks"
     __table_args__ = {"comment": "Tasks (задачи), open and done"}
 
     id: Mapped[int] = key("Task id")
-    entity_type: Mapped[str | None] = text("Kind of record that it belongs to: leads, contacts, companies or customers; null: none")
-    entity_id: Mapped[int | None] = integer("Record that it belongs to", index=True, zero=True)
+    entity_type: Mapped[str | None] = text(
+        "Kind of record that it belongs to: leads, contacts, companies or customers; null: none")
+    entity_id: Mapped[int | None] = integer("Record that it belongs to", index=True, zero_means_none=True)
     task_type_id: Mapped[int | None] = integer("Kind of task", refers="task_types.id")
     duration: Mapped[int | None] = integer("Planned duration in seconds")
-    complete_till: Mapped[DateTime | None] = instant("When it is due; 23:59 of the account's day for a whole day", index=True)
+    complete_till: Mapped[DateTime | None] = timestamp(
+        "When it is due; 23:59 of the account's day for a whole day", index=True)
     is_completed: Mapped[bool | None] = flag("Done")
     result_text: Mapped[str | None] = text("What came of it", path=("result", "text"))
     text: Mapped[str | None] = text("What is to be done")
 
 
-class Note(Owned, Listed, AccountBase):
+class Note(Assigned, EntityTable, AccountBase):
     __tablename__ = "notes"
     __table_args__ = (
-        Index("ix_notes_file_uuid", sql_text("(params ->> 'file_uuid')"), postgresql_where=sql_text("note_type = 'attachment'")),
-        {"comment": "Notes (примечания) on leads, contacts, companies and customers: texts, calls, messages, files, …"})
+        Index("ix_notes_file_uuid", sql_text("(params ->> 'file_uuid')"),
+              postgresql_where=sql_text("note_type = 'attachment'")),
+        {"comment": "Notes (примечания) on leads, contacts, companies and customers: texts, "
+                    "calls, messages, files, …"})
 
     entity_type: Mapped[str] = key("Kind of record: leads, contacts, companies or customers", Text)
     id: Mapped[int] = key("Note id")
@@ -38,23 +43,28 @@ class Note(Owned, Listed, AccountBase):
     is_pinned: Mapped[bool | None] = flag("Pinned to the top")
 
 
-class Event(Listed, AccountBase):
+class Event(EntityTable, AccountBase):
     __tablename__ = "events"
-    __table_args__ = {"comment": "What happened in the account: amoCRM's own log (события). entity_type is singular here, plural elsewhere"}
+    __table_args__ = {
+        "comment": "What happened in the account: amoCRM's own log (события). entity_type is singular "
+        "here, plural elsewhere"}
 
     id: Mapped[str] = key("Event id", Text)
-    type: Mapped[str | None] = text("Kind of event: lead_status_changed, custom_field_123_value_changed, …", index=True)
-    entity_type: Mapped[str | None] = text("Kind of record, singular: lead, contact, company, customer, task, catalog_123")
+    type: Mapped[str | None] = text(
+        "Kind of event: lead_status_changed, custom_field_123_value_changed, …", index=True)
+    entity_type: Mapped[str | None] = text(
+        "Kind of record, singular: lead, contact, company, customer, task, catalog_123")
     entity_id: Mapped[int | None] = integer("Record that it happened to", index=True)
     created_by: Mapped[int | None] = integer("User who did it; 0: robot", refers="users.id")
-    created_at: Mapped[DateTime | None] = instant("When it happened", index=True)
+    created_at: Mapped[DateTime | None] = timestamp("When it happened", index=True)
     value_before: Mapped[Json | None] = json("What it was before, by type of event: a list of objects")
     value_after: Mapped[Json | None] = json("What it became, by type of event: a list of objects")
-    linked_talk_contact_id: Mapped[int | None] = integer("Contact of the talk that a message belongs to", refers="contacts.id")
+    linked_talk_contact_id: Mapped[int | None] = integer("Contact of the talk that a message belongs to",
+                                                         refers="contacts.id")
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
-class EventType(Listed, AccountBase):
+class EventType(EntityTable, AccountBase):
     __tablename__ = "event_types"
     __table_args__ = {"comment": "Names of the kinds of event"}
 
@@ -63,16 +73,18 @@ class EventType(Listed, AccountBase):
     lang: Mapped[str | None] = text("Its name in the language of the token's user")
 
 
-class Unsorted(Listed, AccountBase):
+class Unsorted(EntityTable, AccountBase):
     __tablename__ = "unsorted"
-    __table_args__ = {"comment": "Incoming leads (неразобранное) that nobody has accepted or declined yet; the others have _deleted_at"}
+    __table_args__ = {
+        "comment": "Incoming leads (неразобранное) that nobody has accepted or declined yet; the "
+        "others have _deleted_at"}
 
     uid: Mapped[str] = key("Id of the incoming lead", Text)
     category: Mapped[str | None] = text("sip, mail, forms or chats")
     pipeline_id: Mapped[int | None] = integer("Pipeline", refers="pipelines.id")
     source_uid: Mapped[str | None] = text("Id of the source")
     source_name: Mapped[str | None] = text("Name of the source")
-    created_at: Mapped[DateTime | None] = instant("When it came")
+    created_at: Mapped[DateTime | None] = timestamp("When it came")
     content: Mapped[Json | None] = json("What came in, by category", name="metadata")
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
@@ -101,9 +113,10 @@ class UnsortedCompany(Link, AccountBase):
     company_id: Mapped[int] = key("Company", path=("id",), refers="companies.id", index=True)
 
 
-class Talk(Listed, AccountBase):
+class Talk(EntityTable, AccountBase):
     __tablename__ = "talks"
-    __table_args__ = {"comment": "Talks (беседы) in messengers; amoCRM does not list them, they are found through events"}
+    __table_args__ = {
+        "comment": "Talks (беседы) in messengers; amoCRM does not list them, they are found through events"}
 
     talk_id: Mapped[int] = key("Talk id")
     contact_id: Mapped[int | None] = integer("Contact", refers="contacts.id", index=True)
@@ -114,16 +127,16 @@ class Talk(Listed, AccountBase):
     is_read: Mapped[bool | None] = flag("Read")
     origin: Mapped[str | None] = text("Messenger")
     rate: Mapped[int | None] = integer("Rating")
-    created_at: Mapped[DateTime | None] = instant("When it began")
-    updated_at: Mapped[DateTime | None] = instant("When it was changed last")
-    missed_at: Mapped[DateTime | None] = instant("When it was missed")
+    created_at: Mapped[DateTime | None] = timestamp("When it began")
+    updated_at: Mapped[DateTime | None] = timestamp("When it was changed last")
+    missed_at: Mapped[DateTime | None] = timestamp("When it was missed")
     contacts: Mapped[Json | None] = json("Its contact: a list of {id}", path=("_embedded", "contacts"))
     leads: Mapped[Json | None] = json("Its lead: a list of {id}", path=("_embedded", "leads"))
     customers: Mapped[Json | None] = json("Its customer: a list of {id}", path=("_embedded", "customers"))
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
-class File(Listed, AccountBase):
+class File(EntityTable, AccountBase):
     __tablename__ = "files"
     __table_args__ = {"comment": "Files in amoCRM's drive"}
 
@@ -140,17 +153,22 @@ class File(Listed, AccountBase):
     previews: Mapped[Json | None] = json("Previews: download link, width, height")
     created_by: Mapped[int | None] = integer("Who made it", path=("created_by", "id"), refers="users.id")
     created_by_type: Mapped[str | None] = text("What kind of author made it", path=("created_by", "type"))
-    created_at: Mapped[DateTime | None] = instant("When it was uploaded")
-    updated_by: Mapped[int | None] = integer("Who changed it last", path=("updated_by", "id"), refers="users.id")
-    updated_by_type: Mapped[str | None] = text("What kind of author changed it last", path=("updated_by", "type"))
-    updated_at: Mapped[DateTime | None] = instant("When it was changed last")
-    deleted_at: Mapped[DateTime | None] = instant("When it was put into the bin")
+    created_at: Mapped[DateTime | None] = timestamp("When it was uploaded")
+    updated_by: Mapped[int | None] = integer("Who changed it last", path=("updated_by", "id"),
+                                             refers="users.id")
+    updated_by_type: Mapped[str | None] = text("What kind of author changed it last",
+                                               path=("updated_by", "type"))
+    updated_at: Mapped[DateTime | None] = timestamp("When it was changed last")
+    deleted_at: Mapped[DateTime | None] = timestamp("When it was put into the bin")
     deleted_by: Mapped[Json | None] = json("Who deleted it")
 
 
-class FileLinks(Listed, AccountBase):
+class FileLinks(EntityTable, AccountBase):
     __tablename__ = "file_links"
-    __table_args__ = {"comment": "Which records a file hangs on, as amoCRM tells it file by file; the links themselves: lead_files, contact_files, …"}
+    __table_args__ = {
+        "comment": "Which records a file hangs on, as amoCRM tells it file by file; the links themselves: "
+        "lead_files, contact_files, …"}
 
     file_uuid: Mapped[str] = key("File", Text, refers="files.uuid")
-    entities: Mapped[Json | None] = json("The records: a list of {entity_type, id}, also of those that are not mirrored (yet)")
+    entities: Mapped[Json | None] = json(
+        "The records: a list of {entity_type, id}, also of those that are not mirrored (yet)")

@@ -1,6 +1,8 @@
-"""The memory of the views for people (`<schema>_bi`): what they are called, what their columns are called, and which could not be rebuilt.
+"""Stored state of the BI views (`<schema>_bi`): their names, the names of their columns, and which could not
+be rebuilt. Also the working hours and holidays that the views use.
 
-The views themselves are disposable. The names in them are not: dashboards rest on them, so a column that was once there stays (pipelines/wide.py).
+The views themselves may be dropped at any time. The names must stay, because dashboards depend on them: a
+column is never removed (pipelines/bi/wide.py).
 """
 
 from __future__ import annotations
@@ -10,47 +12,61 @@ import datetime
 from sqlalchemy import Boolean, Date, Integer, Text, Time
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import AccountBase, DateTime, instant, integer, key, text
+from models.base import AccountBase, DateTime, integer, key, text, timestamp
 
 
 class BiView(AccountBase):
     __tablename__ = "bi_views"
-    __table_args__ = {"comment": "The views for people, in the schema whose name ends with _bi: when each was built, and what is wrong with it"}
+    __table_args__ = {
+        "comment": "The views for people, in the schema whose name ends with _bi: when each was built, and "
+        "what is wrong with it"}
 
     name: Mapped[str] = key("Name of the view", Text)
     catalog_id: Mapped[int | None] = integer("List whose elements it shows; null: none")
-    digest: Mapped[str | None] = text("Of all that its definition follows from; it is rebuilt when that changes")
-    built_at: Mapped[DateTime | None] = instant("When it was built last")
-    fault: Mapped[str | None] = text("Why it could not be rebuilt and stayed as it was; null: it is as it should be")
-    failed_at: Mapped[DateTime | None] = instant("When it first could not")
+    digest: Mapped[str | None] = text(
+        "Of all that its definition follows from; it is rebuilt when that changes")
+    built_at: Mapped[DateTime | None] = timestamp("When it was built last")
+    fault: Mapped[str | None] = text(
+        "Why it could not be rebuilt and stayed as it was; null: it is as it should be")
+    failed_at: Mapped[DateTime | None] = timestamp("When it first could not")
 
 
 class WorkingHours(AccountBase):
     __tablename__ = "working_hours"
-    __table_args__ = {"comment": "When people work, in the account's time zone: yours to change. A day of the week without a row is a day off"}
+    __table_args__ = {
+        "comment": "When people work, in the account's time zone: yours to change. A day of the week "
+        "without a row is a day off"}
 
-    weekday: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, comment="1 Monday … 7 Sunday")
+    weekday: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False,
+                                         comment="1 Monday … 7 Sunday")
     opens_at: Mapped[datetime.time] = mapped_column(Time, nullable=False, comment="From when")
     closes_at: Mapped[datetime.time] = mapped_column(Time, nullable=False, comment="Until when")
 
 
 class Holiday(AccountBase):
     __tablename__ = "holidays"
-    __table_args__ = {"comment": "Days on which nobody works, whatever day of the week they are: yours to fill"}
+    __table_args__ = {
+        "comment": "Days on which nobody works, whatever day of the week they are: yours to fill"}
 
-    day: Mapped[datetime.date] = mapped_column(Date, primary_key=True, comment="The day, in the account's time zone")
+    day: Mapped[datetime.date] = mapped_column(Date, primary_key=True,
+                                               comment="The day, in the account's time zone")
     name: Mapped[str | None] = text("What it is")
 
 
 class BiColumn(AccountBase):
     __tablename__ = "bi_columns"
-    __table_args__ = {"comment": "The columns of the wide views: which custom field each one shows. Names stay when fields are renamed"}
+    __table_args__ = {
+        "comment": "The columns of the wide views: which custom field each one shows. Names stay "
+        "when fields are renamed"}
 
     view_name: Mapped[str] = key("Name of the view", Text)
     column_name: Mapped[str] = key("Name of the column", Text)
     position: Mapped[int] = mapped_column(Integer, nullable=False, comment="Place in the view, from 1")
     data_type: Mapped[str] = mapped_column(Text, nullable=False, comment="Type in Postgres")
-    field_id: Mapped[int | None] = integer("Custom field; null: a column of every account's view", refers="custom_fields.id")
-    label: Mapped[str | None] = text("What the field is called in amoCRM now; of a deleted one, what it was called last")
+    field_id: Mapped[int | None] = integer("Custom field; null: a column of every account's view",
+                                           refers="custom_fields.id")
+    label: Mapped[str | None] = text(
+        "What the field is called in amoCRM now; of a deleted one, what it was called last")
     is_live: Mapped[bool] = mapped_column(Boolean, nullable=False, server_default="true",
-                                          comment="False: the field is deleted or has another type now, and the column is empty")
+                                          comment="False: the field is deleted or has another type now, "
+                                          "and the column is empty")

@@ -1,16 +1,18 @@
-"""Lists (catalogs) and what is in them: products, invoices and the account's own (amocrm-api.md 3.16)."""
+"""Lists (catalogs) and their elements: products, invoices and the account's own lists (amocrm-api.md
+3.16)."""
 
 from __future__ import annotations
 
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, Authored, Listed, flag, integer, key, owner, text
+from models.base import AccountBase, Authored, EntityTable, flag, integer, key, owner, text
 from models.crm import CustomFieldValue
 
 
-class Catalog(Authored, Listed, AccountBase):
+class Catalog(Authored, EntityTable, AccountBase):
     __tablename__ = "catalogs"
-    __table_args__ = {"comment": "Lists (списки, catalogs): products, invoices, suppliers and the account's own"}
+    __table_args__ = {
+        "comment": "Lists (списки, catalogs): products, invoices, suppliers and the account's own"}
 
     id: Mapped[int] = key("List id")
     name: Mapped[str | None] = text("Name of the list")
@@ -24,9 +26,11 @@ class Catalog(Authored, Listed, AccountBase):
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
-class CatalogElement(Authored, Listed, AccountBase):
+class CatalogElement(Authored, EntityTable, AccountBase):
     __tablename__ = "catalog_elements"
-    __table_args__ = {"comment": "Elements of lists (элементы списков): products, invoices and others. Prices and amounts are custom fields"}
+    __table_args__ = {
+        "comment": "Elements of lists (элементы списков): products, invoices and others. Prices and "
+        "amounts are custom fields"}
 
     id: Mapped[int] = key("Element id")
     catalog_id: Mapped[int | None] = integer("List", refers="catalogs.id", index=True)
@@ -40,6 +44,8 @@ class CatalogElement(Authored, Listed, AccountBase):
 
 class CatalogElementCustomFieldValue(CustomFieldValue, AccountBase):
     __tablename__ = "catalog_element_custom_field_values"
-    __table_args__ = {"comment": "Custom field values of elements of lists: a row for each value of each field; no row: not filled"}
+    __table_args__ = {
+        "comment": "Custom field values of elements of lists: a row for each value of each "
+        "field; no row: not filled"}
 
     catalog_element_id: Mapped[int] = owner("catalog_elements.id", "Element")

@@ -1,13 +1,14 @@
-"""What is wired to the account: webhooks, widgets, website buttons, chat templates, bots (amocrm-api.md 3.24 to 3.27, 3.30)."""
+"""Integrations of the account: webhooks, widgets, website buttons, chat templates, bots (amocrm-api.md 3.24
+to 3.27, 3.30)."""
 
 from __future__ import annotations
 
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, DateTime, Json, Listed, flag, instant, integer, json, key, text, texts
+from models.base import AccountBase, DateTime, EntityTable, Json, flag, integer, json, key, text, texts, timestamp
 
 
-class Webhook(Listed, AccountBase):
+class Webhook(EntityTable, AccountBase):
     __tablename__ = "webhooks"
     __table_args__ = {"comment": "Addresses that amoCRM tells about events"}
 
@@ -17,14 +18,16 @@ class Webhook(Listed, AccountBase):
     disabled: Mapped[bool | None] = flag("Switched off, by hand or after too many bad answers")
     sort: Mapped[int | None] = integer("Order on the screen")
     created_by: Mapped[int | None] = integer("User who created it", refers="users.id")
-    created_at: Mapped[DateTime | None] = instant("When it was created")
-    updated_at: Mapped[DateTime | None] = instant("When it was changed last")
+    created_at: Mapped[DateTime | None] = timestamp("When it was created")
+    updated_at: Mapped[DateTime | None] = timestamp("When it was changed last")
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
-class Widget(Listed, AccountBase):
+class Widget(EntityTable, AccountBase):
     __tablename__ = "widgets"
-    __table_args__ = {"comment": "Widgets of the catalogue and of the account; is_active_in_account tells the installed ones"}
+    __table_args__ = {
+        "comment": "Widgets of the catalogue and of the account; is_active_in_account "
+        "tells the installed ones"}
 
     id: Mapped[int] = key("Widget id")
     code: Mapped[str | None] = text("Code of the widget")
@@ -39,7 +42,7 @@ class Widget(Listed, AccountBase):
     settings_template: Mapped[Json | None] = json("Names and types of its settings, without their values")
 
 
-class WebsiteButton(Listed, AccountBase):
+class WebsiteButton(EntityTable, AccountBase):
     __tablename__ = "website_buttons"
     __table_args__ = {"comment": "Buttons for websites (CRM Plugin)"}
 
@@ -54,7 +57,7 @@ class WebsiteButton(Listed, AccountBase):
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
-class ChatTemplate(Listed, AccountBase):
+class ChatTemplate(EntityTable, AccountBase):
     __tablename__ = "chat_templates"
     __table_args__ = {"comment": "Templates of chat messages; amoCRM lists only the caller's own"}
 
@@ -75,12 +78,12 @@ class ChatTemplate(Listed, AccountBase):
     waba_language: Mapped[str | None] = text("WhatsApp: language")
     waba_examples: Mapped[Json | None] = json("WhatsApp: examples of the placeholders")
     reviews: Mapped[Json | None] = json("WhatsApp: reviews by source", path=("_embedded", "reviews"))
-    created_at: Mapped[DateTime | None] = instant("When it was created")
-    updated_at: Mapped[DateTime | None] = instant("When it was changed last")
+    created_at: Mapped[DateTime | None] = timestamp("When it was created")
+    updated_at: Mapped[DateTime | None] = timestamp("When it was changed last")
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
-class Bot(Listed, AccountBase):
+class Bot(EntityTable, AccountBase):
     __tablename__ = "bots"
     __table_args__ = {"comment": "Bots (Salesbot), where amoCRM lists them"}
 

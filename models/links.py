@@ -1,4 +1,5 @@
-"""Links between entities: one table per pair, owned by the entity named first (schema.md, Links; amocrm-api.md 3.11, 3.13)."""
+"""Links between entities: one table per pair, owned by the entity named first (schema.md, Links;
+amocrm-api.md 3.11, 3.13)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from decimal import Decimal
 from sqlalchemy import Text
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, Link, amount, flag, held_by, integer, key, owner, told_by
+from models.base import AccountBase, Link, amount, flag, integer, key, link_owner, owner, reported_by
 
 
 class LeadContact(Link, AccountBase):
@@ -60,84 +61,88 @@ class CustomerSegment(Link, AccountBase):
     segment_id: Mapped[int] = key("Segment", path=("id",), refers="segments.id", index=True)
 
 
-class ElementOf(Link):
+class ElementLink(Link):
     """An element of a list (a product, an invoice) on a record."""
 
     catalog_element_id: Mapped[int] = key("Element", path=("id",), refers="catalog_elements.id", index=True)
-    catalog_id: Mapped[int | None] = integer("List of the element", path=("metadata", "catalog_id"), refers="catalogs.id")
+    catalog_id: Mapped[int | None] = integer("List of the element", path=("metadata", "catalog_id"),
+                                             refers="catalogs.id")
     quantity: Mapped[Decimal | None] = amount("How many of it", path=("metadata", "quantity"))
 
 
-class PricedElementOf(ElementOf):
-    """An element with the price field that was chosen for it."""
+class PricedElementLink(ElementLink):
+    """An element on a record, with the price field chosen for it."""
 
-    price_id: Mapped[int | None] = integer("Price field of the element that was used", path=("metadata", "price_id"), refers="custom_fields.id")
+    price_id: Mapped[int | None] = integer("Price field of the element that was used",
+                                           path=("metadata", "price_id"), refers="custom_fields.id")
 
 
-class LeadCatalogElement(PricedElementOf, AccountBase):
+class LeadCatalogElement(PricedElementLink, AccountBase):
     __tablename__ = "lead_catalog_elements"
-    __table_args__ = {"comment": "Elements of lists on leads: products and invoices of deals, with quantities"}
+    __table_args__ = {
+        "comment": "Elements of lists on leads: products and invoices of deals, with quantities"}
 
     lead_id: Mapped[int] = owner("leads.id", "Lead")
 
 
-class ContactCatalogElement(PricedElementOf, AccountBase):
+class ContactCatalogElement(PricedElementLink, AccountBase):
     __tablename__ = "contact_catalog_elements"
     __table_args__ = {"comment": "Elements of lists on contacts"}
 
     contact_id: Mapped[int] = owner("contacts.id", "Contact")
 
 
-class CompanyCatalogElement(PricedElementOf, AccountBase):
+class CompanyCatalogElement(PricedElementLink, AccountBase):
     __tablename__ = "company_catalog_elements"
     __table_args__ = {"comment": "Elements of lists on companies"}
 
     company_id: Mapped[int] = owner("companies.id", "Company")
 
 
-class CustomerCatalogElement(PricedElementOf, AccountBase):
+class CustomerCatalogElement(PricedElementLink, AccountBase):
     __tablename__ = "customer_catalog_elements"
     __table_args__ = {"comment": "Elements of lists on customers"}
 
     customer_id: Mapped[int] = owner("customers.id", "Customer")
 
 
-class TransactionCatalogElement(ElementOf, AccountBase):
+class TransactionCatalogElement(ElementLink, AccountBase):
     __tablename__ = "transaction_catalog_elements"
     __table_args__ = {"comment": "What a customer bought"}
 
     transaction_id: Mapped[int] = owner("transactions.id", "Purchase")
 
 
-class FileOf(Link):
-    """A file that hangs on a record. amoCRM tells the records of a file, so all links of one file are replaced at once."""
+class AttachedFile(Link):
+    """A file attached to a record. amoCRM lists the records of a file, so all links of one file are replaced
+    together."""
 
-    file_uuid: Mapped[str] = told_by("files.uuid", "File", type_=Text)
+    file_uuid: Mapped[str] = reported_by("files.uuid", "File", type_=Text)
 
 
-class LeadFile(FileOf, AccountBase):
+class LeadFile(AttachedFile, AccountBase):
     __tablename__ = "lead_files"
     __table_args__ = {"comment": "Files on leads"}
 
-    lead_id: Mapped[int] = held_by("leads.id", "Lead", path=("id",))
+    lead_id: Mapped[int] = link_owner("leads.id", "Lead", path=("id",))
 
 
-class ContactFile(FileOf, AccountBase):
+class ContactFile(AttachedFile, AccountBase):
     __tablename__ = "contact_files"
     __table_args__ = {"comment": "Files on contacts"}
 
-    contact_id: Mapped[int] = held_by("contacts.id", "Contact", path=("id",))
+    contact_id: Mapped[int] = link_owner("contacts.id", "Contact", path=("id",))
 
 
-class CompanyFile(FileOf, AccountBase):
+class CompanyFile(AttachedFile, AccountBase):
     __tablename__ = "company_files"
     __table_args__ = {"comment": "Files on companies"}
 
-    company_id: Mapped[int] = held_by("companies.id", "Company", path=("id",))
+    company_id: Mapped[int] = link_owner("companies.id", "Company", path=("id",))
 
 
-class CustomerFile(FileOf, AccountBase):
+class CustomerFile(AttachedFile, AccountBase):
     __tablename__ = "customer_files"
     __table_args__ = {"comment": "Files on customers"}
 
-    customer_id: Mapped[int] = held_by("customers.id", "Customer", path=("id",))
+    customer_id: Mapped[int] = link_owner("customers.id", "Customer", path=("id",))

@@ -1,12 +1,12 @@
-"""TODO docstring."""
+"""mirror.cursors: where each list of an account resumes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 Position = dict[str, Any]
-"""Where a list resumes: {"watermark": unix seconds}, and while a sweep runs {"sweep": {...}}."""
+"""Where a list resumes: {"watermark": unix seconds}, and while a sweep is in progress {"sweep": {...}}."""
 
 
-AGAIN = "again"
-"""In a position: the next sync reads the list whole, as if it were a full one."""
+FULL_READ_DUE = "again"
+"""Key in a position: the next sync reads the whole list, as a full sync would."""

@@ -1,12 +1,13 @@
-"""What Dagster loads (workspace.yaml). Loading needs no network, no database and no secret: those are met when a run starts."""
+"""Dagster's code location (workspace.yaml names it). Loading it needs no network, no database and no secret:
+a run uses those when it starts."""
 
 from __future__ import annotations
 
 import dagster as dg
 
-from pipelines.orchestration.assets import Syncer, sync_account
+from pipelines.orchestration.assets import DagsterSyncRunner, sync_account
 from pipelines.orchestration.checks import CHECKS
-from pipelines.orchestration.schedules import SCHEDULES, SYNCS
+from pipelines.orchestration.schedules import SCHEDULES, SYNC_JOBS
 
-defs = dg.Definitions(assets=[sync_account], asset_checks=CHECKS, jobs=SYNCS, schedules=SCHEDULES, resources={"syncer": Syncer()},
-                      executor=dg.in_process_executor)
+defs = dg.Definitions(assets=[sync_account], asset_checks=CHECKS, jobs=SYNC_JOBS, schedules=SCHEDULES,
+                      resources={"syncer": DagsterSyncRunner()}, executor=dg.in_process_executor)

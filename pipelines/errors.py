@@ -1,19 +1,19 @@
-"""TODO docstring."""
+"""What stops a command before it starts."""
 
 from __future__ import annotations
 
 
-class SyncRefused(Exception):
-    """The sync did not start; the message says why, and the cure."""
+class SyncRefusedError(Exception):
+    """The sync did not start. The message says why, with the cure."""
 
 
-class Paused(SyncRefused):
-    """A person wants no syncs of it."""
+class AccountPausedError(SyncRefusedError):
+    """A person has paused the account's syncs."""
 
 
-class Busy(SyncRefused):
+class SyncAlreadyRunningError(SyncRefusedError):
     """Another sync of the account is running."""
 
 
-class WrongUse(SyncRefused):
-    """It was asked for something that there is not, or without a setting that it needs."""
+class UsageError(SyncRefusedError):
+    """The command names something unknown, or a required setting is missing."""

@@ -1,4 +1,4 @@
-"""Settings → the things that a sync works with: Postgres, the vault, the account's client. The only place that joins them."""
+"""Composition root: settings → Postgres, encryption, HTTP client, target. The only module that joins them."""
 
 from __future__ import annotations
 
@@ -13,58 +13,64 @@ from urllib.parse import urlsplit
 import psycopg
 from pydantic import SecretStr
 
-from pipelines.access.encryption import Vault
-from pipelines.access.token_check import Proof
-from pipelines.access.token_rows import Configured
+from pipelines.access.encryption import Encryption
+from pipelines.access.token_check import TokenCheck
+from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.access.token_store import StoredTokens
 from pipelines.accounts import registry
 from pipelines.accounts.target import Target
-from pipelines.amocrm.client import Client, Patience
+from pipelines.amocrm.client import Client, RetryPolicy
 from pipelines.amocrm.hosts import validate_requests_per_second
-from pipelines.amocrm.rate_limiter import Budget
+from pipelines.amocrm.rate_limiter import RateLimiter
 from pipelines.amocrm.session import USER_AGENT
-from pipelines.config.settings import Settings, SettingsRefused, load_settings
-from pipelines.errors import WrongUse
+from pipelines.config.settings import Settings, SettingsError, load_settings
+from pipelines.errors import UsageError
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 
 Connection = psycopg.Connection[Any]
 
 
-EGRESS = "egress"
+SHARED_LIMITER_KEY = "egress"
+"""Key of the rate limiter that all accounts share."""
 
 
-NOT_SHARED = {"amocrm_base_url": None, "amocrm_access_token": None, "amocrm_refresh_token": None}
-"""What the environment says of the configured account only; an integration's keys are good for every account that has installed it."""
+UNSET_FOR_OTHER_ACCOUNTS = {"amocrm_base_url": None, "amocrm_access_token": None, "amocrm_refresh_token": None}
+"""Settings of the configured account only. The id and secret of an integration apply to every account that
+has installed it."""
 
 
-ENTER = "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%(name)s, %(schema)s, %(url)s) ON CONFLICT DO NOTHING"
-"""Of several processes that do so at once each goes on from what the first has entered."""
+INSERT_ACCOUNT = """
+INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%(name)s, %(schema)s, %(url)s)
+ON CONFLICT DO NOTHING"""
+"""If several processes insert the account at once, all continue from the first one's row."""
 
 
-REGISTER = """
+UPDATE_ACCOUNT = """
 UPDATE mirror.accounts SET base_url = %(url)s, configured_url = coalesce(%(given)s, configured_url),
     facts = CASE WHEN base_url = %(url)s THEN facts END
-WHERE name = %(name)s AND (base_url, configured_url) IS DISTINCT FROM (%(url)s, coalesce(%(given)s, configured_url))"""
+WHERE name = %(name)s
+    AND (base_url, configured_url) IS DISTINCT FROM (%(url)s, coalesce(%(given)s, configured_url))"""
 
 
 @dataclass(frozen=True)
-class Mirror:
-    """One installation: its settings and its database."""
+class Installation:
+    """One installation: its settings and its database, seen from one account."""
 
     settings: Settings
-    option: str = ""
-    """What a command takes for it, where it is not the configured account."""
+    cli_option: str = ""
+    """Command-line suffix that selects this account, e.g. ` --account acme`; empty for the configured one."""
 
     @cached_property
     def conninfo(self) -> str:
-        """Where Postgres is; the embedded one is started when the settings name none. Raises PostgresUnavailable."""
+        """Returns the connection string of Postgres. Starts the embedded one if the settings name none;
+        raises PostgresUnavailableError."""
         if self.settings.database_url is not None:
             return self.settings.database_url.get_secret_value()
         return EmbeddedPostgres(self.settings.mirror_home).start()
 
     @cached_property
-    def vault(self) -> Vault:
-        return Vault(self.settings.encryption_keys())
+    def encryption(self) -> Encryption:
+        return Encryption(self.settings.encryption_keys())
 
     @property
     def schema(self) -> str:
@@ -72,103 +78,125 @@ class Mirror:
 
     @property
     def account(self) -> str:
-        """The account's name here, and its partition in Dagster: its schema's name."""
+        """Name of the account in this database and of its partition in Dagster; it equals the schema's
+        name."""
         return self.settings.amocrm_schema
 
     def connect(self) -> Connection:
         return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10)
 
     def connect_autocommit(self) -> Connection:
-        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10, autocommit=True)
+        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10,
+                               autocommit=True)
 
     @property
-    def configured(self) -> Configured:
-        return configured(self.settings)
+    def configured_tokens(self) -> ConfiguredTokens:
+        """The tokens and the application that the settings name."""
+        return configured_tokens(self.settings)
 
-    def of(self, account: str) -> Mirror:
-        """Another account of this database: of the settings all but address and tokens, which are as stored. Raises WrongUse for an unknown one."""
+    def for_account(self, account: str) -> Installation:
+        """Returns the installation seen from another account of this database: the same settings, but
+        address and tokens as stored. Raises UsageError for an unknown account."""
         if account == self.account:
             return self
         with self.connect() as connection:
-            names = [each.name for each in registry.known(connection)]
+            names = [each.name for each in registry.all_accounts(connection)]
         if account not in names:
-            raise WrongUse(f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: `amocrm-mirror accounts add {account} "
-                           "https://….amocrm.ru` adds it")
-        return Mirror(self.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": account}), f" --account {account}")
+            raise UsageError(f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: "
+                           f"`amocrm-mirror accounts add {account} https://….amocrm.ru` adds it")
+        return Installation(self.settings.model_copy(update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}),
+                      f" --account {account}")
 
-    def target(self, patience: Patience | None = None) -> Target:
-        """The configured account. Raises WrongUse when the settings name none, or no token."""
+    def target(self, retry_policy: RetryPolicy | None = None) -> Target:
+        """Returns what a sync of this account needs; checks and stores newly configured tokens first.
+        Raises UsageError when the settings name no account or no token."""
         base_url = self.base_url()
         if not base_url:
             with self.connect() as connection:
-                others = ", ".join(each.name for each in registry.theirs(connection, self.account))
-            raise WrongUse("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL (https://your-account.amocrm.ru) and "
-                           "AMOCRM_ACCESS_TOKEN in the environment or in .env, or try `amocrm-mirror demo`" + (
-                               f"; of the accounts that were added say one with --account, or --all: {others}" if others else ""))
-        settle = Proof(self.connect, self.vault, self.account, self.schema, base_url,
-                       lambda tokens: Client(base_url, tokens, self.budgets(base_url), patience)).of(self.configured)
-        if not self._register(base_url) and not self.configured:
-            raise WrongUse(f"there is no token for {base_url}: run `amocrm-mirror auth{self.option}`, or set AMOCRM_ACCESS_TOKEN in the environment "
-                           "or in .env (amoCRM makes one in the settings of a private integration)")
-        tokens = StoredTokens(self.connect, self.vault, self.account, base_url, USER_AGENT)
-        settle(tokens)
-        client = Client(base_url, tokens, self.budgets(base_url), patience)
-        return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency, self._seed(patience))
+                others = ", ".join(each.name for each in registry.scheduled_accounts(connection, self.account))
+            raise UsageError("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL "
+                           "(https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the environment or "
+                           "in .env, or try `amocrm-mirror demo`" + (
+                               f"; or choose an added account with --account, or all with --all: {others}"
+                               if others else ""))
+        update_store = TokenCheck(self.connect, self.encryption, self.account, self.schema, base_url,
+                       lambda tokens: Client(base_url, tokens, self.rate_limiters(base_url),
+                                             retry_policy)).check(self.configured_tokens)
+        if not self._save_account(base_url) and not self.configured_tokens:
+            raise UsageError(f"there is no token for {base_url}: run `amocrm-mirror auth{self.cli_option}`, or "
+                           "set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
+                           "settings of a private integration)")
+        tokens = StoredTokens(self.connect, self.encryption, self.account, base_url, USER_AGENT)
+        update_store(tokens)
+        client = Client(base_url, tokens, self.rate_limiters(base_url), retry_policy)
+        return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency,
+                      self._helper_seed(retry_policy))
 
-    def _seed(self, patience: Patience | None) -> Callable[[], bytes] | None:
-        """Where a rate is kept, one process is idle most of the time; two would only have to be kept apart."""
-        if self.settings.amocrm_processes < 2 or finite(self.settings.amocrm_requests_per_second):
+    def _helper_seed(self, retry_policy: RetryPolicy | None) -> Callable[[], bytes] | None:
+        """Returns a function that pickles the settings for a helper process; None if there is to be none.
+        With a finite rate one process is idle most of the time, and a second one would gain nothing."""
+        if self.settings.amocrm_processes < 2 or finite_or_none(self.settings.amocrm_requests_per_second):
             return None
-        return lambda: pickle.dumps((self.settings.model_copy(update={"database_url": SecretStr(self.conninfo)}), patience))
+        return lambda: pickle.dumps((self.settings.model_copy(
+            update={"database_url": SecretStr(self.conninfo)}), retry_policy))
 
     def base_url(self) -> str:
-        """The account's address: as configured, or else as `auth` has stored it. Once amoCRM has moved it from there, where it is. Empty: unknown."""
+        """Returns the account's address: the configured one, else the one that `auth` has stored. If amoCRM
+        has moved the account from the configured address, returns its new one. Empty: unknown."""
         given = self.settings.amocrm_base_url
         try:
             with self.connect() as connection:
-                row = connection.execute("SELECT base_url, configured_url FROM mirror.accounts WHERE name = %s", [self.account]).fetchone()
+                row = connection.execute("SELECT base_url, configured_url FROM mirror.accounts WHERE name "
+                                         "= %s", [self.account]).fetchone()
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
             row = None
         if given and not (row and row[1] == given):
             return given
         return str(row[0]) if row else ""
 
-    def budget(self, base_url: str) -> Budget:
-        """What every process that asks this account shares. Raises SettingsRefused when the configured rate is too high for it."""
+    def rate_limiter(self, base_url: str) -> RateLimiter:
+        """Returns the rate limiter that all processes share for this account. Raises SettingsError if the
+        configured rate is above amoCRM's limit for it."""
         rate = self.settings.amocrm_requests_per_second
         try:
             validate_requests_per_second(rate, base_url)
         except ValueError as reason:
-            raise SettingsRefused(str(reason)) from None
-        return Budget(self.connect_autocommit, urlsplit(base_url).netloc, finite(rate))
+            raise SettingsError(str(reason)) from None
+        return RateLimiter(self.connect_autocommit, urlsplit(base_url).netloc, finite_or_none(rate))
 
-    def budgets(self, base_url: str) -> list[Budget]:
-        """The account's own, and that of all accounts together, where there is one."""
+    def rate_limiters(self, base_url: str) -> list[RateLimiter]:
+        """Returns the account's own rate limiter and, if configured, the one that all accounts share."""
         shared = self.settings.amocrm_egress_requests_per_second
-        return [self.budget(base_url), *([Budget(self.connect_autocommit, EGRESS, shared)] if shared else [])]
+        return [self.rate_limiter(base_url), *([RateLimiter(self.connect_autocommit, SHARED_LIMITER_KEY, shared)] if shared else [])]
 
-    def _register(self, base_url: str) -> bool:
-        """Makes the account known to the database. Whether it holds tokens of it already."""
+    def _save_account(self, base_url: str) -> bool:
+        """Inserts or updates the account's row. Returns whether tokens of it are stored already."""
         with self.connect() as connection:
-            about = {"name": self.account, "schema": self.schema, "url": base_url, "given": self.settings.amocrm_base_url}
-            connection.execute(ENTER, about)
-            connection.execute(REGISTER, about)
-            return connection.execute("SELECT 1 FROM mirror.tokens WHERE account = %s", [self.account]).fetchone() is not None
+            about = {"name": self.account, "schema": self.schema, "url": base_url,
+                     "given": self.settings.amocrm_base_url}
+            connection.execute(INSERT_ACCOUNT, about)
+            connection.execute(UPDATE_ACCOUNT, about)
+            return connection.execute("SELECT 1 FROM mirror.tokens WHERE account = %s",
+                                      [self.account]).fetchone() is not None
 
 
-def finite(rate: float) -> float | None:
+def finite_or_none(rate: float) -> float | None:
+    """Returns the rate; None if it is unlimited."""
     return None if math.isinf(rate) else rate
 
 
-def configured(settings: Settings) -> Configured:
-    def shown(secret: Any) -> str:
+def configured_tokens(settings: Settings) -> ConfiguredTokens:
+    """Returns the tokens and the application that the settings name."""
+    def reveal(secret: Any) -> str:
         return secret.get_secret_value() if secret else ""
 
-    return Configured(shown(settings.amocrm_access_token), shown(settings.amocrm_refresh_token), settings.amocrm_client_id or "",
-                      shown(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
+    return ConfiguredTokens(reveal(settings.amocrm_access_token), reveal(settings.amocrm_refresh_token),
+                      settings.amocrm_client_id or "",
+                      reveal(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
 
 
-def open_mirror(account: str = "", load: Callable[[], Settings] = load_settings) -> Mirror:
-    """The configured account's, or that of another account of the same database. Raises WrongUse for one that there is not."""
-    mirror = Mirror(load())
-    return mirror.of(account or mirror.account)
+def open_installation(account: str = "", load: Callable[[], Settings] = load_settings) -> Installation:
+    """Loads the settings and returns the installation for the configured account, or for another one of the
+    same database. Raises UsageError for an unknown account."""
+    mirror = Installation(load())
+    return mirror.for_account(account or mirror.account)

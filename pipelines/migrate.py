@@ -1,7 +1,7 @@
-"""Bringing a database to this program's schema, or refusing with a reason.
+"""Migrates a database to this program's schema, or refuses with a reason.
 
-Owns what may be migrated: which Postgres, which schema, whose tables. How a migration
-runs (one schema, one migrator, one transaction each) is `alembic/env.py`'s.
+Decides what may be migrated: which Postgres version, which schema, whose tables. How a migration runs (one
+schema, one migrator at a time, one transaction each) is decided in `alembic/env.py`.
 """
 
 import threading
@@ -21,47 +21,49 @@ from sqlalchemy.exc import DBAPIError
 
 from alembic import command
 from pipelines.bi import all_accounts, base_views, builder
-from pipelines.bi.placeholders import stand_ins
-from pipelines.bi.state import place
+from pipelines.bi.placeholders import placeholder_views
+from pipelines.bi.state import bi_schema
 from pipelines.config.database_urls import sqlalchemy_url
 from pipelines.config.settings import validate_schema_name
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
-MEMORY_SCHEMA = "mirror"
+MIRROR_SCHEMA = "mirror"
 MINIMUM_VERSION = 150000
-# Alembic's `op` and `context` are one per process; between processes env.py locks.
-ONE_AT_A_TIME = threading.Lock()
-KEPT = "migrations that had finished are kept, nothing is half done"
+# Alembic's `op` and `context` are global to the process; env.py locks between processes.
+ALEMBIC_LOCK = threading.Lock()
+FINISHED_KEPT = "migrations that had finished are kept, nothing is half done"
 CURES = {
-    "2BP01": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
-    "0A000": f"Views of yours read what changes; {KEPT}. Drop them, migrate, and make them again.",
-    "55P03": f"Another program holds the tables; {KEPT}. Stop it and migrate again.",
-    "57014": f"It took longer than allowed; {KEPT}. Migrate again in a quieter hour.",
+    "2BP01": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
+    "0A000": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
+    "55P03": f"Another program holds the tables; {FINISHED_KEPT}. Stop it and migrate again.",
+    "57014": f"It took longer than allowed; {FINISHED_KEPT}. Migrate again in a quieter hour.",
     "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
 }
-IN_THE_WAY = ("2BP01", "0A000", "42804")
-"""dependent_objects_still_exist; feature_not_supported, which is what a change of the type of a column that a view shows is answered with;
-datatype_mismatch, that of one which a reference of ours joins"""
-STRANGERS = text(
+BLOCKED_BY_VIEWS = ("2BP01", "0A000", "42804")
+"""SQLSTATEs of a migration that our views or references block: dependent_objects_still_exist;
+feature_not_supported (changing the type of a column that a view uses); datatype_mismatch (changing the type
+of a column that one of our references uses)."""
+COUNT_FOREIGN_TABLES = text(
     "WITH found AS (SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')"
     " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema))"
     " SELECT count(*) FROM found WHERE NOT EXISTS (SELECT FROM found WHERE relname = 'alembic_version')"
 )
-"""In one look: between two, another migrator may make them."""
+"""Counts the relations of a schema that has no alembic_version. One statement: between two, another migrator
+may create the tables."""
 
 
-class MigrationRefused(Exception):  # noqa: N818 - an answer, not a mistake
-    """Nothing was migrated further; the message says why, and the cure."""
+class MigrationError(Exception):  # noqa: N818
+    """The migration stopped; finished migrations are kept. The message gives the reason and the cure."""
 
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """The revision of each target ("mirror", "account"); None before the first."""
+    """Revision of each target ("mirror", "account") before and after; None if there was none yet."""
 
     before: dict[str, str | None]
     after: dict[str, str | None]
-    views: list[builder.Built]
-    """What became of the views for people. What is wrong with one is no failure of the migration."""
+    views: list[builder.ViewResult]
+    """Results of the BI views. A view that failed does not make the migration fail."""
 
     @property
     def changed(self) -> bool:
@@ -69,92 +71,107 @@ class MigrationReport:
 
 
 def migrate(conninfo: str, schema: str) -> MigrationReport:
-    with _connected(conninfo) as connection:
-        schemas = _schemas(schema)
-        before = {name: _checked(connection, name, schemas[name]) for name in schemas}
-        heads = {name: ScriptDirectory.from_config(alembic_config(name, None, schemas[name])).get_current_head() for name in schemas}
-        with psycopg.connect(conninfo, autocommit=True) as own:
+    """Migrates the schema `mirror` and an account's schema, then rebuilds the views. Raises
+    MigrationError."""
+    with _connect(conninfo) as connection:
+        schemas = _target_schemas(schema)
+        before = {name: _valid_revision(connection, name, schemas[name]) for name in schemas}
+        heads = {
+            name: ScriptDirectory.from_config(alembic_config(name, None, schemas[name])).get_current_head()
+            for name in schemas}
+        with psycopg.connect(conninfo, autocommit=True) as autocommit:
             for name in schemas:
-                _upgrade(own, name, alembic_config(name, connection, schemas[name]), schema)
-            base_views.rebuild(own, schema)
-            built = builder.rebuild(own, schema)
-            all_accounts.quietly(own, anew=before["account"] not in (None, heads["account"]))
-        after = {name: _revision(connection, schemas[name]) for name in schemas}
+                _upgrade(autocommit, name, alembic_config(name, connection, schemas[name]), schema)
+            base_views.rebuild_base_views(autocommit, schema)
+            built = builder.build_views(autocommit, schema)
+            all_accounts.refresh_or_log(autocommit, recheck=before["account"] not in (None, heads["account"]))
+        after = {name: _current_revision(connection, schemas[name]) for name in schemas}
         return MigrationReport(before, after, built)
 
 
-def _upgrade(own: psycopg.Connection[Any], name: str, config: Config, schema: str) -> None:
-    """Our views stay, and so does what others have on them, unless a migration changes a column that one of them shows."""
+def _upgrade(autocommit: psycopg.Connection[Any], name: str, config: Config, schema: str) -> None:
+    """Upgrades one target. The views stay in place, so grants and views of others on them are kept; only if a
+    migration changes a column that one of them uses, it runs again with placeholders in their place."""
     try:
-        with ONE_AT_A_TIME:
+        with ALEMBIC_LOCK:
             command.upgrade(config, "head")
     except DBAPIError as error:
-        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in IN_THE_WAY:
+        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in BLOCKED_BY_VIEWS:
             raise
-        with _giving_way(own, schema), ONE_AT_A_TIME:
+        with _placeholders_in_place(autocommit, schema), ALEMBIC_LOCK:
             command.upgrade(config, "head")
 
 
 @contextmanager
-def _giving_way(own: psycopg.Connection[Any], schema: str) -> Iterator[None]:
-    """Our views rest on no table of the account for the moment: stand-ins keep their place, and those over all accounts do without this one."""
+def _placeholders_in_place(autocommit: psycopg.Connection[Any], schema: str) -> Iterator[None]:
+    """Frees the account's tables of all dependencies for the body: placeholders replace the account's views,
+    the references are dropped, and the views over all accounts leave this account out."""
     try:
-        all_accounts.refresh(own, anew=True, without=schema)
-        with own.transaction():
-            base_views.drop_references(own, schema)
-        with stand_ins(own, [*((schema, name) for name in base_views.VIEWS), *((place(schema), name) for name in builder.ours(own, schema))]):
+        all_accounts.refresh(autocommit, recheck=True, excluding=schema)
+        with autocommit.transaction():
+            base_views.drop_references(autocommit, schema)
+        with placeholder_views(autocommit, [*((schema, name) for name in base_views.BASE_VIEWS),
+                             *((bi_schema(schema), name) for name in builder.own_views(autocommit, schema))]):
             yield
     except BaseException:
-        all_accounts.quietly(own, anew=True)
+        all_accounts.refresh_or_log(autocommit, recheck=True)
         raise
 
 
-def _drop_views(own: psycopg.Connection[Any], schema: str) -> None:
+def _drop_views(autocommit: psycopg.Connection[Any], schema: str) -> None:
     try:
-        with own.transaction():
-            base_views.drop(own, schema)
-            builder.drop(own, schema)
+        with autocommit.transaction():
+            base_views.drop_base_views(autocommit, schema)
+            builder.drop_views(autocommit, schema)
     except psycopg.errors.DependentObjectsStillExist as reason:
-        raise MigrationRefused(f"The tables go, and with them the views of {schema} and {place(schema)}, on which others rest: "
-                               f"{reason.diag.message_detail}. Nothing was changed. Drop these and try again") from reason
+        raise MigrationError(
+            f"The downgrade drops the views of {schema} and {bi_schema(schema)}, and other views depend on "
+            f"them: {reason.diag.message_detail}. Nothing was changed. Drop these views and try again"
+        ) from reason
 
 
 def downgrade(conninfo: str, schema: str, revision: str, target: str = "account") -> None:
-    """`revision` as Alembic takes it: an id, "-1", or "base" (which drops everything). The views go, the next `migrate` brings them back."""
-    with _connected(conninfo) as connection:
-        place = _schemas(schema)[target]
-        _checked(connection, target, place)
+    """Downgrades one target. `revision` is an id, "-1", or "base" (which drops everything), as in Alembic.
+    The account's views are dropped; the next `migrate` builds them again."""
+    with _connect(conninfo) as connection:
+        target_schema = _target_schemas(schema)[target]
+        _valid_revision(connection, target, target_schema)
         if target == "account":
-            with psycopg.connect(conninfo, autocommit=True) as own:
-                _drop_views(own, schema)
-                all_accounts.refresh(own, anew=True, without=schema)
-        with ONE_AT_A_TIME:
-            command.downgrade(alembic_config(target, connection, place), revision)
+            with psycopg.connect(conninfo, autocommit=True) as autocommit:
+                _drop_views(autocommit, schema)
+                all_accounts.refresh(autocommit, recheck=True, excluding=schema)
+        with ALEMBIC_LOCK:
+            command.downgrade(alembic_config(target, connection, target_schema), revision)
 
 
-def pending(conninfo: str, schema: str) -> dict[str, list[str]]:
-    """The revisions that `migrate` would apply to each target, the next one first."""
-    with _connected(conninfo) as connection:
-        return {name: _pending(name, _checked(connection, name, place)) for name, place in _schemas(schema).items()}
+def pending_revisions(conninfo: str, schema: str) -> dict[str, list[str]]:
+    """Target → the revisions that `migrate` would apply, the next one first."""
+    with _connect(conninfo) as connection:
+        return {name: _pending_revisions(name, _valid_revision(connection, name, target_schema))
+                for name, target_schema in _target_schemas(schema).items()}
 
 
 def alembic_config(target: str, connection: Connection | None, schema: str) -> Config:
     if not INI.exists():
-        raise MigrationRefused("The migrations are not part of this installation: clone the repository and install it with pip install -e .")
+        raise MigrationError(
+            "The migrations are not part of this installation: clone the repository and install it "
+            "with pip install -e .")
     config = Config(INI, ini_section=target)
     config.attributes.update(connection=connection, schema=schema)
     return config
 
 
-def _schemas(schema: str) -> dict[str, str]:
+def _target_schemas(schema: str) -> dict[str, str]:
+    """Target → its schema. Raises MigrationError for an invalid schema name."""
     try:
-        return {"mirror": MEMORY_SCHEMA, "account": validate_schema_name(schema)}
+        return {"mirror": MIRROR_SCHEMA, "account": validate_schema_name(schema)}
     except ValueError as error:
-        raise MigrationRefused(str(error)) from error
+        raise MigrationError(str(error)) from error
 
 
 @contextmanager
-def _connected(conninfo: str) -> Iterator[Connection]:
+def _connect(conninfo: str) -> Iterator[Connection]:
+    """A connection to a supported Postgres. Postgres' errors that have a known cure become MigrationError."""
     engine = create_engine(sqlalchemy_url(conninfo), poolclass=pool.NullPool)
     try:
         with engine.connect() as connection:
@@ -165,25 +182,27 @@ def _connected(conninfo: str) -> Iterator[Connection]:
         state = cause.sqlstate if isinstance(cause, Error) else None
         if state not in CURES:
             raise
-        raise MigrationRefused(f"Postgres refused: {cause}. {CURES[state]}") from error
+        raise MigrationError(f"Postgres refused: {cause}. {CURES[state]}") from error
 
 
 def _refuse_old_postgres(connection: Connection) -> None:
     version = int(connection.scalar(text("SHOW server_version_num")))
     if version < MINIMUM_VERSION:
-        raise MigrationRefused(
+        raise MigrationError(
             f"This is PostgreSQL {version // 10000}, and the mirror needs "
             f"{MINIMUM_VERSION // 10000} or later; nothing was changed. Upgrade the "
             "server, or leave DATABASE_URL out to use the embedded Postgres."
         )
 
 
-def _checked(connection: Connection, target: str, schema: str) -> str | None:
-    revision = _revision(connection, schema)
+def _valid_revision(connection: Connection, target: str, schema: str) -> str | None:
+    """The schema's revision. Raises MigrationError if this program does not know it, or if the schema holds
+    tables of another application."""
+    revision = _current_revision(connection, schema)
     if revision is None:
-        _refuse_strangers(connection, schema)
+        _refuse_foreign_tables(connection, schema)
     elif revision not in {script.revision for script in _scripts(target)}:
-        raise MigrationRefused(
+        raise MigrationError(
             f"Schema {schema} is at version {revision}, which this program does not "
             "know; nothing was changed. If it was written by a newer amocrm-mirror, "
             "update the program; if by another application, choose another "
@@ -192,22 +211,24 @@ def _checked(connection: Connection, target: str, schema: str) -> str | None:
     return revision
 
 
-def _refuse_strangers(connection: Connection, schema: str) -> None:
-    count = connection.scalar(STRANGERS, {"schema": schema})
+def _refuse_foreign_tables(connection: Connection, schema: str) -> None:
+    count = connection.scalar(COUNT_FOREIGN_TABLES, {"schema": schema})
     connection.rollback()
     if count:
-        cure = "another database" if schema == MEMORY_SCHEMA else "another AMOCRM_SCHEMA"
-        raise MigrationRefused(f"Schema {schema} already holds {count} tables that are not ours; they were left alone. Choose {cure}.")
+        cure = "another database" if schema == MIRROR_SCHEMA else "another AMOCRM_SCHEMA"
+        raise MigrationError(
+            f"Schema {schema} already holds {count} tables that are not ours; they were left "
+            f"alone. Choose {cure}.")
 
 
-def _revision(connection: Connection, schema: str) -> str | None:
+def _current_revision(connection: Connection, schema: str) -> str | None:
     options = {"version_table_schema": schema}
     revision = MigrationContext.configure(connection, opts=options).get_current_revision()
     connection.rollback()  # Alembic takes an open transaction for the caller's own
     return revision
 
 
-def _pending(target: str, revision: str | None) -> list[str]:
+def _pending_revisions(target: str, revision: str | None) -> list[str]:
     newest_first = [script.revision for script in _scripts(target)]
     done = newest_first.index(revision) if revision else len(newest_first)
     return newest_first[:done][::-1]

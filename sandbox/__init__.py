@@ -1,6 +1,7 @@
-"""A local amoCRM: one process that answers the REST API v4 the way the real service does.
+"""A local imitation of amoCRM: one process that answers the REST API v4 the way the real service does.
 
-Read in this order: `lists` (what is listed, with which limits, filters and rights), `store` (how records
-are kept), `listing` and `selection` (how a list is answered), `app` (the order in which a request meets
-faults, limits, rights and routes), `control` (how a test steers it), `world` (the company it imitates).
+Reading order: `account/lists.py` (the list endpoints: limits, filters, rights), `account/store.py` (records
+at rest), `api/listing.py` and `api/filters.py` (how a list request is answered), `api/app.py` (the order of
+faults, limits, rights and routes for a request), `control_plane.py` (how a test steers the sandbox),
+`dataset/` (the imitated company's data).
 """

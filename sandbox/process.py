@@ -1,4 +1,4 @@
-"""SandboxProcess: a sandbox in a process of its own, for tests and benchmarks.
+"""SandboxProcess: runs a sandbox in a separate process, for tests and benchmarks.
 
 with SandboxProcess(scale=200) as sandbox:
     requests.get(sandbox.url + "/api/v4/leads", headers={"Authorization": f"Bearer {sandbox.admin_token}"})
@@ -15,16 +15,17 @@ from urllib.parse import quote
 
 
 class SandboxProcess:
-    """Starts `python -m sandbox` on a free port, waits until it is up, speaks to its control plane."""
+    """Starts `python -m sandbox` on a free port, waits until it listens, and calls its control plane."""
 
-    def __init__(self, scale: int = 200, seed: int = 1, now: str | None = None, fields: int = 8, rate: float = 0,
-                 latency_ms: float = 0, port: int = 0, switches: dict[str, str] | None = None, timeout: float = 600,
+    def __init__(self, scale: int = 200, seed: int = 1, now: str | None = None, fields: int = 8,
+                 rate: float = 0, latency_ms: float = 0, port: int = 0,
+                 switches: dict[str, str] | None = None, timeout: float = 600,
                  accounts: int = 1) -> None:  # fmt: skip
-        self._command = [sys.executable, "-m", "sandbox", "--port", str(port), "--scale", str(scale), "--seed", str(seed),
-                         "--fields", str(fields), "--rate", str(rate), "--latency-ms", str(latency_ms),
-                         "--accounts", str(accounts), "--until-eof"]  # fmt: skip
+        self._command = [sys.executable, "-m", "sandbox", "--port", str(port), "--scale", str(scale),
+                         "--seed", str(seed), "--fields", str(fields), "--rate", str(rate), "--latency-ms",
+                         str(latency_ms), "--accounts", str(accounts), "--until-eof"]  # fmt: skip
         self.accounts: list[SandboxProcess] = [self]
-        """Of all accounts that the process serves; to the others only their control plane is spoken through these."""
+        """One object per account of the process, this one first; the others only call their control plane."""
         self._command += ["--now", now] if now else []
         for name, value in (switches or {}).items():
             self._command += ["--switch", f"{name}={value}"]
@@ -33,23 +34,24 @@ class SandboxProcess:
         self.url = ""
 
     def start(self) -> Self:
-        """Start and wait; RuntimeError with the process's own words when it does not come up."""
+        """Starts the process and waits until it listens; RuntimeError with its output if it fails."""
         errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         stderr=errors, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.startswith("sandbox listening on "):
             self._process.wait(10)
             errors.seek(0)
             raise RuntimeError(f"the sandbox did not start: {line}{errors.read()}")
-        self._adopt(line.split()[-1])
+        self._read_credentials(line.split()[-1])
         for _ in range(int(self._command[self._command.index("--accounts") + 1]) - 1):
-            beside = SandboxProcess(timeout=self._timeout)
-            beside._adopt(self._process.stdout.readline().split()[-1])
-            self.accounts.append(beside)
+            other = SandboxProcess(timeout=self._timeout)
+            other._read_credentials(self._process.stdout.readline().split()[-1])
+            self.accounts.append(other)
         return self
 
-    def _adopt(self, url: str) -> None:
+    def _read_credentials(self, url: str) -> None:
         self.url = url
         index = self.control("GET", "")
         self.client_id: str = index["client_id"]
@@ -69,11 +71,11 @@ class SandboxProcess:
 
     @property
     def refresh_token(self) -> str:
-        """A new refresh token of the admin (each works once)."""
+        """A new refresh token of the admin; each works once."""
         return str(self.token(grant="oauth")["refresh_token"])
 
     def stop(self) -> None:
-        """End the process."""
+        """Kills the process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -85,18 +87,19 @@ class SandboxProcess:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.stop()
 
     def control(self, method: str, path: str, body: Any = None) -> Any:
-        """One request to the control plane; RuntimeError with its answer when it refuses."""
-        status, raw = self._raw(method, path, body)
-        found = json.loads(raw)
+        """Sends one request to the control plane and returns its JSON; RuntimeError if it is refused."""
+        status, raw = self._request(method, path, body)
+        answer = json.loads(raw)
         if status >= 400:
-            raise RuntimeError(f"{method} /_sandbox/{path}: {found['error']}")
-        return found
+            raise RuntimeError(f"{method} /_sandbox/{path}: {answer['error']}")
+        return answer
 
-    def _raw(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_sandbox/{quote(path)}", data, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _KeepErrors())
@@ -104,100 +107,102 @@ class SandboxProcess:
             return answer.status, answer.read()
 
     def truth_lines(self, path: str) -> list[bytes]:
-        """Every record of a list that an admin can see, as JSON lines."""
-        status, raw = self._raw("GET", f"truth/{path}")
+        """Returns every record of a list that an admin can see, as JSON lines; KeyError if unknown."""
+        status, raw = self._request("GET", f"truth/{path}")
         if status != 200:
             raise KeyError(f"no truth of {path}: {raw.decode()}")
         return raw.splitlines()
 
     def truth(self, path: str) -> list[dict[str, Any]]:
-        """Every record of a list that an admin can see, whole."""
+        """Returns every record of a list that an admin can see, with all `with` parts."""
         return [json.loads(line) for line in self.truth_lines(path)]
 
-    def kinds(self) -> dict[str, int]:
-        """Every list path with the number of its records."""
+    def list_counts(self) -> dict[str, int]:
+        """Returns every list path with its number of records."""
         return dict(self.control("GET", "truth"))
 
     def stats(self) -> dict[str, Any]:
-        """What clients did."""
+        """Returns the request statistics since the start or the last reset."""
         return dict(self.control("GET", "stats"))
 
     def reset_stats(self) -> None:
-        """Count anew."""
+        """Sets the request statistics to zero."""
         self.control("POST", "stats/reset")
 
     def fault(self, kind: str, match: str = "", times: int = 1, **more: Any) -> None:
-        """Put one fault in force (times=0: for ever)."""
+        """Activates one fault rule for `times` requests (0: without limit)."""
         self.control("POST", "faults", [{"kind": kind, "match": match, "times": times} | more])
 
     def clear_faults(self) -> None:
-        """Take all faults away."""
+        """Removes all fault rules."""
         self.control("DELETE", "faults")
 
     def switch(self, **values: Any) -> None:
-        """Turn switches of section 6."""
+        """Sets switches (API section 6)."""
         self.control("POST", "switches", values)
 
     def mutate(self, *operations: dict[str, Any]) -> list[Any]:
-        """Apply operations at once; one result each."""
+        """Applies operations and returns one result for each."""
         return list(self.control("POST", "mutate", list(operations)))
 
-    def churn(self, n: int, seed: int | str = 0, kinds: list[str] | None = None) -> list[dict[str, Any]]:
-        """Apply n random realistic mutations; what was done."""
+    def apply_random_changes(self, n: int, seed: int | str = 0, kinds: list[str] | None = None) -> list[dict[str, Any]]:
+        """Applies n random realistic changes and returns what was done."""
         return list(self.control("POST", "churn", {"n": n, "seed": seed, "kinds": kinds}))
 
     def drift(self, every: int, seed: int = 0, kinds: list[str] | None = None) -> None:
-        """One random mutation after every k-th API request; 0 ends it."""
+        """Makes the sandbox apply one random change after every `every`-th API request; 0 stops it."""
         self.control("POST", "drift", {"every": every, "seed": seed, "kinds": kinds})
 
-    def go_ahead(self, seconds: float) -> None:
-        """Let time pass without anything happening."""
+    def advance_clock(self, seconds: float) -> None:
+        """Advances the account's clock; nothing else changes."""
         self.control("POST", "clock", {"ahead": seconds})
 
-    def hooks(self) -> dict[str, Any]:
-        """What became of webhooks: sent, delivered, failed, attempts, waiting, answers."""
+    def delivery_counts(self) -> dict[str, Any]:
+        """Returns webhook delivery counts: sent, delivered, failed, attempts, waiting, answers by status."""
         return dict(self.control("GET", "hooks"))
 
     def deliver(self, destination: str, body: str, once: bool = False) -> None:
-        """Deliver this body."""
+        """Delivers this body to a loopback destination."""
         self.control("POST", "hooks", {"destination": destination, "body": body, "once": once})
 
     def digital_pipeline(self, destination: str, lead: int, status: int) -> None:
-        """Move a lead to a stage, whose webhook is sent once."""
-        self.control("POST", "digital_pipeline", {"destination": destination, "id": lead, "status_id": status})
+        """Moves a lead to a stage and sends the digital pipeline's webhook for it, without retries."""
+        self.control("POST", "digital_pipeline",
+                     {"destination": destination, "id": lead, "status_id": status})
 
-    def token(self, user: str | int = "admin", expires_in: float = 86400, grant: str = "long") -> dict[str, Any]:
-        """New tokens: grant `long`, `oauth` (with a refresh token) or `code`."""
+    def token(self, user: str | int = "admin", expires_in: float = 86400,
+              grant: str = "long") -> dict[str, Any]:
+        """Issues tokens; `grant` is `long`, `oauth` (with a refresh token) or `code`."""
         return dict(self.control("POST", "tokens", {"user": user, "expires_in": expires_in, "kind": grant}))
 
     def rename(self, host: str) -> None:
-        """The account answers under this host and port only, and its look-up says so."""
+        """Moves the account to this host:port: it answers there only, and its address look-up returns it."""
         self.control("POST", "rename", {"host": host})
 
     def redirect_to(self, uri: str) -> None:
-        """The integration's redirect address from now on."""
+        """Sets the integration's redirect address."""
         self.control("POST", "integration", {"redirect_uri": uri})
         self.redirect_uri = uri
 
     def revoke(self) -> None:
-        """Kill every token."""
+        """Revokes every token."""
         self.control("POST", "revoke")
 
     def block(self, on: bool = True) -> None:
-        """403 HTML on every URL, or its end."""
+        """Blocks the account (403 HTML on every URL), or unblocks it."""
         self.control("POST", "block", {"on": on})
 
     def rate(self, rate: float) -> None:
-        """Requests per second; 0 = unlimited."""
+        """Sets the rate limit in requests per second; 0 = unlimited."""
         self.control("POST", "rate", {"rate": rate})
 
     def latency(self, ms: float) -> None:
-        """Milliseconds added to every answer."""
+        """Sets the delay added to every response, in milliseconds."""
         self.control("POST", "latency", {"ms": ms})
 
 
 class _KeepErrors(urllib.request.HTTPErrorProcessor):
-    """Hands 4xx answers over instead of raising them."""
+    """Returns 4xx responses instead of raising them."""
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         return response

@@ -1,4 +1,4 @@
-"""Starts the sandbox: builds the account, binds the socket, says where it listens."""
+"""Starts the sandbox: builds the accounts, binds their sockets and prints the addresses."""
 
 import asyncio
 import errno
@@ -8,18 +8,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sandbox.account.identity import ACCOUNT_ID
-from sandbox.account.state import Options, World
+from sandbox.account.state import AccountState, Options
 from sandbox.api.app import App
-from sandbox.api.oauth import Authority
-from sandbox.control_plane import Control
+from sandbox.api.oauth import TokenAuthority
+from sandbox.control_plane import ControlPlane
 from sandbox.dataset.build import build
 from sandbox.http.server import Connection
 
 
 def run(options: Options, announce: Callable[[str], None] | None = None) -> int:
-    """Serve until interrupted; the exit code is 2 when the port cannot be had or an option is wrong."""
+    """Serves until interrupted and returns the exit code: 2 if the port is taken or an option is invalid.
+
+    `announce` receives the output lines; the default prints them.
+    """
     try:
-        return asyncio.run(_serve(options, announce or _say))
+        return asyncio.run(_serve(options, announce or _print_line))
     except KeyboardInterrupt:
         return 0
     except (OSError, ValueError) as error:
@@ -28,7 +31,7 @@ def run(options: Options, announce: Callable[[str], None] | None = None) -> int:
         return 2
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -36,50 +39,51 @@ def _say(line: str) -> None:
 async def _serve(options: Options, announce: Callable[[str], None]) -> int:
     loop, apps, servers = asyncio.get_running_loop(), list[App](), list[asyncio.Server]()
     for number in range(options.accounts):
-        held: list[App] = []
-        server = await loop.create_server(_answering(held), options.host, options.port if number == 0 else 0, start_serving=False)
+        holder: list[App] = []
+        server = await loop.create_server(_connection_factory(holder), options.host, options.port if number == 0 else 0,
+                                          start_serving=False)
         port = server.sockets[0].getsockname()[1]
-        held.append(assemble(replace(options, seed=options.seed + number), port))
-        held[0].world.account["id"] = ACCOUNT_ID + number
-        apps += held
+        holder.append(build_app(replace(options, seed=options.seed + number), port))
+        holder[0].state.account["id"] = ACCOUNT_ID + number
+        apps += holder
         servers.append(server)
     gc.collect()
-    gc.freeze()  # the records stay: let no collection walk them
+    gc.freeze()  # the records stay: keep the garbage collector from traversing them
     for server in servers:
         await server.start_serving()
     for server in servers:
         announce(f"sandbox listening on http://{options.host}:{server.sockets[0].getsockname()[1]}")
     if sys.stdout.isatty():
-        _greet(apps[0], announce)
-    ended = asyncio.Event()
+        _print_settings(apps[0], announce)
+    stopped = asyncio.Event()
     if options.until_eof:
-        loop.add_reader(sys.stdin.fileno(), ended.set)
-    await ended.wait()
+        loop.add_reader(sys.stdin.fileno(), stopped.set)
+    await stopped.wait()
     return 0
 
 
-def _answering(held: list[App]) -> Callable[[], Connection]:
-    return lambda: Connection(held[0].handle)
+def _connection_factory(holder: list[App]) -> Callable[[], Connection]:
+    return lambda: Connection(holder[0].handle)
 
 
-def assemble(options: Options, port: int) -> App:
-    """An App around a newly built account."""
-    world = World(options)
+def build_app(options: Options, port: int) -> App:
+    """Builds an account and returns the App that serves it."""
+    state = AccountState(options)
     for name, value in options.switches.items():
-        world.switches.set(name, value)
+        state.switches.set(name, value)
     gc.disable()
-    build(world)
+    build(state)
     gc.enable()
-    world.account["drive_url"] = f"http://127.0.0.1:{port}/drive"
-    app = App(world, Authority(world, port), options.rate)
+    state.account["drive_url"] = f"http://127.0.0.1:{port}/drive"
+    app = App(state, TokenAuthority(state, port), options.rate)
     app.latency = options.latency_ms / 1000
-    app.control = Control(app).handle
+    app.control = ControlPlane(app).handle
     return app
 
 
-def _greet(app: App, announce: Callable[[str], None]) -> None:
-    authority, admin = app.authority, app.world.account["current_user_id"]
-    announce(f"AMOCRM_ACCESS_TOKEN={authority.standing(admin)}")
+def _print_settings(app: App, announce: Callable[[str], None]) -> None:
+    authority, admin = app.authority, app.state.account["current_user_id"]
+    announce(f"AMOCRM_ACCESS_TOKEN={authority.long_lived_token(admin)}")
     announce(f"AMOCRM_CLIENT_ID={authority.client_id}")
     announce(f"AMOCRM_CLIENT_SECRET={authority.client_secret}")
     announce(f"AMOCRM_REDIRECT_URI={authority.redirect_uri}")

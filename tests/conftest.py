@@ -1,8 +1,8 @@
-"""One throw-away Postgres for the whole run, and a database of its own for each test.
+"""Fixtures: one temporary Postgres server for the whole run, and a separate database for each test.
 
-The pytest process that the user started owns the server; whichever worker needs it
-first starts it and builds the migrated template, under a lock. TEST_DATABASE_URL takes
-a server that already runs, TEST_PG_BINDIR another PostgreSQL's programs.
+The pytest process that the user started owns the server. The first worker that needs it starts it and builds
+the migrated template database, under a lock. TEST_DATABASE_URL: use a running server instead. TEST_PG_BINDIR:
+use the programs of another PostgreSQL.
 """
 
 import fcntl
@@ -28,52 +28,61 @@ from pipelines.postgres.embedded import postmaster
 from pipelines.postgres.embedded import server as server_
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 
-RUN = pytest.StashKey[Path]()
-LONG = ("test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_cli_live", "test_soak", "test_hook_faults", "test_serve",
-        "test_dagster", "test_configured_pair", "test_standing", "test_files", "test_mirror", "test_cli", "test_spans", "test_bad_access")
-MEMORY, ROOM = "/dev/shm", 3 * 2**30
-SETTINGS = ("AMOCRM_", "MIRROR_", "DATABASE_URL", "PG")
+RUN_FOLDER = pytest.StashKey[Path]()
+"""The folder of this test run."""
+SLOWEST_FILES = ("test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_progress", "test_soak",
+        "test_webhook_faults", "test_serve", "test_assets", "test_candidate_tokens", "test_account_state",
+        "test_file_links", "test_first_sync", "test_commands", "test_time_ranges", "test_verification")
+"""Test files that take minutes, longest first."""
+MEMORY_FOLDER, MIN_FREE_BYTES = "/dev/shm", 3 * 2**30
+"""A file system in memory, and the bytes that must be free there to use it."""
+SETTING_PREFIXES = ("AMOCRM_", "MIRROR_", "DATABASE_URL", "PG")
+"""Prefixes of the environment variables that tests must not inherit."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests must not see the developer's own account or database, nor be deaf to Ctrl-C where a shell has started them in its background."""
+    """Creates the folder of the run, removes the developer's own settings from the environment, and restores
+    Ctrl-C, which a shell ignores in background processes."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+    for name in [name for name in os.environ if name.startswith(SETTING_PREFIXES)]:
         del os.environ[name]
     worker: dict[str, Any] = getattr(config, "workerinput", {})
     if not worker:
-        run = Path(tempfile.mkdtemp(prefix="mirror-tests-", dir=memory())).resolve()
+        run = Path(tempfile.mkdtemp(prefix="mirror-tests-", dir=memory_folder())).resolve()
         run.chmod(0o711)  # as root the server runs as another user
         (run / "owner").write_text(str(os.getpid()))
         (run / "tmp").mkdir()
         (run / "tmp").chmod(0o1777)
         os.environ["TMPDIR"] = tempfile.tempdir = str(run / "tmp")
-    config.stash[RUN] = Path(worker["mirror_run"]) if worker else run
+    config.stash[RUN_FOLDER] = Path(worker["mirror_run"]) if worker else run
 
 
-def memory() -> str | None:
-    """A file system in memory where there is room: half of what a sync costs Postgres is making and removing files, and most of that the disk's
-    journal. Nothing here outlives the run, and what a killed server had written stays in the one as in the other."""
+def memory_folder() -> str | None:
+    """Returns a file system in memory if it has room, else None. Half of a sync's cost in Postgres is
+    creating and removing files, mostly the disk's journal. No data need outlive the run, and what a killed
+    server has written survives in memory as on disk."""
     with suppress(OSError):
-        found = os.statvfs(MEMORY)
-        if found.f_bavail * found.f_frsize > ROOM and not found.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
-            return MEMORY
+        found = os.statvfs(MEMORY_FOLDER)
+        if (found.f_bavail * found.f_frsize > MIN_FREE_BYTES and not found.f_flag & os.ST_NOEXEC
+                and os.access(MEMORY_FOLDER, os.W_OK)):
+            return MEMORY_FOLDER
     return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes begin first: a worker that meets one at the end lets the others wait for it."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """Runs the files that take minutes first: a worker that begins one at the end would keep the others
+    waiting."""
+    items.sort(key=lambda item: SLOWEST_FILES.index(item.path.stem) if item.path.stem in SLOWEST_FILES else len(SLOWEST_FILES))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    node.workerinput["mirror_run"] = str(node.config.stash[RUN])
+    node.workerinput["mirror_run"] = str(node.config.stash[RUN_FOLDER])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    run = config.stash.get(RUN, None)
+    run = config.stash.get(RUN_FOLDER, None)
     if run is None or hasattr(config, "workerinput"):
         return
     if (run / "server.json").exists():
@@ -87,7 +96,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def file_lock(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -104,13 +113,14 @@ def start_server(run: Path) -> str:
         ephemeral=True,
         owner_pid=int((run / "owner").read_text()),
     ).start()
-    make_cheap(started)
+    tune_for_tests(started)
     return started
 
 
-def make_cheap(conninfo: str) -> None:
-    """A password's 4,096 rounds of hashing, on both sides, are most of what a connection costs; the suite opens a hundred thousand.
-    And its log of changes is in memory."""
+def tune_for_tests(conninfo: str) -> None:
+    """Makes connections and the write-ahead log cheap. The 4,096 hash rounds of a password, on both sides,
+    are most of a connection's cost, and the suite opens a hundred thousand connections. The write-ahead log
+    is in memory, so it is kept small."""
     password = str(conninfo_to_dict(conninfo)["password"])
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET max_wal_size = '256MB'")
@@ -125,16 +135,16 @@ def build_template(conninfo: str) -> str:
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
         migrate(make_conninfo(conninfo, dbname=name), "amocrm")
-        # Closed to autovacuum too, which would be in CREATE DATABASE's way.
+        # Also keeps autovacuum out, which would block CREATE DATABASE.
         connection.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE true ALLOW_CONNECTIONS false')
     return name
 
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> str:
-    """A conninfo with the right to create databases."""
-    run = pytestconfig.stash[RUN]
-    with locked(run):
+    """Conninfo of the server, with the right to create databases."""
+    run = pytestconfig.stash[RUN_FOLDER]
+    with file_lock(run):
         known = run / "conninfo"
         if not known.exists():
             known.write_text(start_server(run))
@@ -143,8 +153,8 @@ def postgres_server(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: str, pytestconfig: pytest.Config) -> str:
-    run = pytestconfig.stash[RUN]
-    with locked(run):
+    run = pytestconfig.stash[RUN_FOLDER]
+    with file_lock(run):
         known = run / "server.json"
         if not known.exists():
             name = build_template(postgres_server)
@@ -153,10 +163,10 @@ def template_database(postgres_server: str, pytestconfig: pytest.Config) -> str:
 
 
 @contextmanager
-def own_database(server: str, template: str) -> Iterator[str]:
+def temporary_database(server: str, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as connection:
-        # Copying the files is a third of the work of writing each of their pages to the log.
+        # Copying the files is a third of the work of writing each of their pages to the write-ahead log.
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         try:
             yield make_conninfo(server, dbname=name)
@@ -166,43 +176,44 @@ def own_database(server: str, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def database(postgres_server: str, template_database: str) -> Iterator[str]:
-    """A migrated database (schemas `amocrm` and `mirror`) for this test alone."""
-    with own_database(postgres_server, template_database) as conninfo:
+    """Conninfo of a migrated database (schemas `amocrm` and `mirror`) for this test alone."""
+    with temporary_database(postgres_server, template_database) as conninfo:
         yield conninfo
 
 
 @pytest.fixture
 def empty_database(postgres_server: str) -> Iterator[str]:
-    with own_database(postgres_server, "template0") as conninfo:
+    with temporary_database(postgres_server, "template0") as conninfo:
         yield conninfo
 
 
 @pytest.fixture
 def installation(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Iterator[Any]:
-    """A person's, with the module's own `sandbox`."""
-    from tests.support.commands import Installation  # imports the whole command line
+    """An installation over the test's database and the module's `sandbox` fixture."""
+    from tests.support.commands import CliInstallation  # imports the whole command line
 
-    made = Installation(tmp_path, database, request.getfixturevalue("sandbox"))
+    made = CliInstallation(tmp_path, database, request.getfixturevalue("sandbox"))
     yield made
-    made.end()
+    made.stop()
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[Any]:
-    """Dagster's memory, as the mirror makes it."""
+    """A Dagster instance, configured as the mirror does it."""
     import dagster as dg
 
-    from pipelines.orchestration.instance import INSTANCE
+    from pipelines.orchestration.instance import DAGSTER_YAML
 
     (tmp_path / "dagster").mkdir()
-    (tmp_path / "dagster" / "dagster.yaml").write_text(INSTANCE)
+    (tmp_path / "dagster" / "dagster.yaml").write_text(DAGSTER_YAML)
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
         yield made
 
 
 @pytest.fixture
 def postgres_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Not tmp_path: pytest makes that one private, and root's server is another user."""
+    """A MIRROR_HOME for an embedded Postgres, which is stopped after the test. Not tmp_path: pytest makes
+    that private, and the server of root runs as another user."""
     monkeypatch.setattr(server_, "DEFAULT_PORT", postmaster.free_port())
     folder = Path(tempfile.mkdtemp(prefix="mirror home $'-")).resolve()
     folder.chmod(0o711)

@@ -1,4 +1,7 @@
-"""tap | target-postgres, both from Singer's own environment; ends when both have. Needs nothing but Python."""
+"""Contender `singer`: runs tap | target-postgres from Singer's own environment until both have ended.
+
+This script needs only Python.
+"""
 
 import argparse
 import json
@@ -13,23 +16,29 @@ def main() -> int:
     for name in ("--url", "--token", "--database", "--lists", "--folder", "--bin"):
         parser.add_argument(name, required=True)
     parser.add_argument("--method", default="upsert", choices=("upsert", "append-only"))
-    given = parser.parse_args()
-    folder, programs = Path(given.folder), Path(given.bin)
-    (folder / "tap.json").write_text(json.dumps({"url": given.url, "token": given.token}))
+    arguments = parser.parse_args()
+    folder, programs = Path(arguments.folder), Path(arguments.bin)
+    (folder / "tap.json").write_text(json.dumps({"url": arguments.url, "token": arguments.token}))
     (folder / "target.json").write_text(json.dumps({
-        "sqlalchemy_url": given.database.replace("postgresql://", "postgresql+psycopg://"), "default_target_schema": "bench", "use_copy": True,
-        "load_method": given.method, "add_record_metadata": False, "activate_version": False, "validate_records": False, "batch_size_rows": 10000}))
+        "sqlalchemy_url": arguments.database.replace("postgresql://", "postgresql+psycopg://"),
+        "default_target_schema": "bench", "use_copy": True,
+        "load_method": arguments.method, "add_record_metadata": False, "activate_version": False,
+        "validate_records": False, "batch_size_rows": 10000}))
     began = time.monotonic()
-    tap = subprocess.Popen([programs / "python", Path(__file__).with_name("singer_tap.py"), "--config", folder / "tap.json"],
-                           stdout=subprocess.PIPE, stderr=(folder / "tap.log").open("w"), env={"BENCH_LISTS": given.lists})
-    target = subprocess.Popen([programs / "target-postgres", "--config", folder / "target.json"], stdin=tap.stdout,
+    tap = subprocess.Popen([programs / "python", Path(__file__).with_name("singer_tap.py"), "--config",
+                            folder / "tap.json"],
+                           stdout=subprocess.PIPE, stderr=(folder / "tap.log").open("w"),
+                           env={"BENCH_LISTS": arguments.lists})
+    target = subprocess.Popen([programs / "target-postgres", "--config", folder / "target.json"],
+                              stdin=tap.stdout,
                               stdout=subprocess.DEVNULL, stderr=(folder / "target.log").open("w"))
     assert tap.stdout is not None
     tap.stdout.close()
     codes = [tap.wait(), target.wait()]
     sys.stdout.write(json.dumps({"seconds": time.monotonic() - began}) + "\n")
     if any(codes):
-        sys.stderr.write((folder / "tap.log").read_text()[-1500:] + (folder / "target.log").read_text()[-1500:])
+        sys.stderr.write((folder / "tap.log").read_text()[-1500:]
+                         + (folder / "target.log").read_text()[-1500:])
     return max(codes)
 
 

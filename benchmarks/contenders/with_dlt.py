@@ -1,7 +1,8 @@
-"""dlt as its documentation recommends it: the rest_api source, merge by primary key, nested lists into child tables, everything in parallel
-that can be. Runs in an environment of its own. Its last line of output is JSON.
+"""Contender `dlt`, used as its documentation recommends: rest_api source, merge by primary key, child tables.
 
-Settings that were found to be the fastest here: CSV for COPY instead of INSERTs, two workers for normalization, several files per table.
+Nested lists go to child tables, and everything that can run in parallel does. It runs in its own environment;
+the last line of its output is JSON. The settings are the fastest found here: CSV for COPY instead of INSERTs,
+two workers for normalization, several files per table.
 """
 
 import argparse
@@ -10,7 +11,8 @@ import os
 import sys
 import time
 
-WITH = {"leads": "contacts,catalog_elements,loss_reason,source_id,source,is_price_modified_by_robot", "contacts": "catalog_elements",
+WITH = {"leads": "contacts,catalog_elements,loss_reason,source_id,source,is_price_modified_by_robot",
+        "contacts": "catalog_elements",
         "companies": "catalog_elements", "notes": "is_pinned"}
 
 
@@ -20,11 +22,13 @@ def main() -> int:
         parser.add_argument(name, required=True)
     parser.add_argument("--format", default="csv", choices=("csv", "insert_values"))
     parser.add_argument("--workers", default="2")
-    given = parser.parse_args()
-    os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR", "EXTRACT__WORKERS": "9", "EXTRACT__MAX_PARALLEL_ITEMS": "20",
-                   "NORMALIZE__WORKERS": given.workers, "NORMALIZE__START_METHOD": "fork", "LOAD__WORKERS": "4",
-                   "LOAD__DELETE_COMPLETED_JOBS": "true", "DATA_WRITER__BUFFER_MAX_ITEMS": "20000",
-                   "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "20000", "DLT_DATA_DIR": given.folder}
+    arguments = parser.parse_args()
+    os.environ |= {
+        "RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR", "EXTRACT__WORKERS": "9",
+        "EXTRACT__MAX_PARALLEL_ITEMS": "20", "NORMALIZE__WORKERS": arguments.workers,
+        "NORMALIZE__START_METHOD": "fork", "LOAD__WORKERS": "4", "LOAD__DELETE_COMPLETED_JOBS": "true",
+        "DATA_WRITER__BUFFER_MAX_ITEMS": "20000", "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "20000",
+        "DLT_DATA_DIR": arguments.folder}
     import dlt
     from dlt.sources.rest_api import rest_api_source
 
@@ -39,18 +43,22 @@ def main() -> int:
 
     began = time.monotonic()
     source = rest_api_source({
-        "client": {"base_url": f"{given.url}/api/v4/", "auth": {"type": "bearer", "token": given.token},
-                   "paginator": {"type": "page_number", "base_page": 1, "page_param": "page", "total_path": None, "stop_after_empty_page": True}},
+        "client": {"base_url": f"{arguments.url}/api/v4/", "auth": {"type": "bearer", "token": arguments.token},
+                   "paginator": {"type": "page_number", "base_page": 1, "page_param": "page",
+                                 "total_path": None, "stop_after_empty_page": True}},
         "resource_defaults": {"primary_key": "id", "write_disposition": "merge"},
-        "resources": [resource(path) for path in given.lists.split(",")]})
-    pipeline = dlt.pipeline("bench", pipelines_dir=given.folder, destination=dlt.destinations.postgres(given.database), dataset_name="bench")
-    info = pipeline.run(source, loader_file_format=given.format)
+        "resources": [resource(path) for path in arguments.lists.split(",")]})
+    pipeline = dlt.pipeline("bench", pipelines_dir=arguments.folder,
+                            destination=dlt.destinations.postgres(arguments.database), dataset_name="bench")
+    info = pipeline.run(source, loader_file_format=arguments.format)
     info.raise_on_failed_jobs()
     counts = pipeline.last_trace.last_normalize_info.row_counts
-    lists = [path.replace("/", "_") for path in given.lists.split(",")]
-    steps = {step.step: round((step.finished_at - step.started_at).total_seconds(), 2) for step in pipeline.last_trace.steps}
-    sys.stdout.write("\n" + json.dumps({"seconds": time.monotonic() - began, "records": sum(counts.get(name, 0) for name in lists),
-                                        "rows": sum(counts.values()), "steps": steps}) + "\n")
+    lists = [path.replace("/", "_") for path in arguments.lists.split(",")]
+    steps = {step.step: round((step.finished_at - step.started_at).total_seconds(), 2)
+             for step in pipeline.last_trace.steps}
+    sys.stdout.write("\n" + json.dumps({
+        "seconds": time.monotonic() - began, "records": sum(counts.get(name, 0) for name in lists),
+        "rows": sum(counts.values()), "steps": steps}) + "\n")
     return 0
 
 

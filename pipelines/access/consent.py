@@ -1,4 +1,5 @@
-"""The authorize window and what comes back from it (amocrm-api.md 2.1): a code, if an administrator agreed, and the state is ours."""
+"""The authorize URL and the query that amoCRM redirects back with (amocrm-api.md 2.1): a code, if an
+administrator agreed, and our state."""
 
 from __future__ import annotations
 
@@ -10,58 +11,67 @@ from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.hosts import validate_base_url
 from pipelines.amocrm.session import is_amocrm, is_local
 
-WINDOWS = {"amocrm.ru": "https://www.amocrm.ru/oauth"}
-KOMMO = "https://www.kommo.com/oauth"
-UNCHANGED = "Nothing was changed. Run `amocrm-mirror auth` again"
+AUTHORIZE_URLS = {"amocrm.ru": "https://www.amocrm.ru/oauth"}
+KOMMO_AUTHORIZE_URL = "https://www.kommo.com/oauth"
+NOTHING_CHANGED = "Nothing was changed. Run `amocrm-mirror auth` again"
 
 
-class NotGranted(AmoError):
-    """What came back gives no access; the message says why, and the cure."""
+class ConsentError(AmoError):
+    """The redirect gives no access. The message says why, with the cure."""
 
 
-class Foreign(NotGranted):
-    """It does not answer the question that was asked: another state."""
+class StateMismatchError(ConsentError):
+    """The redirect carries another state: it does not belong to this attempt."""
 
 
 @dataclass(frozen=True)
 class Consent:
+    """The authorization code, and the address of the account that access was granted to."""
+
     code: str = field(repr=False)
     base_url: str
 
 
-def window(base_url: str, client_id: str, state: str) -> str:
-    """The address that an administrator opens. A sandbox has a window of its own."""
+def authorize_url(base_url: str, client_id: str, state: str) -> str:
+    """Returns the address that an administrator opens in a browser. A sandbox has an authorize page of its
+    own."""
     domain = (urlsplit(base_url).hostname or "").partition(".")[2]
-    place = f"{base_url}/oauth" if is_local(base_url) else WINDOWS.get(domain, KOMMO)
-    return f"{place}?{urlencode({'client_id': client_id, 'state': state, 'mode': 'popup'})}"
+    page = f"{base_url}/oauth" if is_local(base_url) else AUTHORIZE_URLS.get(domain, KOMMO_AUTHORIZE_URL)
+    return f"{page}?{urlencode({'client_id': client_id, 'state': state, 'mode': 'popup'})}"
 
 
-def consent(query: str, state: str, base_url: str) -> Consent:
-    """What the query of the redirected address says. Raises Foreign or NotGranted; no message holds the code."""
-    told = {name: values[-1] for name, values in parse_qs(query).items()}
-    if not ("code" in told or "error" in told):
-        raise NotGranted(f"the address carries no code: it must be the whole one that the browser was sent to, with ?code=… in it. {UNCHANGED}")
-    if not hmac.compare_digest(told.get("state", "").encode(), state.encode()):
-        raise Foreign(f"the answer carries another state than was sent: it belongs to another attempt, or somebody else has made it. {UNCHANGED} "
-                      "and use the address that it prints")
-    if "error" in told:
-        why = "access was denied in amoCRM" if told["error"] == "access_denied" else f"amoCRM gives no access ({told['error'][:60]!r})"
-        raise NotGranted(f"{why}. {UNCHANGED} as an administrator of the account, and agree")
-    return Consent(told["code"], _account(told.get("referer", ""), base_url))
+def parse_redirect(query: str, state: str, base_url: str) -> Consent:
+    """Parses the query of the redirect. Raises StateMismatchError or ConsentError; no message contains the
+    code."""
+    parameters = {name: values[-1] for name, values in parse_qs(query).items()}
+    if not ("code" in parameters or "error" in parameters):
+        raise ConsentError("the address carries no code: it must be the whole one that the browser was sent "
+                         f"to, with ?code=… in it. {NOTHING_CHANGED}")
+    if not hmac.compare_digest(parameters.get("state", "").encode(), state.encode()):
+        raise StateMismatchError("the answer carries another state than was sent: it belongs to another attempt, or "
+                      f"somebody else has made it. {NOTHING_CHANGED} and use the address that it prints")
+    if "error" in parameters:
+        why = ("access was denied in amoCRM" if parameters["error"] == "access_denied"
+               else f"amoCRM gives no access ({parameters['error'][:60]!r})")
+        raise ConsentError(f"{why}. {NOTHING_CHANGED} as an administrator of the account, and agree")
+    return Consent(parameters["code"], _granted_account(parameters.get("referer", ""), base_url))
 
 
-def _account(referer: str, base_url: str) -> str:
-    """The account that access was given to. The code and the secret are sent there: it must be amoCRM's, and the one that was meant."""
+def _granted_account(referer: str, base_url: str) -> str:
+    """Returns the address of the account that access was granted to. The code and the secret are sent
+    there, so it must be amoCRM's host and the account that the caller meant. Raises ConsentError
+    otherwise."""
     try:
         host = validate_base_url(referer)
     except ValueError:
         host = ""
     if not is_amocrm(host):
-        raise NotGranted(f"the answer names {referer[:100]!r} as the account, which is not one of amoCRM's addresses. "
-                         f"Nothing was sent there. {UNCHANGED}")
+        raise ConsentError(f"the answer names {referer[:100]!r} as the account, which is not one of amoCRM's "
+                         f"addresses. Nothing was sent there. {NOTHING_CHANGED}")
     if is_local(base_url):
         return base_url
     if host != base_url:
-        raise NotGranted(f"access was given to {host}, but the account here is {base_url}. Nothing was changed. Log in to the right account; or, if "
-                         f"it was renamed, set AMOCRM_BASE_URL={host}; then run `amocrm-mirror auth` again")
+        raise ConsentError(f"access was given to {host}, but the account here is {base_url}. Nothing was "
+                         "changed. Log in to the right account; or, if it was renamed, set "
+                         f"AMOCRM_BASE_URL={host}; then run `amocrm-mirror auth` again")
     return host

@@ -1,4 +1,5 @@
-"""What an access token says of itself (amocrm-api.md 2.5). Nothing is believed of it that matters: its signature cannot be checked here."""
+"""Payload of an access token (a JWT, amocrm-api.md 2.5). Nothing important relies on it: the signature
+cannot be verified here."""
 
 from __future__ import annotations
 
@@ -8,19 +9,21 @@ from base64 import urlsafe_b64decode
 from typing import Any
 
 
-def claims(token: str) -> dict[str, Any]:
-    """Empty where the token is no JWT."""
+def payload(token: str) -> dict[str, Any]:
+    """Returns the payload of the token; empty if the token is no JWT."""
     try:
         body = token.split(".")[1]
-        found = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        decoded = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except (IndexError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return decoded if isinstance(decoded, dict) else {}
 
 
-def ends_at(token: str) -> datetime.datetime | None:
-    end = claims(token).get("exp")
+def expires_at(token: str) -> datetime.datetime | None:
+    """Returns when the token expires (`exp`), in UTC; None if it does not say."""
+    expiry = payload(token).get("exp")
     try:
-        return datetime.datetime.fromtimestamp(float(end), datetime.UTC) if isinstance(end, int | float) else None
+        return (datetime.datetime.fromtimestamp(float(expiry), datetime.UTC)
+                if isinstance(expiry, int | float) else None)
     except (ValueError, OverflowError, OSError):
         return None

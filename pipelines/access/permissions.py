@@ -1,4 +1,5 @@
-"""What a token sees of its account: whose it is, which lists it may not read, when it ends."""
+"""What a token is permitted to read in its account: its user's rights, the lists it is denied, when it
+expires."""
 
 from __future__ import annotations
 
@@ -6,26 +7,28 @@ import datetime
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.access.jwt import ends_at
-from pipelines.access.token_endpoint import Pair
-from pipelines.amocrm.client import Getter
-from pipelines.amocrm.errors import NotOffered, Passing, Refused
+from pipelines.access.jwt import expires_at
+from pipelines.access.token_endpoint import TokenPair
+from pipelines.amocrm.client import HttpGet
+from pipelines.amocrm.errors import BadRequestError, NotAvailableError, TransientError
 from pipelines.amocrm.pagination import page
 from pipelines.entities.registry import ENTITIES
-from pipelines.entities.spec import DRIVE_PATH, Entity, Facts, Listing, Record
+from pipelines.entities.spec import DRIVE_PATH, AccountInfo, Entity, Listing, Record
 
-DENIED = 403
-LIMITED = {"D": "none", "M": "the user's own only", "G": "the user's group's only", "L": "linked ones only"}
-"""What a right to view is worth (amocrm-api.md 3.3); A, all, is not worth a word."""
+DENIED_STATUS = 403
+"""Status of a list that the token may not read."""
+LIMITED_VIEW_RIGHTS = {"D": "none", "M": "the user's own only", "G": "the user's group's only", "L": "linked ones only"}
+"""View rights other than A (all), as people read them (amocrm-api.md 3.3)."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """`user` is the token's user, None where the token may not look at users; `denied` the tables whose lists it may not read."""
+class TokenPermissions:
+    """What a token may read. `user` is the token's user, None if the token may not read users;
+    `denied_lists` names the tables whose lists it may not read."""
 
-    facts: Facts
+    facts: AccountInfo
     user: Record | None
-    denied: tuple[str, ...]
+    denied_lists: tuple[str, ...]
 
     @property
     def is_admin(self) -> bool:
@@ -36,63 +39,70 @@ class Sight:
         rights = (self.user or {}).get("rights")
         return rights if isinstance(rights, dict) else {}
 
-    def limits(self) -> list[str]:
-        """Of which records the user sees not all, as far as the token may know."""
+    def restrictions(self) -> list[str]:
+        """Returns the kinds of records that the user sees only in part, as far as the token may know."""
         views = {kind: right.get("view") for kind, right in self._rights.items() if isinstance(right, dict)}
-        return [f"{kind}: {LIMITED[view]}" for kind, view in views.items() if view in LIMITED]
+        return [f"{kind}: {LIMITED_VIEW_RIGHTS[view]}" for kind, view in views.items() if view in LIMITED_VIEW_RIGHTS]
 
 
-def look(client: Getter, facts: Facts) -> Sight:
-    """One small request for each list."""
-    return Sight(facts, _user(client, facts.get("current_user_id")), tuple(entity.name for entity in ENTITIES if _is_denied(client, entity, facts)))
+def fetch_permissions(client: HttpGet, facts: AccountInfo) -> TokenPermissions:
+    """Fetches the token's user and probes every list with one small request."""
+    return TokenPermissions(facts, _fetch_user(client, facts.get("current_user_id")),
+                 tuple(entity.name for entity in ENTITIES if _is_denied(client, entity, facts)))
 
 
-def _user(client: Getter, ident: Any) -> Record | None:
+def _fetch_user(client: HttpGet, ident: Any) -> Record | None:
     try:
-        found = page(client, f"users/{ident}", [], "", whole=True).records
-    except (NotOffered, Refused):
+        records = page(client, f"users/{ident}", [], "", single=True).records
+    except (NotAvailableError, BadRequestError):
         return None
-    return dict(found[0]) if found else None
+    return dict(records[0]) if records else None
 
 
-def _is_denied(client: Getter, entity: Entity, facts: Facts) -> bool:
-    listing = next((each for each in entity.listings if each.over is None and each.path != "account"), None)
-    if listing is None or (entity.unless and entity.unless(facts)):
+def _is_denied(client: HttpGet, entity: Entity, facts: AccountInfo) -> bool:
+    """True if the token may not read the entity's list. Lists that the account does not offer are not
+    probed."""
+    listing = next((each for each in entity.listings if each.per_parent is None and each.path != "account"), None)
+    if listing is None or (entity.unavailable_because and entity.unavailable_because(facts)):
         return False
     try:
-        client.get(*_question(listing, facts))
-    except NotOffered as reason:
-        return reason.status == DENIED
-    except (Refused, Passing):  # not what was asked: the sync will tell
+        client.get(*_probe_request(listing, facts))
+    except NotAvailableError as reason:
+        return reason.status == DENIED_STATUS
+    except (BadRequestError, TransientError):  # says nothing about permissions; the sync will report it
         return False
     return False
 
 
-def _question(listing: Listing, facts: Facts) -> tuple[str, list[tuple[str, str]], str]:
-    if listing.host:
-        return listing.path, [("limit", "1")], f"{facts.get(listing.host)}{DRIVE_PATH}"
+def _probe_request(listing: Listing, facts: AccountInfo) -> tuple[str, list[tuple[str, str]], str]:
+    if listing.host_attribute:
+        return listing.path, [("limit", "1")], f"{facts.get(listing.host_attribute)}{DRIVE_PATH}"
     return listing.path, [("limit", "1")], ""
 
 
-def described(sight: Sight, pair: Pair, option: str = "") -> list[tuple[str, str]]:
-    """For people: a heading and a sentence each."""
-    facts, user = sight.facts, (sight.user or {}).get("name")
+def describe(permissions: TokenPermissions, pair: TokenPair, cli_option: str = "") -> list[tuple[str, str]]:
+    """Returns the lines to print for people: a heading and a sentence each. `cli_option` is the
+    command-line suffix that selects the account."""
+    facts, user = permissions.facts, (permissions.user or {}).get("name")
     who = f"{user!r} (id {facts.get('current_user_id')})" if user else f"id {facts.get('current_user_id')}"
-    if sight.is_admin:
+    if permissions.is_admin:
         rights = "an administrator: every record is seen"
     else:
-        limits = "; ".join(sight.limits())
-        rights = f"no administrator: records that the user may not see will be missing{f' ({limits})' if limits else ''}"
-    denied = f"{', '.join(sight.denied)}: the token has no right to these lists" if sight.denied else "nothing; every list may be read"
-    return [("Account", f"{facts.get('name')!r} (id {facts.get('id')}, {facts.get('subdomain')})"), ("User", f"{who}, {rights}"),
-            ("Not seen", denied), ("Token", _life(pair, option))]
+        limits = "; ".join(permissions.restrictions())
+        rights = ("no administrator: records that the user may not see will be missing"
+                  f"{f' ({limits})' if limits else ''}")
+    denied = (f"{', '.join(permissions.denied_lists)}: the token has no right to these lists" if permissions.denied_lists
+              else "nothing; every list may be read")
+    return [("Account", f"{facts.get('name')!r} (id {facts.get('id')}, {facts.get('subdomain')})"),
+            ("User", f"{who}, {rights}"), ("Not seen", denied), ("Token", _expiry_text(pair, cli_option))]
 
 
-def _life(pair: Pair, option: str) -> str:
+def _expiry_text(pair: TokenPair, cli_option: str) -> str:
     if pair.refresh_token:
         return "renewed by itself, as long as a sync runs at least once in three months"
-    end = ends_at(pair.access_token)
+    end = expires_at(pair.access_token)
     if end is None:
         return "does not say when it ends"
     days = (end - datetime.datetime.now(datetime.UTC)).days
-    return f"ends on {end:%Y-%m-%d}, in {days} days, and cannot be renewed: run `amocrm-mirror auth{option}` with another one before that"
+    return (f"ends on {end:%Y-%m-%d}, in {days} days, and cannot be renewed: run `amocrm-mirror "
+            f"auth{cli_option}` with another one before that")

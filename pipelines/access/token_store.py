@@ -1,8 +1,10 @@
-"""Tokens: where they are kept, and how a pair is refreshed without ever losing it (amocrm-api.md 2.3, 2.4; design.md 6).
+"""Token store: keeps an account's tokens and refreshes a pair without ever losing it (amocrm-api.md 2.3,
+2.4; design.md 6).
 
-A refresh token works once. So the token's row is locked, looked at again inside the lock (another process may have refreshed), refreshed,
-and the new pair is committed before anybody uses it. From the answer until the commit the pair exists only here: if the connection to
-Postgres breaks in between, the pair is stored over another one.
+A refresh token works once. So the store locks the token's row, looks at it again inside the lock (another
+process may have refreshed), refreshes, and commits the new pair before it is used. Between the response and
+the commit the pair exists only in this process: if the connection to Postgres breaks in between, the pair
+is stored over a new connection.
 """
 
 from __future__ import annotations
@@ -19,15 +21,28 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pipelines.access.encryption import LostKey, Vault
-from pipelines.access.token_endpoint import Application, Pair
-from pipelines.access.token_refresh import renewed
-from pipelines.access.token_rows import CONFIGURE, KEEP, READ, REPLACE, SPEND, STILL_GOOD, UNHURRIED, Configured, Row, good_until, is_past, now
-from pipelines.amocrm.credentials import Access, Turn
-from pipelines.amocrm.errors import AccessLost, Passing, Throttled
+from pipelines.access.encryption import DecryptionError, Encryption
+from pipelines.access.token_endpoint import Application, TokenPair
+from pipelines.access.token_refresh import refresh_or_diagnose
+from pipelines.access.token_rows import (
+    MIN_REMAINING_LIFE,
+    READ_ROW,
+    REMEMBER_SPENT,
+    REPLACE_TOKENS,
+    SET_APPLICATION,
+    STORE_REFRESHED_PAIR,
+    WITHOUT_TIMEOUTS,
+    ConfiguredTokens,
+    TokenRow,
+    is_past,
+    now,
+    refresh_due_at,
+)
+from pipelines.amocrm.credentials import AccessToken, WaitForSlot
+from pipelines.amocrm.errors import AccessRevokedError, ThrottledError, TransientError
 
-STORE_AGAIN = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""Seconds between attempts to store a pair that would else be lost."""
+STORE_RETRY_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+"""Seconds between attempts to store a pair that would otherwise be lost."""
 
 
 log = logging.getLogger(__name__)
@@ -37,228 +52,266 @@ class StoredTokens:
     """The tokens of one account, in mirror.tokens."""
 
     table, key = "mirror.tokens", "account"
-    """Which row is ours: the one whose key is `account`."""
+    """Table and key column. The row is the one whose key equals `self.row_key`."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], vault: Vault, account: str, base_url: str, user_agent: str) -> None:
-        self.connect, self.vault, self.account = connect, vault, account
-        self.name, self.base_url, self.user_agent = account, base_url, user_agent
-        self._unanswered = ""
-        """The refresh token, as stored, whose refresh had no answer here: amoCRM may have spent it."""
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], encryption: Encryption, row_key: str,
+                 base_url: str, user_agent: str) -> None:
+        self.connect, self.encryption, self.row_key = connect, encryption, row_key
+        self.account_name, self.base_url, self.user_agent = row_key, base_url, user_agent
+        self._unanswered_refresh = ""
+        """The encrypted refresh token whose refresh got no response in this process: amoCRM may have spent
+        it."""
 
-    def configure(self, configured: Configured) -> None:
-        """Stores what the user configured where nothing is stored; a long-lived token also in the place of another one. A pair that takes
-        another's place is proven first (unproven.py)."""
+    def configure(self, configured: ConfiguredTokens) -> None:
+        """Stores the configured tokens if nothing is stored yet. A long-lived token also replaces other
+        stored tokens; a pair does so only after a check (candidate_tokens.py)."""
         with self.connect() as connection, connection.transaction():
-            row = self._own(connection)
-            is_other = row["seed"] != configured.seed
-            if _is_bare(row) or (is_other and not configured.refresh_token) or (
-                    not is_other and row["refreshed_at"] is None and not self._opens(row)):
-                self._replace(connection, configured, configured.access_token, configured.refresh_token, None)
-                self._set_application(connection, self._over(row, configured) if not is_other else configured)
+            row = self._lock_or_create_row(connection)
+            is_other = row["seed"] != configured.fingerprint
+            if _has_no_tokens(row) or (is_other and not configured.refresh_token) or (
+                    not is_other and row["refreshed_at"] is None and not self._can_decrypt(row)):
+                self._replace_tokens(connection, configured, configured.access_token, configured.refresh_token, None)
+                self._set_application(connection, self._merge_application(row, configured) if not is_other else configured)
             elif not is_other:
-                self._correct(connection, row, configured)
+                self._update_application(connection, row, configured)
 
-    def correct(self, configured: Configured) -> None:
-        """An integration's new secret or redirect address, where the stored pair is one that it gave."""
+    def update_application(self, configured: ConfiguredTokens) -> None:
+        """Stores an integration's new secret or redirect address, if the stored pair was issued to that
+        integration."""
         with self.connect() as connection, connection.transaction():
-            row = self._row(connection, lock=True)
+            row = self._read_row(connection, lock=True)
             if row and configured.client_id and row["client_id"] == configured.client_id:
-                self._correct(connection, row, configured)
+                self._update_application(connection, row, configured)
 
-    def completed(self, configured: Configured) -> Configured:
-        """With the stored application, where the settings name none."""
+    def with_application(self, configured: ConfiguredTokens) -> ConfiguredTokens:
+        """Returns `configured`, completed with the stored application if the settings name none."""
         with self.connect() as connection:
-            row = self._row(connection)
-        return self._over(row, configured) if row and not configured.client_id else configured
+            row = self._read_row(connection)
+        return self._merge_application(row, configured) if row and not configured.client_id else configured
 
-    def adopt(self, configured: Configured, pair: Pair, application: Configured | None = None) -> None:
-        """Stores the pair that a person has just granted, to this application; the configured tokens, which are older, will not replace it."""
+    def store_granted(self, configured: ConfiguredTokens, pair: TokenPair, application: ConfiguredTokens | None = None) -> None:
+        """Stores the pair that a person has just granted, and the application it was granted to. The
+        configured tokens are older and will not replace it."""
         with self.connect() as connection, connection.transaction():
-            self._own(connection)
-            self._replace(connection, configured, pair.access_token, pair.refresh_token, pair.expires_at)
+            self._lock_or_create_row(connection)
+            self._replace_tokens(connection, configured, pair.access_token, pair.refresh_token, pair.expires_at)
             self._set_application(connection, configured if application is None else application)
-            connection.execute("DELETE FROM mirror.unproven_tokens WHERE account = %s AND dead_reason IS NOT NULL", [self.account])
+            connection.execute("DELETE FROM mirror.unproven_tokens WHERE account = %s AND dead_reason IS "
+                               "NOT NULL", [self.row_key])
 
-    def current(self, turn: Turn) -> Access:
-        """The access token, refreshed when it is about to end. Raises AccessLost when there is none that could be had."""
+    def current(self, wait_for_slot: WaitForSlot) -> AccessToken:
+        """Returns the access token, refreshed if it is about to end. Raises AccessRevokedError when there
+        is none."""
         with self.connect() as connection:
-            row = self._known(connection)
-        if row["access_token"] is not None and not is_past(good_until(row)):
-            return self._access(row)
+            row = self._require_row(connection)
+        if row["access_token"] is not None and not is_past(refresh_due_at(row)):
+            return self._access_of_row(row)
         try:
-            return self.renew("", turn)
-        except Passing as reason:
-            if row["access_token"] is None or is_past(row["expires_at"] - STILL_GOOD):
+            return self.refresh("", wait_for_slot)
+        except TransientError as reason:
+            if row["access_token"] is None or is_past(row["expires_at"] - MIN_REMAINING_LIFE):
                 raise
             log.info("%s; the present token is good for a while", reason)
-            return Access(self._sound(row["access_token"]), now() + STILL_GOOD)
+            return AccessToken(self._decrypt_token(row["access_token"]), now() + MIN_REMAINING_LIFE)
 
-    def renew(self, refused: str, turn: Turn) -> Access:
-        """Another access token than the refused one. Raises AccessLost when the grant is dead, Passing when amoCRM cannot be reached."""
-        # In a thread, because Ctrl-C interrupts the main one only: the answer to a refresh must be heard and stored
+    def refresh(self, refused: str, wait_for_slot: WaitForSlot) -> AccessToken:
+        """Returns another access token than the refused one. Raises AccessRevokedError when the grant is
+        dead, TransientError when amoCRM cannot be reached."""
+        # In a thread, because Ctrl-C interrupts only the main one: the response must be received and stored
         pool = ThreadPoolExecutor(1, "renew")
         try:
-            return pool.submit(self._renewed, refused, turn).result()
+            return pool.submit(self._refresh_in_transaction, refused, wait_for_slot).result()
         finally:
             pool.shutdown(wait=False)
 
-    def _renewed(self, refused: str, turn: Turn) -> Access:
-        fresh: tuple[Row, Pair] | None = None
+    def _refresh_in_transaction(self, refused: str, wait_for_slot: WaitForSlot) -> AccessToken:
+        """Refreshes under the row lock and commits before returning. Returns the stored token instead if
+        another process has refreshed meanwhile."""
+        refreshed: tuple[TokenRow, TokenPair] | None = None
         try:
             with self.connect() as connection, connection.transaction():
-                connection.execute(UNHURRIED)
-                row = self._known(connection, lock=True)
-                if self._is_another(row, refused):
-                    self._follow(connection)
-                    return self._access(row)
-                fresh = row, self._refresh(row, refused, turn)
-                self._keep(connection, *fresh)
-            return self._issued(fresh[1])
+                connection.execute(WITHOUT_TIMEOUTS)
+                row = self._require_row(connection, lock=True)
+                if self._has_other_token(row, refused):
+                    self._load_address(connection)
+                    return self._access_of_row(row)
+                refreshed = row, self._request_new_pair(row, refused, wait_for_slot)
+                self._store_pair(connection, *refreshed)
+            return self._access_of_pair(refreshed[1])
         except psycopg.Error:
-            if fresh is None:
+            if refreshed is None:
                 raise
-        except AccessLost as reason:
-            self._mark(reason)
+        except AccessRevokedError as reason:
+            self._mark_dead(reason)
             raise
-        assert fresh is not None
-        return self._kept(*fresh)
+        assert refreshed is not None
+        return self._store_pair_again(*refreshed)
 
-    def _is_another(self, row: Row, refused: str) -> bool:
-        return row["access_token"] is not None and not is_past(good_until(row)) and self.vault.open(row["access_token"]) != refused
+    def _has_other_token(self, row: TokenRow, refused: str) -> bool:
+        """True if the row holds a usable access token other than the refused one."""
+        return (row["access_token"] is not None and not is_past(refresh_due_at(row)) and
+                self.encryption.decrypt(row["access_token"]) != refused)
 
-    def _refresh(self, row: Row, refused: str, turn: Turn) -> Pair:
+    def _request_new_pair(self, row: TokenRow, refused: str, wait_for_slot: WaitForSlot) -> TokenPair:
+        """Refreshes the pair of the row; raises AccessRevokedError if the row lacks what a refresh needs."""
         if not row["refresh_token"]:
-            raise AccessLost("amoCRM refuses the token and a long-lived token cannot be renewed. What is mirrored stays as it is. "
-                             f"Look whether {self.base_url} (AMOCRM_BASE_URL) is the account's address, one of no account is answered so, too; else "
-                             f"create a new token in the integration's settings, and give it to {self._auth} or set AMOCRM_ACCESS_TOKEN", status=401)
+            raise AccessRevokedError("amoCRM refuses the token and a long-lived token cannot be renewed. What is "
+                             f"mirrored stays as it is. Check that {self.base_url} (AMOCRM_BASE_URL) is the "
+                             "account's address: an address without an account gets the same answer. If it "
+                             "is, create a new token in the integration's settings, and give it to "
+                             f"{self._auth_command} or set AMOCRM_ACCESS_TOKEN", status=401)
         if not (row["client_id"] and row["client_secret"]):
-            raise AccessLost("the token cannot be renewed without the integration's id and secret: set AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET "
-                             "and AMOCRM_REDIRECT_URI")
-        application = Application(self.base_url, self.user_agent, row["client_id"], self.vault.open(row["client_secret"]), row["redirect_uri"] or "",
-                                  self._auth)
-        access = self._readable(row["access_token"])
+            raise AccessRevokedError("the token cannot be renewed without the integration's id and secret: set "
+                             "AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET and AMOCRM_REDIRECT_URI")
+        application = Application(self.base_url, self.user_agent, row["client_id"],
+                                  self.encryption.decrypt(row["client_secret"]), row["redirect_uri"] or "",
+                                  self._auth_command)
+        access = self._decrypt_or_empty(row["access_token"])
         try:
-            pair, base_url = renewed(application, self.vault.open(row["refresh_token"]), access, bool(refused) and refused == access,
-                                     self._unanswered == row["refresh_token"], turn)
-        except Throttled:
+            pair, base_url = refresh_or_diagnose(application, self.encryption.decrypt(row["refresh_token"]), access,
+                                     bool(refused) and refused == access,
+                                     self._unanswered_refresh == row["refresh_token"],
+                                     wait_for_slot)
+        except ThrottledError:
             raise
-        except Passing:
-            self._unanswered = row["refresh_token"]
+        except TransientError:
+            self._unanswered_refresh = row["refresh_token"]
             raise
         self.base_url = base_url
         return pair
 
     @property
-    def _auth(self) -> str:
-        return f"`amocrm-mirror auth --account {self.name}`"
+    def _auth_command(self) -> str:
+        return f"`amocrm-mirror auth --account {self.account_name}`"
 
-    def _readable(self, locked: str | None) -> str:
+    def _decrypt_or_empty(self, encrypted: str | None) -> str:
         try:
-            return self.vault.open(locked) if locked else ""
-        except LostKey:
+            return self.encryption.decrypt(encrypted) if encrypted else ""
+        except DecryptionError:
             return ""
 
-    # In the database
+    # Statements on the row
 
     def _execute(self, connection: psycopg.Connection[Any], statement: str, **values: Any) -> None:
-        connection.execute(statement.format(table=self.table, key=self.key).encode(), {"row": self.account, **values})
+        connection.execute(statement.format(table=self.table, key=self.key).encode(),
+                           {"row": self.row_key, **values})
 
-    def _row(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row | None:
-        statement = (READ + " FOR UPDATE" if lock else READ).format(table=self.table, key=self.key)
+    def _read_row(self, connection: psycopg.Connection[Any], lock: bool = False) -> TokenRow | None:
+        statement = (READ_ROW + " FOR UPDATE" if lock else READ_ROW).format(table=self.table, key=self.key)
         with connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(statement.encode(), {"row": self.account}).fetchone()
+            return cursor.execute(statement.encode(), {"row": self.row_key}).fetchone()
 
-    def _follow(self, connection: psycopg.Connection[Any]) -> None:
-        """Another process has refreshed, and may have found the account at another address."""
-        row = connection.execute("SELECT base_url FROM mirror.accounts WHERE name = %s", [self.account]).fetchone()
+    def _load_address(self, connection: psycopg.Connection[Any]) -> None:
+        """Takes over the account's address: the process that refreshed may have found the account at
+        another one."""
+        row = connection.execute("SELECT base_url FROM mirror.accounts WHERE name = %s",
+                                 [self.row_key]).fetchone()
         self.base_url = str(row[0]) if row else self.base_url
 
-    def _move(self, connection: psycopg.Connection[Any]) -> None:
-        connection.execute("UPDATE mirror.accounts SET base_url = %s, facts = NULL WHERE name = %s AND base_url <> %s",
-                           [self.base_url, self.account, self.base_url])
+    def _store_address(self, connection: psycopg.Connection[Any]) -> None:
+        """Stores the account's address if the refresh has found a new one."""
+        connection.execute("UPDATE mirror.accounts SET base_url = %s, facts = NULL WHERE name = %s AND "
+                           "base_url <> %s",
+                           [self.base_url, self.row_key, self.base_url])
 
-    def _own(self, connection: psycopg.Connection[Any]) -> Row:
-        """The account's row, locked; an empty one when there was none."""
-        self._open(connection)
-        return self._known(connection, lock=True)
+    def _lock_or_create_row(self, connection: psycopg.Connection[Any]) -> TokenRow:
+        """Returns the account's row, locked; creates an empty one if there is none."""
+        self._insert_row(connection)
+        return self._require_row(connection, lock=True)
 
-    def _open(self, connection: psycopg.Connection[Any]) -> None:
-        connection.execute("INSERT INTO mirror.tokens (account) VALUES (%s) ON CONFLICT DO NOTHING", [self.account])
+    def _insert_row(self, connection: psycopg.Connection[Any]) -> None:
+        connection.execute("INSERT INTO mirror.tokens (account) VALUES (%s) ON CONFLICT DO NOTHING",
+                           [self.row_key])
 
-    def _set_application(self, connection: psycopg.Connection[Any], configured: Configured) -> None:
-        self._execute(connection, CONFIGURE, client_id=configured.client_id or None, redirect_uri=configured.redirect_uri or None,
-                      secret=self._locked(configured.client_secret))
+    def _set_application(self, connection: psycopg.Connection[Any], configured: ConfiguredTokens) -> None:
+        self._execute(connection, SET_APPLICATION, client_id=configured.client_id or None,
+                      redirect_uri=configured.redirect_uri or None,
+                      secret=self._encrypt(configured.client_secret))
 
-    def _replace(self, connection: psycopg.Connection[Any], configured: Configured, access: str, refresh: str,
+    def _replace_tokens(self, connection: psycopg.Connection[Any], configured: ConfiguredTokens, access: str, refresh: str,
                  expires: datetime.datetime | None) -> None:
-        self._execute(connection, SPEND)
-        self._execute(connection, REPLACE, access=self._locked(access), refresh=self._locked(refresh), expires=expires, seed=configured.seed)
+        self._execute(connection, REMEMBER_SPENT)
+        self._execute(connection, REPLACE_TOKENS, access=self._encrypt(access), refresh=self._encrypt(refresh),
+                      expires=expires, seed=configured.fingerprint)
 
-    def _known(self, connection: psycopg.Connection[Any], lock: bool = False) -> Row:
-        row = self._row(connection, lock)
+    def _require_row(self, connection: psycopg.Connection[Any], lock: bool = False) -> TokenRow:
+        """Returns the row. Raises AccessRevokedError if there is none."""
+        row = self._read_row(connection, lock)
         if row is None:
-            raise AccessLost(f"no token is stored for the account {self.account!r}: run {self._auth}, or set AMOCRM_ACCESS_TOKEN")
+            raise AccessRevokedError(f"no token is stored for the account {self.row_key!r}: run {self._auth_command}, or "
+                             "set AMOCRM_ACCESS_TOKEN")
         return row
 
-    def _keep(self, connection: psycopg.Connection[Any], row: Row, pair: Pair) -> None:
-        self._execute(connection, KEEP, access=self.vault.lock(pair.access_token), refresh=self.vault.lock(pair.refresh_token),
+    def _store_pair(self, connection: psycopg.Connection[Any], row: TokenRow, pair: TokenPair) -> None:
+        self._execute(connection, STORE_REFRESHED_PAIR, access=self.encryption.encrypt(pair.access_token),
+                      refresh=self.encryption.encrypt(pair.refresh_token),
                       expires=pair.expires_at, spent=row["refresh_token"])
-        self._move(connection)
+        self._store_address(connection)
 
-    def _kept(self, row: Row, pair: Pair) -> Access:
-        """The pair as it is now stored. Where the commit was not heard of, it is looked for, and stored if it is not there."""
-        for pause in STORE_AGAIN:
+    def _store_pair_again(self, row: TokenRow, pair: TokenPair) -> AccessToken:
+        """Stores the pair after the transaction failed, unless the commit did succeed unnoticed. Returns
+        what is stored."""
+        for pause in STORE_RETRY_DELAYS:
             time.sleep(pause)
             with contextlib.suppress(psycopg.Error), self.connect() as connection, connection.transaction():
-                self._keep(connection, row, pair)
-                return self._access(self._known(connection))
-        raise AccessLost("amoCRM has issued a new pair of tokens and Postgres cannot be reached to store it; the old pair does not work any more. "
-                         "When Postgres is back, grant access again")
+                self._store_pair(connection, row, pair)
+                return self._access_of_row(self._require_row(connection))
+        raise AccessRevokedError("amoCRM has issued a new pair of tokens and Postgres cannot be reached to store "
+                         "it; the old pair does not work any more. When Postgres is back, grant access "
+                         "again")
 
-    def _mark(self, reason: AccessLost) -> None:
+    def _mark_dead(self, reason: AccessRevokedError) -> None:
+        """Records that the stored pair is dead, and why."""
         with contextlib.suppress(psycopg.Error), self.connect() as connection:
-            connection.execute("UPDATE mirror.tokens SET dead_reason = %s WHERE account = %s AND refresh_token IS NOT NULL",
-                               [reason.reason, self.account])
+            connection.execute("UPDATE mirror.tokens SET dead_reason = %s WHERE account = %s AND "
+                               "refresh_token IS NOT NULL",
+                               [reason.reason, self.row_key])
 
-    # Encrypted
+    # Encryption
 
-    def _issued(self, pair: Pair) -> Access:
-        """As it was committed: another key, which is not known here, may have locked it since."""
-        return Access(pair.access_token, good_until({"expires_at": pair.expires_at, "refreshed_at": now()}), self.base_url)
+    def _access_of_pair(self, pair: TokenPair) -> AccessToken:
+        """Returns the pair as committed, without reading it back: a key rotation may have re-encrypted it
+        with a key that this process does not have."""
+        return AccessToken(pair.access_token, refresh_due_at({"expires_at": pair.expires_at, "refreshed_at": now()}),
+                      self.base_url)
 
-    def _access(self, row: Row) -> Access:
-        return Access(self._sound(row["access_token"]), good_until(row), self.base_url)
+    def _access_of_row(self, row: TokenRow) -> AccessToken:
+        return AccessToken(self._decrypt_token(row["access_token"]), refresh_due_at(row), self.base_url)
 
-    def _sound(self, locked: str) -> str:
-        token = self.vault.open(locked)
+    def _decrypt_token(self, encrypted: str) -> str:
+        """Decrypts a token. Raises AccessRevokedError if it contains characters that no token has."""
+        token = self.encryption.decrypt(encrypted)
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise AccessLost("the configured token holds characters that no token has: copy it again into AMOCRM_ACCESS_TOKEN")
+            raise AccessRevokedError("the configured token holds characters that no token has: copy it again into "
+                             "AMOCRM_ACCESS_TOKEN")
         return token
 
-    def _locked(self, secret: str) -> str | None:
-        return self.vault.lock(secret) if secret else None
+    def _encrypt(self, secret: str) -> str | None:
+        return self.encryption.encrypt(secret) if secret else None
 
-    def _opens(self, row: Row) -> bool:
+    def _can_decrypt(self, row: TokenRow) -> bool:
+        """True if this process can decrypt the row's tokens."""
         try:
-            return all(self.vault.open(row[name]) for name in ("access_token", "refresh_token") if row[name])
-        except LostKey:
+            return all(self.encryption.decrypt(row[name]) for name in ("access_token", "refresh_token") if row[name])
+        except DecryptionError:
             return False
 
-    def _correct(self, connection: psycopg.Connection[Any], row: Row, configured: Configured) -> None:
-        if self._differs(row, configured):
-            self._set_application(connection, self._over(row, configured))
+    def _update_application(self, connection: psycopg.Connection[Any], row: TokenRow, configured: ConfiguredTokens) -> None:
+        if self._application_differs(row, configured):
+            self._set_application(connection, self._merge_application(row, configured))
 
-    def _differs(self, row: Row, configured: Configured) -> bool:
-        wanted = self._over(row, configured)
-        stored = row["client_id"] or "", row["redirect_uri"] or "", self._readable(row["client_secret"])
+    def _application_differs(self, row: TokenRow, configured: ConfiguredTokens) -> bool:
+        wanted = self._merge_application(row, configured)
+        stored = row["client_id"] or "", row["redirect_uri"] or "", self._decrypt_or_empty(row["client_secret"])
         return stored != (wanted.client_id, wanted.redirect_uri, wanted.client_secret)
 
-    def _over(self, row: Row, configured: Configured) -> Configured:
-        """The application as configured; what the settings do not say of it, as it is stored: a person may have named it in `auth`."""
+    def _merge_application(self, row: TokenRow, configured: ConfiguredTokens) -> ConfiguredTokens:
+        """Returns the configured application, completed with the stored values where the settings are
+        silent: a person may have entered them in `auth`."""
         return replace(configured, client_id=configured.client_id or row["client_id"] or "",
-                       client_secret=configured.client_secret or self._readable(row["client_secret"]),
+                       client_secret=configured.client_secret or self._decrypt_or_empty(row["client_secret"]),
                        redirect_uri=configured.redirect_uri or row["redirect_uri"] or "")
 
 
-def _is_bare(row: Row) -> bool:
+def _has_no_tokens(row: TokenRow) -> bool:
     return row["access_token"] is None and row["refresh_token"] is None

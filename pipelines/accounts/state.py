@@ -1,8 +1,8 @@
-"""How the account stands with amoCRM and with its people: whether it answers, is paid for, blocked, revoked or paused (amocrm-api.md 1.6, 2.6; 6, 4);
-and who may work on it here at a time.
+"""The state of an account: available, unpaid or unreachable, blocked or revoked by amoCRM, paused by people
+(amocrm-api.md 1.6, 2.6; 6, 4); and the advisory locks of the processes that work on it.
 
-What amoCRM refuses to one process is remembered for all of them in mirror.accounts. A blocked or revoked account is asked once an hour whether it
-still is, and not more; what gets through clears the mark.
+What amoCRM refuses to one process is recorded for all of them in mirror.accounts. A blocked or revoked
+account is tried at most once an hour; a request that succeeds clears the mark.
 """
 
 from __future__ import annotations
@@ -14,136 +14,158 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from pipelines.amocrm.client import Getter
-from pipelines.amocrm.errors import AccessLost, Blocked, NotOffered, Passing, Throttled
+from pipelines.amocrm.client import HttpGet
+from pipelines.amocrm.errors import AccessRevokedError, BlockedError, NotAvailableError, ThrottledError, TransientError
 from pipelines.amocrm.pagination import page
 from pipelines.amocrm.responses import Parameters
-from pipelines.entities.spec import Facts, Record
-from pipelines.errors import Paused, SyncRefused
+from pipelines.entities.spec import AccountInfo, Record
+from pipelines.errors import AccountPausedError, SyncRefusedError
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
 
-UNPAID = "amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it in amoCRM, then run the sync again"
+UNPAID_MESSAGE = ("amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it "
+          "in amoCRM, then run the sync again")
 
 
-UNREACHED = "Look whether AMOCRM_BASE_URL opens in a browser and is the account's, and whether this machine may reach it (proxy, firewall)"
+UNREACHABLE_HINT = ("Look whether AMOCRM_BASE_URL opens in a browser and is the account's, and whether this "
+             "machine may reach it (proxy, firewall)")
 
 
 NO_SUCH_PATH = (404, 405)
+"""Statuses of an address that is no amoCRM account."""
 
 
-SHOWN = "YYYY-MM-DD HH24:MI TZ"
+DISPLAY_FORMAT = "YYYY-MM-DD HH24:MI TZ"
+"""to_char format of instants as people read them."""
 
 
-STANDING = f"""
-SELECT to_char(blocked_at, '{SHOWN}') AS blocked, to_char(blocked_at + interval '1 hour', 'HH24:MI TZ') AS unblocked,
+READ_STATE = f"""
+SELECT to_char(blocked_at, '{DISPLAY_FORMAT}') AS blocked,
+       to_char(blocked_at + interval '1 hour', 'HH24:MI TZ') AS unblocked,
        blocked_at > now() - interval '1 hour' AS just_blocked,
-       to_char(revoked_at, '{SHOWN}') AS revoked, to_char(revoked_at + interval '1 hour', 'HH24:MI TZ') AS asked_again,
-       revoked_at > now() - interval '1 hour' AS just_revoked, revoked_reason, to_char(paused_at, '{SHOWN}') AS paused
+       to_char(revoked_at, '{DISPLAY_FORMAT}') AS revoked,
+       to_char(revoked_at + interval '1 hour', 'HH24:MI TZ') AS asked_again,
+       revoked_at > now() - interval '1 hour' AS just_revoked, revoked_reason,
+       to_char(paused_at, '{DISPLAY_FORMAT}') AS paused
 FROM mirror.accounts WHERE name = %s"""
 
 
-REVOKE = "UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = %s WHERE name = ANY(%s)"
+MARK_REVOKED = "UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = %s WHERE name = ANY(%s)"
 
 
-def account(client: Getter, parameters: Parameters) -> Record:
-    """The account's own record. Raises SyncRefused when there is none to be had."""
+def fetch_account(client: HttpGet, parameters: Parameters) -> Record:
+    """Fetches the account's own record. Raises SyncRefusedError when amoCRM does not return one,
+    TransientError when amoCRM cannot be reached."""
     try:
-        found = page(client, "account", parameters, "", whole=True).records
-    except NotOffered as reason:
-        raise SyncRefused(_not_shown(reason)) from None
-    except Throttled:
+        records = page(client, "account", parameters, "", single=True).records
+    except NotAvailableError as reason:
+        raise SyncRefusedError(_unavailable_message(reason)) from None
+    except ThrottledError:
         raise
-    except Passing as reason:
-        told = reason.reason.split("; given up")[0]
-        raise Passing(f"{told}, however often it is asked. What is mirrored stays as it is. {UNREACHED}, then try again", reason.request,
-                      reason.status) from None
-    if not found:
-        raise SyncRefused("amoCRM answers the question for the account with nothing (204). What is mirrored stays as it is. Check AMOCRM_BASE_URL, "
-                          "and run the sync again later")
-    return dict(found[0])
+    except TransientError as reason:
+        message = reason.reason.split("; given up")[0]
+        raise TransientError(f"{message} on every try. What is mirrored stays as it is. {UNREACHABLE_HINT}, then try again",
+                      reason.request, reason.status) from None
+    if not records:
+        raise SyncRefusedError("amoCRM answers the request for the account with an empty response (204). What "
+                          "is mirrored stays as it is. Check AMOCRM_BASE_URL, and run the sync again later")
+    return dict(records[0])
 
 
-def _not_shown(reason: NotOffered) -> str:
+def _unavailable_message(reason: NotAvailableError) -> str:
+    """Returns the message for an account that amoCRM does not show to the token."""
     if reason.status == 402:
-        return UNPAID
+        return UNPAID_MESSAGE
     if reason.status in NO_SUCH_PATH:
-        return (f"there is no amoCRM at this address: {reason.request.split('?')[0]} does not exist there ({reason.status}). What is mirrored "
-                f"stays as it is. {UNREACHED}, then try again")
-    return (f"amoCRM does not show the account to this token: {reason.reason}. What is mirrored stays as it is. Look at the token's user and at the "
-            "account's list of admitted addresses")
+        return (f"there is no amoCRM at this address: {reason.request.split('?')[0]} does not exist there "
+                f"({reason.status}). What is mirrored stays as it is. {UNREACHABLE_HINT}, then try again")
+    return (f"amoCRM does not show the account to this token: {reason.reason}. What is mirrored stays as it "
+            "is. Look at the token's user and at the account's list of admitted addresses")
 
 
-def admit(connect: Connect, name: str) -> bool:
-    """Raises SyncRefused where nothing may be sent. True: it was blocked or revoked, and this is the hour's time to ask whether it still is."""
+def check_account_state(connect: Connect, name: str) -> bool:
+    """Raises SyncRefusedError when nothing may be sent: the account is paused, or was blocked or revoked
+    within the hour. Returns True if it was blocked or revoked earlier: then the caller may make this hour's
+    attempt."""
     with connect() as connection:
-        row = connection.execute(STANDING.encode() + b" FOR UPDATE", [name]).fetchone()
+        row = connection.execute(READ_STATE.encode() + b" FOR UPDATE", [name]).fetchone()
         if row is None:
             return False
         blocked, unblocked, just_blocked, revoked, asked_again, just_revoked, why, paused = row
         if paused:
-            raise Paused(f"the account {name!r} is paused since {paused}: nothing was sent. `amocrm-mirror accounts resume {name}`, then sync")
+            raise AccountPausedError(f"the account {name!r} is paused since {paused}: nothing was sent. `amocrm-mirror "
+                         f"accounts resume {name}`, then sync")
         if just_blocked:
-            raise SyncRefused(f"amoCRM has blocked this account or address; its block page was last seen at {blocked}. Nothing was sent, so that the "
-                              "block does not grow; what is mirrored stays as it is. Write to amoCRM's support. The first sync after "
+            raise SyncRefusedError("amoCRM has blocked this account or address; its block page was last seen at "
+                              f"{blocked}. Nothing was sent, so that the block does not grow; what is "
+                              "mirrored stays as it is. Write to amoCRM's support. The first sync after "
                               f"{unblocked} asks again, `amocrm-mirror doctor --account {name}` at once")
         if just_revoked:
-            raise SyncRefused(f"{why}. Last seen at {revoked}; nothing was sent now, and what is mirrored stays as it is. Give access again: "
-                              f"`amocrm-mirror auth --account {name}`. The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor "
+            raise SyncRefusedError(f"{why}. Last seen at {revoked}; nothing was sent now, and what is mirrored "
+                              f"stays as it is. Give access again: `amocrm-mirror auth --account {name}`. "
+                              f"The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor "
                               f"--account {name}` at once")
         if blocked or revoked:
-            connection.execute("UPDATE mirror.accounts SET blocked_at = CASE WHEN is_blocked THEN now() END, "
-                               "revoked_at = CASE WHEN revoked_at IS NOT NULL THEN now() END WHERE name = %s", [name])
+            connection.execute("UPDATE mirror.accounts SET blocked_at = CASE WHEN is_blocked THEN now() "
+                               "END, revoked_at = CASE WHEN revoked_at IS NOT NULL THEN now() END WHERE "
+                               "name = %s", [name])
         return bool(blocked or revoked)
 
 
 @contextmanager
-def blocks_marked(connect: Connect, name: str) -> Iterator[None]:
-    """A block page is remembered for every process."""
+def recording_blocks(connect: Connect, name: str) -> Iterator[None]:
+    """Records a block page for all processes."""
     try:
         yield
-    except Blocked:
+    except BlockedError:
         with connect() as connection:
-            connection.execute("UPDATE mirror.accounts SET is_blocked = true, blocked_at = now() WHERE name = %s", [name])
+            connection.execute("UPDATE mirror.accounts SET is_blocked = true, blocked_at = now() WHERE "
+                               "name = %s", [name])
         raise
 
 
 @contextmanager
-def refusals_marked(connect: Connect, name: str) -> Iterator[None]:
-    """A block page, and stored tokens that amoCRM refuses for good, are remembered for every process."""
+def recording_refusals(connect: Connect, name: str) -> Iterator[None]:
+    """Records, for all processes, a block page and stored tokens that amoCRM refuses for good."""
     try:
-        with blocks_marked(connect, name):
+        with recording_blocks(connect, name):
             yield
-    except AccessLost as reason:
-        if reason.status:  # without one it is a setting of ours that lacks
+    except AccessRevokedError as reason:
+        if reason.status:  # without a status, a setting of ours is missing and amoCRM has refused nothing
             with connect() as connection:
                 mark_revoked(connection, [name], reason.reason.split(". ")[0])
         raise
 
 
-def held_account(connection: psycopg.Connection[Any], name: str, schema: str) -> int | None:
-    """The id of the amoCRM account that the schema holds: as known here, or by its rows, where those are all that was kept of it."""
-    row = connection.execute("SELECT account_id FROM mirror.accounts WHERE name = %s AND account_id IS NOT NULL", [name]).fetchone()
-    there = connection.execute("SELECT to_regclass(%s)", [f'"{schema}".accounts']).fetchone()
-    if row is None and there and there[0]:
-        row = connection.execute(SQL("SELECT id FROM {} ORDER BY _synced_at DESC LIMIT 1").format(Identifier(schema, "accounts"))).fetchone()
+def mirrored_account_id(connection: psycopg.Connection[Any], name: str, schema: str) -> int | None:
+    """Returns the id of the amoCRM account that the schema holds: from mirror.accounts, or from the
+    schema's rows if only those were kept. None: no account yet."""
+    row = connection.execute("SELECT account_id FROM mirror.accounts WHERE name = %s AND account_id IS NOT "
+                             "NULL", [name]).fetchone()
+    schema_table = connection.execute("SELECT to_regclass(%s)", [f'"{schema}".accounts']).fetchone()
+    if row is None and schema_table and schema_table[0]:
+        row = connection.execute(SQL("SELECT id FROM {} ORDER BY _synced_at DESC LIMIT 1").format(
+            Identifier(schema, "accounts"))).fetchone()
     return row[0] if row else None
 
 
-def same_account(held: int | None, schema: str, facts: Facts) -> None:
-    """Raises SyncRefused where the schema holds another account than the one that the token is of."""
+def check_account_id(held: int | None, schema: str, facts: AccountInfo) -> None:
+    """Raises SyncRefusedError if the token is of another account than the schema holds. `held`: that
+    account's id."""
     if held not in (None, facts.get("id")):
-        raise SyncRefused(f"the schema {schema!r} holds amoCRM account {held}, but the token is of account {facts.get('id')} ({facts.get('name')}). "
-                          "Nothing was changed. Use that account's own token, or another AMOCRM_SCHEMA for this one")
+        raise SyncRefusedError(f"the schema {schema!r} holds amoCRM account {held}, but the token is of account "
+                          f"{facts.get('id')} ({facts.get('name')}). Nothing was changed. Use that "
+                          "account's own token, or another AMOCRM_SCHEMA for this one")
 
 
 def mark_revoked(connection: psycopg.Connection[Any], names: Sequence[str], reason: str) -> None:
-    connection.execute(REVOKE, [reason, list(names)])
+    connection.execute(MARK_REVOKED, [reason, list(names)])
 
 
 def clear_marks(connect: Connect, name: str) -> None:
-    """amoCRM lets us in."""
+    """Clears the marks of a block or revocation: amoCRM has answered."""
     with connect() as connection:
-        connection.execute("UPDATE mirror.accounts SET is_blocked = false, blocked_at = NULL, revoked_at = NULL, revoked_reason = NULL "
-                           "WHERE name = %s AND (is_blocked OR revoked_at IS NOT NULL)", [name])
+        connection.execute("UPDATE mirror.accounts SET is_blocked = false, blocked_at = NULL, revoked_at = "
+                           "NULL, revoked_reason = NULL WHERE name = %s AND (is_blocked OR revoked_at IS "
+                           "NOT NULL)", [name])

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""An account as a sync needs it: its name, schema, HTTP client, and a way to connect to Postgres."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Target:
-    """An account to mirror: its name here, its schema, and how to reach both ends."""
+    """An account to mirror: its name in mirror.accounts, its schema, its HTTP client, and how to connect to
+    Postgres."""
 
     name: str
     schema: str
     client: Client
     connect: Callable[[], Connection]
     concurrency: int = 6
-    seed: Callable[[], bytes] | None = field(default=None, repr=False)
-    """What a process beside this one makes the same target from. None: the sync does without one."""
+    """Entities, and requests for single records, in parallel."""
+    helper_seed: Callable[[], bytes] | None = field(default=None, repr=False)
+    """Returns the bytes from which a helper process makes the same target (sync/helper_main.py). None: the
+    sync runs without a helper process."""

@@ -1,4 +1,4 @@
-"""What is wrong with an installation, and what to do about it. Each check says one thing; a failing one does not hide the others."""
+"""Checks an installation and says how to fix what is wrong. A failing check does not hide the others."""
 
 from __future__ import annotations
 
@@ -12,151 +12,175 @@ import orjson
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.access.encryption import LostKey
-from pipelines.accounts.state import NO_SUCH_PATH, UNREACHED, clear_marks, refusals_marked
-from pipelines.amocrm.client import Patience
-from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered, Passing
-from pipelines.amocrm.responses import Answer
-from pipelines.config.settings import SettingsRefused
-from pipelines.errors import SyncRefused
-from pipelines.installation import Mirror
-from pipelines.migrate import MINIMUM_VERSION, MigrationRefused, migrate
-from pipelines.postgres.embedded.errors import PostgresUnavailable
+from pipelines.access.encryption import DecryptionError
+from pipelines.accounts.state import NO_SUCH_PATH, UNREACHABLE_HINT, clear_marks, recording_refusals
+from pipelines.amocrm.client import RetryPolicy
+from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NotAvailableError, TransientError
+from pipelines.amocrm.responses import ApiResponse
+from pipelines.config.settings import SettingsError
+from pipelines.errors import SyncRefusedError
+from pipelines.installation import Installation
+from pipelines.migrate import MINIMUM_VERSION, MigrationError, migrate
+from pipelines.postgres.embedded.errors import PostgresUnavailableError
 
-HASTE = Patience(tries=2, throttled=3, read=20.0)
-SKEW = 60
+QUICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=3, read_timeout=20.0)
+MAX_CLOCK_SKEW_SECONDS = 60
+"""Seconds by which this machine's clock may differ from amoCRM's."""
 CURES: dict[type[AmoError], str] = {
-    AccessLost: "Open the integration in amoCRM, make a new long-lived token as an administrator, and run `amocrm-mirror auth{option}`",
-    Blocked: "Stop whatever else sends requests to the account, write to amoCRM's support, and run `amocrm-mirror doctor{option}` again tomorrow",
-    NotOffered: "Look in amoCRM whether the account is paid for, and whether its security settings admit this machine's address",
-    Passing: f"{UNREACHED}; then try again",
+    AccessRevokedError: "Open the integration in amoCRM, make a new long-lived token as an administrator, and run "
+    "`amocrm-mirror auth{option}`",
+    BlockedError: "Stop other programs that send requests to the account, write to amoCRM's support, and run "
+    "`amocrm-mirror doctor{option}` again tomorrow",
+    NotAvailableError: "Check in amoCRM that the account is paid for, and that its security settings allow "
+    "this machine's address",
+    TransientError: f"{UNREACHABLE_HINT}; then try again",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
+    """Result of one check."""
+
     state: Literal["right", "note", "wrong"]
     text: str
     cure: str = ""
 
 
-def findings(opened: Callable[[], Mirror]) -> Iterator[Finding]:
+def findings(open_installation: Callable[[], Installation]) -> Iterator[Finding]:
+    """Yields the results of all checks. Migrates the tables if they are behind."""
     try:
-        mirror = opened()
-    except SettingsRefused as reason:
+        mirror = open_installation()
+    except SettingsError as reason:
         yield Finding("wrong", "settings", str(reason))
         return
-    yield Finding("right", f"settings: account {mirror.settings.amocrm_base_url or 'as authorized'}, schema {mirror.schema}")
-    yield from _secrets(mirror)
-    if (yield from _postgres(mirror)):
-        yield from _account(mirror)
+    yield Finding("right", f"settings: account {mirror.settings.amocrm_base_url or 'as authorized'}, "
+                  f"schema {mirror.schema}")
+    yield from _encryption_findings(mirror)
+    if (yield from _postgres_findings(mirror)):
+        yield from _account_findings(mirror)
 
 
-def _secrets(mirror: Mirror) -> Iterator[Finding]:
+def _encryption_findings(mirror: Installation) -> Iterator[Finding]:
     try:
-        mirror.vault.lock("probe")
-    except (LostKey, OSError, ValueError) as reason:
+        mirror.encryption.encrypt("probe")
+    except (DecryptionError, OSError, ValueError) as reason:
         yield Finding("wrong", f"encryption key: {reason}", "Set MIRROR_KEY, or make MIRROR_HOME writable")
     path = mirror.settings.mirror_home / "mirror.key"
     if path.exists() and path.stat().st_mode & 0o077:
         yield Finding("wrong", f"encryption key: {path} can be read by others", f"chmod 600 {path}")
 
 
-def _postgres(mirror: Mirror) -> Generator[Finding, None, bool]:
-    """Returns whether the rest can be checked."""
+def _postgres_findings(mirror: Installation) -> Generator[Finding, None, bool]:
+    """Checks the server and the tables; returns whether the account can be checked, too."""
     try:
         with mirror.connect() as connection:
             version = connection.info.server_version
-            create = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE'), current_user, current_database()").fetchone()
-    except PostgresUnavailable as reason:
+            privilege = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE'), "
+                                        "current_user, current_database()").fetchone()
+    except PostgresUnavailableError as reason:
         yield Finding("wrong", "Postgres: the embedded one is not available", str(reason))
         return False
     except psycopg.Error as reason:
-        yield Finding("wrong", f"Postgres: {_one_line(reason)}", "Start the server, or mend DATABASE_URL; without it the embedded Postgres is used")
+        yield Finding("wrong", f"Postgres: {_one_line(reason)}",
+                      "Start the server, or correct DATABASE_URL; without it the embedded Postgres is used")
         return False
     place = "DATABASE_URL" if mirror.settings.database_url else "embedded"
-    yield Finding("right" if version >= MINIMUM_VERSION else "wrong", f"Postgres: {version // 10000}.{version % 10000} ({place})",
-                  "" if version >= MINIMUM_VERSION else f"Use PostgreSQL {MINIMUM_VERSION // 10000} or later, or leave DATABASE_URL out")
-    if create and not create[0]:
-        yield Finding("note", f"Postgres: {create[1]} may not create schemas in {create[2]}, which the first `amocrm-mirror migrate` needs",
-                      f'As the owner of the database: GRANT CREATE ON DATABASE "{create[2]}" TO "{create[1]}"')
-    return (yield from _tables(mirror))
+    yield Finding("right" if version >= MINIMUM_VERSION else "wrong",
+                  f"Postgres: {version // 10000}.{version % 10000} ({place})",
+                  "" if version >= MINIMUM_VERSION else
+                  f"Use PostgreSQL {MINIMUM_VERSION // 10000} or later, or leave DATABASE_URL out")
+    if privilege and not privilege[0]:
+        yield Finding("note", f"Postgres: {privilege[1]} may not create schemas in {privilege[2]}, which the first "
+                      "`amocrm-mirror migrate` needs",
+                      f'As the owner of the database: '
+                      f'GRANT CREATE ON DATABASE "{privilege[2]}" TO "{privilege[1]}"')
+    return (yield from _table_findings(mirror))
 
 
-def _tables(mirror: Mirror) -> Generator[Finding, None, bool]:
+def _table_findings(mirror: Installation) -> Generator[Finding, None, bool]:
     try:
         migrate(mirror.conninfo, mirror.schema)
-    except MigrationRefused as reason:
+    except MigrationError as reason:
         yield Finding("wrong", "tables", str(reason))
         return False
     except (psycopg.Error, DBAPIError) as reason:
-        yield Finding("wrong", f"tables: {_one_line(reason)}", "Look at the server's log, then run `amocrm-mirror migrate`")
+        yield Finding("wrong", f"tables: {_one_line(reason)}",
+                      "Look at the server's log, then run `amocrm-mirror migrate`")
         return False
     yield Finding("right", f"tables: those of {mirror.schema} and mirror are there and up to date")
     return True
 
 
-def _account(mirror: Mirror) -> Iterator[Finding]:
+def _account_findings(mirror: Installation) -> Iterator[Finding]:
     try:
-        target = mirror.target(HASTE)
-        with refusals_marked(mirror.connect, mirror.account):
+        target = mirror.target(QUICK_RETRIES)
+        with recording_refusals(mirror.connect, mirror.account):
             answer = target.client.get("account", [("with", "is_api_filter_enabled,datetime_settings")])
         clear_marks(mirror.connect, mirror.account)
     except AmoError as reason:
-        yield _refused("account", reason, mirror.option)
+        yield _failure_finding("account", reason, mirror.cli_option)
         return
-    except (SyncRefused, LostKey) as reason:
+    except (SyncRefusedError, DecryptionError) as reason:
         yield Finding("wrong", "account", str(reason))
         return
     facts: dict[str, Any] = orjson.loads(answer.body)
-    yield Finding("right", f"token: works, account {facts.get('name')!r} (id {facts.get('id')}, {facts.get('subdomain')})")
-    yield from _rights(target.client.get, facts, mirror.option)
-    yield from _options(facts)
-    yield _clock(answer)
+    yield Finding("right", f"token: works, account {facts.get('name')!r} (id {facts.get('id')}, "
+                  f"{facts.get('subdomain')})")
+    yield from _permission_findings(target.client.get, facts, mirror.cli_option)
+    yield from _option_findings(facts)
+    yield _clock_finding(answer)
 
 
-def _refused(what: str, reason: AmoError, option: str) -> Finding:
-    kind = Passing if what == "account" and reason.status in NO_SUCH_PATH else type(reason)
-    cure = next((cure for each, cure in CURES.items() if issubclass(kind, each)), "Please report it: this is a fault of amocrm-mirror's")
-    told = reason.reason.split(". ")[0].split("; given up")[0]
-    return Finding("wrong", ": ".join(filter(None, (what, reason.request, told))), cure.replace("{option}", option))
+def _failure_finding(what: str, reason: AmoError, option: str) -> Finding:
+    kind = TransientError if what == "account" and reason.status in NO_SUCH_PATH else type(reason)
+    cure = next((cure for each, cure in CURES.items() if issubclass(kind, each)),
+                "Please report it: this is a bug in amocrm-mirror")
+    problem = reason.reason.split(". ")[0].split("; given up")[0]
+    return Finding("wrong", ": ".join(filter(None, (what, reason.request, problem))),
+                   cure.replace("{option}", option))
 
 
-def _rights(get: Callable[..., Answer], facts: dict[str, Any], option: str) -> Iterator[Finding]:
+def _permission_findings(get: Callable[..., ApiResponse], facts: dict[str, Any], option: str) -> Iterator[Finding]:
     try:
         get("users", [("limit", "1")])
         yield Finding("right", "rights: the token is an administrator's")
-    except NotOffered:
-        yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an administrator: what he may not see "
-                      "is missing, and so are users and roles", "Make the token as an administrator, for a complete mirror")
+    except NotAvailableError:
+        yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an "
+                      "administrator: records that this user may not see are missing, and so are users and "
+                      "roles", "Make the token as an administrator, for a complete mirror")
     except AmoError as reason:
-        yield _refused("rights", reason, option)
+        yield _failure_finding("rights", reason, option)
 
 
-def _options(facts: dict[str, Any]) -> Iterator[Finding]:
+def _option_findings(facts: dict[str, Any]) -> Iterator[Finding]:
     if facts.get("is_api_filter_enabled"):
-        yield Finding("right", "filter option: on; what changed is asked for by its time")
+        yield Finding("right", "filter option: on; changed records are requested by the time of the change")
     else:
-        yield Finding("note", "filter option: off; what changed is read newest first, which is as exact and costs a few requests more",
+        yield Finding("note", "filter option: off; changed records are read newest first, which is as exact "
+                      "and costs a few more requests",
                       "In amoCRM: Settings → Billing → API filtration, if you want it")
     mode = facts.get("customers_mode")
     if mode in ("unavailable", "disabled"):
-        yield Finding("note", f"plan: customers are {mode}", "In amoCRM: Settings → General, if your plan has customers and you want them")
+        yield Finding("note", f"plan: customers are {mode}",
+                      "In amoCRM: Settings → General, if your plan has customers and you want them")
     else:
         yield Finding("right", f"plan: customers are on ({mode})")
 
 
-def _clock(answer: Answer) -> Finding:
+def _clock_finding(answer: ApiResponse) -> Finding:
+    """Compares this machine's clock, at the time of the request, with the Date header."""
     try:
-        theirs = parsedate_to_datetime(answer.date)
+        server_time = parsedate_to_datetime(answer.date)
     except (TypeError, ValueError):
-        return Finding("note", "clock: not compared, the server does not tell its time")
-    skew = abs((datetime.datetime.fromtimestamp(answer.started / 1e6, datetime.UTC) - theirs).total_seconds())
-    if skew > SKEW:
-        return Finding("wrong", f"clock: this machine and amoCRM differ by {skew:.0f} s", "Set this machine's clock (NTP): changes are told by time")
+        return Finding("note", "clock: not compared, the answer has no Date header")
+    skew = abs((datetime.datetime.fromtimestamp(answer.started / 1e6, datetime.UTC) - server_time).total_seconds())
+    if skew > MAX_CLOCK_SKEW_SECONDS:
+        return Finding("wrong", f"clock: this machine and amoCRM differ by {skew:.0f} s",
+                       "Set this machine's clock (NTP): changes are selected by time")
     return Finding("right", f"clock: within {max(skew, 1):.0f} s of amoCRM's")
 
 
 def _one_line(reason: Exception) -> str:
+    """Text of the error on one line; of an SQLAlchemy error, that of the driver's error."""
     cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
     return " ".join(str(cause).split())

@@ -1,59 +1,67 @@
-"""A token that a person has just got: looked at with amoCRM first, stored only when it is the right account's. What is refused changes nothing."""
+"""Checks a token that a person has just obtained with amoCRM, and stores it if it is of the right account.
+A refused token changes nothing."""
 
 from __future__ import annotations
 
-from pipelines.access.permissions import Sight, look
-from pipelines.access.token_check import Fresh
-from pipelines.access.token_endpoint import Pair
-from pipelines.access.token_rows import Configured
+from pipelines.access.permissions import TokenPermissions, fetch_permissions
+from pipelines.access.token_check import UnstoredTokens
+from pipelines.access.token_endpoint import TokenPair
+from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.access.token_store import StoredTokens
-from pipelines.accounts.state import account, blocks_marked, clear_marks, held_account
-from pipelines.amocrm.client import Client, Patience
+from pipelines.accounts.state import clear_marks, fetch_account, mirrored_account_id, recording_blocks
+from pipelines.amocrm.client import Client, RetryPolicy
 from pipelines.amocrm.session import USER_AGENT
 from pipelines.entities.registry import ACCOUNT_WITH
-from pipelines.entities.spec import Facts
-from pipelines.errors import SyncRefused
-from pipelines.installation import ENTER, Mirror
+from pipelines.entities.spec import AccountInfo
+from pipelines.errors import SyncRefusedError
+from pipelines.installation import INSERT_ACCOUNT, Installation
 
-PATIENCE = Patience(tries=3, throttled=5, read=30.0)
-CLAIM = """
-UPDATE mirror.accounts SET base_url = %(url)s, configured_url = %(given)s, account_id = %(id)s, facts = NULL, learned_at = NULL
+RETRY_POLICY = RetryPolicy(max_tries=3, max_throttled=5, read_timeout=30.0)
+BIND_ACCOUNT = """
+UPDATE mirror.accounts SET base_url = %(url)s, configured_url = %(given)s, account_id = %(id)s, facts = NULL,
+    learned_at = NULL
 WHERE name = %(name)s AND coalesce(account_id, %(id)s) = %(id)s RETURNING 1"""
 
 
-def admit(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Sight:
-    """Raises what the client raises, and SyncRefused when the schema holds another account."""
-    client = Client(base_url, Fresh(pair), mirror.budgets(base_url), PATIENCE)
+def grant_access(mirror: Installation, base_url: str, pair: TokenPair, application: ConfiguredTokens) -> TokenPermissions:
+    """Checks the pair with amoCRM, stores it, and returns what it permits. Raises what the client raises,
+    and SyncRefusedError if the schema holds another account."""
+    client = Client(base_url, UnstoredTokens(pair), mirror.rate_limiters(base_url), RETRY_POLICY)
     try:
-        with blocks_marked(mirror.connect, mirror.account):
-            facts = account(client, [("with", ",".join(ACCOUNT_WITH))])
-        _check(mirror, facts)
-        sight = look(client, facts)
+        with recording_blocks(mirror.connect, mirror.account):
+            facts = fetch_account(client, [("with", ",".join(ACCOUNT_WITH))])
+        _check_account_id(mirror, facts)
+        permissions = fetch_permissions(client, facts)
     finally:
         client.close()
-    _claim(mirror, base_url, facts)
-    StoredTokens(mirror.connect, mirror.vault, mirror.account, base_url, USER_AGENT).adopt(mirror.configured, pair, application)
+    _bind_account(mirror, base_url, facts)
+    StoredTokens(mirror.connect, mirror.encryption, mirror.account, base_url,
+                 USER_AGENT).store_granted(mirror.configured_tokens, pair, application)
     clear_marks(mirror.connect, mirror.account)
-    return sight
+    return permissions
 
 
-def _check(mirror: Mirror, facts: Facts) -> None:
+def _check_account_id(mirror: Installation, facts: AccountInfo) -> None:
+    """Raises SyncRefusedError if the schema holds another account."""
     with mirror.connect() as connection:
-        held = held_account(connection, mirror.account, mirror.schema)
+        held = mirrored_account_id(connection, mirror.account, mirror.schema)
     if held is not None and held != facts.get("id"):
-        raise _another(mirror, facts)
+        raise _wrong_account_error(mirror, facts)
 
 
-def _claim(mirror: Mirror, base_url: str, facts: Facts) -> None:
+def _bind_account(mirror: Installation, base_url: str, facts: AccountInfo) -> None:
+    """Records the account's address and id; atomic, so that of two processes with different accounts one
+    fails."""
     with mirror.connect() as connection:
-        connection.execute(ENTER, {"name": mirror.account, "schema": mirror.schema, "url": base_url})
-        row = connection.execute(CLAIM, {"name": mirror.account, "url": base_url, "id": facts.get("id"),
+        connection.execute(INSERT_ACCOUNT, {"name": mirror.account, "schema": mirror.schema, "url": base_url})
+        row = connection.execute(BIND_ACCOUNT, {"name": mirror.account, "url": base_url, "id": facts.get("id"),
                                          "given": mirror.settings.amocrm_base_url}).fetchone()
     if row is None:
-        raise _another(mirror, facts)
+        raise _wrong_account_error(mirror, facts)
 
 
-def _another(mirror: Mirror, facts: Facts) -> SyncRefused:
-    return SyncRefused(f"the schema {mirror.schema!r} holds another amoCRM account than {facts.get('id')} ({facts.get('name')}), which this token "
-                       "is of. Nothing was changed. Use a token of the account that the schema holds, or another AMOCRM_SCHEMA (of "
-                       "`accounts add`: another name)")
+def _wrong_account_error(mirror: Installation, facts: AccountInfo) -> SyncRefusedError:
+    return SyncRefusedError(f"the schema {mirror.schema!r} holds another amoCRM account than {facts.get('id')} "
+                       f"({facts.get('name')}), which this token is of. Nothing was changed. Use a token of "
+                       "the account that the schema holds, or another AMOCRM_SCHEMA (of `accounts add`: "
+                       "another name)")

@@ -1,4 +1,5 @@
-"""`amocrm-mirror accounts`: an account comes with its schema, access, partition and place in the views over all accounts, and leaves with them."""
+"""`amocrm-mirror accounts`: adds an account with its schema, access, partition and place in the views over
+all accounts; removes it with them."""
 
 from __future__ import annotations
 
@@ -9,128 +10,147 @@ from typing import Any
 from psycopg.sql import SQL, Identifier
 
 from pipelines.accounts import registry
-from pipelines.accounts.registry import DEMO, Known
+from pipelines.accounts.registry import DEMO_ACCOUNT, AccountRecord
 from pipelines.bi import all_accounts
-from pipelines.cli.authorize import address
+from pipelines.cli.authorize import parse_base_url
 from pipelines.config.settings import validate_schema_name
-from pipelines.errors import SyncRefused, WrongUse
-from pipelines.installation import NOT_SHARED, Mirror
+from pipelines.errors import SyncRefusedError, UsageError
+from pipelines.installation import UNSET_FOR_OTHER_ACCOUNTS, Installation
 from pipelines.migrate import migrate
-from pipelines.orchestration.instance import with_partition
+from pipelines.orchestration.instance import open_instance
 
-LAST = """
+LAST_RUNS = """
 SELECT a.name, to_char(max(r.finished_at) FILTER (WHERE r.state = 'complete'), 'YYYY-MM-DD HH24:MI TZ'),
        count(*) FILTER (WHERE r.state IN ('failed', 'incomplete') AND r.run_id = newest.run_id)
 FROM mirror.accounts a
-LEFT JOIN LATERAL (SELECT run_id FROM mirror.sync_runs WHERE account = a.name ORDER BY id DESC LIMIT 1) newest ON true
+LEFT JOIN LATERAL (SELECT run_id FROM mirror.sync_runs WHERE account = a.name
+                   ORDER BY id DESC LIMIT 1) newest ON true
 LEFT JOIN mirror.sync_runs r ON r.account = a.name GROUP BY a.name"""
 
 
-def add(mirror: Mirror, name: str, given: str, grant: Callable[[Mirror], Iterator[str]]) -> Iterator[str]:
-    """`grant` asks a person for access. Where that comes to nothing, nothing is left of the account."""
-    added = _new(mirror, name, given)
+def add(mirror: Installation, name: str, address_text: str, grant: Callable[[Installation], Iterator[str]]) -> Iterator[str]:
+    """Adds an account and yields the lines to print. `grant` asks a person for access; if that fails,
+    nothing is left of the account."""
+    installation = _installation_for_new(mirror, name, address_text)
     was_there = _has_schema(mirror, name)
     migrate(mirror.conninfo, name)
     try:
-        yield from grant(added)
+        yield from grant(installation)
     except BaseException:
         if not was_there:
-            _undo(mirror, name)
+            _drop_new_schema(mirror, name)
         raise
-    with_partition(mirror, name).dispose()
+    open_instance(mirror, name).dispose()
     with mirror.connect_autocommit() as connection:
         yield from all_accounts.refresh(connection).kept
     yield f"{'Next:':<10}schedules take it up by themselves"
 
 
-def _new(mirror: Mirror, name: str, given: str) -> Mirror:
+def _installation_for_new(mirror: Installation, name: str, address_text: str) -> Installation:
+    """Returns the installation as seen from the new account. Raises UsageError if the name cannot be used."""
     try:
         validate_schema_name(name, "the account's name")
     except ValueError as reason:
-        raise WrongUse(str(reason)) from None
-    if name == DEMO:
-        raise WrongUse(f"{DEMO!r} is the demo's: choose another name")
-    base_url = address(given)
+        raise UsageError(str(reason)) from None
+    if name == DEMO_ACCOUNT:
+        raise UsageError(f"{DEMO_ACCOUNT!r} is the demo's: choose another name")
+    base_url = parse_base_url(address_text)
     with mirror.connect() as connection:
-        found = next((each for each in registry.known(connection) if each.name == name), None)
-    if found:
-        raise WrongUse(f"there is an account {name!r} already, {found.base_url}, and a schema holds one account. Another token for it: "
-                       f"`amocrm-mirror auth --account {name}`; another account: choose another name")
-    return Mirror(mirror.settings.model_copy(update={**NOT_SHARED, "amocrm_schema": name, "amocrm_base_url": base_url}), f" --account {name}")
+        existing = next((each for each in registry.all_accounts(connection) if each.name == name), None)
+    if existing:
+        raise UsageError(f"there is an account {name!r} already, {existing.base_url}, and a schema holds one "
+                       f"account. Another token for it: `amocrm-mirror auth --account {name}`; another "
+                       "account: choose another name")
+    return Installation(mirror.settings.model_copy(
+        update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": name, "amocrm_base_url": base_url}), f" --account {name}")
 
 
-def _has_schema(mirror: Mirror, name: str) -> bool:
+def _has_schema(mirror: Installation, name: str) -> bool:
     with mirror.connect() as connection:
-        return connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [name]).fetchone() is not None
+        return connection.execute("SELECT FROM pg_namespace WHERE nspname = %s",
+                                  [name]).fetchone() is not None
 
 
-def _undo(mirror: Mirror, name: str) -> None:
-    """The schema was made a moment ago; another process may have given it an account meanwhile."""
+def _drop_new_schema(mirror: Installation, name: str) -> None:
+    """Drops the schema that was created a moment ago, unless another process has given it to an account
+    meanwhile."""
     with mirror.connect() as connection:
         connection.execute("LOCK TABLE mirror.accounts IN SHARE ROW EXCLUSIVE MODE")
-        if connection.execute("SELECT FROM mirror.accounts WHERE schema_name = %s", [name]).fetchone() is None:
+        if connection.execute("SELECT FROM mirror.accounts WHERE schema_name = %s",
+                              [name]).fetchone() is None:
             connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(name)))
 
 
 @dataclass(frozen=True)
-class Leaving:
-    """What goes with an account."""
+class RemovalPreview:
+    """What is deleted with an account."""
 
-    account: Known
+    account: AccountRecord
     schemas: list[str]
     tables: int
     size: str
-    forgotten: int
-    """People who are kept from coming back."""
+    suppressed: int
+    """Erased people whose data is kept from returning."""
 
 
-def leaving(mirror: Mirror, name: str, keep_data: bool) -> Leaving:
-    """Raises WrongUse for an account that there is not, SyncRefused where views of others would go too."""
+def preview_removal(mirror: Installation, name: str, keep_data: bool) -> RemovalPreview:
+    """Returns what `remove` would delete. Raises UsageError for an unknown account, SyncRefusedError if
+    views that do not belong to the mirror would be dropped too."""
     with mirror.connect() as connection:
-        account = next((each for each in registry.known(connection) if each.name == name), None)
+        account = next((each for each in registry.all_accounts(connection) if each.name == name), None)
         if account is None:
-            raise WrongUse(f"there is no account {name!r} here: `amocrm-mirror accounts list` shows those that there are")
-        schemas = registry.schemas_of(connection, account)
-        others = [] if keep_data else registry.hanging_on(connection, schemas)
+            raise UsageError(f"there is no account {name!r} here: `amocrm-mirror accounts list` lists the "
+                           "accounts")
+        schemas = registry.existing_schemas(connection, account)
+        others = [] if keep_data else registry.dependent_views(connection, schemas)
         if others:
-            raise SyncRefused(f"{', '.join(others[:5])}{' …' if others[5:] else ''} would go with the tables of {name!r}, and are not the mirror's. "
-                              "Nothing was changed. Drop them first, or keep the tables: --keep-data")
+            raise SyncRefusedError(f"{', '.join(others[:5])}{' …' if others[5:] else ''} would be dropped with "
+                              f"the tables of {name!r}, but do not belong to the mirror. Nothing was "
+                              "changed. Drop them first, or keep the tables: --keep-data")
         row: Any = connection.execute(
-            "SELECT count(*), pg_size_pretty(coalesce(sum(pg_total_relation_size(c.oid)), 0)), (SELECT count(*) FROM mirror.forgotten "
-            "WHERE account = %s AND because IS NULL) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname = ANY(%s)", [name, schemas]).fetchone()
-    return Leaving(account, schemas, *row)
+            "SELECT count(*), pg_size_pretty(coalesce(sum(pg_total_relation_size(c.oid)), 0)), (SELECT "
+            "count(*) FROM mirror.forgotten WHERE account = %s AND because IS NULL) FROM pg_class c JOIN "
+            "pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname = "
+            "ANY(%s)", [name, schemas]).fetchone()
+    return RemovalPreview(account, schemas, *row)
 
 
-def remove(mirror: Mirror, gone: Leaving, keep_data: bool) -> Iterator[str]:
-    """Its row, tokens, cursors and partition; and its schemas, unless they are kept. No sync of it runs meanwhile."""
-    name, drop = gone.account.name, [] if keep_data else gone.schemas
+def remove(mirror: Installation, preview: RemovalPreview, keep_data: bool) -> Iterator[str]:
+    """Deletes the account's row, tokens, cursors and partition, and its schemas unless they are kept;
+    yields the lines to print. No sync of the account runs meanwhile."""
+    name, drop = preview.account.name, [] if keep_data else preview.schemas
     with mirror.connect() as connection, mirror.connect_autocommit() as own:
-        registry.alone(connection, name)
-        yield from all_accounts.refresh(own, without=name).kept
-        left = registry.hanging_on(connection, drop, ours=True)
+        registry.lock_out_syncs(connection, name)
+        yield from all_accounts.refresh(own, excluding=name).kept
+        left = registry.dependent_views(connection, drop, include_own=True)
         if left:
-            raise SyncRefused(f"{', '.join(left[:5])} still reads the tables of {name!r}: see above. Nothing else was changed")
-        registry.forget(connection, gone.account, drop)
-    with_partition(mirror, gone=name).dispose()
-    yield f"{name}: removed" + (f"; its tables stay in {', '.join(gone.schemas)}" if keep_data else "")
+            raise SyncRefusedError(f"{', '.join(left[:5])} still reads the tables of {name!r}: see above. "
+                              "Nothing else was changed")
+        registry.delete_account(connection, preview.account, drop)
+    open_instance(mirror, removed=name).dispose()
+    yield f"{name}: removed" + (f"; its tables stay in {', '.join(preview.schemas)}" if keep_data else "")
 
 
-def listed(mirror: Mirror) -> list[dict[str, Any]]:
-    """Every account with how it stands, when its last complete reading ended, and how many lists of its last run fell short."""
+def list_accounts(mirror: Installation) -> list[dict[str, Any]]:
+    """Returns, for every account, its state, the end of its last complete sync, and how many lists of its
+    last run were incomplete."""
     with mirror.connect() as connection:
-        known = registry.known(connection)
-        last = {row[0]: row[1:] for row in connection.execute(LAST).fetchall()} if known else {}
-    return [{"account": each.name, "address": each.base_url, "account_id": each.account_id, "standing": each.standing or "synced",
-             "last_complete": last[each.name][0], "fell_short": last[each.name][1]} for each in known]
+        accounts = registry.all_accounts(connection)
+        last = {row[0]: row[1:] for row in connection.execute(LAST_RUNS).fetchall()} if accounts else {}
+    return [{"account": each.name, "address": each.base_url, "account_id": each.account_id,
+             "standing": each.not_synced_reason or "synced",
+             "last_complete": last[each.name][0], "fell_short": last[each.name][1]} for each in accounts]
 
 
-def set_paused(mirror: Mirror, name: str, paused: bool) -> str:
+def set_paused(mirror: Installation, name: str, paused: bool) -> str:
+    """Pauses or resumes an account and returns the message for people. Raises UsageError for an unknown
+    account."""
     with mirror.connect() as connection:
-        if name not in [each.name for each in registry.known(connection)]:
-            raise WrongUse(f"there is no account {name!r} here: `amocrm-mirror accounts list` shows those that there are")
+        if name not in [each.name for each in registry.all_accounts(connection)]:
+            raise UsageError(f"there is no account {name!r} here: `amocrm-mirror accounts list` lists the "
+                           "accounts")
         changed = (registry.pause if paused else registry.resume)(connection, name)
     if paused:
-        return (f"{name}: {'paused' if changed else 'was paused already'}. No sync starts until `amocrm-mirror accounts resume {name}`; what runs "
-                "goes on to its end")
+        return (f"{name}: {'paused' if changed else 'was paused already'}. No sync starts until "
+                f"`amocrm-mirror accounts resume {name}`; what runs goes on to its end")
     return f"{name}: {'resumed' if changed else 'was not paused'}. The next sync goes on where it was"

@@ -1,7 +1,9 @@
-"""A role that may read the account's tables and views, and nothing else: for BI tools and for people who write SQL.
+"""Creates or updates a database role that may only read an account's tables and views, for BI tools and for
+people who write SQL.
 
-Everything is one transaction: where a right is missing nothing has changed, and the same statements are shown for somebody who has it. A
-password never reaches Postgres as it is, only as its SCRAM verifier, so no log of the server's can hold it.
+Everything runs in one transaction. If our own role lacks a privilege, nothing is changed and the statements
+are shown, so that a database administrator can run them. A password is sent to Postgres only as its SCRAM
+verifier, so it cannot appear in the server's logs.
 """
 
 from __future__ import annotations
@@ -16,29 +18,38 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from pipelines.bi import all_accounts
-from pipelines.errors import SyncRefused
+from pipelines.errors import SyncRefusedError
 
 Connection = psycopg.Connection[Any]
-MEMORY = "mirror"
-LONGEST = 63
-KNOWN = "SELECT rolsuper, rolcanlogin, rolname = current_user FROM pg_roles WHERE rolname = %s"
-OWNERS = """
-SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relnamespace = %(schema)s::text::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+MIRROR_SCHEMA = "mirror"
+MAX_NAME_BYTES = 63
+SELECT_ROLE = "SELECT rolsuper, rolcanlogin, rolname = current_user FROM pg_roles WHERE rolname = %s"
+TABLE_OWNERS = """
+SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class
+WHERE relnamespace = %(schema)s::text::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
 UNION SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = %(schema)s::text ORDER BY 1"""
-ALL = "relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname = ANY(%(schemas)s)) AND relkind IN ('r', 'p', 'v', 'm')"
-UNREADABLE = f"SELECT min(oid::regclass::text) FROM pg_class WHERE {ALL} AND NOT has_table_privilege(%(role)s, oid, 'SELECT')"
-REACHES = f"""
-SELECT 'making roles, or copying the whole server' FROM pg_roles WHERE rolname = %(role)s AND (rolcreaterole OR rolreplication)
+RELATIONS_IN_SCHEMAS = ("relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname = ANY(%(schemas)s)) "
+       "AND relkind IN ('r', 'p', 'v', 'm')")
+FIRST_UNREADABLE = (f"SELECT min(oid::regclass::text) FROM pg_class WHERE {RELATIONS_IN_SCHEMAS} "
+              "AND NOT has_table_privilege(%(role)s, oid, 'SELECT')")
+EXCESS_PRIVILEGES = f"""
+SELECT 'making roles, or copying the whole server' FROM pg_roles
+WHERE rolname = %(role)s AND (rolcreaterole OR rolreplication)
 UNION ALL SELECT 'new schemas' WHERE has_database_privilege(%(role)s, current_database(), 'CREATE')
 UNION ALL SELECT 'the schema ' || nspname FROM pg_namespace
-WHERE nspname = 'mirror' AND (has_schema_privilege(%(role)s, oid, 'USAGE') OR has_schema_privilege(%(role)s, oid, 'CREATE'))
-UNION ALL SELECT 'new tables in ' || nspname FROM pg_namespace WHERE nspname = ANY(%(schemas)s) AND has_schema_privilege(%(role)s, oid, 'CREATE')
-UNION ALL SELECT 'writing ' || oid::regclass FROM pg_class WHERE {ALL} AND has_table_privilege(%(role)s, oid, 'INSERT, UPDATE, DELETE, TRUNCATE')"""
-MAY_CREATE = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_temp_' AND has_schema_privilege(%s, oid, 'CREATE')"
+WHERE nspname = 'mirror'
+  AND (has_schema_privilege(%(role)s, oid, 'USAGE') OR has_schema_privilege(%(role)s, oid, 'CREATE'))
+UNION ALL SELECT 'new tables in ' || nspname FROM pg_namespace
+WHERE nspname = ANY(%(schemas)s) AND has_schema_privilege(%(role)s, oid, 'CREATE')
+UNION ALL SELECT 'writing ' || oid::regclass FROM pg_class
+WHERE {RELATIONS_IN_SCHEMAS} AND has_table_privilege(%(role)s, oid, 'INSERT, UPDATE, DELETE, TRUNCATE')"""
+"""Privileges that the role would have beyond reading the schemas, one per row, as text."""
+SCHEMAS_WITH_CREATE = ("SELECT nspname FROM pg_namespace "
+              "WHERE nspname !~ '^pg_temp_' AND has_schema_privilege(%s, oid, 'CREATE')")
 
 
-class NeedsAdministrator(SyncRefused):
-    """Our own role has not the rights; `sql` is what somebody with them can run instead."""
+class AdministratorRequiredError(SyncRefusedError):
+    """Our own role lacks the privileges; `sql` is what a database administrator can run instead."""
 
     def __init__(self, message: str, sql: str) -> None:
         super().__init__(message)
@@ -46,8 +57,8 @@ class NeedsAdministrator(SyncRefused):
 
 
 @dataclass
-class Granted:
-    """What was done. `url` holds the password only where it was made here."""
+class GrantResult:
+    """Result of `grant_read_access`. `url` contains the password only if it was generated here."""
 
     role: str
     created: bool
@@ -56,103 +67,123 @@ class Granted:
     notes: list[str] = field(default_factory=list)
 
 
-def made_password() -> str:
+def generate_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-def fault_of(role: str) -> str:
-    """Why that cannot be the role's name; an empty string: it can."""
-    if not role or len(role.encode()) > LONGEST or not role.isprintable():
-        return f"{role!r} is no name of a role: take 1 to {LONGEST} bytes that can be printed"
+def role_name_problem(role: str) -> str:
+    """Why `role` is not allowed as the name of a role; "" if it is allowed."""
+    if not role or len(role.encode()) > MAX_NAME_BYTES or not role.isprintable():
+        return f"{role!r} is no name of a role: take 1 to {MAX_NAME_BYTES} bytes that can be printed"
     if role.startswith("pg_") or role in ("public", "none"):
         return f"Postgres keeps {role!r} for itself: choose another name with --role"
     return ""
 
 
-def grant(connection: Connection, schema: str, role: str, password: str | None, is_made: bool) -> Granted:
-    """Creates or updates the role. `password` None: the one that it has stays. Raises SyncRefused, or NeedsAdministrator with the SQL."""
-    schemas = _schemas(connection, schema)
+def grant_read_access(connection: Connection, schema: str, role: str, password: str | None, is_generated: bool) -> GrantResult:
+    """Creates or updates the role. `password` None keeps the present password. Raises SyncRefused, or
+    AdministratorRequiredError with the SQL."""
+    schemas = _existing_schemas(connection, schema)
     if schema not in schemas:
-        cure = "it comes with the second account" if schema == all_accounts.SCHEMA else "run `amocrm-mirror migrate`"
-        raise SyncRefused(f"there is no schema {schema!r} yet: {cure}, then run this again")
-    known = connection.execute(KNOWN, [role]).fetchone()
-    if known and (known[0] or known[2]):
-        raise SyncRefused(f"{role!r} is {'a superuser' if known[0] else 'the role of the mirror itself'}, which cannot be made to read only. Nothing "
-                          "was changed; choose another name with --role")
-    can_login = known[1] if known else None
+        cure = "it is created with the second account" if schema == all_accounts.SCHEMA \
+            else "run `amocrm-mirror migrate`"
+        raise SyncRefusedError(f"there is no schema {schema!r} yet: {cure}, then run this again")
+    existing = connection.execute(SELECT_ROLE, [role]).fetchone()
+    if existing and (existing[0] or existing[2]):
+        raise SyncRefusedError(
+            f"{role!r} is {'a superuser' if existing[0] else 'the role of the mirror itself'}, which cannot be "
+            "made to read only. Nothing was changed; choose another name with --role")
+    can_login = existing[1] if existing else None
     try:
         with connection.transaction():
-            for statement in statements(connection, schemas, role, can_login):
+            for statement in grant_statements(connection, schemas, role, can_login):
                 connection.execute(statement)
-            _secure(connection, role, password)
-            _check(connection, role, schemas)
+            _set_password(connection, role, password)
+            _verify_privileges(connection, role, schemas)
     except psycopg.errors.InsufficientPrivilege as reason:
-        raise NeedsAdministrator(
-            f"Postgres refused: {reason.diag.message_primary or reason}. Nothing was changed. Have an administrator of the database run what "
-            f"is printed above, then set the password: in psql, \\password {role}", _script(connection, schemas, role, can_login)) from None
-    return Granted(role, known is None, address(connection, role, password if is_made else None), schemas, _notes(connection, schema, role, schemas))
+        raise AdministratorRequiredError(
+            f"Postgres refused: {reason.diag.message_primary or reason}. Nothing was changed. Have an "
+            f"administrator of the database run what is printed above, then set the password: in psql, "
+            f"\\password {role}", _sql_script(connection, schemas, role, can_login)) from None
+    return GrantResult(role, existing is None, connection_url(connection, role, password if is_generated else None), schemas,
+                   _notes(connection, schema, role, schemas))
 
 
-def statements(connection: Connection, schemas: list[str], role: str, can_login: bool | None) -> Iterator[Composed]:
-    """What makes the role read these schemas, and nothing else of ours. It may all run again. `can_login` None: there is no such role."""
-    who, database = Identifier(role), Identifier(connection.info.dbname)
+def grant_statements(connection: Connection, schemas: list[str], role: str,
+               can_login: bool | None) -> Iterator[Composed]:
+    """Statements that let the role read these schemas and no other schema of the mirror. They may be run
+    again. `can_login` is None if the role does not exist yet."""
+    grantee, database = Identifier(role), Identifier(connection.info.dbname)
     if not can_login:
-        yield SQL("{} ROLE {} LOGIN").format(SQL("CREATE" if can_login is None else "ALTER"), who)
-    yield SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, who)
+        yield SQL("{} ROLE {} LOGIN").format(SQL("CREATE" if can_login is None else "ALTER"), grantee)
+    yield SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, grantee)
     if can_login is not None:
-        for place in [*schemas, MEMORY]:
-            yield SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(Identifier(place), who)
-            yield SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(Identifier(place), who)
-    for place in schemas:
-        yield SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(place), who)
-        yield SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(Identifier(place), who)
-        for owner, in connection.execute(OWNERS, {"schema": place}).fetchall():
-            yield SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}").format(
-                Identifier(owner), Identifier(place), who)
+        for granted_schema in [*schemas, MIRROR_SCHEMA]:
+            yield SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(Identifier(granted_schema), grantee)
+            yield SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(Identifier(granted_schema), grantee)
+    for granted_schema in schemas:
+        yield SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)
+        yield SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)
+        for owner, in connection.execute(TABLE_OWNERS, {"schema": granted_schema}).fetchall():
+            yield SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}"
+                      ).format(Identifier(owner), Identifier(granted_schema), grantee)
 
 
-def address(connection: Connection, role: str, password: str | None) -> str:
-    """A URL for any client, of the server that this connection is to; without a password where that is not ours to show."""
+def connection_url(connection: Connection, role: str, password: str | None) -> str:
+    """The URL with which a client reaches the server of this connection as `role`. `password` None leaves the
+    password out."""
     info, who = connection.info, quote(role, safe="")
     user = f"{who}:{quote(password, safe='')}" if password else who
     options = {"sslmode": info.get_parameters()["sslmode"]} if "sslmode" in info.get_parameters() else {}
     if info.host.startswith("/"):
-        return f"postgresql://{user}@/{quote(info.dbname, safe='')}?" + urlencode({"host": info.host, "port": info.port} | options)
+        return f"postgresql://{user}@/{quote(info.dbname, safe='')}?" \
+            + urlencode({"host": info.host, "port": info.port} | options)
     host = f"[{info.host}]" if ":" in info.host else info.host
-    return f"postgresql://{user}@{host}:{info.port}/{quote(info.dbname, safe='')}" + ("?" + urlencode(options) if options else "")
+    return f"postgresql://{user}@{host}:{info.port}/{quote(info.dbname, safe='')}" \
+        + ("?" + urlencode(options) if options else "")
 
 
-def _schemas(connection: Connection, schema: str) -> list[str]:
-    rows = connection.execute("SELECT nspname::text FROM pg_namespace WHERE nspname = ANY(%s) ORDER BY 1", [[schema, f"{schema}_bi"]]).fetchall()
+def _existing_schemas(connection: Connection, schema: str) -> list[str]:
+    """Those of the account's two schemas (tables, BI views) that exist."""
+    rows = connection.execute("SELECT nspname::text FROM pg_namespace WHERE nspname = ANY(%s) ORDER BY 1",
+                              [[schema, f"{schema}_bi"]]).fetchall()
     return [row[0] for row in rows]
 
 
-def _secure(connection: Connection, role: str, password: str | None) -> None:
+def _set_password(connection: Connection, role: str, password: str | None) -> None:
     if password is not None:
-        verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+        verifier = connection.pgconn.encrypt_password(
+            password.encode(), role.encode(), b"scram-sha-256").decode()
         connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(role), Literal(verifier)))
 
 
-def _check(connection: Connection, role: str, schemas: list[str]) -> None:
-    """Rights that come from elsewhere (another role, PUBLIC) are not ours to take: then the role is not what it is asked for as."""
-    about = {"role": role, "schemas": schemas}
-    reached = [row[0] for row in connection.execute(REACHES.encode(), about).fetchall()]
-    if reached:
-        raise SyncRefused(f"{role!r} would still reach more than it should: {', '.join(reached[:5])}{' …' if reached[5:] else ''}. It has that right "
-                          "from elsewhere: from a role that it is a member of, from PUBLIC, or as an owner. Nothing was changed; take that right "
-                          "away, or choose another name with --role")
-    unreadable = connection.execute(UNREADABLE.encode(), about).fetchone()
+def _verify_privileges(connection: Connection, role: str, schemas: list[str]) -> None:
+    """Raises SyncRefused if the role would have privileges beyond reading. They come from another role or
+    from PUBLIC, and we must not revoke those. Raises psycopg's InsufficientPrivilege if a table is still
+    unreadable."""
+    parameters = {"role": role, "schemas": schemas}
+    excess = [row[0] for row in connection.execute(EXCESS_PRIVILEGES.encode(), parameters).fetchall()]
+    if excess:
+        raise SyncRefusedError(
+            f"{role!r} would still have rights that it should not have: "
+            f"{', '.join(excess[:5])}{' …' if excess[5:] else ''}. It has them "
+            "from a role that it is a member of, from PUBLIC, or as an owner. "
+            "Nothing was changed; revoke them, or choose another name with --role")
+    unreadable = connection.execute(FIRST_UNREADABLE.encode(), parameters).fetchone()
     if unreadable and unreadable[0]:
         raise psycopg.errors.InsufficientPrivilege(f"{unreadable[0]} is not ours to grant")
 
 
-def _script(connection: Connection, schemas: list[str], role: str, can_login: bool | None) -> str:
-    return "".join(f"{statement.as_string(connection)};\n" for statement in statements(connection, schemas, role, can_login))
+def _sql_script(connection: Connection, schemas: list[str], role: str, can_login: bool | None) -> str:
+    return "".join(f"{statement.as_string(connection)};\n"
+                   for statement in grant_statements(connection, schemas, role, can_login))
 
 
 def _notes(connection: Connection, schema: str, role: str, schemas: list[str]) -> list[str]:
-    elsewhere = [row[0] for row in connection.execute(MAY_CREATE, [role]).fetchall()]
+    """Remarks for the operator: no BI schema yet; schemas in which the role may create tables."""
+    elsewhere = [row[0] for row in connection.execute(SCHEMAS_WITH_CREATE, [role]).fetchall()]
     has_bi = f"{schema}_bi" in schemas or schema == all_accounts.SCHEMA
     notes = [] if has_bi else [f"The schema {schema}_bi does not exist yet: run this again when it does."]
-    return notes + ([f"It may create tables in {', '.join(elsewhere)}, as everybody may: REVOKE CREATE ON SCHEMA … FROM PUBLIC takes that."]
-                    if elsewhere else [])
+    return notes + ([
+        f"It may create tables in {', '.join(elsewhere)}, as every role may: "
+        "REVOKE CREATE ON SCHEMA … FROM PUBLIC prevents that."] if elsewhere else [])

@@ -1,7 +1,9 @@
-"""One account's HTTP: the budget before each request, a session per thread, retries by class of error.
+"""HTTP client of one account: rate limit before each request, one session per thread, retries by class of
+error.
 
-Nothing is followed: no redirects, no cookies, no hrefs. Every request is a GET, but for the account's own webhooks (`change`). Once access is lost
-or amoCRM blocks, nothing more is sent by any thread, not even for a token.
+Follows no redirects, cookies or hrefs. Every request is a GET, except for the account's own webhooks
+(`change`). Once access is revoked or amoCRM blocks, no thread sends anything any more, not even a request
+for a token.
 """
 
 from __future__ import annotations
@@ -18,128 +20,148 @@ from typing import Any, Protocol
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
-from pipelines.amocrm.credentials import Access, Tokens
-from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, Passing, Refused, Throttled, TooHeavy
-from pipelines.amocrm.rate_limiter import Budget
-from pipelines.amocrm.responses import Answer, Check, Parameters, judge, judge_change, seconds_ahead, shown
-from pipelines.amocrm.session import USER_AGENT, Session, is_amocrm, is_local, sent
+from pipelines.amocrm.credentials import AccessToken, TokenSource
+from pipelines.amocrm.errors import AccessRevokedError, AmoError, BadRequestError, BlockedError, PageTooLargeError, ThrottledError, TransientError
+from pipelines.amocrm.rate_limiter import RateLimiter
+from pipelines.amocrm.responses import ApiResponse, BodyCheck, Parameters, describe_request, parse_change_response, parse_response, seconds_ahead
+from pipelines.amocrm.session import USER_AGENT, Session, is_amocrm, is_local, send_or_raise
 
-__all__ = ["USER_AGENT", "Answer", "Client", "Counted", "Getter", "Parameters", "Patience"]
+__all__ = ["USER_AGENT", "ApiResponse", "Client", "CountingClient", "HttpGet", "Parameters", "RetryPolicy"]
 
 API = "/api/v4/"
-LIGHTEST = 16
-"""No page is asked for in smaller pieces than this, however the server sighs."""
+MIN_PAGE_SIZE = 16
+"""Records per page. Smaller pages are not asked for, however slow the server is."""
 log = logging.getLogger(__name__)
 
 
-class Getter(Protocol):
-    def get(self, path: str, parameters: Parameters = (), base: str = "", check: Check | None = None) -> Answer: ...
+class HttpGet(Protocol):
+    """What a reader of lists needs of the client."""
 
-    def behind(self) -> float: ...
+    def get(self, path: str, parameters: Parameters = (), base: str = "",
+            check: BodyCheck | None = None) -> ApiResponse: ...
+
+    def clock_lag(self) -> float: ...
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often and how long. Seconds; the wait doubles with each try, up to `longest`, and is jittered."""
+class RetryPolicy:
+    """How often a request is retried, and the pauses and timeouts in seconds. The pause doubles with each
+    try, up to `max_wait`, and is jittered."""
 
-    tries: int = 7
-    throttled: int | None = None
-    """How many 429s one request bears. None: any number, because they say nothing about the request."""
-    first: float = 1.0
-    longest: float = 60.0
-    connect: float = 5.0
-    read: float = 60.0
+    max_tries: int = 7
+    max_throttled: int | None = None
+    """How many 429s one request endures. None: any number, because a 429 says nothing about the request."""
+    first_delay: float = 1.0
+    max_delay: float = 60.0
+    connect_timeout: float = 5.0
+    read_timeout: float = 60.0
 
-    def wait(self, attempt: int) -> float:
-        return random.uniform(0.5, 1.0) * float(min(self.longest, self.first * 2 ** min(attempt, 30)))
+    def delay(self, attempt: int) -> float:
+        return random.uniform(0.5, 1.0) * float(min(self.max_delay, self.first_delay * 2 ** min(attempt, 30)))
 
 
 class Client:
-    """Thread-safe. `get` returns only what is worth reading, and raises by what helps (errors.py)."""
+    """HTTP client of one account. Thread-safe. `get` returns responses with content and raises the errors
+    of errors.py, which name the recovery."""
 
-    def __init__(self, base_url: str, tokens: Tokens, budgets: Sequence[Budget], patience: Patience | None = None) -> None:
-        self.base_url, self.tokens, self.budgets = base_url.rstrip("/"), tokens, budgets
-        self.patience = patience or Patience()
+    def __init__(self, base_url: str, token_source: TokenSource, rate_limiters: Sequence[RateLimiter],
+                 retry_policy: RetryPolicy | None = None) -> None:
+        self.base_url, self.token_source, self.rate_limiters = base_url.rstrip("/"), token_source, rate_limiters
+        self.retry_policy = retry_policy or RetryPolicy()
         self.requests = 0
         self._adapter = HTTPAdapter(pool_maxsize=64)
         self._local = threading.local()
-        self._granting, self._counting = threading.Lock(), threading.Lock()
-        self._access: Access | None = None
-        self._stopped: AmoError | None = None
-        self._stop = threading.Event()
+        self._token_lock, self._counter_lock = threading.Lock(), threading.Lock()
+        self._access: AccessToken | None = None
+        self._halt_reason: AmoError | None = None
+        self._halted_event = threading.Event()
         self._throttled_in_a_row = 0
-        self._behind = 0.0
+        self._clock_lag = 0.0
 
-    def get(self, path: str, parameters: Parameters = (), base: str = "", check: Check | None = None) -> Answer:
-        """GET {account}/api/v4/{path}, or {base}{path} of another of amoCRM's hosts. `check` sees the decoded body and may find it wanting."""
-        request = shown("GET", path, parameters)
+    def get(self, path: str, parameters: Parameters = (), base: str = "",
+            check: BodyCheck | None = None) -> ApiResponse:
+        """GETs {account}/api/v4/{path}, or {base}{path} on another of amoCRM's hosts. `check` is called
+        with the decoded body and raises ValueError if it is not what was asked for; the request is then
+        retried."""
+        request = describe_request("GET", path, parameters)
         self._url(path, base)
-        return self._patiently(lambda: self._once(request, lambda session: session.prepared(self._url(path, base), parameters),
-                                                  lambda response, started: judge(response, started, request, check)),
-                               _can_be_lighter(parameters))
+        return self._with_retries(
+            lambda: self._send_authorized(request, lambda session: session.prepare_get(self._url(path, base), parameters),
+                               lambda response, started: parse_response(response, started, request, check)),
+            _can_shrink(parameters))
 
-    def change(self, method: str, path: str, body: Any) -> Answer:
-        """Something of the account's that can be done twice without harm."""
-        request = shown(method, path)
-        return self._patiently(lambda: self._once(request, lambda session: session.change(method, self._url(path, ""), body),
-                                                  lambda response, started: judge_change(response, started, request)))
+    def change(self, method: str, path: str, body: Any) -> ApiResponse:
+        """Changes something in the account. The change must be idempotent, because it may be retried."""
+        request = describe_request(method, path)
+        return self._with_retries(
+            lambda: self._send_authorized(request, lambda session: session.prepare_change(method, self._url(path, ""), body),
+                               lambda response, started: parse_change_response(response, started, request)))
 
-    def _patiently(self, once: Callable[[], Answer], lighter: bool = False) -> Answer:
+    def _with_retries(self, once: Callable[[], ApiResponse], can_shrink: bool = False) -> ApiResponse:
+        """Calls `once` until it succeeds or the retry policy is exhausted. With `can_shrink`, a page that
+        is too large is raised at once: the caller can ask for a smaller one."""
         failures = throttled = 0
         while True:
             try:
                 return once()
-            except Throttled as reason:
+            except ThrottledError as reason:
                 throttled += 1
-                if throttled == self.patience.throttled:
-                    raise _given_up(reason, throttled) from None
-                self._slow_down(reason)
-            except Passing as reason:
+                if throttled == self.retry_policy.max_throttled:
+                    raise _exhausted(reason, throttled) from None
+                self._back_off(reason)
+            except TransientError as reason:
                 failures += 1
-                if isinstance(reason, TooHeavy) and lighter:
+                if isinstance(reason, PageTooLargeError) and can_shrink:
                     raise
-                if failures >= self.patience.tries:
-                    raise _given_up(reason, failures) from None
+                if failures >= self.retry_policy.max_tries:
+                    raise _exhausted(reason, failures) from None
                 log.info("%s; trying again", reason)
-                self._stop.wait(self.patience.wait(failures - 1))
+                self._halted_event.wait(self.retry_policy.delay(failures - 1))
 
-    def behind(self) -> float:
-        """Seconds that amoCRM's clock is behind ours; 0 when it is not, or nobody knows."""
-        return self._behind
+    def clock_lag(self) -> float:
+        """Returns how many seconds amoCRM's clock lags behind ours; 0 if it does not, or if this is not
+        known yet."""
+        return self._clock_lag
 
     def close(self) -> None:
         self._adapter.close()
 
     def _url(self, path: str, base: str) -> str:
         if base and not (is_amocrm(base) or (is_local(self.base_url) and is_local(base))):
-            raise Refused(f"{base} is not one of amoCRM's hosts; no token is sent there", shown("GET", path))
+            raise BadRequestError(f"{base} is not one of amoCRM's hosts; no token is sent there", describe_request("GET", path))
         return base + path if base else self.base_url + API + path
 
-    def _once(self, request: str, prepare: Callable[[Session], PreparedRequest], verdict: Callable[[Response, int], Answer]) -> Answer:
+    def _send_authorized(self, request: str, prepare: Callable[[Session], PreparedRequest],
+              parse: Callable[[Response, int], ApiResponse]) -> ApiResponse:
+        """Sends one request, and again with another token if the first one is refused (401)."""
         access = self._token()
         response, started = self._send(prepare, request, access)
         if response.status_code == 401:
-            access = self._renewed(access)
+            access = self._replace_token(access)
             response, started = self._send(prepare, request, access)
         try:
-            answer = verdict(response, started)
-        except (AccessLost, Blocked) as reason:
-            raise self._halted(reason) from None
+            answer = parse(response, started)
+        except (AccessRevokedError, BlockedError) as reason:
+            raise self._halt_and_return(reason) from None
         self._throttled_in_a_row = 0
         return answer
 
-    def _send(self, prepare: Callable[[Session], PreparedRequest], request: str, access: Access) -> tuple[Response, int]:
+    def _send(self, prepare: Callable[[Session], PreparedRequest], request: str,
+              access: AccessToken) -> tuple[Response, int]:
+        """Returns the response and the start of the request in microseconds since 1970."""
         session = self._session(access)
         prepared = prepare(session)
-        self._turn()
+        self._acquire()
         started = time.time_ns() // 1000
-        response = sent(lambda: session.transmit(prepared, (self.patience.connect, self.patience.read)), request)
+        response = send_or_raise(lambda: session.transmit(prepared, (self.retry_policy.connect_timeout, self.retry_policy.read_timeout)),
+                        request)
         ahead = seconds_ahead(response.headers.get("Date", ""))
         if ahead is not None:
-            self._behind = max(0.0, -ahead)
+            self._clock_lag = max(0.0, -ahead)
         return response, started
 
-    def _session(self, access: Access) -> Session:
+    def _session(self, access: AccessToken) -> Session:
+        """Returns this thread's session, carrying the given token."""
         session: Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = Session(self.base_url, adapter=self._adapter)
@@ -147,82 +169,89 @@ class Client:
             session.token = {"access_token": access.token, "token_type": "Bearer"}
         return session
 
-    # Who may send, and with what
+    # The permission to send, and the token to send with
 
-    def _turn(self) -> None:
-        """Returns when one request may be sent. Raises when none may ever be."""
-        for budget in self.budgets:
-            budget.wait(self._stop)
-        self._check()
-        with self._counting:
+    def _acquire(self) -> None:
+        """Waits until one request may be sent. Raises the reason if the client is halted."""
+        for rate_limiter in self.rate_limiters:
+            rate_limiter.acquire(self._halted_event)
+        self._raise_if_halted()
+        with self._counter_lock:
             self.requests += 1
 
-    def _check(self) -> None:
-        if self._stopped:
-            raise type(self._stopped)(self._stopped.reason, self._stopped.request, self._stopped.status)
+    def _raise_if_halted(self) -> None:
+        if self._halt_reason:
+            raise type(self._halt_reason)(self._halt_reason.reason, self._halt_reason.request, self._halt_reason.status)
 
     def halt(self, reason: AmoError) -> None:
-        """Nothing more is sent: every request raises this."""
-        self._stopped = self._stopped or reason
-        self._stop.set()
+        """Stops the client: from now on every request raises `reason`, or the first reason given."""
+        self._halt_reason = self._halt_reason or reason
+        self._halted_event.set()
 
-    def _halted(self, reason: AmoError) -> AmoError:
+    def _halt_and_return(self, reason: AmoError) -> AmoError:
         self.halt(reason)
         return reason
 
-    def _token(self) -> Access:
-        with self._granting:
-            self._check()
-            if self._access is None or (self._access.good_until is not None and self._access.good_until < datetime.datetime.now(datetime.UTC)):
-                self._access = self._granted(lambda: self.tokens.current(self._turn))
+    def _token(self) -> AccessToken:
+        with self._token_lock:
+            self._raise_if_halted()
+            if self._access is None or (self._access.good_until is not None and
+                                        self._access.good_until < datetime.datetime.now(datetime.UTC)):
+                self._access = self._obtain(lambda: self.token_source.current(self._acquire))
             return self._access
 
-    def _renewed(self, refused: Access) -> Access:
-        with self._granting:
-            self._check()
+    def _replace_token(self, refused: AccessToken) -> AccessToken:
+        """Returns another token than `refused`: one that another thread has obtained meanwhile, or a
+        refreshed one."""
+        with self._token_lock:
+            self._raise_if_halted()
             if self._access is None or self._access.token == refused.token:
-                self._access = self._granted(lambda: self.tokens.renew(refused.token, self._turn))
+                self._access = self._obtain(lambda: self.token_source.refresh(refused.token, self._acquire))
             return self._access
 
-    def _granted(self, ask: Callable[[], Access]) -> Access:
+    def _obtain(self, ask: Callable[[], AccessToken]) -> AccessToken:
+        """Calls the token store. Halts the client if access is revoked; adopts the account's address if it
+        moved."""
         try:
             access = ask()
-        except (AccessLost, Blocked) as reason:
-            raise self._halted(reason) from None
+        except (AccessRevokedError, BlockedError) as reason:
+            raise self._halt_and_return(reason) from None
         self.base_url = access.base_url or self.base_url
         return access
 
-    def _slow_down(self, reason: Throttled) -> None:
-        """Pushes everybody back, the longer the more 429s in a row there were."""
-        with self._counting:
+    def _back_off(self, reason: ThrottledError) -> None:
+        """Pauses all processes after a 429. The more 429s came in a row, the longer the pause."""
+        with self._counter_lock:
             self._throttled_in_a_row += 1
-            seconds = max(reason.seconds, self.patience.wait(self._throttled_in_a_row - 1))
-        log.log(logging.WARNING if self._throttled_in_a_row > 5 else logging.INFO, "%s; all wait for %.1f s", reason, seconds)
-        for budget in self.budgets[:1]:  # the account's own: what others share must not wait for it
-            budget.back_off(seconds)
-        if not self.budgets:
-            self._stop.wait(seconds)
+            seconds = max(reason.seconds, self.retry_policy.delay(self._throttled_in_a_row - 1))
+        log.log(logging.WARNING if self._throttled_in_a_row > 5 else logging.INFO, "%s; all wait for %.1f s",
+                reason, seconds)
+        for rate_limiter in self.rate_limiters[:1]:  # the account's own; other accounts share the rest
+            rate_limiter.back_off(seconds)
+        if not self.rate_limiters:
+            self._halted_event.wait(seconds)
 
 
-class Counted:
-    """The same client, counting the requests of one reader."""
+class CountingClient:
+    """The same client, which also counts the requests of one reader."""
 
-    def __init__(self, client: Getter) -> None:
+    def __init__(self, client: HttpGet) -> None:
         self.client, self.requests, self._lock = client, 0, threading.Lock()
 
-    def get(self, path: str, parameters: Parameters = (), base: str = "", check: Check | None = None) -> Answer:
+    def get(self, path: str, parameters: Parameters = (), base: str = "",
+            check: BodyCheck | None = None) -> ApiResponse:
         with self._lock:
             self.requests += 1
         return self.client.get(path, parameters, base, check)
 
-    def behind(self) -> float:
-        return self.client.behind()
+    def clock_lag(self) -> float:
+        return self.client.clock_lag()
 
 
-def _can_be_lighter(parameters: Parameters) -> bool:
-    return any(name == "limit" and int(value) > LIGHTEST for name, value in parameters)
+def _can_shrink(parameters: Parameters) -> bool:
+    return any(name == "limit" and int(value) > MIN_PAGE_SIZE for name, value in parameters)
 
 
-def _given_up(reason: Passing, tries: int) -> AmoError:
-    return type(reason)(f"{reason.reason}; given up after {tries} tries. Run the sync again later: it resumes where it stopped",
-                        reason.request, reason.status)
+def _exhausted(reason: TransientError, tries: int) -> AmoError:
+    return type(reason)(f"{reason.reason}; given up after {tries} tries. Run the sync again later: it "
+                        "resumes where it stopped", reason.request, reason.status)

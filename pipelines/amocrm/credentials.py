@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The protocol between the HTTP client and whatever stores tokens (access/token_store.py implements it)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-Turn = Callable[[], None]
-"""Called before each request: returns when it may be sent, raises when none may."""
+WaitForSlot = Callable[[], None]
+"""Called before each request. Returns when the request may be sent, raises when none may."""
 
 
-class Tokens(Protocol):
-    """What the session needs: a token to send, and another one when that was refused."""
+class TokenSource(Protocol):
+    """What the client needs of a token store: a token to send, and another one when that is refused."""
 
-    def current(self, turn: Turn) -> Access: ...
+    def current(self, wait_for_slot: WaitForSlot) -> AccessToken: ...
 
-    def renew(self, refused: str, turn: Turn) -> Access: ...
+    def refresh(self, refused: str, wait_for_slot: WaitForSlot) -> AccessToken: ...
 
 
 @dataclass(frozen=True)
-class Access:
-    """An access token, and until when it may be sent without another look; None: until it is refused."""
+class AccessToken:
+    """An access token, and until when it may be sent without asking the store again; None: until amoCRM
+    refuses it."""
 
     token: str = field(repr=False)
     good_until: datetime.datetime | None
     base_url: str = ""
-    """Where the account is now; empty: where it was."""
+    """The account's address, if it may have changed; empty: unchanged."""

@@ -1,4 +1,5 @@
-"""path + parameters → pages (amocrm-api.md 1.3 to 1.5): the status before the JSON, 204 is empty, `next` by its query only, no endless loop."""
+"""Pagination: path + parameters → pages (amocrm-api.md 1.3 to 1.5). Looks at the status before the JSON;
+204 is an empty page; follows `next` by its query only; detects loops."""
 
 from __future__ import annotations
 
@@ -7,44 +8,50 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pipelines.amocrm.client import LIGHTEST, Getter
-from pipelines.amocrm.errors import Passing, TooHeavy
+from pipelines.amocrm.client import MIN_PAGE_SIZE, HttpGet
+from pipelines.amocrm.errors import PageTooLargeError, TransientError
 from pipelines.amocrm.responses import Parameters
 
 
 @dataclass(frozen=True)
 class Page:
-    """One answer. `next` are the parameters of the following page, None on the last; `started` in microseconds since 1970."""
+    """One response. `next` holds the parameters of the following page, None on the last one; `started` is
+    in microseconds since 1970."""
 
     records: list[Any]
     next: Parameters | None
     started: int
     request: str
     replaced: int = 0
-    """Characters that Postgres cannot hold, replaced by U+FFFD."""
+    """Characters replaced by U+FFFD because Postgres cannot store them."""
     envelope: Any = None
-    ripe: Any = None
-    """What whoever reads the page has made of its records in the reader's own thread; `records` are gone then."""
+    normalized: Any = None
+    """The normalized records, if the caller has them normalized in the thread that reads the page;
+    `records` are dropped then."""
 
 
-def page(client: Getter, path: str, parameters: Parameters, key: str, whole: bool = False, base: str = "") -> Page:
-    """One page of a list whose records stand in `_embedded[key]`; `whole`: the answer itself is the record."""
-    answer = client.get(path, parameters, base, lambda value: _records(value, key, whole))
+def page(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool = False,
+         base: str = "") -> Page:
+    """Reads one page of a list whose records are in `_embedded[key]`. With `single`, the response itself is
+    the only record."""
+    answer = client.get(path, parameters, base, lambda value: _records(value, key, single))
     if answer.status == 204:
         return Page([], None, answer.started, answer.request)
-    records, body = _records(answer.value, key, whole), answer.value if isinstance(answer.value, dict) else {}
-    return Page(records, None if whole else _next(body, parameters), answer.started, answer.request, answer.replaced, body)
+    records, body = _records(answer.value, key, single), answer.value if isinstance(answer.value, dict) else {}
+    return Page(records, None if single else _next_parameters(body, parameters), answer.started, answer.request,
+                answer.replaced, body)
 
 
-def _records(body: Any, key: str, whole: bool) -> list[Any]:
-    """The records of an answer. Raises ValueError when it is not that of a list, or that of another list."""
-    if body == [] and not whole:
+def _records(body: Any, key: str, single: bool) -> list[Any]:
+    """Returns the records of a body. Raises ValueError if it is not that of a list, or that of another
+    list."""
+    if body == [] and not single:
         return []
     if not isinstance(body, dict):
         raise ValueError("a JSON object was expected")
-    if "_links" not in body and "_embedded" not in body and not (whole and (key in body or "id" in body)):
+    if "_links" not in body and "_embedded" not in body and not (single and (key in body or "id" in body)):
         raise ValueError("there is neither _embedded nor _links in it")
-    if whole:
+    if single:
         return [body]
     embedded = body.get("_embedded") or {}
     if not isinstance(embedded, dict):
@@ -59,58 +66,66 @@ def _records(body: Any, key: str, whole: bool) -> list[Any]:
     return records
 
 
-def _next(body: dict[str, Any], parameters: Parameters) -> Parameters | None:
-    """The query of `_links.next`, with what we asked for besides; where a list tells `_page_count` and no `next`, the next number (1.4)."""
+def _next_parameters(body: dict[str, Any], parameters: Parameters) -> Parameters | None:
+    """Returns the parameters of the next page: the query of `_links.next` plus those of our parameters that
+    it leaves out. A list with `_page_count` and without `next` gets the next page number (1.4)."""
     links = body.get("_links")
-    told = links.get("next") if isinstance(links, dict) else None
-    href = told.get("href") if isinstance(told, dict) else None
+    next_link = links.get("next") if isinstance(links, dict) else None
+    href = next_link.get("href") if isinstance(next_link, dict) else None
     if isinstance(href, str) and href:
         query = parse_qsl(urlsplit(href).query, keep_blank_values=True)
         names = {name for name, _ in query} | {"page"}
-        return [*query, *((name, value) for name, value in parameters if name not in names and "[" not in name)]
+        return [*query, *((name, value) for name, value in parameters
+                          if name not in names and "[" not in name)]
     number, count = body.get("_page"), body.get("_page_count")
     if isinstance(number, int) and isinstance(count, int) and number < count:
         return [*((name, value) for name, value in parameters if name != "page"), ("page", str(number + 1))]
     return None
 
 
-def pages(client: Getter, path: str, parameters: Parameters, key: str, whole: bool = False, base: str = "") -> Iterator[Page]:
-    """Every page from the first to the one without a next; in smaller ones when they are too heavy. Raises Passing rather than walk in a circle."""
-    asked: set[Hashable] = set()
-    brought: set[Hashable] = set()
-    following: Parameters | None = parameters
-    while following is not None:
+def pages(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool = False,
+          base: str = "") -> Iterator[Page]:
+    """Yields every page, from the first to the one without `next`; pages that are too large for the server
+    are asked for in halves. Raises TransientError instead of looping for ever."""
+    seen_parameters: set[Hashable] = set()
+    seen_contents: set[Hashable] = set()
+    next_parameters: Parameters | None = parameters
+    while next_parameters is not None:
         try:
-            current = _promised(client, path, following, key, whole, base, bool(asked))
-        except TooHeavy:
-            following = lighter(following)
+            current = _expected_page(client, path, next_parameters, key, single, base, bool(seen_parameters))
+        except PageTooLargeError:
+            next_parameters = halve_page_size(next_parameters)
             continue
         content = tuple(identity(record) for record in current.records)
-        if tuple(sorted(following)) in asked or (content and content in brought):
-            raise Passing("the list leads back to a page already read: its `next` goes in a circle. Report it to amoCRM's support", current.request)
-        asked.add(tuple(sorted(following)))
-        brought.add(content)
+        if tuple(sorted(next_parameters)) in seen_parameters or (content and content in seen_contents):
+            raise TransientError("the list leads back to a page already read: its `next` goes in a circle. Report "
+                          "it to amoCRM's support", current.request)
+        seen_parameters.add(tuple(sorted(next_parameters)))
+        seen_contents.add(content)
         yield current
-        following = current.next if current.records else None
+        next_parameters = current.next if current.records else None
 
 
-def _promised(client: Getter, path: str, parameters: Parameters, key: str, whole: bool, base: str, promised: bool) -> Page:
-    """A page; one that the page before has promised and that is empty is asked for again."""
-    found = page(client, path, parameters, key, whole, base)
-    return page(client, path, parameters, key, whole, base) if promised and not found.records else found
+def _expected_page(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool, base: str,
+              expected: bool) -> Page:
+    """Reads a page. With `expected`, the page before has linked to it, and an empty answer is asked for
+    once more."""
+    current = page(client, path, parameters, key, single, base)
+    return page(client, path, parameters, key, single, base) if expected and not current.records else current
 
 
-def lighter(parameters: Parameters) -> Parameters:
-    """The same place in the list, or a few rows before it, in pages of half the size."""
-    known = dict(parameters)
-    limit = max(LIGHTEST, int(known["limit"]) // 2)
-    first = (int(known.get("page", "1")) - 1) * int(known["limit"])
+def halve_page_size(parameters: Parameters) -> Parameters:
+    """Returns parameters that start at the same place in the list, or a few rows before it, with half the
+    page size."""
+    values = dict(parameters)
+    limit = max(MIN_PAGE_SIZE, int(values["limit"]) // 2)
+    first = (int(values.get("page", "1")) - 1) * int(values["limit"])
     rest = [(name, value) for name, value in parameters if name not in ("page", "limit")]
     return [*rest, ("limit", str(limit)), ("page", str(first // limit + 1))]
 
 
 def identity(record: Any) -> Hashable:
-    """What tells a record from another one of its list."""
+    """Returns what distinguishes a record from the others of its list."""
     if isinstance(record, dict):
         for name in ("id", "uuid", "uid"):
             value = record.get(name)

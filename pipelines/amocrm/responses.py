@@ -1,4 +1,7 @@
-"""What an answer means: its status, its headers, its body → an Answer, or the error that says what helps (amocrm-api.md 1.5, 1.6)."""
+"""HTTP response → `ApiResponse`, or the error that names the recovery (amocrm-api.md 1.5, 1.6).
+
+Decides by the status, the headers and the body.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,31 @@ from typing import Any, NoReturn
 
 from requests import Response
 
-from pipelines.amocrm.errors import AccessLost, Blocked, NotOffered, Passing, Refused, Throttled, TooHeavy
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    BadRequestError,
+    BlockedError,
+    NotAvailableError,
+    PageTooLargeError,
+    ThrottledError,
+    TransientError,
+)
 from pipelines.schema.json_text import decode
 
 Parameters = Sequence[tuple[str, str]]
-Check = Callable[[Any], object]
-"""Raises ValueError when the decoded body is not what was asked for."""
+BodyCheck = Callable[[Any], object]
+"""Called with the decoded body. Raises ValueError when it is not what was asked for."""
 
-NOT_OFFERED = {402: "it is not paid for", 403: "the token has no right to it", 404: "it does not exist here",
-               405: "it does not exist here", 422: "it is switched off", 425: "it is not available", 426: "it is switched off"}
+UNAVAILABLE_REASONS = {402: "it is not paid for", 403: "the token has no right to it", 404: "it does not exist here",
+               405: "it does not exist here", 422: "it is switched off", 425: "it is not available",
+               426: "it is switched off"}
+"""Statuses that mean this account or token does not have the list, with the reason as people read it."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One HTTP answer worth reading: 200 with a body, or 204. `started` is the start of the request in microseconds since 1970."""
+class ApiResponse:
+    """A response with content: 200 with a body, or 204. `started` is the start of the request in
+    microseconds since 1970."""
 
     status: int
     body: bytes
@@ -35,70 +49,80 @@ class Answer:
     value: Any = None
     """The decoded body; None for 204."""
     replaced: int = 0
-    """Characters that Postgres cannot hold, replaced by U+FFFD."""
+    """Characters replaced by U+FFFD because Postgres cannot store them."""
 
 
-def shown(method: str, path: str, parameters: Parameters = ()) -> str:
+def describe_request(method: str, path: str, parameters: Parameters = ()) -> str:
+    """Returns a request as one line for messages, without encoding its parameters."""
     query = "&".join(f"{name}={value}" for name, value in parameters)
     return f"{method} {path}?{query}" if query else f"{method} {path}"
 
 
-def judge(response: Response, started: int, request: str, check: Check | None = None) -> Answer:
-    """The answer to a GET. Raises by what helps: try again later, smaller, slower, without this list, or not at all."""
+def parse_response(response: Response, started: int, request: str, check: BodyCheck | None = None) -> ApiResponse:
+    """Returns the response to a GET. Raises the error whose recovery fits: retry later, ask for a smaller
+    page, slow down, skip the list, or give up."""
     status, date = response.status_code, response.headers.get("Date", "")
     if status == 204:
-        return Answer(status, b"", started, request, date)
+        return ApiResponse(status, b"", started, request, date)
     if status == 200:
         try:
             decoded = decode(response.content)
             if check is not None:
                 check(decoded.value)
         except (ValueError, RecursionError) as reason:
-            told = str(reason)[:200] or type(reason).__name__
+            problem = str(reason)[:200] or type(reason).__name__
         else:
-            return Answer(status, response.content, started, request, date, decoded.value, decoded.replaced)
-        raise Passing(f"the answer is not what the API promises ({told})", request, status)
+            return ApiResponse(status, response.content, started, request, date, decoded.value, decoded.replaced_characters)
+        raise TransientError(f"the answer is not what the API promises ({problem})", request, status)
     if status == 504:
-        raise TooHeavy("the server did not manage it in time (504)", request, status)
-    refuse(response, request)
+        raise PageTooLargeError("the server did not manage it in time (504)", request, status)
+    raise_for_status(response, request)
 
 
-def judge_change(response: Response, started: int, request: str) -> Answer:
-    """The answer to a request that changes something."""
+def parse_change_response(response: Response, started: int, request: str) -> ApiResponse:
+    """Returns the response to a request that changes something in the account."""
     status, date = response.status_code, response.headers.get("Date", "")
     if 200 <= status < 300:
-        return Answer(status, response.content, started, request, date, decode(response.content).value if response.content else None)
-    refuse(response, request)
+        return ApiResponse(status, response.content, started, request, date,
+                      decode(response.content).value if response.content else None)
+    raise_for_status(response, request)
 
 
-def refuse(response: Response, request: str) -> NoReturn:
-    """The error of an answer that is none."""
-    status, detail = response.status_code, told(response)
+def raise_for_status(response: Response, request: str) -> NoReturn:
+    """Raises the error for a response whose status is not a success."""
+    status, detail = response.status_code, problem_text(response)
     if status == 429:
-        raise Throttled("too many requests (429)", request, status, retry_after(response))
+        raise ThrottledError("too many requests (429)", request, status, retry_after(response))
     if 300 <= status < 400:
-        raise Passing(f"the server redirects elsewhere ({status}), which is never followed. Check AMOCRM_BASE_URL", request, status)
+        raise TransientError(f"the server redirects elsewhere ({status}), which is never followed. Check "
+                      "AMOCRM_BASE_URL",
+                      request, status)
     if status >= 500 or status == 408:
-        raise Passing(f"the server answered {status}{detail}", request, status)
+        raise TransientError(f"the server answered {status}{detail}", request, status)
     if is_block(response):
-        raise Blocked("amoCRM has blocked this account or address (403 with an HTML page) for too many requests. Everything is "
-                      "stopped; what is mirrored stays as it is. Write to amoCRM's support, then run "
-                      "`amocrm-mirror doctor` to see whether the block is lifted", request, status)
+        raise BlockedError("amoCRM has blocked this account or address (403 with an HTML page) for too many "
+                      "requests. Everything is stopped; what is mirrored stays as it is. Write to amoCRM's "
+                      "support, then run `amocrm-mirror doctor` to see whether the block is lifted", request,
+                      status)
     if status == 401:
-        raise AccessLost(f"amoCRM refuses the token (401{detail}). What is mirrored stays as it is. Check that the integration is on and that "
-                         "the user who granted access may log in; if so, grant access again", request, status)
-    if status in NOT_OFFERED:
-        raise NotOffered(f"{NOT_OFFERED[status]} ({status}{detail})", request, status)
-    raise Refused(f"amoCRM refuses the request ({status}{detail}). This is a fault of amocrm-mirror's: please report it", request, status)
+        raise AccessRevokedError(f"amoCRM refuses the token (401{detail}). What is mirrored stays as it is. Check "
+                         "that the integration is on and that the user who granted access may log in; if "
+                         "so, grant access again", request, status)
+    if status in UNAVAILABLE_REASONS:
+        raise NotAvailableError(f"{UNAVAILABLE_REASONS[status]} ({status}{detail})", request, status)
+    raise BadRequestError(f"amoCRM refuses the request ({status}{detail}). This is a fault of amocrm-mirror's: "
+                  "please report it", request, status)
 
 
 def is_block(response: Response) -> bool:
-    """403 that is not amoCRM's own JSON: nginx, or whatever guards it, turns us away."""
+    """True if the response is a 403 without amoCRM's own JSON: nginx or another guard in front of amoCRM
+    blocks us."""
     return response.status_code == 403 and _problem(response) is None
 
 
-def told(response: Response) -> str:
-    """The `detail` and `hint` of a problem, and the first of its validation errors; never its localized title."""
+def problem_text(response: Response) -> str:
+    """Returns the `detail` and `hint` of a problem document and its first validation errors, as a suffix
+    for a message; never its localized title."""
     problem = _problem(response)
     if not problem:
         return ""
@@ -109,11 +133,13 @@ def told(response: Response) -> str:
 
 
 def has_hint(response: Response) -> bool:
-    """What tells a grant that is refused from an application that is (amocrm-api.md 2.4)."""
+    """True if the problem document has a `hint`: then amoCRM refuses the grant (the token or the code),
+    else the application (amocrm-api.md 2.4)."""
     return bool((_problem(response) or {}).get("hint"))
 
 
 def _problem(response: Response) -> dict[str, Any] | None:
+    """Returns the body as a JSON object; None if it is not one."""
     try:
         problem = response.json()
     except (ValueError, RecursionError):
@@ -122,7 +148,8 @@ def _problem(response: Response) -> dict[str, Any] | None:
 
 
 def retry_after(response: Response) -> float:
-    """Seconds, from either form of the header; 0 when it is absent or says nothing."""
+    """Returns the seconds of Retry-After, given in either form of the header; 0 if it is absent or
+    unreadable."""
     text = response.headers.get("Retry-After", "").strip()
     try:
         return max(0.0, min(float(text), 1e6))
@@ -131,7 +158,7 @@ def retry_after(response: Response) -> float:
 
 
 def seconds_ahead(date: str) -> float | None:
-    """How far an HTTP date lies ahead of this machine's clock; None when it is none."""
+    """Returns how many seconds an HTTP date lies ahead of this machine's clock; None if it is not a date."""
     try:
         at = parsedate_to_datetime(date)
     except (TypeError, ValueError):

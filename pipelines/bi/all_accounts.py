@@ -1,11 +1,13 @@
-"""The schema `amocrm_all`: a view per table over all accounts of the database, for reports over accounts. Derived, disposable, never migrated.
+"""Builds the schema `amocrm_all`: one view per table over all accounts of the database, for reports across
+accounts. The views are derived and never migrated; they may be dropped at any time.
 
-    amocrm_all.leads    account (its name here), then the columns of leads; UNION ALL over every account's schema
+    amocrm_all.leads    account (its name here), then the columns of leads; UNION ALL over all account schemas
 
-They are there from the second account on, and are looked at again when an account comes or goes and when a migration has changed tables; only views
-whose definition changes are touched, each in a transaction of its own (two hundred accounts hold more tables than one transaction may lock). New
-columns come last, so that CREATE OR REPLACE does, and what others have granted or built on a view survives. Where a column went or changed its type,
-the view must be made anew: if something of others hangs on it, it stays as it is, and that is said.
+The views exist from the second account on. They are checked when an account is added or removed and when a
+migration has changed tables; only views whose definition has changed are replaced, each in its own
+transaction (two hundred accounts hold more tables than one transaction may lock). New columns are appended,
+so that CREATE OR REPLACE works and grants and views of others survive. If a column was removed or changed its
+type, the view must be dropped and created again; if objects of others depend on it, it is kept and reported.
 """
 
 from __future__ import annotations
@@ -22,134 +24,157 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from models.base import AccountBase
-from pipelines.accounts.registry import DEMO, Known, known
+from pipelines.accounts.registry import DEMO_ACCOUNT, AccountRecord, all_accounts
 from pipelines.postgres.errors import one_line
 
 Connection = psycopg.Connection[Any]
 SCHEMA = "amocrm_all"
-ENOUGH = 2
-PATIENCE = "5s"
-"""For who reads a view that is to be replaced."""
+MIN_ACCOUNTS = 2
+"""Accounts in the database from which on the views exist."""
+LOCK_TIMEOUT = "5s"
+"""Lock timeout for replacing a view that another session reads."""
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amocrm-mirror views over all accounts', 0))"
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('amocrm-mirror views over all accounts', 0))"
-COLUMNS = """
+SELECT_COLUMNS = """
 SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE n.nspname = ANY(%s) AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v') ORDER BY n.nspname, c.relname, a.attnum"""
-COMMENTS = "SELECT relname::text, obj_description(oid, 'pg_class') FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'v'"
-Types = dict[str, str]
-"""The columns of a table or view, in their order, with their types."""
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = ANY(%s) AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v')
+ORDER BY n.nspname, c.relname, a.attnum"""
+SELECT_COMMENTS = """
+SELECT relname::text, obj_description(oid, 'pg_class') FROM pg_class
+WHERE relnamespace = to_regnamespace(%s) AND relkind = 'v'"""
+ColumnTypes = dict[str, str]
+"""Column → type, in the column order of a table or view."""
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Refreshed:
-    """`kept` names the views that stay as they were, with the reason; `later`: it is a reason that passes."""
+class RefreshResult:
+    """Result of a refresh. `changed` are the names of replaced views; `kept` are messages about views that
+    were not replaced; `is_retryable` is True if one of them was only locked, so that a retry may succeed."""
 
     changed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    later: bool = False
+    is_retryable: bool = False
 
 
-def refresh(connection: Connection, anew: bool = False, without: str = "") -> Refreshed:
-    """Brings the views to what accounts and tables there are; costs one query where the accounts are the same and nothing is asked `anew`.
-    On an autocommit connection. `without` leaves an account out that is about to go."""
-    accounts = [each for each in known(connection) if each.has_tables and each.name not in (DEMO, without)]
-    found = connection.execute("SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone()
-    told = f"Views over all accounts: {', '.join(each.name for each in accounts)}"
-    if (len(accounts) < ENOUGH and not found) or (found == (told,) and not anew):
-        return Refreshed()
+def refresh(connection: Connection, recheck: bool = False, excluding: str = "") -> RefreshResult:
+    """Brings the views up to date with the accounts and their tables. Costs one query if the set of accounts
+    is unchanged, unless `recheck` forces a check. `excluding` leaves out an account that is about to be
+    removed. The connection must be in autocommit mode."""
+    accounts = [each for each in all_accounts(connection) if each.has_tables and each.name not in (DEMO_ACCOUNT, excluding)]
+    found = connection.execute(
+        "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s",
+        [SCHEMA]).fetchone()
+    summary = f"Views over all accounts: {', '.join(each.name for each in accounts)}"
+    if (len(accounts) < MIN_ACCOUNTS and not found) or (found == (summary,) and not recheck):
+        return RefreshResult()
     connection.execute(LOCK)
     try:
-        return _refresh(connection, accounts, told)
+        return _refresh(connection, accounts, summary)
     finally:
         connection.execute(UNLOCK)
 
 
-def quietly(connection: Connection, anew: bool = False) -> None:
-    """As `refresh`, for a sync, which does not fail for it: what goes wrong is logged."""
+def refresh_or_log(connection: Connection, recheck: bool = False) -> None:
+    """Like `refresh`, but logs errors instead of raising them: a sync does not fail because of these
+    views."""
     try:
-        for reason in refresh(connection, anew).kept:
+        for reason in refresh(connection, recheck).kept:
             log.warning("%s", reason)
     except psycopg.Error as reason:
         log.warning("the views over all accounts are not brought up to date: %s", one_line(reason))
 
 
-def _refresh(connection: Connection, accounts: Sequence[Known], told: str) -> Refreshed:
+def _refresh(connection: Connection, accounts: Sequence[AccountRecord], summary: str) -> RefreshResult:
     connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
-    tables = {table.name: _declared(table) for table in AccountBase.metadata.sorted_tables}
-    columns = _columns(connection, [SCHEMA, *(each.schema for each in accounts)], list(tables))
-    comments = dict(connection.execute(COMMENTS, [SCHEMA]).fetchall())
-    done = Refreshed()
+    tables = {table.name: _declared_columns(table) for table in AccountBase.metadata.sorted_tables}
+    columns = _existing_columns(connection, [SCHEMA, *(each.schema for each in accounts)], list(tables))
+    comments = dict(connection.execute(SELECT_COMMENTS, [SCHEMA]).fetchall())
+    result = RefreshResult()
     for name, declared in tables.items():
-        theirs = [(each, columns.get((each.schema, name), {})) for each in accounts]
-        definition = _definition(name, _ordered(columns.get((SCHEMA, name), {}), declared), theirs)
-        comment = f"{name} of all accounts; account is the account's name here. Made by amocrm-mirror ({_hash(connection, definition)})"
+        account_columns = [(each, columns.get((each.schema, name), {})) for each in accounts]
+        definition = _union_query(name, _view_columns(columns.get((SCHEMA, name), {}), declared), account_columns)
+        comment = (f"{name} of all accounts; account is the account's name here. "
+                   f"Made by amocrm-mirror ({_hash(connection, definition)})")
         if comments.get(name) != comment:
-            _put(connection, name, definition, _definition(name, declared, theirs), comment, done)
-    connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(Identifier(SCHEMA), Literal("Views over all accounts" if done.later else told)))
-    return done
+            _replace_view(connection, name, definition, _union_query(name, declared, account_columns), comment, result)
+    connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(
+        Identifier(SCHEMA), Literal("Views over all accounts" if result.is_retryable else summary)))
+    return result
 
 
-def _put(connection: Connection, name: str, definition: Composed, anew: Composed, comment: str, done: Refreshed) -> None:
-    """Replaces the view where Postgres can, else drops it where nobody minds."""
+def _replace_view(connection: Connection, name: str, definition: Composed, fresh_definition: Composed, comment: str,
+         result: RefreshResult) -> None:
+    """Replaces the view with CREATE OR REPLACE (`definition`) or, if Postgres refuses that and no object
+    depends on the view, drops it and creates it again (`fresh_definition`). Records the outcome in
+    `result`."""
     view = Identifier(SCHEMA, name)
     ways = ([SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, definition)],
-            [SQL("DROP VIEW IF EXISTS {}").format(view), SQL("CREATE VIEW {} AS {}").format(view, anew)])
+            [SQL("DROP VIEW IF EXISTS {}").format(view), SQL("CREATE VIEW {} AS {}").format(view, fresh_definition)])
     reason = ""
     for statements in ways:
         try:
             with connection.transaction():
-                connection.execute("SELECT set_config('lock_timeout', %s, true)", [PATIENCE])
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
                 for statement in statements:
                     connection.execute(statement)
                 connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(view, Literal(comment)))
-            done.changed.append(name)
+            result.changed.append(name)
             return
         except (psycopg.errors.InvalidTableDefinition, psycopg.errors.DatatypeMismatch) as error:
             reason = one_line(error.diag.message_primary or error)  # type: ignore[arg-type]
         except psycopg.errors.DependentObjectsStillExist as error:
-            reason = f"{error.diag.message_primary}: {one_line(error.diag.message_detail or '')}"  # type: ignore[arg-type]
+            reason = (f"{error.diag.message_primary}: "
+                      f"{one_line(error.diag.message_detail or '')}")  # type: ignore[arg-type]
         except psycopg.errors.LockNotAvailable:
-            reason, done.later = "somebody is reading it", True
+            reason, result.is_retryable = "another session is reading it", True
             break
-    done.kept.append(f"the view {SCHEMA}.{name} stays as it was: {reason}. Drop what hangs on it, or end what reads it, then run "
-                     "`amocrm-mirror migrate`")
+    result.kept.append(
+        f"the view {SCHEMA}.{name} stays as it was: {reason}. Drop the objects that depend on it, or end the "
+        "sessions that read it, then run `amocrm-mirror migrate`")
 
 
-# What a view is
+# Definition of a view
 
 
-def _declared(table: Table) -> Types:
-    return {column.name: column.type.compile(postgresql.dialect()).lower() for column in table.columns}  # type: ignore[no-untyped-call]
+def _declared_columns(table: Table) -> ColumnTypes:
+    return {column.name: column.type.compile(postgresql.dialect()).lower()  # type: ignore[no-untyped-call]
+            for column in table.columns}
 
 
-def _ordered(before: Types, declared: Types) -> Types:
-    """The view's columns as they stand, then those that are new."""
-    stay = {name: declared[name] for name in before if name in declared}
-    return stay | declared
+def _view_columns(before: ColumnTypes, declared: ColumnTypes) -> ColumnTypes:
+    """The declared columns: first those that the view already has, in its order, then the new ones."""
+    kept = {name: declared[name] for name in before if name in declared}
+    return kept | declared
 
 
-def _definition(name: str, wanted: Types, accounts: Sequence[tuple[Known, Types]]) -> Composed:
-    branches = [SQL("SELECT {}::text AS account, {} FROM {} t").format(Literal(each.name), SQL(", ").join(_selected(wanted, there)),
-                                                                     Identifier(each.schema, name)) for each, there in accounts if there]
-    empty = SQL("SELECT NULL::text AS account, {} WHERE false").format(SQL(", ").join(_selected(wanted, {})))
+def _union_query(name: str, wanted: ColumnTypes, accounts: Sequence[tuple[AccountRecord, ColumnTypes]]) -> Composed:
+    """The query of one view: UNION ALL over the accounts that have the table; without any, a query of no
+    rows."""
+    branches = [SQL("SELECT {}::text AS account, {} FROM {} t").format(
+        Literal(each.name), SQL(", ").join(_select_list(wanted, there)), Identifier(each.schema, name))
+        for each, there in accounts if there]
+    empty = SQL("SELECT NULL::text AS account, {} WHERE false").format(SQL(", ").join(_select_list(wanted, {})))
     return SQL("\nUNION ALL ").join(branches or [empty])
 
 
-def _selected(wanted: Types, there: Types) -> Iterator[Composed]:
-    """As it is where the account's table has it so; an account that is not migrated yet has nulls, or another type, which is cast."""
+def _select_list(wanted: ColumnTypes, existing: ColumnTypes) -> Iterator[Composed]:
+    """The account's columns in the view's order. In an account that is not migrated yet, a missing column
+    becomes NULL and a column of another type is cast."""
     for column, type_ in wanted.items():
-        if there.get(column) == type_:
+        if existing.get(column) == type_:
             yield SQL("t.{}").format(Identifier(column))
         else:
-            value = SQL("t.{}").format(Identifier(column)) if column in there else SQL("NULL")
+            value = SQL("t.{}").format(Identifier(column)) if column in existing else SQL("NULL")
             yield SQL("{}::{} AS {}").format(value, SQL(type_), Identifier(column))
 
 
-def _columns(connection: Connection, schemas: Sequence[str], tables: Sequence[str]) -> dict[tuple[str, str], Types]:
-    found: dict[tuple[str, str], Types] = {}
-    for schema, table, column, type_ in connection.execute(COLUMNS, [list(schemas), list(tables)]):
+def _existing_columns(connection: Connection, schemas: Sequence[str],
+             tables: Sequence[str]) -> dict[tuple[str, str], ColumnTypes]:
+    found: dict[tuple[str, str], ColumnTypes] = {}
+    for schema, table, column, type_ in connection.execute(SELECT_COLUMNS, [list(schemas), list(tables)]):
         found.setdefault((schema, table), {})[column] = type_
     return found
 

@@ -1,6 +1,7 @@
-"""A field's name → the name of a column: readable, without quotes where that can be, unlike any other of its view, never over 63 bytes.
+"""Field name → column name: readable, usable without quotes if possible, unique in its view, at most 63
+bytes.
 
-Pure. What a column is called is decided once; bi_columns remembers it (wide.py).
+Pure. A column's name is chosen once and then stored in bi_columns (bi/wide.py).
 """
 
 from __future__ import annotations
@@ -9,28 +10,30 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable
 
-LONGEST = 63
-"""Bytes, not characters: Postgres cuts longer names without a word."""
-SYSTEM = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid"))
-NOT_A_WORD = re.compile(r"\W+")
+MAX_NAME_BYTES = 63
+"""Bytes (not characters) of a name. Postgres silently truncates longer names."""
+SYSTEM_COLUMNS = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid"))
+NON_WORD = re.compile(r"\W+")
 
 
-def readable(name: str | None) -> str:
-    """Lower case, words joined by _: `Площадь, м²` → `площадь_м2`. Empty: nothing of it can stand in a name."""
+def readable_name(name: str | None) -> str:
+    """The name in lower case, words joined by _: `Площадь, м²` → `площадь_м2`. "" if no character is
+    usable."""
     plain = unicodedata.normalize("NFKC", name or "").lower().replace("\0", "")
-    words = NOT_A_WORD.sub("_", unicodedata.normalize("NFC", plain)).strip("_")
-    return cut(f"field_{words}" if words[:1].isdigit() else words)
+    words = NON_WORD.sub("_", unicodedata.normalize("NFC", plain)).strip("_")
+    return truncate(f"field_{words}" if words[:1].isdigit() else words)
 
 
-def cut(name: str, longest: int = LONGEST) -> str:
-    """So many bytes at most, and whole characters."""
-    return name.encode()[:max(longest, 0)].decode(errors="ignore").rstrip("_")
+def truncate(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """The name truncated to `max_bytes` bytes, without splitting a character."""
+    return name.encode()[:max(max_bytes, 0)].decode(errors="ignore").rstrip("_")
 
 
-def unlike(name: str, taken: Collection[str], endings: Iterable[str]) -> str:
-    """The name, or the name with the first of the endings that makes it unlike those that are taken. Raises ValueError when none does."""
+def make_unique(name: str, taken: Collection[str], endings: Iterable[str]) -> str:
+    """The name, or the name with the first of the `endings` that makes it unique among `taken`. Raises
+    ValueError if none does."""
     for ending in ("", *(f"_{each}" for each in endings)):
-        found = cut(name, LONGEST - len(ending.encode())) + ending
-        if found not in taken and found not in SYSTEM:
+        found = truncate(name, MAX_NAME_BYTES - len(ending.encode())) + ending
+        if found not in taken and found not in SYSTEM_COLUMNS:
             return found
     raise ValueError(f"no name is left for {name!r}")

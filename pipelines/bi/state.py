@@ -1,4 +1,5 @@
-"""What the database knows of the views for people: which there are, what is remembered of them, and what they follow from. Reads only."""
+"""Reads from the database everything the BI views are built from: existing views, their stored columns and
+digests, and the account's custom fields and lists. Writes nothing."""
 
 from __future__ import annotations
 
@@ -12,18 +13,20 @@ from psycopg.sql import SQL, Identifier
 from pipelines.bi.wide import Column, Field
 
 Connection = psycopg.Connection[Any]
-OURS = "made by amocrm-mirror"
-"""Stands in the comment of each view of ours."""
+OWN_MARK = "made by amocrm-mirror"
+"""Mark in the comment of every BI view that the mirror created."""
 RELATIONS = """
 SELECT c.relname, c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), '') AS comment FROM pg_class c
 WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')"""
 FIELDS = """
-SELECT entity_type, catalog_id, id, name, type, _deleted_at IS NULL AS is_live FROM {}.custom_fields ORDER BY entity_type, catalog_id, sort, id"""
-MISFITS = """
+SELECT entity_type, catalog_id, id, name, type, _deleted_at IS NULL AS is_live
+FROM {}.custom_fields ORDER BY entity_type, catalog_id, sort, id"""
+UNTYPABLE_VALUES = """
 SELECT f.entity_type, f.id, coalesce(f.name, ''), count(*)
 FROM {}.custom_fields f
-JOIN {}.custom_field_values v ON v.field_id = f.id
-                               AND v.entity_type = CASE f.entity_type WHEN 'catalogs' THEN 'catalog_elements' ELSE f.entity_type END
+JOIN {}.custom_field_values v
+  ON v.field_id = f.id
+ AND v.entity_type = CASE f.entity_type WHEN 'catalogs' THEN 'catalog_elements' ELSE f.entity_type END
 WHERE f._deleted_at IS NULL AND v.value_text IS NOT NULL AND CASE
   WHEN f.type IN ('numeric', 'price', 'monetary') THEN v.value_number IS NULL
   WHEN f.type IN ('date', 'birthday') THEN v.value_date IS NULL
@@ -32,50 +35,58 @@ WHERE f._deleted_at IS NULL AND v.value_text IS NOT NULL AND CASE
 GROUP BY 1, 2, 3 ORDER BY 1, 2"""
 
 
-def place(schema: str) -> str:
+def bi_schema(schema: str) -> str:
+    """The schema of an account's BI views."""
     return f"{schema}_bi"
 
 
 @dataclass
-class State:
-    """What the database knows: the views there are, what they remember, and the account's fields."""
+class ViewState:
+    """Everything the BI views are built from, as read from the database."""
 
     relations: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Name → (kind, comment)."""
+    """Name → (pg_class.relkind, comment) of every relation in the BI schema."""
     digests: dict[str, str | None] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
-    catalogs: dict[int, str] = field(default_factory=dict)
-    """List → its view."""
+    catalog_views: dict[int, str] = field(default_factory=dict)
+    """Id of a list (catalog) → name of its view."""
     columns: list[Column] = field(default_factory=list)
     fields: dict[tuple[str, int], list[Field]] = field(default_factory=dict)
     lists: list[tuple[int, str | None]] = field(default_factory=list)
 
 
-def look(connection: Connection, schema: str, memory: bool = True) -> State:
-    state, at = State(), Identifier(schema)
-    for name, kind, comment in connection.execute(RELATIONS, [place(schema)]).fetchall():
+def read_state(connection: Connection, schema: str, with_stored: bool = True) -> ViewState:
+    """Reads the state of an account's BI views; with `with_stored` False only `relations`."""
+    state, at = ViewState(), Identifier(schema)
+    for name, kind, comment in connection.execute(RELATIONS, [bi_schema(schema)]).fetchall():
         state.relations[name] = (kind, comment)
-    if not memory:
+    if not with_stored:
         return state
-    for name, digest, fault, catalog in connection.execute(SQL("SELECT name, digest, fault, catalog_id FROM {}.bi_views").format(at)).fetchall():
+    for name, digest, fault, catalog in connection.execute(
+            SQL("SELECT name, digest, fault, catalog_id FROM {}.bi_views").format(at)).fetchall():
         state.digests[name] = digest
         state.faults |= {name: fault} if fault else {}
-        state.catalogs |= {catalog: name} if catalog is not None else {}
+        state.catalog_views |= {catalog: name} if catalog is not None else {}
     with connection.cursor(row_factory=class_row(Column)) as cursor:
         state.columns = cursor.execute(SQL(
-            "SELECT view_name AS view, column_name AS name, position, data_type, field_id, label, is_live FROM {}.bi_columns "
-            "ORDER BY view_name, position").format(at)).fetchall()
+            "SELECT view_name AS view, column_name AS name, position, data_type, field_id, label, is_live "
+            "FROM {}.bi_columns ORDER BY view_name, position").format(at)).fetchall()
     for entity_type, catalog, *rest in connection.execute(SQL(FIELDS).format(at)).fetchall():
         state.fields.setdefault((entity_type, catalog), []).append(Field(*rest))
-    state.lists = connection.execute(SQL("SELECT id, name FROM {}.catalogs ORDER BY id").format(at)).fetchall()
+    state.lists = connection.execute(
+        SQL("SELECT id, name FROM {}.catalogs ORDER BY id").format(at)).fetchall()
     return state
 
 
-def faults(connection: Connection, schema: str) -> dict[str, str]:
-    """The views that could not be rebuilt, and why."""
-    return dict(connection.execute(SQL("SELECT name, fault FROM {}.bi_views WHERE fault IS NOT NULL ORDER BY name").format(
+def view_faults(connection: Connection, schema: str) -> dict[str, str]:
+    """View → reason, for the views that could not be rebuilt."""
+    return dict(
+        connection.execute(
+        SQL("SELECT name, fault FROM {}.bi_views WHERE fault IS NOT NULL ORDER BY name").format(
         Identifier(schema))).fetchall())
 
-def misfits(connection: Connection, schema: str) -> list[tuple[str, int, str, int]]:
-    """Values that do not fit their field's type: kind of record, field, its name, how many. They are kept as text, which their column leaves out."""
-    return connection.execute(SQL(MISFITS).format(*[Identifier(schema)] * 2)).fetchall()
+
+def untypable_values(connection: Connection, schema: str) -> list[tuple[str, int, str, int]]:
+    """(entity type, field id, field name, count) of values that do not fit their field's type. Such values
+    are stored as text and are missing in the typed column of the view."""
+    return connection.execute(SQL(UNTYPABLE_VALUES).format(*[Identifier(schema)] * 2)).fetchall()

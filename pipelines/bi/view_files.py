@@ -1,7 +1,8 @@
-"""A view's file in sql/wide/ or sql/marts/ → its query, its comment, and the comments of its columns.
+"""Reads a view's file in sql/wide/ or sql/marts/: its query, its comment, and the comments of its columns.
 
-The comment at the top is the view's, a comment behind an output column is that column's: what a reader of the file sees is what a reader of the
-database sees. `{schema}` stands for the account's schema, and other braces for what the caller binds.
+The comment at the top of the file becomes the view's comment, a comment after an output column becomes that
+column's, so the file and the database say the same. `{schema}` stands for the account's schema; other braces
+are bound by the caller.
 """
 
 from __future__ import annotations
@@ -13,39 +14,45 @@ from pathlib import Path
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
-FILES = Path(__file__).parent / "sql"
-COLUMN = re.compile(r"(\w+)\"?,? -- (.+)$")
+SQL_FOLDER = Path(__file__).parent / "sql"
+COLUMN_COMMENT = re.compile(r"(\w+)\"?,? -- (.+)$")
 
 
 @dataclass(frozen=True)
 class ViewFile:
+    """A view's query and its comments, as its file has them."""
+
     name: str
     comment: str
     columns: dict[str, str]
-    """Name → comment, of the columns that have one."""
+    """Column → comment, for the columns that have a comment."""
     query: str
 
     @property
-    def described(self) -> list[tuple[str, str, str]]:
-        """Name, type and comment of each column; the type is Postgres' affair."""
+    def column_schema(self) -> list[tuple[str, str, str]]:
+        """(name, "", comment) of each commented column. The type is left empty: only Postgres knows it."""
         return [(name, "", comment) for name, comment in self.columns.items()]
 
     @property
     def tables(self) -> set[str]:
+        """Tables of the account's schema that the query reads."""
         return set(re.findall(r"\{schema\}\.(\w+)", self.query))
 
-    def bound(self, schema: str, **others: Composable) -> Composed:
+    def bind(self, schema: str, **others: Composable) -> Composed:
+        """The query with the account's schema and the other placeholders filled in."""
         return SQL(self.query).format(schema=Identifier(schema), **others)
 
 
 @cache
 def view_file(folder: str, name: str) -> ViewFile:
-    lines = (FILES / folder / f"{name}.sql").read_text().splitlines()
+    lines = (SQL_FOLDER / folder / f"{name}.sql").read_text().splitlines()
     top = [line.removeprefix("--").strip() for line in lines if line.startswith("--")]
     body = [line for line in lines if not line.startswith("--")]
-    columns = {found[1]: found[2] for line in body if (found := COLUMN.search(line))}
-    return ViewFile(name, " ".join(top), columns, "\n".join(line.partition(" -- ")[0].rstrip() for line in body).strip().rstrip(";"))
+    columns = {found[1]: found[2] for line in body if (found := COLUMN_COMMENT.search(line))}
+    return ViewFile(name, " ".join(top), columns,
+                    "\n".join(line.partition(" -- ")[0].rstrip() for line in body).strip().rstrip(";"))
 
 
-def names_in(folder: str) -> list[str]:
-    return sorted(path.stem for path in (FILES / folder).glob("*.sql"))
+def file_names(folder: str) -> list[str]:
+    """Names of the views that have a file in a folder, sorted."""
+    return sorted(path.stem for path in (SQL_FOLDER / folder).glob("*.sql"))

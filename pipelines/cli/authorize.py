@@ -1,4 +1,5 @@
-"""`amocrm-mirror auth`: asks a person for access to the account, and says what was got. No secret is echoed, printed or taken as an argument."""
+"""`amocrm-mirror auth`: asks a person for access to the account and reports what it permits. No secret is
+echoed, printed or taken as a command-line argument."""
 
 from __future__ import annotations
 
@@ -13,101 +14,109 @@ from urllib.parse import urlsplit
 
 import typer
 
-from pipelines.access.consent import UNCHANGED, Consent, consent, window
-from pipelines.access.permissions import described
-from pipelines.access.redirect_server import LOOPBACK, listening, waited
-from pipelines.access.token_endpoint import Application, Pair, redeemed
-from pipelines.access.token_rows import Configured
-from pipelines.admin.grant_access import admit
-from pipelines.amocrm.errors import Passing
+from pipelines.access.consent import NOTHING_CHANGED, Consent, authorize_url, parse_redirect
+from pipelines.access.permissions import describe
+from pipelines.access.redirect_server import LOOPBACK, open_redirect_server, wait_for_consent
+from pipelines.access.token_endpoint import Application, TokenPair, redeem_code
+from pipelines.access.token_rows import ConfiguredTokens
+from pipelines.admin.grant_access import grant_access
+from pipelines.amocrm.errors import TransientError
 from pipelines.amocrm.hosts import is_loopback, validate_base_url
 from pipelines.amocrm.session import USER_AGENT
-from pipelines.config.settings import SettingsRefused
-from pipelines.errors import WrongUse
-from pipelines.installation import Mirror
+from pipelines.config.settings import SettingsError
+from pipelines.errors import UsageError
+from pipelines.installation import Installation
 
-WHERE = """In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and scopes, make a long-lived token."""
+TOKEN_INSTRUCTIONS = ("In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "
+         "scopes, make a long-lived token.")
 
 
-def by_token(mirror: Mirror) -> Iterator[str]:
-    """A long-lived token: pasted, or from standard input where that is no terminal."""
+def by_token(mirror: Installation) -> Iterator[str]:
+    """Takes a long-lived token: pasted at a terminal, or from standard input."""
     base_url = account_address(mirror)
     if sys.stdin.isatty():
-        say(WHERE)
-    pair = Pair(checked(secret("Long-lived token (it is not shown): ", "token")), "", None)
-    yield from settled(mirror, base_url, pair, Configured())
+        say(TOKEN_INSTRUCTIONS)
+    pair = TokenPair(check_token(prompt_secret("Long-lived token (it is not shown): ", "token")), "", None)
+    yield from grant_and_report(mirror, base_url, pair, ConfiguredTokens())
 
 
-WAYS = """How do you give access?
+WAYS_PROMPT = """How do you give access?
   1  a long-lived token, made in the integration's keys and scopes: the simplest
   2  an OAuth integration, with a browser on this computer
   3  an OAuth integration, with a browser elsewhere: you paste the address that it was sent to"""
 
 
-def authorize(mirror: Mirror, browser: bool, paste: bool, port: int | None) -> Iterator[str]:
-    """As the options say; without any a person at a terminal is asked, and standard input else holds a token."""
+def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None) -> Iterator[str]:
+    """Runs the way of authorization that the options choose. Without options, asks at a terminal; else
+    reads a long-lived token from standard input."""
     pass
     if browser and paste:
-        raise WrongUse("--browser and --paste are two ways to the same code: use one of them")
+        raise UsageError("--browser and --paste are two ways to the same code: use one of them")
     if not (browser or paste or port) and sys.stdin.isatty():
-        say(WAYS)
+        say(WAYS_PROMPT)
         way = str(typer.prompt("1, 2 or 3", default="1", err=True)).strip()
         if way not in ("1", "2", "3"):
-            raise WrongUse(f"there is no way {way!r}: answer 1, 2 or 3")
+            raise UsageError(f"there is no way {way!r}: answer 1, 2 or 3")
         browser, paste = way == "2", way == "3"
     if browser or paste or port:
         return by_code(mirror, port, paste)
     return by_token(mirror)
 
 
-def settled(mirror: Mirror, base_url: str, pair: Pair, application: Configured) -> Iterator[str]:
-    """The pair is admitted and stored; then everything that a person should know of it."""
-    sight = admit(mirror, base_url, pair, application)
-    for heading, text in described(sight, pair, mirror.option):
+def grant_and_report(mirror: Installation, base_url: str, pair: TokenPair, application: ConfiguredTokens) -> Iterator[str]:
+    """Checks and stores the pair, then yields the lines that a person should read about it."""
+    permissions = grant_access(mirror, base_url, pair, application)
+    for heading, text in describe(permissions, pair, mirror.cli_option):
         yield f"{heading + ':':<10}{text}"
-    yield f"{'Stored:':<10}encrypted, for {base_url} in the schema {mirror.schema}. `amocrm-mirror sync{mirror.option}` goes on from here"
-    if mirror.configured:
-        yield ("          AMOCRM_ACCESS_TOKEN or AMOCRM_REFRESH_TOKEN in the environment or .env is older and no longer used: remove it. "
-               "Another one put there later replaces what is stored")
+    yield (f"{'Stored:':<10}encrypted, for {base_url} in the schema {mirror.schema}. "
+           f"`amocrm-mirror sync{mirror.cli_option}` goes on from here")
+    if mirror.configured_tokens:
+        yield ("          AMOCRM_ACCESS_TOKEN or AMOCRM_REFRESH_TOKEN in the environment or .env is older "
+               "and no longer used: remove it. Another one put there later replaces what is stored")
 
 
-def account_address(mirror: Mirror) -> str:
-    """The configured or stored one, or what the person at the terminal says."""
-    known = mirror.base_url()
-    if known:
-        return known
+def account_address(mirror: Installation) -> str:
+    """Returns the configured or stored address; else asks for it at the terminal."""
+    base_url = mirror.base_url()
+    if base_url:
+        return base_url
     if not sys.stdin.isatty():
-        raise WrongUse("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) in the environment or in .env")
-    return address(typer.prompt("Address of the account (https://your-account.amocrm.ru)", err=True))
+        raise UsageError("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) in "
+                       "the environment or in .env")
+    return parse_base_url(typer.prompt("Address of the account (https://your-account.amocrm.ru)", err=True))
 
 
-def address(text: str) -> str:
+def parse_base_url(text: str) -> str:
+    """Returns the normalised address of an account. Raises SettingsError."""
     try:
         return validate_base_url(text)
     except ValueError as reason:
-        raise SettingsRefused(str(reason)) from None
+        raise SettingsError(str(reason)) from None
 
 
-def secret(prompt: str, what: str) -> str:
-    """Asked for without echo; from standard input where that is no terminal. Refuses a terminal that cannot be kept from echoing."""
+def prompt_secret(prompt: str, what: str) -> str:
+    """Asks for a secret without echo, or reads it from standard input if that is no terminal. Raises
+    UsageError at a terminal whose echo cannot be switched off."""
     if sys.stdin.isatty():
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
             try:
                 text = getpass.getpass(prompt)
             except (getpass.GetPassWarning, EOFError):
-                raise WrongUse("this terminal would show what is typed, or has ended: pipe it in, `amocrm-mirror auth < token.txt`") from None
+                raise UsageError("this terminal would show what is typed, or has ended: pipe it in, "
+                               "`amocrm-mirror auth < token.txt`") from None
     else:
         text = sys.stdin.readline() if what != "token" else sys.stdin.read()
     if not text.strip():
-        raise WrongUse(f"no {what} was given. Nothing was changed. Run it again and paste it, or pipe it in")
+        raise UsageError(f"no {what} was given. Nothing was changed. Run it again and paste it, or pipe it in")
     return text.strip()
 
 
-def checked(token: str) -> str:
+def check_token(token: str) -> str:
+    """Returns the token. Raises UsageError if it contains characters that no token has."""
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise WrongUse("what was pasted holds characters that no token has (a space, a line break, a letter that is not Latin). Nothing was changed. "
-                       "Copy the token again, and only it")
+        raise UsageError("what was pasted holds characters that no token has (a space, a line break, a "
+                       "letter that is not Latin). Nothing was changed. Copy the token again, and only it")
     return token
 
 
@@ -115,49 +124,59 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-PORT = 8976
+DEFAULT_PORT = 8976
 
 
-CODE_LIVES = 20 * 60.0
-"""Seconds that amoCRM's code works."""
+CODE_LIFETIME_SECONDS = 20 * 60.0
+"""Seconds that an authorization code of amoCRM's is valid."""
 
 
-def by_code(mirror: Mirror, port: int | None, paste: bool) -> Iterator[str]:
+def by_code(mirror: Installation, port: int | None, paste: bool) -> Iterator[str]:
+    """Runs the OAuth code flow and stores the pair. With `paste`, the person pastes the redirected
+    address."""
     base_url = account_address(mirror)
-    redirect = mirror.settings.amocrm_redirect_uri or f"http://{LOOPBACK}:{port or PORT}/"
-    listen = None if paste else _port(redirect, port)
-    client_id, client_secret = _integration(mirror)
-    application = Configured(client_id=client_id, client_secret=client_secret, redirect_uri=redirect)
+    redirect = mirror.settings.amocrm_redirect_uri or f"http://{LOOPBACK}:{port or DEFAULT_PORT}/"
+    listen = None if paste else _listening_port(redirect, port)
+    client_id, client_secret = _integration_keys(mirror)
+    application = ConfiguredTokens(client_id=client_id, client_secret=client_secret, redirect_uri=redirect)
     say(f"The integration's redirect address, in its keys and scopes, must be exactly: {redirect}")
-    given = _consent(base_url, client_id, listen)
-    mirror.budget(given.base_url).wait(threading.Event())
-    yield from settled(mirror, given.base_url, _pair(application, given), application)
+    granted = _obtain_consent(base_url, client_id, listen)
+    mirror.rate_limiter(granted.base_url).acquire(threading.Event())
+    yield from grant_and_report(mirror, granted.base_url, _redeem(application, granted), application)
 
 
-def _consent(base_url: str, client_id: str, port: int | None) -> Consent:
-    """Without a port the redirected address is pasted."""
+def _obtain_consent(base_url: str, client_id: str, port: int | None) -> Consent:
+    """Prints the authorize URL and waits for the redirect at `port`; None: the person pastes the redirected
+    address."""
     state = secrets.token_urlsafe(24)
-    url = window(base_url, client_id, state)
+    url = authorize_url(base_url, client_id, state)
     if port is None:
-        say(f"Open this as an administrator of the account, in any browser, and agree:\n{url}\n"
-            "Then copy the address that the browser was sent to, whole, within 20 minutes; the page itself need not open.")
-        return consent(urlsplit(secret("Address that the browser was sent to (it is not shown): ", "address")).query, state, base_url)
-    server = listening(port, lambda query: consent(query, state, base_url))
-    say(f"Open this as an administrator of the account, in a browser on this computer, and agree (it waits 20 minutes):\n{url}")
-    _open(url)
-    return waited(server, CODE_LIVES)
+        say(f"Open this as an administrator of the account, in any browser, and agree:\n{url}\nThen copy "
+            "the address that the browser was sent to, whole, within 20 minutes; the page itself need not "
+            "open.")
+        return parse_redirect(urlsplit(prompt_secret("Address that the browser was sent to (it is not shown): ",
+                                       "address")).query, state, base_url)
+    server = open_redirect_server(port, lambda query: parse_redirect(query, state, base_url))
+    say("Open this as an administrator of the account, in a browser on this computer, and agree (it waits "
+        f"20 minutes):\n{url}")
+    _open_browser(url)
+    return wait_for_consent(server, CODE_LIFETIME_SECONDS)
 
 
-def _pair(application: Configured, given: Consent) -> Pair:
-    asking = Application(given.base_url, USER_AGENT, application.client_id, application.client_secret, application.redirect_uri)
+def _redeem(application: ConfiguredTokens, granted: Consent) -> TokenPair:
+    """Redeems the code. It works once, so a failure whose outcome is unknown says so."""
+    asking = Application(granted.base_url, USER_AGENT, application.client_id, application.client_secret,
+                         application.redirect_uri)
     try:
-        return redeemed(asking, given.code)
-    except Passing as reason:
-        raise Passing(f"{reason.reason}. The code may be used up, and works once only. {UNCHANGED}", reason.request, reason.status) from None
+        return redeem_code(asking, granted.code)
+    except TransientError as reason:
+        raise TransientError(f"{reason.reason}. The code may be used up, and works once only. {NOTHING_CHANGED}",
+                      reason.request, reason.status) from None
 
 
-def _port(redirect: str, port: int | None) -> int:
-    """Where to listen: as told, which may be behind a proxy or tunnel; else where the redirect address leads."""
+def _listening_port(redirect: str, port: int | None) -> int:
+    """Returns the port to listen at: the given one, which may be behind a proxy or tunnel; else that of the
+    redirect address. Raises UsageError if that is not a port of this computer."""
     if port is not None:
         return port
     parts = urlsplit(redirect)
@@ -166,23 +185,27 @@ def _port(redirect: str, port: int | None) -> int:
             return parts.port
     except ValueError:
         pass
-    raise WrongUse(f"the redirect address {redirect} does not lead to a port of this computer: use --paste; or --port with the port here that it is "
-                   f"forwarded to; or set AMOCRM_REDIRECT_URI=http://{LOOPBACK}:{PORT}/, here and in the integration")
+    raise UsageError(f"the redirect address {redirect} does not lead to a port of this computer: use --paste; "
+                   "or --port with the port here that it is forwarded to; or set "
+                   f"AMOCRM_REDIRECT_URI=http://{LOOPBACK}:{DEFAULT_PORT}/, here and in the integration")
 
 
-def _integration(mirror: Mirror) -> tuple[str, str]:
+def _integration_keys(mirror: Installation) -> tuple[str, str]:
+    """Returns the integration's id and secret, from the settings or asked for at the terminal."""
     settings = mirror.settings
-    given = settings.amocrm_client_id or "", settings.amocrm_client_secret.get_secret_value() if settings.amocrm_client_secret else ""
-    if all(given):
-        return given
+    configured = (settings.amocrm_client_id or "",
+             settings.amocrm_client_secret.get_secret_value() if settings.amocrm_client_secret else "")
+    if all(configured):
+        return configured
     if not sys.stdin.isatty():
-        raise WrongUse("the integration is not known: set AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET in .env, or answer at a terminal")
-    return (given[0] or str(typer.prompt("Integration id", err=True)).strip(),
-            given[1] or secret("Secret key of the integration (it is not shown): ", "secret key"))
+        raise UsageError("the integration is not known: set AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET in "
+                       ".env, or answer at a terminal")
+    return (configured[0] or str(typer.prompt("Integration id", err=True)).strip(),
+            configured[1] or prompt_secret("Secret key of the integration (it is not shown): ", "secret key"))
 
 
-def _open(url: str) -> None:
-    """In a browser with a window: one for terminals would take this one."""
+def _open_browser(url: str) -> None:
+    """Opens the address in a graphical browser; a text browser would take over this terminal."""
     try:
         browser = webbrowser.get()
         if type(browser) is not webbrowser.GenericBrowser:

@@ -1,4 +1,4 @@
-"""What a person sees while a sync works, and at its end: a live table on a terminal, plain lines elsewhere."""
+"""Progress and reports of a sync: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,77 +14,94 @@ from typing import Annotated, Any, NoReturn, Self
 import psycopg
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.access.encryption import LostKey
+from pipelines.access.encryption import DecryptionError
 from pipelines.amocrm.errors import AmoError
-from pipelines.config.settings import SettingsRefused
-from pipelines.errors import SyncRefused, WrongUse
-from pipelines.migrate import MigrationRefused
-from pipelines.postgres.embedded.errors import PostgresUnavailable
-from pipelines.postgres.errors import of_postgres, sentence
-from pipelines.sync.context import Result
+from pipelines.config.settings import SettingsError
+from pipelines.errors import SyncRefusedError, UsageError
+from pipelines.migrate import MigrationError
+from pipelines.postgres.embedded.errors import PostgresUnavailableError
+from pipelines.postgres.errors import describe_postgres_error, with_full_stop
+from pipelines.sync.context import EntityResult
 
-EXPECTED = (AmoError, LostKey, PostgresUnavailable, MigrationRefused, SettingsRefused, SyncRefused)
+EXPECTED_ERRORS = (AmoError, DecryptionError, PostgresUnavailableError, MigrationError, SettingsError, SyncRefusedError)
+"""Errors that end a command with one message and without a traceback."""
 
 
-KEPT = "what had landed is kept, and the next sync resumes there"
+RESUME_NOTE = "what had landed is kept, and the next sync resumes there"
 
 
 def example(*lines: str) -> str:
+    """Returns the last line of a command's --help."""
     return "**Example:** " + " · ".join(f"`{line}`" for line in lines)
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """What is expected to go wrong is one message on stderr and exit code 1; wrong settings and names are 2."""
+def report_errors() -> Iterator[None]:
+    """Turns an expected error of its body into one message on stderr and exit code 1; 2 for wrong settings
+    and names."""
     try:
         yield
     except KeyboardInterrupt:
-        _say(f"interrupted; {KEPT}")
+        _print_error(f"interrupted; {RESUME_NOTE}")
         sys.stdout.flush()
-        os._exit(1)  # a request under way may take a minute to give up; every batch is one transaction, so nothing waits for it
-    except EXPECTED as reason:
-        _fail(str(reason), 2 if isinstance(reason, SettingsRefused | WrongUse) else 1)
+        # Does not wait for open requests, which may take a minute; every batch is one transaction.
+        os._exit(1)
+    except EXPECTED_ERRORS as reason:
+        exit_with_error(str(reason), 2 if isinstance(reason, SettingsError | UsageError) else 1)
     except (psycopg.Error, DBAPIError) as reason:
-        _fail(f"{sentence(of_postgres(reason))} Check the server and DATABASE_URL, then run again; {KEPT}", 1)
+        exit_with_error(f"{with_full_stop(describe_postgres_error(reason))} Check the server and DATABASE_URL, then run again; {RESUME_NOTE}", 1)
     except BrokenPipeError:
         raise
     except OSError as reason:
-        _fail(f"{reason}. Make the place writable, or set MIRROR_HOME to a folder that is", 1)
+        exit_with_error(f"{reason}. Make the place writable, or set MIRROR_HOME to a folder that is", 1)
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"amocrm-mirror: {message}", markup=False)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    _say(message)
+def exit_with_error(message: str, code: int) -> NoReturn:
+    _print_error(message)
     raise typer.Exit(code)
 
 
-Told = Callable[[], AbstractContextManager[None]]
+ErrorReporter = Callable[[], AbstractContextManager[None]]
 
 
-Example = Callable[..., str]
+ExampleText = Callable[..., str]
 
 
-Account = Annotated[str, typer.Option("--account", help="Another account of the database than the configured one.", metavar="NAME")]
+Account = Annotated[str, typer.Option(
+    "--account", help="Another account of the database than the configured one.", metavar="NAME")]
 
 
-PLAIN_EVERY = 5.0
+PLAIN_INTERVAL_SECONDS = 5.0
+"""Seconds between two progress lines of an entity, where the output is no terminal."""
 
 
-def console() -> Console:
-    """Writes to the terminal itself: Dagster redirects the standard streams while a run works."""
+def stderr_console() -> Console:
+    """Returns a console on a copy of stderr's file descriptor: Dagster redirects the standard streams during
+    a run."""
     file = os.fdopen(os.dup(sys.stderr.fileno()), "w") if _has_descriptor() else sys.stderr
-    return wide(Console(file=file, highlight=False))
+    return unlimited_width(Console(file=file, highlight=False))
 
 
-def wide(console: Console) -> Console:
-    """A file or a pipe has no width of its own: nothing is cut there."""
+def unlimited_width(console: Console) -> Console:
+    """Sets 160 columns for a file or a pipe, which have no width of their own, so that rich cuts nothing.
+    Returns the console."""
     if not console.is_terminal:
         console.width = 160
     return console
@@ -98,19 +115,22 @@ def _has_descriptor() -> bool:
     return True
 
 
-class Rate(ProgressColumn):
-    """Records a second since the entity began."""
+class RecordRate(ProgressColumn):
+    """Column of the live table: records a second since the entity began."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed and task.completed else "", style="dim")
+        return Text(f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed and task.completed else "",
+                    style="dim")
 
 
-class Live:
-    """A line per entity under way: records, rate, time left where the list's length is known."""
+class LiveProgress:
+    """Progress on a terminal: a line per entity being synced, with its records, rate, and the time left if
+    the list's length is known."""
 
     def __init__(self, to: Console) -> None:
         columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description:<22}"), BarColumn(bar_width=24),
-                              TextColumn("{task.completed:>9,} records"), Rate(), TimeRemainingColumn(compact=True)]
+                              TextColumn("{task.completed:>9,} records"), RecordRate(),
+                              TimeRemainingColumn(compact=True)]
         self.bars = Progress(*columns, console=to, transient=True)
         self.tasks: dict[str, TaskID] = {}
 
@@ -118,7 +138,8 @@ class Live:
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.bars.stop()
 
     def started(self, entity: str) -> None:
@@ -130,20 +151,22 @@ class Live:
         else:
             self.bars.update(self.tasks[entity], completed=seen)
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: EntityResult) -> None:
         self.bars.remove_task(self.tasks.pop(result.entity))
 
 
-class Plain:
-    """The same without a terminal: a line when an entity is done, and one now and then while a long one works."""
+class PlainProgress:
+    """Progress without a terminal: a line when an entity is done, and one every PLAIN_INTERVAL_SECONDS during
+    a long one."""
 
     def __init__(self, to: Console) -> None:
-        self.to, self._lock, self._said = to, threading.Lock(), dict[str, float]()
+        self.to, self._lock, self._printed_at = to, threading.Lock(), dict[str, float]()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         return None
 
     def _print(self, line: str) -> None:
@@ -152,19 +175,20 @@ class Plain:
             self.to.file.flush()
 
     def started(self, entity: str) -> None:
-        self._said[entity] = time.monotonic()
+        self._printed_at[entity] = time.monotonic()
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None:
         now = time.monotonic()
-        if now - self._said[entity] >= PLAIN_EVERY:
-            self._said[entity] = now
+        if now - self._printed_at[entity] >= PLAIN_INTERVAL_SECONDS:
+            self._printed_at[entity] = now
             self._print(f"{entity}: {seen:,} records{f' of about {total:,}' if total else ''}")
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: EntityResult) -> None:
         counts = result.counts
-        self._print(f"{result.entity}: {result.state}, {counts.seen:,} records, {counts.changed:,} rows changed, {result.requests} requests, "
+        self._print(f"{result.entity}: {result.state}, {counts.seen:,} records, "
+                    f"{counts.changed:,} rows changed, {result.requests} requests, "
                     f"{result.seconds:.1f} s{' - ' + result.reason if result.reason else ''}")
 
 
-def progress(to: Console) -> Live | Plain:
-    return Live(to) if to.is_terminal else Plain(to)
+def progress(to: Console) -> LiveProgress | PlainProgress:
+    return LiveProgress(to) if to.is_terminal else PlainProgress(to)

@@ -1,4 +1,5 @@
-"""The demo: a sandbox account, mirrored through Dagster into the embedded Postgres, and what SQL can do with it."""
+"""`amocrm-mirror demo`: mirrors a sandbox account through Dagster into the embedded Postgres, and runs
+example queries on it."""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ from psycopg.sql import SQL, Identifier, Literal
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.accounts.registry import DEMO
-from pipelines.bi.state import place
+from pipelines.accounts.registry import DEMO_ACCOUNT
+from pipelines.bi.state import bi_schema
 from pipelines.cli import common
-from pipelines.cli.reports import notes, summary, verdict
+from pipelines.cli.reports import sync_notes, sync_table, sync_verdict
 from pipelines.config.settings import Settings, load_settings
-from pipelines.errors import SyncRefused
-from pipelines.installation import Mirror
+from pipelines.errors import SyncRefusedError
+from pipelines.installation import Installation
 from pipelines.migrate import downgrade, migrate
 from pipelines.orchestration import launcher
 from pipelines.postgres.embedded.binaries import find_bindir, server_user
@@ -32,15 +33,17 @@ from pipelines.sync.account_sync import Report
 from pipelines.sync.run_log import row_counts
 from sandbox.process import SandboxProcess
 
-SCHEMA = DEMO
+SCHEMA = DEMO_ACCOUNT
 PORT = 8765
 QUERIES = ("wide_leads", "open_deals", "pipeline_on_a_day", "won_lost")
-SHOWN = 12
+MAX_ROWS_SHOWN = 12
+"""Rows printed of a query's result."""
 
 
 @dataclass(frozen=True)
-class Company:
-    """A sandbox account, the same each time that it is started. Remembered beside its rows, as the comment of their schema."""
+class SandboxAccount:
+    """What defines a sandbox account, so that it is the same each time that it starts. Stored as JSON in the
+    comment of the demo's schema. `quarter`: "2026-4"; `now`: the account's current time, ISO 8601."""
 
     scale: int = 1000
     seed: int = 1
@@ -49,86 +52,96 @@ class Company:
     port: int = PORT
 
 
-def run(scale: int, seed: int) -> int:
-    """Returns the sync's exit code."""
-    began, out = time.monotonic(), common.wide(Console(highlight=False))
-    base = Mirror(load_settings(amocrm_schema=SCHEMA))
-    out.print("Postgres: starting the embedded one" if base.settings.database_url is None else "Postgres: the one of DATABASE_URL")
-    with sandbox_of(base, scale, seed) as sandbox:
-        out.print(f"Sandbox: a local amoCRM with {scale:,} leads on {sandbox.url}; 7 requests a second, as the real one; odd data on purpose")
-        mirror = Mirror(settings_for(sandbox))
-        with common.progress(common.console()) as progress:
+def run_demo(scale: int, seed: int) -> int:
+    """Runs the demo with `scale` leads, and prints each step. Returns the sync's exit code."""
+    began, out = time.monotonic(), common.unlimited_width(Console(highlight=False))
+    base = Installation(load_settings(amocrm_schema=SCHEMA))
+    out.print("Postgres: starting the embedded one" if base.settings.database_url is None
+              else "Postgres: the one of DATABASE_URL")
+    with demo_sandbox(base, scale, seed) as sandbox:
+        out.print(f"Sandbox: a local amoCRM with {scale:,} leads on {sandbox.url}; 7 requests a second, as "
+                  "the real one; odd data on purpose")
+        mirror = Installation(demo_settings(sandbox))
+        with common.progress(common.stderr_console()) as progress:
             report = launcher.launch(mirror, progress)
-        _show(out, mirror, report)
+        _print_results(out, mirror, report)
     out.print(f"Demo done in {time.monotonic() - began:.0f} s.", style="bold")
-    _next_steps(out, mirror)
+    _print_next_steps(out, mirror)
     return report.exit_code
 
 
 @contextmanager
-def sandbox_of(mirror: Mirror, scale: int | None = None, seed: int | None = None) -> Iterator[SandboxProcess]:
-    """The company whose rows the demo's schema holds; another one is asked for, or its quarter is over: a new one and empty tables."""
-    known, now = _remembered(mirror), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    wanted = Company(scale or known.scale, seed or known.seed, f"{now.year}-{(now.month - 1) // 3 + 1}")
-    if (known.scale, known.seed, known.quarter) == (wanted.scale, wanted.seed, wanted.quarter):
-        wanted = known
+def demo_sandbox(mirror: Installation, scale: int | None = None, seed: int | None = None) -> Iterator[SandboxProcess]:
+    """Runs the sandbox account whose rows the demo's schema holds. If `scale` or `seed` differ from it, or
+    its quarter is over, empties the tables and runs a new account."""
+    stored, now = _stored_account(mirror), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    wanted = SandboxAccount(scale or stored.scale, seed or stored.seed, f"{now.year}-{(now.month - 1) // 3 + 1}")
+    if (stored.scale, stored.seed, stored.quarter) == (wanted.scale, wanted.seed, wanted.quarter):
+        wanted = stored
     else:
-        _forget(mirror)
+        _drop_demo_tables(mirror)
         wanted = replace(wanted, now=now.isoformat())
-    process = _started(wanted)
+    process = _start_sandbox(wanted)
     try:
         migrate(mirror.conninfo, mirror.schema)
-        _remember(mirror, replace(wanted, port=int(process.url.rsplit(":", 1)[-1])))
+        _store_account(mirror, replace(wanted, port=int(process.url.rsplit(":", 1)[-1])))
         yield process
     finally:
         process.stop()
 
 
-def _started(company: Company) -> SandboxProcess:
-    """On the port that it had, for the links in its records, or on a free one."""
+def _start_sandbox(company: SandboxAccount) -> SandboxProcess:
+    """Starts the sandbox on its previous port, because links in its records name it, or else on a free one.
+    Raises SyncRefusedError if it does not start."""
     for port in (company.port, 0):
         process = SandboxProcess(scale=company.scale, seed=company.seed, now=company.now, rate=7, port=port)
         try:
             return process.start()
         except RuntimeError as reason:
-            complaint = str(reason)
-    raise SyncRefused(complaint)
+            message = str(reason)
+    raise SyncRefusedError(message)
 
 
-def _remembered(mirror: Mirror) -> Company:
+def _stored_account(mirror: Installation) -> SandboxAccount:
+    """Returns the account stored in the comment of the demo's schema; the default one if there is none."""
     with mirror.connect() as connection:
-        row = connection.execute("SELECT obj_description(to_regnamespace(%s), 'pg_namespace')", [mirror.schema]).fetchone()
+        row = connection.execute("SELECT obj_description(to_regnamespace(%s), 'pg_namespace')",
+                                 [mirror.schema]).fetchone()
     try:
-        return Company(**json.loads(row[0])) if row and row[0] else Company()
+        return SandboxAccount(**json.loads(row[0])) if row and row[0] else SandboxAccount()
     except (ValueError, TypeError):
-        return Company()
+        return SandboxAccount()
 
 
-def _remember(mirror: Mirror, company: Company) -> None:
+def _store_account(mirror: Installation, company: SandboxAccount) -> None:
     with mirror.connect() as connection:
-        connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(Identifier(mirror.schema), Literal(json.dumps(asdict(company)))))
+        connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(
+            Identifier(mirror.schema), Literal(json.dumps(asdict(company)))))
 
 
-def _forget(mirror: Mirror) -> None:
-    """The demo's own tables only; whatever else is in its schema makes Alembic refuse."""
+def _drop_demo_tables(mirror: Installation) -> None:
+    """Drops the demo's own tables and its account. Alembic refuses if other objects in the schema depend on
+    them."""
     migrate(mirror.conninfo, mirror.schema)
     downgrade(mirror.conninfo, mirror.schema, "base")
     with mirror.connect() as connection:
         connection.execute("DELETE FROM mirror.accounts WHERE name = %s", [mirror.account])
 
 
-def settings_for(sandbox: SandboxProcess) -> Settings:
-    return load_settings(amocrm_schema=SCHEMA, amocrm_base_url=sandbox.url, amocrm_access_token=sandbox.admin_token, amocrm_requests_per_second=6.5)
+def demo_settings(sandbox: SandboxProcess) -> Settings:
+    return load_settings(amocrm_schema=SCHEMA, amocrm_base_url=sandbox.url,
+                         amocrm_access_token=sandbox.admin_token, amocrm_requests_per_second=6.5)
 
 
-def _show(out: Console, mirror: Mirror, report: Report) -> None:
+def _print_results(out: Console, mirror: Installation, report: Report) -> None:
     with mirror.connect_autocommit() as connection:
-        out.print(summary(report, row_counts(connection, mirror.schema)))
-        for line in [*notes(report), verdict(report)]:
+        out.print(sync_table(report, row_counts(connection, mirror.schema)))
+        for line in [*sync_notes(report), sync_verdict(report)]:
             out.print(line, markup=False, soft_wrap=True)
         connection.execute(SQL("SET search_path TO {}").format(Identifier(mirror.schema)))
         for name in QUERIES:
-            text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text().replace("amocrm_bi.", f"{place(mirror.schema)}.")
+            text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text().replace(
+                "amocrm_bi.", f"{bi_schema(mirror.schema)}.")
             out.print(f"\n{text}", markup=False, style="cyan", soft_wrap=True)
             _print_result(out, connection, text)
 
@@ -139,22 +152,25 @@ def _print_result(out: Console, connection: psycopg.Connection[Any], text: str) 
     for column in cursor.description or ():
         table.add_column(column.name, justify="right" if column.type_code in (20, 23, 1700) else "left")
     rows = cursor.fetchall()
-    for row in rows[:SHOWN]:
+    for row in rows[:MAX_ROWS_SHOWN]:
         table.add_row(*("" if value is None else f"{value:,}" if column.justify == "right" else str(value)
                         for value, column in zip(row, table.columns, strict=True)))
     out.print(table)
-    if len(rows) > SHOWN:
-        out.print(f"… and {len(rows) - SHOWN} more rows")
+    if len(rows) > MAX_ROWS_SHOWN:
+        out.print(f"… and {len(rows) - MAX_ROWS_SHOWN} more rows")
 
 
-def _next_steps(out: Console, mirror: Mirror) -> None:
-    known = conninfo_to_dict(mirror.conninfo)
+def _print_next_steps(out: Console, mirror: Installation) -> None:
+    parts = conninfo_to_dict(mirror.conninfo)
     lines = ["", "Postgres goes on running; look around:",
-             f"  .venv/bin/amocrm-mirror postgres psql            then: SET search_path TO {mirror.schema}; \\dt",
-             f"  any other client: host {known.get('host')}, port {known.get('port')}, database {known.get('dbname')}, user {known.get('user')};"
+             "  .venv/bin/amocrm-mirror postgres psql            "
+             f"then: SET search_path TO {mirror.schema}; \\dt",
+             f"  any other client: host {parts.get('host')}, port {parts.get('port')}, "
+             f"database {parts.get('dbname')}, user {parts.get('user')};"
              " `amocrm-mirror postgres url` prints the address with its password",
              "  .venv/bin/amocrm-mirror postgres stop            when you are done",
-             "", "Your own account: create a private integration in amoCRM (amoMarket → … → Create integration) with a long-lived token, as an",
+             "", "Your own account: create a private integration in amoCRM "
+             "(amoMarket → … → Create integration) with a long-lived token, as an",
              "administrator, then put two lines into .env here and sync:",
              "  AMOCRM_BASE_URL=https://your-account.amocrm.ru", "  AMOCRM_ACCESS_TOKEN=…",
              "  .venv/bin/amocrm-mirror doctor && .venv/bin/amocrm-mirror sync",
@@ -164,8 +180,10 @@ def _next_steps(out: Console, mirror: Mirror) -> None:
 
 
 def exec_psql(conninfo: str, home: Path) -> NoReturn:
-    """Becomes psql; the password goes through the environment, not the argument list."""
-    known = conninfo_to_dict(conninfo)
-    environment = os.environ | {"PGPASSWORD": str(known.pop("password", ""))}
+    """Replaces this process with psql. The password is passed in the environment, not in the argument
+    list."""
+    parts = conninfo_to_dict(conninfo)
+    environment = os.environ | {"PGPASSWORD": str(parts.pop("password", ""))}
     program = find_bindir(server_user(home), home) / "psql"
-    os.execvpe(str(program), [str(program), " ".join(f"{key}={value}" for key, value in known.items())], environment)
+    os.execvpe(str(program), [str(program), " ".join(f"{key}={value}" for key, value in parts.items())],
+               environment)

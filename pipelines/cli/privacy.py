@@ -1,4 +1,5 @@
-"""Commands about people: who may read the mirror, and who is to be erased from it. Registered by cli.py."""
+"""Commands on personal data: the role that may read the mirror (`grants`), and the erasure of a person
+(`forget`). Added to the root command by `cli/app.py`."""
 
 from __future__ import annotations
 
@@ -15,123 +16,148 @@ from pipelines import erasure as forgetting
 from pipelines.admin import reader_role
 from pipelines.bi import all_accounts
 from pipelines.cli.common import Account
-from pipelines.errors import WrongUse
-from pipelines.installation import Mirror, open_mirror
+from pipelines.errors import UsageError
+from pipelines.installation import Installation, open_installation
 from pipelines.migrate import migrate
 
-Told = Callable[[], AbstractContextManager[None]]
-Example = Callable[..., str]
+ErrorReporter = Callable[[], AbstractContextManager[None]]
+ExampleText = Callable[..., str]
 
 
-def register(app: typer.Typer, told: Told, example: Example) -> None:
-    """`told` makes messages and exit codes of what goes wrong, `example` the last lines of --help."""
+def register(app: typer.Typer, report_errors: ErrorReporter, example: ExampleText) -> None:
+    """Adds the commands to `app`. `report_errors` turns errors into exit codes, `example` ends a --help."""
 
-    @app.command(epilog=example("amocrm-mirror grants", "amocrm-mirror grants --role metabase --ask", "pass show bi | amocrm-mirror grants --stdin"))
-    def grants(role: Annotated[str, typer.Option(help="Name of the role; AMOCRM_SCHEMA with _bi without it.")] = "",
+    @app.command(epilog=example("amocrm-mirror grants", "amocrm-mirror grants --role metabase --ask",
+                                "pass show bi | amocrm-mirror grants --stdin"))
+    def grants(role: Annotated[str, typer.Option(
+                   help="Name of the role; without it, AMOCRM_SCHEMA with _bi.")] = "",
                ask: Annotated[bool, typer.Option("--ask", help="Ask for its password, hidden.")] = False,
-               stdin: Annotated[bool, typer.Option("--stdin", help="Read its password from standard input.")] = False,
-               new_password: Annotated[bool, typer.Option("--new-password", help="Make a new one, though it has one.")] = False,
+               stdin: Annotated[bool, typer.Option(
+                   "--stdin", help="Read its password from standard input.")] = False,
+               new_password: Annotated[bool, typer.Option(
+                   "--new-password", help="Make a new password, even if the role has one.")] = False,
                account: Account = "",
-               every: Annotated[bool, typer.Option("--all", help="The views over all accounts instead of one account.")] = False) -> None:
-        """Create or update a role that may only read: the account's tables and views, present and future, and never `mirror`.
+               every: Annotated[bool, typer.Option(
+                   "--all", help="The views over all accounts instead of one account.")] = False) -> None:
+        """Create or update a role that may only read: the account's tables and views, present and future, and
+        never `mirror`.
 
         A new role gets a password that is made here and shown once, unless you give one.
         """
-        with told():
+        with report_errors():
             _grants(role, ask, stdin, new_password, account, every)
 
-    @app.command(epilog=example("amocrm-mirror forget --contact 48217735", "amocrm-mirror forget --list", "amocrm-mirror forget --lift 48217735"))
+    @app.command(epilog=example("amocrm-mirror forget --contact 48217735", "amocrm-mirror forget --list",
+                                "amocrm-mirror forget --lift 48217735"))
     def forget(contact: Annotated[int | None, typer.Option(help="Id of the contact to erase.", min=1)] = None,
-               lift: Annotated[int | None, typer.Option(help="Id of a contact that may come back.", min=1)] = None,
-               show: Annotated[bool, typer.Option("--list", help="Who was forgotten, and when.")] = False,
-               yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False, account: Account = "") -> None:
-        """Erase a person everywhere: the contact, its values, links, notes, tasks, talks, events, history, quarantine and queue.
+               lift: Annotated[int | None, typer.Option(
+                   help="Id of an erased contact that may come back.", min=1)] = None,
+               show: Annotated[bool, typer.Option(
+                   "--list", help="Show the erased contacts, and when they were erased.")] = False,
+               yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
+               account: Account = "") -> None:
+        """Erase a person everywhere: the contact, its values, links, notes, tasks, talks, events, history,
+        quarantine and queue.
 
-        No sync, sweep or verification brings it back until `--lift`; then the next sync reads every list whole, and brings all that is on it.
+        No sync, sweep or verification brings it back until `--lift`. Then the next sync reads every list
+        whole, and restores all that amoCRM has of the person.
         """
-        with told():
+        with report_errors():
             _forget(contact, lift, show, yes, account)
 
 
 def _grants(role: str, ask: bool, stdin: bool, new_password: bool, account: str, every: bool) -> None:
     if ask + stdin + new_password > 1:
-        raise WrongUse("--ask, --stdin and --new-password each say where the password comes from: use one of them")
+        raise UsageError(
+            "--ask, --stdin and --new-password each say where the password comes from: use one of them")
     if every and account:
-        raise WrongUse("--all and --account both say what the role reads: use one of them")
-    mirror = open_mirror(account)
+        raise UsageError("--all and --account both say what the role reads: use one of them")
+    mirror = open_installation(account)
     schema = all_accounts.SCHEMA if every else mirror.schema
     role = role or f"{schema}_bi"
-    fault = reader_role.fault_of(role)
+    fault = reader_role.role_name_problem(role)
     if fault:
-        raise WrongUse(fault)
-    given = _given(role, ask, stdin)
+        raise UsageError(fault)
+    given = _chosen_password(role, ask, stdin)
     with mirror.connect_autocommit() as connection:
         known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None
-        password = given or (None if known and not new_password else reader_role.made_password())
+        password = given or (None if known and not new_password else reader_role.generate_password())
         try:
-            granted = reader_role.grant(connection, schema, role, password, is_made=not given)
-        except reader_role.NeedsAdministrator as reason:
+            granted = reader_role.grant_read_access(connection, schema, role, password, is_generated=not given)
+        except reader_role.AdministratorRequiredError as reason:
             typer.echo(reason.sql, nl=False)
             raise
-    typer.echo(f"{role}: {'created' if granted.created else 'updated'}; reads {', '.join(granted.schemas)}, and tables made there later")
+    typer.echo(f"{role}: {'created' if granted.created else 'updated'}; reads {', '.join(granted.schemas)}, "
+               "and tables made there later")
     typer.echo(granted.url)
-    typer.echo("This password is not shown again." if password and not given else "With the password that you gave." if given else
-               "Its password is the one that it had; --new-password makes another.")
+    typer.echo("This password is not shown again." if password and not given
+               else "With the password that you gave." if given else
+               "Its password is unchanged; --new-password makes another.")
     for note in granted.notes:
         typer.echo(note)
 
 
-def _given(role: str, ask: bool, stdin: bool) -> str:
-    """The password from a prompt or from standard input; empty: none was asked for."""
+def _chosen_password(role: str, ask: bool, stdin: bool) -> str:
+    """Returns the password from a prompt or from standard input; empty if the caller wants neither. Raises
+    UsageError for a password that Postgres cannot hold."""
     if not ask and not stdin:
         return ""
-    given = str(typer.prompt(f"Password of {role}", hide_input=True, confirmation_prompt=True)) if ask else sys.stdin.readline().rstrip("\r\n")
+    given = (str(typer.prompt(f"Password of {role}", hide_input=True, confirmation_prompt=True)) if ask
+             else sys.stdin.readline().rstrip("\r\n"))
     if not given or "\0" in given:
-        raise WrongUse("the password is empty, or holds a character that no password can: give another")
+        raise UsageError("the password is empty, or holds a character that no password can: give another")
     return given
 
 
-PEOPLE = "contacts"
+PERSON_ENTITY = "contacts"
 
 
 def _forget(contact: int | None, lift: int | None, show: bool, yes: bool, account: str) -> None:
     if (contact is not None) + (lift is not None) + show != 1:
-        raise WrongUse("say one of --contact ID, --lift ID and --list")
-    mirror = open_mirror(account)
+        raise UsageError("say one of --contact ID, --lift ID and --list")
+    mirror = open_installation(account)
     migrate(mirror.conninfo, mirror.schema)
     with mirror.connect_autocommit() as connection:
-        if connection.execute("SELECT FROM mirror.accounts WHERE name = %s", [mirror.account]).fetchone() is None:
-            raise WrongUse(f"nothing is mirrored into {mirror.schema!r} yet: there is nobody to forget")
+        if connection.execute("SELECT FROM mirror.accounts WHERE name = %s",
+                              [mirror.account]).fetchone() is None:
+            raise UsageError(f"nothing is mirrored into {mirror.schema!r} yet: there is no contact to erase")
         if contact is not None:
             _erase(connection, mirror, contact, yes)
         elif lift is not None:
-            if not forgetting.lift(connection, mirror.account, PEOPLE, lift):
-                raise WrongUse(f"contact {lift} was not forgotten here; --list shows who was")
-            typer.echo(f"contact {lift} may come back: the next sync reads every list whole, which takes longer once, and brings it with its links, "
-                       "notes, tasks and events, as far as amoCRM still has them. What only the mirror knew (its observations) is gone")
+            if not forgetting.allow_again(connection, mirror.account, PERSON_ENTITY, lift):
+                raise UsageError(f"contact {lift} was not forgotten here; --list shows who was")
+            typer.echo(f"contact {lift} may come back: the next sync reads every list whole, which takes "
+                       "longer once, and restores its links, notes, tasks and events, as far as amoCRM still "
+                       "has them. What only the mirror knew (its observations) is gone")
         else:
-            for key, moment in forgetting.listed(connection, mirror.account, PEOPLE):
+            for key, moment in forgetting.suppressed_records(connection, mirror.account, PERSON_ENTITY):
                 typer.echo(f"contact {key}, erased {moment:%Y-%m-%d %H:%M %Z}")
 
 
-def _erase(connection: psycopg.Connection[Any], mirror: Mirror, contact: int, yes: bool) -> None:
+def _erase(connection: psycopg.Connection[Any], mirror: Installation, contact: int, yes: bool) -> None:
     if not yes:
         with connection.transaction() as preview:
-            _told(forgetting.forget(connection, mirror.schema, mirror.account, PEOPLE, contact), "would be erased or changed")
+            _print_counts(forgetting.erase_person(connection, mirror.schema, mirror.account, PERSON_ENTITY, contact),
+                  "would be erased or changed")
             raise psycopg.Rollback(preview)
-        typer.confirm(f"Erase contact {contact}{_name(connection, mirror.schema, contact)} for good?", abort=True)
-    _told(forgetting.forget(connection, mirror.schema, mirror.account, PEOPLE, contact), "erased or changed")
-    typer.echo(f"contact {contact} is erased, and kept from coming back until `amocrm-mirror forget --lift {contact}{mirror.option}`.")
+        typer.confirm(f"Erase contact {contact}{_name_suffix(connection, mirror.schema, contact)} for good?",
+                      abort=True)
+    _print_counts(forgetting.erase_person(connection, mirror.schema, mirror.account, PERSON_ENTITY, contact), "erased or changed")
+    typer.echo(f"contact {contact} is erased, and kept from coming back until `amocrm-mirror forget --lift "
+               f"{contact}{mirror.cli_option}`.")
     typer.echo(forgetting.NOT_REACHED)
 
 
-def _told(touched: dict[str, int], what: str) -> None:
+def _print_counts(touched: dict[str, int], what: str) -> None:
+    """Prints the number of rows by table."""
     for table, count in touched.items():
         typer.echo(f"{table}: {count} {what}")
     if not touched:
         typer.echo("nothing of it is here")
 
 
-def _name(connection: psycopg.Connection[Any], schema: str, contact: int) -> str:
-    row = connection.execute(SQL("SELECT name FROM {} WHERE id = %s").format(Identifier(schema, PEOPLE)), [contact]).fetchone()
+def _name_suffix(connection: psycopg.Connection[Any], schema: str, contact: int) -> str:
+    """Returns the contact's name in parentheses, with a space before it; empty if the mirror has none."""
+    row = connection.execute(SQL("SELECT name FROM {} WHERE id = %s").format(Identifier(schema, PERSON_ENTITY)),
+                             [contact]).fetchone()
     return f" ({row[0]})" if row and row[0] else ""

@@ -9,7 +9,8 @@ from sqlalchemy import URL
 
 
 def normalise_database_url(url: str) -> str:
-    """libpq's form of the URL forms that SQLAlchemy and hosting companies use."""
+    """Returns libpq's form of a database URL in one of the forms that SQLAlchemy and hosting companies
+    use."""
     text = re.sub(r"^(postgres|postgresql)(\+\w+)?://", "postgresql://", url.strip())
     foreign = "://" in text.split("=")[0] and not text.startswith("postgresql://")
     try:
@@ -26,7 +27,7 @@ def normalise_database_url(url: str) -> str:
 
 
 def sqlalchemy_url(conninfo: str) -> URL:
-    """The same database for SQLAlchemy, through psycopg 3."""
+    """Returns SQLAlchemy's URL of the same database, through psycopg 3."""
     options: dict[str, Any] = conninfo_to_dict(normalise_database_url(conninfo))
     user, password = options.pop("user", None), options.pop("password", None)
     database = options.pop("dbname", None)

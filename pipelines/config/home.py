@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The folder of local data (MIRROR_HOME): where it is, and how files are written there."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 
 def default_home() -> Path:
+    """Returns the folder of the embedded Postgres and the key file when MIRROR_HOME is not set."""
     if os.geteuid() == 0:
         return Path("/var/lib/amocrm-mirror")
     if sys.platform == "darwin":
@@ -16,5 +17,6 @@ def default_home() -> Path:
 
 
 def make_home(home: Path) -> None:
-    """Private, but root's must be passable: Postgres never runs as root."""
+    """Creates the folder, for its owner only; root's is passable for others, because Postgres never runs as
+    root."""
     home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The key that encrypts secrets at rest: AMOCRM_MIRROR_KEY or a file of mode 0600."""
 
 import base64
 import binascii
@@ -14,13 +14,14 @@ from pipelines.config.home import make_home
 KEY_FILE = "mirror.key"
 
 
-def fernet_keys(text: str, source: str) -> list[bytes]:
+def parse_fernet_keys(text: str, source: str) -> list[bytes]:
+    """Parses keys separated by commas. Raises ValueError; `source` names their origin in the message."""
     keys = [key.strip().encode() for key in text.split(",") if key.strip()]
     try:
-        sound = keys and all(len(base64.urlsafe_b64decode(key)) == 32 for key in keys)
+        are_valid = keys and all(len(base64.urlsafe_b64decode(key)) == 32 for key in keys)
     except (ValueError, binascii.Error):
-        sound = False
-    if not sound:
+        are_valid = False
+    if not are_valid:
         raise ValueError(
             f"{source} does not hold Fernet keys: use the output of "
             '`python -c "from cryptography.fernet import Fernet; '
@@ -29,7 +30,8 @@ def fernet_keys(text: str, source: str) -> list[bytes]:
     return keys
 
 
-def _create_key(path: Path) -> None:
+def _create_key_file(path: Path) -> None:
+    """Creates the key file atomically, unless another process has just done so."""
     make_home(path.parent)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as draft:
         draft.write(Fernet.generate_key())

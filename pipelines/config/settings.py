@@ -1,7 +1,8 @@
-"""Settings: what the environment and `.env` say, checked and normalised.
+"""Settings: the environment and `.env`, validated and normalised.
 
-Owns the names of the variables, the rules for a schema's name, the mirror's home
-folder and the encryption keys (addresses are `addresses.py`'s). No other module but `resources.py` and `alembic/env.py` reads the environment.
+Owns the names of the variables, the rules for a schema's name, the mirror's home folder and the encryption
+keys. Addresses are validated in `amocrm/hosts.py` and `config/database_urls.py`. No other module but
+`installation.py` and `alembic/env.py` reads the environment.
 """
 
 import math
@@ -12,10 +13,10 @@ from typing import Annotated, Any, Self
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pipelines.amocrm.hosts import AMOCRM_LIMIT, validate_base_url, validate_requests_per_second
+from pipelines.amocrm.hosts import MAX_REQUESTS_PER_SECOND, validate_base_url, validate_requests_per_second
 from pipelines.config.database_urls import normalise_database_url
 from pipelines.config.home import default_home
-from pipelines.config.key_file import KEY_FILE, _create_key, fernet_keys
+from pipelines.config.key_file import KEY_FILE, _create_key_file, parse_fernet_keys
 
 SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
 
@@ -23,33 +24,39 @@ SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
 RESERVED_SCHEMAS = {"mirror", "public", "information_schema", "amocrm_all"}
 
 
-class SettingsRefused(ValueError):  # noqa: N818 - an answer, not a mistake
-    """A setting cannot be used; the message says which, why, and the cure."""
+class SettingsError(ValueError):  # noqa: N818 - an answer, not a mistake
+    """A setting cannot be used. The message says which and why, with the cure."""
 
 
 def validate_schema_name(name: str, what: str = "AMOCRM_SCHEMA") -> str:
+    """Returns the name. Raises ValueError if Postgres or the mirror cannot use it; `what` names it in the
+    message."""
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
         raise ValueError(
             f"{what} {name!r} is not a schema name: use lower-case Latin "
             "letters, digits and _, and begin with a letter, for example amocrm_acme."
         )
     if len(name) > SCHEMA_MAX_BYTES:
-        raise ValueError(f"{what} {name!r} is {len(name)} characters long: shorten it to at most {SCHEMA_MAX_BYTES}.")
+        raise ValueError(f"{what} {name!r} is {len(name)} characters long: shorten it to at most "
+                         f"{SCHEMA_MAX_BYTES}.")
     if name in RESERVED_SCHEMAS or name.startswith("pg_") or name.endswith("_bi"):
         raise ValueError(
-            f"{what} {name!r} is reserved (by Postgres or by the mirror's own schemas): choose another name, for example amocrm_acme."
+            f"{what} {name!r} is reserved (by Postgres or by the mirror's own schemas): choose another "
+            "name, for example amocrm_acme."
         )
     return name
 
 
 class Settings(BaseSettings):
+    """The settings; a field's name in capitals is the name of its variable."""
+
     model_config = SettingsConfigDict(
         env_file=".env",
         env_file_encoding="utf-8",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        hide_input_in_errors=True,  # or a refused token would be printed
+        hide_input_in_errors=True,  # otherwise a rejected token would be printed
         validate_default=True,
     )
 
@@ -100,16 +107,19 @@ class Settings(BaseSettings):
             number = math.nan
         if not 0 < number < math.inf:
             raise ValueError(
-                f"AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most {AMOCRM_LIMIT:g}, or, for a local sandbox only, the word unlimited."
+                f"AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most {MAX_REQUESTS_PER_SECOND:g}, or, for "
+                "a local sandbox only, the word unlimited."
             )
         return number
 
-    @field_validator("amocrm_schedule_moving", "amocrm_schedule_directories", "amocrm_schedule_sweep", "amocrm_schedule_webhooks",
+    @field_validator("amocrm_schedule_moving", "amocrm_schedule_directories", "amocrm_schedule_sweep",
+                     "amocrm_schedule_webhooks",
                      "amocrm_schedule_checks")
     @classmethod
     def _cron(cls, value: str, about: ValidationInfo) -> str:
         if not re.fullmatch(r"\S+( \S+){4}", value := " ".join(value.split())):
-            raise ValueError(f"{str(about.field_name).upper()} {value!r} is no cron: write minute, hour, day, month, weekday: 7 * * * *.")
+            raise ValueError(f"{str(about.field_name).upper()} {value!r} is no cron: write minute, hour, "
+                             "day, month, weekday: 7 * * * *.")
         return value
 
     @field_validator("database_url")
@@ -128,7 +138,7 @@ class Settings(BaseSettings):
     @classmethod
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            fernet_keys(value.get_secret_value(), "MIRROR_KEY")
+            parse_fernet_keys(value.get_secret_value(), "MIRROR_KEY")
         return value
 
     @model_validator(mode="after")
@@ -138,27 +148,29 @@ class Settings(BaseSettings):
         return self
 
     def encryption_keys(self) -> list[bytes]:
-        """For MultiFernet: the first encrypts, all decrypt."""
+        """Returns the keys for MultiFernet: the first encrypts, all decrypt. Creates the key file if there
+        is none."""
         if self.mirror_key is not None:
-            return fernet_keys(self.mirror_key.get_secret_value(), "MIRROR_KEY")
+            return parse_fernet_keys(self.mirror_key.get_secret_value(), "MIRROR_KEY")
         path = self.mirror_home / KEY_FILE
         if not path.exists():
-            _create_key(path)
+            _create_key_file(path)
         try:
-            return fernet_keys(path.read_text(encoding="ascii"), str(path))
+            return parse_fernet_keys(path.read_text(encoding="ascii"), str(path))
         except ValueError as error:
-            raise SettingsRefused(f"{error} The stored tokens need the keys that were there: restore the file from a backup.") from None
+            raise SettingsError(f"{error} The stored tokens need the keys that were there: restore the "
+                                  "file from a backup.") from None
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """`Settings()` whose refusals are sentences for people."""
+    """Returns `Settings()`. Raises SettingsError with a sentence for people about each bad setting."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise SettingsRefused("\n".join(map(_sentence, error.errors()))) from None
+        raise SettingsError("\n".join(map(_error_sentence, error.errors()))) from None
 
 
-def _sentence(error: Any) -> str:
+def _error_sentence(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     name = ".".join(map(str, error["loc"])).upper()
     return message if not name or name in message else f"{name}: {message}."

@@ -1,7 +1,9 @@
-"""The dictionary: what every table, view and column is, where it comes from, and how the tables hang together.
+"""The data dictionary: every table, view and column, its meaning, its source in the API, and the references
+between tables.
 
-    models ──▶ facts ──▶ page (HTML) · markdown · diagram (SVG)
-    database ──▶ what this account adds: rows, views for people, custom fields
+    models ──▶ dictionary ──▶ page (HTML) · markdown · diagram (SVG)
+    database ──▶ what this account adds: row counts, BI views, custom fields
 
-Nothing here is written by hand: the words are the models' comments, which are the database's as well.
+No text is written here by hand: the texts are the comments of the models, which are the database's comments,
+too.
 """

@@ -1,4 +1,5 @@
-"""models → facts: the tables that every account has, and the two views beside them. No database is asked."""
+"""models → dictionary: the tables of every account, and the views `links` and `custom_field_values`. Uses no
+database."""
 
 from __future__ import annotations
 
@@ -13,74 +14,89 @@ from pipelines.bi import base_views
 from pipelines.dictionary import origins
 from pipelines.dictionary.model import TABLE, VIEW, Column, Dictionary, Group, Reference, Relation
 from pipelines.entities.spec import Entity
-from pipelines.schema.references import references_of
+from pipelines.schema.references import soft_references
 
 GROUPS = (
-    Group("account", "Account, users and rights"), Group("reference", "Pipelines, custom fields, tags and other directories"),
-    Group("crm", "Leads, contacts, companies"), Group("links", "Links between records"), Group("customers", "Customers and purchases"),
-    Group("catalogs", "Lists (catalogs) and their elements"), Group("activity", "Tasks, notes, events, incoming leads, talks, files"),
-    Group("history", "What was when"), Group("wiring", "What is wired to the account"), Group("memory", "Behind the views for people"),
+    Group("account", "Account, users and rights"),
+    Group("reference", "Pipelines, custom fields, tags and other directories"),
+    Group("crm", "Leads, contacts, companies"), Group("links", "Links between records"),
+    Group("customers", "Customers and purchases"),
+    Group("catalogs", "Lists (catalogs) and their elements"),
+    Group("activity", "Tasks, notes, events, incoming leads, talks, files"),
+    Group("history", "History"), Group("wiring", "Integrations"),
+    Group("memory", "Set-up of the views for people"),
     Group("views", "Views over many tables"), Group("bi", "Views for people"))
-MODULES = {"bi": "memory"}
-"""Where a module of models/ is not called as its group."""
+GROUP_BY_MODULE = {"bi": "memory"}
+"""Module of models/ → group, where the names differ."""
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
-TYPES = {"TIMESTAMP WITH TIME ZONE": "timestamptz", "TIMESTAMP WITHOUT TIME ZONE": "timestamp"}
-NOTE = ("What the schema whose name ends with _bi holds follows from the account's own fields: views.md tells of it, and amocrm-mirror dictionary "
-        "writes all of this of your account")
-STAGE = ("pipeline_id", "status_id")
-KINDS = ("leads", "contacts", "companies", "customers")
+SHORT_TYPES = {"TIMESTAMP WITH TIME ZONE": "timestamptz", "TIMESTAMP WITHOUT TIME ZONE": "timestamp"}
+"""SQLAlchemy's type names → the short names that Postgres users know."""
+BI_NOTE = ("The views in the schema whose name ends with _bi depend on the account's own fields: see views.md, "
+        "or run amocrm-mirror dictionary to write this page for your account")
+STAGE_KEY = ("pipeline_id", "status_id")
+RECORD_KINDS = ("leads", "contacts", "companies", "customers")
 
 
-def base() -> Dictionary:
-    return Dictionary("amocrm-mirror: tables and columns", "The tables that every mirrored account has, as the models declare them",
-                      tuple(group for group in GROUPS if group.name != "bi"), (*tables(), *views()), notes=(NOTE,))
+def base_dictionary() -> Dictionary:
+    """The dictionary of the tables and views that every account has."""
+    return Dictionary("amocrm-mirror: tables and columns",
+                      "The tables that every mirrored account has, as the models declare them",
+                      tuple(group for group in GROUPS if group.name != "bi"), (*tables(), *views()),
+                      notes=(BI_NOTE,))
 
 
 def tables() -> Iterator[Relation]:
-    known, groups = origins.of_entities(), [group.name for group in GROUPS]
-    found = [_table(mapper.class_, known) for mapper in AccountBase.registry.mappers]
-    places = {name: place for place, name in enumerate(AccountBase.metadata.tables)}
-    yield from sorted(found, key=lambda each: (groups.index(each.group), places[each.name]))
+    """The tables of an account, ordered by chapter, then as the models declare them."""
+    entities, groups = origins.entities_by_table(), [group.name for group in GROUPS]
+    found = [_table(mapper.class_, entities) for mapper in AccountBase.registry.mappers]
+    table_order = {name: place for place, name in enumerate(AccountBase.metadata.tables)}
+    yield from sorted(found, key=lambda each: (groups.index(each.group), table_order[each.name]))
 
 
-def _table(model: type[AccountBase], known: dict[str, tuple[Entity, str]]) -> Relation:
+def _table(model: type[AccountBase], entities: dict[str, tuple[Entity, str]]) -> Relation:
     table = model.__table__
     assert isinstance(table, Table)
     module = model.__module__.rpartition(".")[2]
-    entity, place = known.get(table.name, (None, ""))
-    enforced = enforced_of(table)
-    columns = tuple(_column(table, column, enforced.get(column.name), origins.origin(table, column.name, entity, place)) for column in table.columns)
-    owner = next((each.table for each in enforced.values()), "")
-    return Relation(table.name, TABLE, MODULES.get(module, module), table.comment or "", columns, owner, origins.sources(entity) if entity else ())
+    entity, place = entities.get(table.name, (None, ""))
+    foreign_keys = foreign_keys_of(table)
+    columns = tuple(_column(table, column, foreign_keys.get(column.name),
+                            origins.column_origin(table, column.name, entity, place)) for column in table.columns)
+    owner = next((each.table for each in foreign_keys.values()), "")
+    return Relation(table.name, TABLE, GROUP_BY_MODULE.get(module, module), table.comment or "", columns, owner,
+                    origins.api_sources(entity) if entity else ())
 
 
-def enforced_of(table: Table) -> dict[str, Reference]:
+def foreign_keys_of(table: Table) -> dict[str, Reference]:
+    """Column → the reference that its foreign key enforces."""
     return {key.parent.name: Reference(key.column.table.name, key.column.name, True)
             for constraint in table.foreign_key_constraints for key in constraint.elements}
 
 
-def _column(table: Table, column: ModelColumn[object], enforced: Reference | None, origin: str) -> Column:
-    soft = tuple(Reference(target.name, key) for _, target, key in references_of(table) if _ is column)
-    refers = (enforced,) if enforced else soft or _by_convention(table, column.name)
-    return Column(column.name, type_name(column), column.comment or "", bool(column.nullable), column.primary_key, origin, refers)
+def _column(table: Table, column: ModelColumn[object], foreign_key: Reference | None, origin: str) -> Column:
+    soft = tuple(Reference(target.name, key) for _, target, key in soft_references(table) if _ is column)
+    refers = (foreign_key,) if foreign_key else soft or _two_column_references(table, column.name)
+    return Column(column.name, type_name(column), column.comment or "", bool(column.nullable),
+                  column.primary_key, origin, refers)
 
 
-def _by_convention(table: Table, column: str) -> tuple[Reference, ...]:
-    """References of several columns, which no single column declares: a stage with its pipeline; a record by its kind."""
-    if table.name != "statuses" and column == STAGE[1] and STAGE[0] in table.columns:
+def _two_column_references(table: Table, column: str) -> tuple[Reference, ...]:
+    """References that need two columns, so that no single column declares them: a stage with its pipeline, a
+    record with its kind."""
+    if table.name != "statuses" and column == STAGE_KEY[1] and STAGE_KEY[0] in table.columns:
         return (Reference("statuses", "id"),)
     if column == "entity_id" and "entity_type" in table.columns:
-        return tuple(Reference(kind, "id") for kind in KINDS)
+        return tuple(Reference(kind, "id") for kind in RECORD_KINDS)
     return ()
 
 
 def type_name(column: ModelColumn[object]) -> str:
     name = str(column.type.compile(DIALECT))
-    return TYPES.get(name, name.lower())
+    return SHORT_TYPES.get(name, name.lower())
 
 
 def views() -> Iterator[Relation]:
-    """`links` and `custom_field_values`, whose columns say the same as those of the tables that they are made of."""
-    for name, comment in base_views.COMMENTS.items():
-        columns = tuple(Column(column, type_, text) for column, (type_, text) in base_views.columns_of(name).items())
+    """The views `links` and `custom_field_values`."""
+    for name, comment in base_views.VIEW_COMMENTS.items():
+        columns = tuple(
+            Column(column, type_, text) for column, (type_, text) in base_views.described_columns(name).items())
         yield Relation(name, VIEW, "views", comment, columns)

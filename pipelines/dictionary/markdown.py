@@ -1,4 +1,5 @@
-"""facts → Markdown: the dictionary for a repository, a wiki or a language model. Names may be hostile: they are escaped."""
+"""dictionary → Markdown, for a repository, a wiki or a language model. Names come from amoCRM and may be
+hostile, so they are escaped."""
 
 from __future__ import annotations
 
@@ -8,52 +9,58 @@ from html import escape
 
 from pipelines.dictionary.model import Column, CustomField, Dictionary, Relation
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
-TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Characters that turn the direction of all text behind them."""
-OPTIONS = 30
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
+BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Unicode bidirectional controls, which change the direction of the text after them."""
+MAX_OPTIONS = 30
+"""Options per field that are listed."""
 
 
 def markdown(dictionary: Dictionary, diagram: str = "") -> str:
-    """`diagram`: the address of the picture."""
+    """The dictionary as Markdown. `diagram` is the address of the SVG."""
     return "\n".join(_lines(dictionary, diagram)).rstrip() + "\n"
 
 
-def plain(text: str) -> str:
-    """Text that Markdown leaves as it is, on one line."""
-    return SPECIAL.sub(r"\\\1", escape(" ".join(TURNING.sub("", text).split()), quote=False))
+def escape_text(text: str) -> str:
+    """The text on one line, escaped so that Markdown shows it unchanged."""
+    return MARKDOWN_SPECIAL.sub(r"\\\1", escape(" ".join(BIDI_CONTROLS.sub("", text).split()), quote=False))
 
 
-def code(text: str) -> str:
-    """A name in monospace. What would end that, or look like HTML to somebody, stays plain."""
+def code_span(text: str) -> str:
+    """A name as a code span, or as escaped text if it contains characters that would end the span or that a
+    renderer could take for HTML."""
     flat = " ".join(text.split())
-    return plain(flat) if set(flat) & set("`|<>&\\") or TURNING.search(flat) or not flat else f"`{flat}`"
+    return escape_text(flat) if set(flat) & set("`|<>&\\") or BIDI_CONTROLS.search(flat) or not flat else f"`{flat}`"
 
 
 def _lines(dictionary: Dictionary, diagram: str) -> Iterator[str]:
-    yield from (f"# {plain(dictionary.title)}", "", f"{plain(dictionary.subtitle)}.", "")
-    yield from (line for note in dictionary.notes for line in (plain(note), ""))
+    yield from (f"# {escape_text(dictionary.title)}", "", f"{escape_text(dictionary.subtitle)}.", "")
+    yield from (line for note in dictionary.notes for line in (escape_text(note), ""))
     if diagram:
-        yield from (f"[![The tables and how they hang together]({diagram})]({diagram})", "")
-    yield "Written by `amocrm-mirror dictionary`; what is written here by hand is lost. `timestamptz` is an instant, shown in the time zone of"
-    yield "the session; `numeric` is exact; durations are seconds. **Key** columns are the primary key. → points at a table; ⇒ does, and is enforced."
+        yield from (f"[![The tables and their references]({diagram})]({diagram})", "")
+    yield ("Written by `amocrm-mirror dictionary`; changes made by hand are lost. "
+           "`timestamptz` is an instant, shown in the time zone of")
+    yield ("the session; `numeric` is exact; durations are seconds. **Key** columns are the primary key. "
+           "→ is a reference to a table; ⇒ is an enforced one.")
     yield ""
     for group in dictionary.groups:
-        found = dictionary.of(group)
+        found = dictionary.relations_in(group)
         if found:
-            yield f"- **{plain(group.title)}:** " + ", ".join(f"[{plain(each.name)}](#{_anchor(each)})" for each in found)
+            yield f"- **{escape_text(group.title)}:** " + ", ".join(
+                f"[{escape_text(each.name)}](#{_anchor(each)})" for each in found)
     if dictionary.has_account:
         yield "- **[Custom fields of the account](#custom-fields)**"
     if dictionary.has_account:
         yield from _fields(dictionary.fields)
     for group in dictionary.groups:
-        yield from (line for each in _headed(dictionary, group.title, dictionary.of(group)) for line in each)
+        yield from (line for each in _chapter(dictionary, group.title, dictionary.relations_in(group)) for line in each)
 
 
-def _headed(dictionary: Dictionary, title: str, relations: Iterable[Relation]) -> Iterator[Iterator[str]]:
+def _chapter(dictionary: Dictionary, title: str, relations: Iterable[Relation]) -> Iterator[Iterator[str]]:
+    """The lines of a chapter; none if it is empty."""
     found = list(relations)
     if found:
-        yield iter(("", f"## {plain(title)}"))
+        yield iter(("", f"## {escape_text(title)}"))
         yield from (_relation(dictionary, each) for each in found)
 
 
@@ -62,31 +69,37 @@ def _anchor(relation: Relation) -> str:
 
 
 def _relation(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
-    yield from ("", f'<a id="{_anchor(relation)}"></a>', f"### {plain(relation.name)}", "", f"{plain(relation.comment) or 'No comment'}.  ")
-    yield from (f"{line}  " for line in _about(dictionary, relation))
+    yield from ("", f'<a id="{_anchor(relation)}"></a>', f"### {escape_text(relation.name)}", "",
+                f"{escape_text(relation.comment) or 'No comment'}.  ")
+    yield from (f"{line}  " for line in _summary_lines(dictionary, relation))
     if any(column.origin for column in relation.columns):
         yield from ("", "| column | type | | what it is | from |", "|---|---|---|---|---|")
-        yield from (f"| {' | '.join((*_cells(column), plain(column.origin)))} |" for column in relation.columns)
+        yield from (
+            f"| {' | '.join((*_cells(column), escape_text(column.origin)))} |" for column in relation.columns)
         return
     yield from ("", "| column | type | | what it is |", "|---|---|---|---|")
     yield from (f"| {' | '.join(_cells(column))} |" for column in relation.columns)
 
 
-def _about(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
+def _summary_lines(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     if relation.rows is not None:
-        living = "" if relation.living is None or relation.living == relation.rows else f", {relation.living:,} of them visible in amoCRM"
+        living = "" if relation.live_rows is None or relation.live_rows == relation.rows \
+            else f", {relation.live_rows:,} of them visible in amoCRM"
         yield f"Rows: {relation.rows:,}{living}."
     if relation.sources:
-        yield "From: " + ", ".join(code(source) for source in relation.sources) + "."
-    parts = dictionary.parts(relation.name)
+        yield "From: " + ", ".join(code_span(source) for source in relation.sources) + "."
+    parts = dictionary.children_of(relation.name)
     if parts:
-        yield "Children: " + ", ".join(f"[{plain(each.name)}](#{_anchor(each)})" for each in parts) + "."
+        yield "Children: " + ", ".join(f"[{escape_text(each.name)}](#{_anchor(each)})" for each in parts) + "."
 
 
 def _cells(column: Column) -> tuple[str, str, str, str]:
-    notes = (["**key**"] if column.is_key else []) + ([] if column.is_nullable or column.is_key else ["not null"])
-    points = [f"{'⇒' if each.is_enforced else '→'} [{plain(each.table)}](#{each.table})" for each in column.refers]
-    return code(column.name), code(column.type), " ".join([*notes, ", ".join(points)]).strip(), plain(column.comment)
+    notes = (["**key**"] if column.is_key else []) \
+        + ([] if column.is_nullable or column.is_key else ["not null"])
+    points = [f"{'⇒' if each.is_enforced else '→'} [{escape_text(each.table)}](#{each.table})"
+              for each in column.refers]
+    return (code_span(column.name), code_span(column.type), " ".join([*notes, ", ".join(points)]).strip(),
+            escape_text(column.comment))
 
 
 def _fields(fields: Iterable[CustomField]) -> Iterator[str]:
@@ -94,15 +107,18 @@ def _fields(fields: Iterable[CustomField]) -> Iterator[str]:
     yield "Filled: living records with a value, of all living records of that kind."
     place = ""
     for each in fields:
-        if each.place != place:
-            place = each.place
-            yield from ("", f"### Fields of {plain(place)}", "", "| field | id | type | filled | columns | options |", "|---|---|---|---|---|---|")
+        if each.heading != place:
+            place = each.heading
+            yield from ("", f"### Fields of {escape_text(place)}", "",
+                        "| field | id | type | filled | columns | options |", "|---|---|---|---|---|---|")
         yield f"| {' | '.join(_field(each))} |"
 
 
 def _field(each: CustomField) -> tuple[str, ...]:
-    name = plain(each.name or "(no name)") + (f" ({code(each.code)})" if each.code else "") + ("" if each.is_live else ", deleted")
-    more = [f"and {len(each.options) - OPTIONS} more"] if len(each.options) > OPTIONS else []
-    columns = ", ".join(code(column) for column in each.columns)
-    return (name, str(each.id), code(each.type), f"{each.filled:,} / {each.rows:,} ({plain(each.percent)})", columns,
-            "; ".join([*(plain(option) for option in each.options[:OPTIONS]), *more]))
+    name = escape_text(each.name or "(no name)") + (f" ({code_span(each.code)})" if each.code else "") \
+        + ("" if each.is_live else ", deleted")
+    more = [f"and {len(each.options) - MAX_OPTIONS} more"] if len(each.options) > MAX_OPTIONS else []
+    columns = ", ".join(code_span(column) for column in each.columns)
+    return (name, str(each.id), code_span(each.type),
+            f"{each.filled:,} / {each.rows:,} ({escape_text(each.percent)})", columns,
+            "; ".join([*(escape_text(option) for option in each.options[:MAX_OPTIONS]), *more]))

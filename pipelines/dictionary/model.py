@@ -1,4 +1,4 @@
-"""The words that a dictionary is made of. Nothing here does anything."""
+"""Dataclasses of the data dictionary. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ TABLE, VIEW = "table", "view"
 
 @dataclass(frozen=True)
 class Reference:
-    """What a column points at. One that is not enforced may name something that is not here: a user who left, say."""
+    """A reference to a column of another table. One that is not enforced may name a record that is not in the
+    mirror, for example a deleted user."""
 
     table: str
     column: str
@@ -18,19 +19,21 @@ class Reference:
 
 @dataclass(frozen=True)
 class Column:
+    """A column of a table or view. `origin` is the API attribute that it holds, or what else fills it."""
+
     name: str
     type: str
     comment: str
     is_nullable: bool = True
     is_key: bool = False
     origin: str = ""
-    """The attribute of the API that it holds, or who else makes it."""
     refers: tuple[Reference, ...] = ()
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A table or a view. `anchor` is its name, with the schema's ending before it where it is a view for people."""
+    """A table or a view. `rows` and `live_rows` are counts of rows, `live_rows` of those that are not
+    deleted; None if not counted."""
 
     name: str
     kind: str
@@ -38,12 +41,12 @@ class Relation:
     comment: str
     columns: tuple[Column, ...]
     owner: str = ""
-    """The table that it is a child of: its rows go with their parent's."""
+    """The parent table; deleting a row there deletes its rows here."""
     sources: tuple[str, ...] = ()
-    """The lists of the API that fill it."""
+    """The API lists that fill it."""
     schema: str = ""
     rows: int | None = None
-    living: int | None = None
+    live_rows: int | None = None
 
     @property
     def full_name(self) -> str:
@@ -51,12 +54,13 @@ class Relation:
 
     @property
     def anchor(self) -> str:
+        """Anchor in the HTML page and in Markdown: the name, for a BI view with the prefix "bi."."""
         return f"bi.{self.name}" if self.group == "bi" else self.name
 
 
 @dataclass(frozen=True)
 class Group:
-    """A chapter, as amoCRM's documentation groups things."""
+    """A chapter of the dictionary, grouped like amoCRM's documentation."""
 
     name: str
     title: str
@@ -64,11 +68,11 @@ class Group:
 
 @dataclass(frozen=True)
 class CustomField:
-    """A field of the account's own. `filled` of `rows` living records have it."""
+    """A custom field of the account. `filled` of `rows` records that are not deleted have a value."""
 
     entity_type: str
-    place: str
-    """The kind of record as a heading: leads, or the list's name."""
+    heading: str
+    """Kind of record, as a heading: "leads", or the name of the list."""
     id: int
     name: str
     type: str
@@ -78,7 +82,7 @@ class CustomField:
     filled: int
     rows: int
     columns: tuple[str, ...] = ()
-    """Its columns in the views for people."""
+    """Its columns in the BI views, as view.column."""
 
     @property
     def share(self) -> float:
@@ -86,7 +90,7 @@ class CustomField:
 
     @property
     def percent(self) -> str:
-        """Nothing that is there is told as 0 %, nothing that lacks as 100 %."""
+        """`share` as text. Never "0 %" while a record has a value, never "100 %" while one has none."""
         if 0 < self.share < 0.005:
             return "< 1 %"
         return "> 99 %" if 0.995 <= self.share < 1 else f"{self.share:.0%}".replace("%", " %")
@@ -94,6 +98,8 @@ class CustomField:
 
 @dataclass(frozen=True)
 class Dictionary:
+    """The whole data dictionary. `has_account` is False if it was made from the models alone."""
+
     title: str
     subtitle: str
     groups: tuple[Group, ...]
@@ -102,14 +108,15 @@ class Dictionary:
     has_account: bool = False
     notes: tuple[str, ...] = field(default=())
 
-    def of(self, group: Group) -> list[Relation]:
+    def relations_in(self, group: Group) -> list[Relation]:
+        """The tables and views of a chapter."""
         return [relation for relation in self.relations if relation.group == group.name]
 
-    def pointing_at(self, table: str) -> list[tuple[Relation, Column]]:
-        """The columns of others that refer to a table."""
+    def referring_columns(self, table: str) -> list[tuple[Relation, Column]]:
+        """The columns of other tables that refer to a table."""
         return [(relation, column) for relation in self.relations for column in relation.columns
                 for reference in column.refers if reference.table == table and relation.name != table]
 
-    def parts(self, owner: str) -> list[Relation]:
-        """The tables of a record's children."""
+    def children_of(self, owner: str) -> list[Relation]:
+        """The child tables of a table."""
         return [relation for relation in self.relations if relation.owner == owner]

@@ -1,4 +1,5 @@
-"""Where each column comes from in amoCRM's API: read off the declarations in entities.py, as load and normalize read them."""
+"""Where each column comes from in amoCRM's API, derived from the declarations in entities/registry.py that
+`load` and `normalize` use as well."""
 
 from __future__ import annotations
 
@@ -8,72 +9,78 @@ from sqlalchemy import Table
 
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import EMBEDDED, Child, Entity, Listing
-from pipelines.normalize.normalizer import VALUES
+from pipelines.normalize.normalizer import FIELD_VALUES
 
-OWN = "the mirror's own"
-BY_PATH = "the list's path"
-HISTORY = "made from events and from what the mirror sees change"
-READ = {"rights_rows": "rights.{entity_type}.", "status_rights_rows": "rights.status_rights[].", "field_options": "enums[].",
+MIRROR_ORIGIN = "the mirror's own"
+PATH_ORIGIN = "the list's path"
+HISTORY_ORIGIN = "made from events and from what the mirror sees change"
+READER_PATHS = {"rights_rows": "rights.{entity_type}.", "status_rights_rows": "rights.status_rights[].",
+        "field_options": "enums[].",
         "read": "entities[]."}
-"""What a function that reads a child's elements reads."""
-VALUE = {"field_id": f"{VALUES}[].field_id", "position": f"place in {VALUES}[].values[]", "enum_id": f"{VALUES}[].values[].enum_id",
-         "enum_code": f"{VALUES}[].values[].enum_code"}
-ODD = {
+"""Name of a function that reads a child's elements (`Child.read`) → the path that it reads."""
+VALUE_PATHS = {"field_id": f"{FIELD_VALUES}[].field_id", "position": f"place in {FIELD_VALUES}[].values[]",
+         "enum_id": f"{FIELD_VALUES}[].values[].enum_id",
+         "enum_code": f"{FIELD_VALUES}[].values[].enum_code"}
+SPECIAL_ORIGINS = {
     ("users", "group_id"): f"{EMBEDDED}.groups[0].id", ("users", "role_id"): f"{EMBEDDED}.roles[0].id",
-    ("leads", "price"): "price; price_with_minor_units where there is one", ("custom_field_enums", "is_nested"): "nested[] or enums[]",
-    ("leads", "loss_reason_id"): f"loss_reason_id, {EMBEDDED}.loss_reason[0].id", ("leads", "source_id"): f"source_id, {EMBEDDED}.source.id"}
-"""Columns that no single attribute holds."""
+    ("leads", "price"): "price; price_with_minor_units where there is one",
+    ("custom_field_enums", "is_nested"): "nested[] or enums[]",
+    ("leads", "loss_reason_id"): f"loss_reason_id, {EMBEDDED}.loss_reason[0].id",
+    ("leads", "source_id"): f"source_id, {EMBEDDED}.source.id"}
+"""(table, column) → origin, for columns that are filled from several attributes."""
 
 
-def sources(entity: Entity) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_source(listing) for listing in entity.listings))
+def api_sources(entity: Entity) -> tuple[str, ...]:
+    """The API lists that an entity is read from."""
+    return tuple(dict.fromkeys(_api_source(listing) for listing in entity.listings))
 
 
-def _source(listing: Listing) -> str:
+def _api_source(listing: Listing) -> str:
     path = listing.path.replace("{}", "{id}")
-    place = f"{{{listing.host}}}/v1.0/{path}" if listing.host else f"/api/v4/{path}"
-    inside = listing.collection and listing.collection != path.rsplit("/", 1)[-1] and not listing.whole
+    place = f"{{{listing.host_attribute}}}/v1.0/{path}" if listing.host_attribute else f"/api/v4/{path}"
+    inside = listing.collection and listing.collection != path.rsplit("/", 1)[-1] and not listing.is_single_object
     return f"{place} ({EMBEDDED}.{listing.collection}[])" if inside else place
 
 
-def children(entity: Entity) -> Iterator[tuple[str, str]]:
-    """(table, the place of its elements in the record) of every child of an entity."""
+def child_paths(entity: Entity) -> Iterator[tuple[str, str]]:
+    """(table, path of its elements in the record) of every child of an entity."""
     for child in entity.children:
-        yield str(child.model.__tablename__), _place(child)
-    if entity.values:
-        yield str(entity.values.__tablename__), f"{VALUES}[]."
+        yield str(child.model.__tablename__), _child_path(child)
+    if entity.field_values:
+        yield str(entity.field_values.__tablename__), f"{FIELD_VALUES}[]."
 
 
-def _place(child: Child) -> str:
+def _child_path(child: Child) -> str:
     if child.path:
         return ".".join(child.path) + "[]."
-    return READ[child.read.__name__] if child.read else ""
+    return READER_PATHS[child.read.__name__] if child.read else ""
 
 
-def of_entities() -> dict[str, tuple[Entity, str]]:
-    """Table → the entity that fills it, and where in its records."""
+def entities_by_table() -> dict[str, tuple[Entity, str]]:
+    """Table → (the entity that fills it, path in the entity's records; "" for the record itself)."""
     found = {entity.name: (entity, "") for entity in ENTITIES}
     for entity in ENTITIES:
-        found |= {table: (entity, place) for table, place in children(entity)}
+        found |= {table: (entity, place) for table, place in child_paths(entity)}
     return found
 
 
-def origin(table: Table, column: str, entity: Entity | None, place: str) -> str:
-    """In one line, what a column holds; empty where amoCRM has nothing to do with it."""
+def column_origin(table: Table, column: str, entity: Entity | None, record_path: str) -> str:
+    """What fills a column, in one line. `record_path` is the path of the table's elements in the record."""
     info = table.columns[column].info
     if column.startswith("_"):
-        return OWN
+        return MIRROR_ORIGIN
     if entity is None:
-        return HISTORY if "history" in table.name or table.name == "observations" else OWN
-    if (table.name, column) in ODD:
-        return ODD[table.name, column]
-    fixed = {name for listing in entity.listings for name in [*listing.fixed, *([listing.over.fixed_as] if listing.over else [])]}
-    if not place and column in fixed:
-        return BY_PATH
+        return HISTORY_ORIGIN if "history" in table.name or table.name == "observations" else MIRROR_ORIGIN
+    if (table.name, column) in SPECIAL_ORIGINS:
+        return SPECIAL_ORIGINS[table.name, column]
+    constant_columns = {name for listing in entity.listings
+             for name in [*listing.constants, *([listing.per_parent.own_column] if listing.per_parent else [])]}
+    if not record_path and column in constant_columns:
+        return PATH_ORIGIN
     if info.get("owner") and "path" not in info:
         return "the record's own key"
-    if "{entity_type}" in place and column == "entity_type":
+    if "{entity_type}" in record_path and column == "entity_type":
         return "rights, one row for each of its keys"
-    if place.startswith(VALUES):
-        return VALUE.get(column, f"{VALUES}[].values[].value")
-    return place + ".".join(info.get("path", (column,)))
+    if record_path.startswith(FIELD_VALUES):
+        return VALUE_PATHS.get(column, f"{FIELD_VALUES}[].values[].value")
+    return record_path + ".".join(info.get("path", (column,)))

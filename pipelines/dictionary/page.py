@@ -1,6 +1,7 @@
-"""facts → one HTML page: searchable, light and dark, and whole in itself: it asks no network for anything, and forbids itself to.
+"""dictionary → one HTML page: searchable, light and dark, self-contained. It loads nothing from the network,
+and its Content-Security-Policy forbids that.
 
-Every word of the database goes through `escape`; names of custom fields are whatever somebody typed into amoCRM.
+Every text from the database goes through `escape`: names of custom fields are arbitrary input.
 """
 
 from __future__ import annotations
@@ -14,81 +15,98 @@ from pipelines.dictionary import diagram
 from pipelines.dictionary.model import Column, CustomField, Dictionary, Group, Relation
 
 FILES = Path(__file__).parent
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-OPTIONS = 40
+CONTENT_SECURITY_POLICY = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+          "base-uri 'none'; form-action 'none'")
+MAX_OPTIONS = 40
+"""Options per field that are listed."""
 
 
 def page(dictionary: Dictionary) -> str:
-    style = (FILES / "page.css").read_text() + diagram.STYLE + diagram.dark('[data-theme="dark"] ') \
-        + f"@media (prefers-color-scheme:dark){{{diagram.dark(':root:not([data-theme=light]) ')}}}"
+    style = (FILES / "page.css").read_text() + diagram.STYLE + diagram.dark_rules('[data-theme="dark"] ') \
+        + f"@media (prefers-color-scheme:dark){{{diagram.dark_rules(':root:not([data-theme=light]) ')}}}"
     return "".join((
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(dictionary.title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<title>{escape(dictionary.title)}</title>'
         f'<style>{style}</style></head><body>\n',
-        _top(dictionary), _contents(dictionary), "<main>\n", _head(dictionary),
+        _header(dictionary), _contents(dictionary), "<main>\n", _introduction(dictionary),
         _fields(dictionary.fields) if dictionary.has_account else "",
-        "\n".join(_chapter(dictionary, group) for group in dictionary.groups if dictionary.of(group)),
+        "\n".join(_chapter(dictionary, group) for group in dictionary.groups if dictionary.relations_in(group)),
         f'</main>\n<script>{(FILES / "page.js").read_text()}</script></body></html>\n'))
 
 
-def ident(*names: str) -> str:
-    """An anchor: the names as they are, but for what an address cannot hold."""
+def anchor_id(*names: str) -> str:
+    """An HTML id made of the names, percent-encoded and escaped."""
     return escape(quote(".".join(names), safe=".-_~"))
 
 
-def _top(dictionary: Dictionary) -> str:
-    return (f'<header><a class="home" href="#top">{escape(dictionary.title)}</a><label class="search"><input id="q" type="search" autocomplete="off" '
-            'spellcheck="false" placeholder="Search tables, columns, fields, options" aria-label="Search" aria-controls="hits"><kbd>/</kbd></label>'
-            '<span id="count" role="status"></span><button id="theme" title="Light or dark" aria-label="Light or dark">◐</button></header>'
+def _header(dictionary: Dictionary) -> str:
+    return (f'<header><a class="home" href="#top">{escape(dictionary.title)}</a><label class="search">'
+            '<input id="q" type="search" autocomplete="off" spellcheck="false" '
+            'placeholder="Search tables, columns, fields, options" aria-label="Search" aria-controls="hits">'
+            '<kbd>/</kbd></label><span id="count" role="status"></span>'
+            '<button id="theme" title="Light or dark" aria-label="Light or dark">◐</button></header>'
             '<div id="hits" hidden role="listbox" aria-label="Found"></div>\n')
 
 
 def _contents(dictionary: Dictionary) -> str:
     parts = [f"<details open><summary>{escape(group.title)}</summary><ul>"
-             + "".join(f'<li><a href="#{ident(each.anchor)}"><bdi>{escape(each.name)}</bdi></a></li>' for each in dictionary.of(group))
-             + "</ul></details>" for group in dictionary.groups if dictionary.of(group)]
-    places = dict.fromkeys(each.place for each in dictionary.fields)
+             + "".join(f'<li><a href="#{anchor_id(each.anchor)}"><bdi>{escape(each.name)}</bdi></a></li>'
+                       for each in dictionary.relations_in(group))
+             + "</ul></details>" for group in dictionary.groups if dictionary.relations_in(group)]
+    places = dict.fromkeys(each.heading for each in dictionary.fields)
     if places:
         parts.insert(0, "<details open><summary>Custom fields</summary><ul>" + "".join(
-            f'<li><a href="#{ident("fields", place)}"><bdi>{escape(place)}</bdi></a></li>' for place in places) + "</ul></details>")
+            f'<li><a href="#{anchor_id("fields", place)}"><bdi>{escape(place)}</bdi></a></li>'
+            for place in places) + "</ul></details>")
     return f'<nav aria-label="Contents">{"".join(parts)}</nav>\n'
 
 
-def _head(dictionary: Dictionary) -> str:
+def _introduction(dictionary: Dictionary) -> str:
     notes = "".join(f"<p>{escape(note)}</p>" for note in dictionary.notes)
-    return (f'<section id="top"><h1>{escape(dictionary.title)}</h1><p>{escape(dictionary.subtitle)}.</p>{notes}'
-            '<p class="dim"><b>key</b> is the primary key. <b>→</b> points at a table; <b>⇒</b> does, and is enforced. <code>timestamptz</code> is '
-            'an instant, shown in the time zone of the session; <code>numeric</code> is exact; durations are seconds. <kbd>/</kbd> searches, '
-            '<kbd>↑</kbd> <kbd>↓</kbd> <kbd>Enter</kbd> go there, <kbd>Esc</kbd> ends it.</p>'
+    return (f'<section id="top"><h1>{escape(dictionary.title)}</h1><p>{escape(dictionary.subtitle)}.</p>'
+            f'{notes}<p class="dim"><b>key</b> is the primary key. <b>→</b> is a reference to a table; '
+            '<b>⇒</b> is an enforced one. <code>timestamptz</code> is an instant, shown in the time zone of '
+            'the session; <code>numeric</code> is exact; durations are seconds. <kbd>/</kbd> searches, '
+            '<kbd>↑</kbd> <kbd>↓</kbd> <kbd>Enter</kbd> select a result, <kbd>Esc</kbd> ends the search.</p>'
             '<details id="diagram" open><summary>Diagram</summary><div class="scroll" tabindex="0">'
             f'{diagram.svg(dictionary, style="")}</div></details></section>\n')
 
 
 def _chapter(dictionary: Dictionary, group: Group) -> str:
-    return f"<h2>{escape(group.title)}</h2>\n" + "\n".join(_relation(dictionary, each) for each in dictionary.of(group))
+    return f"<h2>{escape(group.title)}</h2>\n" \
+        + "\n".join(_relation(dictionary, each) for each in dictionary.relations_in(group))
 
 
 def _relation(dictionary: Dictionary, relation: Relation) -> str:
     of_api = any(column.origin or column.refers for column in relation.columns)
-    head = "<tr><th>column<th>type<th>points at<th>what it is<th>from</tr>" if of_api else "<tr><th>column<th>type<th>what it is</tr>"
+    head = "<tr><th>column<th>type<th>points at<th>what it is<th>from</tr>" if of_api \
+        else "<tr><th>column<th>type<th>what it is</tr>"
     rows = "".join(_column(relation, column, of_api) for column in relation.columns)
-    about = "".join(f'<div class="dim">{line}</div>' for line in _about(dictionary, relation))
-    name = f'<span class="dim">{escape(relation.schema)}.</span>{escape(relation.name)}' if relation.schema else escape(relation.name)
-    return (f'<section class="relation" id="{ident(relation.anchor)}" data-name="{escape(relation.full_name)}"><h3><bdi>{name}</bdi> '
-            f'<a class="self" href="#{ident(relation.anchor)}" aria-label="Link to this">#</a></h3>'
-            f'<p class="comment">{escape(relation.comment)}</p>{about}<div class="scroll"><table>{head}{rows}</table></div></section>')
+    about = "".join(f'<div class="dim">{line}</div>' for line in _summary_lines(dictionary, relation))
+    name = f'<span class="dim">{escape(relation.schema)}.</span>{escape(relation.name)}' if relation.schema \
+        else escape(relation.name)
+    return (f'<section class="relation" id="{anchor_id(relation.anchor)}" '
+            f'data-name="{escape(relation.full_name)}"><h3><bdi>{name}</bdi> '
+            f'<a class="self" href="#{anchor_id(relation.anchor)}" aria-label="Link to this">#</a></h3>'
+            f'<p class="comment">{escape(relation.comment)}</p>{about}<div class="scroll">'
+            f'<table>{head}{rows}</table></div></section>')
 
 
-def _about(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
+def _summary_lines(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     if relation.rows is not None:
-        living = "" if relation.living is None or relation.living == relation.rows else f", {relation.living:,} of them visible in amoCRM"
+        living = "" if relation.live_rows is None or relation.live_rows == relation.rows \
+            else f", {relation.live_rows:,} of them visible in amoCRM"
         yield f"{relation.rows:,} row{'' if relation.rows == 1 else 's'}{living}"
     if relation.sources:
         yield "From " + ", ".join(f"<code>{escape(source)}</code>" for source in relation.sources)
-    parts = [_link(each) for each in dictionary.parts(relation.name)]
+    parts = [_link(each) for each in dictionary.children_of(relation.name)]
     if parts:
         yield "Children: " + ", ".join(parts)
-    pointing = list(dict.fromkeys(_link(each, column) for each, column in dictionary.pointing_at(relation.name) if each.owner != relation.name))
+    pointing = list(dict.fromkeys(
+        _link(each, column) for each, column in dictionary.referring_columns(relation.name)
+        if each.owner != relation.name))
     if pointing:
         shown = ", ".join(pointing)
         yield shown.join(("Pointed at by ", "")) if len(pointing) <= 8 else \
@@ -97,28 +115,34 @@ def _about(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
 
 def _link(relation: Relation, column: Column | None = None) -> str:
     names = (relation.anchor, column.name) if column else (relation.anchor,)
-    return f'<a href="#{ident(*names)}">{escape(relation.name)}{"." + escape(column.name) if column else ""}</a>'
+    return (f'<a href="#{anchor_id(*names)}">{escape(relation.name)}'
+            f'{"." + escape(column.name) if column else ""}</a>')
 
 
 def _column(relation: Relation, column: Column, of_api: bool) -> str:
-    mark = ' <b class="mark">key</b>' if column.is_key else "" if column.is_nullable else ' <span class="mark">not null</span>'
-    points = ", ".join(f'<span class="point">{"⇒" if each.is_enforced else "→"} <a href="#{ident(each.table)}">{escape(each.table)}</a></span>'
+    mark = ' <b class="mark">key</b>' if column.is_key else "" if column.is_nullable \
+        else ' <span class="mark">not null</span>'
+    points = ", ".join(f'<span class="point">{"⇒" if each.is_enforced else "→"} '
+                       f'<a href="#{anchor_id(each.table)}">{escape(each.table)}</a></span>'
                        for each in column.refers)
-    anchor = ident(relation.anchor, column.name)
+    anchor = anchor_id(relation.anchor, column.name)
     origin = f'<td class="dim">{escape(column.origin)}' if of_api else ""
-    return (f'<tr id="{anchor}" data-name="{escape(relation.full_name)}.{escape(column.name)}"><td><a class="name" href="#{anchor}">'
-            f'<bdi>{escape(column.name)}</bdi></a>{mark}<td><code>{escape(column.type)}</code>{"<td>" + points if of_api else ""}'
+    return (f'<tr id="{anchor}" data-name="{escape(relation.full_name)}.{escape(column.name)}"><td>'
+            f'<a class="name" href="#{anchor}"><bdi>{escape(column.name)}</bdi></a>{mark}'
+            f'<td><code>{escape(column.type)}</code>{"<td>" + points if of_api else ""}'
             f'<td class="words"><bdi>{escape(column.comment)}</bdi>{origin}</tr>')
 
 
 def _fields(fields: Iterable[CustomField]) -> str:
-    place, parts = None, ['<h2 id="custom-fields">Custom fields of the account</h2><p class="dim">Filled: living records with a value, of all '
-                          'living records of that kind.</p>']
+    place, parts = None, ['<h2 id="custom-fields">Custom fields of the account</h2>'
+                          '<p class="dim">Filled: living records with a value, of all living records of '
+                          'that kind.</p>']
     for each in fields:
-        if each.place != place:
+        if each.heading != place:
             parts.append("</table></div></section>" if place is not None else "")
-            place = each.place
-            parts.append(f'<section class="relation" id="{ident("fields", place)}" data-name="fields of {escape(place)}"><h3>'
+            place = each.heading
+            parts.append(f'<section class="relation" id="{anchor_id("fields", place)}" '
+                         f'data-name="fields of {escape(place)}"><h3>'
                          f'<bdi>Fields of {escape(place)}</bdi></h3><div class="scroll"><table>'
                          "<tr><th>field<th>type<th>filled<th>columns<th>options</tr>")
         parts.append(_field(each))
@@ -126,13 +150,15 @@ def _fields(fields: Iterable[CustomField]) -> str:
 
 
 def _field(each: CustomField) -> str:
-    more = f", and {len(each.options) - OPTIONS} more" if len(each.options) > OPTIONS else ""
-    options = ", ".join(f"<bdi>{escape(option)}</bdi>" for option in each.options[:OPTIONS]) + more
+    more = f", and {len(each.options) - MAX_OPTIONS} more" if len(each.options) > MAX_OPTIONS else ""
+    options = ", ".join(f"<bdi>{escape(option)}</bdi>" for option in each.options[:MAX_OPTIONS]) + more
     code = f' <code>{escape(each.code)}</code>' if each.code else ""
-    gone = "" if each.is_live else ' <span class="mark">deleted</span>'
+    deleted_mark = "" if each.is_live else ' <span class="mark">deleted</span>'
     columns = ", ".join(f"<code>{escape(column)}</code>" for column in each.columns)
-    name = ident("field", each.entity_type, str(each.id))
-    return (f'<tr id="{name}" data-name="{escape(each.place)}: {escape(each.name)}"><td><a class="name" href="#{name}"><bdi>'
-            f'{escape(each.name) or "(no name)"}</bdi></a>{code}{gone}<div class="dim">{each.id}</div><td><code>{escape(each.type)}</code>'
-            f'<td class="fill"><meter max="1" value="{each.share:.4f}"></meter> {escape(each.percent)}<div class="dim">'
+    name = anchor_id("field", each.entity_type, str(each.id))
+    return (f'<tr id="{name}" data-name="{escape(each.heading)}: {escape(each.name)}"><td>'
+            f'<a class="name" href="#{name}"><bdi>{escape(each.name) or "(no name)"}</bdi></a>{code}{deleted_mark}'
+            f'<div class="dim">{each.id}</div><td><code>{escape(each.type)}</code>'
+            f'<td class="fill"><meter max="1" value="{each.share:.4f}"></meter> {escape(each.percent)}'
+            f'<div class="dim">'
             f"{each.filled:,} / {each.rows:,}</div><td>{columns}<td>{options}</tr>")

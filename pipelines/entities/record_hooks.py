@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Functions that declarations name: what an entity's records need beyond the declarative fields."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from pipelines.entities.spec import EMBEDDED, Facts, Record
+from pipelines.entities.spec import EMBEDDED, AccountInfo, Record
 
-OUR_ADDRESS = re.compile(r"(/amocrm/[^/]+/)[^/]+$")
+OWN_WEBHOOK_URL = re.compile(r"(/amocrm/[^/]+/)[^/]+$")
+"""URL of the mirror's own webhook; its last part is a secret."""
 
 
-def rights_rows(record: Record) -> list[Any] | None:
-    """The rights object {leads: {view…}, …, mail_access: bool} as one element per kind of entity (3.3)."""
+def rights_elements(record: Record) -> list[Any] | None:
+    """Returns the rights object {leads: {view…}, …, mail_access: bool} as one element per kind of entity
+    (3.3)."""
     rights = record.get("rights")
     if not isinstance(rights, dict):
         return None
     return [{"entity_type": kind} | actions for kind, actions in rights.items() if isinstance(actions, dict)]
 
 
-def status_rights_rows(record: Record) -> list[Any] | None:
+def status_rights_elements(record: Record) -> list[Any] | None:
     rights = record.get("rights")
     if not isinstance(rights, dict):
         return None
     return [right for right in rights.get("status_rights") or [] if isinstance(right, dict)]
 
 
-def first_id(embedded: str, fallback: str) -> Callable[[Record], Any]:
-    """The id of a user's first embedded group or role; `rights` names it too, but often as null (3.3)."""
+def first_embedded_id(collection: str, fallback: str) -> Callable[[Record], Any]:
+    """Returns a function that reads the id of a user's first embedded group or role. `rights` names it too
+    (`fallback`), but often as null (3.3)."""
 
     def read(record: Record) -> Any:
         inside = record.get(EMBEDDED)
-        found = inside.get(embedded) if isinstance(inside, dict) else None
+        found = inside.get(collection) if isinstance(inside, dict) else None
         if isinstance(found, list) and found and isinstance(found[0], dict):
             return found[0].get("id")
         rights = record.get("rights")
@@ -42,7 +45,8 @@ def first_id(embedded: str, fallback: str) -> Callable[[Record], Any]:
 
 
 def field_options(record: Record) -> list[Any] | None:
-    """A field's `enums` and, for category fields, `nested` (3.8): one table holds both."""
+    """Returns a field's `enums` and, for category fields, `nested` (3.8) as one list: one table holds
+    both."""
     if "enums" not in record and "nested" not in record:
         return None
     enums, nested = record.get("enums") or [], record.get("nested") or []
@@ -53,6 +57,7 @@ def field_options(record: Record) -> list[Any] | None:
 
 
 def write_field_options(record: Record, options: list[Any]) -> None:
+    """The inverse of `field_options`."""
     for name, is_nested in (("enums", False), ("nested", True)):
         record[name] = [{key: value for key, value in option.items() if key != "is_nested"}
                         for option in options if option.get("is_nested") is is_nested]
@@ -62,8 +67,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def price_with_minor_units(record: Record) -> Record:
-    """`price` becomes the exact one where the account has minor units (3.11); the rounded one stays where it differs."""
+def use_exact_price(record: Record) -> Record:
+    """Puts the exact price into `price` if the account has minor units (3.11), and the rounded one, if it
+    differs, into `price_rounded`."""
     exact = record.get("price_with_minor_units")
     if not _is_number(exact):
         return record
@@ -73,42 +79,48 @@ def price_with_minor_units(record: Record) -> Record:
     return record | {"price": exact, "price_rounded": price}
 
 
-def our_address(record: Record) -> Record:
-    """Where amoCRM tells us of events is a secret, which nobody needs who reads tables."""
+def redact_webhook_url(record: Record) -> Record:
+    """Hides the secret part of the mirror's own webhook URL: readers of the tables do not need it."""
     destination = record.get("destination")
-    return record | {"destination": OUR_ADDRESS.sub(r"\1…", destination)} if isinstance(destination, str) else record
+    return (record | {"destination": OWN_WEBHOOK_URL.sub(r"\1…", destination)}
+            if isinstance(destination, str) else record)
 
 
-def rounded_price(record: Record) -> Record:
+def restore_rounded_price(record: Record) -> Record:
+    """The inverse of `use_exact_price`."""
     exact = record.get("price_with_minor_units")
     return record | {"price": record.pop("price_rounded", exact)} if _is_number(exact) else record
 
 
-def customers_off(facts: Facts) -> str:
-    """3.15: look at the mode first; the lists answer with any of half a dozen errors when the feature is off."""
-    mode = facts.get("customers_mode")
+def no_customers(account_info: AccountInfo) -> str:
+    """Returns why the account has no customers, or an empty string. The account's mode decides (3.15),
+    because the lists answer with any of half a dozen errors when the feature is off."""
+    mode = account_info.get("customers_mode")
     return f"customers are {mode} in this account" if mode in ("unavailable", "disabled") else ""
 
 
-def no_segments(facts: Facts) -> str:
-    return customers_off(facts) or ("" if facts.get("customers_mode") == "segments" else "customers are not in the mode with segments")
+def no_segments(account_info: AccountInfo) -> str:
+    return no_customers(account_info) or ("" if account_info.get("customers_mode") == "segments"
+                                    else "customers are not in the mode with segments")
 
 
-def no_periodicity(facts: Facts) -> str:
-    return customers_off(facts) or ("customers have no stages in the mode with segments" if facts.get("customers_mode") == "segments" else "")
+def no_customer_stages(account_info: AccountInfo) -> str:
+    return no_customers(account_info) or ("customers have no stages in the mode with segments"
+                                    if account_info.get("customers_mode") == "segments" else "")
 
 
-def no_drive(facts: Facts) -> str:
-    return "" if facts.get("drive_url") else "the account names no file service"
+def no_file_service(account_info: AccountInfo) -> str:
+    return "" if account_info.get("drive_url") else "the account names no file service"
 
 
-def descriptions(status: Record) -> list[Any]:
+def status_descriptions(status: Record) -> list[Any]:
     found = status.get("descriptions")
     return found if isinstance(found, list) else []
 
 
-def hung_on(kind: str) -> Callable[[Record], list[Any] | None]:
-    """The records of one kind that a file hangs on."""
+def attached_records(kind: str) -> Callable[[Record], list[Any] | None]:
+    """Returns a function that reads the records of one kind to which a file is attached; None if the record
+    does not list them."""
 
     def read(record: Record) -> list[Any] | None:
         found = record.get("entities", "")

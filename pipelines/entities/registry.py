@@ -1,7 +1,9 @@
-"""What we mirror, on one page. To add an entity: a model for its table, a line in ENTITIES, a migration. Nothing else.
+"""What is mirrored, on one page. To add an entity: a model for its table, a line in ENTITIES, a migration.
+Nothing else.
 
-An **entity** is a thing that amoCRM lists; the words of a declaration are explained in declare.py. Where an entity needs code, it is a
-named function in a field of its declaration, defined above it. Section numbers are those of amocrm-api.md.
+An **entity** is a thing that amoCRM lists; `entities/spec.py` explains the fields of a declaration. Code that
+an entity needs is a named function in a field of its declaration, defined in `entities/record_hooks.py`.
+Section numbers are those of amocrm-api.md.
 """
 
 from __future__ import annotations
@@ -11,169 +13,211 @@ from typing import Any
 from models import account, activity, catalogs, crm, customers, integrations, links, reference
 from models.base import AccountBase
 from pipelines.entities import hint_rules as rules
-from pipelines.entities.detail_queries import FILES, TALKS
+from pipelines.entities.detail_queries import DUE_FILES, DUE_TALKS
 from pipelines.entities.record_hooks import (
-    customers_off,
-    descriptions,
+    attached_records,
     field_options,
-    first_id,
-    hung_on,
-    no_drive,
-    no_periodicity,
+    first_embedded_id,
+    no_customer_stages,
+    no_customers,
+    no_file_service,
     no_segments,
-    our_address,
-    price_with_minor_units,
-    rights_rows,
-    rounded_price,
-    status_rights_rows,
+    redact_webhook_url,
+    restore_rounded_price,
+    rights_elements,
+    status_descriptions,
+    status_rights_elements,
+    use_exact_price,
     write_field_options,
 )
-from pipelines.entities.spec import EMBEDDED, Child, Entity, Feed, Listing, Moving, Over, Side
+from pipelines.entities.spec import EMBEDDED, Child, EmbeddedEntity, Entity, Incremental, Listing, PerParent, ReverseLink
 from pipelines.history import capture
 
 
-def per_kind(template: str, kinds: tuple[str, ...], collection: str = "", **fixed: Any) -> tuple[Listing, ...]:
-    """The same list for each kind of record: per_kind("{}/tags", ("leads", "contacts"))."""
-    return tuple(Listing(template.format(kind), {"entity_type": kind} | fixed, collection) for kind in kinds)
+def per_kind(template: str, kinds: tuple[str, ...], collection: str = "",
+             **constants: Any) -> tuple[Listing, ...]:
+    """Returns the same list for each kind of record, e.g. per_kind("{}/tags", ("leads", "contacts"))."""
+    return tuple(Listing(template.format(kind), {"entity_type": kind} | constants, collection) for kind in kinds)
 
 
-KINDS = rules.KINDS
+RECORD_KINDS = rules.RECORD_KINDS
 
 
-ACCOUNT_WITH = ("amojo_id", "amojo_rights", "users_groups", "task_types", "version", "entity_names", "datetime_settings",
-                "drive_url", "is_api_filter_enabled", "invoices_settings", "uuid")
+ACCOUNT_WITH = ("amojo_id", "amojo_rights", "users_groups", "task_types", "version", "entity_names",
+                "datetime_settings", "drive_url", "is_api_filter_enabled", "invoices_settings", "uuid")
 
 
 def tags(model: type[AccountBase], kind: str) -> Child:
-    """The tags on every record of a kind, and what they are called."""
-    return Child(model, (EMBEDDED, "tags"), Feed(reference.Tag, ("id", "name", "color"), fixed={"entity_type": kind}))
+    """Declares the tags of a kind of record as a child list; their names and colours go to the tags' own
+    table."""
+    return Child(model, (EMBEDDED, "tags"),
+                 EmbeddedEntity(reference.Tag, ("id", "name", "color"), constants={"entity_type": kind}))
 
 
-def embedded(model: type[AccountBase], name: str, cap: int = 0) -> Child:
-    return Child(model, (EMBEDDED, name), cap=cap)
+def embedded_list(model: type[AccountBase], name: str, truncated_at: int = 0) -> Child:
+    return Child(model, (EMBEDDED, name), truncated_at=truncated_at)
 
 
-CATALOGS = Over(catalogs.Catalog, fixed_as="catalog_id")
+PER_CATALOG = PerParent(catalogs.Catalog, own_column="catalog_id")
 
 
-ACCOUNT = Listing("account", whole=True)
+ACCOUNT_LISTING = Listing("account", is_single_object=True)
 
 
-REASON = Feed(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"), (EMBEDDED, "loss_reason"), through="loss_reason_id")
+LOSS_REASON = EmbeddedEntity(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"),
+              (EMBEDDED, "loss_reason"), id_column="loss_reason_id")
 
 
-SOURCE = Feed(reference.Source, ("id", "name"), (EMBEDDED, "source"), through="source_id")
+LEAD_SOURCE = EmbeddedEntity(reference.Source, ("id", "name"), (EMBEDDED, "source"), id_column="source_id")
 
 
-BY_CHANGE = Moving(paid=True, newest_first=True)
+BY_UPDATED_AT = Incremental(needs_paid_filter=True, newest_first=True)
 
 
 SEGMENT_FIELDS = Listing("customers/segments/custom_fields", {"entity_type": "segments", "catalog_id": 0})
 
 
-VALUES = tuple((kind, str(model.__tablename__), owner) for kind, model, owner in (
+VALUE_TABLES = tuple((kind, str(model.__tablename__), owner) for kind, model, owner in (
     ("leads", crm.LeadCustomFieldValue, "lead_id"), ("contacts", crm.ContactCustomFieldValue, "contact_id"),
-    ("companies", crm.CompanyCustomFieldValue, "company_id"), ("customers", customers.CustomerCustomFieldValue, "customer_id"),
-    ("segments", customers.SegmentCustomFieldValue, "segment_id"), ("catalogs", catalogs.CatalogElementCustomFieldValue, "catalog_element_id")))
+    ("companies", crm.CompanyCustomFieldValue, "company_id"),
+    ("customers", customers.CustomerCustomFieldValue, "customer_id"),
+    ("segments", customers.SegmentCustomFieldValue, "segment_id"),
+    ("catalogs", catalogs.CatalogElementCustomFieldValue, "catalog_element_id")))
+"""(entity_type of the fields, table of their values, owner column of that table)."""
 
 
-HINTED_VALUES = tuple((kind, kind, values, owner) for kind, values, owner in VALUES if kind in KINDS)
+HINTED_VALUE_TABLES = tuple((kind, kind, values, owner) for kind, values, owner in VALUE_TABLES if kind in RECORD_KINDS)
 
 
 ENTITIES: tuple[Entity, ...] = (
-    Entity(account.Account, "account", (ACCOUNT,), with_=ACCOUNT_WITH),
-    Entity(account.UserGroup, "account", (Listing("account", collection="users_groups"),), with_=ACCOUNT_WITH),
+    Entity(account.Account, "account", (ACCOUNT_LISTING,), with_=ACCOUNT_WITH),
+    Entity(account.UserGroup, "account", (Listing("account", collection="users_groups"),),
+           with_=ACCOUNT_WITH),
     Entity(account.TaskType, "account", (Listing("account", collection="task_types"),), with_=ACCOUNT_WITH),
     Entity(account.Role, "account", (Listing("roles"),), with_=("users",),
-           children=(Child(account.RoleRight, read=rights_rows), Child(account.RoleStatusRight, read=status_rights_rows))),
-    Entity(account.User, "account", (Listing("users"),), with_=("role", "group", "uuid", "amojo_id", "user_rank", "phone_number"),
-           children=(Child(account.UserRight, read=rights_rows), Child(account.UserStatusRight, read=status_rights_rows)),
-           derived={"group_id": first_id("groups", "group_id"), "role_id": first_id("roles", "role_id")}),
-    Entity(reference.Pipeline, "reference", (Listing("leads/pipelines"),), children=(embedded(reference.Status, "statuses"),)),
+           children=(Child(account.RoleRight, read=rights_elements),
+                     Child(account.RoleStatusRight, read=status_rights_elements))),
+    Entity(account.User, "account", (Listing("users"),),
+           with_=("role", "group", "uuid", "amojo_id", "user_rank", "phone_number"),
+           children=(Child(account.UserRight, read=rights_elements),
+                     Child(account.UserStatusRight, read=status_rights_elements)),
+           derived={"group_id": first_embedded_id("groups", "group_id"), "role_id": first_embedded_id("roles", "role_id")}),
+    Entity(reference.Pipeline, "reference", (Listing("leads/pipelines"),),
+           children=(embedded_list(reference.Status, "statuses"),)),
     Entity(reference.StatusDescription, "reference", with_=("descriptions",),
-           listings=(Listing("leads/pipelines/{}/statuses", over=Over(reference.Pipeline, fixed_as="pipeline_id"), each=descriptions),)),
+           listings=(Listing("leads/pipelines/{}/statuses",
+                             per_parent=PerParent(reference.Pipeline, own_column="pipeline_id"), nested_records=status_descriptions),)),
     Entity(reference.LossReason, "reference", (Listing("leads/loss_reasons"),)),
     Entity(reference.Source, "reference", (Listing("sources"),)),
-    Entity(catalogs.Catalog, "reference", (Listing("catalogs"),), by_rights=True),
+    Entity(catalogs.Catalog, "reference", (Listing("catalogs"),), limited_by_permissions=True),
     Entity(reference.CustomFieldGroup, "reference", (
-        *per_kind("{}/custom_fields/groups", KINDS, "custom_field_groups", catalog_id=0),
-        Listing("catalogs/{}/custom_fields/groups", {"entity_type": "catalogs"}, "custom_field_groups", over=CATALOGS))),
+        *per_kind("{}/custom_fields/groups", RECORD_KINDS, "custom_field_groups", catalog_id=0),
+        Listing("catalogs/{}/custom_fields/groups", {"entity_type": "catalogs"}, "custom_field_groups",
+                per_parent=PER_CATALOG))),
     Entity(reference.CustomField, "reference", (
-        *per_kind("{}/custom_fields", KINDS, catalog_id=0), SEGMENT_FIELDS,
-        Listing("catalogs/{}/custom_fields", {"entity_type": "catalogs"}, over=CATALOGS)), limit=50, order="id",
-           children=(Child(reference.CustomFieldEnum, read=field_options, write=write_field_options, consumes=("enums", "nested")),
+        *per_kind("{}/custom_fields", RECORD_KINDS, catalog_id=0), SEGMENT_FIELDS,
+        Listing("catalogs/{}/custom_fields", {"entity_type": "catalogs"}, per_parent=PER_CATALOG)),
+           limit=50, order_column="id",
+           children=(Child(reference.CustomFieldEnum, read=field_options, write=write_field_options,
+                           consumes=("enums", "nested")),
                      Child(reference.CustomFieldRequiredStatus, ("required_statuses",)),
                      Child(reference.CustomFieldHiddenStatus, ("hidden_statuses",))),
-           after=tuple(rules.relabel(kind, values) for kind, values, _ in VALUES) + tuple(rules.option_hints(*each) for each in HINTED_VALUES),
-           gone=tuple(rules.forget_values(kind, values) for kind, values, _ in VALUES)),
-    Entity(reference.Tag, "reference", per_kind("{}/tags", KINDS), by_rights=True),
+           after_upsert=(tuple(rules.relabel_values(kind, values) for kind, values, _ in VALUE_TABLES)
+                  + tuple(rules.removed_option_hints(*each) for each in HINTED_VALUE_TABLES)),
+           on_delete=tuple(rules.delete_field_values(kind, values) for kind, values, _ in VALUE_TABLES)),
+    Entity(reference.Tag, "reference", per_kind("{}/tags", RECORD_KINDS), limited_by_permissions=True),
     Entity(activity.EventType, "reference", (Listing("events/types", collection="events_types"),)),
-    Entity(customers.CustomerStatus, "customers", (Listing("customers/statuses"),), unless=no_periodicity),
-    Entity(customers.Segment, "customers", (Listing("customers/segments"),), values=customers.SegmentCustomFieldValue, unless=no_segments),
-    Entity(integrations.Webhook, "wiring", (Listing("webhooks"),), veil=our_address),
+    Entity(customers.CustomerStatus, "customers", (Listing("customers/statuses"),), unavailable_because=no_customer_stages),
+    Entity(customers.Segment, "customers", (Listing("customers/segments"),),
+           field_values=customers.SegmentCustomFieldValue, unavailable_because=no_segments),
+    Entity(integrations.Webhook, "wiring", (Listing("webhooks"),), redact=redact_webhook_url),
     Entity(integrations.Widget, "wiring", (Listing("widgets"),), secret=("settings",)),
     Entity(integrations.WebsiteButton, "wiring", (Listing("website_buttons"),), with_=("scripts",)),
-    Entity(integrations.ChatTemplate, "wiring", (Listing("chats/templates", collection="chat_templates"),), limit=50, with_=("reviews",)),
+    Entity(integrations.ChatTemplate, "wiring", (Listing("chats/templates", collection="chat_templates"),),
+           limit=50, with_=("reviews",)),
     Entity(integrations.Bot, "wiring", (Listing("bots", collection="items"),), with_=("favorite",)),
-    Entity(activity.File, "activity", (Listing("files", host="drive_url"),), unless=no_drive),
-    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), may_empty=True, tier="moving", by_rights=True,
-           about=("contacts",), gone=(rules.GONE_UNSORTED_HINTS,),
-           children=(embedded(activity.UnsortedLead, "leads"), embedded(activity.UnsortedContact, "contacts"),
-                     embedded(activity.UnsortedCompany, "companies"))),
-    Entity(catalogs.CatalogElement, "crm", (Listing("catalogs/{}/elements", over=CATALOGS),), with_=("invoice_link", "supplier_field_values"),
-           values=catalogs.CatalogElementCustomFieldValue, fields_of="catalogs", by_rights=True),
-    Entity(customers.Transaction, "customers", (Listing("customers/transactions"),), unless=customers_off, by_rights=True,
-           before=(rules.PURCHASE_HINTS,), gone=(rules.GONE_PURCHASE_HINTS,),
-           repeats={(EMBEDDED, "customer", "id"): "customer_id"},
-           children=(embedded(links.TransactionCatalogElement, "catalog_elements"),)),
-    Entity(crm.Lead, "crm", (Listing("leads"),), order="id", moving=BY_CHANGE, gone=(rules.gone_owned("leads"),), by_rights=True,
-           with_=("contacts", "catalog_elements", "loss_reason", "source_id", "source", "is_price_modified_by_robot"),
-           before=capture.readings(crm.Lead, crm.LeadCustomFieldValue, capture.STATUS, capture.RESPONSIBLE), silent_while=capture.UNSEEDED,
-           values=crm.LeadCustomFieldValue, feeds=(REASON, SOURCE), prepare=price_with_minor_units, restore=rounded_price,
-           children=(tags(crm.LeadTag, "leads"), embedded(links.LeadContact, "contacts", cap=50), embedded(links.LeadCompany, "companies"),
-                     embedded(links.LeadCatalogElement, "catalog_elements", cap=50))),
-    Entity(crm.Contact, "crm", (Listing("contacts"),), order="id", moving=BY_CHANGE, with_=("catalog_elements", "social_profiles"),
-           before=capture.readings(crm.Contact, crm.ContactCustomFieldValue, capture.RESPONSIBLE), silent_while=capture.UNSEEDED,
-           gone=(rules.gone_owned("contacts"),),
-           values=crm.ContactCustomFieldValue, by_rights=True, sides=(Side("leads", links.LeadContact), Side("customers", links.CustomerContact)),
-           children=(tags(crm.ContactTag, "contacts"), embedded(links.ContactCompany, "companies"),
-                     embedded(links.ContactCatalogElement, "catalog_elements", cap=50))),
-    Entity(crm.Company, "crm", (Listing("companies"),), order="id", moving=BY_CHANGE, with_=("catalog_elements",),
-           before=capture.readings(crm.Company, crm.CompanyCustomFieldValue, capture.RESPONSIBLE), silent_while=capture.UNSEEDED,
-           gone=(rules.gone_owned("companies"),),
-           values=crm.CompanyCustomFieldValue, by_rights=True,
-           sides=(Side("leads", links.LeadCompany), Side("contacts", links.ContactCompany), Side("customers", links.CustomerCompany)),
-           children=(tags(crm.CompanyTag, "companies"), embedded(links.CompanyCatalogElement, "catalog_elements", cap=50))),
-    Entity(customers.Customer, "customers", (Listing("customers"),), moving=Moving(paid=True), unless=customers_off, by_rights=True,
-           gone=(rules.gone_owned("customers"),),
-           before=capture.readings(customers.Customer, customers.CustomerCustomFieldValue, capture.RESPONSIBLE), silent_while=capture.UNSEEDED,
-           with_=("catalog_elements", "contacts", "companies"), values=customers.CustomerCustomFieldValue,
-           children=(tags(customers.CustomerTag, "customers"), embedded(links.CustomerContact, "contacts", cap=50),
-                     embedded(links.CustomerCompany, "companies"), embedded(links.CustomerSegment, "segments"),
-                     embedded(links.CustomerCatalogElement, "catalog_elements", cap=50))),
-    Entity(activity.Task, "activity", (Listing("tasks"),), order="id", moving=Moving(), by_rights=True,
-           before=(rules.TASK_HINTS,), silent_while=f"NOT {rules.once_read('tasks')}", gone=(rules.GONE_TASK_HINTS,)),
-    Entity(activity.Note, "activity", per_kind("{}/notes", KINDS), order="id", moving=Moving(newest_first=True), with_=("is_pinned",),
-           by_rights=True),
-    Entity(activity.Event, "activity", (Listing("events"),), limit=100, moving=Moving("created_at", immutable=True), by_rights=True,
-           before=(rules.EVENT_HINTS, *capture.EVENTS), silent_while=f"{capture.UNSEEDED} AND {rules.OLD_NEWS}",
-           repeats={(EMBEDDED, "entity", "id"): "entity_id"}),
-    Entity(activity.Talk, "activity", (Listing("talks/{}", whole=True, over=Over(activity.Event, "", "talk_id", TALKS)),), may_empty=True),
-    Entity(activity.FileLinks, "activity", unless=no_drive, may_empty=True, pointers={"entities": ("entity_type", "id")},
-           listings=(Listing("files/{}/links", collection="entities", whole=True, over=Over(activity.File, "uuid", "file_uuid", FILES)),),
-           children=(Child(links.LeadFile, read=hung_on("leads")), Child(links.ContactFile, read=hung_on("contacts")),
-                     Child(links.CompanyFile, read=hung_on("companies")), Child(links.CustomerFile, read=hung_on("customers")))),
+    Entity(activity.File, "activity", (Listing("files", host_attribute="drive_url"),), unavailable_because=no_file_service),
+    Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), allow_mass_delete=True, tier="moving",
+           limited_by_permissions=True, concerns=("contacts",), on_delete=(rules.DELETED_UNSORTED_HINTS,),
+           children=(embedded_list(activity.UnsortedLead, "leads"), embedded_list(activity.UnsortedContact, "contacts"),
+                     embedded_list(activity.UnsortedCompany, "companies"))),
+    Entity(catalogs.CatalogElement, "crm", (Listing("catalogs/{}/elements", per_parent=PER_CATALOG),),
+           with_=("invoice_link", "supplier_field_values"),
+           field_values=catalogs.CatalogElementCustomFieldValue, field_entity_type="catalogs", limited_by_permissions=True),
+    Entity(customers.Transaction, "customers", (Listing("customers/transactions"),), unavailable_because=no_customers,
+           limited_by_permissions=True, before_upsert=(rules.PURCHASE_HINTS,), on_delete=(rules.DELETED_PURCHASE_HINTS,),
+           redundant={(EMBEDDED, "customer", "id"): "customer_id"},
+           children=(embedded_list(links.TransactionCatalogElement, "catalog_elements"),)),
+    Entity(crm.Lead, "crm", (Listing("leads"),), order_column="id", incremental=BY_UPDATED_AT,
+           on_delete=(rules.deleted_owner_hints("leads"),), limited_by_permissions=True,
+           with_=("contacts", "catalog_elements", "loss_reason", "source_id", "source",
+                  "is_price_modified_by_robot"),
+           before_upsert=capture.capture_changes(crm.Lead, crm.LeadCustomFieldValue, capture.STATUS, capture.RESPONSIBLE),
+           skip_before_when=capture.BEFORE_FIRST_BUILD, field_values=crm.LeadCustomFieldValue, embedded_entities=(LOSS_REASON, LEAD_SOURCE),
+           prepare=use_exact_price, restore=restore_rounded_price,
+           children=(tags(crm.LeadTag, "leads"), embedded_list(links.LeadContact, "contacts", truncated_at=50),
+                     embedded_list(links.LeadCompany, "companies"),
+                     embedded_list(links.LeadCatalogElement, "catalog_elements", truncated_at=50))),
+    Entity(crm.Contact, "crm", (Listing("contacts"),), order_column="id", incremental=BY_UPDATED_AT,
+           with_=("catalog_elements", "social_profiles"),
+           before_upsert=capture.capture_changes(crm.Contact, crm.ContactCustomFieldValue, capture.RESPONSIBLE),
+           skip_before_when=capture.BEFORE_FIRST_BUILD, on_delete=(rules.deleted_owner_hints("contacts"),),
+           field_values=crm.ContactCustomFieldValue, limited_by_permissions=True,
+           reverse_links=(ReverseLink("leads", links.LeadContact), ReverseLink("customers", links.CustomerContact)),
+           children=(tags(crm.ContactTag, "contacts"), embedded_list(links.ContactCompany, "companies"),
+                     embedded_list(links.ContactCatalogElement, "catalog_elements", truncated_at=50))),
+    Entity(crm.Company, "crm", (Listing("companies"),), order_column="id", incremental=BY_UPDATED_AT,
+           with_=("catalog_elements",),
+           before_upsert=capture.capture_changes(crm.Company, crm.CompanyCustomFieldValue, capture.RESPONSIBLE),
+           skip_before_when=capture.BEFORE_FIRST_BUILD, on_delete=(rules.deleted_owner_hints("companies"),),
+           field_values=crm.CompanyCustomFieldValue, limited_by_permissions=True,
+           reverse_links=(ReverseLink("leads", links.LeadCompany), ReverseLink("contacts", links.ContactCompany),
+                  ReverseLink("customers", links.CustomerCompany)),
+           children=(tags(crm.CompanyTag, "companies"),
+                     embedded_list(links.CompanyCatalogElement, "catalog_elements", truncated_at=50))),
+    Entity(customers.Customer, "customers", (Listing("customers"),), incremental=Incremental(needs_paid_filter=True),
+           unavailable_because=no_customers, limited_by_permissions=True,
+           on_delete=(rules.deleted_owner_hints("customers"),),
+           before_upsert=capture.capture_changes(customers.Customer, customers.CustomerCustomFieldValue,
+                                   capture.RESPONSIBLE),
+           skip_before_when=capture.BEFORE_FIRST_BUILD,
+           with_=("catalog_elements", "contacts", "companies"), field_values=customers.CustomerCustomFieldValue,
+           children=(tags(customers.CustomerTag, "customers"),
+                     embedded_list(links.CustomerContact, "contacts", truncated_at=50),
+                     embedded_list(links.CustomerCompany, "companies"),
+                     embedded_list(links.CustomerSegment, "segments"),
+                     embedded_list(links.CustomerCatalogElement, "catalog_elements", truncated_at=50))),
+    Entity(activity.Task, "activity", (Listing("tasks"),), order_column="id", incremental=Incremental(), limited_by_permissions=True,
+           before_upsert=(rules.TASK_HINTS,), skip_before_when=f"NOT {rules.after_first_read('tasks')}",
+           on_delete=(rules.DELETED_TASK_HINTS,)),
+    Entity(activity.Note, "activity", per_kind("{}/notes", RECORD_KINDS), order_column="id",
+           incremental=Incremental(newest_first=True), with_=("is_pinned",), limited_by_permissions=True),
+    Entity(activity.Event, "activity", (Listing("events"),), limit=100,
+           incremental=Incremental("created_at", append_only=True), limited_by_permissions=True,
+           before_upsert=(rules.EVENT_HINTS, *capture.CAPTURE_EVENTS),
+           skip_before_when=f"{capture.BEFORE_FIRST_BUILD} AND {rules.EVENTS_ARE_OLD}",
+           redundant={(EMBEDDED, "entity", "id"): "entity_id"}),
+    Entity(activity.Talk, "activity", (
+        Listing("talks/{}", is_single_object=True, per_parent=PerParent(activity.Event, "", "talk_id", DUE_TALKS)),), allow_mass_delete=True),
+    Entity(activity.FileLinks, "activity", unavailable_because=no_file_service, allow_mass_delete=True,
+           keep_only={"entities": ("entity_type", "id")},
+           listings=(Listing("files/{}/links", collection="entities", is_single_object=True,
+                             per_parent=PerParent(activity.File, "uuid", "file_uuid", DUE_FILES)),),
+           children=(Child(links.LeadFile, read=attached_records("leads")),
+                     Child(links.ContactFile, read=attached_records("contacts")),
+                     Child(links.CompanyFile, read=attached_records("companies")),
+                     Child(links.CustomerFile, read=attached_records("customers")))),
 )
 
 
-def entity(name: str) -> Entity:
-    """The entity of that name. Raises LookupError naming the ones there are."""
+def entity_named(name: str) -> Entity:
+    """Returns the entity of that name. Raises LookupError, listing the existing names."""
     for candidate in ENTITIES:
         if candidate.name == name:
             return candidate
     raise LookupError(f"there is no entity {name!r}; there are {', '.join(each.name for each in ENTITIES)}")
 
 
-def names_of(tier: str) -> list[str]:
-    """The entities that the schedule of that tier reads."""
+def names_in_tier(tier: str) -> list[str]:
+    """Returns the names of the entities that the schedule of the tier reads."""
     return [each.name for each in ENTITIES if each.tier == tier]

@@ -1,4 +1,5 @@
-"""The words in which entities.py says what we mirror. Nothing here does anything."""
+"""The dataclasses with which `entities/registry.py` declares what is mirrored. Data only: no behaviour, no
+I/O."""
 
 from __future__ import annotations
 
@@ -11,160 +12,187 @@ from models.base import AccountBase, Path
 Record = dict[str, Any]
 
 
-Facts = Mapping[str, Any]
+AccountInfo = Mapping[str, Any]
 
 
 EMBEDDED = "_embedded"
 
 
 @dataclass(frozen=True, eq=False)
-class Over:
-    """A list that exists once per living row of another table: its path has `{}` for that row's `column`; `fixed_as` is the column of
-    ours that holds it."""
+class PerParent:
+    """A list that exists once per live row of another table (`model`). The list's path has `{}` for the value
+    of that row's `parent_column`; `own_column` is the column of the entity's own table that holds the
+    value."""
 
     model: type[AccountBase]
-    column: str = "id"
-    """Empty: no table has a row for each; only `sql` finds them."""
-    fixed_as: str = ""
-    sql: str = ""
-    """Records that have no list and are asked for one by one: a query for those that may have changed since %(since)s (null: never read),
-    with {schema} for the account's schema. A full sync asks for every living row's."""
+    parent_column: str = "id"
+    """Empty: no table has a row for each list; only `due_sql` finds the values."""
+    own_column: str = ""
+    due_sql: str = ""
+    """For records without a list endpoint, which are fetched one by one: a query that selects those that may
+    have changed since %(since)s (null: never read); {schema} stands for the account's schema. A full sync
+    fetches the record of every live row as well."""
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """One list of the API. `fixed` are the columns that its path says and its records may not; `collection` is the key of
-    the records in `_embedded` where that is not the last part of the path (amocrm-api.md, section 0)."""
+    """One list of the API. `constants`: columns whose values are given by the path, while the records may not
+    hold them. `collection`: the key of the records in `_embedded`, if it is not the last part of the path
+    (amocrm-api.md, section 0)."""
 
     path: str
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
     collection: str = ""
-    whole: bool = False
-    """The answer is the record itself, not an envelope (GET /account)."""
-    over: Over | None = None
-    each: Callable[[Record], list[Any]] | None = None
-    """The records inside each element of the list."""
-    host: str = ""
-    """Another host than the account's: the attribute of the account that names it."""
+    is_single_object: bool = False
+    """True if the response is the record itself, not an envelope around a list (GET /account)."""
+    per_parent: PerParent | None = None
+    nested_records: Callable[[Record], list[Any]] | None = None
+    """Extracts the records from one element of the list; None: the element is the record."""
+    host_attribute: str = ""
+    """The attribute of the account's record that names the host of this list; empty: the account's own
+    host."""
     query: tuple[tuple[str, str], ...] = ()
 
     @property
-    def key(self) -> str:
+    def embedded_key(self) -> str:
+        """The key of the records in `_embedded`."""
         return self.collection or self.path.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, eq=False)
-class Feed:
-    """Objects of another listed entity met inside a record: kept where that entity's own list does not show them."""
+class EmbeddedEntity:
+    """Objects of another listed entity that are embedded in a record. They are stored in that entity's table,
+    unless its own list shows them too. `attributes`: those of the object that its table takes; `path`: where
+    the object stands in the record; `constants`: columns of its table with a fixed value."""
 
     model: type[AccountBase]
     attributes: tuple[str, ...]
     path: Path = ()
-    through: str = ""
-    """The record's column that holds the embedded object's id (schema.md, rule 2)."""
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    id_column: str = ""
+    """The column of the record's table that holds the embedded object's id (schema.md, rule 2)."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Child:
-    """A list inside a record that becomes rows of its own table. An absent list means unknown, an empty one means empty."""
+    """A list inside a record that becomes rows of its own table. An absent list means unknown, an empty list
+    means that there are no elements."""
 
     model: type[AccountBase]
     path: Path = ()
-    feed: Feed | None = None
-    """What the elements tell of the entity that they point at."""
-    cap: int = 0
-    """From this many elements on the list may be truncated (amocrm-api.md 6, 14): nothing is removed on its word."""
+    embedded_entity: EmbeddedEntity | None = None
+    """The entity of which the elements are embedded objects."""
+    truncated_at: int = 0
+    """Number of elements from which amoCRM may truncate the list (amocrm-api.md 6, 14): rows missing from a
+    list of that length are kept. 0: never truncated."""
     read: Callable[[Record], list[Any] | None] | None = None
-    """Instead of `path`: the elements, made from the record. Without `write` they only repeat what a column holds."""
+    """Instead of `path`: builds the elements from the record. Without `write`, the elements only repeat what
+    a column holds."""
     write: Callable[[Record, list[Record]], None] | None = None
+    """The inverse of `read`: writes the elements back into the record."""
     consumes: tuple[str, ...] = ()
-    """The attributes that `read` reads and `write` writes back."""
+    """The attributes of the record that `read` reads and `write` writes."""
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
-    """A link seen from its other side: a list of the record that is no table of its own. Where it disagrees with the link's table, the link's
-    owner is read again."""
+class ReverseLink:
+    """A link as shown by the record on its other side: a list in that record without a table of its own.
+    Where the list disagrees with the link's table, a hint to re-read the link's owner is queued."""
 
     name: str
-    """The key in `_embedded`, and the path of the owner's list."""
+    """The key in `_embedded`, and also the path of the owner's list."""
     link: type[AccountBase]
 
 
 @dataclass(frozen=True, eq=False)
-class Moving:
-    """How a list that is too long to read whole tells what changed (amocrm-api.md 4.5)."""
+class Incremental:
+    """How to read only the changes of a list that is too long to read whole each time (amocrm-api.md 4.5).
+    `column`: the change time."""
 
     column: str = "updated_at"
-    paid: bool = False
-    """Its filter needs the account's paid filter option, and is silently ignored without it."""
+    needs_paid_filter: bool = False
+    """True if the filter by change time needs the account's paid filter option; without the option amoCRM
+    silently ignores the filter."""
     newest_first: bool = False
-    """order[column] is documented, both ways."""
-    immutable: bool = False
-    """Its rows never change once they are there."""
+    """True if order[column] is documented in both directions."""
+    append_only: bool = False
+    """True if records never change once created."""
 
 
 @dataclass(frozen=True, eq=False)
 class Entity:
-    """One thing that amoCRM lists. Its name is its table's, its asset's and its tests'. Every default is the common case."""
+    """One thing that amoCRM lists. Its name is also the name of its table, its Dagster asset and its tests.
+    Every default is the common case."""
 
     model: type[AccountBase]
     group: str
     listings: tuple[Listing, ...]
     limit: int = 250
+    """Records per page."""
     with_: tuple[str, ...] = ()
-    order: str = ""
-    """The column that order[…]=asc walks by, where the API documents one."""
-    moving: Moving | None = None
-    """None: small, re-read whole each time."""
+    """Values of the API's parameter `with`: attributes that amoCRM includes only on request."""
+    order_column: str = ""
+    """The column by which order[…]=asc sorts, if the API documents one."""
+    incremental: Incremental | None = None
+    """How changes are read. None: the list is small and re-read whole each time."""
     children: tuple[Child, ...] = ()
-    feeds: tuple[Feed, ...] = ()
-    values: type[AccountBase] | None = None
+    embedded_entities: tuple[EmbeddedEntity, ...] = ()
+    """Objects of other entities that its records embed."""
+    field_values: type[AccountBase] | None = None
     """The table of its custom field values."""
-    fields_of: str = ""
-    """custom_fields.entity_type of those fields, where it is not the entity's name."""
+    field_entity_type: str = ""
+    """`custom_fields.entity_type` of those fields, if it is not the entity's name."""
     derived: Mapping[str, Callable[[Record], Any]] = field(default_factory=dict)
-    """Columns that no single attribute holds."""
-    repeats: Mapping[Path, str] = field(default_factory=dict)
-    """Attributes that say once more what a column says: left out while they agree."""
-    pointers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Lists of records of other entities, and the attributes that say which ones. The rest is what those records were when they were
-    looked at: their own tables say it, and go on saying it."""
-    about: tuple[str, ...] = ()
-    """Embedded lists of records that it is about: with one that is forgotten, it goes (forgotten.py)."""
+    """Column → function that computes its value from the record, for columns that no single attribute
+    holds."""
+    redundant: Mapping[Path, str] = field(default_factory=dict)
+    """Path of an attribute → column of the same content. The attribute is dropped if the two agree, else kept
+    in `_extra`."""
+    keep_only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Attribute with a list of records of other entities → the attributes that identify them, which are kept.
+    The rest is dropped: it is a copy of those records at the time of the read, and their own tables hold it
+    up to date."""
+    concerns: tuple[str, ...] = ()
+    """Embedded lists of the records that the record is about: if one of them has been erased, the record is
+    dropped too (`normalize/suppression.py`)."""
     secret: tuple[str, ...] = ()
-    """Attributes that are never mirrored."""
-    veil: Callable[[Record], Record] | None = None
-    """Takes a secret out of an attribute that is mirrored, for good."""
+    """Secret attributes, which are never mirrored."""
+    redact: Callable[[Record], Record] | None = None
+    """Removes a secret from an attribute that is mirrored. There is no inverse."""
     prepare: Callable[[Record], Record] | None = None
     restore: Callable[[Record], Record] | None = None
-    """A rewrite of the record before it is read, and its inverse."""
-    unless: Callable[[Facts], str] | None = None
-    """Given the account's record: why this account does not have the list, or an empty string."""
-    before: tuple[str, ...] = ()
-    """SQL that every landing runs between staging and upsert, in its transaction: {schema}, {table}, {stage} stand for the quoted names,
-    %(account)s for the account's name here, %(values)s for the bit of the custom field values in `_lists`. What the stage tells beside what
-    the table still holds."""
-    silent_while: str = ""
-    """SQL, a condition: while it holds, `before` has nothing to say about records that are new, and they need no stage. {schema}, %(account)s as
-    there; %(latest)s is when the last of them happened, by `moving.column`, in seconds since 1970 (0: nobody knows)."""
-    after: tuple[str, ...] = ()
-    """The same, run after the upsert of a batch that changed something: {schema}; the temporary table `touched` holds the owners whose
-    children changed, as ROW(key)::text."""
-    gone: tuple[str, ...] = ()
-    """The same, run where rows are marked deleted: {schema}, {gone} for a table of their keys and `deleted_at`."""
-    sides: tuple[Side, ...] = ()
-    by_rights: bool = False
-    """The list is silently limited to what the token's user may see (amocrm-api.md 1.9)."""
+    """`prepare` rewrites the record before it is normalized; `restore` is the inverse."""
+    unavailable_because: Callable[[AccountInfo], str] | None = None
+    """Returns, given the account's record, the reason why this account does not have the list, or an empty
+    string."""
+    before_upsert: tuple[str, ...] = ()
+    """SQL that every load runs between stage and upsert, in its transaction, where the new rows (stage) can
+    be compared with the previous ones (table). {schema}, {table}, {stage} stand for the quoted names,
+    %(account)s for the account's name in the mirror, %(values)s for the bit of the custom field values in
+    `_lists`."""
+    skip_before_when: str = ""
+    """SQL condition under which `before_upsert` has nothing to do for new records, so that they need no
+    stage. {schema} and %(account)s as there; %(latest)s is the latest `incremental.column` among the records,
+    in seconds since 1970 (0: unknown)."""
+    after_upsert: tuple[str, ...] = ()
+    """The same, run after the upsert of a batch that changed something. {schema} as above; the temporary
+    table `touched` holds the keys of the owners whose children changed, as ROW(key)::text."""
+    on_delete: tuple[str, ...] = ()
+    """The same, run when rows are marked deleted. {schema} as above; {gone} stands for a table of their keys
+    and `deleted_at`."""
+    reverse_links: tuple[ReverseLink, ...] = ()
+    """Lists of its records that show links owned by other records."""
+    limited_by_permissions: bool = False
+    """True if amoCRM silently limits the list to what the token's user may see (amocrm-api.md 1.9)."""
     tier: str = ""
-    """How often a schedule reads it: moving (every few minutes) or directories (hourly). Empty: moving where it tells what changed."""
-    may_empty: bool = False
-    """Things leave this list in the normal course of work: that many left at once is no reason for disbelief."""
+    """Schedule that reads it: "moving" (every few minutes) or "directories" (hourly). Empty: "moving" if
+    changes can be read without reading everything, else "directories"."""
+    allow_mass_delete: bool = False
+    """True if records leave this list in normal use, so that the mass-delete guard does not apply."""
 
     def __post_init__(self) -> None:
-        told = self.moving or any(listing.over and listing.over.sql for listing in self.listings)
-        object.__setattr__(self, "tier", self.tier or ("moving" if told else "directories"))
+        reports_changes = self.incremental or any(listing.per_parent and listing.per_parent.due_sql for listing in self.listings)
+        object.__setattr__(self, "tier", self.tier or ("moving" if reports_changes else "directories"))
 
     @property
     def name(self) -> str:
@@ -172,13 +200,15 @@ class Entity:
 
     @property
     def tables(self) -> set[str]:
-        """Its own, and those of its children and values."""
-        return {self.name, *(str(child.model.__tablename__) for child in self.children), *([str(self.values.__tablename__)] if self.values else [])}
+        """Names of its own table and of the tables of its children and custom field values."""
+        return {self.name, *(str(child.model.__tablename__) for child in self.children),
+                *([str(self.field_values.__tablename__)] if self.field_values else [])}
 
     @property
-    def by_id(self) -> bool:
-        """A record of it can be asked for by its id: {path}/{id}, and filter[id] where filters are honoured."""
-        return self.moving is not None and not self.moving.immutable
+    def is_readable_by_id(self) -> bool:
+        """True if its records can be fetched by id: {path}/{id}, or filter[id] where amoCRM honours
+        filters."""
+        return self.incremental is not None and not self.incremental.append_only
 
     @property
     def description(self) -> str:
@@ -186,3 +216,4 @@ class Entity:
 
 
 DRIVE_PATH = "/v1.0/"
+"""Base path of the API of a list's own host, the file service (amocrm-api.md 3.22)."""

@@ -1,7 +1,8 @@
-"""ids → pages: records asked for by name, a hundred a request where filters are honoured, else one by one (amocrm-api.md 1.4, 1.5; 6, 9).
+"""Records by id → pages: IDS_PER_REQUEST ids a request where the list honours filters, else one by one
+(amocrm-api.md 1.4, 1.5; 6, 9).
 
-An id that an answer lacks is absent: it is gone, or this token does not see it. Whether one look suffices is the caller's to say; where it
-does not, GET by id decides (204 or 404).
+An id that an answer lacks is absent: the record is gone, or this token may not see it. The caller says for
+which ids one answer is proof enough; for the others GET by id decides (204 or 404).
 """
 
 from __future__ import annotations
@@ -14,117 +15,129 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from pipelines.amocrm.errors import NotOffered, Refused, TooHeavy
+from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError
 from pipelines.amocrm.pagination import Page, page
-from pipelines.extract.source import NOTHING, Source, Step
-from pipelines.extract.worker_threads import RUNS, side_by_side
+from pipelines.extract.source import EMPTY_PAGE, Source, Step
+from pipelines.extract.worker_threads import MAX_WORKERS, run_parallel
 
-A_REQUEST = 100
+IDS_PER_REQUEST = 100
+"""Ids per request (amocrm-api.md 1.4)."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One answer to a question for ids. `absent` were asked for and are not there; `asked` are settled by it, absent or not."""
+class IdAnswer:
+    """One answer to a request for ids. It settles `settled_ids`; of these, `absent_ids` are not there."""
 
     page: Page
-    asked: tuple[int, ...]
-    absent: tuple[int, ...] = ()
+    settled_ids: tuple[int, ...]
+    absent_ids: tuple[int, ...] = ()
     started: int = 0
     """Start of the request, microseconds since 1970."""
 
 
 @dataclass
-class Asking:
-    """How ids are asked for, as far as it is known. `suffices(id)`: its absence from one filtered answer is proof enough."""
+class IdQuery:
+    """How to request records of a list by id; adapts to what the server accepts. `absence_suffices(id)`:
+    True if the absence of the id from one filtered answer is proof enough."""
 
     source: Source
-    suffices: Callable[[int], bool]
-    filtered: bool = True
-    width: int = field(default=A_REQUEST)
+    absence_suffices: Callable[[int], bool]
+    use_filter: bool = True
+    """filter[id] may be used."""
+    ids_per_request: int = field(default=IDS_PER_REQUEST)
+    """Ids per request, at present."""
 
 
-def by_ids(asking: Asking, ids: Sequence[int]) -> Iterator[Answered]:
-    """Every id once, several requests at a time."""
-    chunks = [tuple(ids[place:place + asking.width]) for place in range(0, len(ids), asking.width)]
-    yield from side_by_side([_walked(asking, chunks[place::RUNS]) for place in range(min(RUNS, len(chunks)))])
+def answers_by_id(query: IdQuery, ids: Sequence[int]) -> Iterator[IdAnswer]:
+    """Answers that settle every id once, several requests in parallel."""
+    chunks = [tuple(ids[start:start + query.ids_per_request]) for start in range(0, len(ids), query.ids_per_request)]
+    yield from run_parallel([_chunk_answers(query, chunks[place::MAX_WORKERS]) for place in range(min(MAX_WORKERS, len(chunks)))])
 
 
-def _walked(asking: Asking, chunks: Sequence[tuple[int, ...]]) -> Iterator[Answered]:
+def _chunk_answers(query: IdQuery, chunks: Sequence[tuple[int, ...]]) -> Iterator[IdAnswer]:
     for chunk in chunks:
-        yield from _several(asking, chunk)
+        yield from _answers(query, chunk)
 
 
-def _several(asking: Asking, chunk: tuple[int, ...]) -> Iterator[Answered]:
-    if not asking.filtered or len(chunk) == 1:
-        yield from (_one(asking, each) for each in chunk)
+def _answers(query: IdQuery, chunk: tuple[int, ...]) -> Iterator[IdAnswer]:
+    """Answers for one chunk: a filtered request; in halves if amoCRM refuses it or cannot deliver it in
+    time; one by one if the filter is not to be used."""
+    if not query.use_filter or len(chunk) == 1:
+        yield from (_single_answer(query, each) for each in chunk)
         return
     try:
-        each = asking.source.page(*(("filter[id][]", str(number)) for number in chunk))
-    except TooHeavy:
+        each = query.source.page(*(("filter[id][]", str(ident)) for ident in chunk))
+    except PageTooLargeError:
         each = None
-    except (Refused, NotOffered) as reason:
-        if isinstance(reason, NotOffered) and reason.status not in (402, 403):
+    except (BadRequestError, NotAvailableError) as reason:
+        if isinstance(reason, NotAvailableError) and reason.status not in (402, 403):
             raise
         each = None
     if each is None:
-        asking.width = max(1, len(chunk) // 2)
-        for half in (chunk[:asking.width], chunk[asking.width:]):
-            yield from _several(asking, half)
+        query.ids_per_request = max(1, len(chunk) // 2)
+        for half in (chunk[:query.ids_per_request], chunk[query.ids_per_request:]):
+            yield from _answers(query, half)
         return
-    yield from _sorted_out(asking, chunk, each)
+    yield from _settled_answers(query, chunk, each)
 
 
-def _sorted_out(asking: Asking, chunk: tuple[int, ...], each: Page) -> Iterator[Answered]:
-    found = {record.get("id") for record in each.records if isinstance(record, dict)}
-    if not found <= set(chunk):
-        asking.filtered = False
-        yield from _several(asking, chunk)
+def _settled_answers(query: IdQuery, chunk: tuple[int, ...], each: Page) -> Iterator[IdAnswer]:
+    """Compares a filtered answer with the ids requested. Records of other ids mean that the filter is
+    ignored: it is not used again. Absent ids are settled, or requested one by one."""
+    found_ids = {record.get("id") for record in each.records if isinstance(record, dict)}
+    if not found_ids <= set(chunk):
+        query.use_filter = False
+        yield from _answers(query, chunk)
         return
-    absent = [number for number in chunk if number not in found]
-    settled = tuple(number for number in absent if asking.suffices(number))
-    yield Answered(each, tuple(number for number in chunk if number in found or number in settled), settled, each.started)
-    yield from (_one(asking, number) for number in absent if number not in settled)
+    absent = [ident for ident in chunk if ident not in found_ids]
+    settled = tuple(number for number in absent if query.absence_suffices(number))
+    yield IdAnswer(each, tuple(number for number in chunk if number in found_ids or number in settled), settled,
+                   each.started)
+    yield from (_single_answer(query, number) for number in absent if number not in settled)
 
 
-def _one(asking: Asking, number: int) -> Answered:
-    source, started = asking.source, time.time_ns() // 1000
-    asked = [parameter for parameter in source.parameters() if parameter[0] != "limit"]
+def _single_answer(query: IdQuery, ident: int) -> IdAnswer:
+    """GET by id."""
+    source, started = query.source, time.time_ns() // 1000
+    parameters = [parameter for parameter in source.parameters() if parameter[0] != "limit"]
     try:
-        each = page(source.client, f"{source.listing.path}/{number}", asked, source.listing.key, whole=True, base=source.base)
-    except NotOffered as reason:
+        each = page(source.client, f"{source.listing.path}/{ident}", parameters, source.listing.embedded_key, single=True,
+                    base=source.base)
+    except NotAvailableError as reason:
         if reason.status != 404:
             raise
-        return Answered(NOTHING, (number,), (number,), started)
-    except Refused:  # no id that amoCRM could have given: somebody made it up
-        return Answered(NOTHING, (number,), (), started)
-    return Answered(each, (number,), () if each.records else (number,), each.started)
+        return IdAnswer(EMPTY_PAGE, (ident,), (ident,), started)
+    except BadRequestError:  # amoCRM cannot have given this id: a webhook or a person made it up
+        return IdAnswer(EMPTY_PAGE, (ident,), (), started)
+    return IdAnswer(each, (ident,), () if each.records else (ident,), each.started)
 
 
-def singles(source: Source, ids: Sequence[Any], width: int, gone: list[Any]) -> Iterator[Step]:
-    """A step per record, in the order of `ids`, `width` of them under way. Those that are not there any more (404) go to `gone`."""
-    pool = ThreadPoolExecutor(width, f"{source.entity.name}-single")
-    ahead = deque[tuple[Any, Future[Page | None]]]()
-    todo = iter(ids)
+def detail_steps(source: Source, ids: Sequence[Any], concurrency: int, missing: list[Any]) -> Iterator[Step]:
+    """One step per record, in the order of `ids`, with `concurrency` requests in flight. Ids that amoCRM
+    answers with 404 are appended to `missing`."""
+    pool = ThreadPoolExecutor(concurrency, f"{source.entity.name}-single")
+    in_flight = deque[tuple[Any, Future[Page | None]]]()
+    remaining = iter(ids)
     try:
         while True:
-            ahead.extend((each, pool.submit(_one, source, each)) for each in islice(todo, width - len(ahead)))
-            if not ahead:
+            in_flight.extend((each, pool.submit(_fetch_detail, source, each)) for each in islice(remaining, concurrency - len(in_flight)))
+            if not in_flight:
                 return
-            ident, found = ahead.popleft()
-            page = found.result()
+            ident, future = in_flight.popleft()
+            page = future.result()
             if page is None:
-                gone.append(ident)
+                missing.append(ident)
             else:
                 yield Step(page, total=len(ids))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _one(source: Source, ident: Any) -> Page | None:
-    """Raises NotOffered when it is not this record that is missing."""
+def _fetch_detail(source: Source, ident: Any) -> Page | None:
+    """Requests one record; None if it does not exist (404). Raises NotAvailable for any other refusal."""
     try:
         return replace(source, listing=replace(source.listing, path=source.listing.path.format(ident))).page()
-    except NotOffered as reason:
+    except NotAvailableError as reason:
         if reason.status == 404:
             return None
         raise

@@ -1,7 +1,8 @@
-"""Records whose embedded links may be cut short → the same records with all of them (amocrm-api.md 3.21; 6, 14 and 15).
+"""Link completion: adds the links that a record's embedded list may have left out (amocrm-api.md 3.21; 6,
+14 and 15).
 
-Nobody knows whether `with=contacts` shows more than 50. A list that long is completed through GET {list}/{id}/links; a link goes only when both
-readings miss it.
+The API does not say whether `with=contacts` shows more than 50 links. A list of that length is completed
+through GET {list}/{id}/links; a link is removed only when both readings lack it.
 """
 
 from __future__ import annotations
@@ -9,62 +10,70 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipelines.amocrm.errors import NotOffered, Refused
+from pipelines.amocrm.errors import BadRequestError, NotAvailableError
 from pipelines.amocrm.pagination import page
 from pipelines.entities.spec import Child, Record
 from pipelines.extract.source import Source
-from pipelines.normalize.paths import pick
+from pipelines.normalize.paths import value_at
 
-A_PAGE = 50
-PAGES = 200
+LINKS_PER_PAGE = 50
+"""Links on a full page of /links."""
+MAX_PAGE_NUMBER = 200
+"""Page number at which reading the links of one record is given up."""
 
 
-def complete(source: Source, children: Sequence[Child], records: Iterable[Any]) -> set[int]:
-    """Adds the links that the records do not show; returns the ids of the records whose lists are now known to be whole."""
-    capped = [child for child in children if child.cap]
-    whole = set()
+def complete_links(source: Source, children: Sequence[Child], records: Iterable[Any]) -> set[int]:
+    """Adds missing links to the records, in place. Returns the ids of the records whose lists are now known
+    to be complete."""
+    capped = [child for child in children if child.truncated_at]
+    complete_ids = set()
     for record in records if capped else ():
         if isinstance(record, dict) and isinstance(record.get("id"), int):
-            long = [child for child in capped if _length(record, child) >= child.cap]
-            if long and _completed(source, long, record):
-                whole.add(record["id"])
-    return whole
+            long = [child for child in capped if _length(record, child) >= child.truncated_at]
+            if long and _add_missing_links(source, long, record):
+                complete_ids.add(record["id"])
+    return complete_ids
 
 
 def _length(record: Record, child: Child) -> int:
-    elements = pick(record, child.path)
+    elements = value_at(record, child.path)
     return len(elements) if isinstance(elements, list) else 0
 
 
-def _completed(source: Source, children: Sequence[Child], record: Record) -> bool:
-    links, whole = _links(source, record["id"])
+def _add_missing_links(source: Source, children: Sequence[Child], record: Record) -> bool:
+    """Adds missing links to one record, in place. True if the lists are now known to be complete."""
+    links, is_complete = _fetch_links(source, record["id"])
     for child in children:
-        elements = pick(record, child.path)
-        known = {element.get("id") for element in elements if isinstance(element, dict)}
-        told = (_element(link) for link in links if link.get("to_entity_type") == child.path[-1])
-        elements += [element for element in told if element["id"] not in known]
-    return whole
+        elements = value_at(record, child.path)
+        known_ids = {element.get("id") for element in elements if isinstance(element, dict)}
+        listed = (_embedded_form(link) for link in links if link.get("to_entity_type") == child.path[-1])
+        elements += [element for element in listed if element["id"] not in known_ids]
+    return is_complete
 
 
-def _links(source: Source, number: int) -> tuple[list[Record], bool]:
-    """Every link that the list shows, and whether it shows them all."""
+def _fetch_links(source: Source, record_id: int) -> tuple[list[Record], bool]:
+    """The links that /links shows of one record, and whether these are all of them."""
     found: dict[tuple[Any, Any], Record] = {}
-    for at in range(1, PAGES):
+    for number in range(1, MAX_PAGE_NUMBER):
         try:
-            each = page(source.client, f"{source.listing.path}/{number}/links", [("page", str(at))] if at > 1 else [], "links")
-        except (NotOffered, Refused):
+            each = page(source.client, f"{source.listing.path}/{record_id}/links",
+                        [("page", str(number))] if number > 1 else [], "links")
+        except (NotAvailableError, BadRequestError):
             return list(found.values()), False
-        new = {(link.get("to_entity_type"), link.get("to_entity_id")): link for link in each.records if isinstance(link, dict)}
-        fresh = new.keys() - found.keys()
-        found |= new
+        shown = {(link.get("to_entity_type"), link.get("to_entity_id")): link
+               for link in each.records if isinstance(link, dict)}
+        new_keys = shown.keys() - found.keys()
+        found |= shown
         total = each.envelope.get("_total_items") if isinstance(each.envelope, dict) else None
-        if len(new) < A_PAGE or len(new) > A_PAGE or not fresh:  # the last page; all at once; the same again: cut short
-            return list(found.values()), len(new) != A_PAGE and not (isinstance(total, int) and total > len(found))
+        # the last page; or all links on one page; or the same page again: the list is truncated
+        if len(shown) < LINKS_PER_PAGE or len(shown) > LINKS_PER_PAGE or not new_keys:
+            return (list(found.values()),
+                    len(shown) != LINKS_PER_PAGE and not (isinstance(total, int) and total > len(found)))
     return list(found.values()), False
 
 
-def _element(link: Record) -> Record:
-    """A row of /links in the form in which records embed it."""
+def _embedded_form(link: Record) -> Record:
+    """Converts a row of /links to the form in which records embed it."""
     metadata = link.get("metadata") if isinstance(link.get("metadata"), dict) else None
     element: Record = {"id": link.get("to_entity_id")}
     if metadata and "main_contact" in metadata:

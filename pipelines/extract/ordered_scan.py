@@ -1,12 +1,18 @@
-"""Rows that never change, read in the order of time that they show (amocrm-api.md 6, 11: nobody has promised one), a full page at a time.
+"""Ordered scan: reads rows that never change in the order of time in which amoCRM lists them, a full page
+at a time.
 
-A page of the seconds from…to that comes in the order of time is followed by the page of what lies beyond its last second. Each is the first
-page of what it was asked for, so that nothing can slip; they share the rows of one second. That is a chain, and it is not believed: a list
-that only seems to be in that order may hold rows back. So each chain is counted, with one request: of the seconds that it has passed, the
-page that holds the last of N rows shows N mod limit of them, all of them known, and has no next. A server that shows less on a page than it
-was asked for shows less altogether (6, 7 and 10). What is not proven so is read without believing in any order (spans.py).
+The first page of a time range is followed by the first page of what lies beyond its last second, and so on.
+Each is the first page of its own request, so no row can shift between pages; two consecutive pages share
+the rows of one second. Consecutive pages form a chain.
 
-Inside, seconds are numbered in the direction in which the list goes: `sign` times the second.
+The order is not documented (amocrm-api.md 6, 11), and a list that only seems to be in that order may hold
+rows back. So each chain is verified with one count request: of the seconds that the chain has passed, the
+page that should hold the last of N rows must show exactly N mod limit of the known rows and no next page.
+If the server caps the page size below the requested limit (6, 7 and 10), the count fails too. A range that
+fails is read without assuming an order (extract/time_ranges.py).
+
+Inside OrderedScan, seconds are multiplied by `sign` (1 or -1), so that they grow in the direction of the
+list.
 """
 
 from __future__ import annotations
@@ -15,150 +21,172 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-from pipelines.amocrm.errors import NotOffered, Refused, TooHeavy
+from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError
 from pipelines.amocrm.pagination import Page, identity
-from pipelines.entities.spec import Moving
-from pipelines.extract.range_queue import Claim, Pool, Span, Way
-from pipelines.extract.source import NOTHING, Source, times
+from pipelines.entities.spec import Incremental
+from pipelines.extract.range_queue import Lease, RangeQueue, ReadMode, TimeRange
+from pipelines.extract.source import EMPTY_PAGE, Source, timestamps
 
-PAGES = 50
-"""So many pages has a chain at most: what is to be read again when it is interrupted, and the number of the page that counts it (6, 8)."""
-DEEPEST = 100
-Read = tuple[Page, tuple[int, int] | None, list[Span]]
-"""A page, the seconds that are dealt with once it has landed, and those of them that are to be read in another way."""
+MAX_PAGES_PER_CHAIN = 50
+"""Pages per chain. Bounds what an interrupted read repeats, and the page number of the count request (6,
+8)."""
+MAX_COUNT_PAGE = 100
+"""Page number that a count request stays below: amoCRM may refuse higher ones (6, 8)."""
+RangeStep = tuple[Page, tuple[int, int] | None, list[TimeRange]]
+"""A page; the (first, last) second of the range that is finished once the page is loaded (None: none); the
+parts of that range that are still to be read, in another mode."""
 
 
-def chained(source: Source, moving: Moving, claim: Claim, pool: Pool) -> Iterator[Read]:
-    """All of a claim, one chain after another."""
-    while pool.in_order and claim.low <= claim.high:
-        first = source.within(moving, claim.low, claim.high)
-        found = times(first, moving)
-        if first.next is None or len(set(found)) == 1:
-            yield first, (claim.low, claim.high), _around(claim, found[0]) if first.next is not None else []
+def scan_in_order(source: Source, moving: Incremental, lease: Lease, queue: RangeQueue) -> Iterator[RangeStep]:
+    """Reads a leased range, chain after chain. What is left when the order proves wrong goes back in mode
+    SPLIT."""
+    while queue.in_order and lease.low <= lease.high:
+        first = source.time_range_page(moving, lease.low, lease.high)
+        seconds = timestamps(first, moving)
+        if first.next is None or len(set(seconds)) == 1:
+            yield first, (lease.low, lease.high), _split_around(lease, seconds[0]) if first.next is not None else []
             return
-        sign = 1 if found[0] < found[-1] else -1
-        chain = Chain(source, moving, sign, claim.low if sign > 0 else -claim.high)
-        for each in chain.follow(first, claim, pool):
+        sign = 1 if seconds[0] < seconds[-1] else -1
+        chain = OrderedScan(source, moving, sign, lease.low if sign > 0 else -lease.high)
+        for each in chain.pages(first, lease, queue):
             yield each, None, []
-        if pool.in_order:
-            yield from chain.closed(claim, pool)
-    low, high = pool.rest(claim)
+        if queue.in_order:
+            yield from chain.verified_ranges(lease, queue)
+    low, high = queue.stop_sharing(lease)
     if low <= high:
-        yield NOTHING, (low, high), [(low, high, Way.CUT)]
+        yield EMPTY_PAGE, (low, high), [(low, high, ReadMode.SPLIT)]
 
 
-def _around(claim: Claim, crowded: int) -> list[Span]:
-    """A page of one second shows no order: that second for itself, and what lies on both sides of it."""
-    second = min(max(crowded, claim.low), claim.high)
-    parts = [(claim.low, second - 1, Way.CHAIN), (second, second, Way.PAGES), (second + 1, claim.high, Way.CHAIN)]
+def _split_around(lease: Lease, crowded_second: int) -> list[TimeRange]:
+    """Splits a range whose first page shows rows of one second only, and thus no order: that second by
+    itself, and what lies before and after it."""
+    second = min(max(crowded_second, lease.low), lease.high)
+    parts = [(lease.low, second - 1, ReadMode.ORDERED), (second, second, ReadMode.PAGED),
+             (second + 1, lease.high, ReadMode.ORDERED)]
     return [part for part in parts if part[0] <= part[1]]
 
 
 @dataclass(eq=False)
-class Chain:
-    """What one chain has seen: its rows, and their seconds. `head` is the second that it begins with, `front` the last that it has met."""
+class OrderedScan:
+    """One chain: the rows it has read, and their seconds. `start` is its first second, `reached` the last
+    second that it has read."""
 
     source: Source
-    moving: Moving
+    moving: Incremental
     sign: int
-    head: int
-    front: int = 0
-    far: int = 0
-    """The last second that the walker has to reach."""
-    more: bool = True
-    stuck: bool = False
-    """The second at the front has more rows than a page."""
-    rows: set[Hashable] = field(default_factory=set)
+    start: int
+    reached: int = 0
+    target: int = 0
+    """The last second of the lease, which may shrink."""
+    has_more: bool = True
+    """The last page has a next page."""
+    second_exceeds_page: bool = False
+    """The second `reached` has more rows than a page."""
+    row_ids: set[Hashable] = field(default_factory=set)
     seconds: list[int] = field(default_factory=list)
+    """The second of each row in `row_ids`."""
 
-    def follow(self, each: Page, claim: Claim, pool: Pool) -> Iterator[Page]:
-        """Its pages, up to where it has to be counted."""
-        edge, asked, self.front = 1, self.head - 1, self.head - 1
-        while pool.in_order:
-            found = self._seconds(each)
-            if found is None:
-                pool.in_order = False
-            elif found:
-                edge = 0 if found[0] == asked else edge  # the end of a range belongs to it (6, 16), as far as the count agrees
-                self.stuck, self.front = found[-1] <= self.front, found[-1]
-                self._add(each, found)
-            self.more = each.next is not None
-            self._tell(claim, pool, found[-1] - found[0] if found else 0)
+    def pages(self, each: Page, lease: Lease, queue: RangeQueue) -> Iterator[Page]:
+        """The chain's pages, `each` first, up to where it has to be verified."""
+        edge, asked, self.reached = 1, self.start - 1, self.start - 1
+        while queue.in_order:
+            seconds = self._ordered_seconds(each)
+            if seconds is None:
+                queue.in_order = False
+            elif seconds:
+                # rows of the range's end second: the ends are inclusive (6, 16), provided the count agrees
+                edge = 0 if seconds[0] == asked else edge
+                self.second_exceeds_page, self.reached = seconds[-1] <= self.reached, seconds[-1]
+                self._add(each, seconds)
+            self.has_more = each.next is not None
+            self._report_progress(lease, queue, seconds[-1] - seconds[0] if seconds else 0)
             yield each
-            if not self.more or self.stuck or self.front > self.far or len(self.seconds) >= PAGES * self.source.limit:
+            if (not self.has_more or self.second_exceeds_page or self.reached > self.target
+                    or len(self.seconds) >= MAX_PAGES_PER_CHAIN * self.source.limit):
                 return
-            asked = self.front - edge
-            each = self.source.within(self.moving, *self._calendar(asked + 1, self.far))
+            asked = self.reached - edge
+            each = self.source.time_range_page(self.moving, *self._to_calendar(asked + 1, self.target))
 
-    def _seconds(self, each: Page) -> list[int] | None:
-        """Those of a page's rows; None where they are not in the order of time, or more than can be."""
-        found = [self.sign * at for at in times(each, self.moving)]
-        whole = len(found) == len(each.records) <= self.source.entity.limit
-        return found if whole and found == sorted(found) else None
+    def _ordered_seconds(self, each: Page) -> list[int] | None:
+        """The seconds of a page's rows; None if they are not in the order of time, if a record has none, or
+        if the page has more rows than the list's limit."""
+        seconds = [self.sign * at for at in timestamps(each, self.moving)]
+        is_valid = len(seconds) == len(each.records) <= self.source.entity.limit
+        return seconds if is_valid and seconds == sorted(seconds) else None
 
-    def _add(self, each: Page, found: list[int]) -> None:
-        for record, second in zip(each.records, found, strict=True):
-            name = identity(record)
-            if name not in self.rows:
-                self.rows.add(name)
+    def _add(self, each: Page, seconds: list[int]) -> None:
+        for record, second in zip(each.records, seconds, strict=True):
+            row_id = identity(record)
+            if row_id not in self.row_ids:
+                self.row_ids.add(row_id)
                 self.seconds.append(second)
 
-    def _tell(self, claim: Claim, pool: Pool, pace: int) -> None:
-        low, high = pool.reached(claim, self.sign, self.sign * self.front if self.more else claim.high if self.sign > 0 else claim.low, pace)
-        self.far = self._calendar(low, high)[1]
+    def _report_progress(self, lease: Lease, queue: RangeQueue, seconds_per_page: int) -> None:
+        """Reports to the queue how far the scan has got; learns how much of the lease is left."""
+        low, high = queue.report_progress(
+            lease, self.sign,
+            self.sign * self.reached if self.has_more else lease.high if self.sign > 0 else lease.low, seconds_per_page)
+        self.target = self._to_calendar(low, high)[1]
 
-    def _calendar(self, first: int, last: int) -> tuple[int, int]:
-        """Seconds as they are, from seconds as they are numbered here, and the other way round."""
+    def _to_calendar(self, first: int, last: int) -> tuple[int, int]:
+        """Converts a range between unix seconds and seconds multiplied by `sign`, in either direction."""
         return (first, last) if self.sign > 0 else (-last, -first)
 
-    def closed(self, claim: Claim, pool: Pool) -> Iterator[Read]:
-        """What has become of its seconds: those that are counted, and the one that is too full."""
-        end, proven = self._counted(min(self.front - 1, self.far + 1) if self.more else self.far + 1, pool)
-        if end > self.head:
-            seconds = self._calendar(self.head, end - 1)
-            yield NOTHING, seconds, [] if proven else [(*seconds, Way.CUT)]
-        if self.stuck or end <= self.head:
-            first, last = end, max(self.head, min(self.front, self.far))
+    def verified_ranges(self, lease: Lease, queue: RangeQueue) -> Iterator[RangeStep]:
+        """Verifies the chain and yields its finished ranges: the seconds that were counted (to be split if
+        the count disagrees), and the second that exceeds a page."""
+        end, is_verified = self._count(min(self.reached - 1, self.target + 1) if self.has_more else self.target + 1, queue)
+        if end > self.start:
+            seconds = self._to_calendar(self.start, end - 1)
+            yield EMPTY_PAGE, seconds, [] if is_verified else [(*seconds, ReadMode.SPLIT)]
+        if self.second_exceeds_page or end <= self.start:
+            first, last = end, max(self.start, min(self.reached, self.target))
             if first <= last:
-                seconds = self._calendar(first, last)
-                yield NOTHING, seconds, [(*seconds, Way.PAGES)]
+                seconds = self._to_calendar(first, last)
+                yield EMPTY_PAGE, seconds, [(*seconds, ReadMode.PAGED)]
             end = max(end, last + 1)
-        pool.behind(claim, self.sign * end)
+        queue.advance(lease, self.sign * end)
 
-    def _counted(self, most: int, pool: Pool) -> tuple[int, bool]:
-        """The second before which the rows were counted, at the most `most`, and whether their number is that of the rows that are known."""
+    def _count(self, max_end: int, queue: RangeQueue) -> tuple[int, bool]:
+        """(end, agrees): the rows before the second `end`, which is at most `most`, were counted; True if
+        their number is that of the known rows. (`start`, False) when no second is suited to a count."""
         self.seconds.sort()
         while True:
             limit = self.source.limit
-            end = self._end(most, limit)
-            if end == self.head:
+            end = self._countable_end(max_end, limit)
+            if end == self.start:
                 return end, False
-            inside = bisect_left(self.seconds, end)
+            rows_before = bisect_left(self.seconds, end)
             try:
-                each = self.source.page(*self.source.between(self.moving, *self._calendar(self.head, end - 1)), limit=limit,
-                                        number=inside // limit + 1)
-            except TooHeavy:
-                self.source.lighten(limit)
-            except (Refused, NotOffered):
+                each = self.source.page(
+                    *self.source.time_range_query(self.moving, *self._to_calendar(self.start, end - 1)), limit=limit,
+                    number=rows_before // limit + 1)
+            except PageTooLargeError:
+                self.source.reduce_page_size(limit)
+            except (BadRequestError, NotAvailableError):
                 return end, False
             else:
-                return end, self._agrees(each, end, inside % limit, pool)
+                return end, self._count_agrees(each, end, rows_before % limit, queue)
 
-    def _end(self, most: int, limit: int) -> int:
-        """Nobody knows whether the rows of the second that ends a range belong to it (6, 16). One is looked for with which both would show on
-        the same page as the last rows before it. `head`: there is none."""
-        for end in (most, *sorted({second for second in self.seconds if self.head < second < most}, reverse=True)):
-            inside = bisect_left(self.seconds, end)
-            at_end = bisect_right(self.seconds, end) - inside
-            if 0 < inside % limit <= limit - at_end and inside // limit + 1 < DEEPEST and end > self.head:
+    def _countable_end(self, max_end: int, limit: int) -> int:
+        """The latest second, at most `most`, at which the count works whether or not the end second belongs
+        to a range (6, 16): its rows would show on the same page as the last rows before it. `start`: there
+        is none."""
+        for end in (max_end, *sorted({second for second in self.seconds if self.start < second < max_end},
+                                  reverse=True)):
+            rows_before = bisect_left(self.seconds, end)
+            at_end = bisect_right(self.seconds, end) - rows_before
+            if 0 < rows_before % limit <= limit - at_end and rows_before // limit + 1 < MAX_COUNT_PAGE and end > self.start:
                 return end
-        return self.head
+        return self.start
 
-    def _agrees(self, each: Page, end: int, expected: int, pool: Pool) -> bool:
-        """Fewer rows than expected: some have vanished meanwhile. More, or others: the order is not that of time, or some have come late."""
-        names = {identity(record) for record in each.records}
+    def _count_agrees(self, each: Page, end: int, expected: int, queue: RangeQueue) -> bool:
+        """True if the page shows exactly the expected number of known rows. Fewer: rows have vanished
+        meanwhile. More, or unknown ones: the list is not in the order of time, or rows have been added
+        late."""
+        row_ids = {identity(record) for record in each.records}
         at_end = bisect_right(self.seconds, end) - bisect_left(self.seconds, end)
-        expected += at_end if any(self.sign * at == end for at in times(each, self.moving)) else 0
-        if each.next is not None or len(names) > expected or not names <= self.rows:
-            pool.in_order = False
-        return pool.in_order and len(names) == len(each.records) == expected
+        expected += at_end if any(self.sign * at == end for at in timestamps(each, self.moving)) else 0
+        if each.next is not None or len(row_ids) > expected or not row_ids <= self.row_ids:
+            queue.in_order = False
+        return queue.in_order and len(row_ids) == len(each.records) == expected

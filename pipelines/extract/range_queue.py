@@ -1,4 +1,5 @@
-"""The seconds that are still to be read of a list's past, and who of several walkers has which of them in hand."""
+"""Work-stealing queue of time ranges: what is still to be read of a list's past, and which worker holds a
+lease on which range."""
 
 from __future__ import annotations
 
@@ -6,111 +7,124 @@ import threading
 from dataclasses import dataclass
 from enum import IntEnum
 
-APART = 24
-"""So many pages, by the density of rows where he is, must lie ahead of a walker before another takes half of them: it costs two requests."""
+MIN_PAGES_TO_SPLIT = 24
+"""Pages. Estimated pages left in a worker's range before an idle worker takes half of it; splitting costs
+two requests."""
 
 
-class Way(IntEnum):
-    """How the rows of a span are read. The numbers are in the cursors."""
+class ReadMode(IntEnum):
+    """How the rows of a time range are read. The numbers are stored in cursors."""
 
-    CHAIN = 0
-    """In the order of time, if they show one (chains.py)."""
-    PAGES = 1
-    """Page by page: they are few, or of one second."""
-    CUT = 2
-    """They are not in the order of time: by cutting the span until they are few."""
+    ORDERED = 0
+    """In the order of time, if the list shows one (extract/ordered_scan.py)."""
+    PAGED = 1
+    """Page by page: a few pages, or a single second."""
+    SPLIT = 2
+    """The list is not in the order of time: split until few pages are left."""
 
 
-Span = tuple[int, int, Way]
-"""First second, last second, how they are read."""
+TimeRange = tuple[int, int, ReadMode]
+"""A time range: first second, last second (unix, inclusive), how it is read."""
 
 
 @dataclass(eq=False)
-class Claim:
-    """A span in the hands of a walker; what is ahead of him may shrink. Only the pool changes it."""
+class Lease:
+    """A time range that one worker is reading. The part ahead of the worker may shrink. Only the queue
+    changes a lease."""
 
     low: int
     high: int
-    way: Way
+    mode: ReadMode
     sign: int = 0
-    """The direction in which he goes through time; 0 while nothing is known."""
-    front: int = 0
-    """The second that he has reached."""
-    pace: int = 1
-    """Seconds from the first row of his last page to its last row."""
+    """Direction in which the worker reads: 1 forwards in time, -1 backwards, 0 not known yet or not to be
+    split."""
+    reached: int = 0
+    """The second that the worker has reached."""
+    seconds_per_page: int = 1
+    """Seconds between the first and the last row of the worker's last page."""
 
     @property
-    def ahead(self) -> float:
-        """About how many pages are left of it."""
-        return (self.high - self.front if self.sign > 0 else self.front - self.low) / self.pace if self.sign else 0
+    def pages_left(self) -> float:
+        """Estimate of the pages left."""
+        return ((self.high - self.reached if self.sign > 0 else self.reached - self.low) / self.seconds_per_page
+                if self.sign else 0)
 
 
-class Pool:
-    """The spans that nobody reads yet. Whoever finds none takes the farther half, in time, of what most lies ahead of another; or waits until
-    there is something to take, or all is read."""
+class RangeQueue:
+    """The time ranges without a worker, and the leases. Thread-safe. A worker that finds no free range
+    takes the farther half of what lies ahead of the worker with the most pages left, or waits until there
+    is something to take or everything is read."""
 
-    def __init__(self, spans: list[Span]) -> None:
-        self._spans, self._claims, self._changed = sorted(spans), list[Claim](), threading.Condition()
+    def __init__(self, ranges: list[TimeRange]) -> None:
+        self._ranges, self._leases, self._changed = sorted(ranges), list[Lease](), threading.Condition()
         self.in_order = True
-        """Nothing has been seen yet that contradicts rows in the order of time."""
+        """False once something contradicts the assumption that rows come in the order of time."""
 
-    def take(self) -> Claim | None:
+    def take(self) -> Lease | None:
+        """Leases a range to the calling worker; waits for one. None: everything is read."""
         with self._changed:
             while True:
-                span = self._spans.pop(0) if self._spans else self._half()
-                if span:
-                    self._claims.append(Claim(*span))
-                    return self._claims[-1]
-                if not self._claims:
+                time_range = self._ranges.pop(0) if self._ranges else self._split_longest()
+                if time_range:
+                    self._leases.append(Lease(*time_range))
+                    return self._leases[-1]
+                if not self._leases:
                     return None
                 self._changed.wait()
 
-    def _half(self) -> Span | None:
-        most = max(self._claims, key=lambda claim: claim.ahead, default=None)
-        if most is None or most.ahead < APART:
+    def _split_longest(self) -> TimeRange | None:
+        """Cuts the farther half off the lease with the most pages left; None if that is less than
+        MIN_PAGES_TO_SPLIT."""
+        longest = max(self._leases, key=lambda claim: claim.pages_left, default=None)
+        if longest is None or longest.pages_left < MIN_PAGES_TO_SPLIT:
             return None
-        far = most.high if most.sign > 0 else most.low
-        middle = (most.front + far) // 2
-        if most.sign > 0:
-            most.high = middle
-            return middle + 1, far, Way.CHAIN
-        most.low = middle + 1
-        return far, middle, Way.CHAIN
+        far = longest.high if longest.sign > 0 else longest.low
+        middle = (longest.reached + far) // 2
+        if longest.sign > 0:
+            longest.high = middle
+            return middle + 1, far, ReadMode.ORDERED
+        longest.low = middle + 1
+        return far, middle, ReadMode.ORDERED
 
-    def reached(self, claim: Claim, sign: int, front: int, pace: int) -> tuple[int, int]:
-        """What is still the walker's: the others may have taken from it."""
+    def report_progress(self, lease: Lease, sign: int, reached: int, seconds_per_page: int) -> tuple[int, int]:
+        """Records a worker's progress. Returns the (low, high) that is left to it: other workers may have
+        taken a part."""
         with self._changed:
-            claim.sign, claim.front, claim.pace = sign, front, max(1, pace)
+            lease.sign, lease.reached, lease.seconds_per_page = sign, reached, max(1, seconds_per_page)
             self._changed.notify_all()
-            return claim.low, claim.high
+            return lease.low, lease.high
 
-    def behind(self, claim: Claim, second: int) -> None:
-        """All of the walker's seconds before this one, as he goes, are dealt with. Nobody takes from him before he has gone on."""
+    def advance(self, lease: Lease, second: int) -> None:
+        """Shortens a lease: all seconds before `second`, in the worker's direction, are finished. No other
+        worker takes a part of it until the worker reports progress again."""
         with self._changed:
-            if claim.sign > 0:
-                claim.low = second
+            if lease.sign > 0:
+                lease.low = second
             else:
-                claim.high = second
-            claim.sign = 0
+                lease.high = second
+            lease.sign = 0
 
-    def rest(self, claim: Claim) -> tuple[int, int]:
-        """What is still the walker's, from which nobody takes any more."""
+    def stop_sharing(self, lease: Lease) -> tuple[int, int]:
+        """Returns the (low, high) left to the worker; from now on no other worker takes a part of it."""
         with self._changed:
-            claim.sign = 0
-            return claim.low, claim.high
+            lease.sign = 0
+            return lease.low, lease.high
 
-    def add(self, spans: list[Span]) -> None:
+    def add(self, ranges: list[TimeRange]) -> None:
+        """Adds ranges to be read."""
         with self._changed:
-            self._spans = sorted(self._spans + spans)
+            self._ranges = sorted(self._ranges + ranges)
             self._changed.notify_all()
 
-    def done(self, claim: Claim) -> None:
+    def release(self, lease: Lease) -> None:
+        """Ends a lease."""
         with self._changed:
-            self._claims.remove(claim)
+            self._leases.remove(lease)
             self._changed.notify_all()
 
 
-def without(spans: list[Span], low: int, high: int) -> list[Span]:
-    """The spans less the seconds from `low` to `high`."""
-    kept = [part for first, last, way in spans for part in ((first, min(last, low - 1), way), (max(first, high + 1), last, way))]
-    return [(first, last, way) for first, last, way in kept if first <= last]
+def subtract_range(ranges: list[TimeRange], low: int, high: int) -> list[TimeRange]:
+    """Returns the ranges without the seconds low…high."""
+    parts = [part for first, last, way in ranges
+            for part in ((first, min(last, low - 1), way), (max(first, high + 1), last, way))]
+    return [(first, last, way) for first, last, way in parts if first <= last]

@@ -1,7 +1,9 @@
-"""One list of one account: how a page of it is asked for, in whatever size the server manages, and checked for being what was asked for.
+"""One list of one account: requests a page of it, in a size the server can deliver, and checks that the
+page is the one that was asked for.
 
-Offset paging has no snapshot: rows slip to the left when a row before them goes, to the right when one comes back. A page is known to join
-what was read before when it repeats a row of it. So pages are cut to sizes that make each overlap the former one by a row or a few.
+Offset pagination has no snapshot: a deletion shifts later rows to lower offsets, a restored row shifts them
+to higher ones. A page is accepted only if it repeats at least one row of what was read before. Page sizes
+are therefore chosen so that each page overlaps the previous one by one or a few rows.
 """
 
 from __future__ import annotations
@@ -11,165 +13,195 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.amocrm.client import LIGHTEST, Getter
-from pipelines.amocrm.errors import Passing, TooHeavy
+from pipelines.amocrm.client import MIN_PAGE_SIZE, HttpGet
+from pipelines.amocrm.errors import PageTooLargeError, TransientError
 from pipelines.amocrm.pagination import Page, identity, page
 from pipelines.amocrm.responses import Parameters
 from pipelines.cursors import Position
-from pipelines.entities.spec import Entity, Listing, Moving
+from pipelines.entities.spec import Entity, Incremental, Listing
 
-FOREVER = 2**31 - 1
-
-
-SETTLE = 60
+MAX_TIMESTAMP = 2**31 - 1
+"""Unix seconds. The latest time a filter may name: the open end of a time range."""
 
 
-SEAMS = 20
-"""So many times in a row may a list slip away under a walk."""
+SETTLE_SECONDS = 60
+"""Seconds after which amoCRM's lists are taken to show a change in its final place."""
 
 
-Pairs = tuple[tuple[str, str], ...]
+MAX_REALIGNMENTS = 20
+"""Consecutive pages that may fail to overlap the rows read before until the read gives up."""
 
 
-class FilterIgnored(Exception):
-    """The list answered without regard to the filter or the order that it was asked for."""
+QueryPairs = tuple[tuple[str, str], ...]
+"""Query parameters: (name, value) pairs."""
+
+
+class FilterIgnoredError(Exception):
+    """amoCRM's answer ignores the filter or the order of the request."""
 
 
 @dataclass(frozen=True)
 class Step:
+    """A page, and the cursor position that holds once the page is loaded (None: the position does not
+    change)."""
+
     page: Page
     position: Position | None = None
     total: int | None = None
-    """About how many records the walk will have seen at its end, where that is known."""
+    """Estimate of the records that the whole read will return, where one is known."""
     covers: tuple[int, int] | None = None
-    """Of the ids from the first to the last, the page shows every one that is visible."""
+    """(first, last) of a range of ids of which the page shows every visible record."""
 
 
-NOTHING = Page([], None, 0, "")
+EMPTY_PAGE = Page([], None, 0, "")
+"""A page without records: carries a position only."""
 
 
 @dataclass
-class Pace:
-    """The page size that the server manages; 0: as many rows as the list allows."""
+class PageSize:
+    """Page size that the server can deliver, in rows. 0: the list's own limit."""
 
     limit: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    client: Getter
+    """One list of one account."""
+
+    client: HttpGet
     entity: Entity
     listing: Listing
     base: str = ""
-    """Another host than the account's."""
-    pace: Pace = field(default_factory=Pace)
-    ripen: Callable[[Page], Any] | None = None
-    """What becomes of a page, once it is known to be one that counts: of many pages at once, rows weigh a third of what records do."""
+    """Base URL, if the list is not on the account's host."""
+    page_size: PageSize = field(default_factory=PageSize)
+    to_rows: Callable[[Page], Any] | None = None
+    """Turns an accepted page's records into rows. Pages that wait to be loaded then hold rows only, a third
+    of the memory of records."""
     began: float = field(default_factory=time.time)
+    """Unix seconds, by the local clock."""
 
     @property
-    def settled(self) -> int:
-        """A second before this reading, by amoCRM's clock or ours, up to which every change has found its place in the lists."""
-        return int(self.began - self.client.behind()) - SETTLE
+    def stable_until(self) -> int:
+        """Unix seconds, by amoCRM's clock: shortly before this read began. Every change up to then shows in
+        the lists, in its final place."""
+        return int(self.began - self.client.clock_lag()) - SETTLE_SECONDS
 
-    def ripe(self, each: Page) -> Page:
-        """The page for the one who waits for it, turned into rows; nobody holds its records any more."""
-        if self.ripen is None:
+    def normalize(self, each: Page) -> Page:
+        """Returns the page with rows instead of records (`to_rows`); empties the given page's records."""
+        if self.to_rows is None:
             return each
-        done = replace(each, ripe=self.ripen(each))
+        normalized = replace(each, normalized=self.to_rows(each))
         each.records.clear()
-        return done
+        return normalized
 
     @property
     def limit(self) -> int:
-        return self.pace.limit or self.entity.limit
+        """Rows per page, at present."""
+        return self.page_size.limit or self.entity.limit
 
     @property
-    def by_id(self) -> tuple[str, str]:
-        return f"order[{self.entity.order}]", "asc"
+    def id_order(self) -> tuple[str, str]:
+        """The query parameter that orders the list by id, ascending."""
+        return f"order[{self.entity.order_column}]", "asc"
 
     def parameters(self, *more: tuple[str, str], limit: int = 0) -> Parameters:
+        """The query of a request: limit, `with`, the list's own parameters, `more`."""
         with_ = [("with", ",".join(self.entity.with_))] if self.entity.with_ else []
-        paging = [] if self.listing.whole else [("limit", str(limit or self.limit))]
+        paging = [] if self.listing.is_single_object else [("limit", str(limit or self.limit))]
         return [*paging, *with_, *self.listing.query, *more]
 
     def page(self, *more: tuple[str, str], limit: int = 0, number: int = 1) -> Page:
+        """Requests page `number` (from 1) in pages of `limit` rows. Raises PageTooLarge."""
         place = [("page", str(number))] if number > 1 else []
-        return page(self.client, self.listing.path, self.parameters(*more, *place, limit=limit), self.listing.key, self.listing.whole,
-                    self.base)
+        return page(self.client, self.listing.path, self.parameters(*more, *place, limit=limit),
+                    self.listing.embedded_key, self.listing.is_single_object, self.base)
 
-    def some(self, *more: tuple[str, str], number: int = 1) -> Page:
-        """A page as large as the server manages."""
+    def largest_page(self, *more: tuple[str, str], number: int = 1) -> Page:
+        """Requests a page as large as the server can deliver."""
         while True:
             limit = self.limit
             try:
                 return self.page(*more, limit=limit, number=number)
-            except TooHeavy:
-                self.lighten(limit)
+            except PageTooLargeError:
+                self.reduce_page_size(limit)
 
-    def lighten(self, limit: int) -> None:
-        """Pages of so many rows have proved too heavy."""
-        self.pace.limit = max(LIGHTEST, min(self.limit, limit // 2))
+    def reduce_page_size(self, limit: int) -> None:
+        """Halves the page size, because the server could not deliver a page of `limit` rows in time."""
+        self.page_size.limit = max(MIN_PAGE_SIZE, min(self.limit, limit // 2))
 
-    def within(self, moving: Moving, low: int, high: int, number: int = 1) -> Page:
-        """A page of what changed in the seconds low…high, and perhaps in the ones next to them: nobody knows whether the ends belong to a
-        range (amocrm-api.md 6, 16). Raises FilterIgnored when there are others in it."""
-        return self.checked(self.some(*self.between(moving, low, high), number=number), moving, low, high)
+    def time_range_page(self, moving: Incremental, low: int, high: int, number: int = 1) -> Page:
+        """Requests a page of what changed in the seconds low…high. It may also show rows of the seconds
+        low-1 and high+1: the request widens the range, because the API does not say whether the ends of a
+        range belong to it (amocrm-api.md 6, 16). Raises FilterIgnoredError if the page shows rows of other
+        seconds."""
+        return self.check_time_range(self.largest_page(*self.time_range_query(moving, low, high), number=number), moving, low, high)
 
-    def between(self, moving: Moving, low: int, high: int) -> Pairs:
-        """The parameters of a range, in the order that suits it best."""
-        bounds = ((f"filter[{moving.column}][from]", str(low - 1)), (f"filter[{moving.column}][to]", str(min(FOREVER, high + 1))))
+    def time_range_query(self, moving: Incremental, low: int, high: int) -> QueryPairs:
+        """The parameters of a time range, in the documented order of the list: by time if the list has one
+        and the range is longer than a second, else by id if it has that order."""
+        bounds = ((f"filter[{moving.column}][from]", str(low - 1)),
+                  (f"filter[{moving.column}][to]", str(min(MAX_TIMESTAMP, high + 1))))
         if moving.newest_first and low < high:
             return (*bounds, (f"order[{moving.column}]", "asc"))
-        return (*bounds, self.by_id) if self.entity.order else bounds
+        return (*bounds, self.id_order) if self.entity.order_column else bounds
 
-    def checked(self, each: Page, moving: Moving, low: int, high: int) -> Page:
-        found = times(each, moving)
-        if any(not low - 1 <= at <= high + 1 for at in found) or (each.next and not found):
-            raise FilterIgnored(f"{self.listing.path} ignores filter[{moving.column}]")
+    def check_time_range(self, each: Page, moving: Incremental, low: int, high: int) -> Page:
+        """Returns the page. Raises FilterIgnoredError if it shows a row outside low-1…high+1, or has a next
+        page but no change times."""
+        seconds = timestamps(each, moving)
+        if any(not low - 1 <= at <= high + 1 for at in seconds) or (each.next and not seconds):
+            raise FilterIgnoredError(f"{self.listing.path} ignores filter[{moving.column}]")
         return each
 
     def ids(self, each: Page, descending: bool = False) -> list[int]:
-        """The ids of a page that was asked for in their order."""
-        found = [record["id"] for record in each.records if isinstance(record, dict) and isinstance(record.get("id"), int)]
-        if found != sorted(found, reverse=descending):
-            raise FilterIgnored(f"{self.listing.path} ignores order[{self.entity.order}]")
-        return found
+        """The ids of a page that was requested ordered by id. Raises FilterIgnoredError if they are not in
+        that order."""
+        ids = [record["id"] for record in each.records
+                 if isinstance(record, dict) and isinstance(record.get("id"), int)]
+        if ids != sorted(ids, reverse=descending):
+            raise FilterIgnoredError(f"{self.listing.path} ignores order[{self.entity.order_column}]")
+        return ids
 
-    def forward(self, *asked: tuple[str, str]) -> Iterator[Page]:
-        """Every page of what is asked for, each joined to what was read before; where it is not, the walk steps back to where it is."""
-        start, seams, doubted = 0, 0, False
-        known: set[Hashable] = set()
+    def overlapping_pages(self, *parameters: tuple[str, str]) -> Iterator[Page]:
+        """Every page for the given parameters. Each must overlap the rows read before; where one does not,
+        the read steps back by one page until it does. Raises TransientError after MAX_REALIGNMENTS pages
+        without progress."""
+        start, misaligned, was_repeated = 0, 0, False
+        seen: set[Hashable] = set()
         while True:
-            limit, number = after(start, self.limit)
+            limit, number = next_overlapping_page(start, self.limit)
             try:
-                each = self.page(*asked, limit=limit, number=number)
-            except TooHeavy:
-                self.lighten(limit)
+                each = self.page(*parameters, limit=limit, number=number)
+            except PageTooLargeError:
+                self.reduce_page_size(limit)
                 continue
-            there = {identity(record) for record in each.records}
-            if number > 1 and not there and not doubted:
-                doubted = True  # the page before has promised it: asked for again
+            shown = {identity(record) for record in each.records}
+            if number > 1 and not shown and not was_repeated:
+                was_repeated = True  # the previous page had a next: this one is requested again
                 continue
-            joined, doubted = number == 1 or not there or not known.isdisjoint(there), False
-            gets_on = joined and (number == 1 or not there <= known or each.next is None)
-            seams = 0 if gets_on else seams + 1
-            if seams > SEAMS:
-                raise Passing("the list keeps slipping away while it is read, or does not turn its pages. Run the sync again later", each.request)
+            overlaps, was_repeated = number == 1 or not shown or not seen.isdisjoint(shown), False
+            makes_progress = overlaps and (number == 1 or not shown <= seen or each.next is None)
+            misaligned = 0 if makes_progress else misaligned + 1
+            if misaligned > MAX_REALIGNMENTS:
+                raise TransientError("the list keeps shifting while it is read, or every page shows the same rows. "
+                              "Run the sync again later", each.request)
             yield each
-            if joined and (each.next is None or not there):
+            if overlaps and (each.next is None or not shown):
                 return
-            known |= there if joined else set()
-            start = number * limit if joined else max(0, start - limit)
+            seen |= shown if overlaps else set()
+            start = number * limit if overlaps else max(0, start - limit)
 
 
-def times(each: Page, moving: Moving) -> list[int]:
-    found = (record.get(moving.column) for record in each.records if isinstance(record, dict))
-    return [at for at in found if isinstance(at, int)]
+def timestamps(each: Page, moving: Incremental) -> list[int]:
+    """The change times of a page's records, unix seconds, in the page's order; records without one are left
+    out."""
+    values = (record.get(moving.column) for record in each.records if isinstance(record, dict))
+    return [at for at in values if isinstance(at, int)]
 
 
-def after(start: int, limit: int) -> tuple[int, int]:
-    """Size and number of a page that repeats the last of the `start` rows read so far and brings as many new ones as can be."""
+def next_overlapping_page(start: int, limit: int) -> tuple[int, int]:
+    """(page size, page number) of the page that repeats the last of the `start` rows read so far and brings
+    as many new rows as possible. The size is at most `limit`."""
     if start == 0:
         return limit, 1
 
@@ -180,8 +212,9 @@ def after(start: int, limit: int) -> tuple[int, int]:
     return best, (start - 1) // best + 1
 
 
-def before(start: int, limit: int) -> tuple[int, int]:
-    """Size and number of a page that holds the row at `start`, the lowest read so far, and as many rows before it as can be."""
+def previous_overlapping_page(start: int, limit: int) -> tuple[int, int]:
+    """(page size, page number) of the page that holds the row at offset `start`, the lowest read so far,
+    and as many rows before it as possible. The size is at most `limit`."""
     if start < limit:
         return limit, 1
     best = max(range(2, limit + 1), key=lambda size: start % size)

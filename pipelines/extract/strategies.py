@@ -1,14 +1,17 @@
-"""What to ask for, and when a list has been read: what depends on entity and time (design.md 3; amocrm-api.md 4).
+"""Reading strategies: which requests to send for a list, and when the list has been read completely.
+(design.md 3; amocrm-api.md 4)
 
-Each way of reading yields **steps**: a page, and the cursor position that is true once that page has landed (None: no new one).
+Each strategy yields **steps**: a page, and the cursor position that holds once the page is loaded (None: the
+position does not change).
 
     snapshot      the whole list, page by page; small lists
-    sweep         the whole list by id (sweep.py); where it has no order by id, by its time; else as it comes
-    window        what changed since the watermark: spans of time, each cut until it fits one page
+    sweep         the whole list ordered by id (extract/sweep.py); without that order, by time ranges; else
+                  in amoCRM's default order
+    window        changes since the watermark: time ranges, each split until it fits one page
     newest_first  the same without the filter option: order[…]=desc down to the watermark
 
-One page is atomic; nothing else is (source.py). What changes while a list is read is not chased: it is newer than the watermark that the
-reading ends with, and the next one meets it.
+A single page is consistent; two pages are not (extract/source.py). Changes made during the read are left to
+the next run: they are newer than the watermark this run ends with.
 """
 
 from __future__ import annotations
@@ -16,135 +19,149 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median_low
 
-from pipelines.amocrm.client import LIGHTEST
-from pipelines.amocrm.errors import NotOffered, Refused
+from pipelines.amocrm.client import MIN_PAGE_SIZE
+from pipelines.amocrm.errors import BadRequestError, NotAvailableError
 from pipelines.amocrm.pagination import Page, pages
 from pipelines.cursors import Position
-from pipelines.entities.spec import Moving
-from pipelines.extract.source import FOREVER, NOTHING, FilterIgnored, Source, Step, times
-from pipelines.extract.sweep import TooDeep, both_ends, by_id
-from pipelines.extract.time_ranges import INSIDE, spread
+from pipelines.entities.spec import Incremental
+from pipelines.extract.source import EMPTY_PAGE, MAX_TIMESTAMP, FilterIgnoredError, Source, Step, timestamps
+from pipelines.extract.sweep import PageDepthError, scan_both_ends, scan_by_id
+from pipelines.extract.time_ranges import MAX_PAGES_PER_RANGE, scan_time_ranges
 
-__all__ = ["FilterIgnored", "Position", "Source", "Step", "changes", "newest_first", "snapshot", "sweep", "window"]
+__all__ = ["FilterIgnoredError", "Position", "Source", "Step", "incremental", "newest_first", "snapshot", "sweep",
+           "window"]
 
-OVERLAP = 600
-UNHONOURED = (FilterIgnored, Refused, NotOffered)
+OVERLAP_SECONDS = 600
+"""Seconds before the watermark that an incremental read repeats."""
+FILTER_UNSUPPORTED = (FilterIgnoredError, BadRequestError, NotAvailableError)
+"""Errors that mean: this list does not honour the filter or the order."""
 
 
 def snapshot(source: Source) -> Iterator[Step]:
-    order = [source.by_id] if source.entity.order else []
+    """The whole list, page by page, ordered by id where the API documents that order."""
+    order = [source.id_order] if source.entity.order_column else []
     listing = source.listing
-    for each in pages(source.client, listing.path, source.parameters(*order), listing.key, listing.whole, source.base):
+    for each in pages(source.client, listing.path, source.parameters(*order), listing.embedded_key, listing.is_single_object,
+                      source.base):
         yield Step(each)
 
 
 def sweep(source: Source, position: Position) -> Iterator[Step]:
-    """The whole list. `position` may hold a sweep that was interrupted. Raises OutOfReach when the list cannot be read whole."""
-    moving, deep = source.entity.moving, False
-    if source.entity.order:
+    """The whole list. `position` may hold an interrupted sweep, which is resumed. Raises ListIncomplete when
+    the list cannot be read completely."""
+    moving, is_page_limited = source.entity.incremental, False
+    if source.entity.order_column:
         try:
-            yield from by_id(source, position)
+            yield from scan_by_id(source, position)
             return
-        except TooDeep:
-            deep = True
+        except PageDepthError:
+            is_page_limited = True
     if moving:
         try:
-            known = 0
-            if moving.immutable:
-                for step in spread(source, moving, position):
-                    known = (step.position or {}).get("watermark", 0)  # when the reading began, which may be long ago
+            watermark = 0
+            if moving.append_only:
+                for step in scan_time_ranges(source, moving, position):
+                    watermark = (step.position or {}).get("watermark", 0)  # start of the read, possibly long ago
                     yield step
-            yield from window(source, moving, {"watermark": known})
+            yield from window(source, moving, {"watermark": watermark})
             return
-        except UNHONOURED as reason:
-            _unless_unpaid(reason)
-    yield from both_ends(source) if deep else as_it_comes(source)
+        except FILTER_UNSUPPORTED as reason:
+            _raise_unless_filter_refused(reason)
+    yield from scan_both_ends(source) if is_page_limited else unordered_scan(source)
 
 
-def as_it_comes(source: Source) -> Iterator[Step]:
-    """The whole list in whatever order it has."""
-    for each in source.forward():
+def unordered_scan(source: Source) -> Iterator[Step]:
+    """The whole list in amoCRM's default order."""
+    for each in source.overlapping_pages():
         yield Step(each)
-    yield Step(NOTHING, {"watermark": source.settled})
+    yield Step(EMPTY_PAGE, {"watermark": source.stable_until})
 
 
-def changes(source: Source, moving: Moving, position: Position, filtered: bool) -> Iterator[Step]:
-    """What changed since the position's watermark: by the filter; where it is not honoured, newest first; where neither is, all there is."""
-    ways = [window] * (filtered or not moving.paid) + [newest_first] * moving.newest_first
-    for way in ways:
+def incremental(source: Source, moving: Incremental, position: Position, has_filter: bool) -> Iterator[Step]:
+    """Changes since the position's watermark: by the filter; if the list ignores it, newest first; if the
+    list ignores that order too, the whole list. `has_filter`: the account has the filter option."""
+    strategies = [window] * (has_filter or not moving.needs_paid_filter) + [newest_first] * moving.newest_first
+    for strategy in strategies:
         try:
-            yield from way(source, moving, position)
+            yield from strategy(source, moving, position)
             return
-        except UNHONOURED as reason:
-            _unless_unpaid(reason)
-            yield Step(NOTHING, position)  # what it said about its completeness is not believed
-    yield from by_id(source, {}) if source.entity.order else as_it_comes(source)
+        except FILTER_UNSUPPORTED as reason:
+            _raise_unless_filter_refused(reason)
+            yield Step(EMPTY_PAGE, position)  # takes back the positions that this strategy has reported
+    yield from scan_by_id(source, {}) if source.entity.order_column else unordered_scan(source)
 
 
-def _unless_unpaid(reason: Exception) -> None:
-    """A filter that the account does not have may be refused as 400, 402 or 403 (amocrm-api.md 6, 23); any other refusal is the list's own."""
-    if isinstance(reason, NotOffered) and reason.status not in (402, 403):
+def _raise_unless_filter_refused(reason: Exception) -> None:
+    """Raises `reason` unless it may mean that the account lacks the filter option: amoCRM may then answer
+    400, 402 or 403 (amocrm-api.md 6, 23). Any other status concerns the list itself."""
+    if isinstance(reason, NotAvailableError) and reason.status not in (402, 403):
         raise reason
 
 
-def window(source: Source, moving: Moving, position: Position) -> Iterator[Step]:
-    """Walks [watermark - overlap, …] from the left, cutting each span of time until it fits one page. Raises FilterIgnored."""
-    rest = {name: value for name, value in position.items() if name != "sweep"}
-    spans = [(max(0, position["watermark"] - OVERLAP), FOREVER)]
+def window(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:
+    """Reads [watermark - overlap, …] from the earliest second on and splits each time range until it fits one
+    page. Raises FilterIgnoredError."""
+    kept = {name: value for name, value in position.items() if name != "sweep"}
+    ranges = [(max(0, position["watermark"] - OVERLAP_SECONDS), MAX_TIMESTAMP)]
 
-    def reached(end: int) -> Position:
-        return rest | {"watermark": min(max(end, position["watermark"]), source.settled)}
+    def position_up_to(end: int) -> Position:
+        return kept | {"watermark": min(max(end, position["watermark"]), source.stable_until)}
 
-    while spans:
-        low, high = spans.pop()
-        each = source.within(moving, low, high)
+    while ranges:
+        low, high = ranges.pop()
+        each = source.time_range_page(moving, low, high)
         if each.next is None:
-            yield Step(each, reached(high + 1))
+            yield Step(each, position_up_to(high + 1))
             continue
-        beyond = source.within(moving, low, high, INSIDE + 1) if moving.immutable and high < source.settled else None
-        if low == high or (beyond and not beyond.records):
-            for one in source.forward(*source.between(moving, low, high)):
-                yield Step(source.checked(one, moving, low, high))
-            yield Step(NOTHING, reached(high + 1))
+        later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
+                  if moving.append_only and high < source.stable_until else None)
+        if low == high or (later_page and not later_page.records):
+            for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):
+                yield Step(source.check_time_range(one, moving, low, high))
+            yield Step(EMPTY_PAGE, position_up_to(high + 1))
             continue
-        cut = _cut(source, moving, beyond or each, low, high)
-        found = times(each, moving)
-        read = moving.newest_first and min(found) < max(found)  # it shows the order; one second's rows alone show none
-        spans += [(cut, high)] if read else [(cut, high), (low, cut - 1)]
-        yield Step(each, reached(cut) if read else None)
+        cut = _split_point(source, moving, later_page or each, low, high)
+        seconds = timestamps(each, moving)
+        is_ordered = moving.newest_first and min(seconds) < max(seconds)  # rows of one second prove no order
+        ranges += [(cut, high)] if is_ordered else [(cut, high), (low, cut - 1)]
+        yield Step(each, position_up_to(cut) if is_ordered else None)
 
 
-def _proven(source: Source, moving: Moving, latest: int) -> None:
-    """Pages of one second each show no order: the other end of the list does. Raises FilterIgnored when that is no older."""
-    oldest = source.page((f"order[{moving.column}]", "asc"), limit=LIGHTEST)
-    if min(times(oldest, moving), default=latest) >= latest:
-        raise FilterIgnored(f"{source.listing.path} does not show that it honours order[{moving.column}]")
+def _verify_order(source: Source, moving: Incremental, latest: int) -> None:
+    """Checks that the list honours the order when every page read showed rows of one second only: the oldest
+    row must be older than `latest` (unix seconds). Raises FilterIgnoredError."""
+    oldest = source.page((f"order[{moving.column}]", "asc"), limit=MIN_PAGE_SIZE)
+    if min(timestamps(oldest, moving), default=latest) >= latest:
+        raise FilterIgnoredError(f"{source.listing.path} does not show that it honours order[{moving.column}]")
 
 
-def _cut(source: Source, moving: Moving, sample: Page, low: int, high: int) -> int:
-    """The second of low+1…high in which the right part begins of a span that is more than a page."""
-    found = times(sample, moving)
+def _split_point(source: Source, moving: Incremental, sample: Page, low: int, high: int) -> int:
+    """The second (low+1…high) at which a range of more than a page is split: the right part begins there."""
+    seconds = timestamps(sample, moving)
     if moving.newest_first:  # a page in the order of time is complete up to its last row's second
-        if found != sorted(found):
-            raise FilterIgnored(f"{source.listing.path} ignores order[{moving.column}]")
-        cut = found[-1]
-    elif moving.immutable and low < source.settled <= high:
-        cut = source.settled
+        if seconds != sorted(seconds):
+            raise FilterIgnoredError(f"{source.listing.path} ignores order[{moving.column}]")
+        cut = seconds[-1]
+    elif moving.append_only and low < source.stable_until <= high:
+        cut = source.stable_until
     else:
-        cut = median_low(found)
+        cut = median_low(seconds)
     return max(low + 1, min(high, cut))
 
 
-def newest_first(source: Source, moving: Moving, position: Position) -> Iterator[Step]:
-    until, latest, shown = position["watermark"] - OVERLAP, 0, False
-    for each in source.forward((f"order[{moving.column}]", "desc")):
-        found = times(each, moving)
-        latest, shown = max([latest, *found]), shown or len(set(found)) > 1
-        if found != sorted(found, reverse=True):
-            raise FilterIgnored(f"{source.listing.path} ignores order[{moving.column}]")
+def newest_first(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:
+    """Changes since the watermark without a filter: the list in descending order of its change time, down to
+    watermark - overlap. Raises FilterIgnoredError when the list ignores the order."""
+    oldest_needed, latest, order_is_visible = position["watermark"] - OVERLAP_SECONDS, 0, False
+    for each in source.overlapping_pages((f"order[{moving.column}]", "desc")):
+        seconds = timestamps(each, moving)
+        latest, order_is_visible = max([latest, *seconds]), order_is_visible or len(set(seconds)) > 1
+        if seconds != sorted(seconds, reverse=True):
+            raise FilterIgnoredError(f"{source.listing.path} ignores order[{moving.column}]")
         yield Step(each)
-        if found and found[-1] < until:
-            if not shown:
-                _proven(source, moving, latest)
+        if seconds and seconds[-1] < oldest_needed:
+            if not order_is_visible:
+                _verify_order(source, moving, latest)
             break
-    yield Step(NOTHING, {name: value for name, value in position.items() if name != "sweep"} | {"watermark": source.settled})
+    yield Step(EMPTY_PAGE, {name: value for name, value in position.items() if name != "sweep"}
+               | {"watermark": source.stable_until})

@@ -1,8 +1,10 @@
-"""The whole list by id, from its last page back to its first (design.md 3).
+"""Sweep: reads a whole list by id, from its last page back to its first (design.md 3).
 
-A row that goes on the way only repeats others. A row that comes back pushes its neighbours to the right, onto pages already read: so each
-page has to join the one before (source.py), and where it does not, the walk steps back up. New rows have the highest ids and are the
-increment's. A long list is walked in several runs (crew.py); each goes on until it meets what the run below it saw at its top.
+A row deleted during the scan only causes repeats. A restored row pushes its neighbours to higher offsets,
+onto pages already read: so every page must overlap the previous one (extract/source.py), and where it does
+not, the scan steps back up. New rows have the highest ids and are left to the increment. A long list is
+divided into segments that are scanned in parallel (extract/worker_threads.py); each scan ends when it meets
+the highest id that the segment below it has read.
 """
 
 from __future__ import annotations
@@ -10,148 +12,162 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from pipelines.amocrm.errors import NotOffered, OutOfReach, Passing, Refused, TooHeavy
+from pipelines.amocrm.errors import BadRequestError, ListIncompleteError, NotAvailableError, PageTooLargeError, TransientError
 from pipelines.amocrm.pagination import Page
 from pipelines.cursors import Position
-from pipelines.extract.source import NOTHING, SEAMS, Source, Step, before
-from pipelines.extract.worker_threads import RUNS, side_by_side
+from pipelines.extract.source import EMPTY_PAGE, MAX_REALIGNMENTS, Source, Step, previous_overlapping_page
+from pipelines.extract.worker_threads import MAX_WORKERS, run_parallel
 
-ABOVE_ALL = 2**62
-NO_END = 2**24
-SUSPECT = 100
-"""From this page on the list may end for readers before it ends (amocrm-api.md 6, 8)."""
+MAX_ID = 2**62
+"""An id above every real one: the open end of a range of ids."""
+MAX_PAGE_NUMBER = 2**24
+"""Page number beyond which a list is taken to have no last page."""
+POSSIBLE_PAGE_LIMIT = 100
+"""Page number from which amoCRM may refuse pages although the list goes on (amocrm-api.md 6, 8)."""
 T = TypeVar("T")
-Walked = tuple[Page, tuple[int, int] | None, Position]
-"""A page, the ids that it covers, and the run after it."""
+ScannedPage = tuple[Page, tuple[int, int] | None, Position]
+"""A page, the range of ids that it covers, and the segment's state after it."""
 
 
-class TooDeep(Exception):
-    """The list has pages that it does not turn to."""
+class PageDepthError(Exception):
+    """amoCRM does not serve pages of the list beyond some number."""
 
 
-def by_id(source: Source, position: Position) -> Iterator[Step]:
-    """`position` may hold a sweep that was interrupted; it goes on where it landed last. Raises TooDeep before the first step."""
+def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
+    """Scans the list by id. `position` may hold an interrupted sweep; the scan resumes after its last loaded
+    page. Raises PageDepthError before the first step when amoCRM does not serve the last pages."""
     state = position.get("sweep")
     if state is None:
-        first = source.some(source.by_id)
+        first = source.largest_page(source.id_order)
         if first.next is None:
-            yield Step(first, {"watermark": source.settled}, len(first.records), (0, ABOVE_ALL))
+            yield Step(first, {"watermark": source.stable_until}, len(first.records), (0, MAX_ID))
             return
-        rows = _about(source)
-        state = {"watermark": source.settled, "rows": rows, "runs": _runs(rows, source.limit)}
-    runs: list[Position] = list(state["runs"])
-    rest = {name: value for name, value in position.items() if name != "watermark"}
-    for place, (each, covers, run) in _walked(source, runs):
-        runs[place] = run
-        yield Step(each, rest | {"sweep": state | {"runs": list(runs)}}, state["rows"], covers)
-    yield Step(NOTHING, {"watermark": state["watermark"]}, state["rows"])
+        rows = _estimate_total(source)
+        state = {"watermark": source.stable_until, "rows": rows, "runs": _plan_segments(rows, source.limit)}
+    segments: list[Position] = list(state["runs"])
+    kept = {name: value for name, value in position.items() if name != "watermark"}
+    for index, (each, covers, segment) in _scan_segments(source, segments):
+        segments[index] = segment
+        yield Step(each, kept | {"sweep": state | {"runs": list(segments)}}, state["rows"], covers)
+    yield Step(EMPTY_PAGE, {"watermark": state["watermark"]}, state["rows"])
 
 
-def _about(source: Source) -> int:
-    """How many rows there are at most."""
+def _estimate_total(source: Source) -> int:
+    """Upper bound of the list's number of rows."""
     while True:
         limit = source.limit
         try:
-            return _last_page(source, limit) * limit
-        except TooHeavy:
-            source.lighten(limit)
+            return _last_page_number(source, limit) * limit
+        except PageTooLargeError:
+            source.reduce_page_size(limit)
 
 
-def _last_page(source: Source, limit: int) -> int:
-    """The number of the page without a next, by doubling and halving. The first page has one."""
-    below, empty, doubted = 1, 0, 0
+def _last_page_number(source: Source, limit: int) -> int:
+    """Number of the page without a next page, found by doubling and halving. The caller has seen that the
+    first page has a next. Raises PageDepthError, TransientError."""
+    below, empty, repeated = 1, 0, 0
     while True:
         number = (below + empty) // 2 if empty else 2 * below
-        if number == below:  # it has a next, which is empty
-            if doubted == empty and below >= SUSPECT:
-                raise TooDeep(f"page {empty} is empty although page {below} has a next")
-            if doubted == empty:
+        if number == below:  # this page has a next, which is empty
+            if repeated == empty and below >= POSSIBLE_PAGE_LIMIT:
+                raise PageDepthError(f"page {empty} is empty although page {below} has a next")
+            if repeated == empty:
                 return below
-            number = doubted = empty
+            number = repeated = empty
         try:
-            each = source.page(source.by_id, limit=limit, number=number)
-        except (Refused, NotOffered) as reason:
-            raise TooDeep(reason.reason) from None
+            each = source.page(source.id_order, limit=limit, number=number)
+        except (BadRequestError, NotAvailableError) as reason:
+            raise PageDepthError(reason.reason) from None
         if each.records and each.next is None:
             return number
         below, empty = (number, empty if empty > number else 0) if each.records else (below, number)
-        if below > NO_END:
-            raise Passing("the list has no end: each of its pages has a next. Report it to amoCRM's support", each.request)
+        if below > MAX_PAGE_NUMBER:
+            raise TransientError("the list does not end: each of its pages has a `next` link. "
+                          "Report it to amoCRM's support", each.request)
 
 
-def _runs(rows: int, limit: int) -> list[Position]:
-    """Runs of at least four pages. `at` is the lowest row met, by its place in the list; `floor` its id, None when nothing is known to
-    follow it; `top` the highest id met. The uppermost has to find the list's end: it may have moved since it was looked for."""
-    count = max(1, min(RUNS, rows // limit // 4))
-    runs = [{"at": rows * place // count - 1, "floor": None, "top": None} for place in range(1, count + 1)]
-    return [*runs[:-1], runs[-1] | {"floor": ABOVE_ALL}]
+def _plan_segments(rows: int, limit: int) -> list[Position]:
+    """Divides the list into segments of at least four pages each. State of a segment: `at` is the offset of
+    the lowest row read; `floor` is that row's id, None when it is not known which row follows; `top` is the
+    highest id read. The uppermost segment has to find the list's end, which may have moved since it was
+    looked up."""
+    count = max(1, min(MAX_WORKERS, rows // limit // 4))
+    segments = [{"at": rows * place // count - 1, "floor": None, "top": None} for place in range(1, count + 1)]
+    return [*segments[:-1], segments[-1] | {"floor": MAX_ID}]
 
 
-def _walked(source: Source, runs: list[Position]) -> Iterator[tuple[int, Walked]]:
-    """(number of the run, its next page) of all that is still to be read: first what the lower runs see at their tops."""
-    for place, run in enumerate(runs[:-1]):
-        if run["top"] is None:
-            yield from _numbered(place, _first_only(_down(source, run, None)))
-    yield from side_by_side([_numbered(place, _down(source, run, runs[place - 1]["top"] if place else None)) for place, run in enumerate(runs)])
+def _scan_segments(source: Source, segments: list[Position]) -> Iterator[tuple[int, ScannedPage]]:
+    """(index of the segment, its next page) of everything still to be read. The top page of each lower
+    segment comes first: it says where the segment above ends."""
+    for index, segment in enumerate(segments[:-1]):
+        if segment["top"] is None:
+            yield from _with_index(index, _first_item(_scan_down(source, segment, None)))
+    yield from run_parallel([_with_index(place, _scan_down(source, run, segments[place - 1]["top"] if place else None))
+                             for place, run in enumerate(segments)])
 
 
-def _first_only(items: Iterator[T]) -> Iterator[T]:
+def _first_item(items: Iterator[T]) -> Iterator[T]:
     for item in items:
         yield item
         return
 
 
-def _numbered(place: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
-    return ((place, item) for item in items)
+def _with_index(index: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
+    return ((index, item) for item in items)
 
 
-def _down(source: Source, run: Position, stop: int | None) -> Iterator[Walked]:
-    """From the run's lowest row down to the list's first, or to one whose id is at most `stop`."""
-    at, floor, top, seams = run["at"], run["floor"], run["top"], 0
+def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[ScannedPage]:
+    """Scans a segment from its lowest row down to the list's first row, or to a row whose id is at most
+    `stop`. Raises TransientError after MAX_REALIGNMENTS pages in a row that do not overlap."""
+    at, floor, top, misaligned = segment["at"], segment["floor"], segment["top"], 0
     while at > 0 and (floor is None or stop is None or floor > stop):
-        limit, number = before(at, source.limit)
+        limit, number = previous_overlapping_page(at, source.limit)
         try:
-            each = source.page(source.by_id, limit=limit, number=number)
-            each = each if each.records else source.page(source.by_id, limit=limit, number=number)
-        except TooHeavy:
-            source.lighten(limit)
+            each = source.page(source.id_order, limit=limit, number=number)
+            each = each if each.records else source.page(source.id_order, limit=limit, number=number)
+        except PageTooLargeError:
+            source.reduce_page_size(limit)
             continue
         ids = source.ids(each)
         if not ids:  # the list ends before this page
             at, floor = (number - 1) * limit, None
         elif floor is None or ids[-1] >= floor or each.next is None:
-            at, floor, top, seams = (number - 1) * limit, ids[0], top or ids[-1], 0
+            at, floor, top, misaligned = (number - 1) * limit, ids[0], top or ids[-1], 0
         else:
-            at, seams = at + limit // 2, seams + 1
-        if seams > SEAMS:
-            raise Passing("rows keep coming back while the list is read. Run the sync again later: it resumes where it stopped", each.request)
-        yield source.ripe(each), _covered(each, ids, number), {"at": at, "floor": floor, "top": top}
+            at, misaligned = at + limit // 2, misaligned + 1
+        if misaligned > MAX_REALIGNMENTS:
+            raise TransientError("rows keep coming back while the list is read. Run the sync again later: "
+                          "it resumes where it stopped", each.request)
+        yield source.normalize(each), _covered_ids(each, ids, number), {"at": at, "floor": floor, "top": top}
 
 
-def _covered(each: Page, ids: list[int], number: int) -> tuple[int, int] | None:
-    """The ids from … to … of which the page shows every visible one: it was read at one moment, in their order."""
+def _covered_ids(each: Page, ids: list[int], number: int) -> tuple[int, int] | None:
+    """(first, last) of the range of ids of which the page shows every visible record; None if there is
+    none. A page is read at one moment, in the order of ids, so it misses nothing between its first and last
+    id."""
     if not ids:
-        return (0, ABOVE_ALL) if number == 1 else None
-    return ids[0] if number > 1 else 0, ids[-1] if each.next else ABOVE_ALL
+        return (0, MAX_ID) if number == 1 else None
+    return ids[0] if number > 1 else 0, ids[-1] if each.next else MAX_ID
 
 
-def both_ends(source: Source) -> Iterator[Step]:
-    """What can be turned to from the first page on and from the last one back. Raises OutOfReach when they do not meet."""
-    reached, name = 0, source.by_id[0]
+def scan_both_ends(source: Source) -> Iterator[Step]:
+    """Scans the pages that amoCRM serves: from the first page up, then from the last one down. Raises
+    ListIncomplete when the two scans do not meet."""
+    highest_id, name = 0, source.id_order[0]
     try:
-        for each in source.forward(source.by_id):
-            reached = max([reached, *source.ids(each)])
+        for each in source.overlapping_pages(source.id_order):
+            highest_id = max([highest_id, *source.ids(each)])
             yield Step(each)
-    except (Refused, NotOffered):
+    except (BadRequestError, NotAvailableError):
         pass
     try:
-        for each in source.forward((name, "desc")):
+        for each in source.overlapping_pages((name, "desc")):
             yield Step(each)
-            if min(source.ids(each, descending=True), default=0) <= reached:
-                yield Step(NOTHING, {"watermark": source.settled})
+            if min(source.ids(each, descending=True), default=0) <= highest_id:
+                yield Step(EMPTY_PAGE, {"watermark": source.stable_until})
                 return
-    except (Refused, NotOffered):
+    except (BadRequestError, NotAvailableError):
         pass
-    raise OutOfReach(f"amoCRM does not turn to the middle pages of {source.listing.path}, and there is no filter to divide the list by: only its "
-                     "oldest and newest rows are mirrored. Switch on the filter option (Settings → Billing → API filtration)")
-
+    raise ListIncompleteError(f"amoCRM does not serve the middle pages of {source.listing.path}, and without a filter "
+                     "the list cannot be read in parts: only its oldest and newest rows are mirrored. "
+                     "Switch on the filter option (Settings → Billing → API filtration)")

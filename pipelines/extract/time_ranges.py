@@ -1,8 +1,10 @@
-"""The whole past of a list whose rows never change and that has no order by id (events): spans of time, several at once.
+"""Time ranges: reads the whole past of an append-only list that has no order by id (events), several ranges
+in parallel.
 
-Where its rows come in the order of time, they are read in that order and counted (chains.py). Where they do not, a span that is more than
-some pages is cut; one that is less is read page by page, for its rows stay where they are. What is left to read is the cursor: an
-interrupted reading goes on with the spans that had not landed.
+Where the rows come in the order of time, they are read in that order and verified by a count
+(extract/ordered_scan.py). Where they do not, a range of more than MAX_PAGES_PER_RANGE pages is split; a
+smaller one is read page by page, which is safe because its rows do not move. The cursor holds the ranges
+still to be read: an interrupted read resumes with the ranges that were not loaded.
 """
 
 from __future__ import annotations
@@ -11,67 +13,75 @@ from collections.abc import Iterator
 from statistics import median_low
 
 from pipelines.cursors import Position
-from pipelines.entities.spec import Moving
-from pipelines.extract.ordered_scan import Read, chained
-from pipelines.extract.range_queue import Claim, Pool, Span, Way, without
-from pipelines.extract.source import NOTHING, Source, Step, times
-from pipelines.extract.worker_threads import RUNS, resting, side_by_side
+from pipelines.entities.spec import Incremental
+from pipelines.extract.ordered_scan import RangeStep, scan_in_order
+from pipelines.extract.range_queue import Lease, RangeQueue, ReadMode, TimeRange, subtract_range
+from pipelines.extract.source import EMPTY_PAGE, Source, Step, timestamps
+from pipelines.extract.worker_threads import MAX_WORKERS, released_slot, run_parallel
 
-INSIDE = 20
-"""So many pages may a span have that is read page by page."""
+MAX_PAGES_PER_RANGE = 20
+"""Pages. A time range of at most this many is read page by page; a longer one is split."""
 
 
-def spread(source: Source, moving: Moving, position: Position) -> Iterator[Step]:
-    """Every row up to the settled past. Raises FilterIgnored."""
-    state = position.get("sweep") or {"watermark": source.settled, "spans": [[0, source.settled, Way.CHAIN]]}
-    left: list[Span] = [(low, high, Way(way)) for low, high, way in state["spans"]]
-    pool = Pool(left)
-    for each, seconds, parts in side_by_side([_walked(source, moving, pool) for _ in range(RUNS)]):
+def scan_time_ranges(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:
+    """Every row up to `source.stable_until`. `position` may hold an interrupted read, which is resumed.
+    Raises FilterIgnoredError."""
+    state = position.get("sweep") or {"watermark": source.stable_until, "spans": [[0, source.stable_until, ReadMode.ORDERED]]}
+    remaining: list[TimeRange] = [(low, high, ReadMode(way)) for low, high, way in state["spans"]]
+    queue = RangeQueue(remaining)
+    for each, seconds, parts in run_parallel([_worker_steps(source, moving, queue) for _ in range(MAX_WORKERS)]):
         if seconds is not None:
-            left = without(left, *seconds) + parts
-        yield Step(each, {"sweep": state | {"spans": sorted(map(list, left))}})
-    yield Step(NOTHING, {"watermark": state["watermark"]})
+            remaining = subtract_range(remaining, *seconds) + parts
+        yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}})
+    yield Step(EMPTY_PAGE, {"watermark": state["watermark"]})
 
 
-def _walked(source: Source, moving: Moving, pool: Pool) -> Iterator[Read]:
-    while claim := _taken(pool):
+def _worker_steps(source: Source, moving: Incremental, queue: RangeQueue) -> Iterator[RangeStep]:
+    """What one worker reads: takes ranges from the queue until none is left."""
+    while lease := _take_range(queue):
         try:
-            for each, seconds, parts in _read(source, moving, claim, pool):
-                yield source.ripe(each), seconds, parts
-                pool.add(parts)
+            for each, seconds, parts in _range_steps(source, moving, lease, queue):
+                yield source.normalize(each), seconds, parts
+                queue.add(parts)
         finally:
-            pool.done(claim)
+            queue.release(lease)
 
 
-def _taken(pool: Pool) -> Claim | None:
-    with resting():
-        return pool.take()
+def _take_range(queue: RangeQueue) -> Lease | None:
+    """Takes a range; while the worker waits for one, another worker may use its slot."""
+    with released_slot():
+        return queue.take()
 
 
-def _read(source: Source, moving: Moving, claim: Claim, pool: Pool) -> Iterator[Read]:
-    if claim.way == Way.CHAIN:
-        yield from chained(source, moving, claim, pool)
+def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: RangeQueue) -> Iterator[RangeStep]:
+    """Reads one range in its mode. The range leaves the cursor with the last step, replaced by the parts into
+    which it was split."""
+    if lease.mode == ReadMode.ORDERED:
+        yield from scan_in_order(source, moving, lease, queue)
         return
-    low, high = claim.low, claim.high
-    if claim.way == Way.CUT:
-        each = source.within(moving, low, high)
-        beyond = source.within(moving, low, high, INSIDE + 1) if each.next is not None and low < high else NOTHING
-        if each.next is None or beyond.records:
-            yield each, (low, high), _cut(times(each, moving), times(beyond, moving), low, high) if each.next is not None else []
+    low, high = lease.low, lease.high
+    if lease.mode == ReadMode.SPLIT:
+        each = source.time_range_page(moving, low, high)
+        later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
+                  if each.next is not None and low < high else EMPTY_PAGE)
+        if each.next is None or later_page.records:
+            yield each, (low, high), (_split_range(timestamps(each, moving), timestamps(later_page, moving), low, high)
+                                      if each.next is not None else [])
             return
-    for one in source.forward(*source.between(moving, low, high)):
-        yield source.checked(one, moving, low, high), None, []
-    yield NOTHING, (low, high), []
+    for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):
+        yield source.check_time_range(one, moving, low, high), None, []
+    yield EMPTY_PAGE, (low, high), []
 
 
-def _cut(first: list[int], beyond: list[int], low: int, high: int) -> list[Span]:
-    """Two parts. Nobody has said in which order the list comes (amocrm-api.md 6, 11): where the first page and the one beyond show one,
-    the part between them is small."""
-    if min(first) >= max(beyond):
-        middle = min(high, max(beyond) + 1)
-        return [(low, middle - 1, Way.CUT), (middle, high, Way.PAGES)]
-    if max(first) <= min(beyond):
-        middle = max(low + 1, min(beyond))
-        return [(low, middle - 1, Way.PAGES), (middle, high, Way.CUT)]
-    middle = max(low + 1, min(high, median_low(beyond)))
-    return [(low, middle - 1, Way.CUT), (middle, high, Way.CUT)]
+def _split_range(first: list[int], later: list[int], low: int, high: int) -> list[TimeRange]:
+    """Splits a range in two. `first` are the times of its first page, `beyond` those of page
+    MAX_PAGES_PER_RANGE + 1. The order of the list is not documented (amocrm-api.md 6, 11): where the two
+    pages show one, the part between them is small enough to be read page by page."""
+    if min(first) >= max(later):
+        middle = min(high, max(later) + 1)
+        return [(low, middle - 1, ReadMode.SPLIT), (middle, high, ReadMode.PAGED)]
+    if max(first) <= min(later):
+        middle = max(low + 1, min(later))
+        return [(low, middle - 1, ReadMode.PAGED), (middle, high, ReadMode.SPLIT)]
+    middle = max(low + 1, min(high, median_low(later)))
+    return [(low, middle - 1, ReadMode.SPLIT), (middle, high, ReadMode.SPLIT)]

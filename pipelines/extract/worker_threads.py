@@ -1,8 +1,11 @@
-"""Several walks of a list at once, and how many of them: as many as one interpreter can serve, and no more.
+"""Worker threads with adaptive concurrency: several reads of a list in parallel, as many as one interpreter
+can serve.
 
-While one walk waits for its answer another one's is turned into rows. Where answers come as fast as rows are made, a second walk would only
-take the interpreter from the first, and from whoever hands rows to Postgres: each change of threads finds the caches cold, and costs half as
-much again as the work itself. An interpreter with time to spare, as every one has at amoCRM's rate, holds nobody back.
+While one worker waits for its answer, another one's page is turned into rows. Where answers arrive as fast
+as rows are made, a second worker would only take the interpreter from the first one, and from the thread
+that hands rows to Postgres: each thread switch finds the caches cold and costs half as much again as the
+work itself. Where the interpreter has time to spare, as it always has at amoCRM's rate limit, all workers
+run.
 """
 
 from __future__ import annotations
@@ -16,99 +19,111 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-RUNS = 6
-"""Enough requests in flight to spend the whole budget at 900 ms each."""
-FIRST = 2
-"""So many until it is known how long answers take: while all lists begin at once, each page that nobody can serve yet only takes memory."""
-LATELY = 12
-"""So many steps are looked at."""
-BUSY = 0.5
-"""Of the time, this much spent working makes an interpreter one that has none to spare."""
-TRIFLE = 0.0001
-"""Seconds. What takes less was no request."""
+MAX_WORKERS = 6
+"""Maximum number of workers: enough requests in flight to use the whole rate limit at 900 ms a request."""
+INITIAL_WORKERS = 2
+"""Workers until the response time is known: all lists begin at the same time, and each page that has to
+wait only takes memory."""
+SAMPLE_STEPS = 12
+"""Steps. Number of the latest steps that the limit is computed from."""
+BUSY_SHARE = 0.5
+"""Share of time spent working from which an interpreter counts as fully used."""
+MIN_STEP_SECONDS = 0.0001
+"""Seconds. A shorter step made no request, and is ignored."""
 
 
-class Crew:
-    """So many walks may be under way at once, by what their last steps took: while one waits, others work."""
+class ConcurrencyLimit:
+    """Limits how many workers run at once, by what their latest steps took: while one waits for an answer,
+    others work. Thread-safe."""
 
     def __init__(self) -> None:
-        self._changed, self._under_way, self.most = threading.Condition(), 0, FIRST
-        self._lately: deque[float] = deque(maxlen=LATELY)
-        self._clocks: deque[tuple[float, float]] = deque([(time.monotonic(), time.process_time())], maxlen=LATELY)
+        self._changed, self._active, self.limit = threading.Condition(), 0, INITIAL_WORKERS
+        self._wait_ratios: deque[float] = deque(maxlen=SAMPLE_STEPS)
+        self._clocks: deque[tuple[float, float]] = deque([(time.monotonic(), time.process_time())],
+                                                         maxlen=SAMPLE_STEPS)
 
-    def begin(self) -> None:
+    def acquire(self) -> None:
+        """Takes a slot; waits for one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._under_way < self.most)
-            self._under_way += 1
+            self._changed.wait_for(lambda: self._active < self.limit)
+            self._active += 1
 
-    def end(self) -> None:
+    def release(self) -> None:
+        """Gives the slot back."""
         with self._changed:
-            self._under_way -= 1
+            self._active -= 1
             self._changed.notify()
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        self.begin()
+    def slot(self) -> Iterator[None]:
+        """Holds a slot."""
+        self.acquire()
         try:
             yield
         finally:
-            self.end()
+            self.release()
 
-    def timed(self, walk: Iterator[T]) -> T | None:
-        """A walk's next step; None at its end."""
+    def timed_next(self, items: Iterator[T]) -> T | None:
+        """Returns the next item of `walk` and records how long it took; None at its end."""
         began, before = time.monotonic(), time.thread_time()
-        item = next(walk, None)
-        self.took(time.monotonic() - began, time.thread_time() - before)
+        item = next(items, None)
+        self.record_step(time.monotonic() - began, time.thread_time() - before)
         return item
 
-    def took(self, seconds: float, worked: float) -> None:
-        """Of its seconds a step worked some and waited for the rest: for an answer, for its turn to ask, or for the interpreter. The step that
-        waited least tells how long answers take."""
-        if seconds < TRIFLE:
+    def record_step(self, seconds: float, worked: float) -> None:
+        """Records a step of `seconds`, of which the thread worked `worked` and waited the rest: for an
+        answer, for the rate limiter, or for the interpreter. The response time is taken from the step that
+        waited least in proportion to its work."""
+        if seconds < MIN_STEP_SECONDS:
             return
         with self._changed:
-            self._lately.append((seconds - worked) / max(worked, TRIFLE))
-            if len(self._lately) == LATELY:
-                self.most = max(1, min(RUNS, 1 + round(min(self._lately)))) if self._is_busy() else RUNS
-                self._changed.notify(max(0, self.most - self._under_way))
+            self._wait_ratios.append((seconds - worked) / max(worked, MIN_STEP_SECONDS))
+            if len(self._wait_ratios) == SAMPLE_STEPS:
+                self.limit = max(1, min(MAX_WORKERS, 1 + round(min(self._wait_ratios)))) if self._is_busy() else MAX_WORKERS
+                self._changed.notify(max(0, self.limit - self._active))
 
     def _is_busy(self) -> bool:
+        """True if the process worked at least BUSY_SHARE of the time since the oldest of its latest
+        measurements."""
         (began, before), now, worked = self._clocks[0], time.monotonic(), time.process_time()
         self._clocks.append((now, worked))
-        return worked - before >= BUSY * (now - began)
+        return worked - before >= BUSY_SHARE * (now - began)
 
 
-_mine = threading.local()
+_thread_state = threading.local()
+"""Per thread: the ConcurrencyLimit that the current worker runs under, in its attribute `crew`."""
 
 
 @contextmanager
-def resting() -> Iterator[None]:
-    """Within a walk: who waits for what other walks do lets them do it."""
-    crew: Crew | None = getattr(_mine, "crew", None)
-    if crew is None:
+def released_slot() -> Iterator[None]:
+    """Gives the current worker's slot back while its body waits for other workers. No effect outside a
+    worker."""
+    limit: ConcurrencyLimit | None = getattr(_thread_state, "crew", None)
+    if limit is None:
         yield
         return
-    crew.end()
+    limit.release()
     try:
         yield
     finally:
-        crew.begin()
+        limit.acquire()
 
 
-class Ready(Generic[T]):
-    """What the walks have brought, a few items ahead of whoever takes them."""
+class ResultQueue(Generic[T]):
+    """What the workers have read and the consumer has not taken yet: at most two items."""
 
     def __init__(self) -> None:
         self._queue: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2)
         self._stop = threading.Event()
 
-    def walk(self, walk: Iterator[T], crew: Crew) -> None:
-        """In a thread of its own. The last thing that it puts is None."""
-        _mine.crew = crew
+    def run_worker(self, items: Iterator[T], limit: ConcurrencyLimit) -> None:
+        """Main function of a worker thread: puts the items of `walk`, or the error that ends it, and at
+        last None."""
+        _thread_state.crew = limit
         try:
             while True:
-                with crew.step():
-                    item = None if self._stop.is_set() else crew.timed(walk)
+                with limit.slot():
+                    item = None if self._stop.is_set() else limit.timed_next(items)
                     if item is None:
                         break
                     self._put(item)
@@ -118,29 +133,32 @@ class Ready(Generic[T]):
             self._put(None)
 
     def _put(self, item: T | BaseException | None) -> None:
+        """Waits for room in the queue; gives up when the consumer has stopped."""
         while not self._stop.is_set():
             with suppress(queue.Full):
                 self._queue.put(item, timeout=0.2)
                 return
 
-    def items(self, walking: int) -> Iterator[T]:
-        """Until so many walks have ended. Raises what ends one of them."""
+    def items(self, workers: int) -> Iterator[T]:
+        """The items of `walking` workers, as they come, until all have ended. Raises the error that ends
+        one of them; stops the others then."""
         try:
-            while walking:
+            while workers:
                 item = self._queue.get()
                 if isinstance(item, BaseException):
                     raise item
                 if item is None:
-                    walking -= 1
+                    workers -= 1
                 else:
                     yield item
         finally:
             self._stop.set()
 
 
-def side_by_side(walks: Sequence[Iterator[T]]) -> Iterator[T]:
-    """What all of them yield, as it comes; each is walked by a thread of its own, a few items ahead."""
-    ready, crew = Ready[T](), Crew()
-    for walk in walks:
-        threading.Thread(target=ready.walk, args=[walk, crew], daemon=True, name="walk").start()
-    yield from ready.items(len(walks))
+def run_parallel(iterators: Sequence[Iterator[T]]) -> Iterator[T]:
+    """The items of all iterators, as they come. Each iterator is consumed by a worker thread of its own, a
+    few items ahead."""
+    results, limit = ResultQueue[T](), ConcurrencyLimit()
+    for iterator in iterators:
+        threading.Thread(target=results.run_worker, args=[iterator, limit], daemon=True, name="walk").start()
+    yield from results.items(len(iterators))

@@ -1,106 +1,132 @@
-"""What a landing sees change: SQL that runs between stage and upsert (`Entity.before`), where the former reading and the new one lie side by side.
+"""Change capture: SQL that runs between stage and upsert (`Entity.before_upsert`), where the previous and the
+new version of a row can be compared.
 
-    observations   a status, a responsible user or a custom field's values that differ from the former reading
-    history_due    records whose history the end of the sync has to look at again (pipelines/history.py)
+    observations   changes of status, responsible user or custom field values since the previous reading
+    history_due    records whose history has to be rebuilt at the end of the sync (`history/rebuild.py`)
 
-While all is due (before history has been made for the first time) nothing is noted: every record will be looked at anyway. `updated_at` is
-amoCRM's clock and says what a reading included, where it can be believed: it has moved, and lies between the two readings.
+Nothing is captured before history has been built for the first time: that build covers every record.
+`updated_at` comes from amoCRM's clock. It says what a reading included if it is plausible: it has moved, and
+it lies between the two readings.
 """
 
 from __future__ import annotations
 
 from models.base import AccountBase
-from pipelines.schema.tables import shape
+from pipelines.schema.tables import table_schema_of
 
-SLACK = "interval '1 minute'"
-"""So far may amoCRM's clock be from ours, or a request's end from its start."""
-FIELD_EVENT = "^custom_field_([0-9]+_)?value_changed$"
+CLOCK_SLACK = "interval '1 minute'"
+"""SQL interval: the largest difference assumed between amoCRM's clock and ours, and between a request's start
+and its end."""
+FIELD_EVENT_PATTERN = "^custom_field_([0-9]+_)?value_changed$"
+"""Regular expression of Postgres: the event types that report a change of a custom field."""
 KINDS = {"lead": "leads", "contact": "contacts", "company": "companies", "customer": "customers"}
-"""entity_type as events say it, and as everything else does."""
+"""Kinds of record as events name them → as the tables are named."""
 EVENT_TYPES = ("lead_status_changed", "entity_responsible_changed", *(f"{kind}_added" for kind in KINDS))
+"""Event types that history is made from, besides FIELD_EVENT_PATTERN."""
 
-ALL = "all"
-"""The entity_type of history_due's row that says: every record's."""
-UNSEEDED = f"EXISTS (SELECT FROM {{schema}}.history_due WHERE entity_type = '{ALL}')"
-SEEDED = f"NOT {UNSEEDED}"
-BELIEVED = (f"s.updated_at IS DISTINCT FROM t.updated_at AND s.updated_at >= t._synced_at - {SLACK} AND s.updated_at <= s._synced_at + {SLACK}")
-MOMENTS = f"""s._synced_at AS seen_at, CASE WHEN {BELIEVED} THEN s.updated_at ELSE s._synced_at END AS changed_at,
-       CASE WHEN t.updated_at >= t._synced_at - {SLACK} AND t.updated_at <= t._synced_at + {SLACK} THEN t.updated_at
-            ELSE t._synced_at - {SLACK} END AS since"""
-BOTH = """FROM {stage} s JOIN {table} t ON t.id = s.id
+ALL_RECORDS = "all"
+"""entity_type of the row of history_due that stands for every record."""
+BEFORE_FIRST_BUILD = f"EXISTS (SELECT FROM {{schema}}.history_due WHERE entity_type = '{ALL_RECORDS}')"
+AFTER_FIRST_BUILD = f"NOT {BEFORE_FIRST_BUILD}"
+UPDATED_AT_IS_PLAUSIBLE = (f"s.updated_at IS DISTINCT FROM t.updated_at AND s.updated_at >= t._synced_at - {CLOCK_SLACK} "
+            f"AND s.updated_at <= s._synced_at + {CLOCK_SLACK}")
+TIME_COLUMNS = f"""s._synced_at AS seen_at,
+       CASE WHEN {UPDATED_AT_IS_PLAUSIBLE} THEN s.updated_at ELSE s._synced_at END AS changed_at,
+       CASE WHEN t.updated_at >= t._synced_at - {CLOCK_SLACK} AND t.updated_at <= t._synced_at + {CLOCK_SLACK}
+            THEN t.updated_at
+            ELSE t._synced_at - {CLOCK_SLACK} END AS since"""
+FROM_STAGE_AND_TABLE = """FROM {stage} s JOIN {table} t ON t.id = s.id
   WHERE t._synced_at <= s._synced_at AND s.is_deleted IS NOT TRUE AND t.created_at IS NOT NULL"""
-"""Rows that lose against what the table holds, skeletons of deleted records, and rows known from such a skeleton alone are no readings."""
-INTO = ("INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, changed_at, since, value_before, value_after)")
-OPTIONS = "'select', 'multiselect', 'radiobutton', 'category'"
+"""SQL: pairs of the new row s and the previous row t. Left out, because they are no readings: new rows that
+are older than the table's, skeletons of deleted records, and table rows that came from such a skeleton
+only."""
+INSERT_OBSERVATIONS = ("INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, "
+        "changed_at, since, value_before, value_after)")
+OPTION_FIELD_TYPES = "'select', 'multiselect', 'radiobutton', 'category'"
 
-STATUS = ("status", ("pipeline_id", "status_id"), "num_nulls(s.pipeline_id, s.status_id, t.pipeline_id, t.status_id) = 0")
+STATUS = ("status", ("pipeline_id", "status_id"),
+          "num_nulls(s.pipeline_id, s.status_id, t.pipeline_id, t.status_id) = 0")
 RESPONSIBLE = ("responsible_user", ("responsible_user_id",), "true")
-Attribute = tuple[str, tuple[str, ...], str]
-"""(name, columns, condition under which they are known)"""
+CapturedAttribute = tuple[str, tuple[str, ...], str]
+"""(name, columns, SQL condition under which their values are known)"""
 
-EVENTS = (f"""
+CAPTURE_EVENTS = (f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
 SELECT DISTINCT k.entity_type, s.entity_id
-FROM {{stage}} s JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in KINDS.items())}) k (told, entity_type) ON k.told = s.entity_type
-WHERE {SEEDED} AND s.entity_id IS NOT NULL AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT}')
+FROM {{stage}} s
+JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in KINDS.items())}) k (told, entity_type)
+  ON k.told = s.entity_type
+WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
   AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id) ON CONFLICT DO NOTHING""",)
 
 
-def readings(model: type[AccountBase], values: type[AccountBase], *attributes: Attribute) -> tuple[str, ...]:
-    """The templates for a kind of record, whose custom field values are in the table of `values`."""
+def capture_changes(model: type[AccountBase], values: type[AccountBase], *attributes: CapturedAttribute) -> tuple[str, ...]:
+    """Returns the SQL templates that capture changes of one kind of record. `model`: its table, `values`: the
+    table of its custom field values. The templates' placeholders: schema, stage, table, and the parameter
+    values."""
     kind = str(model.__tablename__)
-    return (*(_observed(model, kind, *attribute) for attribute in attributes), _values(kind, values), _due(kind, attributes))
+    return (*(_attribute_changes(model, kind, *attribute) for attribute in attributes), _field_value_changes(kind, values),
+            _history_due(kind, attributes))
 
 
-def _row(alias: str, columns: tuple[str, ...]) -> str:
+def _row_expression(alias: str, columns: tuple[str, ...]) -> str:
     return f"ROW({', '.join(f'{alias}.{column}' for column in columns)})"
 
 
-def _object(alias: str, columns: tuple[str, ...]) -> str:
+def _jsonb_object(alias: str, columns: tuple[str, ...]) -> str:
     return f"jsonb_build_object({', '.join(f'{name!r}, {alias}.{name}' for name in columns)})"
 
 
-def _observed(model: type[AccountBase], kind: str, name: str, columns: tuple[str, ...], known: str) -> str:
-    places = [column.name for column in shape(model).columns]
-    absent = sum(1 << places.index(column) for column in columns)
+def _attribute_changes(model: type[AccountBase], kind: str, name: str, columns: tuple[str, ...], condition: str) -> str:
+    column_names = [column.name for column in table_schema_of(model).columns]
+    absent_bits = sum(1 << column_names.index(column) for column in columns)
     return f"""
-{INTO}
-SELECT '{kind}', s.id, '{name}', 0, {MOMENTS}, {_object("t", columns)}, {_object("s", columns)}
-{BOTH} AND {_row("t", columns)} IS DISTINCT FROM {_row("s", columns)} AND s._absent & {absent} = 0 AND {known} ON CONFLICT DO NOTHING"""
+{INSERT_OBSERVATIONS}
+SELECT '{kind}', s.id, '{name}', 0, {TIME_COLUMNS}, {_jsonb_object("t", columns)}, {_jsonb_object("s", columns)}
+{FROM_STAGE_AND_TABLE} AND {_row_expression("t", columns)} IS DISTINCT FROM {_row_expression("s", columns)} AND s._absent & {absent_bits} = 0 AND {condition}
+ON CONFLICT DO NOTHING"""
 
 
-def _values(kind: str, values: type[AccountBase]) -> str:
-    """Of the records whose updated_at moved. Options are compared by id, numbers by value; a field that is deleted takes its values along."""
-    of = shape(values)
+def _field_value_changes(kind: str, values: type[AccountBase]) -> str:
+    """Captures changes of custom field values, in records whose updated_at has moved. Compares options by id
+    and numbers by value. Ignores deleted fields: amoCRM deletes their values with them."""
+    table_schema = table_schema_of(values)
     return f"""
 WITH owners AS MATERIALIZED (
-  SELECT s.id, {MOMENTS}
-  {BOTH} AND s.updated_at IS DISTINCT FROM t.updated_at AND s._lists & %(values)s <> 0
-), staged AS ({_grouped(kind, f"stage_{of.name}", of.owner[0])}
-), held AS ({_grouped(kind, f"{{schema}}.{of.name}", of.owner[0])}
+  SELECT s.id, {TIME_COLUMNS}
+  {FROM_STAGE_AND_TABLE} AND s.updated_at IS DISTINCT FROM t.updated_at AND s._lists & %(values)s <> 0
+), staged AS ({_grouped_values(kind, f"stage_{table_schema.name}", table_schema.owner_key[0])}
+), held AS ({_grouped_values(kind, f"{{schema}}.{table_schema.name}", table_schema.owner_key[0])}
 )
-{INTO}
-SELECT '{kind}', o.id, 'custom_field', field_id, o.seen_at, o.changed_at, o.since, coalesce(held.value, '[]'), coalesce(staged.value, '[]')
+{INSERT_OBSERVATIONS}
+SELECT '{kind}', o.id, 'custom_field', field_id, o.seen_at, o.changed_at, o.since,
+       coalesce(held.value, '[]'), coalesce(staged.value, '[]')
 FROM staged FULL JOIN held USING (id, field_id) JOIN owners o USING (id)
 LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{kind}' AND f.id = field_id
 WHERE staged.compared IS DISTINCT FROM held.compared AND f._deleted_at IS NULL ON CONFLICT DO NOTHING"""
 
 
-def _grouped(kind: str, source: str, owner: str) -> str:
+def _grouped_values(kind: str, source: str, owner: str) -> str:
     return f"""
-  SELECT o.id, v.field_id, jsonb_agg(jsonb_build_object('text', v.value_text, 'enum_id', v.enum_id) ORDER BY v.position) AS value,
-         jsonb_agg(CASE WHEN f.type IN ({OPTIONS}) AND v.enum_id IS NOT NULL THEN to_jsonb(v.enum_id)
+  SELECT o.id, v.field_id,
+         jsonb_agg(jsonb_build_object('text', v.value_text, 'enum_id', v.enum_id)
+                   ORDER BY v.position) AS value,
+         jsonb_agg(CASE WHEN f.type IN ({OPTION_FIELD_TYPES}) AND v.enum_id IS NOT NULL THEN to_jsonb(v.enum_id)
                         WHEN v.value_number IS NOT NULL THEN to_jsonb(trim_scale(v.value_number))
-                        WHEN coalesce(v.value_date::text, v.value_at::text, v.value_boolean::text) IS NOT NULL THEN to_jsonb(v.value_text)
-                        ELSE jsonb_build_array(v.value_text, v.enum_id, v.value_json) END ORDER BY v.position) AS compared
-  FROM owners o JOIN {source} v ON v.{owner} = o.id LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{kind}' AND f.id = v.field_id
+                        WHEN coalesce(v.value_date::text, v.value_at::text, v.value_boolean::text) IS NOT NULL
+                        THEN to_jsonb(v.value_text)
+                        ELSE jsonb_build_array(v.value_text, v.enum_id, v.value_json) END
+                   ORDER BY v.position) AS compared
+  FROM owners o JOIN {source} v ON v.{owner} = o.id
+  LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{kind}' AND f.id = v.field_id
   GROUP BY o.id, v.field_id"""
 
 
-def _due(kind: str, attributes: tuple[Attribute, ...]) -> str:
+def _history_due(kind: str, attributes: tuple[CapturedAttribute, ...]) -> str:
     columns = ("updated_at", *(column for attribute in attributes for column in attribute[1]))
     return f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
 SELECT '{kind}', s.id FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id
-WHERE {SEEDED} AND (t.id IS NULL OR t._synced_at <= s._synced_at AND {_row("t", columns)} IS DISTINCT FROM {_row("s", columns)})
+WHERE {AFTER_FIRST_BUILD} AND (t.id IS NULL OR t._synced_at <= s._synced_at
+                    AND {_row_expression("t", columns)} IS DISTINCT FROM {_row_expression("s", columns)})
 ON CONFLICT DO NOTHING"""

@@ -1,4 +1,5 @@
-"""What is landed at once: the rows of several pages, one per key; and the count of what became of them."""
+"""Batch: the rows of several pages, one per key, loaded in one transaction; and the counts of what the load
+did."""
 
 from __future__ import annotations
 
@@ -6,39 +7,40 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.base import AccountBase
-from pipelines.normalize.rows import Feeds, Found, Row, Rows
+from pipelines.normalize.rows import EmbeddedRows, NormalizedPage, NormalizedRecord, Row
 
 
 @dataclass
 class Batch:
-    """Rows of several pages, one per key: the request that started last wins."""
+    """Rows of several pages, one per key: of repeated records, the one whose request started last wins."""
 
-    rows: dict[Row, tuple[int, Rows]] = field(default_factory=dict)
-    feeds: dict[type[AccountBase], dict[Row, tuple[int, Row]]] = field(default_factory=dict)
-    unfit: list[tuple[Any, str, str]] = field(default_factory=list)
-    covers: list[tuple[int, int]] = field(default_factory=list)
-    """Spans of ids of which its pages show every visible one."""
+    rows: dict[Row, tuple[int, NormalizedRecord]] = field(default_factory=dict)
+    embedded: dict[type[AccountBase], dict[Row, tuple[int, Row]]] = field(default_factory=dict)
+    unusable: list[tuple[Any, str, str]] = field(default_factory=list)
+    covered_ids: list[tuple[int, int]] = field(default_factory=list)
+    """Inclusive ranges of ids for which the pages show every visible record."""
     pages: int = 0
     seen: int = 0
-    size: int = 0
-    """Rows added, child rows included: what the batch weighs in memory."""
+    row_count: int = 0
+    """Rows added, child rows included: a measure of the memory that the batch takes."""
     replaced_characters: int = 0
 
-    def add(self, found: Found, started: int, request: str) -> None:
-        """`started` is the start of the request in microseconds since 1970."""
+    def add(self, page: NormalizedPage, started: int, request: str) -> None:
+        """Adds one normalized page. `started`: the start of its request in microseconds since 1970;
+        `request`: its description for the quarantine."""
         self.pages += 1
-        self.seen += len(found.rows) + len(found.unfit)
-        for rows in found.rows:
-            known = self.rows.get(rows.key)
-            if known is None or known[0] <= started:
+        self.seen += len(page.records) + len(page.unusable)
+        for rows in page.records:
+            previous = self.rows.get(rows.key)
+            if previous is None or previous[0] <= started:
                 self.rows[rows.key] = (started, rows)
-                self.size += 1 + sum(map(len, filter(None, rows.children))) if rows.children else 1
-        self._add_feeds(found.feeds, started)
-        self.unfit += [(record, reason, request) for record, reason in found.unfit]
+                self.row_count += 1 + sum(map(len, filter(None, rows.children))) if rows.children else 1
+        self._add_embedded(page.embedded, started)
+        self.unusable += [(record, reason, request) for record, reason in page.unusable]
 
-    def _add_feeds(self, feeds: Feeds, started: int) -> None:
-        for model, told in feeds.items():
-            mine = self.feeds.setdefault(model, {})
-            for key, row in told.items():
-                if key not in mine or mine[key][0] <= started:
-                    mine[key] = (started, row)
+    def _add_embedded(self, embedded: EmbeddedRows, started: int) -> None:
+        for model, rows in embedded.items():
+            kept = self.embedded.setdefault(model, {})
+            for key, row in rows.items():
+                if key not in kept or kept[key][0] <= started:
+                    kept[key] = (started, row)

@@ -1,4 +1,5 @@
-"""rows → COPY: cells in the binary form of their columns (shapes.py), into a stage or into the table itself."""
+"""rows → COPY: cells in the binary format of their columns (`schema/columns.py`), into a stage or directly
+into a table."""
 
 from __future__ import annotations
 
@@ -10,30 +11,33 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pipelines.normalize.rows import Row
-from pipelines.schema.tables import Column
+from pipelines.schema.tables import ApiColumn
 
 
-class Field(NamedTuple):
-    """A column that is copied into. `sent_as` as in shapes.Kind."""
+class CopyColumn(NamedTuple):
+    """A target column of a COPY. `copy_type` as in `ColumnCodec` (`schema/columns.py`)."""
 
     name: str
     sql_type: str
-    sent_as: str = ""
+    copy_type: str = ""
 
 
-def field(column: Column) -> Field:
-    return Field(column.name, column.kind.sql_type, column.kind.sent_as)
+def copy_column(column: ApiColumn) -> CopyColumn:
+    return CopyColumn(column.name, column.codec.sql_type, column.codec.copy_type)
 
 
-EXTRA = Field("_extra", "jsonb", "text")
-SYNCED_AT, DELETED_AT = Field("_synced_at", "timestamptz", "int8"), Field("_deleted_at", "timestamptz", "int8")
+EXTRA = CopyColumn("_extra", "jsonb", "text")
+SYNCED_AT, DELETED_AT = (CopyColumn("_synced_at", "timestamptz", "int8"),
+                         CopyColumn("_deleted_at", "timestamptz", "int8"))
 
 
-def copy(connection: psycopg.Connection[Any], into: tuple[str, ...], fields: tuple[Field, ...], rows: Iterable[Row]) -> int:
-    """`into`: a table, with its schema unless it is a temporary one. Returns how many rows there were."""
+def copy_rows(connection: psycopg.Connection[Any], into: tuple[str, ...], columns: tuple[CopyColumn, ...],
+         rows: Iterable[Row]) -> int:
+    """Copies rows into a table and returns their number. `into`: (schema, table), or (table,) for a temporary
+    one."""
     with connection.cursor() as cursor:
-        with cursor.copy(_statement(into, fields)) as target:
-            target.set_types([each.sent_as or each.sql_type for each in fields])
+        with cursor.copy(_copy_statement(into, columns)) as target:
+            target.set_types([each.copy_type or each.sql_type for each in columns])
             write = target.write_row
             for row in rows:
                 write(row)
@@ -41,6 +45,6 @@ def copy(connection: psycopg.Connection[Any], into: tuple[str, ...], fields: tup
 
 
 @cache
-def _statement(into: tuple[str, ...], fields: tuple[Field, ...]) -> bytes:
-    names = SQL(", ").join(Identifier(each.name) for each in fields)
+def _copy_statement(into: tuple[str, ...], columns: tuple[CopyColumn, ...]) -> bytes:
+    names = SQL(", ").join(Identifier(each.name) for each in columns)
     return SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(Identifier(*into), names).as_bytes(None)

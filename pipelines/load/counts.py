@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""What a batch changed: the counters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass
 class Counts:
-    """What a batch, or a whole sync of an entity, did to the database. Rows, child rows included; `seen` are records."""
+    """What one batch, or the sync of one entity, changed in the database. Counts rows, child rows included;
+    `seen` and `quarantined` count records, `replaced_characters` characters that Postgres cannot store."""
 
     seen: int = 0
     inserted: int = 0
@@ -17,7 +18,8 @@ class Counts:
     replaced_characters: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Counts(*(mine + theirs for mine, theirs
+                        in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     @property
     def changed(self) -> int:

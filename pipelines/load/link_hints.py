@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Links whose two sides disagree: both records are queued for another reading."""
 
 from __future__ import annotations
 
@@ -8,86 +8,98 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
-from pipelines.entities.hint_rules import KINDS, queue
-from pipelines.entities.spec import EMBEDDED, Entity, Side
+from pipelines.entities.hint_rules import RECORD_KINDS, enqueue_sql
+from pipelines.entities.spec import EMBEDDED, Entity, ReverseLink
 from pipelines.load import statements
 from pipelines.load.hints import Connection
-from pipelines.schema.tables import Shape, shape
+from pipelines.schema.tables import TableSchema, table_schema_of
 
-CUT = 50
-"""From so many elements on a list seen from the other side may be cut short (amocrm-api.md 6, 14)."""
-
-
-# Links seen from their other side
+TRUNCATED_AT = 50
+"""Number of elements from which amoCRM may truncate a reverse list of links (amocrm-api.md 6, 14)."""
 
 
-def take_sides(entity: Entity, records: Iterable[Any]) -> dict[Side, list[tuple[int, list[int]]]]:
-    """Takes the lists of `sides` out of the records: (id of the record, ids on its other side) of each; absent lists tell nothing."""
-    sides: dict[Side, list[tuple[int, list[int]]]] = {side: [] for side in entity.sides}
+# Links as shown by the records on their other side
+
+
+def pop_reverse_links(entity: Entity, records: Iterable[Any]) -> dict[ReverseLink, list[tuple[int, list[int]]]]:
+    """Removes the reverse lists of links from the records. Returns, per ReverseLink, (id of the record, ids
+    of the links' owners) for each record; absent lists are left out."""
+    links: dict[ReverseLink, list[tuple[int, list[int]]]] = {side: [] for side in entity.reverse_links}
     for record in records:
         embedded = record.get(EMBEDDED) if isinstance(record, dict) else None
         if not isinstance(embedded, dict):
             continue
-        for side in entity.sides:
-            told = embedded.pop(side.name, None)
-            if isinstance(told, list) and isinstance(record.get("id"), int):
-                sides[side].append((record["id"], list(_ids(told))))
-    return sides
+        for link in entity.reverse_links:
+            elements = embedded.pop(link.name, None)
+            if isinstance(elements, list) and isinstance(record.get("id"), int):
+                links[link].append((record["id"], list(_ids(elements))))
+    return links
 
 
 def _ids(elements: Iterable[Any]) -> Iterator[int]:
     return (each["id"] for each in elements if isinstance(each, dict) and isinstance(each.get("id"), int))
 
 
-def heed_sides(connection: Connection, schema: str, account: str, sides: Mapping[Side, list[tuple[int, list[int]]]]) -> None:
-    """Queues the owners of links on which the two sides disagree."""
-    for side, told in sides.items():
-        if told:
-            pairs = [(owner, other) for other, owners in told for owner in owners]
-            whole = [other for other, owners in told if len(owners) < CUT]
-            connection.execute(SQL(_disagreement(side)).format(schema=Identifier(schema)), {
-                "account": account, "owners": [owner for owner, _ in pairs], "others": [other for _, other in pairs], "whole": whole})
+def enqueue_link_mismatches(connection: Connection, schema: str, account: str,
+               links: Mapping[ReverseLink, list[tuple[int, list[int]]]]) -> None:
+    """Enqueues the owners of links on which the reverse lists and the link tables disagree. A list that may
+    be truncated proves no link missing."""
+    for link, owners_by_record in links.items():
+        if owners_by_record:
+            pairs = [(owner, other) for other, owners in owners_by_record for owner in owners]
+            complete = [other for other, owners in owners_by_record if len(owners) < TRUNCATED_AT]
+            connection.execute(SQL(_mismatch_sql(link)).format(schema=Identifier(schema)), {
+                "account": account, "owners": [owner for owner, _ in pairs],
+                "others": [other for _, other in pairs], "whole": complete})
 
 
 @cache
-def _disagreement(side: Side) -> str:
-    of = shape(side.link)
-    owner, other = of.owner[0], next(name for name in of.key if name not in of.owner)
-    told = "SELECT * FROM unnest(%(owners)s::int8[], %(others)s::int8[]) p (owner, other)"
-    return queue(f"""
-SELECT '{side.name}' AS listing, p.owner AS id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
-FROM ({told}) p
-WHERE NOT EXISTS (SELECT FROM {{schema}}.{of.name} l WHERE l.{owner} = p.owner AND l.{other} = p.other)
+def _mismatch_sql(link: ReverseLink) -> str:
+    link_table = table_schema_of(link.link)
+    owner, other = link_table.owner_key[0], next(name for name in link_table.key if name not in link_table.owner_key)
+    reported = "SELECT * FROM unnest(%(owners)s::int8[], %(others)s::int8[]) p (owner, other)"
+    return enqueue_sql(f"""
+SELECT '{link.name}' AS listing, p.owner AS id, now() AS told_at,
+       NULL::timestamptz AS deleted_at, false AS of_links
+FROM ({reported}) p
+WHERE NOT EXISTS (SELECT FROM {{schema}}.{link_table.name} l WHERE l.{owner} = p.owner AND l.{other} = p.other)
 UNION ALL
-SELECT '{side.name}', l.{owner}, now(), NULL, false
-FROM {{schema}}.{of.name} l JOIN {{schema}}.{side.name} o ON o.id = l.{owner} AND o._deleted_at IS NULL
-WHERE l.{other} = ANY(%(whole)s::int8[]) AND NOT EXISTS (SELECT FROM ({told}) p WHERE p.owner = l.{owner} AND p.other = l.{other})""")
+SELECT '{link.name}', l.{owner}, now(), NULL, false
+FROM {{schema}}.{link_table.name} l JOIN {{schema}}.{link.name} o ON o.id = l.{owner} AND o._deleted_at IS NULL
+WHERE l.{other} = ANY(%(whole)s::int8[])
+AND NOT EXISTS (SELECT FROM ({reported}) p WHERE p.owner = l.{owner} AND p.other = l.{other})""")
 
 
-# What changed hands: links of records that were read again
+# Records on the other side of links that a re-read changed
 
 
-def linked(connection: Connection, schema: str, entity: Entity, owners: Sequence[int]) -> set[tuple[str, int]]:
-    """(path, id) of every record that links of these owners point at."""
-    found: set[tuple[str, int]] = set()
-    for of, listing, owner, other in _links_of(entity):
-        found |= {(listing, number) for number, in connection.execute(SQL("SELECT {} FROM {} WHERE {} = ANY(%s)").format(
-            Identifier(other), statements.name(schema, of.name), Identifier(owner)), [list(owners)]).fetchall()}
-    return found
+def linked_records(connection: Connection, schema: str, entity: Entity,
+           owners: Sequence[int]) -> set[tuple[str, int]]:
+    """Returns (path, id) of every record to which links of these owners point."""
+    records: set[tuple[str, int]] = set()
+    for link_table, listing, owner, other in _link_tables(entity):
+        records |= {(listing, number) for number, in connection.execute(
+            SQL("SELECT {} FROM {} WHERE {} = ANY(%s)").format(
+                Identifier(other), statements.name(schema, link_table.name), Identifier(owner)),
+            [list(owners)]).fetchall()}
+    return records
 
 
-def _links_of(entity: Entity) -> Iterator[tuple[Shape, str, str, str]]:
+def _link_tables(entity: Entity) -> Iterator[tuple[TableSchema, str, str, str]]:
     for child in entity.children:
-        of = shape(child.model)
-        other = next((name for name in of.key if name not in of.owner), "")
-        target = str(of.table.columns[other].info.get("refers", "")).split(".")[0] if other else ""
-        if target in KINDS:
-            yield of, target, of.owner[0], other
+        link_table = table_schema_of(child.model)
+        other = next((name for name in link_table.key if name not in link_table.owner_key), "")
+        target = str(link_table.table.columns[other].info.get("refers", "")).split(".")[0] if other else ""
+        if target in RECORD_KINDS:
+            yield link_table, target, link_table.owner_key[0], other
 
 
-def look_at(connection: Connection, account: str, records: Iterable[tuple[str, int]], of_links: bool = False) -> None:
-    """Queues records whose links have gone elsewhere."""
+def enqueue_records(connection: Connection, account: str, records: Iterable[tuple[str, int]],
+            of_links: bool = False) -> None:
+    """Enqueues records whose links were moved to another record."""
     rows = list(records)
-    connection.execute(queue("SELECT listing, id, now() AS told_at, NULL::timestamptz AS deleted_at, %(of_links)s AS of_links "
+    connection.execute(enqueue_sql("SELECT listing, id, now() AS told_at, NULL::timestamptz AS deleted_at, "
+                             "%(of_links)s AS of_links "
                              "FROM unnest(%(listings)s::text[], %(ids)s::int8[]) t (listing, id)"), {
-        "account": account, "of_links": of_links, "listings": [listing for listing, _ in rows], "ids": [number for _, number in rows]})
+        "account": account, "of_links": of_links, "listings": [listing for listing, _ in rows],
+        "ids": [number for _, number in rows]})

@@ -1,6 +1,8 @@
-"""What was committed → NOTIFY amocrm_changes: for whoever follows the mirror with LISTEN (docs/webhooks.md).
+"""Notifications: what a transaction wrote → NOTIFY amocrm_changes, for programs that LISTEN
+(docs/webhooks.md).
 
-A notification is part of the transaction that it tells of, so nobody hears of what was not committed, and whoever hears can read it.
+The notification is sent in the transaction it reports, so listeners only hear of committed changes and can
+read them at once.
 """
 
 from __future__ import annotations
@@ -12,17 +14,20 @@ from typing import Any
 import psycopg
 
 CHANNEL = "amocrm_changes"
-MOST = 100
-"""More records than that at once are told of without their ids."""
-LONGEST = 7_900
-"""Bytes; Postgres takes 8,000."""
+MAX_IDS = 100
+"""Ids per notification. If more records changed at once, the notification carries no ids."""
+MAX_PAYLOAD_BYTES = 7_900
+"""Bytes per payload; Postgres accepts less than 8,000."""
 
 
-def tell(connection: psycopg.Connection[Any], account: str, entity: str, ids: Collection[Any], deleted: bool = False) -> None:
-    """In the caller's transaction. `ids`: up to MOST, or more than that."""
+def notify_listeners(connection: psycopg.Connection[Any], account: str, entity: str, ids: Collection[Any],
+         deleted: bool = False) -> None:
+    """Sends the notification, in the caller's transaction. `ids`: all ids, or the first MAX_IDS + 1 of
+    them."""
     if ids:
-        told: dict[str, Any] = {"account": account, "entity": entity, "ids": list(ids) if len(ids) <= MOST else None, "deleted": deleted}
-        payload = json.dumps(told, ensure_ascii=True, separators=(",", ":"), default=str)
-        if len(payload) > LONGEST:
-            payload = json.dumps(told | {"ids": None}, separators=(",", ":"))
+        message: dict[str, Any] = {"account": account, "entity": entity,
+                                "ids": list(ids) if len(ids) <= MAX_IDS else None, "deleted": deleted}
+        payload = json.dumps(message, ensure_ascii=True, separators=(",", ":"), default=str)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            payload = json.dumps(message | {"ids": None}, separators=(",", ":"))
         connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])

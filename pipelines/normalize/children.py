@@ -1,16 +1,16 @@
-"""TODO docstring."""
+"""A list inside a record → rows of a child table."""
 
 from __future__ import annotations
 
 from functools import cache, lru_cache
 from typing import Any
 
-from pipelines.entities.spec import Child, Feed, Record
-from pipelines.normalize.paths import MISSING, leftovers, pick, trie
-from pipelines.normalize.reader import Dialects, Reader
-from pipelines.normalize.rows import Feeds, Row
-from pipelines.schema.json_text import dumps, jsonb, strip_links
-from pipelines.schema.tables import shape
+from pipelines.entities.spec import Child, EmbeddedEntity, Record
+from pipelines.normalize.paths import MISSING, build_trie, unmapped_attributes, value_at
+from pipelines.normalize.reader import LayoutCache, Reader
+from pipelines.normalize.rows import EmbeddedRows, Row
+from pipelines.schema.json_text import dumps, jsonb_binary, strip_links
+from pipelines.schema.tables import table_schema_of
 
 
 class ChildReader:
@@ -18,25 +18,31 @@ class ChildReader:
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        self.shape = shape(child.model)
-        self.reader = Reader(self.shape)
-        owner = self.shape.owner
-        self.owned = [owner.index(column.name) if column.name in owner and column not in self.reader.columns else None
-                      for column in self.shape.columns]
-        self.leads = self.owned == [*range(len(owner)), *[None] * len(self.reader.columns)]
-        self.key_at = [position for position, column in enumerate(self.shape.columns) if column.name in self.shape.key]
-        self.repeats = [(column.path[0], owner.index(column.name)) for column in self.reader.columns if column.name in owner]
-        feed_paths = [(name,) for name in child.feed.attributes] if child.feed else []
-        self.known = trie([*self.reader.paths, *feed_paths])
-        self.dialects = Dialects(self.reader, self.known)
-        self.is_deep = any(inside is not True for inside in self.known.values())
-        self.derived = child.read is not None and child.write is None
+        self.table_schema = table_schema_of(child.model)
+        self.reader = Reader(self.table_schema)
+        owner = self.table_schema.owner_key
+        self.owner_positions = [owner.index(column.name)
+                      if column.name in owner and column not in self.reader.columns else None
+                      for column in self.table_schema.columns]
+        self.owner_key_leads = self.owner_positions == [*range(len(owner)), *[None] * len(self.reader.columns)]
+        """The owner's key is the row's first columns, in order."""
+        self.key_positions = [position for position, column in enumerate(self.table_schema.columns)
+                       if column.name in self.table_schema.key]
+        self.repeated_owner_keys = [(column.path[0], owner.index(column.name))
+                        for column in self.reader.columns if column.name in owner]
+        """Attributes of an element that repeat the owner's key: (name, index in the key)."""
+        feed_paths = [(name,) for name in child.embedded_entity.attributes] if child.embedded_entity else []
+        self.read_paths = build_trie([*self.reader.paths, *feed_paths])
+        self.layouts = LayoutCache(self.reader, self.read_paths)
+        self.has_nested = any(inside is not True for inside in self.read_paths.values())
+        self.is_derived = child.read is not None and child.write is None
 
     def elements(self, record: Record) -> Any:
-        return self.child.read(record) if self.child.read else pick(record, self.child.path)
+        return self.child.read(record) if self.child.read else value_at(record, self.child.path)
 
-    def rows(self, owner: Row, record: Record, feeds: Feeds) -> tuple[list[Row] | None, list[Any]]:
-        """The rows and the elements that no row can hold; None when the list is absent (unknown, not empty)."""
+    def rows(self, owner: Row, record: Record, embedded: EmbeddedRows) -> tuple[list[Row] | None, list[Any]]:
+        """Returns the rows, and the elements that no row can hold. The rows are None if the list is absent
+        (unknown, not empty)."""
         elements = self.elements(record)
         if elements is MISSING or (elements is None and self.child.read):
             return None, []
@@ -45,59 +51,61 @@ class ChildReader:
         if not elements:
             return [], []
         rows: dict[Row, Row] = {}
-        odd = []
+        unusable = []
         for element in elements:
             row = self._row(owner, element)
-            key = tuple([row[position] for position in self.key_at]) if row else ()
+            key = tuple([row[position] for position in self.key_positions]) if row else ()
             if row is None or None in key or key in rows:
-                odd.append(strip_links(element))
+                unusable.append(strip_links(element))
                 continue
             rows[key] = row
-            if self.child.feed:
-                feed_rows(self.child.feed, element, feeds)
-        return list(rows.values()), [] if self.derived else odd
+            if self.child.embedded_entity:
+                add_embedded_row(self.child.embedded_entity, element, embedded)
+        return list(rows.values()), [] if self.is_derived else unusable
 
     def _row(self, owner: Row, element: Any) -> Row | None:
         if not isinstance(element, dict):
             return None
-        for name, position in self.repeats:
+        for name, position in self.repeated_owner_keys:
             if element.get(name, owner[position]) != owner[position]:
                 return None
         inexact: Record = {}
-        dialect = self.dialects[tuple(element)]
-        cells = self.reader.read(element, dialect, inexact)
-        if self.is_deep or not dialect.is_known:
-            inexact = leftovers(element, self.known) | inexact
-        extra = jsonb(dumps(inexact)) if inexact and not self.derived else None
-        if self.leads:
+        layout = self.layouts[tuple(element)]
+        cells = self.reader.read(element, layout, inexact)
+        if self.has_nested or not layout.all_read:
+            inexact = unmapped_attributes(element, self.read_paths) | inexact
+        extra = jsonb_binary(dumps(inexact)) if inexact and not self.is_derived else None
+        if self.owner_key_leads:
             return (*owner, *cells, extra)
         rest = iter(cells)
-        return (*[owner[position] if position is not None else next(rest) for position in self.owned], extra)
+        return (*[owner[position] if position is not None else next(rest) for position in self.owner_positions], extra)
 
 
-def feed_rows(feed: Feed, element: Any, feeds: Feeds) -> bool:
-    """Notes what an embedded object tells of its own table; False when it has no usable key."""
+def add_embedded_row(feed: EmbeddedEntity, element: Any, embedded: EmbeddedRows) -> bool:
+    """Adds the row of an embedded object to `embedded`; returns False if the object has no usable key."""
     if not isinstance(element, dict):
         return False
     try:
-        key, row = _fed(feed, *map(element.get, feed.attributes))
-    except TypeError:  # a list where a word is meant
-        key, row = _fed.__wrapped__(feed, *map(element.get, feed.attributes))
+        key, row = _embedded_row(feed, *map(element.get, feed.attributes))
+    except TypeError:  # an attribute is a list where a scalar is expected: the cache cannot hash it
+        key, row = _embedded_row.__wrapped__(feed, *map(element.get, feed.attributes))
     if None in key:
         return False
-    feeds.setdefault(feed.model, {})[key] = row
+    embedded.setdefault(feed.model, {})[key] = row
     return True
 
 
 @cache
-def _feed_reader(feed: Feed) -> Reader:
-    return Reader(shape(feed.model), only=feed.attributes)
+def _embedded_reader(feed: EmbeddedEntity) -> Reader:
+    return Reader(table_schema_of(feed.model), only=feed.attributes)
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _fed(feed: Feed, *values: Any) -> tuple[Row, Row]:
-    """Key and row of an embedded object, by its attributes: the same few tags stand in every other record."""
-    reader = _feed_reader(feed)
+def _embedded_row(feed: EmbeddedEntity, *values: Any) -> tuple[Row, Row]:
+    """Returns key and row of an embedded object from its attributes. Cached: the same few tags stand in every
+    other record."""
+    reader = _embedded_reader(feed)
     cells = reader.cells(dict(zip(feed.attributes, values, strict=True)), {})
-    told = dict(zip((column.name for column in reader.columns), cells, strict=True)) | dict(feed.fixed)
-    return tuple(told.get(name) for name in reader.shape.key), tuple(told.get(column.name) for column in reader.shape.columns)
+    cells_by_name = dict(zip((column.name for column in reader.columns), cells, strict=True)) | dict(feed.constants)
+    return (tuple(cells_by_name.get(name) for name in reader.table_schema.key),
+            tuple(cells_by_name.get(column.name) for column in reader.table_schema.columns))

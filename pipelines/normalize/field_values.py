@@ -1,7 +1,7 @@
 """custom_fields_values → cells, and back (amocrm-api.md 3.9).
 
-Every value has its reading as text. A typed cell is filled where the field's type promises one and the value keeps the promise;
-whenever the cells alone could not give the value back, `value_json` holds it as it came.
+Every value has a text form. A typed cell is filled when the field's type has one and the value fits it. When
+the cells alone could not give the value back, `value_json` holds it as it came.
 """
 
 from __future__ import annotations
@@ -15,85 +15,98 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipelines.normalize.rows import Row
-from pipelines.schema.columns import EPOCH, FIRST_SECOND, INT8, LAST_SECOND, Cell, amount, moment, second
-from pipelines.schema.json_text import dumps, jsonb, linkless, loads, strip_links
+from pipelines.schema.columns import INT8_LIMIT, MAX_UNIX_SECOND, MIN_UNIX_SECOND, PG_EPOCH_ORDINAL, Cell, from_pg_micros, parse_numeric, to_pg_micros
+from pipelines.schema.json_text import dumps, dumps_without_links, jsonb_binary, loads_jsonb, strip_links
 
 Parser = Callable[[Cell, int, int, Any, Any, Any, Any, ZoneInfo], Row]
-"""(owner, field, position, value, enum_id, enum_code, extra, zone) → row: one call and one tuple a value, this is the hottest path."""
+"""(owner, field, position, value, enum_id, enum_code, extra, zone) → row. One call and one tuple per value:
+this is the hottest path."""
 
 
-def as_text(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
+def as_text(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
+            zone: ZoneInfo) -> Row:
     if type(value) is str:
-        return (owner, field, at, value, None, None, None, None, enum_id, code, None, extra)
-    return as_document(owner, field, at, value, enum_id, code, extra, zone)
+        return (owner, field, position, value, None, None, None, None, enum_id, code, None, extra)
+    return as_document(owner, field, position, value, enum_id, code, extra, zone)
 
 
-def as_number(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
+def as_number(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
+              zone: ZoneInfo) -> Row:
     if type(value) is str:
-        return (owner, field, at, value, amount(value), None, None, None, enum_id, code, None, extra)
+        return (owner, field, position, value, parse_numeric(value), None, None, None, enum_id, code, None, extra)
     if type(value) is int or type(value) is float:
-        return (owner, field, at, repr(value), amount(repr(value)), None, None, None, enum_id, code, None, extra)
-    return as_document(owner, field, at, value, enum_id, code, extra, zone)
+        return (owner, field, position, repr(value), parse_numeric(repr(value)), None, None, None, enum_id, code, None,
+                extra)
+    return as_document(owner, field, position, value, enum_id, code, extra, zone)
 
 
-def as_flag(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
+def as_flag(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
+            zone: ZoneInfo) -> Row:
     if type(value) is bool:
-        return (owner, field, at, "true" if value else "false", None, value, None, None, enum_id, code, None, extra)
-    row = as_document(owner, field, at, value, enum_id, code, extra, zone)
-    known = {"1": True, "0": False, 1: True, 0: False}.get(value) if isinstance(value, str | int) else None
-    return (*row[:5], known, *row[6:])
+        return (owner, field, position, "true" if value else "false", None, value, None, None, enum_id, code, None,
+                extra)
+    row = as_document(owner, field, position, value, enum_id, code, extra, zone)
+    flag = {"1": True, "0": False, 1: True, 0: False}.get(value) if isinstance(value, str | int) else None
+    return (*row[:5], flag, *row[6:])
 
 
-def as_day(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
+def as_day(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
+           zone: ZoneInfo) -> Row:
     if type(value) is int:
         text, day, document = local_day(value, zone)
-        return (owner, field, at, text, None, None, day, None, enum_id, code, document, extra)
+        return (owner, field, position, text, None, None, day, None, enum_id, code, document, extra)
     try:
         date = datetime.date.fromisoformat(value)
     except (TypeError, ValueError):
-        return as_document(owner, field, at, value, enum_id, code, extra, zone)
-    return (owner, field, at, date.isoformat(), None, None, date.toordinal() - EPOCH, None, enum_id, code, jsonb(dumps(value)), extra)
+        return as_document(owner, field, position, value, enum_id, code, extra, zone)
+    return (owner, field, position, date.isoformat(), None, None, date.toordinal() - PG_EPOCH_ORDINAL, None, enum_id, code,
+            jsonb_binary(dumps(value)), extra)
 
 
-def as_instant(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, zone: ZoneInfo) -> Row:
+def as_instant(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
+               zone: ZoneInfo) -> Row:
     if type(value) is not int:
-        return as_document(owner, field, at, value, enum_id, code, extra, zone)
+        return as_document(owner, field, position, value, enum_id, code, extra, zone)
     text, instant, document = local_time(value, zone)
-    return (owner, field, at, text, None, None, None, instant, enum_id, code, document, extra)
+    return (owner, field, position, text, None, None, None, instant, enum_id, code, document, extra)
 
 
-def as_document(owner: Cell, field: int, at: int, value: Any, enum_id: Any, code: Any, extra: Any, _zone: ZoneInfo) -> Row:
-    """Structured and unknown values: kept whole, read by their name where they have one."""
+def as_document(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
+                _zone: ZoneInfo) -> Row:
+    """Parses structured and unknown values: keeps them whole as JSON; their text is the name in them, if
+    any."""
     if value is None:
-        return (owner, field, at, None, None, None, None, None, enum_id, code, None, extra)
-    text = linkless(value)
-    document = jsonb(text)
+        return (owner, field, position, None, None, None, None, None, enum_id, code, None, extra)
+    text = dumps_without_links(value)
+    document = jsonb_binary(text)
     if isinstance(value, dict):
-        for key in NAMES:
+        for key in TEXT_KEYS:
             if isinstance(value.get(key), str):
                 text = value[key]
                 break
     elif isinstance(value, str):
         text = value
-    return (owner, field, at, text, None, None, None, None, enum_id, code, document, extra)
+    return (owner, field, position, text, None, None, None, None, enum_id, code, document, extra)
 
 
-def as_element(owner: Cell, field: int, at: int, value: Any, _enum_id: Any, _code: Any, extra: Any, zone: ZoneInfo) -> Row:
-    """Not the value of an element but all of it: a choice from lists."""
-    row = as_document(owner, field, at, value, None, None, extra, zone)
+def as_element(owner: Cell, field: int, position: int, value: Any, _enum_id: Any, _code: Any, extra: Any,
+               zone: ZoneInfo) -> Row:
+    """Parses a choice from catalogs (chained_list); `value` is the whole element here, not its `value`."""
+    row = as_document(owner, field, position, value, None, None, extra, zone)
     chosen = value.get("catalog_element_id")
     return (*row[:3], None if chosen is None else str(chosen), *row[4:])
 
 
 @lru_cache(maxsize=65536)
 def local_day(at: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
-    """(ISO date, days since 2000, the value itself where they do not give it back). The local calendar day two hours later: right
-    whichever offset the server used for that midnight (amocrm-api.md 6, 34)."""
+    """Returns (ISO date, days since 2000-01-01, the value as JSON if the date does not give it back) for a
+    Unix time in seconds. Takes the local calendar day two hours later: it is right whichever offset the
+    server used for that midnight (amocrm-api.md 6, 34)."""
     try:
         day = datetime.datetime.fromtimestamp(at + 7200, zone).date()
     except (ValueError, OverflowError, OSError):
-        return str(at), None, jsonb(str(at))
-    return day.isoformat(), day.toordinal() - EPOCH, None if _midnight(day, zone) == at else jsonb(str(at))
+        return str(at), None, jsonb_binary(str(at))
+    return day.isoformat(), day.toordinal() - PG_EPOCH_ORDINAL, None if _midnight(day, zone) == at else jsonb_binary(str(at))
 
 
 def _midnight(day: datetime.date, zone: ZoneInfo) -> int:
@@ -102,147 +115,156 @@ def _midnight(day: datetime.date, zone: ZoneInfo) -> int:
 
 @lru_cache(maxsize=65536)
 def local_time(at: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
-    """(ISO time in the account's zone, the moment where timestamptz holds it, the value itself where it does not)."""
-    fits = FIRST_SECOND <= at <= LAST_SECOND
+    """Returns (ISO time in the account's zone, microseconds since 2000-01-01 if timestamptz can hold them,
+    the value as JSON if it cannot) for a Unix time in seconds."""
+    fits = MIN_UNIX_SECOND <= at <= MAX_UNIX_SECOND
     try:
         text = datetime.datetime.fromtimestamp(at, zone).isoformat()
     except (ValueError, OverflowError, OSError):
         text = str(at)
-    return text, moment(at) if fits else None, None if fits else jsonb(str(at))
+    return text, to_pg_micros(at) if fits else None, None if fits else jsonb_binary(str(at))
 
 
 PARSERS: dict[str, Parser] = {
-    **dict.fromkeys(("text", "textarea", "url", "streetaddress", "tracking_data", "multitext", "smart_address", "select",
-                     "multiselect", "radiobutton", "category"), as_text),
+    **dict.fromkeys(("text", "textarea", "url", "streetaddress", "tracking_data", "multitext",
+                     "smart_address", "select", "multiselect", "radiobutton", "category"), as_text),
     **dict.fromkeys(("numeric", "price", "monetary"), as_number),
     **dict.fromkeys(("date", "birthday"), as_day),
     "checkbox": as_flag, "date_time": as_instant, "chained_list": as_element,
 }
 
 
-NAMES = ("name", "description", "file_name", "value")
+TEXT_KEYS = ("name", "description", "file_name", "value")
+"""Attributes of a structured value that give its text, in order of preference."""
 
 
-HEADER = ("field_id", "field_name", "field_code", "field_type", "values")
+HEADER_KEYS = ("field_id", "field_name", "field_code", "field_type", "values")
 
 
-NONE = (None,) * len(HEADER)
+EMPTY_HEADER = (None,) * len(HEADER_KEYS)
 
 
-FIELD_ID, ENTRY = itemgetter(HEADER[0]), itemgetter(*HEADER[1:])
+FIELD_ID, HEADER_VALUES = itemgetter(HEADER_KEYS[0]), itemgetter(*HEADER_KEYS[1:])
 
 
-INT, WHOLE = {int}, {len(HEADER)}
+INT_ONLY, FULL_LENGTH = {int}, {len(HEADER_KEYS)}
 
 
-ELEMENT = frozenset(("value", "enum_id", "enum_code", "enum"))
+ELEMENT_KEYS = frozenset(("value", "enum_id", "enum_code", "enum"))
 
 
-VALUE = {"value"}
+VALUE_ONLY = {"value"}
 
 
 Header = tuple[str | None, str | None, str | None]
 
 
 @dataclass(slots=True)
-class Fields:
-    """The fields that the values of one page name."""
+class PageFields:
+    """The custom fields that occur in the values of one page."""
 
     headers: dict[int, Header] = field(default_factory=dict)
-    """What they are called."""
+    """Field id → (name, code, type)."""
     parsers: dict[int, tuple[Any, Parser]] = field(default_factory=dict)
-    """Their type as the page has it, and who reads their values."""
+    """Field id → its type as the page has it, and the parser of its values."""
 
 
-def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo, fields: Fields) -> tuple[list[Row], list[Any]]:
-    """The rows of one record's values, and the entries that no row can hold. `fields` collects what the fields are called."""
+def value_rows(owner: Cell, entries: list[Any], zone: ZoneInfo,
+               fields: PageFields) -> tuple[list[Row], list[Any]]:
+    """Returns the rows of one record's values, and the entries that no row can hold. Adds the fields' names,
+    codes and types to `fields`."""
     try:
-        return _usual(owner, entries, zone, fields.parsers), []
+        return _fast_rows(owner, entries, zone, fields.parsers), []
     except (AttributeError, KeyError, TypeError, ValueError):
-        return _any(owner, entries, zone, fields)
+        return _rows(owner, entries, zone, fields)
 
 
-def _usual(owner: Cell, entries: list[Any], zone: ZoneInfo, parsers: Mapping[int, tuple[Any, Parser]]) -> list[Row]:
-    """The same, sooner, for a record of which every field has been met before and nothing is out of the ordinary. Raises AttributeError, KeyError,
-    TypeError or ValueError where something is."""
+def _fast_rows(owner: Cell, entries: list[Any], zone: ZoneInfo,
+           parsers: Mapping[int, tuple[Any, Parser]]) -> list[Row]:
+    """Fast path for well-formed values of fields already seen on this page. Raises AttributeError, KeyError,
+    TypeError or ValueError for anything else; any of these sends the record to `_rows`."""
     ids = [*map(FIELD_ID, entries)]
-    if not {*map(type, ids)} <= INT or not {*map(len, entries)} <= WHOLE or len({*ids}) != len(ids):
+    if not {*map(type, ids)} <= INT_ONLY or not {*map(len, entries)} <= FULL_LENGTH or len({*ids}) != len(ids):
         raise ValueError
     rows: list[Row] = []
     add = rows.append
-    for field_id, (known, parse), (_, _, type_, values) in zip(ids, map(parsers.__getitem__, ids), map(ENTRY, entries), strict=True):
-        if type_ != known or type(values) is not list or not values:
+    for field_id, (known_type, parse), (_, _, type_, values) in zip(
+            ids, map(parsers.__getitem__, ids), map(HEADER_VALUES, entries), strict=True):
+        if type_ != known_type or type(values) is not list or not values:
             raise ValueError
-        for at, element in enumerate(values):
+        for position, element in enumerate(values):
             if len(element) != 1 or parse is as_element:
-                add(_row(owner, field_id, at, element, parse, zone, None))
+                add(_row(owner, field_id, position, element, parse, zone, None))
             elif parse is as_text and type(value := element["value"]) is str:
-                add((owner, field_id, at, value, None, None, None, None, None, None, None, None))
+                add((owner, field_id, position, value, None, None, None, None, None, None, None, None))
             else:
-                add(parse(owner, field_id, at, element["value"], None, None, None, zone))
+                add(parse(owner, field_id, position, element["value"], None, None, None, zone))
     return rows
 
 
-def _any(owner: Cell, entries: list[Any], zone: ZoneInfo, fields: Fields) -> tuple[list[Row], list[Any]]:
+def _rows(owner: Cell, entries: list[Any], zone: ZoneInfo, fields: PageFields) -> tuple[list[Row], list[Any]]:
     rows: list[Row] = []
-    odd: list[Any] = []
+    unusable: list[Any] = []
     seen: set[int] = set()
     for entry in entries:
-        told: Iterable[Any] = map(entry.get, HEADER) if type(entry) is dict else NONE
-        field_id, name, code, type_, values = told
-        if type(field_id) is not int or field_id in seen or not 0 <= field_id < INT8 or not _are_values(values):
-            odd.append(strip_links(entry))
+        header: Iterable[Any] = map(entry.get, HEADER_KEYS) if type(entry) is dict else EMPTY_HEADER
+        field_id, name, code, type_, values = header
+        if (type(field_id) is not int or field_id in seen or not 0 <= field_id < INT8_LIMIT
+                or not _is_value_list(values)):
+            unusable.append(strip_links(entry))
             continue
         seen.add(field_id)
-        fields.headers.setdefault(field_id, (_word(name), _word(code), _word(type_)))
+        fields.headers.setdefault(field_id, (_text_or_none(name), _text_or_none(code), _text_or_none(type_)))
         parse = PARSERS.get(type_, as_document) if type(type_) is str else as_document
         fields.parsers[field_id] = type_, parse
-        extra = _more(entry)
+        extra = _unknown_attributes(entry)
         for position, element in enumerate(values):
             rows.append(_row(owner, field_id, position, element, parse, zone, extra))
             extra = None
-    return rows, odd
+    return rows, unusable
 
 
-def _word(value: Any) -> str | None:
+def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _more(entry: Any) -> dict[str, Any] | None:
-    """What nobody knows of a field's header."""
-    more = {key: value for key, value in entry.items() if key not in HEADER} if type(entry) is dict else None
+def _unknown_attributes(entry: Any) -> dict[str, Any] | None:
+    """Returns the attributes of a field's header that no column holds."""
+    more = {key: value for key, value in entry.items() if key not in HEADER_KEYS} if type(entry) is dict else None
     return {"field": more} if more else None
 
 
-def _are_values(values: Any) -> bool:
+def _is_value_list(values: Any) -> bool:
     if type(values) is not list or not values:
         return False
     return type(values[0]) is dict if len(values) == 1 else all(type(element) is dict for element in values)
 
 
-def _row(owner: Cell, field_id: int, position: int, element: dict[str, Any], parse: Parser, zone: ZoneInfo, extra: dict[str, Any] | None) -> Row:
+def _row(owner: Cell, field_id: int, position: int, element: dict[str, Any], parse: Parser, zone: ZoneInfo,
+         extra: dict[str, Any] | None) -> Row:
     if parse is as_element:
-        return as_element(owner, field_id, position, element, None, None, _dumped(extra), zone)
+        return as_element(owner, field_id, position, element, None, None, _dump_extra(extra), zone)
     enum_id, code = element.get("enum_id"), element.get("enum_code")
-    plain = len(element) == 3 and "value" in element and type(enum_id) is int and -INT8 <= enum_id < INT8 and (
-        type(code) is str or (code is None and "enum_code" in element))
-    if not plain and element.keys() != VALUE:
-        enum_id, code, rest = _enum(element)
+    plain = (len(element) == 3 and "value" in element and type(enum_id) is int and -INT8_LIMIT <= enum_id < INT8_LIMIT
+             and (type(code) is str or (code is None and "enum_code" in element)))
+    if not plain and element.keys() != VALUE_ONLY:
+        enum_id, code, rest = _option(element)
         extra = (extra or {}) | {"element": rest} if rest else extra
-    return parse(owner, field_id, position, element.get("value"), enum_id, code, _dumped(extra) if extra else None, zone)
+    return parse(owner, field_id, position, element.get("value"), enum_id, code,
+                 _dump_extra(extra) if extra else None, zone)
 
 
-def _dumped(extra: dict[str, Any] | None) -> str | None:
-    return jsonb(linkless(extra)) if extra else None
+def _dump_extra(extra: dict[str, Any] | None) -> str | None:
+    return jsonb_binary(dumps_without_links(extra)) if extra else None
 
 
-def _enum(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, Any]]:
-    """Option id and code; the code's key is `enum` in old answers (3.9). What does not fit a column is the rest."""
+def _option(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, Any]]:
+    """Returns (option id, option code, what fits no column). Old answers call the code `enum` (3.9)."""
     enum_id, code = element.get("enum_id"), element.get("enum_code")
     if code is None:
         code = element.get("enum")
-    rest = {key: element[key] for key in element.keys() - ELEMENT}
-    if enum_id is not None and not (type(enum_id) is int and -INT8 <= enum_id < INT8):
+    rest = {key: element[key] for key in element.keys() - ELEMENT_KEYS}
+    if enum_id is not None and not (type(enum_id) is int and -INT8_LIMIT <= enum_id < INT8_LIMIT):
         rest["enum_id"], enum_id = enum_id, None
     if code is not None and type(code) is not str:
         rest["enum_code"], code = code, None
@@ -251,30 +273,33 @@ def _enum(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, An
     return enum_id, code, rest
 
 
-def restore_values(rows: list[dict[str, Any]], headers: dict[int, Header], zone: ZoneInfo) -> list[dict[str, Any]]:
-    """The inverse of `value_rows`, from rows (column → cell) of one record."""
+def restore_values(rows: list[dict[str, Any]], headers: dict[int, Header],
+                   zone: ZoneInfo) -> list[dict[str, Any]]:
+    """Rebuilds custom_fields_values from the rows (column → cell) of one record: the inverse of `value_rows`.
+    Used by tests only."""
     entries: dict[int, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row["field_id"], row["position"])):
         name, code, type_ = headers.get(row["field_id"], (None, None, None))
-        extra = loads(row["_extra"]) if row["_extra"] else {}
-        entry = entries.setdefault(row["field_id"], {"field_id": row["field_id"], "field_name": name, "field_code": code,
-                                                     "field_type": type_, "values": [], **extra.get("field", {})})
+        extra = loads_jsonb(row["_extra"]) if row["_extra"] else {}
+        entry = entries.setdefault(row["field_id"], {
+            "field_id": row["field_id"], "field_name": name, "field_code": code, "field_type": type_,
+            "values": [], **extra.get("field", {})})
         entry["values"].append(_element(row, type_, zone) | extra.get("element", {}))
     return list(entries.values())
 
 
 def _element(row: dict[str, Any], type_: Any, zone: ZoneInfo) -> dict[str, Any]:
     if PARSERS.get(type_) is as_element:
-        whole: dict[str, Any] = loads(row["value_json"])
+        whole: dict[str, Any] = loads_jsonb(row["value_json"])
         return whole
     return {"value": _value(row, type_, zone), "enum_id": row["enum_id"], "enum_code": row["enum_code"]}
 
 
 def _value(row: dict[str, Any], type_: Any, zone: ZoneInfo) -> Any:
     if row["value_json"] is not None:
-        return loads(row["value_json"])
+        return loads_jsonb(row["value_json"])
     if row["value_boolean"] is not None:
         return row["value_boolean"]
     if row["value_date"] is not None:
-        return _midnight(datetime.date.fromordinal(row["value_date"] + EPOCH), zone)
-    return second(row["value_at"]) if row["value_at"] is not None else row["value_text"]
+        return _midnight(datetime.date.fromordinal(row["value_date"] + PG_EPOCH_ORDINAL), zone)
+    return from_pg_micros(row["value_at"]) if row["value_at"] is not None else row["value_text"]

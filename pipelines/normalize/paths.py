@@ -1,4 +1,5 @@
-"""Where things stand inside a record: paths, and what of a record nobody reads. Pure."""
+"""Paths inside a record, and the attributes of a record that no column, child list or embedded entity takes.
+Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +14,15 @@ MISSING = object()
 EMPTY: tuple[Any, ...] = ([], {})
 
 
-def put(target: Record, path: Path, value: Any) -> None:
+def put_at(target: Record, path: Path, value: Any) -> None:
+    """Sets the value at a path, creating the objects on the way."""
     for part in path[:-1]:
         target = target.setdefault(part, {})
     target[path[-1]] = value
 
 
-def pick(source: Any, path: Path) -> Any:
-    """The value at a path, or MISSING where the record does not have it at all."""
+def value_at(source: Any, path: Path) -> Any:
+    """Returns the value at a path, or MISSING if the record does not have the attribute at all."""
     for part in path:
         if not isinstance(source, dict) or part not in source:
             return MISSING
@@ -31,8 +33,9 @@ def pick(source: Any, path: Path) -> Any:
 Trie = dict[str, Any]
 
 
-def trie(paths: Iterable[Path]) -> Trie:
-    """{"id": True, "_embedded": {"tags": True}}: the attributes that somebody reads. `_links` is nobody's and is left out."""
+def build_trie(paths: Iterable[Path]) -> Trie:
+    """Builds the tree of mapped attributes, e.g. {"id": True, "_embedded": {"tags": True}}; True marks a
+    whole subtree. `_links` counts as mapped at every level: it is dropped, not kept in `_extra`."""
     root: Trie = {"_links": True}
     for path in paths:
         node = root
@@ -42,47 +45,50 @@ def trie(paths: Iterable[Path]) -> Trie:
     return root
 
 
-class Known(NamedTuple):
-    """A trie, made for asking whether it knows all of an object."""
+class KnownAttributes(NamedTuple):
+    """A tree of mapped attributes, compiled for one question: does it map every attribute of an object?"""
 
     names: frozenset[str]
-    inside: tuple[tuple[str, Known], ...]
+    nested: tuple[tuple[str, KnownAttributes], ...]
 
-    def has_all_of(self, value: Any) -> bool:
+    def covers(self, value: Any) -> bool:
         if type(value) is not dict or not value.keys() <= self.names:
             return False
-        for name, known in self.inside:
+        for name, nested in self.nested:
             inner = value.get(name)
-            if inner and not known.has_all_of(inner):
+            if inner and not nested.covers(inner):
                 return False
         return True
 
 
-def known(of: Trie) -> Known:
-    return Known(frozenset(of), tuple((name, known(inside)) for name, inside in of.items() if inside is not True))
+def known_attributes(trie: Trie) -> KnownAttributes:
+    return KnownAttributes(frozenset(trie), tuple((name, known_attributes(inside))
+                                      for name, inside in trie.items() if inside is not True))
 
 
-def leftovers(record: Record, known: Trie) -> Record:
-    """The attributes that nobody reads, without their `_links`."""
+def unmapped_attributes(record: Record, mapped: Trie) -> Record:
+    """Returns the attributes that `mapped` does not map, without their `_links`."""
     rest: Record = {}
     for name, value in record.items():
-        inside = known.get(name)
-        if inside is None:
+        nested = mapped.get(name)
+        if nested is None:
             rest[name] = strip_links(value)
-        elif inside is not True and value:
-            unread = leftovers(value, inside) if isinstance(value, dict) else strip_links(value)
-            if unread:
-                rest[name] = unread
+        elif nested is not True and value:
+            unmapped = unmapped_attributes(value, nested) if isinstance(value, dict) else strip_links(value)
+            if unmapped:
+                rest[name] = unmapped
     return rest
 
 
-def pointed(pointers: Mapping[str, tuple[str, ...]], record: Record) -> Record:
-    """The record, its pointers without what the records that they point at say themselves (Entity.pointers)."""
-    for name, kept in pointers.items():
+def apply_keep_only(keep_only: Mapping[str, tuple[str, ...]], record: Record) -> Record:
+    """Returns the record with the lists in `keep_only` reduced to the attributes named there
+    (`Entity.keep_only`)."""
+    for name, kept in keep_only.items():
         if isinstance(record.get(name), list):
-            record = record | {name: [_only(kept, element) for element in record[name]]}
+            record = record | {name: [_select(kept, element) for element in record[name]]}
     return record
 
 
-def _only(names: Iterable[str], element: Any) -> Any:
-    return {name: element[name] for name in names if name in element} if isinstance(element, dict) else element
+def _select(names: Iterable[str], element: Any) -> Any:
+    return ({name: element[name] for name in names if name in element}
+            if isinstance(element, dict) else element)

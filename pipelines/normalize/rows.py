@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The results of normalizing: rows of a record, of a page, and what could not be used."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from typing import Any
 from models.base import AccountBase
 from pipelines.schema.columns import Cell
 
+Row = tuple[Cell, ...]
+"""The cells of one value's row: owner, field, position, value_text, value_number, value_boolean, value_date,
+value_at, enum_id, enum_code, value_json, _extra."""
 
-class Unfit(Exception):
-    """A record that cannot become a row; the message says why. Its neighbours are not touched by it."""
+EmbeddedRows = dict[type[AccountBase], dict[Row, Row]]
+"""Rows of embedded objects: model → key → row."""
+
+
+class UnusableRecordError(Exception):
+    """A record cannot become a row; the message says why. The other records of its page are not affected."""
 
 
 @dataclass(slots=True)
-class Rows:
-    """What one record became. `children[i]` belongs to `Normalizer.children[i]`; None means that its list was absent."""
+class NormalizedRecord:
+    """The rows of one record. `children[i]` are rows of the table `Normalizer.child_tables[i]`; None: the
+    record has no such list (unknown, not empty)."""
 
     key: Row
     row: Row
     children: list[list[Row] | None]
-    is_whole: bool = False
-    """Lists that may have been cut short are known to be whole."""
+    has_complete_lists: bool = False
+    """Lists that amoCRM may have truncated are known to be complete."""
 
 
 @dataclass
-class Found:
-    """Rows and feeds of many records of one page, and the records that could not become rows."""
+class NormalizedPage:
+    """The rows of one page's records, the embedded rows of other entities, and the unusable records with the
+    reasons."""
 
-    rows: list[Rows] = field(default_factory=list)
-    feeds: Feeds = field(default_factory=dict)
-    unfit: list[tuple[Any, str]] = field(default_factory=list)
-
-
-Feeds = dict[type[AccountBase], dict[Row, Row]]
-
-
-Row = tuple[Cell, ...]
-"""owner, field, position, value_text, value_number, value_boolean, value_date, value_at, enum_id, enum_code, value_json, _extra: as cells"""
+    records: list[NormalizedRecord] = field(default_factory=list)
+    embedded: EmbeddedRows = field(default_factory=dict)
+    unusable: list[tuple[Any, str]] = field(default_factory=list)

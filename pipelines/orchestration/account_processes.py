@@ -1,7 +1,9 @@
-"""`amocrm-mirror sync --all`: every account of the database, some side by side, each in a process of its own.
+"""`amocrm-mirror sync --all`: syncs every account of the database, several at a time, each in its own
+process.
 
-A process that is killed, or a fault in one account, so harms no other; and what one account has taken of memory goes with it. They are forked from a
-server that has everything imported, which spares each the second and the hundred megabytes of a start.
+A killed process or an error in one account does not affect the others, and an account's memory is released
+with its process. The processes are forked from a server that has everything imported, which saves each a
+second and a hundred megabytes at its start.
 """
 
 from __future__ import annotations
@@ -20,24 +22,28 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.installation import Mirror, open_mirror
-from pipelines.postgres.errors import of_postgres, one_line
-from pipelines.sync.context import Result, Silent
+from pipelines.installation import Installation, open_installation
+from pipelines.postgres.errors import describe_postgres_error, one_line
+from pipelines.sync.context import EntityResult, NoProgress
 
 PRELOAD = ["pipelines.orchestration.launcher"]
+"""Modules that the fork server imports before it forks the accounts' processes."""
 
 
-LAST_WORDS = 20.0
+SHUTDOWN_GRACE_SECONDS = 20.0
+"""Seconds that interrupted processes have to end; then they are killed."""
 
 
-OWN_CONNECTIONS = 4
-"""Of a sync, beside one per list that is read: its lock, its budgets, its runs."""
+CONNECTIONS_PER_SYNC = 4
+"""Connections to Postgres of one sync, besides one per list being read: its lock, its rate limiters, its run
+log."""
 
 
 SPARE_CONNECTIONS = 5
+"""Connections left free for other programs."""
 
 
-LIMITS = """
+FREE_CONNECTIONS_SQL = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int"""
 
@@ -46,8 +52,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Outcome:
-    """What became of an account. `code` is what `sync` alone would have ended with; None: its turn it was not."""
+class AccountOutcome:
+    """The outcome of one account. `code` is the exit code of a plain `sync`; None: the account was left
+    out."""
 
     name: str
     code: int | None = 1
@@ -59,74 +66,82 @@ class Outcome:
     reason: str = ""
 
     @property
-    def word(self) -> str:
+    def label(self) -> str:
         return {0: "complete", 3: "incomplete", None: "left out"}.get(self.code, "failed")
 
 
-def _affordable(mirror: Mirror, at_once: int) -> int:
+def _max_parallel_accounts(mirror: Installation, at_once: int) -> int:
+    """Returns how many accounts, from 1 to `at_once`, Postgres has free connections for."""
     with mirror.connect() as connection:
-        row = connection.execute(LIMITS).fetchone()
+        row = connection.execute(FREE_CONNECTIONS_SQL).fetchone()
     free = (row[0] if row else 0) - SPARE_CONNECTIONS
-    return max(1, min(at_once, free // (mirror.settings.amocrm_concurrency + OWN_CONNECTIONS)))
+    return max(1, min(at_once, free // (mirror.settings.amocrm_concurrency + CONNECTIONS_PER_SYNC)))
 
 
 # Processes
 
 
-def _each(names: Sequence[str], at_once: int, options: tuple[Any, ...]) -> Iterator[Outcome]:
-    """As they end. Interrupted, it interrupts those that run, and waits for them a moment."""
+def _outcomes(names: Sequence[str], at_once: int, options: tuple[Any, ...]) -> Iterator[AccountOutcome]:
+    """Runs `_child_main` for each account in its own process, `at_once` at a time, and yields the outcomes in
+    the order in which they end. When interrupted, it interrupts the running processes and waits
+    SHUTDOWN_GRACE_SECONDS for them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    ahead, running = deque(names), dict[Connection, tuple[str, Any]]()
+    pending, running = deque(names), dict[Connection, tuple[str, Any]]()
     try:
-        while ahead or running:
-            while ahead and len(running) < at_once:
-                name = ahead.popleft()
+        while pending or running:
+            while pending and len(running) < at_once:
+                name = pending.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(name, theirs, *options), name=name)
+                process = context.Process(target=_child_main, args=(name, theirs, *options), name=name)
                 process.start()
                 theirs.close()
                 running[ours] = name, process
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
-                yield _heard(ready, *running.pop(ready))
+                yield _receive_outcome(ready, *running.pop(ready))
     finally:
-        _end([process for _, process in running.values()])
+        _interrupt([process for _, process in running.values()])
 
 
-def _heard(pipe: Connection, name: str, process: Any) -> Outcome:
+def _receive_outcome(pipe: Connection, name: str, process: Any) -> AccountOutcome:
+    """Receives the outcome from an account's process. A process that has ended without one becomes a
+    failure."""
     try:
-        outcome: Outcome = pipe.recv()
+        outcome: AccountOutcome = pipe.recv()
     except EOFError:
         process.join()
-        how = f"killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0 else f"gone with exit code {process.exitcode}"
-        outcome = Outcome(name, reason=f"its process was {how}; what had landed is kept, and the next sync resumes there")
+        how = (f"killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0
+               else f"gone with exit code {process.exitcode}")
+        outcome = AccountOutcome(name, reason=f"its process was {how}; what had landed is kept, and the next sync "
+                          "resumes there")
     process.join()
     pipe.close()
     return outcome
 
 
-def _end(processes: Sequence[Any]) -> None:
+def _interrupt(processes: Sequence[Any]) -> None:
     for process in processes:
         os.kill(process.pid, signal.SIGINT)
-    until = time.monotonic() + LAST_WORDS
+    until = time.monotonic() + SHUTDOWN_GRACE_SECONDS
     for process in processes:
         process.join(max(0.0, until - time.monotonic()))
         if process.is_alive():
             process.kill()
 
 
-def _child(name: str, pipe: Connection, only: list[str], full: bool, allow_mass_delete: bool) -> None:
-    """In a session of its own, so that Ctrl-C reaches it once: from the parent."""
+def _child_main(name: str, pipe: Connection, only: list[str], full: bool, allow_mass_delete: bool) -> None:
+    """Main function of an account's process: syncs the account and sends its Outcome through `pipe`. The
+    process has its own session, so that Ctrl-C reaches it only once: from the parent."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcome = Outcome(name)
+    outcome = AccountOutcome(name)
     try:
-        _synced(outcome, only, full, allow_mass_delete)
+        _run_sync(outcome, only, full, allow_mass_delete)
     except KeyboardInterrupt:
         os._exit(1)
     except (psycopg.Error, DBAPIError) as reason:
-        outcome.reason = of_postgres(reason)
+        outcome.reason = describe_postgres_error(reason)
     except Exception as reason:
         of_ours = type(reason).__module__.startswith("pipelines.")
         outcome.reason = one_line(reason) if of_ours else f"{type(reason).__name__}: {one_line(reason)}"
@@ -134,12 +149,13 @@ def _child(name: str, pipe: Connection, only: list[str], full: bool, allow_mass_
             log.exception("%s failed", name)
     pipe.send(outcome)
     pipe.close()
-    os._exit(0)  # threads that wait for an answer would hold it up
+    os._exit(0)  # does not wait for threads whose HTTP request is still open
 
 
-def _synced(outcome: Outcome, only: Sequence[str], full: bool, allow_mass_delete: bool) -> None:
+def _run_sync(outcome: AccountOutcome, only: Sequence[str], full: bool, allow_mass_delete: bool) -> None:
+    """Runs the account's sync and writes its report into `outcome`."""
     from pipelines.orchestration.launcher import launch
-    report = launch(open_mirror(outcome.name), Silent(), only, full, allow_mass_delete)
+    report = launch(open_installation(outcome.name), NoProgress(), only, full, allow_mass_delete)
     outcome.code, outcome.seconds = report.exit_code, report.seconds
     outcome.states = Counter(result.state for result in report.results)
     outcome.seen = sum(result.counts.seen for result in report.results)
@@ -148,7 +164,8 @@ def _synced(outcome: Outcome, only: Sequence[str], full: bool, allow_mass_delete
     outcome.reason = "; ".join(why for result in report.results for why in _shortfalls(result))
 
 
-def _shortfalls(result: Result) -> Iterator[str]:
+def _shortfalls(result: EntityResult) -> Iterator[str]:
+    """Yields what is failed, incomplete or quarantined in an entity's result."""
     if result.state in ("failed", "incomplete"):
         yield f"{result.entity}: {result.reason}"
     if result.counts.quarantined:

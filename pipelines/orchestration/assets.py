@@ -1,5 +1,6 @@
-"""One Dagster asset per entity, made by a loop over the registry. A partition is an account; one run reads its assets in one
-process, side by side (design.md 7). No logic here: what a sync does is sync.py's."""
+"""One Dagster asset per entity, made by a loop over the registry, and one per BI view. A partition is an
+account; one run reads its assets concurrently in one process (design.md 7). No sync logic here: that is
+`sync/account_sync.py`."""
 
 import logging
 import time
@@ -12,96 +13,104 @@ import dagster as dg
 from pipelines.bi import builder
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.errors import Busy, Paused
-from pipelines.installation import open_mirror
+from pipelines.errors import AccountPausedError, SyncAlreadyRunningError
+from pipelines.installation import open_installation
 from pipelines.migrate import migrate
-from pipelines.orchestration.dead_runs import PROCESS, prune_dagster, this_process
-from pipelines.orchestration.partitions import ACCOUNT, ACCOUNTS, PREFIX, VIEWS
-from pipelines.schema.tables import shape
+from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, this_process
+from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
+from pipelines.schema.tables import table_schema_of
 from pipelines.sync.account_sync import Report, sync
-from pipelines.sync.context import Result, Silent
-from pipelines.sync.run_log import prune_memory, rows_about
+from pipelines.sync.context import EntityResult, NoProgress
+from pipelines.sync.run_log import estimated_row_counts, prune_mirror_schema
 
 
 class SyncOptions(dg.Config):
-    """What a launchpad or a schedule may ask for."""
+    """Options of a run, set in Dagster's launchpad or by a schedule."""
 
     full: bool = False
     allow_mass_delete: bool = False
 
 
-class Syncing(Protocol):
-    """What runs a sync: Dagster's is Syncer; the command line brings its own, which shows progress."""
+class SyncRunner(Protocol):
+    """Runs a sync or rebuilds the BI views. Implemented by `DagsterSyncRunner` and, with progress on the
+    terminal, by the command line's `CliSyncRunner` (`orchestration/launcher.py`)."""
 
     def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report: ...
 
-    def views(self, account: str) -> list[builder.Built]: ...
+    def rebuild_views(self, account: str) -> list[builder.ViewResult]: ...
 
 
-class Logged(Silent):
-    """Progress into Dagster's run log."""
+class DagsterLogProgress(NoProgress):
+    """Writes progress to Dagster's run log."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: EntityResult) -> None:
         say = self.log.error if result.state == "failed" else self.log.info
-        say("%s: %s, %d records read, %d rows changed, %d requests, %.1f s%s", result.entity, result.state, result.counts.seen,
-            result.counts.changed, result.requests, result.seconds, f" ({result.reason})" if result.reason else "")
+        say("%s: %s, %d records read, %d rows changed, %d requests, %.1f s%s", result.entity, result.state,
+            result.counts.seen, result.counts.changed, result.requests, result.seconds,
+            f" ({result.reason})" if result.reason else "")
 
 
-class Syncer:
-    """Runs a sync for a Dagster run: settings and database are looked up when it starts, not when definitions load; tables are made then."""
+class DagsterSyncRunner:
+    """Runs a sync for a Dagster run. Settings and database are looked up, and the tables migrated, when the
+    run starts, not when Dagster loads the definitions."""
 
     def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report:
-        mirror = open_mirror(account)
+        mirror = open_installation(account)
         migrate(mirror.conninfo, mirror.schema)
-        return sync(mirror.target(), only, options.full, Logged(log), options.allow_mass_delete)
+        return sync(mirror.target(), only, options.full, DagsterLogProgress(log), options.allow_mass_delete)
 
-    def views(self, account: str) -> list[builder.Built]:
-        mirror = open_mirror(account)
+    def rebuild_views(self, account: str) -> list[builder.ViewResult]:
+        mirror = open_installation(account)
         return migrate(mirror.conninfo, mirror.schema).views
 
 
-def spec(entity: Entity) -> dg.AssetSpec:
-    deps = [] if entity is ENTITIES[0] else [dg.AssetKey([PREFIX, ENTITIES[0].name])]
+def asset_spec(entity: Entity) -> dg.AssetSpec:
+    deps = [] if entity is ENTITIES[0] else [dg.AssetKey([ENTITY_PREFIX, ENTITIES[0].name])]
     columns = [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment or "")
-               for column in shape(entity.model).table.columns]
-    return dg.AssetSpec([PREFIX, entity.name], group_name=entity.group, description=entity.description, deps=deps, skippable=True,
-                        kinds={"postgres"}, metadata={"dagster/column_schema": dg.TableSchema(columns)})
+               for column in table_schema_of(entity.model).table.columns]
+    return dg.AssetSpec([ENTITY_PREFIX, entity.name], group_name=entity.group, description=entity.description,
+                        deps=deps, skippable=True, kinds={"postgres"},
+                        metadata={"dagster/column_schema": dg.TableSchema(columns)})
 
 
 def view_specs() -> list[dg.AssetSpec]:
-    """History is made from events; whatever else a view looks at belongs to some list."""
-    files, lists = builder.files(), {table: entity.name for entity in ENTITIES for table in entity.tables}
-    return [dg.AssetSpec([VIEWS, name], group_name="bi", description=files[name].comment, skippable=True, kinds={"postgres"},
-                         deps=sorted({dg.AssetKey([PREFIX, lists.get(table, "events")]) for table in tables}), metadata={
-                             "dagster/column_schema": dg.TableSchema([dg.TableColumn(*each) for each in files[name].described])})
-            for name, tables in builder.names().items()]
+    """Returns one asset per BI view. A table that no entity declares is a history table: it is made from
+    events."""
+    files, lists = builder.files_by_view(), {table: entity.name for entity in ENTITIES for table in entity.tables}
+    return [dg.AssetSpec(
+        [BI_PREFIX, name], group_name="bi", description=files[name].comment, skippable=True, kinds={"postgres"},
+        deps=sorted({dg.AssetKey([ENTITY_PREFIX, lists.get(table, "events")]) for table in tables}),
+        metadata={"dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(*each) for each in files[name].column_schema])})
+        for name, tables in builder.view_tables().items()]
 
 
-def view_results(built: list[builder.Built], selected: AbstractSet[dg.AssetKey],
+def view_results(built: list[builder.ViewResult], selected: AbstractSet[dg.AssetKey],
                  everything: bool) -> Iterator[dg.MaterializeResult[Any] | dg.AssetObservation]:
-    """A view that was built is materialized; of one that could not be, the reason is an observation. Those that are as they were keep silent,
-    unless nothing else was asked for."""
-    for name in builder.names():
-        mine = [each for each in built if builder.group_of(each.view) == name]
-        wrong = [each for each in mine if each.state == "failed"]
-        said: dict[str, Any] = {each.view: each.reason or each.state for each in mine}
-        if dg.AssetKey([VIEWS, name]) not in selected or not mine:
+    """Yields a materialization for each rebuilt view, and an observation with the reason for each that
+    failed. Unchanged views are reported only if `everything`: the run selected nothing but views."""
+    for name in builder.view_tables():
+        group = [each for each in built if builder.view_group(each.view) == name]
+        failed = [each for each in group if each.state == "failed"]
+        details: dict[str, Any] = {each.view: each.reason or each.state for each in group}
+        if dg.AssetKey([BI_PREFIX, name]) not in selected or not group:
             continue
-        if wrong:
-            yield dg.AssetObservation([VIEWS, name], metadata={"state": "failed"} | said)
-        elif everything or any(each.state == "built" for each in mine):
-            yield dg.MaterializeResult(asset_key=[VIEWS, name], metadata={"columns": sum(each.columns for each in mine)} | said)
+        if failed:
+            yield dg.AssetObservation([BI_PREFIX, name], metadata={"state": "failed"} | details)
+        elif everything or any(each.state == "built" for each in group):
+            yield dg.MaterializeResult(asset_key=[BI_PREFIX, name],
+                                       metadata={"columns": sum(each.columns for each in group)} | details)
 
 
-def metadata(result: Result, rows: Mapping[str, int]) -> dict[str, Any]:
+def result_metadata(result: EntityResult, rows: Mapping[str, int]) -> dict[str, Any]:
     counts = result.counts
     facts: dict[str, Any] = {
-        "state": result.state, "mode": result.mode, "rows seen": counts.seen, "rows changed": counts.changed, "inserted": counts.inserted,
-        "updated": counts.updated, "tombstoned or deleted": counts.deleted, "quarantined": counts.quarantined, "requests": result.requests,
-        "seconds": round(result.seconds, 3)}
+        "state": result.state, "mode": result.mode, "rows seen": counts.seen, "rows changed": counts.changed,
+        "inserted": counts.inserted, "updated": counts.updated, "tombstoned or deleted": counts.deleted,
+        "quarantined": counts.quarantined, "requests": result.requests, "seconds": round(result.seconds, 3)}
     if result.entity in rows:
         facts["rows in the table, about"] = rows[result.entity]
     if result.watermark:
@@ -112,21 +121,26 @@ def metadata(result: Result, rows: Mapping[str, int]) -> dict[str, Any]:
     return facts
 
 
-def remembered(instance: dg.DagsterInstance, account: str, log: logging.Logger) -> dict[str, int]:
-    """Forgets the past, as far as the settings say; returns how many rows there are. What goes wrong here is no failure of the sync."""
+def apply_retention(instance: dg.DagsterInstance, account: str, log: logging.Logger) -> dict[str, int]:
+    """Deletes old run records and Dagster runs, as the retention settings say. Returns the approximate number
+    of rows per table. An error here is logged and does not fail the sync."""
     rows: dict[str, int] = {}
     try:
-        mirror = open_mirror(account)
+        mirror = open_installation(account)
         with mirror.connect() as connection:
-            rows = rows_about(connection, mirror.schema)
-        prune_memory(mirror.connect, mirror.account, mirror.settings.mirror_keep_days, mirror.settings.mirror_webhook_days)
-        prune_dagster(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
+            rows = estimated_row_counts(connection, mirror.schema)
+        prune_mirror_schema(mirror.connect, mirror.account, mirror.settings.mirror_keep_days,
+                     mirror.settings.mirror_webhook_days)
+        prune_dagster_runs(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
     except Exception as reason:
-        log.warning("old runs are not forgotten: %s: %s", type(reason).__name__, reason)
+        log.warning("old runs could not be deleted: %s: %s", type(reason).__name__, reason)
     return rows
 
 
-def _told(context: dg.AssetExecutionContext, built: list[builder.Built], everything: bool = False) -> Iterator[dg.MaterializeResult[Any]]:
+def view_events(context: dg.AssetExecutionContext, built: list[builder.ViewResult],
+          everything: bool = False) -> Iterator[dg.MaterializeResult[Any]]:
+    """Yields the materializations of the views; observations are logged, because an asset cannot yield
+    them."""
     for event in view_results(built, context.selected_asset_keys, everything):
         if isinstance(event, dg.AssetObservation):
             context.log_event(event._replace(partition=context.partition_key))
@@ -134,29 +148,34 @@ def _told(context: dg.AssetExecutionContext, built: list[builder.Built], everyth
             yield event
 
 
-@dg.multi_asset(name="sync_account", specs=[*(spec(entity) for entity in ENTITIES), *view_specs()], can_subset=True, partitions_def=ACCOUNTS)
-def sync_account(context: dg.AssetExecutionContext, config: SyncOptions, syncer: dg.ResourceParam[Syncing]) -> Iterator[dg.MaterializeResult[Any]]:
+@dg.multi_asset(name="sync_account", specs=[*(asset_spec(entity) for entity in ENTITIES), *view_specs()],
+                can_subset=True, partitions_def=ACCOUNT_PARTITIONS)
+def sync_account(context: dg.AssetExecutionContext, config: SyncOptions,
+                 syncer: dg.ResourceParam[SyncRunner]) -> Iterator[dg.MaterializeResult[Any]]:
     """Brings the selected tables of one account up to date."""
-    only = [entity.name for entity in ENTITIES if dg.AssetKey([PREFIX, entity.name]) in context.selected_asset_keys]
-    context.instance.add_run_tags(context.run.run_id, {PROCESS: this_process()})
+    only = [entity.name for entity in ENTITIES
+            if dg.AssetKey([ENTITY_PREFIX, entity.name]) in context.selected_asset_keys]
+    context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: this_process()})
     if not only:
-        yield from _told(context, syncer.views(context.partition_key), everything=True)
+        yield from view_events(context, syncer.rebuild_views(context.partition_key), everything=True)
         return
     try:
         report = syncer.sync(context.partition_key, only, config, context.log)
-    except (Busy, Paused) as reason:
-        if ACCOUNT not in context.run.tags:
+    except (SyncAlreadyRunningError, AccountPausedError) as reason:
+        if ACCOUNT_TAG not in context.run.tags:
             raise
         context.log.info("nothing to do: %s", reason)
         return
-    rows = remembered(context.instance, context.partition_key, context.log)
+    rows = apply_retention(context.instance, context.partition_key, context.log)
     for result in report.results:
         if result.state in ("complete", "incomplete"):
-            yield dg.MaterializeResult(asset_key=[PREFIX, result.entity], metadata=metadata(result, rows))
+            yield dg.MaterializeResult(asset_key=[ENTITY_PREFIX, result.entity], metadata=result_metadata(result, rows))
         else:
-            context.log_event(dg.AssetObservation([PREFIX, result.entity], partition=context.partition_key, metadata=metadata(result, rows)))
-    yield from _told(context, report.views)
+            context.log_event(dg.AssetObservation([ENTITY_PREFIX, result.entity], partition=context.partition_key,
+                                                  metadata=result_metadata(result, rows)))
+    yield from view_events(context, report.views)
     failed = [result for result in report.results if result.state == "failed"]
     if failed:
-        raise dg.Failure(f"{len(failed)} of {len(report.results)} entities failed; what the others landed is kept",
-                         metadata={result.entity: result.reason for result in failed}, allow_retries=False)
+        raise dg.Failure(
+            f"{len(failed)} of {len(report.results)} entities failed; rows of the others are kept",
+            metadata={result.entity: result.reason for result in failed}, allow_retries=False)

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The Dagster instance and its account partitions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.config.home import make_home
-from pipelines.errors import SyncRefused
-from pipelines.installation import Mirror
+from pipelines.errors import SyncRefusedError
+from pipelines.installation import Installation
 from pipelines.migrate import migrate
-from pipelines.orchestration.partitions import ACCOUNTS
+from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS
 
-INSTANCE = """\
-# Made by amocrm-mirror; yours to change. Where Dagster keeps its runs: SQLite files beside this one.
+DAGSTER_YAML = """\
+# Made by amocrm-mirror; yours to change. Where Dagster keeps its runs: SQLite files next to this one.
 telemetry:
   enabled: false
-# So many scheduled runs at once (each is a process of 150 to 300 MB); those of one account wait for each other
+# Scheduled runs at once (each is a process of 150 to 300 MB); those of one account wait for each other
 concurrency:
   runs:
     tag_concurrency_limits:
@@ -34,8 +34,8 @@ concurrency:
 """
 
 
-def dagster_home(mirror: Mirror) -> Path:
-    """DAGSTER_HOME, or a folder in MIRROR_HOME; made on first use."""
+def dagster_home(mirror: Installation) -> Path:
+    """Returns DAGSTER_HOME, or a folder in MIRROR_HOME. Creates it if it is missing."""
     home = mirror.settings.dagster_home or mirror.settings.mirror_home / "dagster"
     if not home.exists():
         make_home(home.parent)
@@ -44,34 +44,36 @@ def dagster_home(mirror: Mirror) -> Path:
 
 
 @contextmanager
-def _first(home: Path) -> Iterator[None]:
-    """One process at a time: of several that make Dagster's SQLite files at once, each leaves them broken for all."""
+def _instance_lock(home: Path) -> Iterator[None]:
+    """Holds a lock on Dagster's folder, and writes dagster.yaml if it is missing. Processes that create
+    Dagster's SQLite files at the same time would leave them broken for all."""
     folder = os.open(home, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if not (home / "dagster.yaml").exists():
-            (home / "dagster.yaml").write_text(INSTANCE)
+            (home / "dagster.yaml").write_text(DAGSTER_YAML)
         yield
     finally:
         os.close(folder)
 
 
-def prepare(mirror: Mirror) -> dg.DagsterInstance:
-    """Migrates the database and makes the account known to Dagster as a partition."""
+def prepare_instance(mirror: Installation) -> dg.DagsterInstance:
+    """Migrates the database, adds the account as a partition, and returns the Dagster instance."""
     migrate(mirror.conninfo, mirror.schema)
-    return with_partition(mirror, mirror.account)
+    return open_instance(mirror, mirror.account)
 
 
-def with_partition(mirror: Mirror, *names: str, gone: str = "") -> dg.DagsterInstance:
-    """Dagster's memory, with a partition per account of `names`, and without that of `gone`."""
+def open_instance(mirror: Installation, *names: str, removed: str = "") -> dg.DagsterInstance:
+    """Returns the Dagster instance, after adding a partition per account of `names` and deleting that of
+    `gone`. Raises SyncRefusedError if Dagster cannot use its storage."""
     home = dagster_home(mirror)
     try:
-        with _first(home):
+        with _instance_lock(home):
             instance = dg.DagsterInstance.from_config(str(home))
-        instance.add_dynamic_partitions(str(ACCOUNTS.name), list(names))
-        if gone and instance.has_dynamic_partition(str(ACCOUNTS.name), gone):
-            instance.delete_dynamic_partition(str(ACCOUNTS.name), gone)
+        instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), list(names))
+        if removed and instance.has_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed):
+            instance.delete_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed)
     except (dg.DagsterError, DBAPIError, CommandError, OSError) as reason:
-        raise SyncRefused(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. Mend dagster.yaml there, or set "
-                           "DAGSTER_HOME to another folder") from reason
+        raise SyncRefusedError(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. "
+                          "Fix dagster.yaml there, or set DAGSTER_HOME to another folder") from reason
     return instance

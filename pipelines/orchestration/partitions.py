@@ -1,16 +1,16 @@
-"""TODO docstring."""
+"""Names that assets, jobs and runs share: key prefixes, tags, the partition set of accounts."""
 
 import dagster as dg
 
-ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
+ACCOUNT_PARTITIONS = dg.DynamicPartitionsDefinition(name="accounts")
 
 
-PREFIX = "amocrm"
+ENTITY_PREFIX = "amocrm"
 
 
-VIEWS = "amocrm_bi"
-"""The views for people: assets downstream of the lists that they look at."""
+BI_PREFIX = "amocrm_bi"
+"""Key prefix of the BI views, which are assets downstream of the lists that they select from."""
 
 
-ACCOUNT = "amocrm-mirror/account"
-"""The tag of runs that a schedule started: its value is the account."""
+ACCOUNT_TAG = "amocrm-mirror/account"
+"""Tag of the runs that a schedule started. Its value is the account's name."""

@@ -1,9 +1,12 @@
-"""Schedules: each tier of lists by its own cron, off until a setting says on. What a sync does is sync.py's.
+"""Schedules: each tier of lists by its own cron expression, off until a setting turns them on. No sync logic
+here: that is `sync/account_sync.py`.
 
-Dagster builds schedules from static and time partitions only (build_schedule_from_partitioned_job); accounts are dynamic ones, so each tick
-names its partitions itself: every account of the database that is neither paused nor, within the hour, refused by amoCRM. One that is new becomes a
-partition there and then. The queue admits some runs at once, and one per value of ACCOUNT (launch.INSTANCE); a tick leaves an account out while its
-run before has not ended, and the lock of a sync that something else started makes the run end without a failure.
+Dagster builds schedules from static and time partitions only (build_schedule_from_partitioned_job). Accounts
+are dynamic partitions, so each tick names its partitions itself: every account of the database that is
+neither paused nor, within the hour, refused by amoCRM. A new account is added as a partition by the tick.
+Dagster's queue limits the runs in all and to one per value of ACCOUNT_TAG (DAGSTER_YAML in
+`orchestration/instance.py`). A tick skips an account whose previous run has not ended. If another process
+holds the account's sync lock, the run ends without a failure.
 """
 
 from __future__ import annotations
@@ -14,124 +17,150 @@ from dataclasses import dataclass
 import dagster as dg
 
 from pipelines.accounts.registry import due
-from pipelines.amocrm.client import Patience
+from pipelines.amocrm.client import RetryPolicy
 from pipelines.amocrm.errors import AmoError
-from pipelines.bi.builder import names
-from pipelines.config.settings import Settings, SettingsRefused, load_settings
-from pipelines.entities.registry import names_of
-from pipelines.errors import SyncRefused
-from pipelines.installation import Connection, Mirror, open_mirror
+from pipelines.bi.builder import view_tables
+from pipelines.config.settings import Settings, SettingsError, load_settings
+from pipelines.entities.registry import names_in_tier
+from pipelines.errors import SyncRefusedError
+from pipelines.installation import Connection, Installation, open_installation
 from pipelines.orchestration.checks import CHECKS
-from pipelines.orchestration.dead_runs import bury
-from pipelines.orchestration.partitions import ACCOUNT, ACCOUNTS, PREFIX, VIEWS
-from pipelines.webhooks.subscription import Tended, subscribed, tend
+from pipelines.orchestration.dead_runs import fail_dead_runs
+from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
+from pipelines.webhooks.subscription import WebhookHealth, check_webhook, subscribed_accounts
 
-ONCE = Patience(tries=2, throttled=2, read=15.0)
-"""A tick has a minute."""
-UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
-              dg.DagsterRunStatus.CANCELING]
+TICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=2, read_timeout=15.0)
+"""Retries of a request made by a tick, which Dagster gives a minute."""
+UNFINISHED_STATUSES = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
+              dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 @dataclass(frozen=True)
 class Tier:
+    """A group of entities that one schedule syncs. `full`: every list is swept."""
+
     name: str
     cron: str
-    what: str
+    description: str
     entities: list[str]
     full: bool = False
 
 
-def settings() -> Settings | None:
-    """None where they cannot be used: the run or the command that needs them says why, and definitions load all the same."""
+def settings_or_none() -> Settings | None:
+    """Returns the settings, or None if they are invalid: the definitions load all the same, and the run or
+    command that needs the settings reports the reason."""
     try:
         return load_settings()
-    except SettingsRefused:
+    except SettingsError:
         return None
 
 
-def tiers(known: Settings | None) -> list[Tier]:
-    crons = known or Settings.model_construct()
-    moving, directories = names_of("moving"), names_of("directories")
-    return [Tier("moving", crons.amocrm_schedule_moving, "What changed in the lists that move", moving),
-            Tier("directories", crons.amocrm_schedule_directories, "The lists that are read whole", directories),
-            Tier("sweep", crons.amocrm_schedule_sweep, "Every list whole: what no increment can see", moving + directories, True)]
+def tiers(settings: Settings | None) -> list[Tier]:
+    crons = settings or Settings.model_construct()
+    moving, directories = names_in_tier("moving"), names_in_tier("directories")
+    return [
+        Tier("moving", crons.amocrm_schedule_moving, "Changes in the lists that change all the time", moving),
+        Tier("directories", crons.amocrm_schedule_directories, "The lists that are read whole", directories),
+        Tier("sweep", crons.amocrm_schedule_sweep, "Every list whole: finds what no increment can see",
+             moving + directories, True)]
 
 
-def job_of(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
-    """Without checks: Dagster leaves them out of a run in which one of their assets was skipped, and an account never offers every list."""
-    selection = dg.AssetSelection.assets(*([PREFIX, name] for name in tier.entities), *([VIEWS, name] for name in names())).without_checks()
-    return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.what,
+def sync_job(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
+    """Returns the job that syncs a tier. Checks are left out: Dagster skips them in a run in which one of
+    their assets was skipped, and an account never offers every list."""
+    selection = dg.AssetSelection.assets(*([ENTITY_PREFIX, name] for name in tier.entities),
+                                         *([BI_PREFIX, name] for name in view_tables())).without_checks()
+    return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.description,
                                config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
 
 
-def status(known: Settings | None) -> dg.DefaultScheduleStatus:
-    return dg.DefaultScheduleStatus.RUNNING if known and known.amocrm_schedules else dg.DefaultScheduleStatus.STOPPED
+def default_status(settings: Settings | None) -> dg.DefaultScheduleStatus:
+    return (dg.DefaultScheduleStatus.RUNNING if settings and settings.amocrm_schedules
+            else dg.DefaultScheduleStatus.STOPPED)
 
 
-def fan_out(instance: dg.DagsterInstance, mirror: Mirror, tier: Tier, job: str) -> tuple[list[dg.RunRequest], list[str]]:
-    """A run for each account whose turn it is, and why it is not the others'."""
-    partitions = set(instance.get_dynamic_partitions(str(ACCOUNTS.name)))
+def fan_out(instance: dg.DagsterInstance, mirror: Installation, tier: Tier,
+            job: str) -> tuple[list[dg.RunRequest], list[str]]:
+    """Returns a run request for each account that is due, and, for each other account, the reason why it is
+    not. Adds the partitions of new accounts to `instance`."""
+    partitions = set(instance.get_dynamic_partitions(str(ACCOUNT_PARTITIONS.name)))
     with mirror.connect() as connection:
-        turns = {each.name: why_not for each, why_not in due(connection, mirror.account, bool(mirror.configured))}
-    if mirror.account not in turns and mirror.settings.amocrm_base_url:
-        turns[mirror.account] = "" if mirror.account in partitions else "it is no partition of `accounts` yet: run `amocrm-mirror sync` once"
-    running = {run.tags.get(ACCOUNT) for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED))}
-    turns |= {name: f"the {tier.name} run before has not ended yet" for name in turns if name in running and not turns[name]}
-    ready = [name for name, why_not in turns.items() if not why_not]
+        skip_reasons = {each.name: why_not
+                 for each, why_not in due(connection, mirror.account, bool(mirror.configured_tokens))}
+    if mirror.account not in skip_reasons and mirror.settings.amocrm_base_url:
+        skip_reasons[mirror.account] = ("" if mirror.account in partitions
+                                 else "it is no partition of `accounts` yet: run `amocrm-mirror sync` once")
+    running = {run.tags.get(ACCOUNT_TAG)
+               for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED_STATUSES))}
+    skip_reasons |= {name: f"the {tier.name} run before has not ended yet" for name in skip_reasons
+              if name in running and not skip_reasons[name]}
+    ready = [name for name, why_not in skip_reasons.items() if not why_not]
     if set(ready) - partitions:
-        instance.add_dynamic_partitions(str(ACCOUNTS.name), sorted(set(ready) - partitions))
-    return ([dg.RunRequest(run_key=name, partition_key=name, tags={ACCOUNT: name}) for name in ready],
-            [f"{name}: {why_not}" for name, why_not in turns.items() if why_not])
+        instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), sorted(set(ready) - partitions))
+    return ([dg.RunRequest(run_key=name, partition_key=name, tags={ACCOUNT_TAG: name}) for name in ready],
+            [f"{name}: {why_not}" for name, why_not in skip_reasons.items() if why_not])
 
 
-def schedule_of(tier: Tier, job: dg.UnresolvedAssetJobDefinition, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
-    @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status, description=tier.what)
+def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
+                status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status,
+                 description=tier.description)
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        bury(context.instance)
-        requests, reasons = fan_out(context.instance, open_mirror(), tier, job.name)
+        fail_dead_runs(context.instance)
+        requests, reasons = fan_out(context.instance, open_installation(), tier, job.name)
         yield from requests
         if not requests:
-            yield dg.SkipReason("; ".join(reasons) or "there is no account yet: `amocrm-mirror accounts add`, or `amocrm-mirror auth`")
+            yield dg.SkipReason("; ".join(reasons) or "there is no account yet: "
+                                "`amocrm-mirror accounts add`, or `amocrm-mirror auth`")
 
     return tick
 
 
-def checking(known: Settings | None) -> dg.ScheduleDefinition:
-    """A run of their own, which asks amoCRM for nothing: after a sync that fails or never starts there would be no checks."""
+def checks_schedule(settings: Settings | None) -> dg.ScheduleDefinition:
+    """Returns the schedule of the checks. They have a run of their own, which sends amoCRM no request: as
+    part of a sync they would be missing after one that fails or never starts."""
     job = dg.define_asset_job("checks", dg.AssetSelection.checks(*CHECKS),
                               description="Every asset check, of every account")
-    return dg.ScheduleDefinition("checks_schedule", job=job, cron_schedule=(known or Settings.model_construct()).amocrm_schedule_checks,
-                                 default_status=status(known))
+    return dg.ScheduleDefinition("checks_schedule", job=job,
+                                 cron_schedule=(settings or Settings.model_construct()).amocrm_schedule_checks,
+                                 default_status=default_status(settings))
 
 
-def tending(job: dg.UnresolvedAssetJobDefinition, known: Settings | None) -> dg.ScheduleDefinition:
-    """A tick that asks amoCRM one thing, and starts a sync of what moves where a gap has to be covered: what happened while amoCRM told us
-    nothing is what changed since that list's last good reading, which is no later than the last good delivery's."""
-    @dg.schedule(job=job, cron_schedule=(known or Settings.model_construct()).amocrm_schedule_webhooks, name="webhooks_schedule",
-                 default_status=status(known), description="Looks whether amoCRM has switched the webhook off, and switches it on again")
+def webhook_schedule(job: dg.UnresolvedAssetJobDefinition, settings: Settings | None) -> dg.ScheduleDefinition:
+    """Returns the schedule that checks each account's webhook with one request to amoCRM, and starts a sync
+    of the moving lists (`job`) if deliveries were missed. That sync covers the gap: it reads what changed
+    since each list's watermark, which is no later than the last successful delivery."""
+    @dg.schedule(job=job, cron_schedule=(settings or Settings.model_construct()).amocrm_schedule_webhooks,
+                 name="webhooks_schedule", default_status=default_status(settings),
+                 description="Checks whether amoCRM has switched the webhook off, and switches it on again")
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        mirror = open_mirror()
+        mirror = open_installation()
         with mirror.connect_autocommit() as connection:
-            resting = {each.name for each, why_not in due(connection, mirror.account, bool(mirror.configured)) if why_not}
-            tended = {account: _tended(mirror.of(account), connection) for account in subscribed(connection) if account not in resting}
-        known = context.instance.get_dynamic_partitions(str(ACCOUNTS.name))
+            resting = {each.name for each, why_not
+                       in due(connection, mirror.account, bool(mirror.configured_tokens)) if why_not}
+            tended = {account: _check_webhook(mirror.for_account(account), connection)
+                      for account in subscribed_accounts(connection) if account not in resting}
+        known = context.instance.get_dynamic_partitions(str(ACCOUNT_PARTITIONS.name))
         gaps = [account for account, each in tended.items() if each.gap and account in known]
-        said = "; ".join(f"{account}: {each.said}" for account, each in tended.items()) or "no account has a webhook"
+        said = "; ".join(f"{account}: {each.message}"
+                         for account, each in tended.items()) or "no account has a webhook"
         context.log.info(said)
-        return [dg.RunRequest(run_key=account, partition_key=account, tags={ACCOUNT: account}) for account in gaps] or dg.SkipReason(said)
+        return [dg.RunRequest(run_key=account, partition_key=account, tags={ACCOUNT_TAG: account})
+                for account in gaps] or dg.SkipReason(said)
 
     return tick
 
 
-def _tended(mirror: Mirror, connection: Connection) -> Tended:
-    """One account that cannot be asked does not stop the others."""
+def _check_webhook(mirror: Installation, connection: Connection) -> WebhookHealth:
+    """Checks one account's webhook. Errors become a result, so that one account does not stop the others."""
     try:
-        return tend(mirror.target(ONCE), connection)
-    except (AmoError, SyncRefused) as reason:
-        return Tended(f"amoCRM could not be asked: {reason}", works=False)
+        return check_webhook(mirror.target(TICK_RETRIES), connection)
+    except (AmoError, SyncRefusedError) as reason:
+        return WebhookHealth(f"amoCRM could not be asked: {reason}", works=False)
 
 
-known = settings()
-TIERS = tiers(known)
-SYNCS = [job_of(tier) for tier in TIERS]
-SCHEDULES = [*(schedule_of(tier, job, status(known)) for tier, job in zip(TIERS, SYNCS, strict=True)), tending(SYNCS[0], known), checking(known)]
+SETTINGS = settings_or_none()
+TIERS = tiers(SETTINGS)
+SYNC_JOBS = [sync_job(tier) for tier in TIERS]
+SCHEDULES = [*(sync_schedule(tier, job, default_status(SETTINGS)) for tier, job in zip(TIERS, SYNC_JOBS, strict=True)),
+             webhook_schedule(SYNC_JOBS[0], SETTINGS), checks_schedule(SETTINGS)]

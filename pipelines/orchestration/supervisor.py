@@ -1,4 +1,7 @@
-"""`amocrm-mirror serve`: the parts that keep a mirror current, each a process of its own; one that dies is started again, and no other with it."""
+"""Supervisor of `amocrm-mirror serve`: runs each part in its own process and restarts a part that ends.
+
+The other parts keep running.
+"""
 
 from __future__ import annotations
 
@@ -15,90 +18,102 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipelines.errors import WrongUse
+from pipelines.errors import UsageError
 
-SOUND = 30.0
-"""Who lived so long is started again at once; who did not, after a pause that doubles."""
-LONGEST = 60.0
-LAST_WORDS = 20.0
-LOOK = 0.2
-DIE_WITH_PARENT = 1
+HEALTHY_SECONDS = 30.0
+"""Seconds. A process that ran longer is restarted at once, any other after a pause that doubles."""
+MAX_PAUSE_SECONDS = 60.0
+"""Maximum pause before a restart, in seconds."""
+SHUTDOWN_GRACE_SECONDS = 20.0
+"""Seconds from SIGTERM to SIGKILL when the supervisor ends."""
+POLL_SECONDS = 0.2
+"""Seconds between two looks at the processes."""
+PR_SET_PDEATHSIG = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 log = logging.getLogger(__name__)
 
 
-def tied(owner: int) -> None:
-    """On Linux the kernel ends this process when the one that started it dies, whatever it dies of: no receiver is left holding the port."""
+def die_with_parent(owner: int) -> None:
+    """Makes the Linux kernel send SIGTERM to this process when its parent dies, for whatever reason.
+
+    So no receiver is left behind that occupies the port. Exits at once if the parent is no longer `owner`.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != owner:
             os._exit(1)
 
 
 @dataclass
-class Part:
-    """One process: its command, and how it fares."""
+class Child:
+    """One supervised process: its arguments, its state, and when to restart it (seconds, monotonic clock)."""
 
     name: str
-    words: list[str]
+    arguments: list[str]
     process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    pause: float = 0.0
-    due: float = field(default=0.0)
+    started_at: float = 0.0
+    restart_pause: float = 0.0
+    start_at: float = field(default=0.0)
 
-    def look(self) -> None:
-        """Starts it when it is due; notices when it has ended."""
+    def poll(self) -> None:
+        """Starts the process if its restart is due; if it has ended, logs that and schedules the restart."""
         now = time.monotonic()
         if self.process is None:
-            if now >= self.due:
-                command, tie = [sys.executable, "-m", "pipelines.cli.app", *self.words], partial(tied, os.getpid())
-                self.process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, preexec_fn=tie)
-                self.started = now
+            if now >= self.start_at:
+                command, before_exec = (
+                    [sys.executable, "-m", "pipelines.cli", *self.arguments], partial(die_with_parent, os.getpid()))
+                self.process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL,
+                                                preexec_fn=before_exec)
+                self.started_at = now
         elif self.process.poll() is not None:
-            self.pause = 0.0 if now - self.started > SOUND else min(LONGEST, max(0.5, self.pause * 2))
-            self.due = now + self.pause
-            log.warning("%s has ended with %s; it is started again%s", self.name, self.process.returncode,
-                        f" in {self.pause:.1f} s" if self.pause else "")
+            self.restart_pause = 0.0 if now - self.started_at > HEALTHY_SECONDS else min(MAX_PAUSE_SECONDS, max(0.5, self.restart_pause * 2))
+            self.start_at = now + self.restart_pause
+            log.warning("%s ended with exit status %s; restarting it%s", self.name, self.process.returncode,
+                        f" in {self.restart_pause:.1f} s" if self.restart_pause else "")
             self.process = None
 
-    def end(self) -> None:
+    def stop(self) -> None:
+        """Waits for the process to end, then kills its process group."""
         if self.process is None:
             return
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(LAST_WORDS)
+            self.process.wait(SHUTDOWN_GRACE_SECONDS)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
-def refuse_taken(host: str, port: int, option: str = "--port") -> None:
-    """Raises WrongUse where this machine cannot listen there."""
+def check_port_free(host: str, port: int, option: str = "--port") -> None:
+    """Raises UsageError if this machine cannot listen on that address and port."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
     except OSError as reason:
         if reason.errno == errno.EADDRINUSE:
-            raise WrongUse(f"port {port} on {host} is in use: end the program that holds it, or choose another with {option}") from None
-        raise WrongUse(f"port {port} on {host} cannot be listened at ({reason.strerror}): choose another address of this machine, or another port "
-                       f"with {option}") from None
+            raise UsageError(f"port {port} on {host} is in use: end the program that holds it, or choose "
+                           f"another with {option}") from None
+        raise UsageError(f"cannot listen on port {port} of {host} ({reason.strerror}): choose another address "
+                       f"of this machine, or another port with {option}") from None
 
 
 def supervise(host: str, port: int, dagster_port: int | None) -> int:
-    """Until Ctrl-C or SIGTERM, which is exit code 0."""
-    parts = [Part("the receiver", ["webhooks", "serve", "--host", host, "--port", str(port)]), Part("the drain", ["webhooks", "drain"])]
+    """Runs all parts until Ctrl-C or SIGTERM; returns exit code 0."""
+    children = [Child("the receiver", ["webhooks", "serve", "--host", host, "--port", str(port)]),
+             Child("the drain", ["webhooks", "drain"])]
     if dagster_port is not None:
-        parts.append(Part("Dagster", ["dev", "--port", str(dagster_port)]))
+        children.append(Child("Dagster", ["dev", "--port", str(dagster_port)]))
     log.info("receiver on http://%s:%d%s; Ctrl-C ends all parts", host, port,
              f", Dagster on http://127.0.0.1:{dagster_port}" if dagster_port is not None else "")
     try:
         while True:
-            for part in parts:
-                part.look()
-            time.sleep(LOOK)
+            for child in children:
+                child.poll()
+            time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         return 0
     finally:
-        for part in parts:
-            if part.process is not None:
-                part.process.terminate()
-        for part in parts:
-            part.end()
+        for child in children:
+            if child.process is not None:
+                child.process.terminate()
+        for child in children:
+            child.stop()

@@ -1,28 +1,34 @@
-"""What Postgres says, in one line; what a person can do about it, where that is known."""
+"""Postgres errors as one line for people, with the cure where it is known."""
 
 from __future__ import annotations
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-FULL = "the disk of the server is full. What had landed is kept. Make room on it, then run again: it goes on where it was"
+DISK_FULL_MESSAGE = ("the disk of the server is full. What had landed is kept. Make room on it, then run again: it goes "
+        "on where it was")
 
-DOWN = "The server has gone down, or is just starting: its log says why, most often a full disk."
-"""What a server of which the log's disk is full cannot say itself: it goes down on the spot."""
-SIGNS_OF_DOWN = ("server closed the connection unexpectedly", "in recovery mode", "starting up", "shutting down")
+SERVER_DOWN_MESSAGE = "The server has gone down, or is just starting: its log says why, most often a full disk."
+"""Cause that the server cannot report itself when the disk of its log is full: it stops at once."""
+SERVER_DOWN_SIGNS = ("server closed the connection unexpectedly", "in recovery mode", "starting up",
+                 "shutting down")
+"""Parts of the messages of a server that is stopping or starting."""
 
 
 def one_line(reason: BaseException) -> str:
+    """Returns the message of an error with all white space collapsed."""
     return " ".join(str(reason).split())
 
 
-def sentence(text: str) -> str:
+def with_full_stop(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-def of_postgres(reason: psycopg.Error | DBAPIError) -> str:
+def describe_postgres_error(reason: psycopg.Error | DBAPIError) -> str:
+    """Returns the error of psycopg or SQLAlchemy as one line, with the cure where it is known."""
     cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
-    told = one_line(cause)
+    message = one_line(cause)
     if isinstance(cause, psycopg.errors.DiskFull):
-        return f"Postgres: {FULL} ({told})"
-    return f"Postgres: {sentence(told)} {DOWN}" if any(sign in told for sign in SIGNS_OF_DOWN) else f"Postgres: {told}"
+        return f"Postgres: {DISK_FULL_MESSAGE} ({message})"
+    return (f"Postgres: {with_full_stop(message)} {SERVER_DOWN_MESSAGE}" if any(sign in message for sign in SERVER_DOWN_SIGNS)
+            else f"Postgres: {message}")

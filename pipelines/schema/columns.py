@@ -1,8 +1,9 @@
-"""The shape of a table, read off its model: which cell each attribute becomes, and back.
+"""Column codecs: which COPY cell each JSON value becomes, per SQL type, and back.
 
-A **cell** is what COPY sends of a value in binary, so that neither Python nor Postgres has anything left to convert: int for ids, for
-instants (microseconds since 2000) and days (since 2000-01-01), Decimal for amounts, str for text and for JSON (after the version that jsonb
-begins with), bool for flags, list for arrays. `Kind.to_cell` reads a column back as a cell.
+A **cell** is the value that COPY sends in binary, so that neither Python nor Postgres has to convert anything
+more: int for ids, for instants (microseconds since 2000-01-01 UTC) and for days (since 2000-01-01), Decimal
+for amounts, str for text and for JSON (after the version byte that starts jsonb's binary format), bool for
+flags, list for arrays. The SQL expression `ColumnCodec.cell_sql` reads a stored column back as a cell.
 """
 
 from __future__ import annotations
@@ -17,179 +18,189 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Boolean, Date, Integer, Numeric, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
-from pipelines.schema.json_text import dumps, jsonb, linkless, loads
+from pipelines.schema.json_text import dumps, dumps_without_links, jsonb_binary, loads_jsonb
 
 Cell = int | str | bool | decimal.Decimal | list[Any] | None
 
 
-INT8 = 2**63
+INT8_LIMIT = 2**63
 
 
-# What timestamptz holds: 4714-11-24 BC to 294276-12-31 (PostgreSQL documentation, 8.5)
-FIRST_SECOND, LAST_SECOND = -210866803200, 9224318015999
+# Unix seconds. The range of timestamptz: 4714-11-24 BC to 294276-12-31 (PostgreSQL documentation, 8.5)
+MIN_UNIX_SECOND, MAX_UNIX_SECOND = -210866803200, 9224318015999
 
 
-LONGEST_NUMBER = 1000
+MAX_NUMBER_LENGTH = 1000
+"""Characters of a text that is still tried as a number."""
 
 
-NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*", re.ASCII)
+NUMBER_PATTERN = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*", re.ASCII)
 
 
-class Inexact(Exception):
-    """The cell does not hold all that the value said; the value itself goes to `_extra`."""
+class LossyValueError(Exception):
+    """The column cannot hold the value exactly; the original goes to `_extra`. `cell`: the closest cell, or
+    None."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
 
 
-def integer(value: Any) -> Cell:
-    if type(value) is int and -INT8 <= value < INT8:
+def integer_cell(value: Any) -> Cell:
+    if type(value) is int and -INT8_LIMIT <= value < INT8_LIMIT:
         return value
-    raise Inexact(None)
+    raise LossyValueError(None)
 
 
-def text(value: Any) -> Cell:
+def text_cell(value: Any) -> Cell:
     if type(value) is str:
         return value
-    raise Inexact(dumps(value))
+    raise LossyValueError(dumps(value))
 
 
-def flag(value: Any) -> Cell:
+def bool_cell(value: Any) -> Cell:
     if type(value) is bool:
         return value
-    raise Inexact(bool(value) if value in (0, 1) else None)
+    raise LossyValueError(bool(value) if value in (0, 1) else None)
 
 
-def moment(second: int) -> int:
-    return (second - SECOND_2000) * 1_000_000
+def to_pg_micros(second: int) -> int:
+    """Unix seconds → microseconds since 2000-01-01 UTC, as Postgres stores a timestamp."""
+    return (second - PG_EPOCH_SECONDS) * 1_000_000
 
 
-def second(moment: int) -> int:
-    """The inverse of `moment`."""
-    return moment // 1_000_000 + SECOND_2000
+def from_pg_micros(micros: int) -> int:
+    """The inverse of `to_pg_micros`."""
+    return micros // 1_000_000 + PG_EPOCH_SECONDS
 
 
-def instant(value: Any) -> Cell:
-    if type(value) is int and FIRST_SECOND <= value <= LAST_SECOND:
-        return moment(value)
-    raise Inexact(None)
+def timestamptz_cell(value: Any) -> Cell:
+    if type(value) is int and MIN_UNIX_SECOND <= value <= MAX_UNIX_SECOND:
+        return to_pg_micros(value)
+    raise LossyValueError(None)
 
 
-def amount(text: str) -> decimal.Decimal | None:
-    """The number that a text is, if it is one that numeric holds."""
-    return _amount(text) if len(text) <= LONGEST_NUMBER else None
+def parse_numeric(text: str) -> decimal.Decimal | None:
+    """Returns the number that a text spells, or None if it is none, or is too long for the column type
+    numeric."""
+    return _parse_numeric(text) if len(text) <= MAX_NUMBER_LENGTH else None
 
 
 @lru_cache(maxsize=65536)
-def _amount(text: str) -> decimal.Decimal | None:
-    return decimal.Decimal(text.strip()) if NUMBER.fullmatch(text) else None
+def _parse_numeric(text: str) -> decimal.Decimal | None:
+    return decimal.Decimal(text.strip()) if NUMBER_PATTERN.fullmatch(text) else None
 
 
-def number(value: Any) -> Cell:
+def numeric_cell(value: Any) -> Cell:
     if type(value) is str:
-        raise Inexact(amount(value))
-    exact = amount(repr(value) if type(value) is float else str(value)) if type(value) in (int, float, decimal.Decimal) else None
-    if exact is None:
-        raise Inexact(None)
-    return exact
+        raise LossyValueError(parse_numeric(value))
+    parsed = (parse_numeric(repr(value) if type(value) is float else str(value))
+             if type(value) in (int, float, decimal.Decimal) else None)
+    if parsed is None:
+        raise LossyValueError(None)
+    return parsed
 
 
-def document(value: Any) -> Cell:
-    return jsonb(linkless(value)) if value not in ([], {}) else None
+def jsonb_cell(value: Any) -> Cell:
+    return jsonb_binary(dumps_without_links(value)) if value not in ([], {}) else None
 
 
-def day(value: Any) -> Cell:
+def date_cell(value: Any) -> Cell:
     try:
-        return datetime.date.fromisoformat(value).toordinal() - EPOCH
+        return datetime.date.fromisoformat(value).toordinal() - PG_EPOCH_ORDINAL
     except (TypeError, ValueError):
-        raise Inexact(None) from None
+        raise LossyValueError(None) from None
 
 
-def local_time(value: Any) -> Cell:
-    """"2026-08-01 08:00:00", which names no zone."""
+def timestamp_cell(value: Any) -> Cell:
+    """Returns the cell of a text like "2026-08-01 08:00:00", which names no time zone."""
     try:
-        return moment(int(datetime.datetime.strptime(value, LOCAL).replace(tzinfo=datetime.UTC).timestamp()))
+        return to_pg_micros(int(datetime.datetime.strptime(value, LOCAL_TIME_FORMAT).replace(tzinfo=datetime.UTC).timestamp()))
     except (TypeError, ValueError):
-        raise Inexact(None) from None
+        raise LossyValueError(None) from None
 
 
-def local_text(cell: int) -> str:
-    return datetime.datetime.fromtimestamp(second(cell), datetime.UTC).strftime(LOCAL)
+def timestamp_text(cell: int) -> str:
+    return datetime.datetime.fromtimestamp(from_pg_micros(cell), datetime.UTC).strftime(LOCAL_TIME_FORMAT)
 
 
-def array_of(type_: type) -> Callable[[Any], Cell]:
-    """A list of scalars of one type."""
+def array_cell_of(type_: type) -> Callable[[Any], Cell]:
+    """Returns the conversion of a list whose items all have the given JSON type."""
 
     def array(value: Any) -> Cell:
         if type(value) is list and all(type(item) is type_ for item in value):
             return value or None
-        raise Inexact(None)
+        raise LossyValueError(None)
 
     return array
 
 
-LOCAL = "%Y-%m-%d %H:%M:%S"
+LOCAL_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
-AS_MOMENT = "(extract(epoch FROM {} - '2000-01-01 00:00Z') * 1000000)::int8"
+AS_PG_MICROS = "(extract(epoch FROM {} - '2000-01-01 00:00Z') * 1000000)::int8"
 
 
-EPOCH, SECOND_2000 = datetime.date(2000, 1, 1).toordinal(), 946_684_800
+PG_EPOCH_ORDINAL, PG_EPOCH_SECONDS = datetime.date(2000, 1, 1).toordinal(), 946_684_800
 
 
-def _same(cell: Any) -> Any:
+def _identity(cell: Any) -> Any:
     return cell
 
 
-class Kind(NamedTuple):
-    """How columns of one SQL type are read, sent and read back."""
+class ColumnCodec(NamedTuple):
+    """How values of one SQL type are converted from JSON, copied, and read back."""
 
     sql_type: str
-    to_cell: str
-    cell: Callable[[Any], Cell]
-    """JSON → cell. Raises Inexact."""
-    value: Callable[[Any], Any]
-    """Cell → JSON."""
-    plain: type | None = None
-    """The JSON type whose values, the numbers within `reach`, are cells as they come, or moments: nobody has to call `cell` for them."""
-    reach: tuple[int, int] = (0, 0)
-    sent_as: str = ""
-    """The type in whose binary form COPY sends a cell, where that is not the column's own."""
-    is_moment: bool = False
-    """The plain value is a second, its cell a moment."""
+    cell_sql: str
+    """SQL expression that reads a column as a cell; {} stands for the column."""
+    encode: Callable[[Any], Cell]
+    """JSON value → cell. Raises LossyValueError."""
+    decode: Callable[[Any], Any]
+    """Cell → JSON value."""
+    json_type: type | None = None
+    """JSON type whose values (numbers: those within `value_range`) are cells as they are, or unix seconds if
+    `is_unix_time`; for them the fast path need not call `encode`. None: always call it."""
+    value_range: tuple[int, int] = (0, 0)
+    """Inclusive range of the numbers for which that holds."""
+    copy_type: str = ""
+    """SQL type in whose binary format COPY sends the cell, if that is not the column's own type."""
+    is_unix_time: bool = False
+    """The JSON value is in unix seconds; its cell is in microseconds since 2000."""
 
 
-BIG = (-INT8, INT8 - 1)
+INT8_RANGE = (-INT8_LIMIT, INT8_LIMIT - 1)
 
 
-KINDS: dict[type[Any], Kind] = {
-    BigInteger: Kind("int8", "{}", integer, _same, int, BIG),
-    Integer: Kind("int4", "{}", integer, _same, int, BIG),
-    Text: Kind("text", "{}", text, _same, str),
-    Boolean: Kind("bool", "{}", flag, _same, bool),
-    TIMESTAMP: Kind("timestamptz", AS_MOMENT, instant, second, int, (FIRST_SECOND, LAST_SECOND), "int8", is_moment=True),
-    Numeric: Kind("numeric", "{}", number, _same),
-    Date: Kind("date", "{} - date '2000-01-01'", day, _same, sent_as="int4"),
-    JSONB: Kind("jsonb", "chr(1) || {}::text", document, loads, sent_as="text"),
+CODECS: dict[type[Any], ColumnCodec] = {
+    BigInteger: ColumnCodec("int8", "{}", integer_cell, _identity, int, INT8_RANGE),
+    Integer: ColumnCodec("int4", "{}", integer_cell, _identity, int, INT8_RANGE),
+    Text: ColumnCodec("text", "{}", text_cell, _identity, str),
+    Boolean: ColumnCodec("bool", "{}", bool_cell, _identity, bool),
+    TIMESTAMP: ColumnCodec("timestamptz", AS_PG_MICROS, timestamptz_cell, from_pg_micros, int, (MIN_UNIX_SECOND, MAX_UNIX_SECOND), "int8",
+                    is_unix_time=True),
+    Numeric: ColumnCodec("numeric", "{}", numeric_cell, _identity),
+    Date: ColumnCodec("date", "{} - date '2000-01-01'", date_cell, _identity, copy_type="int4"),
+    JSONB: ColumnCodec("jsonb", "chr(1) || {}::text", jsonb_cell, loads_jsonb, copy_type="text"),
 }
 
 
-INTEGERS = Kind("int8[]", "{}", array_of(int), _same)
+INTEGER_ARRAY = ColumnCodec("int8[]", "{}", array_cell_of(int), _identity)
 
 
-TEXTS = Kind("text[]", "{}", array_of(str), _same)
+TEXT_ARRAY = ColumnCodec("text[]", "{}", array_cell_of(str), _identity)
 
 
-LOCAL_TIME = Kind("timestamp", AS_MOMENT, local_time, local_text, sent_as="int8")
+LOCAL_TIME = ColumnCodec("timestamp", AS_PG_MICROS, timestamp_cell, timestamp_text, copy_type="int8")
 
 
-def kind_of(type_: Any) -> Kind:
-    """The kind for an SQLAlchemy type. Raises LookupError for a type that no model may use."""
+def codec_for(type_: Any) -> ColumnCodec:
+    """Returns the codec for an SQLAlchemy type. Raises LookupError for a type that no codec covers."""
     if isinstance(type_, ARRAY):
-        return INTEGERS if isinstance(type_.item_type, BigInteger) else TEXTS
+        return INTEGER_ARRAY if isinstance(type_.item_type, BigInteger) else TEXT_ARRAY
     if isinstance(type_, TIMESTAMP) and not type_.timezone:
         return LOCAL_TIME
     for candidate in type(type_).__mro__:
-        if candidate in KINDS:
-            return KINDS[candidate]
-    raise LookupError(f"no rule turns JSON into {type_!r}: add a Kind to pipelines/shapes.py")
+        if candidate in CODECS:
+            return CODECS[candidate]
+    raise LookupError(f"no codec for the column type {type_!r}: add a ColumnCodec to "
+                      "pipelines/schema/columns.py")

@@ -1,7 +1,8 @@
-"""page bytes → records: the fast decoder, and a tolerant one for the page that the fast one refuses.
+"""bytes → JSON: a fast decoder, and a tolerant one for pages that the fast one rejects.
 
-Text that Postgres cannot hold (U+0000, lone surrogates) becomes U+FFFD (schema.md, rule 4) and is counted. A page that is not JSON at
-all raises; a page with one odd number or string does not lose the others.
+Characters that Postgres cannot store (U+0000, lone surrogates) become U+FFFD (schema.md, rule 4) and are
+counted. A page that is not JSON at all raises ValueError; one unusual number or string does not cost the
+page's other records.
 """
 
 from __future__ import annotations
@@ -14,68 +15,69 @@ from typing import Any
 
 import orjson
 
-DIGITS, PLACES = 131072, 16383
-"""Before and after the point of a numeric, and so of a number in jsonb."""
+MAX_INTEGER_DIGITS, MAX_FRACTION_DIGITS = 131072, 16383
+"""Digits before and after the decimal point that Postgres' numeric holds, and so a number in jsonb."""
 
 
-READABLE = 4300
-"""Digits of an integer that Python reads as such."""
+MAX_PYTHON_INT_DIGITS = 4300
+"""Digits of the longest integer that Python's `int` parses by default."""
 
 
-LONG = re.compile(rb"[0-9.]{17}")
-"""A double does not hold all numbers that have so many digits."""
+LONG_NUMBER = re.compile(rb"[0-9.]{17}")
+"""Digits and points in a row from which a number may not fit a double exactly."""
 
 
-UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The JSON value of a page and how many characters of it had to be replaced."""
+    """The JSON value of a page, and the number of characters replaced by U+FFFD in it."""
 
     value: Any
-    replaced: int = 0
+    replaced_characters: int = 0
 
 
 def decode(body: bytes) -> Decoded:
-    """The page's JSON value. Raises ValueError if it is not JSON, even to a tolerant reader. Integers beyond 64 bits become doubles: to look
-    for them in every page costs 13 % of its decoding, and amoCRM's ids have eight to ten digits."""
+    """Returns the page's JSON value. Raises ValueError if even the tolerant decoder rejects it. Integers
+    beyond 64 bits become doubles: looking for them in every page would cost 13 % of its decoding time, and
+    amoCRM's ids have eight to ten digits."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return _clean(_tolerant(body))
-    return _clean(value) if b"\\u0000" in body else Decoded(value)
+        return _replace_unstorable(_decode_tolerant(body))
+    return _replace_unstorable(value) if b"\\u0000" in body else Decoded(value)
 
 
-def exact(text: bytes) -> Any:
-    """The JSON value of a text of ours, with every number as it stands there."""
-    return _tolerant(text) if LONG.search(text) else orjson.loads(text)
+def decode_exact(text: bytes) -> Any:
+    """Returns the JSON value of a text that the mirror itself wrote, every number exactly as written."""
+    return _decode_tolerant(text) if LONG_NUMBER.search(text) else orjson.loads(text)
 
 
-def _tolerant(body: bytes) -> Any:
-    """Numbers beyond doubles stay exact (Decimal), those beyond Postgres' numeric are texts; broken UTF-8 and lone surrogates are kept for
-    `_clean` to replace."""
+def _decode_tolerant(body: bytes) -> Any:
+    """Decodes numbers beyond doubles exactly (Decimal) and those beyond Postgres' numeric as str; keeps
+    broken UTF-8 and lone surrogates, which `_replace_unstorable` replaces afterwards."""
     text = body.decode("utf-8", "surrogateescape")
-    return json.loads(text, parse_float=_number, parse_int=_whole, parse_constant=str, strict=False)
+    return json.loads(text, parse_float=_parse_number, parse_int=_parse_integer, parse_constant=str, strict=False)
 
 
-def _number(text: str) -> decimal.Decimal | str:
+def _parse_number(text: str) -> decimal.Decimal | str:
     number = decimal.Decimal(text)
-    fits = number.adjusted() < DIGITS and int(number.as_tuple().exponent) >= -PLACES
+    fits = number.adjusted() < MAX_INTEGER_DIGITS and int(number.as_tuple().exponent) >= -MAX_FRACTION_DIGITS
     return number if fits else text
 
 
-def _whole(text: str) -> int | decimal.Decimal | str:
-    return int(text) if len(text) <= READABLE else _number(text)
+def _parse_integer(text: str) -> int | decimal.Decimal | str:
+    return int(text) if len(text) <= MAX_PYTHON_INT_DIGITS else _parse_number(text)
 
 
-def _clean(value: Any) -> Decoded:
+def _replace_unstorable(value: Any) -> Decoded:
     count = 0
 
     def walk(item: Any) -> Any:
         nonlocal count
         if isinstance(item, str):
-            item, found = UNHOLDABLE.subn("\ufffd", item)
+            item, found = UNSTORABLE.subn("\ufffd", item)
             count += found
             return item
         if isinstance(item, dict):
@@ -88,7 +90,8 @@ def _clean(value: Any) -> Decoded:
 
 
 def strip_links(value: Any) -> Any:
-    """A copy of a JSON value without any `_links` (schema.md, rule 4: the canonical form leaves them out)."""
+    """Returns a copy of a JSON value without any `_links` (schema.md, rule 4: the canonical form leaves them
+    out)."""
     if isinstance(value, dict):
         return {key: strip_links(item) for key, item in value.items() if key != "_links"}
     if isinstance(value, list):
@@ -97,15 +100,17 @@ def strip_links(value: Any) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """JSON text; also of what only the tolerant decoder yields (Decimal, integers beyond 64 bits)."""
+    """Returns JSON text; also for values that only the tolerant decoder yields (Decimal, integers beyond 64
+    bits)."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:
         return _dumps_big(value)
 
 
-def linkless(value: Any) -> str:
-    """JSON text of a value without its `_links`, which are looked for in the text: most values have none, and need no copy."""
+def dumps_without_links(value: Any) -> str:
+    """Returns the JSON text of a value without its `_links`. Looks for them in the text first: most values
+    have none and need no copy."""
     text = dumps(value)
     return dumps(strip_links(value)) if '"_links"' in text else text
 
@@ -118,11 +123,11 @@ def _dumps_big(value: Any) -> str:
     return str(value)
 
 
-def jsonb(text: str) -> str:
-    """A JSON text as Postgres receives it: the version of jsonb's binary form comes first."""
+def jsonb_binary(text: str) -> str:
+    """Returns a JSON text as Postgres receives jsonb in binary: the version byte comes first."""
     return "\x01" + text
 
 
-def loads(cell: str) -> Any:
-    """The inverse of `document`: numbers beyond doubles stay exact."""
-    return exact(cell[1:].encode())
+def loads_jsonb(cell: str) -> Any:
+    """The inverse of `jsonb_cell`: numbers beyond doubles stay exact."""
+    return decode_exact(cell[1:].encode())

@@ -1,4 +1,5 @@
-"""What all entities of one sync share: the account, how to reach both ends, who is told of progress, and what became of each entity."""
+"""What all entities of one sync share: the account, the connections to amoCRM and Postgres, the receiver of
+progress; and the result of an entity."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from zoneinfo import ZoneInfo
 
 from pipelines.accounts.target import Target
 from pipelines.amocrm.errors import AmoError
-from pipelines.entities.spec import Facts
+from pipelines.entities.spec import AccountInfo
 from pipelines.load.counts import Counts
 
 
 @dataclass
-class Result:
-    """What became of one entity. `state` is complete, skipped, incomplete or failed; `seconds` of wall time."""
+class EntityResult:
+    """Result of one entity. `state` is complete, skipped, incomplete or failed; `seconds` of wall time."""
 
     entity: str
     state: str = "complete"
@@ -24,58 +25,67 @@ class Result:
     reason: str = ""
     counts: Counts = field(default_factory=Counts)
     requests: int = 0
-    hinted: int = 0
-    """Of the requests, those that read again what was told of."""
+    hint_requests: int = 0
+    """Of the requests, those that re-read hinted records."""
     seconds: float = 0.0
     watermark: int | None = None
     """Unix seconds up to which the list is complete."""
 
 
 class Progress(Protocol):
-    """Told what happens while it happens, from several threads."""
+    """Receives a sync's progress while it happens, from several threads. `seen`: records read so far;
+    `total`: estimate of all, None if unknown."""
 
     def started(self, entity: str) -> None: ...
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
 
-    def finished(self, result: Result) -> None: ...
+    def finished(self, result: EntityResult) -> None: ...
 
 
-class Silent:
+class NoProgress:
+    """Ignores all progress."""
+
     def started(self, entity: str) -> None: ...
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
 
-    def finished(self, result: Result) -> None: ...
+    def finished(self, result: EntityResult) -> None: ...
 
 
 @dataclass
-class Scene:
-    """What all entities of one sync share. `facts` is the account's record, `stop` the error that ends everything."""
+class SyncContext:
+    """What all entities of one sync share. `account_info` is the account's record, `stop` the error that
+    ends the whole run."""
 
     target: Target
     progress: Progress
     full: bool = False
+    """Read every list whole, as a full sync does."""
     allow_mass_delete: bool = False
+    """Switches off the mass-delete guard (design.md 3)."""
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
-    facts: Facts = field(default_factory=dict)
+    """The account's time zone."""
+    account_info: AccountInfo = field(default_factory=dict)
     is_admin: bool | None = None
-    """The token sees everything. None: it may not even ask."""
-    ask: Callable[[], bool | None] | None = None
-    """Asks amoCRM for it; None: it has been asked in this run."""
-    reads: dict[str, dict[int, int]] = field(default_factory=dict)
-    """What increments have read in this run: path → id → start of the request, microseconds since 1970."""
-    stop: AmoError | None = None
-    asking: threading.Lock = field(default_factory=threading.Lock)
+    """True if the token is an administrator's and sees every record. None: amoCRM does not say."""
+    fetch_is_admin: Callable[[], bool | None] | None = None
+    """Fetches `is_admin` from amoCRM; None once it has been fetched in this run."""
+    read_at: dict[str, dict[int, int]] = field(default_factory=dict)
+    """What incremental reads and hints have read in this run: path → id → start of the request,
+    microseconds since 1970."""
+    stop_reason: AmoError | None = None
+    is_admin_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def halt(self, reason: AmoError) -> None:
-        """Nothing more is sent, for this reason."""
-        self.stop = self.stop or reason
+        """Stops the run: no further request is sent. The first reason is kept."""
+        self.stop_reason = self.stop_reason or reason
         self.target.client.halt(reason)
 
     def sees_everything(self) -> bool:
-        """Asked anew in each run that has something to mark as deleted: rights change."""
-        with self.asking:
-            if self.ask:
-                self.is_admin, self.ask = self.ask(), None
+        """True if the token is an administrator's. Fetched from amoCRM at most once a run, and only when
+        the run has something to mark deleted: rights change."""
+        with self.is_admin_lock:
+            if self.fetch_is_admin:
+                self.is_admin, self.fetch_is_admin = self.fetch_is_admin(), None
         return bool(self.is_admin)

@@ -1,8 +1,10 @@
-"""hints → rows, all the time: what webhooks tell of is read again within a second or so, whether or not a sync is running.
+"""Continuous sync: reads the records that webhooks name within a second or so, whether or not a sync is
+running.
 
-A turn queues what has been delivered, reads again what is queued, and commits it. It goes beside a running sync (of two readings the later one
-wins), but leaves to that what only one may do at a time: suspicions of its sweep, and lists that are read whole. Both take their requests
-from the same budget, of which a turn needs little.
+One pass (`process_once`) turns received deliveries into hints, re-reads the records that hints name, loads
+and commits them. It may run while a sync runs (of two readings of a record the later one wins), but leaves to
+the sync what only one process may do at a time: the suspects of its sweep, and lists that are read
+completely. Both take their requests from the same rate limiter; a pass needs few.
 """
 
 from __future__ import annotations
@@ -17,91 +19,97 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 import psycopg
 
 from pipelines import erasure
-from pipelines.accounts.state import refusals_marked
+from pipelines.accounts.state import recording_refusals
 from pipelines.accounts.target import Connection, Target
-from pipelines.amocrm.client import Counted, Patience
-from pipelines.amocrm.errors import AccessLost, AmoError, Blocked, NotOffered
+from pipelines.amocrm.client import CountingClient, RetryPolicy
+from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NotAvailableError
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.errors import SyncRefused
+from pipelines.errors import SyncRefusedError
 from pipelines.history import rebuild
-from pipelines.load.hints import Choice, waiting
-from pipelines.postgres.errors import of_postgres, one_line
-from pipelines.postgres.locks import holding, turn_of, whole_lists
-from pipelines.sync.context import Result, Scene, Silent
-from pipelines.sync.hint_sync import Heeding
-from pipelines.sync.preflight import learn
-from pipelines.webhooks.inbox import ARRIVED, absorb, settle
+from pipelines.load.hints import HintFilter, listings_with_hints
+from pipelines.postgres.errors import describe_postgres_error, one_line
+from pipelines.postgres.locks import advisory_lock, continuous_sync_lock, full_scan_lock
+from pipelines.sync.context import EntityResult, NoProgress, SyncContext
+from pipelines.sync.hint_sync import HintSync
+from pipelines.sync.preflight import preflight
+from pipelines.webhooks.inbox import DELIVERY_CHANNEL, enqueue_hints, mark_processed
 
-POLL = 5.0
-"""Seconds until it looks by itself, where no notification wakes it."""
-MOST, MOST_UNFILTERED = 500, 20
-"""Records of an entity in one turn: what comes meanwhile waits no longer than that."""
-HISTORY = 5.0
-LONGEST = 60.0
-BRIEF = Patience(tries=3, throttled=3, first=0.5, longest=10.0, read=20.0)
-"""The drain asks again soon enough by itself."""
+POLL_SECONDS = 5.0
+"""Seconds between two looks at the inbox when no notification arrives."""
+MAX_HINTS_PER_PASS, MAX_HINTS_PER_PASS_UNFILTERED = 500, 20
+"""Records of one entity per pass, with and without a filter by id: the longest wait of hints that arrive
+meanwhile."""
+HISTORY_DELAY_SECONDS = 5.0
+"""Seconds from the first loaded change until history is updated."""
+MAX_PAUSE_SECONDS = 60.0
+"""Longest pause after an error, in seconds."""
+FEW_RETRIES = RetryPolicy(max_tries=3, max_throttled=3, first_delay=0.5, max_delay=10.0, read_timeout=20.0)
+"""Few retries: the continuous sync soon tries again by itself."""
 log = logging.getLogger(__name__)
 
 
-class Drain:
-    """One account's loop. `reach` makes its target, anew where access was lost."""
+class ContinuousSync:
+    """The loop of one account. `make_target` builds the account's target, and a new one after access was
+    lost."""
 
-    def __init__(self, account: str, reach: Callable[[], Target], connect: Callable[[], Connection]) -> None:
-        self.account, self.reach, self.connect = account, reach, connect
+    def __init__(self, account: str, make_target: Callable[[], Target], connect: Callable[[], Connection]) -> None:
+        self.account, self.make_target, self.connect = account, make_target, connect
         self.stop = threading.Event()
         self.target: Target | None = None
         self.connections: dict[str, Connection] = {}
-        self.due_since: float | None = None
-        """When rows landed that history does not know yet."""
+        self.history_due_since: float | None = None
+        """time.monotonic() of the first loaded change that history does not contain yet; None: there is
+        none."""
         self.failures = 0
 
     # The loop
 
     def run(self) -> None:
-        """Until `stop` is set. Whatever goes wrong is told, and tried again."""
+        """Runs until `stop` is set. Logs every error, pauses and tries again."""
         while not self.stop.is_set():
             try:
-                with self._listening() as listener:
+                with self._listening_connection() as listener:
                     if listener is not None:
-                        self._turns(listener)
-                self.stop.wait(POLL)
-            except (AccessLost, Blocked, SyncRefused) as reason:
+                        self._process_until_stopped(listener)
+                self.stop.wait(POLL_SECONDS)
+            except (AccessRevokedError, BlockedError, SyncRefusedError) as reason:
                 self.target = None
-                self._pause(reason, LONGEST)
+                self._pause(reason, MAX_PAUSE_SECONDS)
             except psycopg.Error as reason:
-                self._pause(of_postgres(reason), 1.0)
+                self._pause(describe_postgres_error(reason), 1.0)
             except AmoError as reason:
                 self._pause(one_line(reason), 1.0)
             except Exception:
                 log.exception("%s: a fault of amocrm-mirror's; please report it", self.account)
-                self.stop.wait(LONGEST)
+                self.stop.wait(MAX_PAUSE_SECONDS)
             finally:
                 self.close()
 
-    def _turns(self, listener: Connection) -> None:
+    def _process_until_stopped(self, listener: Connection) -> None:
         while not self.stop.is_set():
-            gets_on = self.turn()
+            has_more = self.process_once()
             self.failures = 0
-            if not gets_on:
-                self._catch_up(self.due_since is not None and time.monotonic() - self.due_since >= HISTORY)
-                for _ in listener.notifies(timeout=HISTORY if self.due_since else POLL, stop_after=1):
+            if not has_more:
+                self._update_history(self.history_due_since is not None and time.monotonic() - self.history_due_since >= HISTORY_DELAY_SECONDS)
+                for _ in listener.notifies(timeout=HISTORY_DELAY_SECONDS if self.history_due_since else POLL_SECONDS, stop_after=1):
                     break
 
-    def _pause(self, reason: object, least: float) -> None:
+    def _pause(self, reason: object, first_pause: float) -> None:
         self.failures += 1
-        seconds = min(LONGEST, least * 2 ** min(self.failures - 1, 10))
+        seconds = min(MAX_PAUSE_SECONDS, first_pause * 2 ** min(self.failures - 1, 10))
         log.warning("%s: %s; again in %.0f s", self.account, reason, seconds)
         self.stop.wait(seconds)
 
     @contextmanager
-    def _listening(self) -> Iterator[Connection | None]:
-        """A connection that is woken by deliveries; None while another process drains this account."""
+    def _listening_connection(self) -> Iterator[Connection | None]:
+        """Yields a connection that listens for deliveries; None while another process syncs this account
+        continuously."""
         with self.connect() as connection:
             connection.autocommit = True
-            with holding(connection, f"amocrm-mirror drain {self.account}") as alone:
+            with advisory_lock(connection, f"amocrm-mirror drain {self.account}") as alone:
                 if alone:
-                    connection.execute(f"LISTEN {ARRIVED}".encode())
+                    connection.execute(f"LISTEN {DELIVERY_CHANNEL}".encode())
                 yield connection if alone else None
 
     def close(self) -> None:
@@ -110,84 +118,90 @@ class Drain:
                 connection.close()
         self.connections.clear()
 
-    # One turn
+    # One pass
 
-    def turn(self) -> bool:
-        """Everything that is due, once. Whether there is more to do at once."""
+    def process_once(self) -> bool:
+        """Processes everything that is due, once. Returns True if more can be done at once."""
         connection = self._connection("")
-        with holding(connection, turn_of(self.account), shared=True) as admitted, self._idle(connection) as idle:
+        with (advisory_lock(connection, continuous_sync_lock(self.account), shared=True) as admitted,
+              self._full_scan_lock(connection) as idle):
             if not admitted:
                 return False
-            absorbed = absorb(connection, self.account)
-            choice = Choice(suspects=False, unhooked=idle)
-            before = _count(connection, self.account, choice)
+            absorbed = enqueue_hints(connection, self.account)
+            hint_filter = HintFilter(suspects=False, unhooked=idle)
+            before = _count_hints(connection, self.account, hint_filter)
             if before:
-                self._heed(connection, choice, idle)
-            settle(connection, self.account)
-            after = _count(connection, self.account, choice)
+                self._process_hints(connection, hint_filter, idle)
+            mark_processed(connection, self.account)
+            after = _count_hints(connection, self.account, hint_filter)
         return absorbed > 0 or 0 < after < before
 
-    def _idle(self, connection: Connection) -> AbstractContextManager[bool]:
-        """Whether no sync is running; none begins before the turn is over."""
-        return holding(connection, whole_lists(self.account))
+    def _full_scan_lock(self, connection: Connection) -> AbstractContextManager[bool]:
+        """Yields True if no sync is running; then none can begin before the context ends."""
+        return advisory_lock(connection, full_scan_lock(self.account))
 
-    def _heed(self, connection: Connection, choice: Choice, idle: bool) -> None:
-        self.target = self.target or self.reach()
-        scene = Scene(self.target, Silent())
-        learn(scene, False)
-        paths = waiting(connection, self.account, choice)
-        hinted = [entity for entity in ENTITIES if paths & {each.path for each in entity.listings} and (idle or entity.by_id)]
-        self._drop(connection, [entity for entity in hinted if entity.unless and entity.unless(scene.facts)])
-        hinted = [entity for entity in hinted if not (entity.unless and entity.unless(scene.facts))]
+    def _process_hints(self, connection: Connection, hint_filter: HintFilter, idle: bool) -> None:
+        self.target = self.target or self.make_target()
+        scene = SyncContext(self.target, NoProgress())
+        preflight(scene, False)
+        paths = listings_with_hints(connection, self.account, hint_filter)
+        hinted = [entity for entity in ENTITIES
+                  if paths & {each.path for each in entity.listings} and (idle or entity.is_readable_by_id)]
+        self._delete_hints(connection, [entity for entity in hinted if entity.unavailable_because and entity.unavailable_because(scene.account_info)])
+        hinted = [entity for entity in hinted if not (entity.unavailable_because and entity.unavailable_because(scene.account_info))]
         failures: list[Exception] = []
         with ThreadPoolExecutor(max(1, min(self.target.concurrency, len(hinted))), "drain") as pool:
-            for failure in pool.map(lambda entity: self._entity(scene, entity, paths, choice), hinted):
+            for failure in pool.map(lambda entity: self._process_entity(scene, entity, paths, hint_filter), hinted):
                 failures += [failure] if failure else []
         if failures:
             raise failures[0]
 
-    def _entity(self, scene: Scene, entity: Entity, paths: set[str], choice: Choice) -> Exception | None:
-        """What is queued for one entity; the others go on whatever happens to it."""
-        connection, result = self._connection(entity.name), Result(entity.name)
-        heeding = Heeding(scene, entity, Counted(scene.target.client), connection, result)
-        most = MOST if heeding.filtered else MOST_UNFILTERED
+    def _process_entity(self, scene: SyncContext, entity: Entity, paths: set[str], hint_filter: HintFilter) -> Exception | None:
+        """Processes the hints of one entity; returns its error, so that the other entities go on."""
+        connection, result = self._connection(entity.name), EntityResult(entity.name)
+        hint_sync = HintSync(scene, entity, CountingClient(scene.target.client), connection, result)
+        max_hints = MAX_HINTS_PER_PASS if hint_sync.has_filter else MAX_HINTS_PER_PASS_UNFILTERED
         try:
-            with refusals_marked(scene.target.connect, self.account):
-                heeding.heed(paths, Choice(most, choice.suspects, choice.unhooked))
-        except NotOffered as reason:
+            with recording_refusals(scene.target.connect, self.account):
+                hint_sync.process(paths, HintFilter(max_hints, hint_filter.suspects, hint_filter.unhooked))
+        except NotAvailableError as reason:
             log.warning("%s: %s", self.account, one_line(reason))
-            self._drop(connection, [entity])
+            self._delete_hints(connection, [entity])
         except Exception as reason:
             return reason
         if result.counts.changed:
-            self.due_since = self.due_since or time.monotonic()
+            self.history_due_since = self.history_due_since or time.monotonic()
         return None
 
-    def _drop(self, connection: Connection, entities: Sequence[Entity]) -> None:
-        """Hints for lists that the account does not have, or does not show."""
+    def _delete_hints(self, connection: Connection, entities: Sequence[Entity]) -> None:
+        """Deletes hints for lists that the account does not have, or that the token may not read."""
         paths = [listing.path for entity in entities for listing in entity.listings]
         if paths:
-            connection.execute("DELETE FROM mirror.hints WHERE account = %s AND listing = ANY(%s) AND hooked_at IS NOT NULL", [self.account, paths])
+            connection.execute("DELETE FROM mirror.hints "
+                               "WHERE account = %s AND listing = ANY(%s) AND hooked_at IS NOT NULL",
+                               [self.account, paths])
 
-    def _catch_up(self, due: bool) -> None:
-        """What is derived of rows follows them after a few seconds; while a sync runs, it follows at the sync's end."""
+    def _update_history(self, due: bool) -> None:
+        """Updates history and erasures from the loaded rows, if `due`. While a sync runs, leaves that to its
+        end."""
         connection = self._connection("")
-        with self._idle(connection) as idle:
+        with self._full_scan_lock(connection) as idle:
             if due and idle and self.target:
                 rebuild.advance(connection, self.target.schema, self.account)
-                erasure.settle(connection, self.target.schema, self.account)
-            self.due_since = None if due else self.due_since
+                erasure.erase_late_rows(connection, self.target.schema, self.account)
+            self.history_due_since = None if due else self.history_due_since
 
     def _connection(self, name: str) -> Connection:
-        """One for each entity, which keeps its stages; the connection of no name is the loop's own."""
-        known = self.connections.get(name)
-        if known is None or known.closed:
-            known = self.connections[name] = self.connect()
-            known.autocommit = True
-        return known
+        """Returns the connection of one entity, which keeps its stages; the empty name is the loop's own."""
+        connection = self.connections.get(name)
+        if connection is None or connection.closed:
+            connection = self.connections[name] = self.connect()
+            connection.autocommit = True
+        return connection
 
 
-def _count(connection: Connection, account: str, choice: Choice) -> int:
-    row = connection.execute(psycopg.sql.SQL("SELECT count(*) FROM mirror.hints WHERE account = %(account)s") + choice.where,
-                             {"account": account, **vars(choice)}).fetchone()
+def _count_hints(connection: Connection, account: str, hint_filter: HintFilter) -> int:
+    row = connection.execute(
+        psycopg.sql.SQL("SELECT count(*) FROM mirror.hints WHERE account = %(account)s") + hint_filter.where,
+        {"account": account, **vars(hint_filter)}).fetchone()
     return int(row[0]) if row else 0

@@ -1,22 +1,23 @@
-"""TODO docstring."""
+"""Reads the lists of one entity as batches of rows; writes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-PAGES_A_BATCH, ROWS_A_BATCH = 50, 25_000
+MAX_PAGES_PER_BATCH, MAX_ROWS_PER_BATCH = 50, 25_000
+"""Pages, and rows (child rows included), from which a batch is loaded."""
+MAX_REMEMBERED_READS = 300_000
+"""Ids per list remembered as read in this run; beyond it, hints are re-read once too often."""
+HIDDEN_ROWS_MESSAGE = (
+    "{}: {} rows are not shown to this token, which is not an administrator's. They are kept, because "
+    "the mirror cannot distinguish hidden rows from deleted ones")
+"""Message: path of the list, number of rows."""
 
 
-READS = 300_000
-"""So many ids of a list are remembered as read in this run."""
-
-
-HIDDEN = "{}: {} rows are not shown to this token, which is not an administrator's. They are kept: hidden cannot be told from deleted"
-
-
-def emptied(records: list[Any]) -> Iterator[Any]:
-    """Each is let go of as soon as its rows are made: of many pages at once, records weigh three times what rows do."""
+def consume(records: list[Any]) -> Iterator[Any]:
+    """The records, in order; each is removed from the list as soon as it is taken. Of many pages in memory,
+    records weigh three times what rows do."""
     records.reverse()
     while records:
         yield records.pop()

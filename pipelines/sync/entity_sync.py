@@ -1,4 +1,4 @@
-"""One entity of one sync: its lists → steps → batches → landed. Knows the entity by its declaration only."""
+"""Sync of one entity: its lists → steps → batches → loaded rows. Knows the entity by its declaration only."""
 
 from __future__ import annotations
 
@@ -12,240 +12,274 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
-from pipelines.accounts.state import UNPAID
+from pipelines.accounts.state import UNPAID_MESSAGE
 from pipelines.accounts.target import Connection
-from pipelines.amocrm.client import Counted
-from pipelines.amocrm.errors import AmoError, NotOffered
+from pipelines.amocrm.client import CountingClient
+from pipelines.amocrm.errors import AmoError, NotAvailableError
 from pipelines.amocrm.pagination import Page
-from pipelines.cursors import AGAIN, Position
-from pipelines.entities.spec import DRIVE_PATH, Entity, Listing, Over
-from pipelines.extract.by_id import singles
-from pipelines.extract.link_completion import complete
+from pipelines.cursors import FULL_READ_DUE, Position
+from pipelines.entities.spec import DRIVE_PATH, Entity, Listing, PerParent
+from pipelines.extract.by_id import detail_steps
+from pipelines.extract.link_completion import complete_links
 from pipelines.extract.source import Source, Step
-from pipelines.extract.strategies import changes, snapshot, sweep
+from pipelines.extract.strategies import incremental, snapshot, sweep
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
-from pipelines.load.hints import merged, suspect, unseen
-from pipelines.load.loader import Landing, tune
-from pipelines.load.tombstones import Deletions, implausible, refusal
+from pipelines.load.hints import enqueue_suspects, merge_ranges, unseen_ids
+from pipelines.load.loader import Loader, configure_session
+from pipelines.load.tombstones import Tombstones, exceeds_deletion_guard, guard_message
 from pipelines.normalize.normalizer import Normalizer, normalizer
-from pipelines.normalize.rows import Found
-from pipelines.postgres.locks import persistently
-from pipelines.sync.context import Result, Scene
-from pipelines.sync.entity_reader import HIDDEN, PAGES_A_BATCH, READS, ROWS_A_BATCH, emptied
+from pipelines.normalize.rows import NormalizedPage
+from pipelines.postgres.locks import retry_deadlocks
+from pipelines.sync.context import EntityResult, SyncContext
+from pipelines.sync.entity_reader import HIDDEN_ROWS_MESSAGE, MAX_PAGES_PER_BATCH, MAX_REMEMBERED_READS, MAX_ROWS_PER_BATCH, consume
 
 
 class EntitySync:
-    """Reads every list of one entity and lands it, on one connection; what became of it goes into `result`."""
+    """Reads every list of one entity and loads it, on one connection. Counts, state and reason go into
+    `result`."""
 
-    def __init__(self, scene: Scene, entity: Entity, client: Counted, connection: Connection, result: Result) -> None:
-        self.scene, self.entity, self.client, self.connection, self.result = scene, entity, client, connection, result
-        self.read = 0
-        self.reads: dict[int, int] | None = None
-        self.marks: list[int | None] = []
-        self.doubts = False
-        """There were rows before this sweep, which it may miss."""
+    def __init__(self, context: SyncContext, entity: Entity, client: CountingClient, connection: Connection,
+                 result: EntityResult) -> None:
+        self.context, self.entity, self.client, self.connection, self.result = (
+            context, entity, client, connection, result)
+        self.records_read = 0
+        """Records read, those in quarantine included."""
+        self.read_at: dict[int, int] | None = None
+        """Of the list being read: id → start of the request, microseconds since 1970. None: not kept."""
+        self.watermarks: list[int | None] = []
+        """The watermark of each list read, unix seconds."""
+        self.had_rows = False
+        """The table held live rows before this sweep, so the sweep may reveal missing ones."""
 
     def prepare(self) -> None:
-        tune(self.connection)
+        """Prepares the connection and creates what normalizes, loads and tombstones."""
+        configure_session(self.connection)
         first = self.entity.listings[0]
-        normal = normalizer(self.entity, (*first.fixed, *([first.over.fixed_as] if first.over and not first.over.sql else [])))
-        self.landing = Landing(self.connection, self.scene.target.schema, self.scene.target.name, normal)
-        self.deletions = Deletions(self.connection, self.scene.target.schema, self.scene.target.name, self.entity)
-        self.normal: Normalizer = normal
+        normal = normalizer(self.entity, (
+            *first.constants, *([first.per_parent.own_column] if first.per_parent and not first.per_parent.due_sql else [])))
+        self.loader = Loader(self.connection, self.context.target.schema, self.context.target.name, normal)
+        self.tombstones = Tombstones(self.connection, self.context.target.schema, self.context.target.name,
+                                   self.entity)
+        self.normalizer: Normalizer = normal
 
     def run(self) -> None:
+        """Reads and loads every list. A list that amoCRM does not offer is skipped with its reason. Raises
+        AmoError when the account is not paid for (402)."""
         self.prepare()
-        skipped, read = [], 0
+        skipped, lists_read = [], 0
         for listing in self.entity.listings:
-            for concrete in self.concrete(listing):
+            for expanded in self.expand_listing(listing):
                 try:
-                    self.listing(concrete)
-                    read += 1
-                except NotOffered as reason:
-                    if reason.status == 402 and not self.entity.unless:
-                        raise AmoError(UNPAID, reason.request, reason.status) from None
-                    skipped.append(f"{concrete.path}: {reason.reason}")
-            if listing.over and listing.over.column:
-                self._tombstone({}, listing.path, orphans_of=listing.over)
+                    self.sync_listing(expanded)
+                    lists_read += 1
+                except NotAvailableError as reason:
+                    if reason.status == 402 and not self.entity.unavailable_because:
+                        raise AmoError(UNPAID_MESSAGE, reason.request, reason.status) from None
+                    skipped.append(f"{expanded.path}: {reason.reason}")
+            if listing.per_parent and listing.per_parent.parent_column:
+                self._tombstone({}, listing.path, orphans_of=listing.per_parent)
         if skipped:
-            self.note("; ".join(skipped))
-            if not read:
+            self.add_reason("; ".join(skipped))
+            if not lists_read:
                 self.result.state = "skipped"
 
-    def note(self, words: str) -> None:
-        self.result.reason = "; ".join(filter(None, [self.result.reason, words]))
+    def add_reason(self, reason: str) -> None:
+        """Appends to the result's reason."""
+        self.result.reason = "; ".join(filter(None, [self.result.reason, reason]))
 
     @property
     def sees_all(self) -> bool:
-        """What is absent is gone, and not just hidden from this token (amocrm-api.md 1.9)."""
-        return not self.entity.by_rights or self.scene.sees_everything()
+        """True if a record that is absent is gone, not just hidden from this token (amocrm-api.md 1.9)."""
+        return not self.entity.limited_by_permissions or self.context.sees_everything()
 
-    def concrete(self, listing: Listing) -> list[Listing]:
-        """The listing itself, or one for each living row of the table that it goes over."""
-        over = listing.over
-        if over is None or over.sql:
+    def expand_listing(self, listing: Listing) -> list[Listing]:
+        """Returns the listing itself, or one per live row of the parent table that it exists for."""
+        over = listing.per_parent
+        if over is None or over.due_sql:
             return [listing]
-        return [replace(listing, path=listing.path.format(value), fixed={**listing.fixed, over.fixed_as: value}, over=None)
-                for value in self.parents(over)]
+        return [replace(listing, path=listing.path.format(value),
+                        constants={**listing.constants, over.own_column: value}, per_parent=None)
+                for value in self.parent_values(over)]
 
-    def parents(self, over: Over, since: float | None = None, whole: bool = False) -> list[Any]:
-        """The values that the path of a list names: of every living row, or those that the query finds."""
-        schema = Identifier(self.scene.target.schema)
-        if over.sql and not (over.column and (whole or self.scene.full)):
+    def parent_values(self, over: PerParent, since: float | None = None, all_live: bool = False) -> list[Any]:
+        """Returns the values to fill into the path of a list: of every live parent row, or those that
+        `over.sql` finds. `since` (unix seconds): start of the last complete read; `all_live`:
+        every live row even if there is a query."""
+        schema = Identifier(self.context.target.schema)
+        if over.due_sql and not (over.parent_column and (all_live or self.context.full)):
             moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since is not None else None
-            rows = self.connection.execute(SQL(over.sql).format(schema=schema), {"since": moment})
+            rows = self.connection.execute(SQL(over.due_sql).format(schema=schema), {"since": moment})
         else:
-            rows = self.connection.execute(SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
-                Identifier(over.column), schema, Identifier(str(over.model.__tablename__))))
+            rows = self.connection.execute(
+                SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
+                    Identifier(over.parent_column), schema, Identifier(str(over.model.__tablename__))))
         return [value for value, in rows.fetchall()]
 
-    def one_by_one(self, source: Source, over: Over) -> None:
-        """What has no list, record by record. One that is not there any more is deleted."""
-        self.result.mode, began, gone = "one by one", time.time(), list[Any]()
-        position = self._position(source.listing)
-        whole = self.scene.full or AGAIN in position
-        ids = self.parents(over, None if whole else position.get("began"), whole)
-        self.land(source, singles(source, ids, self.scene.target.concurrency, gone))
-        for ident in gone:
-            self._tombstone({over.fixed_as: ident}, source.listing.path)
+    def sync_details(self, source: Source, over: PerParent) -> None:
+        """Syncs an entity without a list endpoint, record by record. Marks the records deleted that amoCRM no
+        longer has (404)."""
+        self.result.mode, began, missing = "one by one", time.time(), list[Any]()
+        position = self._read_position(source.listing)
+        is_full = self.context.full or FULL_READ_DUE in position
+        ids = self.parent_values(over, None if is_full else position.get("began"), is_full)
+        self.load_steps(source, detail_steps(source, ids, self.context.target.concurrency, missing))
+        for ident in missing:
+            self._tombstone({over.own_column: ident}, source.listing.path)
         self.result.watermark = int(began)
-        self.landing.advance(source.listing.path, {"watermark": int(began), "began": began})
+        self.loader.advance_cursor(source.listing.path, {"watermark": int(began), "began": began})
 
-    def source(self, listing: Listing) -> Source:
-        host = self.scene.facts.get(listing.host)
+    def make_source(self, listing: Listing) -> Source:
+        """Returns the reader of a list; pages are normalized in the worker's thread."""
+        host = self.context.account_info.get(listing.host_attribute)
         plain = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
-        return replace(plain, ripen=lambda page: self.found(plain, page, is_spent=True))
+        return replace(plain, to_rows=lambda page: self.normalize_page(plain, page, may_consume=True))
 
     @property
-    def filtered(self) -> bool:
-        """The account has the option that its list's filter needs, as far as it tells."""
-        paid = self.entity.moving is not None and self.entity.moving.paid
-        return not paid or bool(self.scene.facts.get("is_api_filter_enabled", True))
+    def has_filter(self) -> bool:
+        """True if the list's filter can be used: it is free, or the account has the filter option (assumed if
+        the account's record does not say)."""
+        paid = self.entity.incremental is not None and self.entity.incremental.needs_paid_filter
+        return not paid or bool(self.context.account_info.get("is_api_filter_enabled", True))
 
-    def listing(self, listing: Listing) -> None:
-        source = self.source(listing)
-        if listing.over:
-            self.one_by_one(source, listing.over)
+    def sync_listing(self, listing: Listing) -> None:
+        """Syncs one list: record by record, as a snapshot, by a sweep, or incrementally."""
+        source = self.make_source(listing)
+        if listing.per_parent:
+            self.sync_details(source, listing.per_parent)
             return
-        if self.entity.moving is None:
-            self.snapshot(source)
+        if self.entity.incremental is None:
+            self.sync_snapshot(source)
             return
-        position = self._position(listing)
-        if AGAIN in position or (self.scene.full and "watermark" in position):
-            position = {}  # also a sweep that was interrupted: it has passed what is to be met again
+        position = self._read_position(listing)
+        if FULL_READ_DUE in position or (self.context.full and "watermark" in position):
+            position = {}  # an interrupted sweep too: it may have passed what has to be read again
         if "watermark" not in position:
-            position = self._whole(source, position)
+            position = self._full_scan(source, position)
         else:
-            self.result.mode = "window" if self.filtered else "newest first"
-            self.reads = self.scene.reads.setdefault(listing.path, {})
-            position = self.land(source, changes(source, self.entity.moving, position, self.filtered)) or position
-        self.complete_to(position.get("watermark"))
+            self.result.mode = "window" if self.has_filter else "newest first"
+            self.read_at = self.context.read_at.setdefault(listing.path, {})
+            position = self.load_steps(
+                source, incremental(source, self.entity.incremental, position, self.has_filter)) or position
+        self.set_watermark(position.get("watermark"))
 
-    def complete_to(self, moment: int | None) -> None:
-        """One of its lists is complete up to that moment; the entity is where all of them are."""
-        self.marks.append(moment)
-        self.result.watermark = None if None in self.marks else min(mark for mark in self.marks if mark is not None)
+    def set_watermark(self, watermark: int | None) -> None:
+        """Records that one list is complete up to `moment` (unix seconds). The entity's watermark is the
+        earliest of its lists' (None while one of them has none)."""
+        self.watermarks.append(watermark)
+        self.result.watermark = (None if None in self.watermarks
+                                 else min(mark for mark in self.watermarks if mark is not None))
 
-    def _whole(self, source: Source, position: Position) -> Position:
-        """A sweep. What it should have shown and did not is looked for by id: at once where the list is in order, else at its end."""
-        self.result.mode, self.reads = "sweep", None
-        self.doubts = self.deletions.any_living(source.listing.fixed)
-        at_end = not self.entity.order and self.entity.by_id and not position
+    def _full_scan(self, source: Source, position: Position) -> Position:
+        """Sweeps the list. Live rows that the sweep should have shown and did not become suspects, to be
+        read by id: batch by batch where the list is ordered by id, else at the end of the sweep."""
+        self.result.mode, self.read_at = "sweep", None
+        self.had_rows = self.tombstones.has_live_rows(source.listing.constants)
+        at_end = not self.entity.order_column and self.entity.is_readable_by_id and not position
         if at_end:
-            self.deletions.forget_seen()
-        reached = self.land(source, sweep(source, position), keep_seen=at_end) or position
+            self.tombstones.clear_seen()
+        reached = self.load_steps(source, sweep(source, position), keep_seen=at_end) or position
         if at_end:
-            self.deletions.suspect_absent(source.listing.fixed, source.listing.path)
+            self.tombstones.enqueue_absent(source.listing.constants, source.listing.path)
         return reached
 
-    def _position(self, listing: Listing) -> Position:
+    def _read_position(self, listing: Listing) -> Position:
+        """Reads the list's cursor; empty if there is none."""
         with self.connection.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute("SELECT position FROM mirror.cursors WHERE account = %s AND entity = %s AND listing = %s",
-                                 [self.scene.target.name, self.entity.name, listing.path]).fetchone()
+            row = cursor.execute(
+                "SELECT position FROM mirror.cursors WHERE account = %s AND entity = %s AND listing = %s",
+                [self.context.target.name, self.entity.name, listing.path]).fetchone()
         return dict(row["position"]) if row else {}
 
-    def land(self, source: Source, steps: Iterator[Step], keep_seen: bool = False) -> Position | None:
-        """Normalizes and lands every step, a batch at a time; returns the last position. While Postgres works on one batch, the next
-        one is read."""
+    def load_steps(self, source: Source, steps: Iterator[Step], keep_seen: bool = False) -> Position | None:
+        """Loads every step, a batch at a time; returns the last position. While Postgres works on one
+        batch, the next one is read. `keep_seen`: the loaded keys are remembered as seen by this read of the
+        list."""
         batch, position, last = Batch(), None, None
-        with ThreadPoolExecutor(1, f"{self.entity.name}-land") as lander:
-            landing: Future[None] | None = None
+        with ThreadPoolExecutor(1, f"{self.entity.name}-land") as pool:
+            loading: Future[None] | None = None
             for step in steps:
-                if self.scene.stop:
-                    raise self.scene.stop
-                self.add(source, batch, step)
-                self.scene.progress.advanced(self.entity.name, self.read, step.total)
+                if self.context.stop_reason:
+                    raise self.context.stop_reason
+                self.add_page(source, batch, step)
+                self.context.progress.advanced(self.entity.name, self.records_read, step.total)
                 position = step.position or position
-                if batch.pages >= PAGES_A_BATCH or batch.size >= ROWS_A_BATCH:
-                    if landing:
-                        landing.result()
-                    landing = lander.submit(self._land, batch, position, source.listing, keep_seen)
+                if batch.pages >= MAX_PAGES_PER_BATCH or batch.row_count >= MAX_ROWS_PER_BATCH:
+                    if loading:
+                        loading.result()
+                    loading = pool.submit(self._load_batch, batch, position, source.listing, keep_seen)
                     batch, last, position = Batch(), position or last, None
-            if landing:
-                landing.result()
-        self._land(batch, position, source.listing, keep_seen)
+            if loading:
+                loading.result()
+        self._load_batch(batch, position, source.listing, keep_seen)
         return position or last
 
-    def add(self, source: Source, batch: Batch, step: Step) -> None:
-        """A page's rows → batch."""
+    def add_page(self, source: Source, batch: Batch, step: Step) -> None:
+        """Adds a page's rows to the batch."""
         page = step.page
-        found = page.ripe or self.found(source, page)
-        batch.add(found, page.started, page.request)
-        batch.covers += [step.covers] if step.covers and self.doubts else []
+        normalized = page.normalized or self.normalize_page(source, page)
+        batch.add(normalized, page.started, page.request)
+        batch.covered_ids += [step.covers] if step.covers and self.had_rows else []
         batch.replaced_characters += page.replaced
-        self.read += len(found.rows) + len(found.unfit)
-        if self.reads is not None and len(self.reads) < READS:
-            self.reads |= {rows.key[-1]: page.started for rows in found.rows if isinstance(rows.key[-1], int)}
+        self.records_read += len(normalized.records) + len(normalized.unusable)
+        if self.read_at is not None and len(self.read_at) < MAX_REMEMBERED_READS:
+            self.read_at |= {rows.key[-1]: page.started for rows in normalized.records
+                           if isinstance(rows.key[-1], int)}
 
-    def found(self, source: Source, page: Page, is_spent: bool = False) -> Found:
-        """page → records → rows; walkers call it in their own threads. `is_spent`: nobody needs the page's records any more."""
+    def normalize_page(self, source: Source, page: Page, may_consume: bool = False) -> NormalizedPage:
+        """Turns a page's records into rows; called in the threads of several workers. `may_consume`: the
+        caller no longer needs the page's records."""
         records, listing = page.records, source.listing
-        if listing.each:
-            records = [inner for record in records for inner in listing.each(record)]
-        whole = complete(source, self.entity.children, records)
-        records = self.landing.forgotten.cut(records, listing.fixed, whole)
-        found = self.normal.found(emptied(records) if is_spent else records, listing.fixed, self.scene.zone)
-        for rows in found.rows if whole else ():
-            rows.is_whole = rows.key[-1] in whole
-        return found
+        if listing.nested_records:
+            records = [inner for record in records for inner in listing.nested_records(record)]
+        complete_ids = complete_links(source, self.entity.children, records)
+        records = self.loader.suppression.filter_records(records, listing.constants, complete_ids)
+        normalized = self.normalizer.normalize_page(consume(records) if may_consume else records, listing.constants, self.context.zone)
+        for rows in normalized.records if complete_ids else ():
+            rows.has_complete_lists = rows.key[-1] in complete_ids
+        return normalized
 
-    def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
+    def _load_batch(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
+        """Loads a batch, its suspects and its cursor in one transaction."""
         def once() -> Counts:
             with self.connection.transaction():
-                counts = self.landing.land(batch, position, listing.path, keep_seen)
-                self._suspect(batch, listing)
+                counts = self.loader.load(batch, position, listing.path, keep_seen)
+                self._enqueue_unseen(batch, listing)
                 return counts
 
-        self.result.counts += persistently(once)
+        self.result.counts += retry_deadlocks(once)
 
-    def _suspect(self, batch: Batch, listing: Listing) -> None:
-        """Live rows that the pages of a sweep should have shown and did not."""
-        seen = {key[-1] for key in batch.rows} if batch.covers else set()
-        for span in merged(batch.covers):
-            missing = unseen(self.connection, self.scene.target.schema, self.normal.shape, listing.fixed, span, seen)
+    def _enqueue_unseen(self, batch: Batch, listing: Listing) -> None:
+        """Enqueues as suspects the live rows that the pages of a sweep should have shown and did not."""
+        seen = {key[-1] for key in batch.rows} if batch.covered_ids else set()
+        for span in merge_ranges(batch.covered_ids):
+            missing = unseen_ids(self.connection, self.context.target.schema, self.normalizer.table_schema, listing.constants,
+                             span, seen)
             if missing:
-                suspect(self.connection, self.scene.target.name, listing.path, missing)
+                enqueue_suspects(self.connection, self.context.target.name, listing.path, missing)
 
-    def snapshot(self, source: Source) -> None:
-        """The whole list. Rows that it lacks are deleted when a second complete read lacks them too (design.md 3)."""
-        self.result.mode, fixed = "snapshot", source.listing.fixed
+    def sync_snapshot(self, source: Source) -> None:
+        """Reads the whole list. Live rows that it lacks are marked deleted only if a second complete read
+        lacks them too (design.md 3)."""
+        self.result.mode, fixed = "snapshot", source.listing.constants
         started = int(time.time())
-        self.deletions.forget_seen()
-        self.land(source, snapshot(source), keep_seen=True)
-        if self.deletions.absent(fixed):
-            self.land(source, snapshot(source), keep_seen=True)
+        self.tombstones.clear_seen()
+        self.load_steps(source, snapshot(source), keep_seen=True)
+        if self.tombstones.count_absent(fixed):
+            self.load_steps(source, snapshot(source), keep_seen=True)
             self._tombstone(fixed, source.listing.path)
-        self.complete_to(started)
+        self.set_watermark(started)
 
-    def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: Over | None = None) -> None:
-        absent, living = self.deletions.absent(fixed, orphans_of), self.deletions.living(fixed)
+    def _tombstone(self, fixed: Mapping[str, Any], path: str, orphans_of: PerParent | None = None) -> None:
+        """Marks deleted the rows that the reads of the list lacked (`orphans_of`: the rows whose parent is
+        gone), unless this token may not see every record or the mass-delete guard applies."""
+        absent, living = self.tombstones.count_absent(fixed, orphans_of), self.tombstones.count_live(fixed)
         if not absent:
             return
         if not self.sees_all:
-            self.note(HIDDEN.format(path, absent))
-        elif implausible(absent, living) and not (self.entity.may_empty or self.scene.allow_mass_delete):
+            self.add_reason(HIDDEN_ROWS_MESSAGE.format(path, absent))
+        elif exceeds_deletion_guard(absent, living) and not (self.entity.allow_mass_delete or self.context.allow_mass_delete):
             self.result.state = "incomplete"
-            self.note(refusal(path, absent, living))
+            self.add_reason(guard_message(path, absent, living))
         else:
-            self.result.counts += self.deletions.tombstone_absent(fixed, orphans_of)
+            self.result.counts += self.tombstones.tombstone_absent(fixed, orphans_of)

@@ -1,7 +1,8 @@
-"""`python -m pipelines.second`: the process that a sync starts beside itself (beside.py). It reads the entities that it is told, and nothing else.
+"""`python -m pipelines.second`: main program of the helper process that a sync starts
+(`sync/helper_process.py`). It reads the entities that the sync names, and nothing else.
 
-It ends with its input, at once and whatever it is doing: its transactions go with its connections, and cursors stay where the last one
-left them.
+It ends as soon as its input ends, whatever it is doing: its transactions are rolled back with its
+connections, and cursors stay where the last commit left them.
 """
 
 from __future__ import annotations
@@ -19,80 +20,83 @@ from pipelines.accounts.target import Target
 from pipelines.amocrm.client import Client
 from pipelines.amocrm.errors import AmoError
 from pipelines.amocrm.session import USER_AGENT
-from pipelines.entities.registry import entity
-from pipelines.installation import Mirror
-from pipelines.sync.account_sync import Run
-from pipelines.sync.context import Result, Scene, Silent
-from pipelines.sync.helper_process import Order
-from pipelines.sync.runtime import frugal, kept_to
+from pipelines.entities.registry import entity_named
+from pipelines.installation import Installation
+from pipelines.sync.account_sync import SyncRun
+from pipelines.sync.context import EntityResult, NoProgress, SyncContext
+from pipelines.sync.helper_process import HelperConfig
+from pipelines.sync.runtime import pinned_to, tuned_memory
 
 
-def second(seed: bytes) -> Target:
-    """The target of a process beside the one whose `Target.seed` this is: that one has seen to the tokens, which are as stored."""
-    settings, patience = pickle.loads(seed)
-    mirror = Mirror(settings)
+def helper_target(seed: bytes) -> Target:
+    """Returns the target of a helper process, from the pickled settings of `Target.seed`. The main process
+    has already checked the tokens; here they are used as stored."""
+    settings, retry_policy = pickle.loads(seed)
+    mirror = Installation(settings)
     base_url = mirror.base_url()
-    tokens = StoredTokens(mirror.connect, mirror.vault, mirror.account, base_url, USER_AGENT)
-    return Target(mirror.account, mirror.schema, Client(base_url, tokens, mirror.budgets(base_url), patience), mirror.connect,
+    tokens = StoredTokens(mirror.connect, mirror.encryption, mirror.account, base_url, USER_AGENT)
+    return Target(mirror.account, mirror.schema, Client(base_url, tokens, mirror.rate_limiters(base_url), retry_policy),
+                  mirror.connect,
                   settings.amocrm_concurrency)
 
 
-OFTEN = 0.1
-"""Seconds between two reports of a list's progress: each wakes up the other process."""
+PROGRESS_INTERVAL_SECONDS = 0.1
+"""Seconds between two progress reports of one list: each report wakes up the other process."""
 
 
-class Reports(Silent):
-    """What the process that started this one is told."""
+class ProgressPipe(NoProgress):
+    """Sends progress, results and errors to the process that started this one. Thread-safe."""
 
-    def __init__(self, to: BinaryIO) -> None:
-        self.to, self.told, self._lock = to, dict[str, float](), threading.Lock()
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.last_sent, self._lock = stream, dict[str, float](), threading.Lock()
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None:
-        if time.monotonic() - self.told.get(entity, 0.0) >= OFTEN:
-            self.told[entity] = time.monotonic()
+        if time.monotonic() - self.last_sent.get(entity, 0.0) >= PROGRESS_INTERVAL_SECONDS:
+            self.last_sent[entity] = time.monotonic()
             self.send((entity, seen, total))
 
     def send(self, message: Any) -> None:
         with self._lock:
-            pickle.dump(message, self.to)
-            self.to.flush()
+            pickle.dump(message, self.stream)
+            self.stream.flush()
 
 
-def work(run: Run, name: str, reports: Reports) -> None:
-    result = Result(name)
-    with run.judged(result), run.connected() as connection:
-        run.read(entity(name), result, connection)
-    if run.scene.stop:
-        reports.send(run.scene.stop)
-    reports.send(result)
+def work(run: SyncRun, name: str, pipe: ProgressPipe) -> None:
+    result = EntityResult(name)
+    with run.errors_as_result(result), run.autocommit_connection() as connection:
+        run.read_and_load(entity_named(name), result, connection)
+    if run.scene.stop_reason:
+        pipe.send(run.scene.stop_reason)
+    pipe.send(result)
 
 
-def _or_die(worked: Future[None]) -> None:
-    """Nobody waits for ever for a result that does not come."""
-    if worked.exception():
+def _exit_on_error(future: Future[None]) -> None:
+    """Ends the process if the work failed, so that the sync does not wait for a result for ever."""
+    if future.exception():
         os._exit(1)
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this one decides
-    orders = os.fdopen(os.dup(0), "rb")
-    reports = Reports(os.fdopen(os.dup(1), "wb"))
-    os.dup2(2, 1)  # nothing that prints may end up between the reports
-    order: Order = pickle.load(orders)
-    scene = Scene(second(order.seed), reports, order.full, order.allow_mass_delete, order.zone, order.facts, order.is_admin)
-    with frugal(), kept_to(order.cores):
-        _obey(orders, Run(scene, order.run_id), reports)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
+    requests = os.fdopen(os.dup(0), "rb")
+    pipe = ProgressPipe(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)  # output of print() must not get between the pickled messages
+    config: HelperConfig = pickle.load(requests)
+    scene = SyncContext(helper_target(config.seed), pipe, config.full, config.allow_mass_delete, config.zone, config.facts,
+                  config.is_admin)
+    with tuned_memory(), pinned_to(config.cores):
+        _serve(requests, SyncRun(scene, config.run_id), pipe)
 
 
-def _obey(orders: BinaryIO, run: Run, reports: Reports) -> None:
+def _serve(requests: BinaryIO, run: SyncRun, pipe: ProgressPipe) -> None:
     pool = ThreadPoolExecutor(run.target.concurrency, "entity")
     try:
         while True:
-            message = pickle.load(orders)
+            message = pickle.load(requests)
             if isinstance(message, AmoError):
                 run.scene.halt(message)
             else:
-                pool.submit(work, run, message, reports).add_done_callback(_or_die)
+                pool.submit(work, run, message, pipe).add_done_callback(_exit_on_error)
     except EOFError:
         os._exit(0)
 

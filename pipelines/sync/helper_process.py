@@ -1,9 +1,11 @@
-"""A process beside this one that reads some of the long lists, with an interpreter of its own: where no rate bounds a sync, one interpreter does.
+"""Helper process of a sync: reads some of the long lists in a second interpreter. Where no rate limit bounds
+a sync, the one interpreter does.
 
-What goes to it is pickled on its standard input: an Order, then the names of entities, or the error that ends everything. What comes back on its
-standard output: how far it is, results, and the error that ends everything. Secrets pass there and nowhere else: not in arguments, not
-in the environment. It shares the account's tokens, budget and cursors with this process as any two processes do, through Postgres; it ends
-when its input ends, whatever this one dies of (second.py).
+The helper receives pickled messages on its standard input: a HelperConfig, then the names of entities, or the
+error that ends the run. It answers on its standard output with progress, results and the error that ends the
+run. Secrets pass through these pipes only: never in arguments or in the environment. The helper shares the
+account's tokens, rate limiter and cursors with this process through Postgres, as any two processes do. It
+ends when its input ends, whatever killed this process (`sync/helper_main.py`).
 """
 
 from __future__ import annotations
@@ -22,61 +24,65 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipelines.amocrm.errors import AmoError
-from pipelines.entities.spec import Entity, Facts
-from pipelines.sync.context import Result, Scene
-from pipelines.sync.runtime import cores, kept_to
+from pipelines.entities.spec import AccountInfo, Entity
+from pipelines.sync.context import EntityResult, SyncContext
+from pipelines.sync.runtime import pick_cores, pinned_to
 
-LAST_WORDS = 2.0
-
-
-GONE = ("the second process, which read this list, has ended. What had landed is kept; run the sync again: it resumes there. With "
-        "AMOCRM_PROCESSES=1 there is no second process")
+SHUTDOWN_GRACE_SECONDS = 2.0
+"""Seconds that the helper process has to end after its input is closed; then it is killed."""
 
 
-UNREAD = """
+HELPER_ENDED = ("the second process, which read this list, has ended. What had landed is kept; run the sync again: "
+        "it resumes there. With AMOCRM_PROCESSES=1 there is no second process")
+
+
+COUNT_UNREAD_LISTS = """
 SELECT count(*) FROM unnest(%s::text[]) AS asked(path)
-WHERE NOT EXISTS (SELECT FROM mirror.cursors c WHERE c.account = %s AND c.listing = path AND c.position ? 'watermark')"""
+WHERE NOT EXISTS (SELECT FROM mirror.cursors c
+                  WHERE c.account = %s AND c.listing = path AND c.position ? 'watermark')"""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the process beside needs to know of the run."""
+class HelperConfig:
+    """What the helper process needs to know of the run. `seed`: see `sync/helper_main.py`."""
 
     seed: bytes = field(repr=False)
     run_id: str
     full: bool
     allow_mass_delete: bool
     zone: ZoneInfo
-    facts: Facts
+    facts: AccountInfo
     is_admin: bool | None
     cores: set[int] = field(default_factory=set)
-    """Where it is to run; empty: anywhere."""
+    """Processor cores that the helper process may run on; empty: any."""
 
 
-class Beside:
-    """The process, seen from here. Thread-safe."""
+class HelperProcess:
+    """The helper process as the sync's process sees it. Thread-safe."""
 
-    def __init__(self, scene: Scene, order: Order) -> None:
+    def __init__(self, scene: SyncContext, config: HelperConfig) -> None:
         self.scene = scene
-        self._sending, self._looking, self.is_gone = threading.Lock(), threading.Lock(), False
-        self._waiting: dict[str, Future[Result]] = {}
-        self._process = subprocess.Popen([sys.executable, "-P", "-m", "pipelines.sync.helper_main"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self._send_lock, self._state_lock, self.has_ended = threading.Lock(), threading.Lock(), False
+        self._pending: dict[str, Future[EntityResult]] = {}
+        self._process = subprocess.Popen([sys.executable, "-P", "-m", "pipelines.sync.helper_main"],
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          start_new_session=True)
-        self._hearing = threading.Thread(target=self._hear, daemon=True, name="beside")
-        self._hearing.start()
-        self._send(order)
+        self._reader_thread = threading.Thread(target=self._read_messages, daemon=True, name="beside")
+        self._reader_thread.start()
+        self._send(config)
 
-    def read(self, entity: Entity) -> Result:
-        """What became of the entity."""
-        with self._looking:
-            if self.is_gone:
-                return _left(entity.name)
-            future = self._waiting[entity.name] = Future[Result]()
+    def read(self, entity: Entity) -> EntityResult:
+        """Has the helper read and load the entity; waits, and returns the result (failed if the helper has
+        ended)."""
+        with self._state_lock:
+            if self.has_ended:
+                return _lost_result(entity.name)
+            future = self._pending[entity.name] = Future[EntityResult]()
         self._send(entity.name)
         return future.result()
 
     def stop(self, reason: AmoError) -> None:
-        """Nothing more is to be sent to amoCRM."""
+        """Asks the helper to send no further request to amoCRM."""
         self._send(reason)
 
     def close(self) -> None:
@@ -84,81 +90,84 @@ class Beside:
             assert self._process.stdin
             self._process.stdin.close()
         try:
-            self._process.wait(LAST_WORDS)
+            self._process.wait(SHUTDOWN_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._hearing.join(LAST_WORDS)
+        self._reader_thread.join(SHUTDOWN_GRACE_SECONDS)
 
     def _send(self, message: Any) -> None:
-        with self._sending, suppress(OSError, ValueError):  # it is gone: `_hear` has noticed
+        with self._send_lock, suppress(OSError, ValueError):  # it has ended: `_read_messages` notices
             assert self._process.stdin
             pickle.dump(message, self._process.stdin)
             self._process.stdin.flush()
 
-    def _hear(self) -> None:
+    def _read_messages(self) -> None:
         assert self._process.stdout
         with suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
             while True:
-                self._heard(pickle.load(self._process.stdout))
-        with self._looking:
-            self.is_gone = True
-        for name, future in self._waiting.items():
-            future.set_result(_left(name))
+                self._handle(pickle.load(self._process.stdout))
+        with self._state_lock:
+            self.has_ended = True
+        for name, future in self._pending.items():
+            future.set_result(_lost_result(name))
 
-    def _heard(self, message: Any) -> None:
+    def _handle(self, message: Any) -> None:
         if isinstance(message, AmoError):
             self.scene.halt(message)
-        elif isinstance(message, Result):
-            self._waiting.pop(message.entity).set_result(message)
+        elif isinstance(message, EntityResult):
+            self._pending.pop(message.entity).set_result(message)
         else:
             self.scene.progress.advanced(*message)
 
 
-def _left(name: str) -> Result:
-    return Result(name, "failed", reason=GONE)
+def _lost_result(name: str) -> EntityResult:
+    return EntityResult(name, "failed", reason=HELPER_ENDED)
 
 
-class Row:
-    """The long lists of a phase, shared by two processes. Each reads one at a time and takes the next from its own end of the row when it is
-    through, so that both have work until the end; several at once would only take the interpreter from each other."""
+class SharedQueue:
+    """The long lists of a phase, as a queue that two processes share. Each process reads one list at a time
+    and takes the next from its own end of the queue, so that both are busy until the end. Several lists at
+    once in one process would only compete for its interpreter."""
 
-    def __init__(self, entities: Sequence[Entity], helper: Beside) -> None:
-        self._waiting, self._free, self._helper = deque(entities), SimpleQueue[bool](), helper
-        for elsewhere in (False, True):
-            self._free.put(elsewhere)
+    def __init__(self, entities: Sequence[Entity], helper: HelperProcess) -> None:
+        self._entities, self._free_workers, self._helper = deque(entities), SimpleQueue[bool](), helper
+        for on_helper in (False, True):
+            self._free_workers.put(on_helper)
 
     @contextmanager
-    def next(self) -> Iterator[tuple[Entity, bool]]:
-        """An entity, and whether the process beside is the one to read it. Waits until either is free; what a process that has ended has not
-        begun the other one reads."""
-        elsewhere = self._free.get()
+    def next_entity(self) -> Iterator[tuple[Entity, bool]]:
+        """Yields an entity, and True if the helper process is to read it. Waits until either process is free.
+        If the helper has ended, this process reads the lists that the helper had not begun."""
+        on_helper = self._free_workers.get()
         try:
-            yield self._waiting.pop() if elsewhere else self._waiting.popleft(), elsewhere
+            yield self._entities.pop() if on_helper else self._entities.popleft(), on_helper
         finally:
-            if not elsewhere or not self._helper.is_gone:
-                self._free.put(elsewhere)
+            if not on_helper or not self._helper.has_ended:
+                self._free_workers.put(on_helper)
 
 
 @contextmanager
-def beside(scene: Scene, run_id: str, entities: Sequence[Entity]) -> Iterator[Beside | None]:
-    """A process that helps where there is more than one long list to read whole; None where there is not, or where nobody wants one."""
-    seed = scene.target.seed
-    paths = [listing.path for entity in entities if entity.moving for listing in entity.listings]
-    if not seed or (not scene.full and _unread(scene, paths) < 2):
+def start_helper(scene: SyncContext, run_id: str, entities: Sequence[Entity]) -> Iterator[HelperProcess | None]:
+    """Starts a helper process if more than one long list has to be read completely, and ends it afterwards.
+    Yields None if there are fewer, or if the target allows no helper (no `seed`)."""
+    seed = scene.target.helper_seed
+    paths = [listing.path for entity in entities if entity.incremental for listing in entity.listings]
+    if not seed or (not scene.full and _count_unread_lists(scene, paths) < 2):
         yield None
         return
     scene.sees_everything()
-    here, there = cores()
-    helper = Beside(scene, Order(seed(), run_id, scene.full, scene.allow_mass_delete, scene.zone, scene.facts, scene.is_admin, there))
+    own_cores, helper_cores = pick_cores()
+    helper = HelperProcess(scene, HelperConfig(seed(), run_id, scene.full, scene.allow_mass_delete, scene.zone, scene.account_info,
+                                 scene.is_admin, helper_cores))
     try:
-        with kept_to(here):
+        with pinned_to(own_cores):
             yield helper
     finally:
         helper.close()
 
 
-def _unread(scene: Scene, paths: list[str]) -> int:
+def _count_unread_lists(scene: SyncContext, paths: list[str]) -> int:
     with scene.target.connect() as connection:
-        row = connection.execute(UNREAD, [paths, scene.target.name]).fetchone()
+        row = connection.execute(COUNT_UNREAD_LISTS, [paths, scene.target.name]).fetchone()
     return row[0] if row else 0

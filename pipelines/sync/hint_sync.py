@@ -1,4 +1,5 @@
-"""hints → records → landed: what the queue names is read again, and what is not there any more is marked deleted (design.md 3)."""
+"""Hint sync: re-reads the records that queued hints name, loads them, and marks deleted those that amoCRM no
+longer has (design.md 3)."""
 
 from __future__ import annotations
 
@@ -8,130 +9,147 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.entities.spec import Listing
-from pipelines.extract.by_id import Answered, Asking, by_ids, singles
+from pipelines.extract.by_id import IdAnswer, IdQuery, answers_by_id, detail_steps
 from pipelines.extract.source import Source, Step
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
-from pipelines.load.hints import EVERYTHING, Choice, Hint, forget, named, queued
-from pipelines.load.link_hints import heed_sides, linked, look_at, take_sides
-from pipelines.load.tombstones import Absent, implausible, refusal
-from pipelines.postgres.locks import persistently
-from pipelines.sync.entity_reader import HIDDEN
+from pipelines.load.hints import ALL_HINTS, Hint, HintFilter, complete_hints, pending_by_key, pending_hints
+from pipelines.load.link_hints import enqueue_link_mismatches, enqueue_records, linked_records, pop_reverse_links
+from pipelines.load.tombstones import AbsentRow, exceeds_deletion_guard, guard_message
+from pipelines.postgres.locks import retry_deadlocks
+from pipelines.sync.entity_reader import HIDDEN_ROWS_MESSAGE
 from pipelines.sync.entity_sync import EntitySync
 
-A_BATCH = 20
-CLOCK = 2_000_000
-"""Events tell whole seconds, and a list may show a change a moment after its event. Microseconds."""
+ANSWERS_PER_BATCH = 20
+"""Answers per transaction."""
+EVENT_CLOCK_SLACK_US = 2_000_000
+"""Microseconds. Event times are whole seconds, and a list may show a change slightly later than its event."""
 
 
-class Heeding(EntitySync):
-    """Empties the queue of one entity."""
+class HintSync(EntitySync):
+    """Processes the queued hints of one entity."""
 
-    def heed(self, paths: Iterable[str], choice: Choice = EVERYTHING) -> None:
-        """Reads again what is queued for these of the entity's lists."""
+    def process(self, paths: Iterable[str], choice: HintFilter = ALL_HINTS) -> None:
+        """Processes the hints of those of the entity's lists whose paths are in `paths`."""
         self.prepare()
-        self.reads = None
+        self.read_at = None
         for listing in self.entity.listings:
-            if listing.path in paths and self.entity.by_id:
-                self.list_of_hints(listing, choice)
+            if listing.path in paths and self.entity.is_readable_by_id:
+                self.process_listing(listing, choice)
             elif listing.path in paths:
-                self.not_by_id(listing)
+                self.process_other_listing(listing)
 
-    def not_by_id(self, listing: Listing) -> None:
-        """What has no list is asked for one by one; other lists are short, and read whole."""
-        account = self.scene.target.name
-        hints = named(self.connection, account, listing.path)
-        if listing.over is None:
-            self.listing(listing)
+    def process_other_listing(self, listing: Listing) -> None:
+        """Processes the hints of a list that cannot be filtered by id: records without a list endpoint are
+        read one by one; other lists are short, and are read whole."""
+        account = self.context.target.name
+        hints = pending_by_key(self.connection, account, listing.path)
+        if listing.per_parent is None:
+            self.sync_listing(listing)
         else:
-            over, gone = listing.over, list[int]()
-            source = self.source(listing)
-            self.land(source, singles(source, [int(key) for key in hints if key.isdecimal()], self.scene.target.concurrency, gone))
-            for ident in gone:
-                self._tombstone({over.fixed_as: ident}, listing.path)
-        forget(self.connection, account, listing.path, hints)
+            over, missing = listing.per_parent, list[int]()
+            source = self.make_source(listing)
+            self.load_steps(source, detail_steps(source, [int(key) for key in hints if key.isdecimal()],
+                                      self.context.target.concurrency, missing))
+            for ident in missing:
+                self._tombstone({over.own_column: ident}, listing.path)
+        complete_hints(self.connection, account, listing.path, hints)
 
-    def mend(self, differences: Mapping[str, Mapping[tuple[Any, ...], str]]) -> None:
-        """Reads again what a verification found to differ; what it found twice not to be there is marked at once."""
+    def repair(self, differences: Mapping[str, Mapping[tuple[Any, ...], str]]) -> None:
+        """Re-reads the rows that a verification found to differ. Rows that it found absent twice ("extra")
+        are marked deleted after one more reading."""
         self.prepare()
-        self.reads, told_at = None, time.time_ns() // 1000
+        self.read_at, now = None, time.time_ns() // 1000
         for listing in self.entity.listings:
-            found = differences.get(listing.path, {})
-            if found:
-                self._read(listing, {key[-1]: Hint(told_at, None, kind == "extra", True, 0) for key, kind in found.items()})
+            differing = differences.get(listing.path, {})
+            if differing:
+                self._read_hinted(listing, {key[-1]: Hint(now, None, kind == "extra", True, 0)
+                                     for key, kind in differing.items()})
 
-    def list_of_hints(self, listing: Listing, choice: Choice = EVERYTHING) -> None:
-        hints = queued(self.connection, self.scene.target.name, listing.path, choice)
-        known = {key: hint for key, hint in hints.items() if self._is_known(listing, key, hint)}
-        forget(self.connection, self.scene.target.name, listing.path, known)
-        hints = {key: hint for key, hint in hints.items() if key not in known}
-        self._disbelieve(listing, hints)
+    def process_listing(self, listing: Listing, choice: HintFilter = ALL_HINTS) -> None:
+        """Processes the hints of one list: completes those whose record this run has read since, applies the
+        mass-delete guard, and re-reads the rest."""
+        hints = pending_hints(self.connection, self.context.target.name, listing.path, choice)
+        fresh = {key: hint for key, hint in hints.items() if self._was_read_since(listing, key, hint)}
+        complete_hints(self.connection, self.context.target.name, listing.path, fresh)
+        hints = {key: hint for key, hint in hints.items() if key not in fresh}
+        self._apply_deletion_guard(listing, hints)
         if hints:
-            self._read(listing, hints)
+            self._read_hinted(listing, hints)
 
-    def _is_known(self, listing: Listing, key: int, hint: Hint) -> bool:
-        """This run has read the record since, by amoCRM's clock."""
-        read = self.scene.reads.get(listing.path, {}).get(key, 0)
-        return not hint.of_links and read - int(self.client.behind() * 1_000_000) >= hint.told_at + CLOCK
+    def _was_read_since(self, listing: Listing, key: int, hint: Hint) -> bool:
+        """True if this run has read the record after the hint's event, by amoCRM's clock. Never for hints
+        about links."""
+        read_at = self.context.read_at.get(listing.path, {}).get(key, 0)
+        return not hint.of_links and read_at - int(self.client.clock_lag() * 1_000_000) >= hint.told_at + EVENT_CLOCK_SLACK_US
 
-    def _disbelieve(self, listing: Listing, hints: dict[int, Hint]) -> None:
-        """Drops suspicions of a sweep that are too many, or that a token which does not see everything cannot have."""
+    def _apply_deletion_guard(self, listing: Listing, hints: dict[int, Hint]) -> None:
+        """Drops the suspects of a sweep, from `hints` and from the queue, if they are implausibly many or
+        if this token may not see every record."""
         suspects = {key: hint for key, hint in hints.items() if hint.is_suspect}
-        living = self.deletions.living(listing.fixed) if suspects else 0
+        living = self.tombstones.count_live(listing.constants) if suspects else 0
         if suspects and not self.sees_all:
-            self.note(HIDDEN.format(listing.path, len(suspects)))
-        elif implausible(len(suspects), living) and not self.scene.allow_mass_delete:
+            self.add_reason(HIDDEN_ROWS_MESSAGE.format(listing.path, len(suspects)))
+        elif exceeds_deletion_guard(len(suspects), living) and not self.context.allow_mass_delete:
             self.result.state = "incomplete"
-            self.note(refusal(listing.path, len(suspects), living))
+            self.add_reason(guard_message(listing.path, len(suspects), living))
         else:
             return
-        forget(self.connection, self.scene.target.name, listing.path, suspects)
+        complete_hints(self.connection, self.context.target.name, listing.path, suspects)
         for key in suspects:
             del hints[key]
 
-    def _read(self, listing: Listing, hints: dict[int, Hint]) -> None:
-        sides = tuple(side.name for side in self.entity.sides)
-        source = replace(self.source(listing), entity=replace(self.entity, with_=self.entity.with_ + sides))
+    def _read_hinted(self, listing: Listing, hints: dict[int, Hint]) -> None:
+        """Re-reads the hinted records by id, with their reverse links, and loads the answers in batches."""
+        sides = tuple(side.name for side in self.entity.reverse_links)
+        source = replace(self.make_source(listing), entity=replace(self.entity, with_=self.entity.with_ + sides))
 
-        def told_otherwise(key: int) -> bool:
+        def absence_suffices(key: int) -> bool:
             return hints[key].is_suspect or hints[key].deleted_at is not None
 
-        answers: list[Answered] = []
-        for answered in by_ids(Asking(source, told_otherwise, self.filtered), list(hints)):
-            if self.scene.stop:
-                raise self.scene.stop
-            answers.append(answered)
-            if len(answers) >= A_BATCH:
-                self._settle(source, hints, answers)
+        answers: list[IdAnswer] = []
+        for answer in answers_by_id(IdQuery(source, absence_suffices, self.has_filter), list(hints)):
+            if self.context.stop_reason:
+                raise self.context.stop_reason
+            answers.append(answer)
+            if len(answers) >= ANSWERS_PER_BATCH:
+                self._load_answers(source, hints, answers)
                 answers = []
-        self._settle(source, hints, answers)
+        self._load_answers(source, hints, answers)
 
-    def _settle(self, source: Source, hints: dict[int, Hint], answers: list[Answered]) -> None:
-        """One transaction: the records that are there, the marks on those that are not, and the hints that this settles."""
-        batch, listing, schema, account = Batch(), source.listing, self.scene.target.schema, self.scene.target.name
-        sides = take_sides(self.entity, (record for answered in answers for record in answered.page.records))
-        for answered in answers:
-            self.add(source, batch, Step(answered.page))
-            self.scene.reads.setdefault(listing.path, {}).update(dict.fromkeys(answered.asked, answered.started))
-        gone = [Absent((*self._fixed_key(listing), key), hints[key].deleted_at, answered.started) for answered in answers for key in answered.absent
+    def _load_answers(self, source: Source, hints: dict[int, Hint], answers: list[IdAnswer]) -> None:
+        """In one transaction: loads the records, marks deleted the absent ones, enqueues hints for records
+        whose links changed, and completes the hints that the answers settle."""
+        batch, listing, schema, account = (
+            Batch(), source.listing, self.context.target.schema, self.context.target.name)
+        sides = pop_reverse_links(self.entity, (record for answered in answers for record in answered.page.records))
+        for answer in answers:
+            self.add_page(source, batch, Step(answer.page))
+            self.context.read_at.setdefault(listing.path, {}).update(
+                dict.fromkeys(answer.settled_ids, answer.started))
+        absent = [AbsentRow((*self._fixed_key(listing), key), hints[key].deleted_at, answered.started)
+                for answered in answers for key in answered.absent_ids
                 if self.sees_all or hints[key].deleted_at is not None]
         owners = [key[-1] for key in batch.rows if isinstance(key[-1], int)]
-        merged = [key for key in owners if hints[key].of_links]
-        asked = {key: hints[key] for answered in answers for key in answered.asked}
+        with_link_hints = [key for key in owners if hints[key].of_links]
+        settled = {key: hints[key] for answered in answers for key in answered.settled_ids}
 
         def once() -> Counts:
             with self.connection.transaction():
-                pointed_at = linked(self.connection, schema, self.entity, owners)
-                counts = self.landing.land(batch)
-                look_at(self.connection, account, pointed_at - linked(self.connection, schema, self.entity, owners))
-                look_at(self.connection, account, linked(self.connection, schema, self.entity, merged), of_links=True)
-                heed_sides(self.connection, schema, account, sides)
-                counts += self.deletions.tombstone(gone)
-                forget(self.connection, account, listing.path, asked)
+                linked_before = linked_records(self.connection, schema, self.entity, owners)
+                counts = self.loader.load(batch)
+                enqueue_records(self.connection, account,
+                        linked_before - linked_records(self.connection, schema, self.entity, owners))
+                enqueue_records(self.connection, account, linked_records(self.connection, schema, self.entity, with_link_hints),
+                        of_links=True)
+                enqueue_link_mismatches(self.connection, schema, account, sides)
+                counts += self.tombstones.tombstone(absent)
+                complete_hints(self.connection, account, listing.path, settled)
                 return counts
 
-        self.result.counts += persistently(once)
-        self.scene.progress.advanced(self.entity.name, self.read, None)
+        self.result.counts += retry_deadlocks(once)
+        self.context.progress.advanced(self.entity.name, self.records_read, None)
 
     def _fixed_key(self, listing: Listing) -> tuple[str, ...]:
-        return tuple(listing.fixed[column] for column in self.normal.shape.key[:-1])
+        """Values of the key columns before the id, which the path of the list fixes."""
+        return tuple(listing.constants[column] for column in self.normalizer.table_schema.key[:-1])

@@ -1,4 +1,5 @@
-"""What rules a sync before it starts: the account's own record, its time zone, and whether the token sees everything."""
+"""Preflight of a sync: the account's own record, its time zone, and whether the token is an
+administrator's."""
 
 from __future__ import annotations
 
@@ -7,69 +8,81 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg.types.json import Jsonb
 
-from pipelines.accounts.state import account, admit, clear_marks, held_account, refusals_marked, same_account
+from pipelines.accounts.state import check_account_id, check_account_state, clear_marks, fetch_account, mirrored_account_id, recording_refusals
 from pipelines.accounts.target import Target
-from pipelines.amocrm.errors import NotOffered
+from pipelines.amocrm.errors import NotAvailableError
 from pipelines.amocrm.pagination import page
 from pipelines.entities.registry import ACCOUNT_WITH
-from pipelines.entities.spec import Facts
-from pipelines.errors import SyncRefused
-from pipelines.sync.context import Scene
+from pipelines.entities.spec import AccountInfo
+from pipelines.errors import SyncRefusedError
+from pipelines.sync.context import SyncContext
 
-__all__ = ["SyncRefused", "learn"]
+__all__ = ["SyncRefusedError", "preflight"]
 
 
-def learn(scene: Scene, anew: bool) -> None:
-    """Asks for the account and the token's rights; without `anew` what was learned in the last hour will do. Raises SyncRefused."""
-    target = scene.target
-    was_blocked = admit(target.connect, target.name)
-    known = None if anew or was_blocked else _known(target)
-    facts, scene.is_admin = known or (_facts(target), None)
-    scene.facts, scene.ask = facts, lambda: _is_admin(target, facts.get("current_user_id"))
-    if not known:
-        scene.sees_everything()
-        _remember(scene)
+def preflight(context: SyncContext, refresh: bool) -> None:
+    """Fills the context with the account's record, its time zone and the token's rights. They are fetched
+    from amoCRM if `refresh` is set or the account was blocked; else what was fetched in the last hour is
+    used. Raises SyncRefused."""
+    target = context.target
+    was_blocked = check_account_state(target.connect, target.name)
+    cached = None if refresh or was_blocked else _cached_account_info(target)
+    facts, context.is_admin = cached or (_fetch_account_info(target), None)
+    context.account_info, context.fetch_is_admin = facts, lambda: _fetch_is_admin(target, facts.get("current_user_id"))
+    if not cached:
+        context.sees_everything()
+        _save_account_info(context)
     settings = (facts.get("_embedded") or {}).get("datetime_settings") or {}
     try:
-        scene.zone = ZoneInfo(settings.get("timezone") or "UTC")
+        context.zone = ZoneInfo(settings.get("timezone") or "UTC")
     except (ZoneInfoNotFoundError, ValueError):
-        raise SyncRefused(f"the account's time zone {settings.get('timezone')!r} is not known here: update the package tzdata") from None
+        raise SyncRefusedError(f"the account's time zone {settings.get('timezone')!r} is not in the time zone "
+                          "database: update the package tzdata") from None
 
 
-def _facts(target: Target) -> Facts:
-    """GET account: its id must be the one that the schema holds."""
-    with refusals_marked(target.connect, target.name):
-        facts = account(target.client, [("with", ",".join(ACCOUNT_WITH))])
+def _fetch_account_info(target: Target) -> AccountInfo:
+    """GET account. Raises SyncRefused if its id is not that of the account mirrored in the schema."""
+    with recording_refusals(target.connect, target.name):
+        facts = fetch_account(target.client, [("with", ",".join(ACCOUNT_WITH))])
     clear_marks(target.connect, target.name)
-    _claim(target, facts)
+    _bind_account_id(target, facts)
     return facts
 
 
-def _known(target: Target) -> tuple[Facts, bool | None] | None:
+def _cached_account_info(target: Target) -> tuple[AccountInfo, bool | None] | None:
+    """Returns (account's record, is_admin) if they were stored in the last hour."""
     with target.connect() as connection:
-        row = connection.execute("SELECT facts, is_admin FROM mirror.accounts WHERE name = %s AND learned_at > now() - interval '1 hour'",
+        row = connection.execute("SELECT facts, is_admin FROM mirror.accounts "
+                                 "WHERE name = %s AND learned_at > now() - interval '1 hour'",
                                  [target.name]).fetchone()
     return (row[0], row[1]) if row and row[0] else None
 
 
-def _remember(scene: Scene) -> None:
-    with scene.target.connect() as connection:
-        connection.execute("UPDATE mirror.accounts SET facts = %s, is_admin = %s, learned_at = now() WHERE name = %s",
-                           [Jsonb(scene.facts), scene.is_admin, scene.target.name])
+def _save_account_info(context: SyncContext) -> None:
+    """Stores the account's record and `is_admin` in mirror.accounts."""
+    with context.target.connect() as connection:
+        connection.execute(
+            "UPDATE mirror.accounts SET facts = %s, is_admin = %s, learned_at = now() WHERE name = %s",
+            [Jsonb(context.account_info), context.is_admin, context.target.name])
 
 
-def _is_admin(target: Target, user: Any) -> bool | None:
-    """Only an administrator may look at users (amocrm-api.md 1.9, 3.3); None: the token may not look, or is told nothing."""
+def _fetch_is_admin(target: Target, user: Any) -> bool | None:
+    """Fetches whether the token's user is an administrator. Only administrators may read users (amocrm-api.md
+    1.9, 3.3). None: the token may not read the user, or the answer does not say."""
     try:
-        found = page(target.client, f"users/{user}", [], "", whole=True).records
-    except NotOffered:
+        records = page(target.client, f"users/{user}", [], "", single=True).records
+    except NotAvailableError:
         return None
-    rights = found[0].get("rights") if found else None
+    rights = records[0].get("rights") if records else None
     is_admin = rights.get("is_admin") if isinstance(rights, dict) else None
     return is_admin if isinstance(is_admin, bool) else None
 
 
-def _claim(target: Target, facts: Facts) -> None:
+def _bind_account_id(target: Target, facts: AccountInfo) -> None:
+    """Stores the account's id with a schema that has none. Raises SyncRefused if the schema holds another
+    account."""
     with target.connect() as connection:
-        same_account(held_account(connection, target.name, target.schema), target.schema, facts)
-        connection.execute("UPDATE mirror.accounts SET account_id = %s WHERE name = %s AND account_id IS NULL", [facts.get("id"), target.name])
+        check_account_id(mirrored_account_id(connection, target.name, target.schema), target.schema, facts)
+        connection.execute(
+            "UPDATE mirror.accounts SET account_id = %s WHERE name = %s AND account_id IS NULL",
+            [facts.get("id"), target.name])

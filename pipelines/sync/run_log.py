@@ -1,4 +1,4 @@
-"""What the mirror remembers of its last runs: per entity what became of the latest, and up to when the list is complete."""
+"""Reads mirror.sync_runs: the state of each entity's latest run, and up to when its list is complete."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
-from pipelines.accounts.registry import Known, theirs
+from pipelines.accounts.registry import AccountRecord, scheduled_accounts
 from pipelines.accounts.target import Connection
 from pipelines.entities.registry import ENTITIES
 
-Connection = psycopg.Connection[Any]
-
-
 LAST_RUNS = """
-SELECT last.entity, CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
-       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, seconds::float8 AS seconds, done.watermark,
+SELECT last.entity,
+       CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
+       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests,
+       seconds::float8 AS seconds, done.watermark,
        extract(epoch FROM now() - done.watermark)::int8 AS lag_seconds,
-       (SELECT count(*) FROM mirror.quarantine q WHERE q.account = %(account)s AND q.entity = wanted.entity) AS in_quarantine
+       (SELECT count(*) FROM mirror.quarantine q
+        WHERE q.account = %(account)s AND q.entity = wanted.entity) AS in_quarantine
 FROM unnest(%(entities)s::text[]) AS wanted (entity)
 CROSS JOIN LATERAL (SELECT * FROM mirror.sync_runs WHERE account = %(account)s AND entity = wanted.entity
                     ORDER BY started_at DESC, id DESC LIMIT 1) AS last
-LEFT JOIN LATERAL (SELECT watermark FROM mirror.sync_runs WHERE account = %(account)s AND entity = wanted.entity AND state = 'complete'
+LEFT JOIN LATERAL (SELECT watermark FROM mirror.sync_runs
+                   WHERE account = %(account)s AND entity = wanted.entity AND state = 'complete'
                    ORDER BY started_at DESC, id DESC LIMIT 1) AS done ON true"""
 
 
 def last_runs(connection: Connection, account: str, entities: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """By entity; those that no run has met are left out."""
-    asked = {"account": account, "alive": is_syncing(connection, account), "entities": list(entities)}
+    """Returns the latest run by entity name; entities that were never synced are left out. A run counts as
+    interrupted if it is 'running' while no sync holds the account's lock."""
+    parameters = {"account": account, "alive": is_syncing(connection, account), "entities": list(entities)}
     with connection.cursor(row_factory=dict_row) as cursor:
-        return {row.pop("entity"): row for row in cursor.execute(LAST_RUNS, asked).fetchall()}
+        return {row.pop("entity"): row for row in cursor.execute(LAST_RUNS, parameters).fetchall()}
 
 
 def is_syncing(connection: Connection, account: str) -> bool:
-    """Whether somebody holds the lock of the account's syncs."""
+    """True if a process holds the account's sync lock."""
     lock = f"amocrm-mirror sync {account}"
     row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [lock]).fetchone()
     if row and row[0]:
@@ -44,18 +46,21 @@ def is_syncing(connection: Connection, account: str) -> bool:
     return not (row and row[0])
 
 
-def accounts(connection: Connection, mine: str) -> list[Known]:
-    """Those that this database mirrors, whose tables are there, and of which nobody has said that they rest; the demo's only when it is `mine`."""
-    return [each for each in theirs(connection, mine) if each.has_tables and not each.paused]
+def active_accounts(connection: Connection, mine: str) -> list[AccountRecord]:
+    """Returns the accounts that this database mirrors, that have tables and are not paused; the demo account
+    only if it is `mine`."""
+    return [each for each in scheduled_accounts(connection, mine) if each.has_tables and not each.paused]
 
 
-def rows_about(connection: Connection, schema: str) -> dict[str, int]:
-    """Rows of each table by Postgres' own statistics, deleted ones included: counting a table costs more than reading what changed in it."""
-    return dict(connection.execute("SELECT relname, n_live_tup FROM pg_stat_user_tables WHERE schemaname = %s", [schema]).fetchall())
+def estimated_row_counts(connection: Connection, schema: str) -> dict[str, int]:
+    """Returns the number of rows by table from Postgres' statistics, rows marked deleted included: counting a
+    table costs more than reading what changed in it."""
+    return dict(connection.execute(
+        "SELECT relname, n_live_tup FROM pg_stat_user_tables WHERE schemaname = %s", [schema]).fetchall())
 
 
-def stale(run: dict[str, Any] | None, hours: float) -> str:
-    """Why an entity is not fresh; empty where it is."""
+def staleness(run: dict[str, Any] | None, hours: float) -> str:
+    """Returns why an entity is not up to date; empty if it is. `run`: its row from `last_runs`."""
     if run is None:
         return "never read"
     if run["state"] == "skipped":
@@ -64,49 +69,62 @@ def stale(run: dict[str, Any] | None, hours: float) -> str:
     if lag is None:
         return f"never complete; its last run: {run['state']}{': ' + run['reason'] if run['reason'] else ''}"
     if lag > hours * 3600:
-        return f"complete up to {run['watermark']:%Y-%m-%d %H:%M} UTC, {lag // 3600} h ago; its last run: {run['state']}" + (
-            f": {run['reason']}" if run["reason"] else "")
+        return (f"complete up to {run['watermark']:%Y-%m-%d %H:%M} UTC, {lag // 3600} h ago; "
+                f"its last run: {run['state']}") + (f": {run['reason']}" if run["reason"] else "")
     return ""
 
 
-LATEST = """
-DELETE FROM mirror.{table} r WHERE r.account = %(account)s AND r.{at} < now() - make_interval(days => %(days)s)
-   AND r.id NOT IN (SELECT DISTINCT ON (entity) id FROM mirror.{table} WHERE account = %(account)s ORDER BY entity, {at} DESC, id DESC)"""
+DELETE_ALL_BUT_LATEST = """
+DELETE FROM mirror.{table} r
+WHERE r.account = %(account)s AND r.{at} < now() - make_interval(days => %(days)s)
+   AND r.id NOT IN (SELECT DISTINCT ON (entity) id FROM mirror.{table} WHERE account = %(account)s
+                    ORDER BY entity, {at} DESC, id DESC)"""
 
 
-RUNS = LATEST.format(table="sync_runs", at="started_at") + """
-   AND r.id NOT IN (SELECT DISTINCT ON (entity) id FROM mirror.sync_runs WHERE account = %(account)s AND state = 'complete'
+DELETE_SYNC_RUNS = DELETE_ALL_BUT_LATEST.format(table="sync_runs", at="started_at") + """
+   AND r.id NOT IN (SELECT DISTINCT ON (entity) id FROM mirror.sync_runs
+                    WHERE account = %(account)s AND state = 'complete'
                     ORDER BY entity, started_at DESC, id DESC)"""
 
 
-VERIFICATIONS = LATEST.format(table="verifications", at="began_at")
+DELETE_VERIFICATIONS = DELETE_ALL_BUT_LATEST.format(table="verifications", at="began_at")
 
 
-QUARANTINE = """
-DELETE FROM mirror.quarantine q WHERE q.account = %(account)s AND q.last_seen_at < now() - make_interval(days => %(days)s)
-   AND EXISTS (SELECT FROM mirror.sync_runs r WHERE r.account = q.account AND r.entity = q.entity AND r.state = 'complete'
+DELETE_QUARANTINE = """
+DELETE FROM mirror.quarantine q
+WHERE q.account = %(account)s AND q.last_seen_at < now() - make_interval(days => %(days)s)
+   AND EXISTS (SELECT FROM mirror.sync_runs r
+               WHERE r.account = q.account AND r.entity = q.entity AND r.state = 'complete'
                AND r.mode IN ('snapshot', 'sweep') AND r.started_at > q.last_seen_at + interval '1 day')"""
 
 
-DELIVERIES = """
-DELETE FROM mirror.webhook_deliveries WHERE account = %(account)s AND last_received_at < now() - make_interval(days => %(hook_days)s)
+DELETE_DELIVERIES = """
+DELETE FROM mirror.webhook_deliveries
+WHERE account = %(account)s AND last_received_at < now() - make_interval(days => %(hook_days)s)
    AND heeded_at IS NOT NULL"""
 
 
-MEMORY = (("quarantine", QUARANTINE), ("verifications", VERIFICATIONS), ("sync_runs", RUNS), ("webhook_deliveries", DELIVERIES))
+RETENTION_STATEMENTS = (("quarantine", DELETE_QUARANTINE), ("verifications", DELETE_VERIFICATIONS), ("sync_runs", DELETE_SYNC_RUNS),
+          ("webhook_deliveries", DELETE_DELIVERIES))
+"""(table of the schema `mirror`, its statement), in the order of execution."""
 
 
-def prune_memory(connect: Callable[[], psycopg.Connection[Any]], account: str, days: int, hook_days: int) -> dict[str, int]:
-    """Rows deleted from each table of the mirror's own memory. The latest and the latest complete run of each entity stay."""
+def prune_mirror_schema(connect: Callable[[], psycopg.Connection[Any]], account: str, days: int,
+                 hook_days: int) -> dict[str, int]:
+    """Deletes old rows of the account from the schema `mirror`; returns the number of deleted rows by table.
+    The latest run and the latest complete run of each entity stay. `hook_days`: for processed webhook
+    deliveries."""
     with connect() as connection:
-        return {name: connection.execute(statement, {"account": account, "days": days, "hook_days": hook_days}).rowcount
-                for name, statement in MEMORY}
+        return {name: connection.execute(
+                    statement, {"account": account, "days": days, "hook_days": hook_days}).rowcount
+                for name, statement in RETENTION_STATEMENTS}
 
 
 def row_counts(connection: Connection, schema: str) -> dict[str, int]:
-    """Live rows per entity's table."""
+    """Returns the number of rows not marked deleted, by entity name."""
     counts = {}
     for entity in ENTITIES:
-        row = connection.execute(SQL("SELECT count(*) FROM {} WHERE _deleted_at IS NULL").format(Identifier(schema, entity.name))).fetchone()
+        row = connection.execute(SQL("SELECT count(*) FROM {} WHERE _deleted_at IS NULL").format(
+            Identifier(schema, entity.name))).fetchone()
         counts[entity.name] = row[0] if row else 0
     return counts

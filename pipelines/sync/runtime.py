@@ -1,4 +1,4 @@
-"""How the interpreter keeps its memory while a sync runs."""
+"""Memory settings of the interpreter while a sync runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
-def cores() -> tuple[set[int], set[int]]:
-    """A processor core for each of the two, where there are two; nothing where there are not, or where the system knows no such thing."""
+def pick_cores() -> tuple[set[int], set[int]]:
+    """Returns a processor core for each of the two processes; two empty sets if fewer than two cores are
+    available, or if the system has no CPU affinity."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(allowed) < 2:
         return set(), set()
@@ -20,9 +21,10 @@ def cores() -> tuple[set[int], set[int]]:
 
 
 @contextmanager
-def kept_to(cores: set[int]) -> Iterator[None]:
-    """This thread, and those that it starts meanwhile, on these cores alone. An interpreter runs one thread at a time: when the next one wakes up
-    on another core it finds cold caches there, which costs a tenth of a sync's time."""
+def pinned_to(cores: set[int]) -> Iterator[None]:
+    """Pins this thread, and the threads that it starts meanwhile, to these cores. An interpreter runs one
+    thread at a time: when the next thread wakes up on another core, the caches there are cold, which costs a
+    tenth of a sync's time."""
     if not cores:
         yield
         return
@@ -37,23 +39,25 @@ def kept_to(cores: set[int]) -> Iterator[None]:
 
 
 M_ARENA_MAX = -8
+"""mallopt's parameter for the number of arenas (malloc.h)."""
 
 
-ARENAS = 2
+MAX_ARENAS = 2
 
 
 @contextmanager
-def frugal() -> Iterator[None]:
-    """Records and rows hold no cycles, but there are so many of them that looking for cycles took a third of the time. And glibc gives each
-    of some forty threads a heap of its own, which none of them fills and which is never given back: two will do, the interpreter runs one
-    thread at a time."""
-    was_on = gc.isenabled()
+def tuned_memory() -> Iterator[None]:
+    """Turns the cyclic garbage collector off and limits glibc to two malloc arenas. Records and rows hold no
+    cycles, but they are so many that looking for cycles took a third of the time. glibc gives each of some
+    forty threads an arena of its own, which no thread fills and which is never returned to the system; two
+    suffice, because the interpreter runs one thread at a time."""
+    gc_was_enabled = gc.isenabled()
     gc.disable()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_ARENA_MAX, ARENAS)
+        mallopt(M_ARENA_MAX, MAX_ARENAS)
     try:
         yield
     finally:
-        if was_on:
+        if gc_was_enabled:
             gc.enable()

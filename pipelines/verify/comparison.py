@@ -1,6 +1,8 @@
-"""records ↔ rows: would landing them change anything? The same statements as a sync's, undone: what they would write is what differs.
+"""Compares records with rows by running the sync's own upsert statements and rolling back: whatever they
+would write is a difference.
 
-Nothing is written where nothing differs, and what is written is rolled back before anybody sees it.
+Where nothing differs, nothing is written; what is written is rolled back before any other session can see
+it.
 """
 
 from __future__ import annotations
@@ -13,137 +15,153 @@ import psycopg
 from psycopg.sql import SQL, Composed
 
 from pipelines.cursors import Position
-from pipelines.entities.spec import Listing, Over
-from pipelines.extract.by_id import Asking, by_ids, singles
+from pipelines.entities.spec import Listing, PerParent
+from pipelines.extract.by_id import IdQuery, answers_by_id, detail_steps
 from pipelines.extract.source import Source, Step
 from pipelines.extract.strategies import snapshot, sweep
 from pipelines.load import statements
 from pipelines.load.batch import Batch
-from pipelines.load.loader import Landing, Started, absent_attributes
+from pipelines.load.loader import Loader, TimedRecord, absence_bits
 from pipelines.load.statements import comma, name
 from pipelines.sync.entity_sync import EntitySync
 
-Keys = dict[tuple[Any, ...], str]
-"""Key of a row → missing (visible in amoCRM, not alive here), stale (other content) or extra (alive here, not visible)."""
+Differences = dict[tuple[Any, ...], str]
+"""Key of a row → "missing" (visible in amoCRM, no live row), "stale" (the contents differ) or "extra" (live
+row, not visible in amoCRM)."""
 
 
-def differing(landing: Landing, batch: Batch, remember: bool) -> Keys:
-    """The keys of a batch that a sync would change. `remember` notes the batch as seen by a complete read."""
+def find_differences(loader: Loader, batch: Batch, mark_seen: bool) -> Differences:
+    """Returns the keys of a batch that a sync would change. `mark_seen`: the batch's keys are remembered as
+    seen by this complete read."""
     if not batch.rows:
         return {}
-    connection = landing.connection
-    known = landing.known(batch)
-    found: Keys = dict.fromkeys(batch.rows.keys() - known, "missing")
+    connection = loader.connection
+    existing = loader.existing_keys(batch)
+    differences: Differences = dict.fromkeys(batch.rows.keys() - existing, "missing")
     with connection.transaction():
-        rows = [batch.rows[key] for key in sorted(known)]
-        landing.stage(rows, landing.replaces)
-        if remember:
-            connection.execute(statements.remember_seen(landing.shape))
-        with connection.transaction() as undone:
-            found |= _written(landing, rows)
-            raise psycopg.Rollback(undone)
-    return found
+        rows = [batch.rows[key] for key in sorted(existing)]
+        loader.stage(rows, loader.child_replacements)
+        if mark_seen:
+            connection.execute(statements.record_seen(loader.table_schema))
+        with connection.transaction() as savepoint:
+            differences |= _keys_written(loader, rows)
+            raise psycopg.Rollback(savepoint)
+    return differences
 
 
-def _written(landing: Landing, rows: Sequence[Started]) -> Keys:
-    """What the statements of a sync would write of rows that the table knows."""
-    upsert, connection = landing.upsert, landing.connection
-    keys = comma(name("s", column) for column in landing.shape.key)
+def _keys_written(loader: Loader, rows: Sequence[TimedRecord]) -> Differences:
+    """Runs a sync's statements on rows whose keys the table has; returns the keys of those they write. The
+    caller rolls back."""
+    upsert, connection = loader.upsert, loader.connection
+    keys = comma(name("s", column) for column in loader.table_schema.key)
     connection.execute(upsert.drop_older())
-    living = SQL("SELECT FROM {} t WHERE {} AND t._deleted_at IS NULL").format(upsert.table, statements.same("t", "s", landing.shape.key))
-    missing = set(connection.execute(SQL("SELECT {} FROM {} s WHERE NOT EXISTS ({})").format(keys, name(upsert.stage), living)).fetchall())
-    connection.execute(_noting(upsert.update(*absent_attributes(rows)), landing))
-    for replace in landing.replaces:
+    living = SQL("SELECT FROM {} t WHERE {} AND t._deleted_at IS NULL").format(
+        upsert.table, statements.keys_equal("t", "s", loader.table_schema.key))
+    missing = set(connection.execute(SQL("SELECT {} FROM {} s WHERE NOT EXISTS ({})").format(
+        keys, name(upsert.stage), living)).fetchall())
+    connection.execute(_recording_keys(upsert.update(*absence_bits(rows)), loader))
+    for replace in loader.child_replacements:
         connection.execute(replace.drop_older())
-        for statement in (replace.vanish(), replace.update(), replace.insert()):
-            connection.execute(replace.touching(statement))
-    touched = connection.execute(SQL("SELECT {0} FROM {1} s WHERE ROW({0})::text IN (SELECT key FROM touched)").format(
-        keys, name(upsert.stage))).fetchall()
+        for statement in (replace.delete_missing(), replace.update(), replace.insert()):
+            connection.execute(replace.recording_owners(statement))
+    touched = connection.execute(
+        SQL("SELECT {0} FROM {1} s WHERE ROW({0})::text IN (SELECT key FROM touched)").format(
+            keys, name(upsert.stage))).fetchall()
     return {tuple(row): "missing" if tuple(row) in missing else "stale" for row in touched}
 
 
-def _noting(statement: Composed, landing: Landing) -> Composed:
-    return SQL("WITH changed AS ({} RETURNING ROW({})::text AS key) INSERT INTO touched SELECT DISTINCT key FROM changed").format(
-        statement, comma(name("t", column) for column in landing.shape.key))
+def _recording_keys(statement: Composed, loader: Loader) -> Composed:
+    """The statement, extended to insert the keys that it changes into the temporary table `touched`."""
+    return SQL("WITH changed AS ({} RETURNING ROW({})::text AS key) "
+               "INSERT INTO touched SELECT DISTINCT key FROM changed").format(
+        statement, comma(name("t", column) for column in loader.table_schema.key))
 
 
 @dataclass
-class Compared:
-    """What became of one entity: how many records were compared, and what differs, by the path of its list."""
+class ComparisonResult:
+    """Result of comparing one entity: the number of records compared, and what differs, by the path of its
+    list."""
 
     records: int = 0
-    differences: dict[str, Keys] = field(default_factory=dict)
+    differences: dict[str, Differences] = field(default_factory=dict)
 
     def count(self, kind: str) -> int:
-        return sum(kinds == kind for keys in self.differences.values() for kinds in keys.values())
+        return sum(found_kind == kind for keys in self.differences.values() for found_kind in keys.values())
 
 
-class Comparing(EntitySync):
-    """Reads like a sync and lands nothing."""
+class Comparison(EntitySync):
+    """Reads an entity as a sync does, and compares instead of loading."""
 
-    compared: Compared
+    comparison: ComparisonResult
 
-    def whole(self) -> Compared:
-        """Every list of the entity, whole."""
-        self.compared = Compared()
+    def compare_all(self) -> ComparisonResult:
+        """Compares every list of the entity completely."""
+        self.comparison = ComparisonResult()
         self.run()
-        self.compared.records = self.read
-        return self.compared
+        self.comparison.records = self.records_read
+        return self.comparison
 
-    def again(self, suspects: Mapping[str, Keys]) -> Compared:
-        """The same rows once more, each asked for by its id; whole lists where there is no asking by id."""
-        if self.entity.moving is None:
-            second = self.whole()
-            return Compared(second.records, {path: {key: kind for key, kind in second.differences.get(path, {}).items() if key in keys}
-                                             for path, keys in suspects.items()})
+    def compare_suspects(self, suspects: Mapping[str, Differences]) -> ComparisonResult:
+        """Compares the given rows again, each read by its id; entities without incremental reads are read
+        whole again. Returns the differences among them."""
+        if self.entity.incremental is None:
+            second_pass = self.compare_all()
+            return ComparisonResult(second_pass.records, {
+                path: {key: kind for key, kind in second_pass.differences.get(path, {}).items() if key in keys}
+                for path, keys in suspects.items()})
         self.prepare()
-        self.compared = Compared()
+        self.comparison = ComparisonResult()
         for listing in self.entity.listings:
             if suspects.get(listing.path):
-                self._by_ids(listing, suspects[listing.path])
-        return self.compared
+                self._compare_by_id(listing, suspects[listing.path])
+        return self.comparison
 
-    def _by_ids(self, listing: Listing, keys: Keys) -> None:
-        source, ids = self.source(listing), {key[-1]: key for key in keys}
-        found = self.compared.differences.setdefault(listing.path, {})
-        for answered in by_ids(Asking(source, lambda _: False, self.filtered), sorted(ids)):
+    def _compare_by_id(self, listing: Listing, keys: Differences) -> None:
+        source, ids = self.make_source(listing), {key[-1]: key for key in keys}
+        differences = self.comparison.differences.setdefault(listing.path, {})
+        for answer in answers_by_id(IdQuery(source, lambda _: False, self.has_filter), sorted(ids)):
             batch = Batch()
-            self.add(source, batch, Step(answered.page))
-            found |= differing(self.landing, batch, remember=False)
-            found |= {ids[number]: "extra" for number in answered.absent if self._is_living(ids[number])}
+            self.add_page(source, batch, Step(answer.page))
+            differences |= find_differences(self.loader, batch, mark_seen=False)
+            differences |= {ids[ident]: "extra" for ident in answer.absent_ids if self._is_live(ids[ident])}
 
-    def _is_living(self, key: tuple[Any, ...]) -> bool:
-        same = statements.AND.join(SQL("{} = %s").format(name(column)) for column in self.normal.shape.key)
+    def _is_live(self, key: tuple[Any, ...]) -> bool:
+        """True if the row is live and this token sees every record: its absence in amoCRM is a difference."""
+        same = statements.AND.join(SQL("{} = %s").format(name(column)) for column in self.normalizer.table_schema.key)
         row = self.connection.execute(SQL("SELECT 1 FROM {} WHERE {} AND _deleted_at IS NULL").format(
-            name(self.scene.target.schema, self.normal.shape.name), same), list(key)).fetchone()
+            name(self.context.target.schema, self.normalizer.table_schema.name), same), list(key)).fetchone()
         return row is not None and self.sees_all
 
-    # Instead of what a sync does
+    # Overrides of what a sync does
 
-    def listing(self, listing: Listing) -> None:
-        source, fixed = self.source(listing), listing.fixed
-        if listing.over:
-            self._one_by_one(source, listing.over)
+    def sync_listing(self, listing: Listing) -> None:
+        """Compares one list. Live rows that it lacks are "extra", except in append-only lists and where this
+        token may not see every record."""
+        source, fixed = self.make_source(listing), listing.constants
+        if listing.per_parent:
+            self._compare_details(source, listing.per_parent)
             return
-        self.deletions.forget_seen()
-        self.land(source, sweep(source, {}) if self.entity.moving else snapshot(source), keep_seen=True)
-        if not (self.entity.moving and self.entity.moving.immutable) and self.sees_all:
-            extra = self.deletions.absent_keys(fixed)
-            self.compared.differences.setdefault(listing.path, {}).update(dict.fromkeys(extra, "extra"))
+        self.tombstones.clear_seen()
+        self.load_steps(source, sweep(source, {}) if self.entity.incremental else snapshot(source), keep_seen=True)
+        if not (self.entity.incremental and self.entity.incremental.append_only) and self.sees_all:
+            extra = self.tombstones.absent_keys(fixed)
+            self.comparison.differences.setdefault(listing.path, {}).update(dict.fromkeys(extra, "extra"))
 
-    def _one_by_one(self, source: Source, over: Over) -> None:
-        gone = list[Any]()
-        self.land(source, singles(source, self.parents(over), self.scene.target.concurrency, gone))
-        extra = {(ident,): "extra" for ident in gone if self._is_living((ident,))}
-        self.compared.differences.setdefault(source.listing.path, {}).update(extra)
+    def _compare_details(self, source: Source, over: PerParent) -> None:
+        """Compares an entity without a list endpoint, record by record."""
+        missing = list[Any]()
+        self.load_steps(source, detail_steps(source, self.parent_values(over), self.context.target.concurrency, missing))
+        extra = {(ident,): "extra" for ident in missing if self._is_live((ident,))}
+        self.comparison.differences.setdefault(source.listing.path, {}).update(extra)
 
-    def _land(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
-        found = differing(self.landing, batch, keep_seen)
-        if found:
-            self.compared.differences.setdefault(listing.path, {}).update(found)
+    def _load_batch(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
+        """Compares a batch; loads nothing and leaves the cursor alone."""
+        differences = find_differences(self.loader, batch, keep_seen)
+        if differences:
+            self.comparison.differences.setdefault(listing.path, {}).update(differences)
 
     def _tombstone(self, *_: Any, **__: Any) -> None:
-        """Rows of a parent that is gone are told apart with the parent."""
+        """Does nothing: rows whose parent is gone are reported with the parent."""
 
 
 

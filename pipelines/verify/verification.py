@@ -1,7 +1,9 @@
-"""Does the mirror equal the account? Every list is read whole and compared; what differs is looked at a second time before it counts.
+"""Verification: compares the account with the mirror. Every list is read whole and compared; what differs is
+compared a second time before it counts.
 
-Between the two looks an ordinary sync runs where something differed: what it brings was only newer than the last one. What the second look still
-finds is a difference that increments do not see; `repair` mends it. The answer is true of the time between the first and the last request.
+Between the two passes an ordinary sync runs, if anything differed; what it fixes was only a newer change.
+Differences left after the second pass are real, and increments do not see them; `repair` fixes them. The
+result holds for the time between the first and the last request.
 """
 
 from __future__ import annotations
@@ -17,161 +19,187 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from pipelines.accounts.target import Target
-from pipelines.amocrm.client import Counted
+from pipelines.amocrm.client import CountingClient
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.postgres.locks import alone
-from pipelines.sync.account_sync import Run, phases, selected
-from pipelines.sync.context import Progress, Result, Scene, Silent
+from pipelines.postgres.locks import sync_lock
+from pipelines.sync.account_sync import SyncRun, phases, select_entities
+from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
 from pipelines.sync.entity_sync import EntitySync
-from pipelines.sync.hint_sync import Heeding
-from pipelines.sync.preflight import learn
-from pipelines.sync.runtime import frugal
-from pipelines.verify.comparison import Compared, Comparing, Keys
+from pipelines.sync.hint_sync import HintSync
+from pipelines.sync.preflight import preflight
+from pipelines.sync.runtime import tuned_memory
+from pipelines.verify.comparison import Comparison, ComparisonResult, Differences
 
-EXAMPLES = 20
+MAX_EXAMPLES = 20
+"""Differences per entity stored as examples in mirror.verifications."""
 
 
 @dataclass
-class Outcome:
-    """What became of one entity. `state` is equal, different, repaired, incomplete, skipped or failed; times are unix seconds."""
+class EntityVerification:
+    """Result of one entity. `state` is equal, different, repaired, incomplete, skipped or failed; times are
+    unix seconds."""
 
     entity: str
     state: str = "equal"
     reason: str = ""
     compared: int = 0
-    differences: dict[str, Keys] = field(default_factory=dict)
-    caught_up: int = 0
-    """Differed at first, and an ordinary sync brought it."""
+    """Records compared in the first pass."""
+    differences: dict[str, Differences] = field(default_factory=dict)
+    fixed_by_sync: int = 0
+    """Differences of the first pass that the ordinary sync fixed."""
     repaired: int = 0
+    """Differences that `repair` fixed."""
     requests: int = 0
     began: float = field(default_factory=time.time)
     ended: float = 0.0
 
     def count(self, kind: str) -> int:
-        return Compared(0, self.differences).count(kind)
+        """Number of differences of a kind: missing, stale or extra."""
+        return ComparisonResult(0, self.differences).count(kind)
 
     @property
-    def differing(self) -> int:
+    def difference_count(self) -> int:
+        """Number of differences."""
         return sum(map(len, self.differences.values()))
 
     @property
     def examples(self) -> list[str]:
-        return [f"{path}/{key[-1]}: {kind}" for path, keys in self.differences.items() for key, kind in keys.items()][:EXAMPLES]
+        """The first MAX_EXAMPLES differences, e.g. "leads/123: stale"."""
+        return [f"{path}/{key[-1]}: {kind}"
+                for path, keys in self.differences.items() for key, kind in keys.items()][:MAX_EXAMPLES]
 
 
 @dataclass
 class Verification:
+    """Result of a verification; `seconds` of wall time."""
+
     run_id: str
-    outcomes: list[Outcome]
+    outcomes: list[EntityVerification]
     seconds: float = 0.0
 
     @property
     def exit_code(self) -> int:
-        """0 equal (or repaired), 1 failed, 3 something differs or could not be compared."""
+        """0: equal or repaired; 1: an entity failed; 3: an entity differs or could not be compared."""
         states = {outcome.state for outcome in self.outcomes}
         return 1 if "failed" in states else 3 if states & {"different", "incomplete"} else 0
 
 
-def verify(target: Target, only: Sequence[str] = (), repair: bool = False, progress: Progress | None = None) -> Verification:
-    """Compares, and mends if asked. Raises SyncRefused as a sync does."""
-    began, entities = time.monotonic(), selected(only)
-    verifying = Verifying(Run(Scene(target, progress or Silent()), str(uuid.uuid4())), entities)
-    with alone(target), frugal():
-        learn(verifying.run.scene, anew=True)
-        verifying.look()
-        if verifying.suspected():
-            verifying.catch_up()
-        if repair and verifying.suspected():
-            verifying.repair()
-    verifying.remember()
-    return Verification(verifying.run.run_id, list(verifying.outcomes.values()), time.monotonic() - began)
+def verify(target: Target, only: Sequence[str] = (), repair: bool = False,
+           progress: Progress | None = None) -> Verification:
+    """Compares the account with the mirror, repairs on request, and stores the results. Raises SyncRefused
+    as a sync does."""
+    began, entities = time.monotonic(), select_entities(only)
+    verification = VerificationRun(SyncRun(SyncContext(target, progress or NoProgress()), str(uuid.uuid4())), entities)
+    with sync_lock(target), tuned_memory():
+        preflight(verification.run.scene, refresh=True)
+        verification.first_pass()
+        if verification.differing_entities():
+            verification.catch_up()
+        if repair and verification.differing_entities():
+            verification.repair()
+    verification.save()
+    return Verification(verification.run.run_id, list(verification.outcomes.values()), time.monotonic() - began)
 
 
-class Verifying:
-    """One verification: an outcome per entity, which gets clearer with each step."""
+class VerificationRun:
+    """One verification in progress: a result per entity, updated by each pass."""
 
-    def __init__(self, run: Run, entities: Sequence[Entity]) -> None:
+    def __init__(self, run: SyncRun, entities: Sequence[Entity]) -> None:
         self.run, self.entities = run, entities
-        self.outcomes = {entity.name: Outcome(entity.name) for entity in entities}
+        self.outcomes = {entity.name: EntityVerification(entity.name) for entity in entities}
 
-    def suspected(self) -> list[Entity]:
-        return [entity for entity in self.entities if self.outcomes[entity.name].differing]
+    def differing_entities(self) -> list[Entity]:
+        """The entities that differ so far."""
+        return [entity for entity in self.entities if self.outcomes[entity.name].difference_count]
 
-    def look(self) -> None:
-        self._in_full(self.entities, lambda entity: self._compared(entity, None))
+    def first_pass(self) -> None:
+        """Compares every entity."""
+        self._run_full(self.entities, lambda entity: self._compare_entity(entity, None))
 
-    def _in_full(self, entities: Sequence[Entity], work: Callable[[Entity], Result]) -> None:
+    def _run_full(self, entities: Sequence[Entity], work: Callable[[Entity], EntityResult]) -> None:
+        """Runs `work` on the entities as in a full sync, phase by phase, in parallel within a phase."""
         self.run.scene.full = True
         for phase in phases(entities):
-            self.run.phase([partial(work, entity) for entity in phase])
+            self.run.run_jobs([partial(work, entity) for entity in phase])
         self.run.scene.full = False
 
-    def look_again(self) -> dict[str, int]:
-        """Compares what differed once more; how many differences of each entity are gone."""
-        before = {entity.name: self.outcomes[entity.name].differing for entity in self.suspected()}
-        self._in_full(self.suspected(), lambda entity: self._compared(entity, self.outcomes[entity.name].differences))
-        return {name: count - self.outcomes[name].differing for name, count in before.items()}
+    def compare_again(self) -> dict[str, int]:
+        """Compares again what differed; returns the number of differences that are gone, by entity."""
+        before = {entity.name: self.outcomes[entity.name].difference_count for entity in self.differing_entities()}
+        self._run_full(self.differing_entities(),
+                      lambda entity: self._compare_entity(entity, self.outcomes[entity.name].differences))
+        return {name: count - self.outcomes[name].difference_count for name, count in before.items()}
 
     def catch_up(self) -> None:
-        """What changed since the last sync is no difference."""
-        changed = [entity for entity in ENTITIES if entity.moving or entity in self.suspected()]
-        self.run.through(changed)
-        for name, count in self.look_again().items():
-            self.outcomes[name].caught_up = count
+        """Runs an ordinary sync, then compares again: what changed since the last sync is no difference."""
+        changed = [entity for entity in ENTITIES if entity.incremental or entity in self.differing_entities()]
+        self.run.run_phases(changed)
+        for name, count in self.compare_again().items():
+            self.outcomes[name].fixed_by_sync = count
 
-    def _compared(self, entity: Entity, suspects: Mapping[str, Keys] | None) -> Result:
-        """One look at one entity. What goes wrong is told in the outcome."""
-        outcome, client, result = self.outcomes[entity.name], Counted(self.run.target.client), Result(entity.name)
+    def _compare_entity(self, entity: Entity, suspects: Mapping[str, Differences] | None) -> EntityResult:
+        """Compares one entity: completely, or the given suspects only. An error becomes the state and
+        reason of its result."""
+        outcome, client, result = (
+            self.outcomes[entity.name], CountingClient(self.run.target.client), EntityResult(entity.name))
         self.run.scene.progress.started(entity.name)
-        why_not = entity.unless(self.run.scene.facts) if entity.unless else ""
-        if why_not:
-            result.state, result.reason = "skipped", why_not
+        unavailable_because = entity.unavailable_because(self.run.scene.account_info) if entity.unavailable_because else ""
+        if unavailable_because:
+            result.state, result.reason = "skipped", unavailable_because
         else:
-            with self.run.judged(result), self.run.connected() as connection:
-                comparing = Comparing(self.run.scene, entity, client, connection, result)
-                found = comparing.again(suspects) if suspects is not None else comparing.whole()
-                outcome.compared = outcome.compared or found.records
-                outcome.differences = {path: keys for path, keys in found.differences.items() if keys}
-        self._told(outcome, result, client)
+            with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
+                comparison = Comparison(self.run.scene, entity, client, connection, result)
+                compared = comparison.compare_suspects(suspects) if suspects is not None else comparison.compare_all()
+                outcome.compared = outcome.compared or compared.records
+                outcome.differences = {path: keys for path, keys in compared.differences.items() if keys}
+        self._finish_entity(outcome, result, client)
         return result
 
-    def _told(self, outcome: Outcome, result: Result, client: Counted) -> None:
+    def _finish_entity(self, outcome: EntityVerification, result: EntityResult, client: CountingClient) -> None:
+        """Updates the entity's verification from a pass, and reports it as finished."""
         outcome.requests += client.requests
         outcome.ended = time.time()
         outcome.reason = result.reason or outcome.reason
-        outcome.state = result.state if result.state != "complete" else "different" if outcome.differing else "equal"
+        outcome.state = (result.state if result.state != "complete"
+                         else "different" if outcome.difference_count else "equal")
         result.counts.seen, result.requests = outcome.compared, client.requests
         self.run.scene.progress.finished(result)
 
     def repair(self) -> None:
-        """Lands what differs, marks what is gone, and looks a third time."""
-        self._in_full(self.suspected(), self._repaired)
-        self.run.heed(self.entities, [Result(entity.name) for entity in self.entities])
-        for name, count in self.look_again().items():
+        """Loads what differs, marks deleted what is gone, processes the hints, and compares a third time."""
+        self._run_full(self.differing_entities(), self._repair_entity)
+        self.run.process_hints(self.entities, [EntityResult(entity.name) for entity in self.entities])
+        for name, count in self.compare_again().items():
             outcome = self.outcomes[name]
             outcome.repaired, outcome.state = count, "repaired" if outcome.state == "equal" else outcome.state
 
-    def _repaired(self, entity: Entity) -> Result:
-        outcome, client, result = self.outcomes[entity.name], Counted(self.run.target.client), Result(entity.name)
-        with self.run.judged(result), self.run.connected() as connection:
-            if entity.moving:
-                Heeding(self.run.scene, entity, client, connection, result).mend(outcome.differences)
+    def _repair_entity(self, entity: Entity) -> EntityResult:
+        """Repairs one entity: re-reads what differs, or syncs it whole if it has no incremental reads."""
+        outcome, client, result = (
+            self.outcomes[entity.name], CountingClient(self.run.target.client), EntityResult(entity.name))
+        with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
+            if entity.incremental:
+                HintSync(self.run.scene, entity, client, connection, result).repair(outcome.differences)
             else:
                 EntitySync(self.run.scene, entity, client, connection, result).run()
         outcome.requests += client.requests
         outcome.reason = result.reason or outcome.reason
         return result
 
-    def remember(self) -> None:
+    def save(self) -> None:
+        """Stores the results in mirror.verifications."""
         with self.run.target.connect() as connection, connection.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO mirror.verifications (run_id, account, entity, state, reason, began_at, ended_at, compared, missing, extra, stale, "
-                "examples, requests) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                "INSERT INTO mirror.verifications (run_id, account, entity, state, reason, began_at, "
+                "ended_at, compared, missing, extra, stale, examples, requests) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 [self._row(each) for each in self.outcomes.values()])
 
-    def _row(self, outcome: Outcome) -> list[Any]:
-        began, ended = (datetime.datetime.fromtimestamp(at, datetime.UTC) for at in (outcome.began, outcome.ended or time.time()))
-        return [self.run.run_id, self.run.target.name, outcome.entity, outcome.state, outcome.reason or None, began, ended, outcome.compared,
-                outcome.count("missing"), outcome.count("extra"), outcome.count("stale"), Jsonb(outcome.examples) if outcome.examples else None,
+    def _row(self, outcome: EntityVerification) -> list[Any]:
+        began, ended = (datetime.datetime.fromtimestamp(at, datetime.UTC)
+                        for at in (outcome.began, outcome.ended or time.time()))
+        return [self.run.run_id, self.run.target.name, outcome.entity, outcome.state, outcome.reason or None,
+                began, ended, outcome.compared, outcome.count("missing"), outcome.count("extra"),
+                outcome.count("stale"), Jsonb(outcome.examples) if outcome.examples else None,
                 outcome.requests]

@@ -1,7 +1,8 @@
-"""The web server that amoCRM tells about events: a delivery is answered when it is durable in Postgres, and not before.
+"""Web server for amoCRM's webhooks. It answers a delivery only after Postgres has committed it.
 
-Nothing is read here but the address; what a delivery says is deliveries.py's. Serves every account of the database, needs neither Dagster nor
-amoCRM, and never writes contents or addresses (they hold a secret) to its log.
+The receiver checks the address and stores the body unread; `webhooks/inbox.py` parses it later. It serves all
+accounts of the database, needs neither Dagster nor amoCRM, and never logs bodies or addresses: an address
+contains a secret.
 """
 
 from __future__ import annotations
@@ -20,104 +21,122 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from pipelines.webhooks.inbox import PREFIX
-from pipelines.webhooks.inbox_writer import NotKept, Store
-from pipelines.webhooks.uninstall import Disable, DisableRoute
+from pipelines.webhooks.inbox import PATH_PREFIX
+from pipelines.webhooks.inbox_writer import InboxUnavailableError, InboxWriter
+from pipelines.webhooks.uninstall import UninstallHandler, UninstallRoute
 
-LARGEST = 1 << 20
-"""Bytes of a body. amoCRM's are a few thousand."""
-SLOWEST = 10.0
-"""Seconds that a body may take to arrive."""
-FORM = "application/x-www-form-urlencoded"
-DISABLED = "/amocrm/disabled"
-NOBODY = hashlib.sha256(b"").hexdigest()
+MAX_BODY_BYTES = 1 << 20
+"""Maximum size of a body in bytes. Bodies from amoCRM have a few thousand."""
+BODY_TIMEOUT_SECONDS = 10.0
+"""Seconds within which the whole body must arrive."""
+FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
+UNINSTALL_PATH = "/amocrm/disabled"
+EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 log = logging.getLogger(__name__)
 
 
 class Receiver:
-    """The application, over a store. `disable` acts on the integration's disable hook."""
+    """The Starlette application, which stores deliveries with the inbox writer `inbox`.
 
-    def __init__(self, store: Store, disable: Disable | None = None) -> None:
-        self.store = store
-        self.answers: Counter[int] = Counter()
-        routes = [Route(f"{PREFIX}/{{account}}/{{secret}}", self.deliver, methods=METHODS), Route("/health", self.health)]
-        if disable:
-            routes.append(Route(DISABLED, DisableRoute(disable).answer))
+    With `handle_uninstall` it also serves the integration's uninstall hook.
+    """
+
+    def __init__(self, inbox: InboxWriter, handle_uninstall: UninstallHandler | None = None) -> None:
+        self.inbox = inbox
+        self.status_counts: Counter[int] = Counter()
+        routes = [Route(f"{PATH_PREFIX}/{{account}}/{{secret}}", self.receive, methods=METHODS),
+                  Route("/health", self.health)]
+        if handle_uninstall:
+            routes.append(Route(UNINSTALL_PATH, UninstallRoute(handle_uninstall).answer))
         self.app = Starlette(routes=routes, lifespan=self._lifespan)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        writer = asyncio.create_task(self.store.run())
+        writer = asyncio.create_task(self.inbox.run())
         try:
             yield
         finally:
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
-            await self.store.close()
+            await self.inbox.close()
 
     async def health(self, request: Request) -> Response:
-        """For a load balancer: whether addresses are known. Tells nobody what they are."""
-        return JSONResponse({"ready": self.store.ready, "kept": self.store.kept}, 200 if self.store.ready else 503)
+        """Health check for a load balancer: 200 once the addresses are loaded, else 503. Shows no address."""
+        return JSONResponse({"ready": self.inbox.ready, "kept": self.inbox.stored_count},
+                            200 if self.inbox.ready else 503)
 
-    async def deliver(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
+        """Answers one request, counts its status and logs the reason of a refusal."""
         try:
-            status, why = await self._received(request)
+            status, why = await self._store_delivery(request)
         except ClientDisconnect:
             status, why = 400, "the sender hung up"
-        self.answers[status] += 1
+        self.status_counts[status] += 1
         if status != 200:
             log.info("refused with %d: %s", status, why)
-        return PlainTextResponse("" if status == 200 else f"{why}\n", status, {"Allow": "POST"} if status == 405 else None)
+        return PlainTextResponse("" if status == 200 else f"{why}\n", status,
+                                 {"Allow": "POST"} if status == 405 else None)
 
-    async def _received(self, request: Request) -> tuple[int, str]:
-        """The answer and its reason. Who does not know the address learns nothing, not even that there is one."""
-        if not self.store.ready:
+    async def _store_delivery(self, request: Request) -> tuple[int, str]:
+        """Stores the delivery; returns the HTTP status and its reason.
+
+        A sender with a wrong address always gets the same 404, whether or not the account exists.
+        """
+        if not self.inbox.ready:
             return 503, "not ready"
         account = request.path_params["account"]
-        if not self.knows(account, request.path_params["secret"]):
+        if not self.has_address(account, request.path_params["secret"]):
             return 404, "not found"
         if request.method != "POST":
-            return 405, "webhooks are POSTed"
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
-            return 415, "webhooks are forms"
-        body = await self._body(request)
+            return 405, "webhooks must be POSTed"
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_CONTENT_TYPE:
+            return 415, "the body must be a form"
+        body = await self._read_body(request)
         if isinstance(body, tuple):
             return body
         if b"=" not in body:
-            return 400, "this is no form"
+            return 400, "the body is not a form"
         try:
-            await self.store.keep(account, body)
-        except NotKept:
-            return 503, "it cannot be kept now; send it again"
+            await self.inbox.store(account, body)
+        except InboxUnavailableError:
+            return 503, "the delivery cannot be stored now; send it again"
         return 200, ""
 
-    def knows(self, account: str, secret: str) -> bool:
-        """Takes as long for a wrong secret, or no account, as for the right one."""
+    def has_address(self, account: str, secret: str) -> bool:
+        """True if the account has an address with this secret.
+
+        Takes the same time for the right secret, a wrong one and an unknown account.
+        """
         given = hashlib.sha256(secret.encode()).hexdigest()
-        matches = [hmac.compare_digest(given, digest) for digest in self.store.addresses.get(account) or (NOBODY,)]
+        matches = [hmac.compare_digest(given, digest)
+                   for digest in self.inbox.address_digests.get(account) or (EMPTY_DIGEST,)]
         return any(matches) and bool(secret)
 
-    async def _body(self, request: Request) -> bytes | tuple[int, str]:
-        """The whole body, or why it is refused: before it is read, where it says how long it is."""
+    async def _read_body(self, request: Request) -> bytes | tuple[int, str]:
+        """Reads the whole body; returns a status and a reason if the body is too large or too slow.
+
+        A body whose Content-Length is too large is refused before it is read.
+        """
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > LARGEST:
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             return 413, "too large"
-        found = bytearray()
+        body = bytearray()
         try:
-            async with asyncio.timeout(SLOWEST):
+            async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                 async for piece in request.stream():
-                    found += piece
-                    if len(found) > LARGEST:
+                    body += piece
+                    if len(body) > MAX_BODY_BYTES:
                         return 413, "too large"
         except TimeoutError:
             return 408, "too slow"
-        return bytes(found)
+        return bytes(body)
 
 
-def server(store: Store, host: str, port: int, disable: Disable | None = None) -> uvicorn.Server:
-    """Its `run` goes on until SIGTERM or Ctrl-C; what is under way is finished first."""
-    logging.getLogger("uvicorn.access").disabled = True  # it would log addresses
-    return uvicorn.Server(uvicorn.Config(Receiver(store, disable).app, host=host, port=port, access_log=False, server_header=False, log_config=None,
+def make_server(inbox: InboxWriter, host: str, port: int, handle_uninstall: UninstallHandler | None = None) -> uvicorn.Server:
+    """Returns the server. Its `run` ends at SIGTERM or Ctrl-C, after the requests in progress."""
+    logging.getLogger("uvicorn.access").disabled = True  # its lines contain addresses
+    return uvicorn.Server(uvicorn.Config(Receiver(inbox, handle_uninstall).app, host=host, port=port, access_log=False,
+                                         server_header=False, log_config=None,
                                          timeout_graceful_shutdown=5, backlog=4096))

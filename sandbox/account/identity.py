@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Constants of the imitated account, and names of its records and lists."""
 
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -16,25 +16,25 @@ SUBDOMAIN = "uralkedr"
 DOMAIN = f"{SUBDOMAIN}.amocrm.ru"
 
 
-BASE = f"https://{DOMAIN}/api/v4"
+API_URL = f"https://{DOMAIN}/api/v4"
 
 
 ACCOUNT_ID = 30984512
 
 
-ZONE = ZoneInfo("Asia/Yekaterinburg")
+TIME_ZONE = ZoneInfo("Asia/Yekaterinburg")
 
 
 def href(path: str) -> Record:
-    """`_links` of a record."""
-    return {"self": {"href": f"{BASE}/{path}"}}
+    """Returns `_links` of a record."""
+    return {"self": {"href": f"{API_URL}/{path}"}}
 
 
 def singular(kind: str) -> str:
-    """leads → lead, as events name entities (API section 3.20)."""
+    """Returns the singular that events use: leads → lead (API section 3.20)."""
     return {"companies": "company"}.get(kind, kind.removesuffix("s"))
 
 
 def plural(entity: str) -> str:
-    """lead → leads."""
+    """Returns the plural: lead → leads."""
     return next((kind for kind in (*KINDS, "tasks") if singular(kind) == entity), entity)

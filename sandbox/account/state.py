@@ -1,6 +1,6 @@
-"""The state of the imitated account: its lists, its clock, its switches, who looks at it.
+"""State of the imitated account: its lists, clock and switches, and the viewers' rights.
 
-Everything that answers or changes works on one World; nothing here knows HTTP.
+The API and the changes of one account work on the same AccountState. Nothing here knows HTTP.
 """
 
 import time
@@ -12,49 +12,53 @@ from sandbox.account.store import Collection, Record
 from sandbox.account.switches import Switches
 
 if TYPE_CHECKING:
-    from sandbox.account.event_log import Journal
-    from sandbox.webhooks.outbox import Hooks
+    from sandbox.account.event_log import EventLog
+    from sandbox.webhooks.outbox import WebhookOutbox
 
 
 @dataclass(slots=True)
 class Options:
-    """What `python -m sandbox` can be told."""
+    """Options of `python -m sandbox`."""
 
     port: int = 0
     host: str = "127.0.0.1"
     scale: int = 200
     seed: int = 1
-    now: int = 0  # 0: the present
+    now: int = 0  # Unix time; 0: the real time
     fields: int = 8
     rate: float = 7.0
     latency_ms: float = 0.0
     switches: dict[str, str] = field(default_factory=dict)
-    accounts: int = 1  # further ones each on a port of its own, of the next seed and id
-    until_eof: bool = False  # end when stdin closes: no orphans when a test dies
+    accounts: int = 1  # each further account has its own port, the next seed and the next id
+    until_eof: bool = False  # exit when stdin closes: no orphan process when a test dies
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The user whose rights a request has (API section 1.9)."""
+    """The user with whose rights a request is answered (API section 1.9)."""
 
     user_id: int
     group_id: int
     is_admin: bool
     rights: Record
 
-    def view(self, kind: str) -> str:
-        """A, G, M or D for the rows of one kind; customers follow leads (API section 3.3)."""
+    def view_level(self, kind: str) -> str:
+        """Returns the view right for one kind: A (all), G (group), M (own) or D (none); customers follow
+        leads.
+
+        API section 3.3.
+        """
         if self.is_admin:
             return "A"
-        found = self.rights.get("leads" if kind == "customers" else kind, {})
-        return str(found.get("view", "M"))
+        rights = self.rights.get("leads" if kind == "customers" else kind, {})
+        return str(rights.get("view", "M"))
 
 
-class World:
-    """One account."""
+class AccountState:
+    """State of one account."""
 
-    journal: "Journal"
-    hooks: "Hooks"
+    event_log: "EventLog"
+    outbox: "WebhookOutbox"
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -66,18 +70,18 @@ class World:
         self.subscriptions: dict[tuple[str, int], list[Record]] = {}
         self.chats: list[Record] = []
         self.unsorted_counts = {"accepted": 0, "declined": 0, "seconds": 0}
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
     def now(self) -> int:
-        """The account's present: its start and the time that has passed since."""
-        return self.start + int(time.monotonic() - self._began)
+        """Returns the account's current time in Unix seconds: its start plus the time passed since."""
+        return self.start + int(time.monotonic() - self._started_at)
 
-    def go_ahead(self, seconds: float) -> None:
-        """Time passes without anything happening."""
-        self._began -= seconds
+    def advance_clock(self, seconds: float) -> None:
+        """Advances the account's clock; nothing else changes."""
+        self._started_at -= seconds
 
     def list(self, path: str) -> Collection:
-        """The collection of a list path, created when the path is that of a list."""
+        """Returns the collection of a list path, creating it at first use; KeyError for an unknown path."""
         if path not in self.lists:
             spec = spec_of(path)
             if spec is None:
@@ -85,8 +89,8 @@ class World:
             self.lists[path] = Collection(path, spec.sorted_by, spec.ident)
         return self.lists[path]
 
-    def user(self, ident: int) -> Viewer | None:
-        """The rights of one user; None when he is not in the account."""
+    def viewer(self, ident: int) -> Viewer | None:
+        """Returns the viewer for a user, None if the user is not in the account."""
         record = self.list("users").get(ident)
         if record is None:
             return None

@@ -1,8 +1,8 @@
 """Records at rest: JSON bytes by id, and the sorted orders in which lists are read.
 
-A record is parsed only when it is changed. An order is an array of `value << 32 | id`, so that a page deep
-in a list of a million is one slice. Hidden records (a contact of an unaccepted lead) and binned ones
-(deleted in the UI) are kept apart from the rows that lists show.
+A record is parsed only when it is changed. An order is an array of `value << 32 | id`, so a page deep inside
+a list of a million is one slice. Hidden records (a contact of an incoming lead that is not accepted) and
+records in the bin (deleted in the UI) are stored apart from the rows that lists show.
 """
 
 import json
@@ -17,28 +17,28 @@ import orjson
 
 Record = dict[str, Any]
 ID_MASK = (1 << 32) - 1
-_MAX = (1 << 31) - 1
+_MAX_ORDER_VALUE = (1 << 31) - 1
 
 
 def loads(raw: bytes) -> Record:
-    """A record, whatever its bytes hold."""
+    """Parses a record."""
     found: Record = orjson.loads(raw)
     return found
 
 
 def dumps(record: Any) -> bytes:
-    """Compact JSON; NaN and infinity have no place in it."""
+    """Returns compact JSON; NaN and infinity are not supported."""
     try:
         return orjson.dumps(record)
-    except TypeError:  # an integer beyond 64 bits
+    except TypeError:  # an integer of more than 64 bits
         return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def key_of(value: Any, ident: int) -> int | None:
-    """The place of one value in an order, None when the value has none."""
+def order_key(value: Any, ident: int) -> int | None:
+    """Returns the order key of a value, None if the value cannot be ordered (not a finite number)."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return (max(-_MAX, min(_MAX, int(value))) << 32) | ident
+    return (max(-_MAX_ORDER_VALUE, min(_MAX_ORDER_VALUE, int(value))) << 32) | ident
 
 
 class Collection:
@@ -53,62 +53,62 @@ class Collection:
         self.ids: array[int] = array("q")
         self.orders: dict[str, array[int]] = {name: array("q") for name in orders}
         self.version = 0
-        self._names: dict[str, int] = {}
-        self._next = 1
+        self._ids_by_name: dict[str, int] = {}
+        self._next_id = 1
         self._buckets: dict[str, dict[Any, set[int]]] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def load(self, packed: Iterable[tuple[int, bytes, tuple[int | None, ...]]]) -> None:
-        """Fill an empty collection: ids, bytes and the values of the orders; sorted once at the end."""
-        raw: list[array[int]] = [array("q") for _ in self.orders]
+        """Fills an empty collection from (id, JSON, values of the orders); sorts once at the end."""
+        keys_by_order: list[array[int]] = [array("q") for _ in self.orders]
         for ident, row, values in packed:
-            self.rows[ident] = bytes(memoryview(row))  # an exact copy: orjson's own leaves holes in the heap
-            for keys, value in zip(raw, values, strict=True):
+            self.rows[ident] = bytes(memoryview(row))  # an exact copy: orjson's own buffers fragment the heap
+            for keys, value in zip(keys_by_order, values, strict=True):
                 if value is not None:
                     keys.append((value << 32) | ident)
         self.ids = array("q", sorted(self.rows))
-        for name, keys in zip(self.orders, raw, strict=True):
+        for name, keys in zip(self.orders, keys_by_order, strict=True):
             self.orders[name] = array("q", sorted(keys))
-        self._next = max(self._next, self.ids[-1] + 1 if self.ids else 1)
+        self._next_id = max(self._next_id, self.ids[-1] + 1 if self.ids else 1)
         self.version += 1
 
     def new_id(self) -> int:
-        """The next free id."""
-        self._next += 1
-        return self._next - 1
+        """Returns the next free id and reserves it."""
+        self._next_id += 1
+        return self._next_id - 1
 
     def reserve(self, ident: int) -> None:
-        """Ids given from now on are larger than this one."""
-        self._next = max(self._next, ident + 1)
+        """Makes every id given from now on larger than this one."""
+        self._next_id = max(self._next_id, ident + 1)
 
-    def locate(self, external: str) -> int | None:
-        """The internal id of what a URL or a filter names; also of hidden and binned records."""
-        if self.ident in ("id", "talk_id", "source_id") and not self._names:
+    def find_id(self, external: str) -> int | None:
+        """Returns the internal id for an id in a URL or filter, also if hidden or deleted, or None."""
+        if self.ident in ("id", "talk_id", "source_id") and not self._ids_by_name:
             return int(external) if external.isdigit() else None
-        return self._names.get(external)
+        return self._ids_by_name.get(external)
 
-    def external(self, record: Record) -> int:
-        """The internal id of a record: its own number, or one given to its string."""
+    def internal_id(self, record: Record) -> int:
+        """Returns the internal id of a record: its own number, or a number assigned to its string id."""
         value = record[self.ident]
         if isinstance(value, int):
             return value
-        if value not in self._names:
-            self._names[value] = self.new_id()
-        return self._names[value]
+        if value not in self._ids_by_name:
+            self._ids_by_name[value] = self.new_id()
+        return self._ids_by_name[value]
 
     def put(self, record: Record) -> int:
-        """Insert or replace one visible record."""
-        ident = self.external(record)
+        """Inserts or replaces one visible record and returns its internal id."""
+        ident = self.internal_id(record)
         old = self.rows.get(ident)
         self._reindex(ident, None if old is None else loads(old), record)
         self.rows[ident] = dumps(record)
         self.reserve(ident)
         return ident
 
-    def drop(self, ident: int) -> Record | None:
-        """Take one record out of the list and give it back."""
+    def remove(self, ident: int) -> Record | None:
+        """Removes one record from the list and returns it, None if it is not there."""
         raw = self.rows.pop(ident, None)
         if raw is None:
             return None
@@ -117,15 +117,15 @@ class Collection:
         return record
 
     def _reindex(self, ident: int, old: Record | None, new: Record | None) -> None:
-        """Move a record in the orders and buckets whose values change with it."""
+        """Updates the orders and buckets after a record was inserted, replaced or removed."""
         if old is None:
             insort(self.ids, ident)
         elif new is None:
-            _discard(self.ids, ident)
+            _discard_key(self.ids, ident)
         for name, order in self.orders.items():
-            before, after = (None if side is None else key_of(side.get(name), ident) for side in (old, new))
+            before, after = (None if side is None else order_key(side.get(name), ident) for side in (old, new))
             if before != after:
-                _discard(order, before)
+                _discard_key(order, before)
                 if after is not None:
                     insort(order, after)
         for attribute, bucket in self._buckets.items():
@@ -136,39 +136,41 @@ class Collection:
         self.version += 1
 
     def get(self, ident: int) -> Record | None:
-        """A visible record, parsed."""
+        """Returns a visible record, parsed; None if it is not there."""
         raw = self.rows.get(ident)
         return None if raw is None else loads(raw)
 
     def records(self) -> Iterator[Record]:
-        """Every visible record, parsed, in id order."""
+        """Returns an iterator over the visible records, parsed, in id order."""
         return (loads(self.rows[ident]) for ident in list(self.ids))
 
-    def containing(self, needle: bytes) -> list[int]:
-        """Ids of the rows whose bytes hold this text: cheaper than parsing them all."""
+    def ids_containing(self, needle: bytes) -> list[int]:
+        """Returns the ids of rows whose bytes contain this text; cheaper than parsing every row."""
         return [ident for ident in self.ids if needle in self.rows[ident]]
 
-    def bucket(self, attribute: str, value: Any) -> set[int]:
-        """Ids of the records whose attribute equals the value; the index is built at first use."""
+    def ids_where(self, attribute: str, value: Any) -> set[int]:
+        """Returns the ids of records whose attribute equals the value; the index is built at first use."""
         index = self._buckets.get(attribute)
         if index is None:
             index = self._buckets[attribute] = {}
-            search = re.compile(f'"{attribute}":([0-9]+|null)[,}}]'.encode()).search  # ids only: no need to parse the row
+            # the attribute holds ids only, so the row need not be parsed
+            search = re.compile(f'"{attribute}":([0-9]+|null)[,}}]'.encode()).search
             for ident, raw in self.rows.items():
                 match = search(raw)
                 if match is not None:
                     index.setdefault(None if match[1] == b"null" else int(match[1]), set()).add(ident)
         return index.get(value, set())
 
-    def between(self, name: str, low: int | None, high: int | None) -> tuple[int, int]:
-        """The slice of an order whose values lie in [low, high]."""
+    def order_slice(self, name: str, low: int | None, high: int | None) -> tuple[int, int]:
+        """Returns start and stop of the slice of an order whose values lie in [low, high]."""
         order = self.orders[name]
-        start = 0 if low is None else bisect_left(order, max(-_MAX, min(_MAX, low)) << 32)
-        stop = len(order) if high is None else bisect_right(order, (max(-_MAX, min(_MAX, high)) << 32) | ID_MASK)
+        start = 0 if low is None else bisect_left(order, max(-_MAX_ORDER_VALUE, min(_MAX_ORDER_VALUE, low)) << 32)
+        stop = len(order) if high is None else bisect_right(order,
+                                                            (max(-_MAX_ORDER_VALUE, min(_MAX_ORDER_VALUE, high)) << 32) | ID_MASK)
         return start, max(start, stop)
 
 
-def _discard(order: "array[int]", key: int | None) -> None:
+def _discard_key(order: "array[int]", key: int | None) -> None:
     if key is None:
         return
     place = bisect_left(order, key)

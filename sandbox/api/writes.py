@@ -1,6 +1,6 @@
-"""POST and PATCH of the API: what integrations write (the "Writes" notes of API section 3).
+"""POST and PATCH of the API: writes by integrations (the "Writes" notes of API section 3).
 
-Thin: every write becomes operations of the Mutator, so that it leaves the same traces as a change by hand.
+Every write is translated into operations of the Mutator, so it leaves the same traces as a change in the UI.
 """
 
 import re
@@ -12,66 +12,74 @@ from sandbox.account.store import Record
 from sandbox.api.endpoints import has_parent
 from sandbox.api.listing import Call
 from sandbox.changes.mutator import Mutator
-from sandbox.http.server import Response, invalid, problem, reply
+from sandbox.http.server import Response, problem, reply, validation_problem
 
-_KIND = "|".join(KINDS)
-_WRITABLE = re.compile(rf"^({_KIND}|tasks|(?:{_KIND})/notes|catalogs/\d+/elements|customers/transactions)(?:/(\d+))?$")
-_LINKS = re.compile(rf"^({_KIND})/(\d+)/(link|unlink)$")
+_KIND_PATTERN = "|".join(KINDS)
+_WRITABLE_PATH = re.compile(
+    rf"^({_KIND_PATTERN}|tasks|(?:{_KIND_PATTERN})/notes|catalogs/\d+/elements|customers/transactions)(?:/(\d+))?$")
+_LINK_PATH = re.compile(rf"^({_KIND_PATTERN})/(\d+)/(link|unlink)$")
 
 
 def answer(call: Call) -> Response | None:
-    """The answer to a write, None when the path takes none."""
+    """Returns the response to a write, None if the request is no write that this module handles."""
     path, method = call.request.path.removeprefix("/api/v4/").strip("/"), call.request.method
     if method not in ("POST", "PATCH"):
         return None
-    linking, writing = _LINKS.match(path), _WRITABLE.match(path)
-    if not linking and not (writing and has_parent(call.world, writing[1])):
+    linking, writing = _LINK_PATH.match(path), _WRITABLE_PATH.match(path)
+    if not linking and not (writing and has_parent(call.state, writing[1])):
         return None
     try:
         body = call.request.json()
         if linking and method == "POST":
-            return _link(call, linking[1], int(linking[2]), linking[3], body)
+            return _change_links(call, linking[1], int(linking[2]), linking[3], body)
         if writing:
-            return _write(call, writing[1], int(writing[2]) if writing[2] else None, body)
+            return _write_records(call, writing[1], int(writing[2]) if writing[2] else None, body)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return invalid("request", "Invalid", str(error))
+        return validation_problem("request", "Invalid", str(error))
     return problem(405)
 
 
-def _write(call: Call, path: str, ident: int | None, body: Any) -> Response:
+def _write_records(call: Call, path: str, ident: int | None, body: Any) -> Response:
     entries = [body | {"id": ident}] if ident is not None else body
-    if not isinstance(entries, list) or len(entries) > 250 or not all(isinstance(entry, dict) for entry in entries):
-        return invalid("request", "InvalidType", "An array of at most 250 objects is expected.")
+    if not isinstance(entries, list) or len(entries) > 250 or not all(isinstance(entry, dict)
+                                                                      for entry in entries):
+        return validation_problem("request", "InvalidType", "An array of at most 250 objects is expected.")
     key = path.rsplit("/", 1)[-1]
-    done = [_entry(Mutator(call.world), path, entry, call.viewer.user_id, str(place), call.request.method) for place, entry in enumerate(entries)]
-    return reply(done[0] if ident is not None else {"_links": {"self": call.href(path)}, "_embedded": {key: done}})
+    written = [_write_record(Mutator(call.state), path, entry, call.viewer.user_id, str(place), call.request.method)
+            for place, entry in enumerate(entries)]
+    return reply(written[0] if ident is not None
+                 else {"_links": {"self": call.href(path)}, "_embedded": {key: written}})
 
 
-def _entry(mutator: Mutator, path: str, entry: Record, by: int, place: str, method: str) -> Record:
-    """One record; fields are not echoed (section 3.11)."""
-    special = ("id", "request_id", "custom_fields_values", "_embedded", "tags_to_add", "tags_to_delete", "status_id", "pipeline_id", "updated_at")
-    own = {name: value for name, value in entry.items() if name not in special}
+def _write_record(mutator: Mutator, path: str, entry: Record, by: int, place: str, method: str) -> Record:
+    """Writes one record and returns its entry in the response, without custom fields (section 3.11)."""
+    special = ("id", "request_id", "custom_fields_values", "_embedded", "tags_to_add", "tags_to_delete",
+               "status_id", "pipeline_id", "updated_at")
+    attributes = {name: value for name, value in entry.items() if name not in special}
     more = {"by": by} | ({"updated_at": entry["updated_at"]} if "updated_at" in entry else {})
     if method == "POST":
-        ident = mutator.apply([{"op": "create", "list": path, "record": own} | more])[0]
+        ident = mutator.apply([{"op": "create", "list": path, "record": attributes} | more])[0]
     else:
         ident = int(entry["id"])
-        mutator.found(path, ident)
-        if own or "updated_at" in entry:
-            mutator.apply([{"op": "patch", "list": path, "id": ident, "set": own} | more])
-    mutator.apply([op | more for op in _details(path, ident, entry)])
-    record = mutator.found(path, ident)
-    return {"id": ident, "request_id": entry.get("request_id", place), "updated_at": record["updated_at"], "_links": href(f"{path}/{ident}")}
+        mutator.require(path, ident)
+        if attributes or "updated_at" in entry:
+            mutator.apply([{"op": "patch", "list": path, "id": ident, "set": attributes} | more])
+    mutator.apply([op | more for op in _detail_operations(path, ident, entry)])
+    record = mutator.require(path, ident)
+    return {"id": ident, "request_id": entry.get("request_id", place), "updated_at": record["updated_at"],
+            "_links": href(f"{path}/{ident}")}
 
 
-def _details(path: str, ident: int, entry: Record) -> list[Record]:
-    """Stage, values and tags are operations of their own."""
+def _detail_operations(path: str, ident: int, entry: Record) -> list[Record]:
+    """Returns the operations for stage, custom field values and tags of one record."""
     base = {"list": path, "id": ident}
     found: list[Record] = []
     if "status_id" in entry:
-        found.append({"op": "move", "id": ident} | {name: entry[name] for name in ("status_id", "pipeline_id", "loss_reason_id") if name in entry})
+        found.append({"op": "move", "id": ident} | {
+            name: entry[name] for name in ("status_id", "pipeline_id", "loss_reason_id") if name in entry})
     found += [
-        {"op": "set_field", "field_id": field["field_id"], "values": field["values"]} | base for field in entry.get("custom_fields_values") or []
+        {"op": "set_field", "field_id": field["field_id"], "values": field["values"]} | base
+        for field in entry.get("custom_fields_values") or []
     ]
     added = [*(entry.get("tags_to_add") or []), *((entry.get("_embedded") or {}).get("tags") or [])]
     found += [{"op": "tag", "tag": tag["name"]} | base for tag in added]
@@ -79,12 +87,13 @@ def _details(path: str, ident: int, entry: Record) -> list[Record]:
     return found
 
 
-def _link(call: Call, path: str, ident: int, op: str, body: list[Record]) -> Response:
-    """POST link answers with the links, unlink with 204 (section 3.21)."""
-    mutator = Mutator(call.world)
+def _change_links(call: Call, path: str, ident: int, op: str, body: list[Record]) -> Response:
+    """Answers POST link with the links, POST unlink with 204 (section 3.21)."""
+    mutator = Mutator(call.state)
     for row in body:
         metadata = row.get("metadata") or {}
-        mutator.apply([{"op": op, "list": path, "id": ident, "to": row["to_entity_type"], "to_id": row["to_entity_id"], "metadata": metadata,
+        mutator.apply([{"op": op, "list": path, "id": ident, "to": row["to_entity_type"],
+                        "to_id": row["to_entity_id"], "metadata": metadata,
                         "is_main": metadata.get("is_main"), "by": call.viewer.user_id}])  # fmt: skip
     rows = [{"entity_id": ident, "entity_type": path} | row for row in body]
     return reply({"_total_items": len(rows), "_embedded": {"links": rows}}) if op == "link" else Response(204)

@@ -1,8 +1,9 @@
-"""Changes to single records, with the events that amoCRM would leave (API sections 3.20, 4.1, 4.2).
+"""Applies operations to records, with the events that amoCRM would leave (API sections 3.20, 4.1, 4.2).
 
-An operation is a function registered by name; it gets the Mutator and its arguments and returns an id or None.
-`updated_at` moves only with a record's own attributes, unless the switch updated_at_moves_on says more or the
-operation carries `updated_at` itself. `"events": false` makes an operation leave no trace.
+An operation is a function registered by name; it takes the Mutator and its arguments and returns an id or
+None. `updated_at` moves only with a record's own attributes, unless the switch updated_at_moves_on names
+further changes or the operation sets `updated_at` itself. With `"events": false` an operation leaves no
+events.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +11,8 @@ from typing import Any
 
 from sandbox.account.identity import singular
 from sandbox.account.lists import KINDS, spec_of
-from sandbox.account.records import EMBEDS, reference
-from sandbox.account.state import World
+from sandbox.account.records import EMBEDDED_KINDS, reference
+from sandbox.account.state import AccountState
 from sandbox.account.store import Collection, Record, loads
 
 Operation = Callable[["Mutator", Record], Any]
@@ -19,7 +20,7 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(name: str) -> Callable[[Operation], Operation]:
-    """Registers an operation under its name."""
+    """Decorator: registers an operation under its name."""
 
     def register(function: Operation) -> Operation:
         OPERATIONS[name] = function
@@ -29,80 +30,86 @@ def operation(name: str) -> Callable[[Operation], Operation]:
 
 
 class Mutator:
-    """Applies operations to a World."""
+    """Applies operations to an AccountState."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, state: AccountState) -> None:
+        self.state = state
         self.quiet = False
 
     def apply(self, operations: list[Record]) -> list[Any]:
-        """Apply all; an unknown operation or list refuses the whole call before anything is done."""
+        """Applies the operations in order and sends their webhooks; returns one result for each.
+
+        Raises ValueError before anything is changed if an operation or list is unknown.
+        """
         for op in operations:
             if op.get("op") not in OPERATIONS:
                 raise ValueError(f"op {op.get('op')}: allowed are {' | '.join(sorted(OPERATIONS))}")
             if "list" in op and spec_of(op["list"]) is None:
                 raise ValueError(f"no such list: {op['list']}")
-        found = [self._one(op) for op in operations]
-        self.world.hooks.flush()
-        return found
+        results = [self._apply_one(op) for op in operations]
+        self.state.outbox.flush()
+        return results
 
-    def _one(self, op: Record) -> Any:
+    def _apply_one(self, op: Record) -> Any:
         self.quiet = op.get("events") is False
         return OPERATIONS[op["op"]](self, op)
 
-    def found(self, path: str, ident: int | str) -> Record:
-        """A visible record; ValueError when there is none."""
-        coll = self.world.list(path)
-        key = ident if isinstance(ident, int) else coll.locate(ident)
+    def require(self, path: str, ident: int | str) -> Record:
+        """Returns a visible record; ValueError if there is none."""
+        coll = self.state.list(path)
+        key = ident if isinstance(ident, int) else coll.find_id(ident)
         record = None if key is None else coll.get(key)
         if record is None:
             raise ValueError(f"no {path} {ident}")
         return record
 
     def touch(self, record: Record, op: Record, action: str = "") -> None:
-        """Move updated_at when this kind of action does (section 6.17)."""
-        if not action or self.world.switches.moves(action):
-            record["updated_at"] = self.world.now()
+        """Moves updated_at if this kind of change does (section 6.17); without `action`, always."""
+        if not action or self.state.switches.moves_updated_at(action):
+            record["updated_at"] = self.state.now()
             record["updated_by"] = op.get("by", 0)
         if "updated_at" in op:
             record["updated_at"] = op["updated_at"]
 
     def save(self, path: str, record: Record, action: str = "") -> int:
-        """Put a record back."""
-        coll = self.world.list(path)
-        self.world.hooks.note(action or ("update" if record.get(coll.ident) in coll.rows else "add"), path, record)
+        """Stores a changed or new record, queues its webhook and returns its internal id."""
+        coll = self.state.list(path)
+        self.state.outbox.enqueue(action or ("update" if record.get(coll.ident) in coll.rows else "add"), path,
+                              record)
         return coll.put(record)
 
-    def tell(self, type_: str, path: str, ident: int, op: Record, after: Sequence[Record] = (), before: Sequence[Record] = ()) -> None:
-        """Leave an event, unless the operation is quiet."""
+    def add_event(self, type_: str, path: str, ident: int, op: Record, after: Sequence[Record] = (),
+             before: Sequence[Record] = ()) -> None:
+        """Adds an event, unless the operation is quiet (`"events": false`)."""
         if not self.quiet:
             entity = f"catalog_{path.split('/')[1]}" if path.startswith("catalogs/") else singular(path)
-            self.world.journal.record(type_, entity, ident, op.get("by", 0), after, before)
+            self.state.event_log.add_now(type_, entity, ident, op.get("by", 0), after, before)
 
-    def cut(self, kind: str, record: Record) -> None:
-        """Take a record out of the lists embedded on the other side of its links."""
-        for to in EMBEDS.get(kind, ()):
+    def remove_back_references(self, kind: str, record: Record) -> None:
+        """Removes a record from the embedded lists of the records it is linked to."""
+        for to in EMBEDDED_KINDS.get(kind, ()):
             for ref in record["_embedded"].get(to) or []:
-                other = self.world.list(to).get(ref["id"]) if to in KINDS else None
+                other = self.state.list(to).get(ref["id"]) if to in KINDS else None
                 if other is not None:
                     detach(other, kind, record["id"])
                     self.save(to, other)
 
-    def join(self, kind: str, record: Record) -> None:
-        """Put a record back on the other side of its links, where there still is one."""
-        for to in EMBEDS.get(kind, ()):
+    def restore_back_references(self, kind: str, record: Record) -> None:
+        """Embeds a record again in the records it is linked to, and drops links to records that are gone."""
+        for to in EMBEDDED_KINDS.get(kind, ()):
             if to not in KINDS:
                 continue
-            alive = [ref for ref in record["_embedded"].get(to) or [] if ref["id"] in self.world.list(to).rows]
+            alive = [ref for ref in record["_embedded"].get(to) or []
+                     if ref["id"] in self.state.list(to).rows]
             record["_embedded"][to] = alive
             for ref in alive:
-                other = self.found(to, ref["id"])
+                other = self.require(to, ref["id"])
                 attach(other, to, kind, record["id"])
                 self.save(to, other)
 
 
 def attach(holder: Record, holder_kind: str, kind: str, ident: int, main: bool | None = None) -> bool:
-    """Embed one record in another; False when it was there already."""
+    """Embeds one record in another; False if it was embedded already."""
     listed = holder["_embedded"].setdefault(kind, [])
     if any(ref["id"] == ident for ref in listed):
         return False
@@ -114,13 +121,13 @@ def attach(holder: Record, holder_kind: str, kind: str, ident: int, main: bool |
             for other in listed:
                 other["is_main"] = False
     if kind == "companies" and holder_kind != "companies":
-        listed.clear()  # at most one company
+        listed.clear()  # a record has at most one company
     listed.append(ref)
     return True
 
 
 def detach(holder: Record, kind: str, ident: int) -> bool:
-    """The opposite; another contact becomes the main one when the main one goes."""
+    """Removes an embedded record, False if there was none; another contact becomes main in its place."""
     listed = holder["_embedded"].get(kind) or []
     kept = [ref for ref in listed if ref["id"] != ident]
     if kept and "is_main" in kept[0] and not any(ref["is_main"] for ref in kept):
@@ -129,26 +136,27 @@ def detach(holder: Record, kind: str, ident: int) -> bool:
     return len(kept) < len(listed)
 
 
-def nearest_task(mutator: Mutator, task: Record, op: Record) -> None:
-    """closest_task_at of the task's entity follows; updated_at only when the switch says so."""
+def update_closest_task(mutator: Mutator, task: Record, op: Record) -> None:
+    """Updates closest_task_at of the task's entity; its updated_at moves only if the switch says so."""
     kind, ident = task.get("entity_type"), task.get("entity_id")
-    owner = mutator.world.list(kind).get(ident) if kind in KINDS and ident else None
+    owner = mutator.state.list(kind).get(ident) if kind in KINDS and ident else None
     if owner is None:
         return
-    tasks = mutator.world.list("tasks")
-    mine = [loads(tasks.rows[found]) for found in tasks.bucket("entity_id", ident)]
-    due = [other["complete_till"] for other in mine if other["entity_type"] == kind and not other["is_completed"]]
+    tasks = mutator.state.list("tasks")
+    entity_tasks = [loads(tasks.rows[found]) for found in tasks.ids_where("entity_id", ident)]
+    due = [other["complete_till"] for other in entity_tasks
+           if other["entity_type"] == kind and not other["is_completed"]]
     owner["closest_task_at"] = min(due, default=None)
     mutator.touch(owner, {}, "task")
     mutator.save(str(kind), owner)
 
 
 def fields_path(path: str) -> str:
-    """Where the fields of a list's records are defined."""
+    """Returns the list path of the field definitions for a list's records."""
     return (path.removesuffix("/elements") if path.startswith("catalogs/") else path) + "/custom_fields"
 
 
-def owners(world: World, path: str) -> Collection:
-    """The list whose records hold the values of these field definitions."""
+def value_owners(state: AccountState, path: str) -> Collection:
+    """Returns the collection whose records hold values of these field definitions."""
     base = path.removesuffix("/custom_fields")
-    return world.list(f"{base}/elements" if base.startswith("catalogs/") else base)
+    return state.list(f"{base}/elements" if base.startswith("catalogs/") else base)

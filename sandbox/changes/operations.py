@@ -1,9 +1,10 @@
-"""How the account changes: operations on records, each with the events that amoCRM would leave, and random ones.
+"""Changes of the account: operations that leave the events amoCRM would leave, and random changes.
 
-`core` applies operations, `single`, `links` and `setup` are the operations, `churn` draws them at random.
+`mutator.py` applies operations; `record_ops.py`, `link_ops.py` and `setup_ops.py` define them; `churn.py` and
+`random_setup.py` choose them at random.
 """
 
-from sandbox.changes.churn import Churn
-from sandbox.changes.mutator import OPERATIONS, Mutator
+from sandbox.changes import link_ops, record_ops, setup_ops
 
-__all__ = ["OPERATIONS", "Churn", "Mutator", "links", "setup", "single"]
+MODULES = (record_ops, link_ops, setup_ops)
+"""Importing them registers their operations in `mutator.OPERATIONS`."""

@@ -1,4 +1,4 @@
-"""Random changes to what an admin sets up: fields, options, stages, users."""
+"""Random changes to the account's setup: custom fields, their options, stages, users."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -7,65 +7,73 @@ from sandbox.account.store import Record
 from sandbox.changes.mutator import fields_path
 
 if TYPE_CHECKING:
-    from sandbox.changes.churn import Churn
+    from sandbox.changes.churn import RandomChanges
 
 Ops = list[Record]
 
 
-def field_added(churn: "Churn") -> Ops:
-    type_ = churn.rng.choice(("text", "numeric", "select", "date"))
-    return [{"op": "add_field", "list": churn.kind(), "name": f"Новое поле {churn.rng.randrange(1000)}", "type": type_, "options": ["а", "б"]}]
+def add_field(draw: "RandomChanges") -> Ops:
+    type_ = draw.rng.choice(("text", "numeric", "select", "date"))
+    return [{"op": "add_field", "list": draw.pick_kind(), "name": f"Новое поле {draw.rng.randrange(1000)}",
+             "type": type_, "options": ["а", "б"]}]
 
 
-def field_renamed(churn: "Churn") -> Ops:
-    path = churn.kind()
-    return [{"op": "rename_field", "list": path, "field_id": churn.pick(fields_path(path))["id"], "name": f'Поле {churn.rng.randrange(1000)}; "x"'}]
+def rename_field(draw: "RandomChanges") -> Ops:
+    path = draw.pick_kind()
+    return [{"op": "rename_field", "list": path, "field_id": draw.pick(fields_path(path))["id"],
+             "name": f'Поле {draw.rng.randrange(1000)}; "x"'}]
 
 
-def field_removed(churn: "Churn") -> Ops:
-    path = churn.kind()
-    definition = churn.pick(fields_path(path))
+def remove_field(draw: "RandomChanges") -> Ops:
+    path = draw.pick_kind()
+    definition = draw.pick(fields_path(path))
     if not definition["is_deletable"]:
         raise LookupError(path)
     return [{"op": "remove_field", "list": path, "field_id": definition["id"]}]
 
 
-def option(churn: "Churn", op: str) -> Ops:
-    path = churn.kind()
-    fields = [found for found in churn.world.list(fields_path(path)).records() if found["enums"] and found["type"] != "multitext"]
-    definition = churn.rng.choice(fields)
-    option = churn.rng.choice(definition["enums"])
+def change_option(draw: "RandomChanges", op: str) -> Ops:
+    path = draw.pick_kind()
+    fields = [found for found in draw.state.list(fields_path(path)).records()
+              if found["enums"] and found["type"] != "multitext"]
+    definition = draw.rng.choice(fields)
+    option = draw.rng.choice(definition["enums"])
     if op == "remove_option" and len(definition["enums"]) < 2:
         raise LookupError(path)
-    return [{"op": op, "list": path, "field_id": definition["id"], "enum_id": option["id"], "value": f"Вариант {churn.rng.randrange(1000)}"}]
+    return [{"op": op, "list": path, "field_id": definition["id"], "enum_id": option["id"],
+             "value": f"Вариант {draw.rng.randrange(1000)}"}]
 
 
-def status_added(churn: "Churn") -> Ops:
-    return [{"op": "add_status", "pipeline_id": churn.pick("leads/pipelines")["id"], "name": f"Этап {churn.rng.randrange(100)}"}]
+def add_status(draw: "RandomChanges") -> Ops:
+    return [{"op": "add_status", "pipeline_id": draw.pick("leads/pipelines")["id"],
+             "name": f"Этап {draw.rng.randrange(100)}"}]
 
 
-def status_renamed(churn: "Churn") -> Ops:
-    pipeline = churn.pick("leads/pipelines")
-    status = churn.rng.choice(pipeline["_embedded"]["statuses"])
-    return [{"op": "rename_status", "pipeline_id": pipeline["id"], "status_id": status["id"], "name": f"Этап {churn.rng.randrange(100)}"}]
+def rename_status(draw: "RandomChanges") -> Ops:
+    pipeline = draw.pick("leads/pipelines")
+    status = draw.rng.choice(pipeline["_embedded"]["statuses"])
+    return [{"op": "rename_status", "pipeline_id": pipeline["id"], "status_id": status["id"],
+             "name": f"Этап {draw.rng.randrange(100)}"}]
 
 
-def status_removed(churn: "Churn") -> Ops:
-    pipeline = churn.pick("leads/pipelines")
-    status = churn.rng.choice([found for found in pipeline["_embedded"]["statuses"] if found["is_editable"]])
+def remove_status(draw: "RandomChanges") -> Ops:
+    pipeline = draw.pick("leads/pipelines")
+    status = draw.rng.choice([found for found in pipeline["_embedded"]["statuses"] if found["is_editable"]])
     return [{"op": "remove_status", "pipeline_id": pipeline["id"], "status_id": status["id"]}]
 
 
-def user_removed(churn: "Churn") -> Ops:
-    users = [user["id"] for user in churn.world.list("users").records() if not user["rights"]["is_admin"]]
+def remove_user(draw: "RandomChanges") -> Ops:
+    users = [user["id"] for user in draw.state.list("users").records() if not user["rights"]["is_admin"]]
     if len(users) < 3:
         raise LookupError("users")
-    return [{"op": "remove_user", "id": churn.rng.choice(users)}]
+    return [{"op": "remove_user", "id": draw.rng.choice(users)}]
 
 
-CHANGES: dict[str, Callable[["Churn"], Ops]] = {
-    "field_added": field_added, "field_renamed": field_renamed, "field_removed": field_removed,
-    "option_added": lambda churn: option(churn, "add_option"), "option_renamed": lambda churn: option(churn, "rename_option"),
-    "option_removed": lambda churn: option(churn, "remove_option"), "status_added": status_added, "status_renamed": status_renamed,
-    "status_removed": status_removed, "user_removed": user_removed,
+SETUP_CHANGES: dict[str, Callable[["RandomChanges"], Ops]] = {
+    "field_added": add_field, "field_renamed": rename_field, "field_removed": remove_field,
+    "option_added": lambda churn: change_option(churn, "add_option"),
+    "option_renamed": lambda churn: change_option(churn, "rename_option"),
+    "option_removed": lambda churn: change_option(churn, "remove_option"),
+    "status_added": add_status, "status_renamed": rename_status, "status_removed": remove_status,
+    "user_removed": remove_user,
 }  # fmt: skip

@@ -1,29 +1,29 @@
-"""Builds the imitated company; the same seed, scale and now give the same bytes."""
+"""Builds the data of the imitated company; the same seed, scale and now give the same bytes."""
 
 from random import Random
 
-from sandbox.account.event_log import Journal
-from sandbox.account.state import World
+from sandbox.account.event_log import EventLog
+from sandbox.account.state import AccountState
 from sandbox.dataset import activity, catalogs, channels, company, customers, edge_cases, fields, link_plan, rare_attributes
-from sandbox.dataset.crm import Builder
-from sandbox.webhooks.outbox import Hooks
+from sandbox.dataset.crm import DatasetBuilder
+from sandbox.webhooks.outbox import WebhookOutbox
 
 __all__ = ["build"]
 
 
-def build(world: World) -> None:
-    """Fill an empty account."""
-    world.journal = Journal(world)
-    world.hooks = Hooks(world)
-    pipelines = company.build(world)
-    found = fields.build(world)
-    planned = link_plan.build(world)
-    builder = Builder(world, planned, found, pipelines, world.journal, Random(f"crm {world.options.seed}"))
+def build(state: AccountState) -> None:
+    """Fills an empty account."""
+    state.event_log = EventLog(state)
+    state.outbox = WebhookOutbox(state)
+    pipelines = company.build(state)
+    found = fields.build(state)
+    planned = link_plan.build(state)
+    builder = DatasetBuilder(state, planned, found, pipelines, state.event_log, Random(f"crm {state.options.seed}"))
     builder.build()
-    catalogs.build(world, planned)
+    catalogs.build(state, planned)
     customers.build(builder)
     activity.build(builder)
     channels.build(builder)
-    edge_cases.build(world)
-    rare_attributes.build(world)
-    world.journal.settle()
+    edge_cases.build(state)
+    rare_attributes.build(state)
+    state.event_log.finish_bulk()

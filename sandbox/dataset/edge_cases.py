@@ -1,27 +1,28 @@
-"""What real accounts hold and nobody expects: at least one of each, at any scale.
+"""Edge cases of real accounts that are easily overlooked: at least one of each, at any scale.
 
-A row of the table is a change to one of the first leads (or contacts), made after the bulk is written.
+Each row of LEAD_CHANGES and CONTACT_CHANGES is a change to one of the first leads or contacts, applied after
+the bulk is written.
 """
 
 from collections.abc import Callable
 from datetime import date
 from random import Random
 
-from sandbox.account.state import World
+from sandbox.account.state import AccountState
 from sandbox.account.store import Record
-from sandbox.dataset.company import REMOVED
-from sandbox.dataset.fields import AWKWARD_NAMES, MAKERS, Field, midnight
+from sandbox.dataset.company import REMOVED_USER
+from sandbox.dataset.fields import EDGE_CASE_NAMES, VALUE_MAKERS, Field, midnight
 
-HOSTILE = "строка 1\tтаб\nперевод\r\nстроки \\N \\. \\\\ 'кавычки' \"двойные\" {a,b} $$ %s -- ;"
-NUL = "до\u0000после"
-EMOJI = "Кухня 👩‍👩‍👧‍👦 «под ключ» 🪵, ул. Ёлочная"
+HOSTILE_TEXT = "строка 1\tтаб\nперевод\r\nстроки \\N \\. \\\\ 'кавычки' \"двойные\" {a,b} $$ %s -- ;"
+NUL_TEXT = "до\u0000после"
+EMOJI_TEXT = "Кухня 👩‍👩‍👧‍👦 «под ключ» 🪵, ул. Ёлочная"
 
 
-def _set(name: str, value: object) -> Callable[[Record], None]:
+def _set_attribute(name: str, value: object) -> Callable[[Record], None]:
     return lambda record: record.update({name: value})
 
 
-def _without(*names: str) -> Callable[[Record], None]:
+def _remove_attributes(*names: str) -> Callable[[Record], None]:
     def change(record: Record) -> None:
         for name in names:
             record.pop(name, None)
@@ -29,8 +30,8 @@ def _without(*names: str) -> Callable[[Record], None]:
     return change
 
 
-def _first_value(type_: str, value: object) -> Callable[[Record], None]:
-    """Another form of the value of the first field of a type."""
+def _set_first_value(type_: str, value: object) -> Callable[[Record], None]:
+    """Returns a change that replaces the first value of the first field of a type."""
 
     def change(record: Record) -> None:
         for found in record["custom_fields_values"] or []:
@@ -41,7 +42,7 @@ def _first_value(type_: str, value: object) -> Callable[[Record], None]:
     return change
 
 
-def _legacy_enum(record: Record) -> None:
+def _use_legacy_enum_key(record: Record) -> None:
     for found in record["custom_fields_values"] or []:
         if found["field_type"] == "multitext":
             value = found["values"][0]
@@ -49,87 +50,93 @@ def _legacy_enum(record: Record) -> None:
             return
 
 
-def _undocumented(record: Record) -> None:
+def _add_undocumented(record: Record) -> None:
     record["x_undocumented"] = {"experiment": "b", "weights": [0.1, 1e-9], "nested": {"null": None}}
 
 
-LEADS: tuple[Callable[[Record], None], ...] = (
-    _set("name", HOSTILE), _set("name", NUL), _set("name", ""), _set("name", EMOJI), _set("name", "Ж" * 100_000),
-    _set("custom_fields_values", None), _set("custom_fields_values", []), _undocumented, _without("labor_cost", "score"),
-    _set("responsible_user_id", REMOVED), _first_value("numeric", 42), _first_value("numeric", 11.75), _first_value("date", "2020-05-08"),
-    _set("score", 87), _set("labor_cost", 5400), _set("price", None), _first_value("text", "~half-an-emoji~"), _set("name", "null"),
-    _set("x_number", "~number-too-large~"), _without("price_with_minor_units"), _set("price_with_minor_units", 12345678901234.99),
-    _set("is_deleted", False), _set("created_at", -3600), _set("closed_at", 0), _set("loss_reason_id", 0),
+LEAD_CHANGES: tuple[Callable[[Record], None], ...] = (
+    _set_attribute("name", HOSTILE_TEXT), _set_attribute("name", NUL_TEXT), _set_attribute("name", ""), _set_attribute("name", EMOJI_TEXT),
+    _set_attribute("name", "Ж" * 100_000), _set_attribute("custom_fields_values", None), _set_attribute("custom_fields_values", []),
+    _add_undocumented, _remove_attributes("labor_cost", "score"), _set_attribute("responsible_user_id", REMOVED_USER),
+    _set_first_value("numeric", 42), _set_first_value("numeric", 11.75), _set_first_value("date", "2020-05-08"),
+    _set_attribute("score", 87), _set_attribute("labor_cost", 5400), _set_attribute("price", None), _set_first_value("text", "~half-an-emoji~"),
+    _set_attribute("name", "null"), _set_attribute("x_number", "~number-too-large~"), _remove_attributes("price_with_minor_units"),
+    _set_attribute("price_with_minor_units", 12345678901234.99), _set_attribute("is_deleted", False), _set_attribute("created_at", -3600),
+    _set_attribute("closed_at", 0), _set_attribute("loss_reason_id", 0),
 )  # fmt: skip
-CONTACTS: tuple[Callable[[Record], None], ...] = (
-    _set("name", HOSTILE), _set("first_name", NUL), _set("custom_fields_values", []), _without("is_deleted", "is_unsorted"), _legacy_enum,
-    _undocumented,
-    _set("responsible_user_id", None), _set("name", ""),
+CONTACT_CHANGES: tuple[Callable[[Record], None], ...] = (
+    _set_attribute("name", HOSTILE_TEXT), _set_attribute("first_name", NUL_TEXT), _set_attribute("custom_fields_values", []),
+    _remove_attributes("is_deleted", "is_unsorted"), _use_legacy_enum_key, _add_undocumented,
+    _set_attribute("responsible_user_id", None), _set_attribute("name", ""),
 )  # fmt: skip
 
 
-def build(world: World) -> None:
-    """Apply every row to a record of its own, cyclically where there are too few."""
-    for path, changes in (("leads", LEADS), ("contacts", CONTACTS)):
-        coll = world.list(path)
+def build(state: AccountState) -> None:
+    """Applies every change to a different record, cyclically if there are too few records."""
+    for path, changes in (("leads", LEAD_CHANGES), ("contacts", CONTACT_CHANGES)):
+        coll = state.list(path)
         ids = list(coll.ids)
         for place, change in enumerate(changes):
             record = coll.get(ids[(place + 3) % len(ids)])
             assert record is not None
             change(record)
             coll.put(record)
-    _times(world)
-    _odd_fields(world)
-    _old_birthday(world)
-    _same_second(world)
+    _misdate_leads(state)
+    _fill_every_field(state)
+    _set_old_birthdays(state)
+    _imitate_mass_action(state)
 
 
-def _times(world: World) -> None:
-    """updated_at before created_at, long ago, and in the future (section 3.11)."""
-    coll = world.list("leads")
+def _misdate_leads(state: AccountState) -> None:
+    """Sets updated_at of some leads before created_at, long ago, and in the future (section 3.11)."""
+    coll = state.list("leads")
     ids = list(coll.ids)
-    for place, moment in ((-1, world.start + 400 * 86400), (-2, world.start - 899 * 86400), (-3, 0), (-4, world.start + 3600)):
+    for place, moment in ((-1, state.start + 400 * 86400), (-2, state.start - 899 * 86400), (-3, 0),
+                          (-4, state.start + 3600)):
         record = coll.get(ids[place])
         assert record is not None
         coll.put(record | {"updated_at": moment})
 
 
-def _odd_fields(world: World) -> None:
-    """Every lead field has a value somewhere: the unusual ones are spread over the leads."""
-    rng, coll = Random(f"odd {world.options.seed}"), world.list("leads")
+def _fill_every_field(state: AccountState) -> None:
+    """Gives every lead field a value somewhere: the rarely filled fields are spread over the leads."""
+    rng, coll = Random(f"odd {state.options.seed}"), state.list("leads")
     ids = list(coll.ids)
-    definitions = list(world.list("leads/custom_fields").records())
+    definitions = list(state.list("leads/custom_fields").records())
     for place, definition in enumerate(definitions):
         record = coll.get(ids[(7 + place * 3) % len(ids)])
         assert record is not None
         listed = record["custom_fields_values"] or []
         if all(found["field_id"] != definition["id"] for found in listed) and record["custom_fields_values"]:
             found = Field(definition, "leads")
-            values = MAKERS.get(found.type, MAKERS["text"])(rng, found, world)
-            if found.type == "text" and definition["name"] in AWKWARD_NAMES:
-                values = [{"value": HOSTILE}]
-            coll.put(record | {"custom_fields_values": [*listed, found.value(values)]})
+            values = VALUE_MAKERS.get(found.type, VALUE_MAKERS["text"])(rng, found, state)
+            if found.type == "text" and definition["name"] in EDGE_CASE_NAMES:
+                values = [{"value": HOSTILE_TEXT}]
+            coll.put(record | {"custom_fields_values": [*listed, found.entry(values)]})
 
 
-def _old_birthday(world: World) -> None:
-    """Born before 1970, at the offset of the time (section 6.34)."""
-    coll = world.list("contacts")
+def _set_old_birthdays(state: AccountState) -> None:
+    """Sets birthdays of old dates, also before 1970, at the UTC offset of their day (section 6.34)."""
+    coll = state.list("contacts")
     ids = list(coll.ids)
     for place, day in ((-1, date(1931, 3, 8)), (-2, date(1969, 12, 31)), (-3, date(1987, 5, 21))):
         record = coll.get(ids[place])
         assert record is not None
-        definition = next(found for found in world.list("contacts/custom_fields").records() if found["type"] == "birthday")
-        others = [found for found in record["custom_fields_values"] or [] if found["field_id"] != definition["id"]]
-        coll.put(record | {"custom_fields_values": [*others, Field(definition, "contacts").value([{"value": midnight(day)}])]})
+        definition = next(found for found in state.list("contacts/custom_fields").records()
+                          if found["type"] == "birthday")
+        others = [found for found in record["custom_fields_values"] or []
+                  if found["field_id"] != definition["id"]]
+        coll.put(record | {"custom_fields_values": [
+            *others, Field(definition, "contacts").entry([{"value": midnight(day)}])]})
 
 
-def _same_second(world: World) -> None:
-    """A mass action: more deals than a page changed in one second, at scales that have them."""
-    coll = world.list("leads")
+def _imitate_mass_action(state: AccountState) -> None:
+    """Imitates a mass action: 280 deals, more than a page, changed in one second; from 1,000 deals on."""
+    coll = state.list("leads")
     ids = list(coll.ids)
     if len(ids) < 1000:
         return
     for ident in ids[500:780]:
         record = coll.get(ident)
         assert record is not None
-        coll.put(record | {"updated_at": world.start - 20 * 86400})
+        coll.put(record | {"updated_at": state.start - 20 * 86400})

@@ -1,11 +1,11 @@
-"""Attributes that amoCRM seldom fills: each is filled somewhere (API sections 3.2 to 3.27)."""
+"""Attributes that amoCRM seldom fills: each is filled in at least one record (API sections 3.2 to 3.27)."""
 
 from typing import Any
 
 from sandbox.account.lists import KINDS
-from sandbox.account.state import World
+from sandbox.account.state import AccountState
 
-FILLED: tuple[tuple[str, int, dict[str, Any]], ...] = (
+RARE_VALUES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("users", 1, {"uuid": "5f0c1a52-8c1e-4be8-9a0f-51c2f6d0b7e4", "phone_number": "+73432260118"}),
     ("sources", 1, {"origin_code": "telegram"}),
     ("catalogs", 3, {"sdk_widget_code": "51208"}),
@@ -19,37 +19,39 @@ FILLED: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("widgets", 2, {"client_uuid": "1fc8ef46-2340-4c36-b83b-53fb40d4002a", "pipeline_id": 6820154}),
     ("website_buttons", 0, {"script": "<script>uralkedr()</script>"}),
     ("website_buttons", 1, {"is_deleted": False}),
-    ("chats/templates", 2, {"waba_header": "Замер", "attachment": {"id": 88, "name": "План", "type": "picture", "is_external": False}}),
+    ("chats/templates", 2, {"waba_header": "Замер", "attachment": {"id": 88, "name": "План",
+                                                                   "type": "picture", "is_external": False}}),
 )
-PROFILE = {"id": 5512, "name": "Алина", "avatar": "https://example.com/a.png", "source_name": "Telegram салона", "data": {"id": "alina_g"}}
+SOCIAL_PROFILE = {"id": 5512, "name": "Алина", "avatar": "https://example.com/a.png",
+           "source_name": "Telegram салона", "data": {"id": "alina_g"}}
 
 
-def build(world: World) -> None:
-    """All of them, each in one record."""
-    for path, place, changes in FILLED:
-        _change(world, path, place, changes)
-    world.account["_embedded"]["users_groups"][1]["uuid"] = "0d2f7f4e-6a81-4a1d-b0b9-6f6ad19c2a55"
-    _embed(world, "contacts", "social_profiles", [PROFILE])
+def build(state: AccountState) -> None:
+    """Fills each attribute in one record."""
+    for path, place, changes in RARE_VALUES:
+        _change(state, path, place, changes)
+    state.account["_embedded"]["users_groups"][1]["uuid"] = "0d2f7f4e-6a81-4a1d-b0b9-6f6ad19c2a55"
+    _set_embedded(state, "contacts", "social_profiles", [SOCIAL_PROFILE])
     for kind in KINDS:
-        _price(world, kind)
+        _set_price_id(state, kind)
 
 
-def _change(world: World, path: str, place: int, changes: dict[str, Any]) -> None:
-    coll = world.list(path)
+def _change(state: AccountState, path: str, place: int, changes: dict[str, Any]) -> None:
+    coll = state.list(path)
     record = coll.get(coll.ids[place])
     assert record is not None
     coll.put(record | changes)
 
 
-def _embed(world: World, path: str, name: str, value: Any) -> None:
-    record = world.list(path).get(world.list(path).ids[0])
+def _set_embedded(state: AccountState, path: str, name: str, value: Any) -> None:
+    record = state.list(path).get(state.list(path).ids[0])
     assert record is not None
-    _change(world, path, 0, {"_embedded": record["_embedded"] | {name: value}})
+    _change(state, path, 0, {"_embedded": record["_embedded"] | {name: value}})
 
 
-def _price(world: World, kind: str) -> None:
-    """An element with the price field that was chosen for it."""
-    coll = world.list(kind)
+def _set_price_id(state: AccountState, kind: str) -> None:
+    """Sets the chosen price field on the first linked catalog element of a kind."""
+    coll = state.list(kind)
     for ident in coll.ids:
         record = coll.get(ident)
         if record is not None and (linked := record["_embedded"].get("catalog_elements")):

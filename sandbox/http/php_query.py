@@ -1,7 +1,7 @@
-"""PHP's query strings: `filter[updated_at][from]=1` in both directions (API section 1.8).
+"""Parses and builds PHP query strings such as `filter[updated_at][from]=1` (API section 1.8).
 
-A parsed query is a tree of dicts with string leaves, as PHP's `$_GET` would hold it; `filter[id][]=5`
-gets the next free index, brackets may come raw or percent-encoded.
+A parsed query is a tree of dicts with string leaves, as PHP's `$_GET` would hold it. `filter[id][]=5` gets
+the next free index; brackets may be raw or percent-encoded.
 """
 
 import re
@@ -15,7 +15,7 @@ _BRACKETS = re.compile(r"\[([^\]]*)\]")
 
 
 def parse(raw: str) -> Tree:
-    """The query string (or form body) as PHP's nested array."""
+    """Parses a query string or form body into PHP's nested array."""
     tree: Tree = {}
     for key, value in parse_qsl(raw, keep_blank_values=True):
         head, _, rest = key.partition("[")
@@ -39,21 +39,21 @@ def _free_index(tree: Tree) -> str:
 
 
 def build(tree: Tree) -> str:
-    """`http_build_query` of PHP: brackets percent-encoded, indexes spelled out."""
-    return "&".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in _flat(tree, ""))
+    """Builds a query string as PHP's `http_build_query` does: brackets percent-encoded, indexes explicit."""
+    return "&".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in _flattened(tree, ""))
 
 
-def _flat(tree: Tree, prefix: str) -> Iterator[tuple[str, str]]:
+def _flattened(tree: Tree, prefix: str) -> Iterator[tuple[str, str]]:
     for key, node in tree.items():
         name = f"{prefix}[{key}]" if prefix else key
         if isinstance(node, dict):
-            yield from _flat(node, name)
+            yield from _flattened(node, name)
         else:
             yield name, node
 
 
 def items(node: Node) -> list[str]:
-    """A scalar, a csv-free scalar list or nothing, as a list of strings."""
+    """Returns a scalar, an array of scalars or None as a list of strings; csv is not split."""
     if node is None:
         return []
     if isinstance(node, str):
@@ -61,19 +61,19 @@ def items(node: Node) -> list[str]:
     return [value for value in node.values() if isinstance(value, str)]
 
 
-def branch(node: Node) -> Tree:
-    """The node when it is an array, else an empty one."""
+def subtree(node: Node) -> Tree:
+    """Returns the node if it is an array, else an empty one."""
     return node if isinstance(node, dict) else {}
 
 
-def text(node: Node, default: str = "") -> str:
-    """The node when it is a scalar, else the default."""
+def scalar(node: Node, default: str = "") -> str:
+    """Returns the node if it is a scalar, else the default."""
     return node if isinstance(node, str) else default
 
 
-def whole(node: Node) -> int | None:
-    """The node as an integer, None when it is not one."""
+def integer(node: Node) -> int | None:
+    """Returns the node as an integer, None if it is not one."""
     try:
-        return int(text(node))
+        return int(scalar(node))
     except ValueError:
         return None

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on asyncio and httptools: requests in, responses out, and the ways a connection can go wrong.
+"""HTTP/1.1 server on asyncio and httptools, including deliberately broken connections.
 
-Knows nothing of amoCRM. A Response may carry an `effect` (reset, truncate, stall) and a delay: the faults
-of the control plane are carried out here, where the socket is.
+Knows nothing of amoCRM. A Response may carry an `effect` (reset, truncate, stall) and a delay: injected
+faults are carried out here, because they need the socket.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ HAL = "application/hal+json"
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 HTML = "text/html; charset=utf-8"
-PHRASES = {status.value: status.phrase for status in HTTPStatus}
+REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(slots=True)
@@ -38,11 +38,11 @@ class Request:
     params: php_query.Tree = field(default_factory=dict)
 
     def json(self) -> Any:
-        """The body as JSON; ValueError when it is not."""
+        """Returns the body parsed as JSON; ValueError if it is not JSON."""
         return orjson.loads(self.body)
 
     def payload(self) -> dict[str, Any]:
-        """A body of either kind that the token endpoint accepts: JSON or a form (API section 2.2)."""
+        """Returns a JSON or form body as a dict; the token endpoint accepts both (API section 2.2)."""
         if "urlencoded" in self.headers.get("content-type", ""):
             return dict(php_query.parse(self.body.decode()))
         found = self.json() if self.body else {}
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer; `effect` and `delay` say how the wire should misbehave."""
+    """One response; `effect` and `delay` (seconds) say how the connection should misbehave."""
 
     status: int
     body: bytes = b""
@@ -59,11 +59,11 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     effect: str = ""
-    hold: float = 0.05  # seconds until a broken answer closes the connection
+    close_delay: float = 0.05  # seconds until a broken response closes the connection
 
     def head(self) -> bytes:
-        """The status line and headers."""
-        phrase = PHRASES.get(self.status, "Unknown")
+        """Returns the status line and headers."""
+        phrase = REASON_PHRASES.get(self.status, "Unknown")
         lines = [f"HTTP/1.1 {self.status} {phrase}", "Server: nginx", "Connection: keep-alive"]
         if self.status != 204:
             lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body)}"]
@@ -72,39 +72,41 @@ class Response:
 
 
 def reply(data: Any, status: int = 200, content_type: str = HAL) -> Response:
-    """A JSON answer."""
+    """Returns a JSON response."""
     return Response(status, orjson.dumps(data), content_type)
 
 
 def problem(status: int, detail: str = "", **more: Any) -> Response:
-    """A problem+json answer (API section 1.6)."""
-    title = PHRASES[status]
-    body = {"title": title, "type": f"https://httpstatus.es/{status}", "status": status, "detail": detail or title}
+    """Returns a problem+json response (API section 1.6)."""
+    title = REASON_PHRASES[status]
+    body = {"title": title, "type": f"https://httpstatus.es/{status}", "status": status,
+            "detail": detail or title}
     return reply(body | more, status, PROBLEM)
 
 
-def invalid(path: str, code: str, detail: str) -> Response:
-    """The validation form of a 400 (API section 1.6)."""
+def validation_problem(path: str, code: str, detail: str) -> Response:
+    """Returns a 400 with validation errors (API section 1.6)."""
     error = {"code": code, "path": path, "detail": detail}
     listed = [{"request_id": "0", "errors": [error]}]
     return problem(400, "Request validation failed", **{"validation-errors": listed})
 
 
-def html(status: int, title: str) -> Response:
-    """nginx's own page, as a 429 or a block shows it (API section 1.7)."""
+def html_page(status: int, title: str) -> Response:
+    """Returns nginx's own error page, as amoCRM sends it with a 429 or a block (API section 1.7)."""
     head = f"<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n"
-    page = f"{head}<center><h1>{status} {title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+    page = (f"{head}<center><h1>{status} "
+            f"{title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n")
     return Response(status, page.encode(), HTML)
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection: requests are answered in order, a delayed answer holds the ones behind it."""
+    """One keep-alive connection. Answers in order: a delayed response holds back the later ones."""
 
     def __init__(self, handle: Callable[[Request], Response]) -> None:
         self._handle = handle
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Request] = deque()
-        self._busy = False
+        self._pending: deque[Request] = deque()
+        self._is_busy = False
         self._closing = False
         self._url = b""
         self._headers: dict[str, str] = {}
@@ -119,7 +121,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self._transport.write(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             self._transport.close()
 
     def on_message_begin(self) -> None:
@@ -138,15 +141,16 @@ class Connection(asyncio.Protocol):
         path, _, raw = self._url.decode("latin-1").partition("?")
         method = self._parser.get_method().decode()
         self._closing = not self._parser.should_keep_alive()
-        self._waiting.append(Request(method, path, raw, self._headers, b"".join(self._body), php_query.parse(raw)))
-        if not self._busy:
-            self._next()
+        self._pending.append(Request(method, path, raw, self._headers, b"".join(self._body),
+                                     php_query.parse(raw)))
+        if not self._is_busy:
+            self._serve_next()
 
-    def _next(self) -> None:
-        while self._waiting and not self._transport.is_closing():
-            response = self._answer(self._waiting.popleft())
+    def _serve_next(self) -> None:
+        while self._pending and not self._transport.is_closing():
+            response = self._answer(self._pending.popleft())
             if response.delay:
-                self._busy = True
+                self._is_busy = True
                 asyncio.get_running_loop().call_later(response.delay, self._resume, response)
                 return
             self._send(response)
@@ -154,14 +158,14 @@ class Connection(asyncio.Protocol):
     def _answer(self, request: Request) -> Response:
         try:
             return self._handle(request)
-        except Exception:  # a bug of the sandbox: say so on stderr, keep serving
+        except Exception:  # a bug of the sandbox: log it to stderr, keep serving
             traceback.print_exc()
             return problem(500, "The sandbox itself failed; see its stderr")
 
     def _resume(self, response: Response) -> None:
-        self._busy = False
+        self._is_busy = False
         self._send(response)
-        self._next()
+        self._serve_next()
 
     def _send(self, response: Response) -> None:
         if self._transport.is_closing():
@@ -170,15 +174,15 @@ class Connection(asyncio.Protocol):
             self._reset()
         elif response.effect in ("truncate", "stall"):
             self._transport.write(response.head() + response.body[: len(response.body) // 2])
-            self._busy = True
-            asyncio.get_running_loop().call_later(response.hold, self._transport.close)
+            self._is_busy = True
+            asyncio.get_running_loop().call_later(response.close_delay, self._transport.close)
         else:
             self._transport.writelines([response.head(), response.body])
-            if self._closing and not self._waiting:
+            if self._closing and not self._pending:
                 self._transport.close()
 
     def _reset(self) -> None:
-        """Close with RST, as a dying balancer does."""
+        """Closes the connection with RST, as a failing load balancer does."""
         sock = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()

@@ -1,7 +1,9 @@
-"""Takes webhooks to their destinations: in two seconds or not at all, up to five times, until there were too many bad answers (API section 3.26).
+"""Webhook delivery with amoCRM's timeout and retries: two seconds per attempt, up to five attempts (API
+section 3.26).
 
-Waits are those of amoCRM, compressed: with the switch webhook_hour at 3.6, an hour of waiting takes 3.6 seconds. Works in threads of its own; what
-it finds out (a destination that is to be disabled) waits for the account's thread to fetch it.
+After too many bad answers a destination is to be disabled. Retry delays are amoCRM's, scaled: with the switch
+webhook_hour at 3.6, an hour of waiting takes 3.6 seconds. Deliveries run in worker threads; destinations to
+be disabled are queued until the account's thread collects them.
 """
 
 import heapq
@@ -13,116 +15,125 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import count
 
-ANSWER_WITHIN = 2.0
-CARRIERS = 8
-MOST_BAD = 100
-WINDOW = 7200.0
-WAITS = (300.0, 900.0, 900.0, 3600.0)
-"""Seconds before the 2nd, 3rd, 4th and 5th attempt; the last two only after 499 or 5xx."""
-GAVE_UP = 499
-"""What nginx notes when the client does not wait any longer; here also for a destination that nobody listens at."""
+ANSWER_TIMEOUT_SECONDS = 2.0
+"""Seconds to wait for a destination's answer."""
+WORKER_THREADS = 8
+"""Worker threads."""
+MAX_BAD_ANSWERS = 100
+"""Bad answers within the window that a destination may give; one more disables it."""
+BAD_ANSWER_WINDOW_SECONDS = 7200.0
+"""Seconds over which bad answers are counted, before scaling."""
+RETRY_DELAYS_SECONDS = (300.0, 900.0, 900.0, 3600.0)
+"""Seconds before the 2nd, 3rd, 4th and 5th attempt, before scaling; the last two only after 499 or 5xx."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status that nginx logs when the client stops waiting; here also for a refused connection."""
 
 
 @dataclass(order=True)
-class Letter:
-    """One delivery: when it is due, where it goes, and how often it was tried."""
+class Delivery:
+    """One delivery: when it is due (monotonic seconds), its destination and the attempts made."""
 
     due: float
     number: int
     destination: str = field(compare=False)
     body: bytes = field(compare=False)
-    tries: int = field(compare=False, default=0)
+    attempts: int = field(compare=False, default=0)
     once: bool = field(compare=False, default=False)
 
 
-class Postman:
-    """Delivers letters; counts what became of them."""
+class WebhookDelivery:
+    """Delivers webhooks and counts the results."""
 
     def __init__(self) -> None:
-        self.hour = 3600.0
+        self.hour_seconds = 3600.0
         self.answers: Counter[int] = Counter()
         self.counts: Counter[str] = Counter()
-        self.disable: deque[str] = deque()
-        self._bad: dict[str, deque[float]] = {}
-        self._letters: list[Letter] = []
-        self._numbers = count()
+        self.to_disable: deque[str] = deque()
+        self._bad_answers: dict[str, deque[float]] = {}
+        self._queue: list[Delivery] = []
+        self._sequence = count()
         self._condition = threading.Condition()
-        self._carriers: list[threading.Thread] = []
-        self._under_way = 0
+        self._workers: list[threading.Thread] = []
+        self._in_flight = 0
 
     def send(self, destination: str, body: bytes, once: bool = False) -> None:
-        """Posted now; `once`: without another attempt, as the digital pipeline does."""
+        """Queues a delivery that is due now. `once`: no retries, as with webhooks of the digital pipeline."""
         with self._condition:
             self.counts["sent"] += 1
-            heapq.heappush(self._letters, Letter(time.monotonic(), next(self._numbers), destination, body, once=once))
-            if not self._carriers:
-                self._carriers = [threading.Thread(target=self._carry, daemon=True) for _ in range(CARRIERS)]
-                for carrier in self._carriers:
-                    carrier.start()
+            heapq.heappush(self._queue,
+                           Delivery(time.monotonic(), next(self._sequence), destination, body, once=once))
+            if not self._workers:
+                self._workers = [threading.Thread(target=self._run_worker, daemon=True) for _ in range(WORKER_THREADS)]
+                for worker in self._workers:
+                    worker.start()
             self._condition.notify()
 
-    def forget(self, destination: str) -> None:
-        """The subscription is gone or was switched on anew."""
+    def forget_destination(self, destination: str) -> None:
+        """Drops queued deliveries and bad answers of a destination: it was unsubscribed or enabled again."""
         with self._condition:
-            self._bad.pop(destination, None)
-            self._letters = [letter for letter in self._letters if letter.destination != destination]
-            heapq.heapify(self._letters)
+            self._bad_answers.pop(destination, None)
+            self._queue = [letter for letter in self._queue if letter.destination != destination]
+            heapq.heapify(self._queue)
 
     def describe(self) -> dict[str, object]:
         with self._condition:
-            waiting = len(self._letters) + self._under_way
-            return {**{name: self.counts[name] for name in ("sent", "delivered", "failed", "attempts")}, "waiting": waiting,
+            waiting = len(self._queue) + self._in_flight
+            return {**{name: self.counts[name] for name in ("sent", "delivered", "failed", "attempts")},
+                    "waiting": waiting,
                     "answers": {str(status): number for status, number in sorted(self.answers.items())}}
 
-    def _carry(self) -> None:
+    def _run_worker(self) -> None:
         while True:
-            letter = self._next()
-            status = _post(letter.destination, letter.body)
+            delivery = self._take_due()
+            status = _post(delivery.destination, delivery.body)
             with self._condition:
-                self._under_way -= 1
-                self._judge(letter, status)
+                self._in_flight -= 1
+                self._record_answer(delivery, status)
 
-    def _next(self) -> Letter:
+    def _take_due(self) -> Delivery:
         with self._condition:
-            while not self._letters or self._letters[0].due > time.monotonic():
-                self._condition.wait(min(1.0, self._letters[0].due - time.monotonic()) if self._letters else None)
-            self._under_way += 1
-            return heapq.heappop(self._letters)
+            while not self._queue or self._queue[0].due > time.monotonic():
+                self._condition.wait(min(1.0, self._queue[0].due - time.monotonic()) if self._queue
+                                     else None)
+            self._in_flight += 1
+            return heapq.heappop(self._queue)
 
-    def _judge(self, letter: Letter, status: int) -> None:
+    def _record_answer(self, delivery: Delivery, status: int) -> None:
         self.answers[status] += 1
         self.counts["attempts"] += 1
-        letter.tries += 1
+        delivery.attempts += 1
         if 100 <= status < 300:
             self.counts["delivered"] += 1
             return
-        self._count_bad(letter.destination)
-        last = letter.once or letter.tries > len(WAITS) or (letter.tries >= 3 and status != GAVE_UP and status < 500)
-        if last or letter.destination in self.disable:
+        self._count_bad_answer(delivery.destination)
+        is_last = (delivery.once or delivery.attempts > len(RETRY_DELAYS_SECONDS)
+                or (delivery.attempts >= 3 and status != CLIENT_CLOSED_REQUEST and status < 500))
+        if is_last or delivery.destination in self.to_disable:
             self.counts["failed"] += 1
             return
-        letter.due = time.monotonic() + WAITS[letter.tries - 1] * self.hour / 3600
-        heapq.heappush(self._letters, letter)
+        delivery.due = time.monotonic() + RETRY_DELAYS_SECONDS[delivery.attempts - 1] * self.hour_seconds / 3600
+        heapq.heappush(self._queue, delivery)
         self._condition.notify()
 
-    def _count_bad(self, destination: str) -> None:
-        bad, now = self._bad.setdefault(destination, deque()), time.monotonic()
+    def _count_bad_answer(self, destination: str) -> None:
+        bad, now = self._bad_answers.setdefault(destination, deque()), time.monotonic()
         bad.append(now)
-        while bad and bad[0] < now - WINDOW * self.hour / 3600:
+        while bad and bad[0] < now - BAD_ANSWER_WINDOW_SECONDS * self.hour_seconds / 3600:
             bad.popleft()
-        if len(bad) > MOST_BAD:
-            self.disable.append(destination)
+        if len(bad) > MAX_BAD_ANSWERS:
+            self.to_disable.append(destination)
             bad.clear()
 
 
 def _post(destination: str, body: bytes) -> int:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(destination, body, {"Content-Type": "application/x-www-form-urlencoded", "User-Agent": "amoCRM-Webhooks/3.0"})
+    request = urllib.request.Request(destination, body, {"Content-Type": "application/x-www-form-urlencoded",
+                                                         "User-Agent": "amoCRM-Webhooks/3.0"})
     try:
-        with opener.open(request, timeout=ANSWER_WITHIN) as answer:
+        with opener.open(request, timeout=ANSWER_TIMEOUT_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refusal:
         refusal.close()
         return refusal.code
     except OSError:
-        return GAVE_UP
+        return CLIENT_CLOSED_REQUEST

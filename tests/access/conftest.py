@@ -1,4 +1,4 @@
-"""A database and a sandbox for all tests of tokens, as new for each."""
+"""Fixtures for the token tests: one database and one sandbox, reset for each test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
+from tests.conftest import temporary_database
 
 
 @pytest.fixture(scope="package")
@@ -19,7 +19,7 @@ def running() -> Iterator[SandboxProcess]:
 
 @pytest.fixture(scope="package")
 def shared(postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as database:
+    with temporary_database(postgres_server, template_database) as database:
         yield database
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipelines.access.candidate_tokens import Unproven
-from pipelines.access.encryption import Vault
-from pipelines.access.token_rows import Configured
-from pipelines.amocrm.errors import AccessLost
+from pipelines.access.candidate_tokens import CandidateTokens
+from pipelines.access.encryption import Encryption
+from pipelines.access.token_rows import ConfiguredTokens
+from pipelines.amocrm.errors import AccessRevokedError
 from sandbox.process import SandboxProcess
-from tests.support.commands import Done, Installation, finished
+from tests.support.commands import CliInstallation, CommandResult, wait_for
 from tests.support.helpers import ACCOUNT, KEY
-from tests.support.tokens import ENDPOINT, change, opened, pair_of, stored
+from tests.support.tokens import ENDPOINT, decrypted, stored_row, token_pair, update_row
 
 SYNC = "sync", "--only", "tags"
 
@@ -39,15 +39,15 @@ def first(sandboxes: list[SandboxProcess]) -> SandboxProcess:
 
 def refresh_only(sandbox: SandboxProcess, **more: str) -> dict[str, str]:
     """Settings with a refresh token that has not been used, and no access token."""
-    pair = pair_of(sandbox)
+    pair = token_pair(sandbox)
     return {"AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": "", "AMOCRM_REFRESH_TOKEN": pair.refresh_token, "AMOCRM_CLIENT_ID": pair.client_id,
             "AMOCRM_CLIENT_SECRET": pair.client_secret, "AMOCRM_REDIRECT_URI": pair.redirect_uri} | more
 
 
 @pytest.fixture
-def person(first: SandboxProcess, database: str, tmp_path: Path) -> Installation:
+def person(first: SandboxProcess, database: str, tmp_path: Path) -> CliInstallation:
     """Whose pair has been renewed since it was configured."""
-    made = Installation(tmp_path, database, first, MIRROR_KEY=KEY.decode(), **refresh_only(first))
+    made = CliInstallation(tmp_path, database, first, MIRROR_KEY=KEY.decode(), **refresh_only(first))
     assert made.call("sync", "--only", "accounts,tags").code == 0
     return made
 
@@ -62,38 +62,38 @@ def addresses(database: str) -> list[Any]:
         return connection.execute("SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1").fetchall()
 
 
-def told(done: Done, code: int, *words: str) -> None:
-    assert done.code == code and "Traceback" not in done.said, done.said
-    assert all(word in done.said for word in words), done.said
+def told(done: CommandResult, code: int, *words: str) -> None:
+    assert done.code == code and "Traceback" not in done.output, done.output
+    assert all(word in done.output for word in words), done.output
 
 
-def test_a_new_pair_takes_the_place_of_the_stored_one(first: SandboxProcess, person: Installation, database: str) -> None:
-    before, new = stored(database), refresh_only(first)
+def test_a_new_pair_takes_the_place_of_the_stored_one(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+    before, new = stored_row(database), refresh_only(first)
     assert person.call(*SYNC, **new).code == 0
-    assert stored(database)["seed"] != before["seed"] and opened(database, "refresh_token") != new["AMOCRM_REFRESH_TOKEN"]
+    assert stored_row(database)["seed"] != before["seed"] and decrypted(database, "refresh_token") != new["AMOCRM_REFRESH_TOKEN"]
     assert waiting(database) == []
     assert person.call(*SYNC, **new).code == 0
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call(*SYNC, **new).code == 0
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (3, 0)
 
 
 @pytest.mark.parametrize("grace", ["off", "once"])
-def test_one_that_was_used_up_here_before_is_not_even_tried(grace: str, first: SandboxProcess, person: Installation, database: str) -> None:
+def test_one_that_was_used_up_here_before_is_not_even_tried(grace: str, first: SandboxProcess, person: CliInstallation, database: str) -> None:
     """Settings go back to what they were: amoCRM may take a spent token once more, and what it took the place of is newer."""
     first.switch(refresh_grace=grace)
     assert person.call(*SYNC, **refresh_only(first)).code == 0
-    before, refreshes = stored(database), first.stats()["refreshes"]
+    before, refreshes = stored_row(database), first.stats()["refreshes"]
     done = person.run(*SYNC)  # with what is logged
     told(done, 0)
-    assert "AMOCRM_REFRESH_TOKEN" not in done.said and stored(database) == before and waiting(database) == []
+    assert "AMOCRM_REFRESH_TOKEN" not in done.output and stored_row(database) == before and waiting(database) == []
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (refreshes, 0)
 
 
-def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, person: Installation, database: str) -> None:
-    before, spent = stored(database), refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent")
+def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+    before, spent = stored_row(database), refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent")
     told(person.run(*SYNC, **spent), 0, "AMOCRM_REFRESH_TOKEN in the environment or .env is not taken", "was used before", "stays and is used")
-    assert stored(database) == before and len(waiting(database)) == 1
+    assert stored_row(database) == before and len(waiting(database)) == 1
     first.reset_stats()
     told(person.run(*SYNC, **spent), 0)
     assert first.stats()["by_status"].get("401") is None, "it is not tried at each sync"
@@ -101,20 +101,20 @@ def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, 
     assert first.stats()["by_status"]["400"] == 1, "but with other settings"
 
 
-def test_it_is_told_where_the_stored_pair_is_dead_too(first: SandboxProcess, person: Installation, database: str) -> None:
-    change(database, "dead_reason = 'revoked'")
+def test_it_is_told_where_the_stored_pair_is_dead_too(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+    update_row(database, "dead_reason = 'revoked'")
     for _ in range(2):
         done = person.call(*SYNC, **refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent"))
         told(done, 1, "was used before", "`amocrm-mirror auth --account amocrm`")
 
 
-def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[SandboxProcess], first: SandboxProcess, person: Installation,
+def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[SandboxProcess], first: SandboxProcess, person: CliInstallation,
                                                               database: str) -> None:
     other = sandboxes[1]
-    before, wrong = (stored(database), addresses(database)), refresh_only(other)
+    before, wrong = (stored_row(database), addresses(database)), refresh_only(other)
     for _ in range(2):
         told(person.call(*SYNC, **wrong), 1, f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "kept for it here")
-        assert (stored(database), addresses(database)) == before
+        assert (stored_row(database), addresses(database)) == before
     assert waiting(database) == [("amocrm", True, None)] and other.stats()["refreshes"] == 1
     told(person.call(*SYNC), 0)
     assert person.call("sync", "--only", "accounts,tags", **wrong, AMOCRM_SCHEMA="other").code == 0
@@ -122,49 +122,49 @@ def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[Sa
     assert [(row[0], row[3]) for row in addresses(database)] == [("amocrm", first.account_id), ("other", other.account_id)]
 
 
-def test_a_killed_process_loses_no_pair_and_many_lose_none(first: SandboxProcess, person: Installation, database: str) -> None:
+def test_a_killed_process_loses_no_pair_and_many_lose_none(first: SandboxProcess, person: CliInstallation, database: str) -> None:
     """Between the refresh and the answer of whose it is."""
     new = refresh_only(first)
     first.fault("500", "/api/v4/account", times=0)
-    before = stored(database)
+    before = stored_row(database)
     told(person.call("doctor", **new), 1)
-    assert waiting(database) == [("amocrm", True, None)] and stored(database) == before
+    assert waiting(database) == [("amocrm", True, None)] and stored_row(database) == before
     first.clear_faults()
     started = [person.start("doctor", **new) for _ in range(4)]
     try:
-        assert [finished(each).code for each in started] == [0] * 4
+        assert [wait_for(each).code for each in started] == [0] * 4
     finally:
-        person.end()
-    assert waiting(database) == [] and stored(database)["seed"] != before["seed"]
+        person.stop()
+    assert waiting(database) == [] and stored_row(database)["seed"] != before["seed"]
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (2, 0)
 
 
-def test_a_pair_that_another_process_has_just_made_the_stored_one_is_not_asked_about(first: SandboxProcess, person: Installation,
+def test_a_pair_that_another_process_has_just_made_the_stored_one_is_not_asked_about(first: SandboxProcess, person: CliInstallation,
                                                                                      database: str) -> None:
     new = refresh_only(first)
-    given = Configured("", new["AMOCRM_REFRESH_TOKEN"], first.client_id, first.client_secret, first.redirect_uri)
+    given = ConfiguredTokens("", new["AMOCRM_REFRESH_TOKEN"], first.client_id, first.client_secret, first.redirect_uri)
     assert person.call(*SYNC, **new).code == 0
     for _ in range(2):  # as the stored pair's own token, then as one that is spent
-        with pytest.raises(AccessLost, match="another process has just taken"):
-            Unproven(partial(psycopg.connect, database), Vault([KEY]), given, first.url, "tests", ACCOUNT).configure(given)
+        with pytest.raises(AccessRevokedError, match="another process has just taken"):
+            CandidateTokens(partial(psycopg.connect, database), Encryption([KEY]), given, first.url, "tests", ACCOUNT).configure(given)
         assert waiting(database) == []
         assert person.call(*SYNC, **refresh_only(first)).code == 0
 
 
-def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProcess, person: Installation, database: str) -> None:
-    before = stored(database)
+def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+    before = stored_row(database)
     first.fault("drop_after_rotate", ENDPOINT, times=1)
     told(person.run(*SYNC, **refresh_only(first)), 0, "The answer to an earlier refresh was lost", "stays and is used")
-    assert stored(database) == before
+    assert stored_row(database) == before
 
 
-def test_a_pair_without_an_integration_is_of_the_stored_one(first: SandboxProcess, person: Installation, database: str) -> None:
+def test_a_pair_without_an_integration_is_of_the_stored_one(first: SandboxProcess, person: CliInstallation, database: str) -> None:
     new = refresh_only(first, AMOCRM_CLIENT_ID="", AMOCRM_CLIENT_SECRET="", AMOCRM_REDIRECT_URI="")
     assert person.call(*SYNC, **new).code == 0
-    assert stored(database)["client_id"] == first.client_id and waiting(database) == []
+    assert stored_row(database)["client_id"] == first.client_id and waiting(database) == []
 
 
-def test_another_key_opens_what_waits(sandboxes: list[SandboxProcess], first: SandboxProcess, person: Installation, database: str) -> None:
+def test_another_key_opens_what_waits(sandboxes: list[SandboxProcess], first: SandboxProcess, person: CliInstallation, database: str) -> None:
     wrong = refresh_only(sandboxes[1])
     told(person.call(*SYNC, **wrong), 1, "kept for it here")
     new = "bmV3IGtleSBuZXcga2V5IG5ldyBrZXkgbmV3IGtleSE="
@@ -173,35 +173,35 @@ def test_another_key_opens_what_waits(sandboxes: list[SandboxProcess], first: Sa
     assert sandboxes[1].stats()["refresh_reuses"] == 0
 
 
-def test_the_integration_of_a_stored_pair_gets_a_new_secret_from_the_settings(first: SandboxProcess, person: Installation, database: str) -> None:
+def test_the_integration_of_a_stored_pair_gets_a_new_secret_from_the_settings(first: SandboxProcess, person: CliInstallation, database: str) -> None:
     """Also where no token is configured, as after `auth --browser`; what the settings do not say stays."""
     bare = {"AMOCRM_REFRESH_TOKEN": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": ""}
     for more, code in (({"AMOCRM_CLIENT_SECRET": "mistyped"}, 1), ({"AMOCRM_CLIENT_SECRET": first.client_secret}, 0)):
-        change(database, "expires_at = now() - interval '1 minute'")
+        update_row(database, "expires_at = now() - interval '1 minute'")
         told(person.call(*SYNC, **bare | more), code)
-    assert stored(database)["redirect_uri"] == first.redirect_uri
+    assert stored_row(database)["redirect_uri"] == first.redirect_uri
 
 
-def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: SandboxProcess, person: Installation, database: str) -> None:
+def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: SandboxProcess, person: CliInstallation, database: str) -> None:
     """With a stored token that is good, and with one that has to be renewed for that."""
     person.environment["AMOCRM_REFRESH_TOKEN"] = ""
     before = addresses(database)
     for expired in (False, True):
         if expired:
-            change(database, "expires_at = now() - interval '1 minute'")
+            update_row(database, "expires_at = now() - interval '1 minute'")
         told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"{sandboxes[1].url}, which is new here", f"token of {first.url}")
-        assert addresses(database) == before and stored(database)["dead_reason"] is None
+        assert addresses(database) == before and stored_row(database)["dead_reason"] is None
         told(person.call(*SYNC), 0)
     renamed = first.url.replace("127.0.0.1", "localhost")
     for expired in (True, False):
         if expired:
-            change(database, "expires_at = now() - interval '1 minute'")
+            update_row(database, "expires_at = now() - interval '1 minute'")
         told(person.call(*SYNC, AMOCRM_BASE_URL=renamed if expired else first.url), 0)
         assert addresses(database)[0][1:3] == (renamed, renamed) if expired else (first.url, first.url)
     assert first.stats()["refresh_reuses"] == sandboxes[1].stats()["refresh_reuses"] == 0
 
 
 def test_a_corrected_address_resumes_at_once(first: SandboxProcess, database: str, tmp_path: Path, sandboxes: list[SandboxProcess]) -> None:
-    person = Installation(tmp_path, database, first)
-    told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"Look whether {sandboxes[1].url}")
+    person = CliInstallation(tmp_path, database, first)
+    told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"Check that {sandboxes[1].url}")
     told(person.call(*SYNC), 0)

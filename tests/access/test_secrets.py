@@ -14,11 +14,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from pipelines.access.encryption import Vault
+from pipelines.access.encryption import Encryption
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation
+from tests.support.commands import CliInstallation
 from tests.support.helpers import KEY
-from tests.support.tokens import change, pair_of, stored
+from tests.support.tokens import stored_row, token_pair, update_row
 
 # Every logger speaks, also those that were told not to
 TALKATIVE = """
@@ -38,7 +38,7 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield running
 
 
-def arguments(person: Installation) -> str:
+def arguments(person: CliInstallation) -> str:
     """Of every process of that person's: what other tests call their helpers with is theirs."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -48,10 +48,10 @@ def arguments(person: Installation) -> str:
     return b"\n".join(found).decode(errors="replace")
 
 
-def run(person: Installation, *words: str, typed: str = "", code: int = 0, **more: str) -> str:
+def run(person: CliInstallation, *words: str, typed: str = "", code: int = 0, **more: str) -> str:
     """What it says at DEBUG, and what processes were called while it worked."""
     with (person.folder / "said").open("w+") as said:
-        process = subprocess.Popen([sys.executable, "-c", TALKATIVE, *words], cwd=person.folder, env=person.variables(more), text=True,
+        process = subprocess.Popen([sys.executable, "-c", TALKATIVE, *words], cwd=person.folder, env=person.process_environment(more), text=True,
                                    stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT)
         assert process.stdin
         process.stdin.write(typed)
@@ -87,15 +87,15 @@ def in_dagster(folder: Path) -> str:
         return "\n".join(str((run, run.run_config, run.tags, instance.all_logs(run.run_id))) for run in runs)
 
 
-def held(person: Installation, database: str) -> list[str]:
+def held(person: CliInstallation, database: str) -> list[str]:
     """What is stored now, and the key."""
     key = (person.folder / "home" / "mirror.key").read_text()
-    return [key, *(Vault([key.encode()]).open(locked) for name in ("access_token", "refresh_token", "client_secret")
-                   if (locked := stored(database)[name]))]
+    return [key, *(Encryption([key.encode()]).decrypt(locked) for name in ("access_token", "refresh_token", "client_secret")
+                   if (locked := stored_row(database)[name]))]
 
 
 def test_a_long_lived_token(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
-    person = Installation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="")
+    person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="")
     told = run(person, "auth", typed=sandbox.admin_token) + run(person, "sync", "--only", "tags,users,leads")
     told += tables(database) + files(tmp_path)
     assert "DEBUG" in told and "tags" in told
@@ -103,12 +103,12 @@ def test_a_long_lived_token(sandbox: SandboxProcess, database: str, tmp_path: Pa
 
 
 def test_a_pair_and_its_renewal(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
-    person = Installation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="", AMOCRM_CLIENT_ID=sandbox.client_id,
+    person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="", AMOCRM_CLIENT_ID=sandbox.client_id,
                           AMOCRM_CLIENT_SECRET=sandbox.client_secret, AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
     code = sandbox.token(grant="code")["code"]
     told = run(person, "auth", "--paste", typed=f"https://mirror.example.com/oauth?code={code}&state=ours&referer=acme.amocrm.ru\n")
     secrets = [code, *held(person, database)]
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     told += run(person, "sync", "--only", "tags")
     secrets += held(person, database)
     assert len(set(secrets)) == 7, "the pair was renewed"
@@ -119,14 +119,14 @@ def test_a_pair_and_its_renewal(sandbox: SandboxProcess, database: str, tmp_path
 def test_what_the_environment_holds_and_what_fails(database: str, tmp_path: Path) -> None:
     """The keys of the vault and of the database, a pair that is configured, another account's token; and the words of a refusal."""
     with SandboxProcess(scale=50, accounts=2) as first:
-        second, pair = first.accounts[1], pair_of(first)
+        second, pair = first.accounts[1], token_pair(first)
         secrets = [KEY.decode(), str(conninfo_to_dict(database)["password"]), pair.access_token, pair.refresh_token, pair.client_secret,
                    second.admin_token, "a mistyped secret"]
-        person = Installation(tmp_path, database, first, AMOCRM_ACCESS_TOKEN=pair.access_token, AMOCRM_REFRESH_TOKEN=pair.refresh_token,
+        person = CliInstallation(tmp_path, database, first, AMOCRM_ACCESS_TOKEN=pair.access_token, AMOCRM_REFRESH_TOKEN=pair.refresh_token,
                               AMOCRM_CLIENT_ID=pair.client_id, AMOCRM_CLIENT_SECRET=pair.client_secret, AMOCRM_REDIRECT_URI=pair.redirect_uri,
                               MIRROR_KEY=KEY.decode())
         told = run(person, "accounts", "add", "second", second.url, typed=second.admin_token) + run(person, "sync", "--only", "tags")
-        change(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
+        update_row(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
         told += run(person, "sync", "--all", "--only", "tags", code=1, AMOCRM_CLIENT_SECRET="a mistyped secret")
     told += tables(database) + files(tmp_path) + in_dagster(tmp_path)
     assert "The refresh token itself is good" in told and "second: complete" in told

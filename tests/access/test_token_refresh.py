@@ -1,4 +1,5 @@
-"""A pair is refreshed once by whoever comes first, stored before it is used, and never lost or reused."""
+"""Token refresh: the first process refreshes a pair once, stores it before use, and never loses or reuses
+it."""
 
 from __future__ import annotations
 
@@ -12,18 +13,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipelines.access.token_rows import Configured
-from pipelines.amocrm.errors import AccessLost, Blocked, Passing, Throttled
+from pipelines.access.token_rows import ConfiguredTokens
+from pipelines.amocrm.errors import AccessRevokedError, BlockedError, ThrottledError, TransientError
 from sandbox.process import SandboxProcess
-from tests.support.helpers import Reply, scripted, stored_tokens
-from tests.support.tokens import ENDPOINT, change, client_with, free, opened, pair_of, refreshers, stored
-from tests.support.webhooks import until
+from tests.support.helpers import Reply, scripted_server, stored_tokens
+from tests.support.tokens import ENDPOINT, client_with, decrypted, no_wait, start_refreshers, stored_row, token_pair, update_row
+from tests.support.webhooks import wait_until
 
 ROUNDS = int(os.environ.get("ROUNDS", "20"))
 
 
 def test_an_expired_token_is_refreshed_on_401(sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox, expires_in=-1))
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1))
     client = client_with(tokens, sandbox)
     assert client.get("account").status == client.get("account").status == 200
     stats = sandbox.stats()
@@ -31,9 +32,10 @@ def test_an_expired_token_is_refreshed_on_401(sandbox: SandboxProcess, database:
 
 
 @pytest.mark.parametrize(("left", "refreshes"), [("9 minutes", 1), ("11 minutes", 0), ("-1 minute", 1)])
-def test_a_token_is_refreshed_ahead_of_its_end(left: str, refreshes: int, sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox))
-    change(database, f"expires_at = now() + interval '{left}'")
+def test_a_token_is_refreshed_ahead_of_its_end(left: str, refreshes: int, sandbox: SandboxProcess,
+                                               database: str) -> None:
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox))
+    update_row(database, f"expires_at = now() + interval '{left}'")
     client = client_with(tokens, sandbox)
     for _ in range(3):
         client.get("account")
@@ -42,19 +44,19 @@ def test_a_token_is_refreshed_ahead_of_its_end(left: str, refreshes: int, sandbo
 
 
 def test_a_short_lived_token_is_not_refreshed_at_each_request(sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox))
-    change(database, "refreshed_at = now(), expires_at = now() + interval '60 seconds'")
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox))
+    update_row(database, "refreshed_at = now(), expires_at = now() + interval '60 seconds'")
     client = client_with(tokens, sandbox)
     client.get("account")
     assert sandbox.stats()["refreshes"] == 0
 
 
 def test_many_processes_refresh_once(sandbox: SandboxProcess, database: str) -> None:
-    stored_tokens(sandbox, database, pair_of(sandbox))
-    processes = refreshers(sandbox, database, 8)
+    stored_tokens(sandbox, database, token_pair(sandbox))
+    processes = start_refreshers(sandbox, database, 8)
     pipes = [(process.stdin, process.stdout) for process in processes if process.stdin and process.stdout]
     for _ in range(ROUNDS):
-        change(database, "expires_at = now() - interval '1 minute'")
+        update_row(database, "expires_at = now() - interval '1 minute'")
         for orders, _ in pipes:
             orders.write("go\n")
         assert [answers.readline() for _, answers in pipes] == ["200\n"] * 8
@@ -62,29 +64,31 @@ def test_many_processes_refresh_once(sandbox: SandboxProcess, database: str) -> 
         process.communicate()
     stats = sandbox.stats()
     assert (stats["refreshes"], stats["refresh_reuses"]) == (ROUNDS, 0)
-    assert opened(database, "refresh_token")
+    assert decrypted(database, "refresh_token")
 
 
 def test_the_new_pair_is_stored_before_it_is_used(sandbox: SandboxProcess, database: str) -> None:
-    old = pair_of(sandbox)
+    old = token_pair(sandbox)
     tokens = stored_tokens(sandbox, database, old)
-    access = tokens.renew(old.access_token, free)
-    assert access.token == opened(database, "access_token") != old.access_token
-    assert opened(database, "refresh_token") != old.refresh_token
-    assert tokens.renew(old.access_token, free).token == access.token
+    access = tokens.refresh(old.access_token, no_wait)
+    assert access.token == decrypted(database, "access_token") != old.access_token
+    assert decrypted(database, "refresh_token") != old.refresh_token
+    assert tokens.refresh(old.access_token, no_wait).token == access.token
     assert sandbox.stats()["refreshes"] == 1
 
 
 @pytest.mark.parametrize("kind", ["500", "503", "reset", "html200", "garbage", "empty200"])
-def test_an_answer_that_is_no_token_is_asked_for_again(kind: str, sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox, expires_in=-1))
+def test_an_answer_that_is_no_token_is_asked_for_again(kind: str, sandbox: SandboxProcess,
+                                                       database: str) -> None:
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1))
     sandbox.fault(kind, ENDPOINT, times=1)
     assert client_with(tokens, sandbox).get("account").status == 200
 
 
-def test_a_present_token_outlives_a_token_endpoint_that_is_down(sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox))
-    change(database, "expires_at = now() + interval '5 minutes'")
+def test_a_present_token_outlives_a_token_endpoint_that_is_down(sandbox: SandboxProcess,
+                                                                database: str) -> None:
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox))
+    update_row(database, "expires_at = now() + interval '5 minutes'")
     sandbox.fault("503", ENDPOINT, times=0)
     client = client_with(tokens, sandbox)
     assert client.get("account").status == client.get("account").status == 200
@@ -92,117 +96,130 @@ def test_a_present_token_outlives_a_token_endpoint_that_is_down(sandbox: Sandbox
 
 
 @pytest.mark.parametrize("grace", ["off", "once"])
-def test_a_lost_answer_is_asked_for_again_and_else_told(grace: str, sandbox: SandboxProcess, database: str) -> None:
-    """amoCRM has spent the refresh token, and the new pair never came: only its grace, which nobody promises, can help."""
+def test_a_lost_answer_is_asked_for_again_and_else_told(grace: str, sandbox: SandboxProcess,
+                                                        database: str) -> None:
+    """amoCRM used up the refresh token but its answer was lost: only its undocumented grace period can
+    help."""
     sandbox.switch(refresh_grace=grace)
-    old = pair_of(sandbox, expires_in=-1)
+    old = token_pair(sandbox, expires_in=-1)
     client = client_with(stored_tokens(sandbox, database, old), sandbox)
     sandbox.fault("drop_after_rotate", ENDPOINT, times=1)
     if grace == "once":
         assert client.get("account").status == 200
     else:
-        with pytest.raises(AccessLost, match="grant access again.*The answer to an earlier refresh was lost"):
+        with pytest.raises(AccessRevokedError, match="grant access again.*The answer to an earlier refresh was lost"):
             client.get("account")
-        assert opened(database, "refresh_token") == old.refresh_token
+        assert decrypted(database, "refresh_token") == old.refresh_token
 
 
 @pytest.mark.parametrize("status", ["400", "401"])
-def test_a_dead_grant_is_told_with_its_cure_and_the_pair_is_kept(status: str, sandbox: SandboxProcess, database: str) -> None:
+def test_a_dead_grant_is_told_with_its_cure_and_the_pair_is_kept(status: str, sandbox: SandboxProcess,
+                                                                 database: str) -> None:
     sandbox.switch(refresh_dead_status=status)
-    old = pair_of(sandbox, expires_in=-1, refresh_token="def502dead")
+    old = token_pair(sandbox, expires_in=-1, refresh_token="def502dead")
     client = client_with(stored_tokens(sandbox, database, old), sandbox)
     for _ in range(3):
-        with pytest.raises(AccessLost, match=rf"{status}.*grant access again"):
+        with pytest.raises(AccessRevokedError, match=rf"{status}.*grant access again"):
             client.get("account")
     assert sandbox.stats()["requests"] == 3
-    assert opened(database, "refresh_token") == "def502dead" and "grant access again" in stored(database)["dead_reason"]
+    assert (decrypted(database, "refresh_token") == "def502dead"
+            and "grant access again" in stored_row(database)["dead_reason"])
 
 
 def test_a_token_endpoint_that_blocks_stops_everything(sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox))
-    change(database, "expires_at = now() - interval '1 minute'")
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox))
+    update_row(database, "expires_at = now() - interval '1 minute'")
     client = client_with(tokens, sandbox)
     sandbox.block()
     for _ in range(3):
-        with pytest.raises(Blocked):
+        with pytest.raises(BlockedError):
             client.get("account")
     assert sandbox.stats()["requests"] == 1
 
 
 def test_no_token_is_asked_for_after_a_block(sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox))
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox))
     client = client_with(tokens, sandbox)
     client.get("account")
     sandbox.fault("403html", "account", times=1)
-    with pytest.raises(Blocked):
+    with pytest.raises(BlockedError):
         client.get("account")
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     client._access = None
-    with pytest.raises(Blocked):
+    with pytest.raises(BlockedError):
         client.get("account")
     assert sandbox.stats()["requests"] == 2
 
 
 def test_429s_of_the_token_endpoint_fail_nothing(sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox, expires_in=-1))
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1))
     sandbox.fault("429", ENDPOINT, times=10)
-    with pytest.raises(Throttled):
-        tokens.renew(opened(database, "access_token"), free)
+    with pytest.raises(ThrottledError):
+        tokens.refresh(decrypted(database, "access_token"), no_wait)
     assert client_with(tokens, sandbox).get("account").status == 200
 
 
-def test_a_refresh_outlives_the_connection_that_locked_the_row(sandbox: SandboxProcess, database: str) -> None:
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox))
+def test_a_refresh_outlives_the_connection_that_locked_the_row(sandbox: SandboxProcess,
+                                                               database: str) -> None:
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox))
     sandbox.fault("slow", ENDPOINT, times=1, seconds=1)
 
     def terminate() -> None:
-        until(lambda: sandbox.stats()["refreshes"])
+        wait_until(lambda: sandbox.stats()["refreshes"])
         with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-                               "AND pid <> pg_backend_pid()")
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid()")
 
     with ThreadPoolExecutor(1) as pool:
         terminated = pool.submit(terminate)
-        access = tokens.renew(opened(database, "access_token"), free)
+        access = tokens.refresh(decrypted(database, "access_token"), no_wait)
         terminated.result()
-    assert access.token == opened(database, "access_token")
+    assert access.token == decrypted(database, "access_token")
     assert client_with(tokens, sandbox).get("account").status == 200
-    assert tokens.renew(access.token, free).token != access.token
+    assert tokens.refresh(access.token, no_wait).token != access.token
     assert sandbox.stats()["refresh_reuses"] == 0
 
 
 def test_a_refresh_outlives_ctrl_c(sandbox: SandboxProcess, database: str) -> None:
-    stored_tokens(sandbox, database, pair_of(sandbox, expires_in=-1))
+    stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1))
     sandbox.fault("slow", ENDPOINT, times=1, seconds=2)
-    [process] = refreshers(sandbox, database, 1)
+    [process] = start_refreshers(sandbox, database, 1)
     assert process.stdin
     process.stdin.write("go\n")
     while not sandbox.stats()["refreshes"]:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert process.communicate()[0] == ""
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     assert client_with(stored_tokens(sandbox, database), sandbox).get("account").status == 200
     assert (sandbox.stats()["refreshes"], sandbox.stats()["refresh_reuses"]) == (2, 0)
 
 
-@pytest.mark.parametrize("answer", [{"access_token": "a", "refresh_token": "r"}, {"access_token": "a", "refresh_token": "r", "expires_in": "soon"},
-                                    {"access_token": "a", "refresh_token": "r", "expires_in": -5, "scope": "crm files", "error": "none"}])
+@pytest.mark.parametrize("answer", [{"access_token": "a", "refresh_token": "r"},
+                                    {"access_token": "a", "refresh_token": "r", "expires_in": "soon"},
+                                    {"access_token": "a", "refresh_token": "r", "expires_in": -5,
+                                     "scope": "crm files", "error": "none"}])
 def test_a_pair_is_taken_from_odd_answers_too(answer: dict[str, Any], database: str) -> None:
-    with scripted(lambda path: (200, {}, answer)) as server:
-        tokens = stored_tokens(server, database, Configured("old", "old r", "id", "secret", "https://x"))  # type: ignore[arg-type]
-        assert tokens.renew("old", free).token == "a"
-    assert json.loads(server.bodies[0]) == {"grant_type": "refresh_token", "refresh_token": "old r", "client_id": "id", "client_secret": "secret",
+    with scripted_server(lambda path: (200, {}, answer)) as server:
+        tokens = stored_tokens(server, database,  # type: ignore[arg-type]
+                               ConfiguredTokens("old", "old r", "id", "secret", "https://x"))
+        assert tokens.refresh("old", no_wait).token == "a"
+    assert json.loads(server.bodies[0]) == {"grant_type": "refresh_token", "refresh_token": "old r",
+                                            "client_id": "id", "client_secret": "secret",
                                             "redirect_uri": "https://x"}
-    assert server.headers[0]["Content-Type"] == "application/json" and "Authorization" not in server.headers[0]
-    assert opened(database, "refresh_token") == "r"
-    assert stored(database)["expires_at"].timestamp() == pytest.approx(time.time() + 86400, abs=300)
+    assert (server.headers[0]["Content-Type"] == "application/json"
+            and "Authorization" not in server.headers[0])
+    assert decrypted(database, "refresh_token") == "r"
+    assert stored_row(database)["expires_at"].timestamp() == pytest.approx(time.time() + 86400, abs=300)
 
 
-@pytest.mark.parametrize("answer", [(200, {}, {"token_type": "Bearer"}), (200, {}, ["a"]), (204, {}, None), (307, {"Location": "/elsewhere"}, None)])
+@pytest.mark.parametrize("answer", [(200, {}, {"token_type": "Bearer"}), (200, {}, ["a"]), (204, {}, None),
+                                    (307, {"Location": "/elsewhere"}, None)])
 def test_what_is_no_pair_changes_nothing(answer: Reply, database: str) -> None:
-    with scripted(lambda path: answer) as server:
-        tokens = stored_tokens(server, database, Configured("old", "old r", "id", "secret", "https://x"))  # type: ignore[arg-type]
-        with pytest.raises(Passing):
-            tokens.renew("old", free)
-    assert opened(database, "refresh_token") == "old r" and server.paths == [ENDPOINT]
+    with scripted_server(lambda path: answer) as server:
+        tokens = stored_tokens(server, database,  # type: ignore[arg-type]
+                               ConfiguredTokens("old", "old r", "id", "secret", "https://x"))
+        with pytest.raises(TransientError):
+            tokens.refresh("old", no_wait)
+    assert decrypted(database, "refresh_token") == "old r" and server.paths == [ENDPOINT]

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
-from pipelines.access.encryption import Vault
+from pipelines.access.encryption import Encryption
 from sandbox.process import SandboxProcess
-from tests.support.commands import Done, Installation, finished
+from tests.support.commands import CliInstallation, CommandResult, wait_for
 from tests.support.equality import differences
 from tests.support.helpers import KEY
-from tests.support.tokens import change, pair_of, stored
+from tests.support.tokens import stored_row, token_pair, update_row
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +26,17 @@ def sandboxes() -> Iterator[list[SandboxProcess]]:
 
 
 @pytest.fixture
-def person(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> Installation:
+def person(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> CliInstallation:
     """Whose settings hold the pair of the first account, as it was when it was configured."""
-    pair = pair_of(sandboxes[0])
-    return Installation(tmp_path, database, sandboxes[0], AMOCRM_ACCESS_TOKEN=pair.access_token, AMOCRM_REFRESH_TOKEN=pair.refresh_token,
+    pair = token_pair(sandboxes[0])
+    return CliInstallation(tmp_path, database, sandboxes[0], AMOCRM_ACCESS_TOKEN=pair.access_token, AMOCRM_REFRESH_TOKEN=pair.refresh_token,
                         AMOCRM_CLIENT_ID=pair.client_id, AMOCRM_CLIENT_SECRET=pair.client_secret, AMOCRM_REDIRECT_URI=pair.redirect_uri,
                         MIRROR_KEY=KEY.decode())
 
 
-def refused(done: Done, code: int, *words: str) -> None:
-    assert done.code == code and "Traceback" not in done.said, done.said
-    assert all(word in done.said for word in words), done.said
+def refused(done: CommandResult, code: int, *words: str) -> None:
+    assert done.code == code and "Traceback" not in done.output, done.output
+    assert all(word in done.output for word in words), done.output
 
 
 def known(database: str) -> Any:
@@ -44,13 +44,13 @@ def known(database: str) -> Any:
         return connection.execute("SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1").fetchall()
 
 
-def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxProcess], person: Installation, database: str) -> None:
+def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxProcess], person: CliInstallation, database: str) -> None:
     """The pair has been renewed since: what the settings hold of it is spent, and what is stored exists nowhere else."""
     first, other = sandboxes
     assert person.call("sync", "--only", "accounts,tags").code == 0
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
-    before = stored(database), known(database)
+    before = stored_row(database), known(database)
     assert before[0]["refreshed_at"] is not None
     another = f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "AMOCRM_SCHEMA"
     moved = f"{other.url}, which is new here, does not take the stored token of {first.url}", "Nothing was changed", "another AMOCRM_SCHEMA"
@@ -60,29 +60,29 @@ def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxPro
         for words in (("sync", "--only", "tags"), ("verify", "--only", "tags")):
             refused(person.call(*words, **wrong), 1, *told)
         refused(person.call("doctor", **wrong), 1, told[0])
-        assert (stored(database), known(database)) == before
-    change(database, "expires_at = now() - interval '1 minute'")
+        assert (stored_row(database), known(database)) == before
+    update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
     assert first.stats()["refresh_reuses"] == 0
 
 
-def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[SandboxProcess], person: Installation, database: str) -> None:
+def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[SandboxProcess], person: CliInstallation, database: str) -> None:
     first, other = sandboxes
     assert person.call("accounts", "add", "other", other.url, typed=other.admin_token).code == 0
     assert person.call("sync", "--only", "accounts,tags").code == 0
-    change(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
+    update_row(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
     wrong = person.run("sync", "--all", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped")
     refused(wrong, 1, "amocrm: failed", "The refresh token itself is good", "other: complete")
-    assert "mistyped" not in wrong.said
+    assert "mistyped" not in wrong.output
     refused(person.call("sync", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped"), 1, "nothing was sent now")
     assert person.call("sync", "--only", "tags").code == 0
     assert first.stats()["refresh_reuses"] == 0
 
 
-def test_the_cure_is_for_the_account_that_needs_it(sandboxes: list[SandboxProcess], person: Installation, database: str) -> None:
+def test_the_cure_is_for_the_account_that_needs_it(sandboxes: list[SandboxProcess], person: CliInstallation, database: str) -> None:
     added = person.call("accounts", "add", "other", sandboxes[1].url, typed=sandboxes[1].admin_token)
     refused(added, 0, "run `amocrm-mirror auth --account other`", "`amocrm-mirror sync --account other` goes on")
-    change(database, f"access_token = '{Vault([KEY]).lock('ended')}' WHERE account = 'other'")
+    update_row(database, f"access_token = '{Encryption([KEY]).encrypt('ended')}' WHERE account = 'other'")
     refused(person.call("sync", "--account", "other"), 1, sandboxes[1].url, "`amocrm-mirror auth --account other`")
     refused(person.call("sync", "--account", "other"), 1, "`amocrm-mirror auth --account other`", "`amocrm-mirror doctor --account other` at once")
     refused(person.call("doctor", "--account", "other"), 1, "run `amocrm-mirror auth --account other`")
@@ -90,44 +90,44 @@ def test_the_cure_is_for_the_account_that_needs_it(sandboxes: list[SandboxProces
     assert person.call("sync", "--account", "other", "--only", "tags").code == 0
 
 
-def test_what_amocrm_says_is_text(person: Installation, database: str) -> None:
+def test_what_amocrm_says_is_text(person: CliInstallation, database: str) -> None:
     assert person.call("sync", "--only", "accounts,tags").code == 0
     with psycopg.connect(database) as connection:
         connection.execute("UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = 'not granted (401: [/b] [red]no)'")
     refused(person.call("accounts", "list"), 0, "not granted (401: [/b] [red]no)")
 
 
-def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandboxes: list[SandboxProcess], person: Installation,
+def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandboxes: list[SandboxProcess], person: CliInstallation,
                                                                           database: str) -> None:
     assert person.call("sync", "--only", "accounts,tags").code == 0
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
-    before = stored(database)
+    before = stored_row(database)
     for words in (("sync", "--only", "tags"), ("verify", "--only", "tags"), ("keys", "rotate")):
         refused(person.call(*words, MIRROR_KEY=Fernet.generate_key().decode()), 1, "restore MIRROR_KEY")
     refused(person.run("sync", "--all", MIRROR_KEY=Fernet.generate_key().decode()), 1, "amocrm: failed", "restore MIRROR_KEY")
-    assert {name: stored(database)[name] for name in ("access_token", "refresh_token")} == {
+    assert {name: stored_row(database)[name] for name in ("access_token", "refresh_token")} == {
         name: before[name] for name in ("access_token", "refresh_token")}
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
     assert sandboxes[0].stats()["refresh_reuses"] == 0
 
 
 def test_of_two_accounts_that_claim_a_schema_at_once_one_has_it(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> None:
     """Under the name of a word that SQL reserves, which a forgotten quote would show."""
-    person = Installation(tmp_path, database, AMOCRM_SCHEMA="unused")
+    person = CliInstallation(tmp_path, database, AMOCRM_SCHEMA="unused")
     for sandbox in sandboxes:
         sandbox.latency(300)
     try:
         claims = [person.start("accounts", "add", "select", sandbox.url, typed=sandbox.admin_token) for sandbox in sandboxes]
-        ended = [finished(claim, 300) for claim in claims]
+        ended = [wait_for(claim, 300) for claim in claims]
     finally:
-        person.end()
+        person.stop()
         for sandbox in sandboxes:
             sandbox.latency(0)
     [winner] = [sandbox for sandbox, done in zip(sandboxes, ended, strict=True) if done.code == 0]
     [loser] = [done for done in ended if done.code != 0]
-    assert "Traceback" not in loser.said and ("holds another amoCRM account" in loser.said or "there is an account 'select' already" in loser.said)
+    assert "Traceback" not in loser.output and ("holds another amoCRM account" in loser.output or "there is an account 'select' already" in loser.output)
     assert [(row[0], row[1], row[3]) for row in known(database)] == [("select", winner.url, winner.account_id)]
     assert person.call("sync", "--account", "select").code == 0
     with psycopg.connect(database, autocommit=True) as connection:

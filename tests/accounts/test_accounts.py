@@ -14,11 +14,11 @@ import psycopg
 import pytest
 
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
-from tests.support.commands import Done, Installation
-from tests.support.embedded import gone
+from tests.conftest import temporary_database
+from tests.support.commands import CliInstallation, CommandResult
+from tests.support.embedded import has_ended
 from tests.support.equality import differences
-from tests.support.webhooks import until
+from tests.support.webhooks import wait_until
 
 NAMES = ("whole", "blocked", "revoked", "failing", "resting")
 
@@ -31,22 +31,22 @@ def sandboxes() -> Iterator[dict[str, SandboxProcess]]:
 
 @pytest.fixture(scope="module")
 def database(postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as conninfo:
+    with temporary_database(postgres_server, template_database) as conninfo:
         yield conninfo
 
 
 @pytest.fixture(scope="module")
-def person(database: str, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return Installation(tmp_path_factory.mktemp("accounts"), database)
+def person(database: str, tmp_path_factory: pytest.TempPathFactory) -> CliInstallation:
+    return CliInstallation(tmp_path_factory.mktemp("accounts"), database)
 
 
 @pytest.fixture(scope="module")
-def synced(person: Installation, sandboxes: dict[str, SandboxProcess]) -> Done:
+def synced(person: CliInstallation, sandboxes: dict[str, SandboxProcess]) -> CommandResult:
     """All five added; one is blocked, one revoked, one fails, one is paused; then all are synced at once."""
     for name, sandbox in sandboxes.items():
         added = person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token)
-        assert added.code == 0 and f"id {sandbox.account_id}" in added.out, added.said
-        assert sandbox.admin_token not in added.said
+        assert added.code == 0 and f"id {sandbox.account_id}" in added.out, added.output
+        assert sandbox.admin_token not in added.output
     sandboxes["blocked"].block()
     sandboxes["revoked"].revoke()
     sandboxes["failing"].fault("400", match="/api/v4/roles", times=0)
@@ -65,12 +65,12 @@ def one(connection: psycopg.Connection[Any], statement: str) -> Any:
     return row[0] if row else None
 
 
-def listed(person: Installation) -> dict[str, dict[str, Any]]:
+def listed(person: CliInstallation) -> dict[str, dict[str, Any]]:
     return {each["account"]: each for each in json.loads(person.call("accounts", "list", "--json").out)}
 
 
-def test_what_one_account_lacks_harms_no_other(synced: Done, sandboxes: dict[str, SandboxProcess], connection: psycopg.Connection[Any]) -> None:
-    assert synced.code == 1, synced.said
+def test_what_one_account_lacks_harms_no_other(synced: CommandResult, sandboxes: dict[str, SandboxProcess], connection: psycopg.Connection[Any]) -> None:
+    assert synced.code == 1, synced.output
     lines = {line.partition(":")[0]: line for line in synced.error.splitlines() if ":" in line}
     assert "complete" in lines["whole"] and "rows changed" in lines["whole"]
     assert "left out: paused since" in lines["resting"]
@@ -94,14 +94,14 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [pid for pid, parent in parents.items() if parents.get(parent) == process.pid]
 
 
-def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
                                                                    connection: psycopg.Connection[Any]) -> None:
     for name in ("whole", "failing"):
         sandboxes[name].latency(1500)
         sandboxes[name].reset_stats()
     process = person.start("sync", "--all", "--full")
     try:
-        until(lambda: all(sandboxes[name].stats()["requests"] for name in ("whole", "failing")) and len(children(process)) == 2)
+        wait_until(lambda: all(sandboxes[name].stats()["requests"] for name in ("whole", "failing")) and len(children(process)) == 2)
         victim, other = children(process)
         os.kill(victim, signal.SIGKILL)
         assert process.stderr
@@ -113,30 +113,30 @@ def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: Done, 
         for name in ("whole", "failing"):
             sandboxes[name].latency(0)
     assert process.returncode == 1 and "interrupted; what had landed is kept" in " ".join(rest.split())
-    assert gone(other)
+    assert has_ended(other)
     assert one(connection, "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database "
                            "WHERE locktype = 'advisory' AND datname = current_database()") == 0
 
 
-def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: Done, person: Installation,
+def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: CommandResult, person: CliInstallation,
                                                                      sandboxes: dict[str, SandboxProcess]) -> None:
     for sandbox in sandboxes.values():
         sandbox.reset_stats()
     again = person.run("sync", "--all", "--only", "tags", "--at-once", "2")
-    assert again.code == 1 and "it is asked again after an hour" in again.said, again.said
+    assert again.code == 1 and "it is asked again after an hour" in again.output, again.output
     asked = {name: sandbox.stats()["requests"] > 0 for name, sandbox in sandboxes.items()}
     assert asked == {"whole": True, "failing": True, "blocked": False, "revoked": False, "resting": False}
     found = listed(person)
     assert found["whole"]["standing"] == "synced" and found["blocked"]["standing"].startswith("blocked by amoCRM")
     assert found["revoked"]["standing"].startswith("without access since") and found["resting"]["standing"].startswith("paused since")
     shown = person.call("status", "--account", "revoked")
-    assert shown.code == 1 and "The account is without access since" in shown.said
+    assert shown.code == 1 and "The account is without access since" in shown.output
 
 
-def test_a_paused_account_rests_until_it_is_resumed(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+def test_a_paused_account_rests_until_it_is_resumed(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
                                                     connection: psycopg.Connection[Any]) -> None:
     refused = person.call("sync", "--account", "resting", "--only", "tags")
-    assert refused.code == 1 and "accounts resume resting" in refused.said
+    assert refused.code == 1 and "accounts resume resting" in refused.output
     assert person.call("verify", "--account", "resting", "--only", "tags").code == 1
     assert "resumed" in person.call("accounts", "resume", "resting").out
     assert "was not paused" in person.call("accounts", "resume", "resting").out
@@ -146,10 +146,10 @@ def test_a_paused_account_rests_until_it_is_resumed(synced: Done, person: Instal
     assert "was paused already" not in person.call("accounts", "pause", "resting").out
 
 
-def test_a_new_token_ends_a_revocation(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess]) -> None:
+def test_a_new_token_ends_a_revocation(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess]) -> None:
     assert person.call("sync", "--account", "revoked", "--only", "tags").code == 1
     given = person.call("auth", "--account", "revoked", typed=sandboxes["revoked"].token()["access_token"])
-    assert given.code == 0, given.said
+    assert given.code == 0, given.output
     assert person.call("sync", "--account", "revoked", "--only", "tags").code == 0
 
 
@@ -160,35 +160,35 @@ def test_a_new_token_ends_a_revocation(synced: Done, person: Installation, sandb
     ("public", "other", 2, "reserved"), ("whole_bi", "other", 2, "reserved"), ("a" * 63, "other", 2, "at most 59"),
     ("кедр", "other", 2, "is not a schema name"), ("who's", "other", 2, "is not a schema name"), ("x.y", "other", 2, "is not a schema name"),
     ("other", "https://amocrm.ru.evil.example", 2, "is not the address"), ("other", "http://other.amocrm.ru", 2, "must use https")])
-def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, words: str, synced: Done, person: Installation,
+def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, words: str, synced: CommandResult, person: CliInstallation,
                                          connection: psycopg.Connection[Any]) -> None:
     before = one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace")
     refused = person.call("accounts", "add", name, address, typed="a-token")
-    assert refused.code == code and words in refused.said and "Traceback" not in refused.said, refused.said
+    assert refused.code == code and words in refused.output and "Traceback" not in refused.output, refused.output
     assert one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace") == before
 
 
-def test_nothing_is_left_of_an_account_without_access(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+def test_nothing_is_left_of_an_account_without_access(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
                                                        connection: psycopg.Connection[Any]) -> None:
     refused = person.call("accounts", "add", "newcomer", sandboxes["whole"].url, typed="mistyped.token.x")
-    assert refused.code == 1 and "Nothing was changed" in refused.said
+    assert refused.code == 1 and "Nothing was changed" in refused.output
     assert "newcomer" not in listed(person) and one(connection, "SELECT to_regnamespace('newcomer')") is None
 
 
 @pytest.mark.parametrize("words", [("sync",), ("verify",), ("status",), ("doctor",), ("auth",), ("migrate",), ("prune",), ("grants",),
                                    ("forget", "--list"), ("views",), ("dictionary",),
                                    ("webhooks", "rotate")])
-def test_every_command_says_that_there_is_no_such_account(words: tuple[str, ...], synced: Done, person: Installation) -> None:
+def test_every_command_says_that_there_is_no_such_account(words: tuple[str, ...], synced: CommandResult, person: CliInstallation) -> None:
     refused = person.call(*words, "--account", "nobody")
-    assert refused.code == 2 and "there is no account 'nobody' here, but" in refused.said and "whole" in refused.said
+    assert refused.code == 2 and "there is no account 'nobody' here, but" in refused.output and "whole" in refused.output
 
 
-def test_two_ways_to_say_which_are_one_too_many(person: Installation) -> None:
+def test_two_ways_to_say_which_are_one_too_many(person: CliInstallation) -> None:
     assert person.call("sync", "--all", "--account", "whole").code == 2
     assert person.call("grants", "--all", "--account", "whole").code == 2
 
 
-def test_another_account_cannot_claim_a_schema_that_was_kept(synced: Done, person: Installation, sandboxes: dict[str, SandboxProcess],
+def test_another_account_cannot_claim_a_schema_that_was_kept(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
                                                               connection: psycopg.Connection[Any]) -> None:
     sandbox, other = sandboxes["failing"], sandboxes["whole"]
     rows = one(connection, "SELECT count(*) FROM failing.leads")
@@ -196,24 +196,24 @@ def test_another_account_cannot_claim_a_schema_that_was_kept(synced: Done, perso
     assert kept.code == 0 and "its tables stay in failing" in kept.out
     assert "failing" not in listed(person) and one(connection, "SELECT count(*) FROM mirror.tokens WHERE account = 'failing'") == 0
     refused = person.call("accounts", "add", "failing", other.url, typed=other.admin_token)
-    assert refused.code == 1 and "holds another amoCRM account" in refused.said
+    assert refused.code == 1 and "holds another amoCRM account" in refused.output
     direct = person.call("sync", "--only", "accounts", AMOCRM_SCHEMA="failing", AMOCRM_BASE_URL=other.url, AMOCRM_ACCESS_TOKEN=other.admin_token)
-    assert direct.code == 1 and f"holds amoCRM account {sandbox.account_id}" in direct.said
+    assert direct.code == 1 and f"holds amoCRM account {sandbox.account_id}" in direct.output
     assert one(connection, "SELECT count(*) FROM failing.leads") == rows == 50
     connection.execute("DELETE FROM mirror.accounts WHERE name = 'failing'")
     assert person.call("accounts", "add", "failing", sandbox.url, typed=sandbox.admin_token).code == 0
 
 
-def test_removing_asks_and_says_what_goes(synced: Done, person: Installation, connection: psycopg.Connection[Any]) -> None:
+def test_removing_asks_and_says_what_goes(synced: CommandResult, person: CliInstallation, connection: psycopg.Connection[Any]) -> None:
     said_no = person.call("accounts", "remove", "blocked", typed="n\n")
-    assert said_no.code == 1 and re.search(r"blocked, blocked_bi \(\d\d tables", said_no.said) and "blocked" in listed(person)
+    assert said_no.code == 1 and re.search(r"blocked, blocked_bi \(\d\d tables", said_no.output) and "blocked" in listed(person)
     connection.execute("CREATE SCHEMA theirs; CREATE VIEW theirs.report AS SELECT count(*) FROM blocked.leads")
     held = person.call("accounts", "remove", "blocked", "--yes")
-    assert held.code == 1 and "theirs.report would go" in held.said and "blocked" in listed(person)
+    assert held.code == 1 and "theirs.report would go" in held.output and "blocked" in listed(person)
     connection.execute("DROP SCHEMA theirs CASCADE")
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('amocrm-mirror sync blocked', 0))")
-        assert "is running" in person.call("accounts", "remove", "blocked", "--yes").said
+        assert "is running" in person.call("accounts", "remove", "blocked", "--yes").output
     assert person.call("accounts", "remove", "blocked", "--yes").code == 0
     assert one(connection, "SELECT to_regnamespace('blocked')") is None and "blocked" not in listed(person)
     assert one(connection, "SELECT count(*) FROM whole.leads") == 50

@@ -11,14 +11,14 @@ from psycopg import sql
 
 from pipelines import migrate as subject
 from pipelines.bi import base_views
-from pipelines.migrate import MigrationRefused, migrate, pending
-from tests.support.migrations import Versions, tables, two_tables
+from pipelines.migrate import MigrationError, migrate, pending_revisions
+from tests.support.migrations import MigrationFolder, tables, write_two_migrations
 
 
 @pytest.fixture
-def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
+def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MigrationFolder:
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
-    return two_tables(tmp_path)
+    return write_two_migrations(tmp_path)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def connection(empty_database: str) -> Iterator[psycopg.Connection]:
 def test_held_tables_are_told(
     empty_database: str,
     connection: psycopg.Connection,
-    versions: Versions,
+    versions: MigrationFolder,
 ) -> None:
     migrate(empty_database, "amocrm")
     alter = "ALTER TABLE leads ADD COLUMN name text"
@@ -38,52 +38,52 @@ def test_held_tables_are_told(
     with connection.transaction():
         connection.execute("LOCK TABLE amocrm.leads")
         started = time.monotonic()
-        with pytest.raises(MigrationRefused, match="Another program holds the tables"):
+        with pytest.raises(MigrationError, match="Another program holds the tables"):
             migrate(empty_database, "amocrm")
         assert time.monotonic() - started < 120
     assert migrate(empty_database, "amocrm").changed
 
 
-def test_tables_of_others_are_refused(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_tables_of_others_are_refused(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders ()")
-    with pytest.raises(MigrationRefused, match="shop already holds 1 tables.*AMOCRM_SCHEMA"):
+    with pytest.raises(MigrationError, match="shop already holds 1 tables.*AMOCRM_SCHEMA"):
         migrate(empty_database, "shop")
-    with pytest.raises(MigrationRefused, match="not ours"):
-        pending(empty_database, "shop")
+    with pytest.raises(MigrationError, match="not ours"):
+        pending_revisions(empty_database, "shop")
     assert tables(connection) == {"shop.orders"}
     connection.execute("CREATE SCHEMA empty_one")
     assert migrate(empty_database, "empty_one").changed
 
 
-def test_a_newer_version_is_refused(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_a_newer_version_is_refused(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     versions.add("account", "a2", 'op.execute("CREATE TABLE tasks ()")')
     migrate(empty_database, "amocrm")
-    versions.forget("account", "a2")
-    for refused in (migrate, pending):
-        with pytest.raises(MigrationRefused, match="version a2.*newer amocrm-mirror"):
+    versions.remove("account", "a2")
+    for refused in (migrate, pending_revisions):
+        with pytest.raises(MigrationError, match="version a2.*newer amocrm-mirror"):
             refused(empty_database, "amocrm")
     assert "amocrm.tasks" in tables(connection)
 
 
 @pytest.mark.parametrize("schema", ["mirror", "public", "pg_x", "amocrm_bi", 'x"; DROP'])
 def test_reserved_names_are_refused(empty_database: str, schema: str) -> None:
-    with pytest.raises(MigrationRefused, match="AMOCRM_SCHEMA"):
+    with pytest.raises(MigrationError, match="AMOCRM_SCHEMA"):
         migrate(empty_database, schema)
 
 
-def test_an_old_postgres_is_refused(empty_database: str, monkeypatch: pytest.MonkeyPatch, versions: Versions) -> None:
+def test_an_old_postgres_is_refused(empty_database: str, monkeypatch: pytest.MonkeyPatch, versions: MigrationFolder) -> None:
     monkeypatch.setattr(subject, "MINIMUM_VERSION", 990000)
-    with pytest.raises(MigrationRefused, match="needs 99 or later; nothing was changed"):
+    with pytest.raises(MigrationError, match="needs 99 or later; nothing was changed"):
         migrate(empty_database, "amocrm")
 
 
-def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     role = f"poor_{connection.info.dbname}"
     name = sql.Identifier(role)
     connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(name))
     try:
         poor = psycopg.conninfo.make_conninfo(empty_database, user=role, password="x")
-        with pytest.raises(MigrationRefused, match="GRANT CREATE ON DATABASE"):
+        with pytest.raises(MigrationError, match="GRANT CREATE ON DATABASE"):
             migrate(poor, "amocrm")
     finally:
         connection.execute(sql.SQL("DROP ROLE {}").format(name))
@@ -91,7 +91,7 @@ def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.
 
 def test_without_the_repository_it_says_so(empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
-    with pytest.raises(MigrationRefused, match="pip install -e"):
+    with pytest.raises(MigrationError, match="pip install -e"):
         migrate(empty_database, "amocrm")
 
 
@@ -99,7 +99,7 @@ def test_migrations_at_once_do_not_meet_in_the_views(database: str) -> None:
     """A schedule, a command and a drain may begin with a migration at the same moment; there is nothing to migrate, but views to make."""
     with psycopg.connect(database, autocommit=True) as connection, ThreadPoolExecutor(4) as pool:
         for _ in range(3):
-            base_views.drop(connection, "amocrm")
+            base_views.drop_base_views(connection, "amocrm")
             reports = list(pool.map(lambda _: migrate(database, "amocrm"), range(4)))
             assert not any(report.changed for report in reports)
             assert connection.execute("SELECT count(*) FROM amocrm.links").fetchone() == (0,)

@@ -11,17 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from alembic import command
-from models.base import AccountBase, MemoryBase
+from models.base import AccountBase, MirrorBase
 from pipelines import migrate as subject
 from pipelines.config.database_urls import sqlalchemy_url
-from pipelines.migrate import alembic_config, downgrade, migrate, pending
-from tests.support.migrations import EVERYTHING, REPOSITORY, Versions, tables, two_tables
+from pipelines.migrate import alembic_config, downgrade, migrate, pending_revisions
+from tests.support.migrations import ALL_TABLES, REPOSITORY, MigrationFolder, tables, write_two_migrations
 
 
 @pytest.fixture
-def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
+def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MigrationFolder:
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
-    return two_tables(tmp_path)
+    return write_two_migrations(tmp_path)
 
 
 @pytest.fixture
@@ -30,37 +30,37 @@ def connection(empty_database: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
-    assert pending(empty_database, "amocrm") == {"mirror": ["m1"], "account": ["a1"]}
+def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+    assert pending_revisions(empty_database, "amocrm") == {"mirror": ["m1"], "account": ["a1"]}
     assert tables(connection) == set()
     report = migrate(empty_database, "amocrm")
     assert report.before == {"mirror": None, "account": None}
     assert report.after == {"mirror": "m1", "account": "a1"}
-    assert tables(connection) == EVERYTHING
+    assert tables(connection) == ALL_TABLES
     assert not migrate(empty_database, "amocrm").changed
-    assert pending(empty_database, "amocrm") == {"mirror": [], "account": []}
+    assert pending_revisions(empty_database, "amocrm") == {"mirror": [], "account": []}
 
 
-def test_each_account_has_a_version_of_its_own(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_each_account_has_a_version_of_its_own(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     migrate(empty_database, "amocrm")
     versions.add("account", "a2", 'op.execute("CREATE TABLE tasks ()")')
     report = migrate(empty_database, "amocrm_two")
     assert report.before == {"mirror": "m1", "account": None}
     assert report.after == {"mirror": "m1", "account": "a2"}
-    assert pending(empty_database, "amocrm")["account"] == ["a2"]
+    assert pending_revisions(empty_database, "amocrm")["account"] == ["a2"]
     assert "amocrm.tasks" not in tables(connection)
     assert {"amocrm_two.leads", "amocrm_two.tasks"} <= tables(connection)
 
 
-def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     versions.add("account", "a2", 'op.execute("CREATE TABLE half ()")\nraise ValueError("no")')
     with pytest.raises(ValueError, match="no"):
         migrate(empty_database, "amocrm")
-    assert tables(connection) == EVERYTHING
-    assert pending(empty_database, "amocrm")["account"] == ["a2"]
+    assert tables(connection) == ALL_TABLES
+    assert pending_revisions(empty_database, "amocrm")["account"] == ["a2"]
 
 
-def test_outside_a_transaction_it_is_still_the_same_schema(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_outside_a_transaction_it_is_still_the_same_schema(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     index = 'op.execute("CREATE INDEX CONCURRENTLY ix ON leads (id)")'
     versions.add("account", "a2", f"with op.get_context().autocommit_block():\n    {index}")
     migrate(empty_database, "amocrm")
@@ -68,21 +68,21 @@ def test_outside_a_transaction_it_is_still_the_same_schema(empty_database: str, 
     assert found.fetchone() == ("amocrm",)
 
 
-def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     connection.execute("CREATE TABLE public.leads ()")
     connection.execute("CREATE TABLE public.alembic_version (version_num text)")
     connection.execute("INSERT INTO public.alembic_version VALUES ('other')")
     migrate(empty_database, "amocrm")
-    assert tables(connection) > EVERYTHING
+    assert tables(connection) > ALL_TABLES
     downgrade(empty_database, "amocrm", "base")
-    assert tables(connection) == EVERYTHING - {"amocrm.leads"} | {
+    assert tables(connection) == ALL_TABLES - {"amocrm.leads"} | {
         "public.leads",
         "public.alembic_version",
     }
     assert migrate(empty_database, "amocrm").before == {"mirror": "m1", "account": None}
 
 
-def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: str, versions: Versions) -> None:
+def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: str, versions: MigrationFolder) -> None:
     versions.add(
         "account",
         "a2",
@@ -104,7 +104,7 @@ ELSEWHERE = (
 )
 
 
-def test_several_migrators_at_once(empty_database: str, versions: Versions) -> None:
+def test_several_migrators_at_once(empty_database: str, versions: MigrationFolder) -> None:
     """Threads of this process, and processes started in another directory."""
     versions.add("account", "a2", 'op.execute("SELECT pg_sleep(0.5)")')
     command = [sys.executable, "-c", ELSEWHERE, str(subject.INI), empty_database]
@@ -112,10 +112,10 @@ def test_several_migrators_at_once(empty_database: str, versions: Versions) -> N
     with ThreadPoolExecutor() as pool:
         list(pool.map(migrate, [empty_database] * 3, ["amocrm"] * 3))
     assert [other.wait() for other in others] == [0, 0]
-    assert pending(empty_database, "amocrm") == {"mirror": [], "account": []}
+    assert pending_revisions(empty_database, "amocrm") == {"mirror": [], "account": []}
 
 
-def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connection: psycopg.Connection, versions: Versions) -> None:
+def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     """Types, defaults and comments are compared; other schemas are invisible."""
     migrate(empty_database, "amocrm")
     connection.execute("ALTER TABLE amocrm.leads ADD COLUMN price text, ADD COLUMN count int DEFAULT 1;CREATE TABLE public.stranger ()")
@@ -145,7 +145,7 @@ def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connect
     ("target", "schema", "metadata"),
     [
         ("account", "amocrm", AccountBase.metadata),
-        ("mirror", "mirror", MemoryBase.metadata),
+        ("mirror", "mirror", MirrorBase.metadata),
     ],
 )
 def test_the_migrations_make_exactly_the_models(database: str, target: str, schema: str, metadata: sa.MetaData) -> None:
@@ -166,4 +166,4 @@ def test_they_can_be_taken_back(database: str) -> None:
             "mirror.alembic_version",
         }
     migrate(database, "amocrm")
-    assert pending(database, "amocrm") == {"mirror": [], "account": []}
+    assert pending_revisions(database, "amocrm") == {"mirror": [], "account": []}

@@ -15,9 +15,9 @@ from alembic.script import ScriptDirectory
 
 from pipelines import migrate as subject
 from pipelines.bi import builder, placeholders
-from pipelines.bi.state import faults
-from pipelines.migrate import MigrationRefused, downgrade, migrate
-from tests.support.commands import Installation
+from pipelines.bi.state import view_faults
+from pipelines.migrate import MigrationError, downgrade, migrate
+from tests.support.commands import CliInstallation
 from tests.support.migrations import INI, MIGRATION, REPOSITORY
 
 Connection = psycopg.Connection[Any]
@@ -69,9 +69,9 @@ def all_is_well(connection: Connection) -> None:
     assert row(connection, "SELECT sum(deals) FROM amocrm_bi.win_loss") == (1,)
     assert row(connection, "SELECT has_table_privilege('pg_monitor', 'amocrm_bi.leads', 'SELECT'), "
                            "has_table_privilege('pg_monitor', 'amocrm.links', 'SELECT')") == (True, True)
-    assert faults(connection, "amocrm") == {}
+    assert view_faults(connection, "amocrm") == {}
     empty = "SELECT relname FROM pg_class WHERE relkind = 'v' AND obj_description(oid, 'pg_class') LIKE %s"
-    assert connection.execute(empty, [f"%{placeholders.EMPTY}"]).fetchall() == []
+    assert connection.execute(empty, [f"%{placeholders.PLACEHOLDER_MARK}"]).fetchall() == []
 
 
 def identities(connection: Connection) -> Any:
@@ -101,7 +101,7 @@ def test_a_view_of_others_on_a_table_is_named_and_nothing_is_half_done(connectio
                                                                         further: Further) -> None:
     connection.execute("CREATE VIEW public.mine AS SELECT price FROM amocrm.leads")
     further(f"{MAIN}\n{PRICE}")
-    with pytest.raises(MigrationRefused, match="(?s)view public.mine depends on column \"price\".*Views of yours read what changes"):
+    with pytest.raises(MigrationError, match="(?s)view public.mine depends on column \"price\".*Views of yours read what changes"):
         migrate(database, "amocrm")
     all_is_well(connection)
     assert row(connection, "SELECT pg_typeof(price)::text FROM amocrm.leads") == ("numeric",)
@@ -114,7 +114,7 @@ def test_a_migration_that_is_cut_off_leaves_stand_ins_that_the_next_one_fills(co
                                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     further(PRICE)
     with monkeypatch.context() as patched:
-        patched.setattr(builder, "rebuild", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(builder, "build_views", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             migrate(database, "amocrm")
     assert row(connection, "SELECT count(*) FROM public.of_leads") == (0,)
@@ -130,7 +130,7 @@ def test_a_mart_that_cannot_come_back_is_empty_and_says_so(connection: Connectio
     failed = {each.view: each.reason for each in report.views if each.state == "failed"}
     assert failed.keys() == {"deals_without_task"}
     assert "view mine depends on view amocrm_bi.deals_without_task" in failed["deals_without_task"]
-    assert builder.SHOWS_NOTHING in failed["deals_without_task"] and builder.STAYED not in failed["deals_without_task"]
+    assert builder.SHOWS_NOTHING in failed["deals_without_task"] and builder.KEPT_AS_IT_WAS not in failed["deals_without_task"]
     connection.execute("DROP VIEW public.mine")
     migrate(database, "amocrm")
     all_is_well(connection)
@@ -140,7 +140,7 @@ def test_a_mart_that_cannot_come_back_is_empty_and_says_so(connection: Connectio
 def test_a_downgrade_names_who_rests_on_a_view(connection: Connection, database: str, on: str, column: str) -> None:
     connection.execute(f"DROP VIEW public.of_leads, public.of_links; DROP MATERIALIZED VIEW public.of_wins; "
                        f"CREATE VIEW public.mine AS SELECT {column} FROM {on}".encode())
-    with pytest.raises(MigrationRefused, match=f"view mine depends on view {on}.*Nothing was changed"):
+    with pytest.raises(MigrationError, match=f"view mine depends on view {on}.*Nothing was changed"):
         downgrade(database, "amocrm", "base")
     assert row(connection, "SELECT count(*) FROM amocrm_bi.leads") == row(connection, "SELECT count(*) FROM amocrm.links") == (1,)
     connection.execute("DROP VIEW public.mine")
@@ -151,8 +151,8 @@ def test_a_downgrade_names_who_rests_on_a_view(connection: Connection, database:
 def test_a_view_on_links_whose_columns_are_others_in_this_version(connection: Connection, database: str, tmp_path: Path) -> None:
     connection.execute("DROP VIEW public.of_links; DROP VIEW amocrm.links; CREATE VIEW amocrm.links AS SELECT 1 AS old; "
                        "CREATE VIEW public.mine AS SELECT old FROM amocrm.links")
-    done = Installation(tmp_path, database).call("migrate")
-    assert done.code == 1 and "view mine depends on view amocrm.links" in done.said and "Views of yours read what changes" in done.said
+    done = CliInstallation(tmp_path, database).call("migrate")
+    assert done.code == 1 and "view mine depends on view amocrm.links" in done.output and "Views of yours read what changes" in done.output
     assert row(connection, "SELECT old FROM public.mine") == (1,)
     connection.execute("DROP VIEW public.mine")
     migrate(database, "amocrm")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from pipelines.access.encryption import LostKey, Vault
+from pipelines.access.encryption import DecryptionError, Encryption
 from pipelines.admin import rotate_keys
 from pipelines.config.settings import load_settings
-from pipelines.installation import Mirror
+from pipelines.installation import Installation
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation
+from tests.support.commands import CliInstallation
 from tests.support.helpers import stored_tokens
-from tests.support.tokens import ENDPOINT, free, pair_of, stored
+from tests.support.tokens import ENDPOINT, no_wait, stored_row, token_pair
 
 COLUMNS = ("access_token", "refresh_token", "client_secret")
 
@@ -28,8 +28,8 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def person(database: str, tmp_path: Path) -> Installation:
-    return Installation(tmp_path, database)
+def person(database: str, tmp_path: Path) -> CliInstallation:
+    return CliInstallation(tmp_path, database)
 
 
 @pytest.fixture(scope="module")
@@ -43,48 +43,48 @@ def in_file(home: Path) -> list[bytes]:
 
 
 def opened(database: str, key: bytes) -> list[str]:
-    return [Vault([key]).open(stored(database)[name]) for name in COLUMNS]
+    return [Encryption([key]).decrypt(stored_row(database)[name]) for name in COLUMNS]
 
 
-def test_every_secret_gets_the_new_key(sandbox: SandboxProcess, person: Installation, database: str, home: Path) -> None:
+def test_every_secret_gets_the_new_key(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
     load_settings(mirror_home=home).encryption_keys()
     [first] = in_file(home)
-    pair = pair_of(sandbox)
+    pair = token_pair(sandbox)
     stored_tokens(sandbox, database, pair, first)
     done = person.call("keys", "rotate")
-    assert (done.code, done.out.startswith("3 secrets are encrypted")) == (0, True), done.said
+    assert (done.code, done.out.startswith("3 secrets are encrypted")) == (0, True), done.output
     new, old = in_file(home)
     assert old == first and (home / "mirror.key").stat().st_mode & 0o777 == 0o600
     assert opened(database, new) == [pair.access_token, pair.refresh_token, pair.client_secret]
-    with pytest.raises(LostKey):
+    with pytest.raises(DecryptionError):
         opened(database, old)
-    assert new.decode() not in done.said
+    assert new.decode() not in done.output
     assert person.call("keys", "forget").code == 0 and in_file(home) == [new]
     assert [path.name for path in home.iterdir() if path.name.startswith(".key-")] == []
 
 
-def test_old_keys_stay_while_they_are_needed(sandbox: SandboxProcess, person: Installation, database: str, home: Path) -> None:
+def test_old_keys_stay_while_they_are_needed(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
     first, second = Fernet.generate_key(), Fernet.generate_key()
     home.mkdir()
     (home / "mirror.key").write_bytes(first + b"," + second)
-    stored_tokens(sandbox, database, pair_of(sandbox), second)
+    stored_tokens(sandbox, database, token_pair(sandbox), second)
     done = person.call("keys", "forget")
-    assert (done.code, in_file(home)) == (1, [first, second]), done.said
+    assert (done.code, in_file(home)) == (1, [first, second]), done.output
 
 
-def test_a_lost_key_stops_it_before_anything_changes(sandbox: SandboxProcess, person: Installation, database: str, home: Path) -> None:
+def test_a_lost_key_stops_it_before_anything_changes(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
     home.mkdir()
     (home / "mirror.key").write_bytes(kept := Fernet.generate_key())
-    stored_tokens(sandbox, database, pair_of(sandbox), Fernet.generate_key())
-    before = stored(database)
+    stored_tokens(sandbox, database, token_pair(sandbox), Fernet.generate_key())
+    before = stored_row(database)
     done = person.call("keys", "rotate")
-    assert (done.code, "restore MIRROR_KEY" in done.said, "Traceback" in done.said) == (1, True, False)
-    assert (stored(database), in_file(home)) == (before, [kept])
+    assert (done.code, "restore MIRROR_KEY" in done.output, "Traceback" in done.output) == (1, True, False)
+    assert (stored_row(database), in_file(home)) == (before, [kept])
 
 
-def test_with_mirror_key_its_first_key(sandbox: SandboxProcess, person: Installation, database: str, home: Path) -> None:
+def test_with_mirror_key_its_first_key(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
     first, second = Fernet.generate_key(), Fernet.generate_key()
-    stored_tokens(sandbox, database, pair_of(sandbox), first)
+    stored_tokens(sandbox, database, token_pair(sandbox), first)
     both = f"{second.decode()},{first.decode()}"
     assert person.call("keys", "rotate", MIRROR_KEY=both).code == 0
     assert all(opened(database, second)) and not (home / "mirror.key").exists()
@@ -93,8 +93,8 @@ def test_with_mirror_key_its_first_key(sandbox: SandboxProcess, person: Installa
 
 
 def test_rotations_at_once_follow_each_other(sandbox: SandboxProcess, database: str, home: Path) -> None:
-    mirror = Mirror(load_settings(mirror_home=home, database_url=database))
-    pair = pair_of(sandbox)
+    mirror = Installation(load_settings(mirror_home=home, database_url=database))
+    pair = token_pair(sandbox)
     stored_tokens(sandbox, database, pair, mirror.settings.encryption_keys()[0])
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(rotate_keys.rotate, [mirror] * 4))
@@ -104,13 +104,13 @@ def test_rotations_at_once_follow_each_other(sandbox: SandboxProcess, database: 
 
 def test_a_refresh_under_way_and_a_rotation_lose_nothing(sandbox: SandboxProcess, database: str, home: Path) -> None:
     """The pair that amoCRM has just issued exists nowhere else: the rotation waits for it, and locks it anew."""
-    mirror = Mirror(load_settings(mirror_home=home, database_url=database))
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox), old := mirror.settings.encryption_keys()[0])
+    mirror = Installation(load_settings(mirror_home=home, database_url=database))
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox), old := mirror.settings.encryption_keys()[0])
     refused = opened(database, old)[0]
     sandbox.reset_stats()
     sandbox.fault("slow", ENDPOINT, times=1, seconds=1.5)
     with ThreadPoolExecutor(2) as pool:
-        refresh = pool.submit(tokens.renew, refused, free)
+        refresh = pool.submit(tokens.refresh, refused, no_wait)
         while not sandbox.stats()["refreshes"]:
             time.sleep(0.01)
         rotation = pool.submit(rotate_keys.rotate, mirror)
@@ -118,16 +118,16 @@ def test_a_refresh_under_way_and_a_rotation_lose_nothing(sandbox: SandboxProcess
         assert "3 secrets" in rotation.result()
     new = in_file(home)[0]
     assert opened(database, new)[0] == access != refused
-    again = stored_tokens(sandbox, database, key=new).renew(access, free)
+    again = stored_tokens(sandbox, database, key=new).refresh(access, no_wait)
     assert again.token != access and sandbox.stats()["refresh_reuses"] == 0
 
 
 def test_a_refresh_that_meets_a_newer_key_sends_nothing(sandbox: SandboxProcess, database: str, home: Path) -> None:
-    mirror = Mirror(load_settings(mirror_home=home, database_url=database))
-    tokens = stored_tokens(sandbox, database, pair_of(sandbox), old := mirror.settings.encryption_keys()[0])
+    mirror = Installation(load_settings(mirror_home=home, database_url=database))
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox), old := mirror.settings.encryption_keys()[0])
     refused = opened(database, old)[0]
     rotate_keys.rotate(mirror)
     sandbox.reset_stats()
-    with pytest.raises(LostKey):
-        tokens.renew(refused, free)
+    with pytest.raises(DecryptionError):
+        tokens.refresh(refused, no_wait)
     assert sandbox.stats()["requests"] == 0

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.amocrm.errors import Passing
-from pipelines.amocrm.pagination import Page, lighter, page, pages
+from pipelines.amocrm.errors import TransientError
+from pipelines.amocrm.pagination import Page, halve_page_size, page, pages
 from sandbox.process import SandboxProcess
-from tests.support.helpers import Reply, client_of, listing, scripted
+from tests.support.helpers import Reply, client_of, list_reply, scripted_server
 
 ASKED = [("limit", "2"), ("with", "contacts"), ("order[id]", "asc")]
 
@@ -19,27 +19,27 @@ def read(server: Any, key: str = "leads") -> list[Page]:
 
 
 @pytest.mark.parametrize("reply", [(204, {}, None), (200, {}, {"_links": {}}), (200, {}, {"_links": {}, "_embedded": []}), (200, {}, []),
-                                   listing(), (200, {}, {"_embedded": {"leads": None}})])
+                                   list_reply(), (200, {}, {"_embedded": {"leads": None}})])
 def test_faces_of_empty(reply: Reply) -> None:
-    with scripted(lambda path: reply) as server:
+    with scripted_server(lambda path: reply) as server:
         assert [(each.records, each.next) for each in read(server)] == [([], None)]
 
 
 @pytest.mark.parametrize("body", [{"title": "Server is tired", "status": 500}, {"_embedded": {"contacts": [{"id": 1}]}}, [{"id": 1}], "leads", 5,
                                   {"_embedded": {"leads": 7}}, {"_embedded": 7}, b"[" * 100_000])
 def test_what_is_not_the_list_is_not_read_as_an_empty_one(body: Any) -> None:
-    with scripted(lambda path: (200, {}, body)) as server, pytest.raises(Passing, match="not what the API promises"):
+    with scripted_server(lambda path: (200, {}, body)) as server, pytest.raises(TransientError, match="not what the API promises"):
         read(server)
     assert len(server.paths) == 3
 
 
 def test_a_problem_is_not_a_whole_record() -> None:
-    with scripted(lambda path: (200, {}, {"title": "oops", "status": 403})) as server, pytest.raises(Passing):
-        page(client_of(server), "account", (), "", whole=True)
+    with scripted_server(lambda path: (200, {}, {"title": "oops", "status": 403})) as server, pytest.raises(TransientError):
+        page(client_of(server), "account", (), "", single=True)
 
 
 def test_records_as_an_object_of_numbers() -> None:
-    with scripted(lambda path: (200, {}, {"_embedded": {"leads": {"0": {"id": 1}, "7": {"id": 2}}}})) as server:
+    with scripted_server(lambda path: (200, {}, {"_embedded": {"leads": {"0": {"id": 1}, "7": {"id": 2}}}})) as server:
         assert [record["id"] for each in read(server) for record in each.records] == [1, 2]
 
 
@@ -47,10 +47,10 @@ def test_records_as_an_object_of_numbers() -> None:
 def test_next_is_taken_by_its_query_only(host: str) -> None:
     def answer(path: str) -> Reply:
         if "page=2" in path:
-            return listing({"id": 3})
-        return listing({"id": 1}, {"id": 2}, next=f"{host}/ajax/v4/leads?limit=2&page=2&order%5Bid%5D=asc")
+            return list_reply({"id": 3})
+        return list_reply({"id": 1}, {"id": 2}, next=f"{host}/ajax/v4/leads?limit=2&page=2&order%5Bid%5D=asc")
 
-    with scripted(answer) as server:
+    with scripted_server(answer) as server:
         assert [len(each.records) for each in read(server)] == [2, 1]
     assert server.paths[1] == "/api/v4/leads?limit=2&page=2&order%5Bid%5D=asc&with=contacts"
 
@@ -60,14 +60,14 @@ def test_page_count_where_there_is_no_next() -> None:
         number = int(path.partition("page=")[2] or 1)
         return 200, {}, {"_page": number, "_page_count": 3, "_links": {}, "_embedded": {"leads": [{"id": number}]}}
 
-    with scripted(answer) as server:
+    with scripted_server(answer) as server:
         assert [each.records[0]["id"] for each in read(server)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("next_", ["?page=1&limit=2", "?page={}&limit=2"])
 def test_a_next_that_leads_in_a_circle(next_: str) -> None:
-    with scripted(lambda path: listing({"id": 1}, {"id": 2}, next=next_.format(len(server.paths) + 1))) as server, \
-            pytest.raises(Passing, match="circle"):
+    with scripted_server(lambda path: list_reply({"id": 1}, {"id": 2}, next=next_.format(len(server.paths) + 1))) as server, \
+            pytest.raises(TransientError, match="circle"):
         read(server)
     assert len(server.paths) < 5
 
@@ -75,17 +75,17 @@ def test_a_next_that_leads_in_a_circle(next_: str) -> None:
 def test_an_empty_page_that_was_promised_is_asked_for_again() -> None:
     def answer(path: str) -> Reply:
         if "page=2" not in path:
-            return listing({"id": 1}, next="?page=2")
-        return (204, {}, None) if len(server.paths) == 2 else listing({"id": 2})
+            return list_reply({"id": 1}, next="?page=2")
+        return (204, {}, None) if len(server.paths) == 2 else list_reply({"id": 2})
 
-    with scripted(answer) as server:
+    with scripted_server(answer) as server:
         assert [record["id"] for each in read(server) for record in each.records] == [1, 2]
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [(("250", "1"), ("125", "1")), (("250", "3"), ("125", "5")), (("125", "3"), ("62", "5")),
                                                (("20", "2"), ("16", "2"))])
 def test_lighter_pages_begin_no_later(asked: tuple[str, str], wanted: tuple[str, str]) -> None:
-    found = dict(lighter([("limit", asked[0]), ("page", asked[1])]))
+    found = dict(halve_page_size([("limit", asked[0]), ("page", asked[1])]))
     assert (found["limit"], found["page"]) == wanted
     assert (int(wanted[1]) - 1) * int(wanted[0]) <= (int(asked[1]) - 1) * int(asked[0])
 

@@ -13,19 +13,19 @@ from typing import IO
 import psycopg
 import pytest
 
-from pipelines.amocrm.errors import Blocked
-from pipelines.amocrm.rate_limiter import Budget
+from pipelines.amocrm.errors import BlockedError
+from pipelines.amocrm.rate_limiter import RateLimiter
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
-from tests.support.helpers import budget_of, client_of
-from tests.support.webhooks import until
+from tests.conftest import temporary_database
+from tests.support.helpers import client_of, rate_limiter_of
+from tests.support.webhooks import wait_until
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def shared(postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as database:
+    with temporary_database(postgres_server, template_database) as database:
         yield database
 
 
@@ -43,11 +43,11 @@ def seconds(call: Callable[[], object], times: int = 1) -> float:
     return time.monotonic() - began
 
 
-def pushed_back(who: Budget, far: float, other: Budget) -> float:
+def pushed_back(who: RateLimiter, far: float, other: RateLimiter) -> float:
     """Seconds from before the 429 until the next turn."""
     began = time.monotonic()
     who.back_off(far)
-    other.wait()
+    other.acquire()
     return time.monotonic() - began
 
 
@@ -94,42 +94,42 @@ def together(pipes: list[tuple[IO[str], IO[str]]]) -> float:
 
 
 def test_one_process_spends_what_there_is(database: str) -> None:
-    budget = budget_of(database, 50)
-    budget.wait()
-    assert within(0.46, 0.75, lambda: seconds(budget.wait, 25))
-    assert (budget.spent - 1) % 25 == 0
+    budget = rate_limiter_of(database, 50)
+    budget.acquire()
+    assert within(0.46, 0.75, lambda: seconds(budget.acquire, 25))
+    assert (budget.acquired - 1) % 25 == 0
 
 
 def test_turns_that_were_learnt_of_too_late_do_not_leave_together(database: str) -> None:
-    budget = budget_of(database, rate=6.5)
-    budget._seconds_until_taken = lambda: 0.0  # type: ignore[method-assign]
-    assert seconds(budget.wait, 7) + seconds(budget.wait) >= 1.0
+    budget = rate_limiter_of(database, rate=6.5)
+    budget._try_take_slot = lambda: 0.0  # type: ignore[method-assign]
+    assert seconds(budget.acquire, 7) + seconds(budget.acquire) >= 1.0
 
 
 def test_a_turn_is_not_saved_up(database: str) -> None:
-    budget = budget_of(database, 20)
-    budget.wait()
+    budget = rate_limiter_of(database, 20)
+    budget.acquire()
     time.sleep(0.5)
-    assert seconds(budget.wait, 5) >= 0.16
+    assert seconds(budget.acquire, 5) >= 0.16
 
 
 def test_a_429_pushes_everybody_back_and_halves_the_rate(database: str) -> None:
-    mine, theirs, others = budget_of(database, 20), budget_of(database, 20), budget_of(database, 20, "another account")
-    mine.wait()
+    mine, theirs, others = rate_limiter_of(database, 20), rate_limiter_of(database, 20), rate_limiter_of(database, 20, "another account")
+    mine.acquire()
     assert pushed_back(mine, 0.4, theirs) >= 0.4
-    assert within(0.33, 0.75, lambda: seconds(theirs.wait, 5))
+    assert within(0.33, 0.75, lambda: seconds(theirs.acquire, 5))
     mine.back_off(3600)
-    assert seconds(others.wait) < 60
+    assert seconds(others.acquire) < 60
 
 
 def test_a_429_of_one_client_slows_another(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
         sandbox.fault("429", "leads", times=1, retry_after=1)
-        first, second = (client_of(sandbox, budgets=[budget_of(database, 50)]) for _ in range(2))
+        first, second = (client_of(sandbox, budgets=[rate_limiter_of(database, 50)]) for _ in range(2))
         done = threading.Thread(target=first.get, args=["leads"])
         done.start()
         with psycopg.connect(database, autocommit=True) as connection:
-            until(lambda: connection.execute("SELECT 1 FROM mirror.rate_budgets WHERE slow_until IS NOT NULL").fetchone())
+            wait_until(lambda: connection.execute("SELECT 1 FROM mirror.rate_budgets WHERE slow_until IS NOT NULL").fetchone())
             told = connection.execute("SELECT next_grant_at FROM mirror.rate_budgets").fetchone()
             second.get("leads")
             assert connection.execute("SELECT clock_timestamp() >= %s", told).fetchone() == (True,)
@@ -137,48 +137,48 @@ def test_a_429_of_one_client_slows_another(database: str) -> None:
 
 
 def test_a_lost_connection_is_replaced(database: str) -> None:
-    budget = budget_of(database, 50)
+    budget = rate_limiter_of(database, 50)
     for _ in range(3):
-        budget.wait()
+        budget.acquire()
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
                                "AND pid <> pg_backend_pid() AND backend_type = 'client backend'")
-    assert seconds(budget.wait) < 120
+    assert seconds(budget.acquire) < 120
 
 
 def test_a_postgres_that_stays_away_is_an_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.amocrm.rate_limiter.RECONNECT", (0.01, 0.01))
-    budget = budget_of(database + " port=1", 50)
+    monkeypatch.setattr("pipelines.amocrm.rate_limiter.RECONNECT_DELAYS", (0.01, 0.01))
+    budget = rate_limiter_of(database + " port=1", 50)
     with pytest.raises(psycopg.OperationalError):
-        budget.wait()
+        budget.acquire()
 
 
 @pytest.mark.parametrize("far", ["1 day", "12 seconds"])
 def test_a_clock_that_was_set_back_does_not_stop_the_budget(far: str, database: str) -> None:
-    budget = budget_of(database, 20)
-    budget.wait()
+    budget = rate_limiter_of(database, 20)
+    budget.acquire()
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("UPDATE mirror.rate_budgets SET next_grant_at = clock_timestamp() + %s::interval", [far])
-    assert 0.15 <= seconds(budget.wait, 5) < 11
+    assert 0.15 <= seconds(budget.acquire, 5) < 11
 
 
 def test_who_waits_is_released_when_everything_stops(database: str) -> None:
-    budget, stop = budget_of(database, 20), threading.Event()
-    budget.wait()
+    budget, stop = rate_limiter_of(database, 20), threading.Event()
+    budget.acquire()
     budget.back_off(3600)
     threading.Timer(0.1, stop.set).start()
-    assert seconds(lambda: budget.wait(stop)) < 120
-    assert budget.spent == 1
+    assert seconds(lambda: budget.acquire(stop)) < 120
+    assert budget.acquired == 1
 
 
 def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
-        client, ends = client_of(sandbox, budgets=[budget_of(database, 0.02)]), []
+        client, ends = client_of(sandbox, budgets=[rate_limiter_of(database, 0.02)]), []
 
         def run() -> None:
             try:
                 client.get("leads")
-            except Blocked as reason:
+            except BlockedError as reason:
                 ends.append(reason)
 
         sandbox.block()
@@ -193,17 +193,17 @@ def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> N
 
 
 def test_who_dies_waiting_takes_no_turns_along(database: str) -> None:
-    budget = budget_of(database, 2)
-    budget.wait()
+    budget = rate_limiter_of(database, 2)
+    budget.acquire()
     for _ in range(20):
-        waiting = threading.Thread(target=budget_of(database, 2).wait, args=[stop := threading.Event()])
+        waiting = threading.Thread(target=rate_limiter_of(database, 2).acquire, args=[stop := threading.Event()])
         waiting.start()
         stop.set()
         waiting.join()
-    assert seconds(budget.wait) <= 8, "twenty turns are ten seconds"
+    assert seconds(budget.acquire) <= 8, "twenty turns are ten seconds"
 
 
 def test_no_limit_is_no_database() -> None:
-    budget = budget_of("port=1", None)
-    assert seconds(budget.wait, 1000) < 60
+    budget = rate_limiter_of("port=1", None)
+    assert seconds(budget.acquire, 1000) < 60
     assert pushed_back(budget, 0.2, budget) >= 0.2

@@ -14,7 +14,7 @@ from sqlalchemy import Table
 from models.base import AccountBase
 from pipelines.bi import all_accounts
 from pipelines.migrate import migrate
-from tests.support.commands import Installation
+from tests.support.commands import CliInstallation
 
 Connection = psycopg.Connection[Any]
 
@@ -44,13 +44,13 @@ def columns(connection: Connection, view: str) -> list[str]:
 
 
 def test_they_come_with_the_second_account_and_follow_the_others(connection: Connection) -> None:
-    assert all_accounts.refresh(connection, anew=True).changed == [] and rows(connection, "SELECT to_regnamespace('amocrm_all')") == [(None,)]
+    assert all_accounts.refresh(connection, recheck=True).changed == [] and rows(connection, "SELECT to_regnamespace('amocrm_all')") == [(None,)]
     register(connection, "beta")
     assert set(all_accounts.refresh(connection).changed) == set(AccountBase.metadata.tables)
     assert rows(connection, "SELECT account, name FROM amocrm_all.leads ORDER BY 1") == [("amocrm", "of amocrm"), ("beta", "of beta")]
     assert columns(connection, "leads") == ["account", *AccountBase.metadata.tables["leads"].columns.keys()]
     made = rows(connection, "SELECT oid, xmin FROM pg_class WHERE relnamespace = 'amocrm_all'::regnamespace ORDER BY oid")
-    assert all_accounts.refresh(connection).changed == all_accounts.refresh(connection, anew=True).changed == []
+    assert all_accounts.refresh(connection).changed == all_accounts.refresh(connection, recheck=True).changed == []
     assert rows(connection, "SELECT oid, xmin FROM pg_class WHERE relnamespace = 'amocrm_all'::regnamespace ORDER BY oid") == made
     register(connection, "gamma")
     register(connection, "amocrm_demo")
@@ -58,7 +58,7 @@ def test_they_come_with_the_second_account_and_follow_the_others(connection: Con
     assert [row[0] for row in rows(connection, "SELECT account FROM amocrm_all.leads ORDER BY 1")] == ["amocrm", "beta", "gamma"]
     plan = "\n".join(row[0] for row in rows(connection, "EXPLAIN SELECT * FROM amocrm_all.leads WHERE account = 'beta'"))
     assert "on leads t" in plan and "Append" not in plan, plan
-    all_accounts.refresh(connection, without="gamma")
+    all_accounts.refresh(connection, excluding="gamma")
     connection.execute("DROP SCHEMA gamma CASCADE; DELETE FROM mirror.accounts")
     all_accounts.refresh(connection)
     assert rows(connection, "SELECT * FROM amocrm_all.leads") == [] and "price" in columns(connection, "leads"), "empty, and there for who asks"
@@ -66,7 +66,7 @@ def test_they_come_with_the_second_account_and_follow_the_others(connection: Con
 
 def older(changes: dict[str, str | None]) -> Callable[[Table], dict[str, str]]:
     """The columns of leads as another version of the models has them; None: not at all."""
-    declared = all_accounts._declared
+    declared = all_accounts._declared_columns
 
     def of(table: Table) -> dict[str, str]:
         found = declared(table)
@@ -78,14 +78,14 @@ def older(changes: dict[str, str | None]) -> Callable[[Table], dict[str, str]]:
 
 def test_what_others_have_on_a_view_survives_a_new_column(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(all_accounts, "_declared", older({"price": None}))
+        patched.setattr(all_accounts, "_declared_columns", older({"price": None}))
         register(connection, "beta")
         all_accounts.refresh(connection)
     connection.execute("CREATE VIEW public.report AS SELECT account, count(*) AS deals FROM amocrm_all.leads GROUP BY account; "
                        "GRANT SELECT ON amocrm_all.leads TO pg_monitor")
     assert "price" not in columns(connection, "leads")
-    assert all_accounts.refresh(connection, anew=True) == all_accounts.Refreshed(["leads"], [])
-    assert columns(connection, "leads")[-1] == "price" and all_accounts.refresh(connection, anew=True).changed == []
+    assert all_accounts.refresh(connection, recheck=True) == all_accounts.RefreshResult(["leads"], [])
+    assert columns(connection, "leads")[-1] == "price" and all_accounts.refresh(connection, recheck=True).changed == []
     assert rows(connection, "SELECT * FROM public.report ORDER BY 1") == [("amocrm", 1), ("beta", 1)]
     assert rows(connection, "SELECT has_table_privilege('pg_monitor', 'amocrm_all.leads', 'SELECT')") == [(True,)]
 
@@ -93,15 +93,15 @@ def test_what_others_have_on_a_view_survives_a_new_column(connection: Connection
 def test_a_view_that_must_be_made_anew_stays_while_others_hang_on_it(connection: Connection, database: str, tmp_path: Path,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(all_accounts, "_declared", older({"price": "text"}))
+        patched.setattr(all_accounts, "_declared_columns", older({"price": "text"}))
         register(connection, "beta")
         all_accounts.refresh(connection)
     connection.execute("CREATE VIEW public.report AS SELECT account, price FROM amocrm_all.leads")
-    done = all_accounts.refresh(connection, anew=True)
+    done = all_accounts.refresh(connection, recheck=True)
     assert done.changed == [] and "amocrm_all.leads stays as it was" in done.kept[0] and "view report depends on" in done.kept[0]
     assert rows(connection, "SELECT count(*) FROM public.report") == [(2,)]
     assert all_accounts.refresh(connection).kept == [], "what does not pass is not tried at each sync"
-    person = Installation(tmp_path, database)
+    person = CliInstallation(tmp_path, database)
     assert "view report depends on" in person.call("migrate").out
     connection.execute("DROP VIEW public.report")
     assert person.call("migrate").code == 0
@@ -116,9 +116,9 @@ def test_an_account_that_is_not_migrated_yet_has_nulls_and_none_is_in_the_way(co
         ("beta", None, "bigint")]
     with pytest.raises(errors.FeatureNotSupported):
         connection.execute("ALTER TABLE beta.leads ALTER COLUMN status_id TYPE bigint")
-    all_accounts.refresh(connection, anew=True, without="beta")
+    all_accounts.refresh(connection, recheck=True, excluding="beta")
     connection.execute("ALTER TABLE beta.leads ALTER COLUMN status_id TYPE bigint, ADD COLUMN price numeric DEFAULT 5")
-    all_accounts.refresh(connection, anew=True)
+    all_accounts.refresh(connection, recheck=True)
     assert rows(connection, "SELECT price FROM amocrm_all.leads WHERE account = 'beta'") == [(5,)]
 
 
@@ -126,11 +126,11 @@ def test_a_reader_holds_up_one_view_and_no_sync(connection: Connection, database
     register(connection, "beta")
     all_accounts.refresh(connection)
     register(connection, "gamma")
-    monkeypatch.setattr(all_accounts, "PATIENCE", "100ms")
+    monkeypatch.setattr(all_accounts, "LOCK_TIMEOUT", "100ms")
     with psycopg.connect(database) as reader:
         reader.execute("SELECT * FROM amocrm_all.leads")
         done = all_accounts.refresh(connection)
-        assert len(done.kept) == 1 and "amocrm_all.leads stays as it was: somebody is reading it" in done.kept[0]
+        assert len(done.kept) == 1 and "amocrm_all.leads stays as it was: another session is reading it" in done.kept[0]
     assert all_accounts.refresh(connection).changed == ["leads"]
 
 

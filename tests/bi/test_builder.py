@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from pipelines.bi import builder
-from pipelines.bi.builder import Built, rebuild
-from pipelines.bi.state import OURS, faults
+from pipelines.bi.builder import ViewResult, build_views
+from pipelines.bi.state import OWN_MARK, view_faults
 from pipelines.bi.view_files import view_file
-from pipelines.bi.wide import WIDEST
-from pipelines.migrate import MigrationRefused, downgrade, migrate
-from tests.support.commands import Installation
+from pipelines.bi.wide import MAX_COLUMNS
+from pipelines.migrate import MigrationError, downgrade, migrate
+from tests.support.commands import CliInstallation
 
 Connection = psycopg.Connection[Any]
 VALUES = """
@@ -63,16 +63,16 @@ def one(connection: Connection, query: str) -> Any:
     return row[0] if row and len(row) == 1 else row
 
 
-def failed(found: list[Built]) -> dict[str, str]:
+def failed(found: list[ViewResult]) -> dict[str, str]:
     return {each.view: each.reason for each in found if each.state == "failed"}
 
 
-def built(found: list[Built]) -> set[str]:
+def built(found: list[ViewResult]) -> set[str]:
     return {each.view for each in found if each.state == "built"}
 
 
 def test_one_row_a_deal_with_names_and_typed_fields(connection: Connection) -> None:
-    assert "leads" in built(rebuild(connection, "amocrm"))
+    assert "leads" in built(build_views(connection, "amocrm"))
     assert one(connection, "SELECT array_agg(id ORDER BY id) FROM amocrm_bi.leads") == [1, 2]
     assert one(connection, "SELECT pipeline, status, outcome, responsible_user, main_contact, company, tags, created_date::text FROM amocrm_bi.leads "
                            "WHERE id = 1") == ("Розница", "Успех", "won", "Ольга", "Алина", "Кедр", ["вип", "срочно"], "2026-03-28")
@@ -89,7 +89,7 @@ def test_one_row_a_deal_with_names_and_typed_fields(connection: Connection) -> N
 
 
 def test_every_view_and_every_column_has_a_comment(connection: Connection) -> None:
-    rebuild(connection, "amocrm")
+    build_views(connection, "amocrm")
     silent = connection.execute(
         "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 WHERE c.relkind = 'v' "
         "AND c.relnamespace = 'amocrm_bi'::regnamespace AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid, 'pg_class') IS NULL)")
@@ -97,14 +97,14 @@ def test_every_view_and_every_column_has_a_comment(connection: Connection) -> No
 
 
 def test_fields_may_be_renamed_deleted_and_changed_under_other_people_s_views(connection: Connection) -> None:
-    rebuild(connection, "amocrm")
+    build_views(connection, "amocrm")
     connection.execute("CREATE VIEW public.mine AS SELECT id, цвет, площадь, лифт FROM amocrm_bi.leads; GRANT SELECT ON amocrm_bi.leads TO PUBLIC")
     oid = one(connection, "SELECT 'amocrm_bi.leads'::regclass::oid")
     connection.execute("UPDATE amocrm.custom_fields SET name = 'Оттенок' WHERE id = 11; UPDATE amocrm.custom_fields SET type = 'text' WHERE id = 10;"
                        "UPDATE amocrm.custom_fields SET _deleted_at = now() WHERE id = 14; DELETE FROM amocrm.lead_custom_field_values "
                        "WHERE field_id = 14; INSERT INTO amocrm.custom_fields (entity_type, id, name, type, _synced_at) "
                        "VALUES ('leads', 20, 'Новое', 'text', now())")
-    found = rebuild(connection, "amocrm")
+    found = build_views(connection, "amocrm")
     assert (built(found), failed(found)) == ({"leads"}, {})
     assert one(connection, "SELECT 'amocrm_bi.leads'::regclass::oid") == oid
     assert one(connection, "SELECT has_table_privilege('public', 'amocrm_bi.leads', 'SELECT')")
@@ -119,7 +119,7 @@ def test_fields_may_be_renamed_deleted_and_changed_under_other_people_s_views(co
 
 def test_what_is_not_asked_for_is_not_looked_up(connection: Connection) -> None:
     """The plan leaves out fields, contacts and companies; and the fields that are read need no sort."""
-    rebuild(connection, "amocrm")
+    build_views(connection, "amocrm")
 
     def plan(query: str) -> str:
         return "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}".encode()))
@@ -141,67 +141,67 @@ def test_days_are_the_account_s_at_the_year_s_end_and_when_clocks_change(connect
 
 
 def test_nothing_is_touched_while_nothing_changes(connection: Connection) -> None:
-    rebuild(connection, "amocrm")
+    build_views(connection, "amocrm")
     versions = "SELECT array_agg((xmin::text, relname) ORDER BY oid) FROM pg_class WHERE relnamespace = 'amocrm_bi'::regnamespace"
     before = one(connection, versions)
     connection.execute("UPDATE amocrm.leads SET name = 'x'; "
                        "INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position) VALUES (2, 11, 0)")
-    assert {each.state for each in rebuild(connection, "amocrm")} == {"unchanged"}
+    assert {each.state for each in build_views(connection, "amocrm")} == {"unchanged"}
     assert one(connection, versions) == before
-    assert {each.state for each in rebuild(connection, "amocrm", everything=True)} == {"built"}
+    assert {each.state for each in build_views(connection, "amocrm", force=True)} == {"built"}
 
 
 def test_a_comment_that_is_another_in_this_version_arrives(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    rebuild(connection, "amocrm")
+    build_views(connection, "amocrm")
     monkeypatch.setattr(builder, "view_file", lambda *names: dataclasses.replace(view_file(*names), comment="Otherwise", columns={"pipeline": "Another"}))
-    assert {each.state for each in rebuild(connection, "amocrm")} == {"built"}
+    assert {each.state for each in build_views(connection, "amocrm")} == {"built"}
     for view in ("leads", "funnel"):
         told = f"SELECT obj_description(attrelid, 'pg_class'), col_description(attrelid, attnum) FROM pg_attribute " \
                f"WHERE attrelid = 'amocrm_bi.{view}'::regclass AND attname = 'pipeline'"
-        assert one(connection, told) == (f"Otherwise ({OURS})", "Another")
+        assert one(connection, told) == (f"Otherwise ({OWN_MARK})", "Another")
 
 
 def test_a_dropped_schema_comes_back_with_the_names_that_it_had(connection: Connection) -> None:
-    rebuild(connection, "amocrm")
+    build_views(connection, "amocrm")
     connection.execute("UPDATE amocrm.custom_fields SET name = 'Оттенок' WHERE id = 11")
     names = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'amocrm_bi.leads'::regclass AND attnum > 0"
     before = one(connection, names)
     connection.execute("DROP SCHEMA amocrm_bi CASCADE")
-    assert failed(rebuild(connection, "amocrm")) == {}
+    assert failed(build_views(connection, "amocrm")) == {}
     assert one(connection, names) == before
     connection.execute("DROP VIEW amocrm_bi.tasks")
-    assert built(rebuild(connection, "amocrm")) == {"tasks"}
+    assert built(build_views(connection, "amocrm")) == {"tasks"}
 
 
 def test_what_is_not_ours_is_left_alone_and_named(connection: Connection, database: str, tmp_path: Path) -> None:
     connection.execute("DROP VIEW amocrm_bi.leads; CREATE VIEW amocrm_bi.leads AS SELECT 1 AS mine; DROP VIEW amocrm_bi.tasks; "
                        "CREATE TABLE amocrm_bi.tasks (mine int)")
-    assert failed(rebuild(connection, "amocrm")).keys() == {"leads", "tasks"}
+    assert failed(build_views(connection, "amocrm")).keys() == {"leads", "tasks"}
     assert one(connection, "SELECT mine FROM amocrm_bi.leads") == 1
-    person = Installation(tmp_path, database)
+    person = CliInstallation(tmp_path, database)
     done = person.call("views")
     assert done.code == 3
-    assert "view leads could not be rebuilt: there is a view of that name already which is not ours" in done.said
-    assert "leads, field 10 (Площадь): 1 values do not fit its type" in done.said
+    assert "view leads could not be rebuilt: there is a view of that name already which is not ours" in done.output
+    assert "leads, field 10 (Площадь): 1 values do not fit its type" in done.output
     for command in ("status", "migrate"):
-        assert "view tasks could not be rebuilt: there is a table" in person.call(command).said
+        assert "view tasks could not be rebuilt: there is a table" in person.call(command).output
     connection.execute("DROP VIEW amocrm_bi.leads; DROP TABLE amocrm_bi.tasks")
     assert person.call("views").code == 0
-    assert faults(connection, "amocrm") == {}
+    assert view_faults(connection, "amocrm") == {}
 
 
 def test_a_reader_who_takes_long_is_not_waited_for(connection: Connection, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "PATIENCE", "100ms")
-    rebuild(connection, "amocrm")
+    monkeypatch.setattr(builder, "LOCK_TIMEOUT", "100ms")
+    build_views(connection, "amocrm")
     connection.execute("UPDATE amocrm.custom_fields SET name = 'Оттенок' WHERE id = 11")
     connection.execute("INSERT INTO amocrm.custom_fields (entity_type, id, name, type, _synced_at) VALUES ('contacts', 21, 'Ещё', 'text', now())")
     with psycopg.connect(database) as reader:
         reader.execute("SELECT * FROM amocrm_bi.leads")
-        found = rebuild(connection, "amocrm")
-        assert (failed(found), built(found)) == ({"leads": builder.BUSY}, {"contacts"})
+        found = build_views(connection, "amocrm")
+        assert (failed(found), built(found)) == ({"leads": builder.LOCKED_REASON}, {"contacts"})
         assert one(connection, "SELECT count(*) FROM amocrm_bi.leads") == 2
-    assert faults(connection, "amocrm") == {"leads": builder.BUSY}
-    assert (built(rebuild(connection, "amocrm")), faults(connection, "amocrm")) == ({"leads"}, {})
+    assert view_faults(connection, "amocrm") == {"leads": builder.LOCKED_REASON}
+    assert (built(build_views(connection, "amocrm")), view_faults(connection, "amocrm")) == ({"leads"}, {})
 
 
 def test_more_fields_than_postgres_allows_columns(connection: Connection) -> None:
@@ -209,13 +209,13 @@ def test_more_fields_than_postgres_allows_columns(connection: Connection) -> Non
                        "'text', i, now() FROM generate_series(1, 1700) i;"
                        "INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text) "
                        "VALUES (1, 2700, 0, 'последнее'), (1, 1001, 0, 'первое')")
-    found = {each.view: each for each in rebuild(connection, "amocrm")}
-    assert (found["leads"].columns, found["leads"].state) == (WIDEST, "built")
+    found = {each.view: each for each in build_views(connection, "amocrm")}
+    assert (found["leads"].columns, found["leads"].state) == (MAX_COLUMNS, "built")
     assert "the newest are in leads__more, to be joined by id" in found["leads"].reason
     assert one(connection, "SELECT l.поле_1, m.поле_1700 FROM amocrm_bi.leads l JOIN amocrm_bi.leads__more m USING (id) WHERE id = 1") == (
         "первое", "последнее")
-    assert len(connection.execute("SELECT * FROM amocrm_bi.leads LIMIT 0").description or ()) == WIDEST
-    assert {each.state for each in rebuild(connection, "amocrm")} == {"unchanged"}
+    assert len(connection.execute("SELECT * FROM amocrm_bi.leads LIMIT 0").description or ()) == MAX_COLUMNS
+    assert {each.state for each in build_views(connection, "amocrm")} == {"unchanged"}
 
 
 def test_a_list_has_a_view_of_its_own_and_keeps_it(connection: Connection) -> None:
@@ -226,28 +226,28 @@ def test_a_list_has_a_view_of_its_own_and_keeps_it(connection: Connection) -> No
                        "VALUES (70, 50, 'Фасад', now()), (71, 51, 'Ручка', now());"
                        "INSERT INTO amocrm.catalog_element_custom_field_values (catalog_element_id, field_id, position, value_text, value_number) "
                        "VALUES (70, 60, 0, '18400', 18400)")
-    assert built(rebuild(connection, "amocrm")) >= {"catalog_товары", "catalog_товары_51"}
+    assert built(build_views(connection, "amocrm")) >= {"catalog_товары", "catalog_товары_51"}
     assert one(connection, "SELECT name, цена::int FROM amocrm_bi.catalog_товары") == ("Фасад", 18400)
     connection.execute("UPDATE amocrm.catalogs SET name = 'Материалы' WHERE id = 50")
-    assert {each.state for each in rebuild(connection, "amocrm")} == {"unchanged"}
+    assert {each.state for each in build_views(connection, "amocrm")} == {"unchanged"}
 
 
 def test_a_mart_whose_columns_are_others_in_this_version_keeps_its_grants(connection: Connection) -> None:
-    former = f"DROP VIEW amocrm_bi.win_loss; CREATE VIEW amocrm_bi.win_loss AS SELECT 1 AS old; COMMENT ON VIEW amocrm_bi.win_loss IS '({OURS})';"
+    former = f"DROP VIEW amocrm_bi.win_loss; CREATE VIEW amocrm_bi.win_loss AS SELECT 1 AS old; COMMENT ON VIEW amocrm_bi.win_loss IS '({OWN_MARK})';"
     connection.execute(former.encode())
     connection.execute("GRANT SELECT ON amocrm_bi.win_loss TO PUBLIC; CREATE VIEW public.mine AS SELECT old FROM amocrm_bi.win_loss")
-    found = failed(rebuild(connection, "amocrm", everything=True))
+    found = failed(build_views(connection, "amocrm", force=True))
     assert found.keys() == {"win_loss"} and "view mine depends on view amocrm_bi.win_loss" in found["win_loss"]
     assert one(connection, "SELECT old FROM public.mine") == 1
     connection.execute("DROP VIEW public.mine")
-    assert failed(rebuild(connection, "amocrm")) == {}
+    assert failed(build_views(connection, "amocrm")) == {}
     assert one(connection, "SELECT has_table_privilege('public', 'amocrm_bi.win_loss', 'SELECT')")
     assert one(connection, "SELECT count(closed_month) FROM amocrm_bi.win_loss") == 0
 
 
 def test_a_downgrade_takes_the_views_along_but_not_somebody_else_s(connection: Connection, database: str) -> None:
     connection.execute("CREATE VIEW public.mine AS SELECT id FROM amocrm_bi.leads")
-    with pytest.raises(MigrationRefused, match="view mine depends on view amocrm_bi.leads"):
+    with pytest.raises(MigrationError, match="view mine depends on view amocrm_bi.leads"):
         downgrade(database, "amocrm", "base")
     connection.execute("DROP VIEW public.mine")
     downgrade(database, "amocrm", "base")

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.bi.column_names import readable, unlike
-from pipelines.bi.wide import WIDE, WIDEST, Column, Field, catalog_view, columns
+from pipelines.bi.column_names import make_unique, readable_name
+from pipelines.bi.wide import MAX_COLUMNS, WIDE_VIEWS, Column, Field, catalog_view, view_columns
 
-LEADS = WIDE[0]
+LEADS = WIDE_VIEWS[0]
 BASE = [("id", "bigint"), ("name", "text")]
 
 
 def built(*fields: Field, memory: list[Column] | None = None, base: list[tuple[str, str]] | None = None) -> list[Column]:
-    return columns(LEADS, memory or [], base or BASE, fields)
+    return view_columns(LEADS, memory or [], base or BASE, fields)
 
 
 def named(found: list[Column]) -> list[tuple[str, str, bool]]:
@@ -29,7 +29,7 @@ def text(number: int, name: str | None, type_: str = "text", is_live: bool = Tru
     ("Материал фасада", "материал_фасада"), ("Площадь, м²", "площадь_м2"), ("100%", "field_100"), ('a"; DROP TABLE x --', "a_drop_table_x"),
     ("  ", ""), ("🪵", ""), ("%(name)s {0}", "name_s_0"), ("Таблица\tс\0табуляцией", "таблица_стабуляцией"), ("й", "й"), (None, "")])
 def test_a_field_s_name_becomes_a_word(field: str | None, column: str) -> None:
-    assert readable(field) == column
+    assert readable_name(field) == column
 
 
 @given(st.lists(st.text(), max_size=12))
@@ -72,10 +72,10 @@ def test_a_field_that_was_deleted_before_it_was_ever_shown_has_no_column() -> No
 
 
 def test_what_a_view_has_no_room_for_goes_to_further_views_and_stays_there() -> None:
-    fields = [text(number, f"Поле {number}") for number in range(2 * WIDEST + 10)]
+    fields = [text(number, f"Поле {number}") for number in range(2 * MAX_COLUMNS + 10)]
     found = built(*fields)
     assert {view: sum(each.view == view for each in found) for view in {each.view for each in found}} == {
-        "leads": WIDEST, "leads__more": WIDEST, "leads__more2": 12}
+        "leads": MAX_COLUMNS, "leads__more": MAX_COLUMNS, "leads__more2": 12}
     again = built(*(text(each.id, each.name, is_live=each.id % 2 == 0) for each in fields), text(90_000, "Ещё"), memory=found)
     assert [(each.view, each.name, each.position) for each in again if each.field_id != 90_000] == [
         (each.view, each.name, each.position) for each in found]
@@ -90,4 +90,4 @@ def test_lists_of_one_name_have_views_of_their_own() -> None:
 
 def test_no_ending_is_left() -> None:
     with pytest.raises(ValueError, match="no name is left"):
-        unlike("a", {"a", "a_1"}, ["1"])
+        make_unique("a", {"a", "a_1"}, ["1"])

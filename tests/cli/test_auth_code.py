@@ -14,12 +14,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import psycopg
 import pytest
 
-from pipelines.access.consent import NotGranted, consent, window
+from pipelines.access.consent import ConsentError, authorize_url, parse_redirect
 from pipelines.cli import authorize
 from pipelines.postgres.embedded.postmaster import free_port
 from sandbox.process import SandboxProcess
-from tests.support.commands import Done, Installation
-from tests.support.tokens import change, stored
+from tests.support.commands import CliInstallation, CommandResult
+from tests.support.tokens import stored_row, update_row
 
 GIVEN = {"code": "def502", "state": "ours", "referer": "acme.amocrm.ru", "platform": "1"}
 ACME = "https://acme.amocrm.ru"
@@ -32,13 +32,13 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[Installation]:
+def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[CliInstallation]:
     port = free_port()
     sandbox.redirect_to(f"http://127.0.0.1:{port}/oauth")
-    made = Installation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="", AMOCRM_CLIENT_ID=sandbox.client_id,
+    made = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="", AMOCRM_CLIENT_ID=sandbox.client_id,
                         AMOCRM_CLIENT_SECRET=sandbox.client_secret, AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
     yield made
-    made.end()
+    made.stop()
 
 
 def visited(url: str) -> tuple[int, str]:
@@ -56,7 +56,7 @@ def nothing_stored(database: str) -> bool:
         return connection.execute("SELECT FROM mirror.tokens").fetchone() is None
 
 
-def asked(person: Installation) -> tuple[str, str]:
+def asked(person: CliInstallation) -> tuple[str, str]:
     """The authorize URL of a process that waits for the browser, and its state."""
     process = person.start("auth", "--browser")
     assert process.stderr
@@ -66,37 +66,37 @@ def asked(person: Installation) -> tuple[str, str]:
     raise AssertionError(process.communicate())
 
 
-def ended(person: Installation) -> Done:
-    process = person.started[-1]
+def ended(person: CliInstallation) -> CommandResult:
+    process = person.processes[-1]
     out, error = process.communicate(timeout=60)
-    return Done(process.returncode, out, error)
+    return CommandResult(process.returncode, out, error)
 
 
-def test_the_browser_brings_a_pair_that_syncs_renew(sandbox: SandboxProcess, person: Installation, database: str) -> None:
+def test_the_browser_brings_a_pair_that_syncs_renew(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
     url, _ = asked(person)
     assert url.startswith(f"{sandbox.url}/oauth?client_id={sandbox.client_id}&state=") and sandbox.client_secret not in url
     status, page = visited(url)
     assert (status, "amoCRM has given access" in page) == (200, True)
     done = ended(person)
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert f"id {sandbox.account_id}" in done.out and "renewed by itself" in done.out
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     bare = {"AMOCRM_CLIENT_ID": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": ""}
     assert person.call("sync", "--only", "tags", **bare).code == 0
-    assert stored(database)["refreshed_at"] is not None
+    assert stored_row(database)["refreshed_at"] is not None
 
 
-def test_an_older_token_in_the_environment_does_not_undo_it(sandbox: SandboxProcess, person: Installation, database: str) -> None:
+def test_an_older_token_in_the_environment_does_not_undo_it(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
     code = sandbox.token(grant="code")["code"]
     old = sandbox.token()["access_token"]
     bare = {"AMOCRM_CLIENT_ID": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": "", "AMOCRM_ACCESS_TOKEN": old}
     assert pasted(person, code, AMOCRM_ACCESS_TOKEN=old).code == 0
-    change(database, "expires_at = now() - interval '1 minute'")
+    update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags", **bare).code == 0
-    assert stored(database)["client_id"] == sandbox.client_id
+    assert stored_row(database)["client_id"] == sandbox.client_id
 
 
-def test_another_state_is_turned_away_and_the_wait_goes_on(person: Installation) -> None:
+def test_another_state_is_turned_away_and_the_wait_goes_on(person: CliInstallation) -> None:
     url, _ = asked(person)
     callback = person.environment["AMOCRM_REDIRECT_URI"]
     assert visited(callback)[0] == 404
@@ -108,16 +108,16 @@ def test_another_state_is_turned_away_and_the_wait_goes_on(person: Installation)
 
 @pytest.mark.parametrize(("answer", "word"), [({"error": "access_denied"}, "access was denied"), ({"error": "odd"}, "gives no access ('odd')"),
                                               (GIVEN | {"referer": "evil.example"}, "not one of amoCRM's addresses")])
-def test_what_amocrm_refuses_ends_the_wait(answer: dict[str, str], word: str, person: Installation, database: str) -> None:
+def test_what_amocrm_refuses_ends_the_wait(answer: dict[str, str], word: str, person: CliInstallation, database: str) -> None:
     _, state = asked(person)
     assert visited(f"{person.environment['AMOCRM_REDIRECT_URI']}?{urlencode(answer | {'state': state})}")[0] == 400
     done = ended(person)
-    assert (done.code, "Traceback" in done.said) == (1, False)
-    assert word in done.said and "Nothing was" in done.said
+    assert (done.code, "Traceback" in done.output) == (1, False)
+    assert word in done.output and "Nothing was" in done.output
     assert nothing_stored(database)
 
 
-def test_only_this_computer_can_answer(person: Installation) -> None:
+def test_only_this_computer_can_answer(person: CliInstallation) -> None:
     asked(person)
     port = urlsplit(person.environment["AMOCRM_REDIRECT_URI"]).port
     with socket.socket() as beside, socket.create_server(("127.0.0.2", port or 0)):
@@ -127,7 +127,7 @@ def test_only_this_computer_can_answer(person: Installation) -> None:
 # Pasted
 
 
-def pasted(person: Installation, code: str, state: str = "", **more: str) -> Done:
+def pasted(person: CliInstallation, code: str, state: str = "", **more: str) -> CommandResult:
     """The redirected address on standard input, with the state that would have been sent."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(secrets, "token_urlsafe", lambda size: "ours")
@@ -135,34 +135,34 @@ def pasted(person: Installation, code: str, state: str = "", **more: str) -> Don
         return person.call("auth", "--paste", typed=f"https://mirror.example.com/oauth?{query}\n", **more)
 
 
-def refused(done: Done, code: int, *words: str) -> None:
-    assert "Traceback" not in done.said
-    assert done.code == code, done.said
-    assert all(word in done.said for word in words), done.said
+def refused(done: CommandResult, code: int, *words: str) -> None:
+    assert "Traceback" not in done.output
+    assert done.code == code, done.output
+    assert all(word in done.output for word in words), done.output
 
 
-def test_the_address_can_be_pasted(sandbox: SandboxProcess, person: Installation, database: str) -> None:
+def test_the_address_can_be_pasted(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
     code = sandbox.token(grant="code")["code"]
     done = pasted(person, code)
-    assert done.code == 0, done.said
-    assert code not in done.said and stored(database)["refresh_token"]
-    before = stored(database)
+    assert done.code == 0, done.output
+    assert code not in done.output and stored_row(database)["refresh_token"]
+    before = stored_row(database)
     refused(pasted(person, code), 1, "was used before, is older than 20 minutes")
-    assert stored(database) == before, "a code that was used costs nothing of what is stored"
+    assert stored_row(database) == before, "a code that was used costs nothing of what is stored"
 
 
 @pytest.mark.parametrize(("setting", "value", "word"), [
     ("AMOCRM_CLIENT_SECRET", "mistyped", "Check the integration's id and secret"),
     ("AMOCRM_CLIENT_ID", "mistyped", "Check the integration's id and secret"),
     ("AMOCRM_REDIRECT_URI", "http://127.0.0.1:8976/other", "redirect address is not exactly")])
-def test_an_integration_that_is_not_that_one(setting: str, value: str, word: str, sandbox: SandboxProcess, person: Installation,
+def test_an_integration_that_is_not_that_one(setting: str, value: str, word: str, sandbox: SandboxProcess, person: CliInstallation,
                                              database: str) -> None:
     done = pasted(person, sandbox.token(grant="code")["code"], **{setting: value})
     refused(done, 1, word)
-    assert sandbox.client_secret not in done.said and nothing_stored(database)
+    assert sandbox.client_secret not in done.output and nothing_stored(database)
 
 
-def test_a_code_that_is_too_old_and_one_that_nobody_gave(sandbox: SandboxProcess, person: Installation, database: str) -> None:
+def test_a_code_that_is_too_old_and_one_that_nobody_gave(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
     refused(pasted(person, sandbox.token(grant="code", expires_in=-1)["code"]), 1, "older than 20 minutes")
     refused(pasted(person, "def502", state="theirs"), 1, "another state", "Nothing was changed")
     refused(person.call("auth", "--paste", typed="https://mirror.example.com/oauth\n"), 1, "carries no code", "Nothing was changed")
@@ -170,7 +170,7 @@ def test_a_code_that_is_too_old_and_one_that_nobody_gave(sandbox: SandboxProcess
     assert nothing_stored(database)
 
 
-def test_a_lost_answer_to_the_code_is_told(sandbox: SandboxProcess, person: Installation, database: str) -> None:
+def test_a_lost_answer_to_the_code_is_told(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
     sandbox.fault("reset", "/oauth2/access_token", times=1)
     refused(pasted(person, sandbox.token(grant="code")["code"]), 1, "The code may be used up", "Nothing was changed")
     assert nothing_stored(database)
@@ -182,27 +182,27 @@ def test_a_lost_answer_to_the_code_is_told(sandbox: SandboxProcess, person: Inst
 @pytest.mark.parametrize(("base_url", "place"), [(ACME, "https://www.amocrm.ru/oauth"), ("https://acme.kommo.com", "https://www.kommo.com/oauth"),
                                                  ("https://acme.amocrm.com", "https://www.kommo.com/oauth")])
 def test_the_window_of_amocrm_and_of_kommo(base_url: str, place: str) -> None:
-    assert window(base_url, "an id", "a state") == f"{place}?client_id=an+id&state=a+state&mode=popup"
+    assert authorize_url(base_url, "an id", "a state") == f"{place}?client_id=an+id&state=a+state&mode=popup"
 
 
 def test_the_account_that_answers_is_the_one_that_was_asked() -> None:
-    assert consent(urlencode(GIVEN), "ours", ACME).base_url == ACME
-    assert consent(urlencode(GIVEN | {"referer": "https://acme.amocrm.ru"}), "ours", ACME).code == "def502"
+    assert parse_redirect(urlencode(GIVEN), "ours", ACME).base_url == ACME
+    assert parse_redirect(urlencode(GIVEN | {"referer": "https://acme.amocrm.ru"}), "ours", ACME).code == "def502"
 
 
 @pytest.mark.parametrize("referer", ["", "evil.example", "amocrm.ru.evil.example", "evil-amocrm.ru", "127.0.0.1:80", "acme.amocrm.ru@evil.example",
                                      "www.amocrm.ru", "http://acme.amocrm.ru", "acme.amocrm.ru:8443", "evil.example/acme.amocrm.ru"])
 def test_a_referer_that_is_not_amocrm_s(referer: str) -> None:
-    with pytest.raises(NotGranted, match="not one of amoCRM's addresses.*Nothing was sent"):
-        consent(urlencode(GIVEN | {"referer": referer}), "ours", ACME)
+    with pytest.raises(ConsentError, match="not one of amoCRM's addresses.*Nothing was sent"):
+        parse_redirect(urlencode(GIVEN | {"referer": referer}), "ours", ACME)
 
 
 def test_another_account_than_the_configured_one() -> None:
-    with pytest.raises(NotGranted, match=re.escape("set AMOCRM_BASE_URL=https://other.amocrm.ru")):
-        consent(urlencode(GIVEN | {"referer": "other.amocrm.ru"}), "ours", ACME)
+    with pytest.raises(ConsentError, match=re.escape("set AMOCRM_BASE_URL=https://other.amocrm.ru")):
+        parse_redirect(urlencode(GIVEN | {"referer": "other.amocrm.ru"}), "ours", ACME)
 
 
-def test_wrong_use(sandbox: SandboxProcess, person: Installation) -> None:
+def test_wrong_use(sandbox: SandboxProcess, person: CliInstallation) -> None:
     refused(person.call("auth", "--browser", "--paste"), 2, "use one of them")
     refused(person.call("auth", "--paste", AMOCRM_CLIENT_SECRET=""), 2, "set AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET")
     refused(person.call("auth", "--browser", AMOCRM_REDIRECT_URI="https://mirror.example.com/oauth"), 2, "use --paste")
@@ -210,6 +210,6 @@ def test_wrong_use(sandbox: SandboxProcess, person: Installation) -> None:
     refused(person.call("auth", "--browser", "--port", str(taken)), 2, f"port {taken} on 127.0.0.1 cannot be used")
 
 
-def test_nobody_comes(person: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authorize, "CODE_LIVES", 0.3)
+def test_nobody_comes(person: CliInstallation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorize, "CODE_LIFETIME_SECONDS", 0.3)
     refused(person.call("auth", "--browser"), 1, "nobody has given access", "Nothing was changed")

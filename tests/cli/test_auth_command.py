@@ -12,8 +12,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from sandbox.process import SandboxProcess
-from tests.support.commands import COMMAND, Done, Installation
-from tests.support.tokens import change, stored
+from tests.support.commands import COMMAND, CliInstallation, CommandResult
+from tests.support.tokens import stored_row, update_row
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,14 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Installation:
-    return Installation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="")
+def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> CliInstallation:
+    return CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="")
 
 
-def refused(done: Done, code: int, *words: str) -> None:
-    assert "Traceback" not in done.said
-    assert done.code == code, done.said
-    assert all(word in done.said for word in words), done.said
+def refused(done: CommandResult, code: int, *words: str) -> None:
+    assert "Traceback" not in done.output
+    assert done.code == code, done.output
+    assert all(word in done.output for word in words), done.output
 
 
 def tokens_stored(database: str) -> int:
@@ -40,29 +40,29 @@ def tokens_stored(database: str) -> int:
     return int(row[0])
 
 
-def test_a_piped_token_is_all_that_a_sync_needs(sandbox: SandboxProcess, person: Installation, database: str) -> None:
+def test_a_piped_token_is_all_that_a_sync_needs(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
     refused(person.call("sync", "--only", "tags"), 2, "run `amocrm-mirror auth`")
     done = person.call("auth", typed=sandbox.admin_token + "\n")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     for word in (f"id {sandbox.account_id}", f"id {sandbox.admin_id}", "an administrator", "every list may be read", "ends on 2033-"):
         assert word in done.out
-    assert sandbox.admin_token not in done.said and sandbox.admin_token not in str(stored(database))
+    assert sandbox.admin_token not in done.output and sandbox.admin_token not in str(stored_row(database))
     assert person.call("sync", "--only", "tags").code == 0
     assert person.call("doctor").code == 0
 
 
-def test_the_address_is_remembered_too(sandbox: SandboxProcess, person: Installation) -> None:
+def test_the_address_is_remembered_too(sandbox: SandboxProcess, person: CliInstallation) -> None:
     refused(person.call("auth", typed=sandbox.admin_token, AMOCRM_BASE_URL=""), 2, "set AMOCRM_BASE_URL")
     assert person.call("auth", typed=sandbox.admin_token).code == 0
     assert person.call("sync", "--only", "tags", AMOCRM_BASE_URL="").code == 0
     assert person.call("auth", typed=sandbox.admin_token, AMOCRM_BASE_URL="").code == 0
 
 
-def test_a_terminal_does_not_show_the_token(sandbox: SandboxProcess, person: Installation) -> None:
+def test_a_terminal_does_not_show_the_token(sandbox: SandboxProcess, person: CliInstallation) -> None:
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(person.folder)
-        os.execve(COMMAND[0], [*COMMAND, "auth"], person.variables({"COLUMNS": "200"}))
+        os.execve(COMMAND[0], [*COMMAND, "auth"], person.process_environment({"COLUMNS": "200"}))
     shown = b""
     for prompt, typed in ((b"1, 2 or 3", b"1"), (b"not shown", b"")):
         while prompt not in shown:
@@ -79,13 +79,13 @@ def test_a_terminal_does_not_show_the_token(sandbox: SandboxProcess, person: Ins
     assert str(sandbox.account_id).encode() in shown and sandbox.admin_token.encode() not in shown
 
 
-def test_what_a_token_may_not_see_is_said(sandbox: SandboxProcess, person: Installation) -> None:
+def test_what_a_token_may_not_see_is_said(sandbox: SandboxProcess, person: CliInstallation) -> None:
     sandbox.switch(drive_scope="without")
     try:
         done = person.call("auth", typed=sandbox.token("manager")["access_token"])
     finally:
         sandbox.switch(drive_scope="with")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert f"id {sandbox.manager_id}, no administrator" in done.out
     hidden = next(line for line in done.out.splitlines() if line.startswith("Not seen:"))
     assert all(name in hidden for name in ("roles", "users", "sources", "webhooks", "website_buttons", "chat_templates", "files")), hidden
@@ -94,28 +94,28 @@ def test_what_a_token_may_not_see_is_said(sandbox: SandboxProcess, person: Insta
 
 def test_a_new_token_resumes_after_the_old_one_was_revoked(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as own:
-        person = Installation(tmp_path, database, own)
+        person = CliInstallation(tmp_path, database, own)
         assert person.call("sync", "--only", "tags").code == 0
         own.revoke()
         refused(person.call("sync", "--only", "tags"), 1, "amocrm-mirror auth")
         refused(person.call("auth", typed=own.admin_token), 1, "amoCRM refuses the token", "Nothing was changed")
-        change(database, "dead_reason = 'it was revoked'")
+        update_row(database, "dead_reason = 'it was revoked'")
         done = person.call("auth", typed=own.token()["access_token"])
-        assert done.code == 0 and "no longer used: remove it" in done.said
-        assert stored(database)["dead_reason"] is None
+        assert done.code == 0 and "no longer used: remove it" in done.output
+        assert stored_row(database)["dead_reason"] is None
         assert person.call("sync", "--only", "tags").code == 0, "the older token in the environment does not come back"
         with psycopg.connect(database) as connection:
             row = connection.execute("SELECT count(*) FROM amocrm.tags").fetchone()
         assert row and row[0] == sum(len(own.truth(f"{kind}/tags")) for kind in ("leads", "contacts", "companies", "customers"))
 
 
-def test_a_token_of_another_account_changes_nothing(sandbox: SandboxProcess, person: Installation, database: str) -> None:
+def test_a_token_of_another_account_changes_nothing(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
     assert person.call("auth", typed=sandbox.admin_token).code == 0
     with psycopg.connect(database) as connection:
         connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1, base_url = 'https://acme.amocrm.ru', configured_url = NULL")
-    before = stored(database)
+    before = stored_row(database)
     refused(person.call("auth", typed=sandbox.token()["access_token"]), 1, "holds another amoCRM account", "another AMOCRM_SCHEMA")
-    assert stored(database) == before
+    assert stored_row(database) == before
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT base_url FROM mirror.accounts").fetchone() == ("https://acme.amocrm.ru",)
 
@@ -123,14 +123,14 @@ def test_a_token_of_another_account_changes_nothing(sandbox: SandboxProcess, per
 @pytest.mark.parametrize(("typed", "code", "word"), [
     ("", 2, "no token was given"), ("\n\n", 2, "no token was given"), ("two words", 2, "characters that no token has"),
     ("в кириллице", 2, "characters that no token has"), ("eyJ0.mistyped.token", 1, "amoCRM refuses the token")])
-def test_what_is_no_token_changes_nothing(typed: str, code: int, word: str, person: Installation, database: str) -> None:
+def test_what_is_no_token_changes_nothing(typed: str, code: int, word: str, person: CliInstallation, database: str) -> None:
     done = person.call("auth", typed=typed)
     refused(done, code, word, "Nothing was changed")
-    assert not typed.strip() or typed not in done.said
+    assert not typed.strip() or typed not in done.output
     assert tokens_stored(database) == 0
 
 
-def test_a_lost_key_is_mended_by_a_new_token(sandbox: SandboxProcess, person: Installation) -> None:
+def test_a_lost_key_is_mended_by_a_new_token(sandbox: SandboxProcess, person: CliInstallation) -> None:
     first, second = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     assert person.call("auth", typed=sandbox.admin_token, MIRROR_KEY=first).code == 0
     refused(person.call("sync", "--only", "tags", MIRROR_KEY=second), 1, "restore MIRROR_KEY", "authorize the account again")
@@ -138,8 +138,8 @@ def test_a_lost_key_is_mended_by_a_new_token(sandbox: SandboxProcess, person: In
     assert person.call("sync", "--only", "tags", MIRROR_KEY=second).code == 0
 
 
-def test_an_account_that_blocks_is_not_asked_on(person: Installation, database: str, tmp_path: Path) -> None:
+def test_an_account_that_blocks_is_not_asked_on(person: CliInstallation, database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as own:
         own.block()
-        refused(Installation(tmp_path, database, own).call("auth", typed=own.admin_token), 1, "amoCRM has blocked")
+        refused(CliInstallation(tmp_path, database, own).call("auth", typed=own.admin_token), 1, "amoCRM has blocked")
         assert own.stats()["requests"] == 1 and tokens_stored(database) == 0

@@ -13,15 +13,15 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pipelines.amocrm.client import Patience
+from pipelines.amocrm.client import RetryPolicy
 from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from sandbox.process import SandboxProcess
-from tests.support.broken_postgres import OLD, database_on, of_version, own_server, small_disk
-from tests.support.commands import Done, Installation, finished
+from tests.support.broken_postgres import OLD_MAJOR_VERSION, database_on, own_server, server_of_version, small_disk
+from tests.support.commands import CliInstallation, CommandResult, wait_for
 from tests.support.equality import differences
-from tests.support.helpers import scripted
-from tests.support.webhooks import until
+from tests.support.helpers import scripted_server
+from tests.support.webhooks import wait_until
 
 Words = tuple[str, ...]
 ASKING: list[Words] = [("sync",), ("doctor",), ("auth",)]
@@ -44,26 +44,26 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def nowhere(sandbox: SandboxProcess, tmp_path: Path) -> Installation:
+def nowhere(sandbox: SandboxProcess, tmp_path: Path) -> CliInstallation:
     """Its Postgres is not there."""
-    return Installation(tmp_path, f"postgresql://someone:hidden-word@127.0.0.1:{free_port()}/base", sandbox)
+    return CliInstallation(tmp_path, f"postgresql://someone:hidden-word@127.0.0.1:{free_port()}/base", sandbox)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Patience, "wait", lambda self, attempt: 0.01)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda self, attempt: 0.01)
 
 
-def told(done: Done, words: Words, code: int, *expected: str) -> None:
+def told(done: CommandResult, words: Words, code: int, *expected: str) -> None:
     """One message, or the doctor's finding with its cure; the doctor's exit code is 1 whatever is wrong."""
-    assert "Traceback" not in done.said
+    assert "Traceback" not in done.output
     if words[0] == "doctor":
-        assert done.code == 1 and " NO " in f" {done.said}" and "→" in done.out, done.said
+        assert done.code == 1 and " NO " in f" {done.output}" and "→" in done.out, done.output
     else:
-        assert done.code == code, done.said
+        assert done.code == code, done.output
         assert done.error.splitlines()[-1].startswith("amocrm-mirror: ") or "\namocrm-mirror: " in f"\n{done.error}", done.error
     for word in expected:
-        assert word in done.said, done.said
+        assert word in done.output, done.output
 
 
 def count(database: str, table: str) -> int:
@@ -76,11 +76,11 @@ def count(database: str, table: str) -> int:
 
 
 @pytest.mark.parametrize("words", [*DATABASE, ("dev",), ("serve",)], ids=ids)
-def test_an_address_that_is_not_amocrm_s(words: Words, nowhere: Installation) -> None:
+def test_an_address_that_is_not_amocrm_s(words: Words, nowhere: CliInstallation) -> None:
     told(nowhere.call(*words, AMOCRM_BASE_URL="https://example.com"), words, 2, "https://<subdomain>.amocrm.ru", "AMOCRM_BASE_URL")
 
 
-def test_an_account_is_not_added_with_an_address_that_is_not_amocrm_s(installation: Installation, database: str) -> None:
+def test_an_account_is_not_added_with_an_address_that_is_not_amocrm_s(installation: CliInstallation, database: str) -> None:
     words = ("accounts", "add", "acme", "https://example.com")
     told(installation.call(*words), words, 2, "https://<subdomain>.amocrm.ru")
     assert count(database, "pg_namespace WHERE nspname = 'acme'") == 0
@@ -96,34 +96,34 @@ def at(stranger: str) -> Iterator[str]:
     if STRANGERS[stranger] is None:
         yield f"http://127.0.0.1:{free_port()}"
     else:
-        with scripted(lambda path: STRANGERS[stranger]) as server:
+        with scripted_server(lambda path: STRANGERS[stranger]) as server:
             yield server.url
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("words", ASKING, ids=ids)
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_whoever_answers_there_is_not_amocrm(stranger: str, words: Words, installation: Installation, database: str) -> None:
+def test_whoever_answers_there_is_not_amocrm(stranger: str, words: Words, installation: CliInstallation, database: str) -> None:
     with at(stranger) as url:
         done = installation.call(*words, typed="some-token", AMOCRM_BASE_URL=url, AMOCRM_ACCESS_TOKEN="" if words == ("auth",) else "some-token")
     told(done, words, 1, "AMOCRM_BASE_URL opens in a browser")
-    assert "it resumes where it stopped" not in done.said, "nothing has begun"
+    assert "it resumes where it stopped" not in done.output, "nothing has begun"
     assert count(database, "mirror.tokens") == 0 or words != ("auth",)
     assert count(database, "amocrm.accounts") == 0
 
 
 @pytest.mark.parametrize("words", [("sync",), ("verify",), *ASKING[1:]], ids=ids)
-def test_a_dead_token(words: Words, installation: Installation, database: str) -> None:
+def test_a_dead_token(words: Words, installation: CliInstallation, database: str) -> None:
     token = "eyJ0.dead.token"
     done = installation.call(*words, typed=token, AMOCRM_ACCESS_TOKEN="" if words == ("auth",) else token)
     told(done, words, 1, "amoCRM refuses the token", "auth")
-    assert token not in done.said
+    assert token not in done.output
     assert count(database, "mirror.tokens") == 0 or words != ("auth",)
     assert count(database, "amocrm.accounts") == 0
 
 
 @pytest.mark.parametrize("words", ASKING, ids=ids)
-def test_a_token_that_may_not_even_see_the_account(words: Words, sandbox: SandboxProcess, installation: Installation, database: str) -> None:
+def test_a_token_that_may_not_even_see_the_account(words: Words, sandbox: SandboxProcess, installation: CliInstallation, database: str) -> None:
     sandbox.fault("403", match="/api/v4/account", times=0)
     try:
         done = installation.call(*words, typed=sandbox.admin_token)
@@ -137,29 +137,29 @@ def test_a_token_that_may_not_even_see_the_account(words: Words, sandbox: Sandbo
 
 
 @pytest.mark.parametrize("words", DATABASE, ids=ids)
-def test_postgres_that_is_not_there(words: Words, nowhere: Installation) -> None:
+def test_postgres_that_is_not_there(words: Words, nowhere: CliInstallation) -> None:
     done = nowhere.call(*words, typed="a-token")
     told(done, words, 1, "Connection refused", "DATABASE_URL")
-    assert "hidden-word" not in done.said
+    assert "hidden-word" not in done.output
 
 
 @pytest.mark.parametrize(("change", "says"), [({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
                                               ({"password": "hidden-word"}, "password authentication failed")])
-def test_postgres_that_does_not_let_us_in(change: dict[str, str], says: str, installation: Installation) -> None:
+def test_postgres_that_does_not_let_us_in(change: dict[str, str], says: str, installation: CliInstallation) -> None:
     done = installation.call("sync", DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], **change))
     told(done, ("sync",), 1, says, "DATABASE_URL")
-    assert "hidden-word" not in done.said
+    assert "hidden-word" not in done.output
 
 
 @pytest.mark.parametrize("words", MIGRATING, ids=ids)
 def test_postgres_that_is_too_old(words: Words, sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
-    with of_version(empty_database, OLD) as old:
-        told(Installation(tmp_path, old, sandbox).call(*words), words, 1, str(OLD), "15 or later", "embedded Postgres")
+    with server_of_version(empty_database, OLD_MAJOR_VERSION) as old:
+        told(CliInstallation(tmp_path, old, sandbox).call(*words), words, 1, str(OLD_MAJOR_VERSION), "15 or later", "embedded Postgres")
     assert count(empty_database, "pg_namespace WHERE nspname IN ('amocrm', 'mirror')") == 0
 
 
 @pytest.mark.parametrize(("schema", "words"), [*(("amocrm", words) for words in MIGRATING), ("mirror", ("sync",)), ("mirror", ("doctor",))])
-def test_tables_of_a_newer_version(schema: str, words: Words, installation: Installation, database: str) -> None:
+def test_tables_of_a_newer_version(schema: str, words: Words, installation: CliInstallation, database: str) -> None:
     with psycopg.connect(database) as connection:
         connection.execute(f"UPDATE {schema}.alembic_version SET version_num = '20991231_later'".encode())
     told(installation.call(*words), words, 1, "20991231_later", "nothing was changed", "update the program")
@@ -174,17 +174,17 @@ def test_tables_of_a_newer_version(schema: str, words: Words, installation: Inst
     (("serve", "--host", "0.0.0.0", "--port"), "--port"), (("webhooks", "serve", "--port"), "--port"),
     (("webhooks", "serve", "--host", "0.0.0.0", "--port"), "--port"), (("auth", "--browser", "--port"), "--port"),
     (("sandbox", "--port"), "")], ids=lambda value: ids(value) if isinstance(value, tuple) else "")
-def test_a_port_that_is_taken(words: Words, option: str, installation: Installation) -> None:
+def test_a_port_that_is_taken(words: Words, option: str, installation: CliInstallation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = str(held.getsockname()[1])
         done = installation.run(*words, port) if words[0] == "sandbox" else installation.call(
             *words, port, AMOCRM_CLIENT_ID="id", AMOCRM_CLIENT_SECRET="secret")
-    assert (done.code, "Traceback" in done.said) == (2, False), done.said
+    assert (done.code, "Traceback" in done.output) == (2, False), done.output
     assert port in done.error and "program" in done.error or words[0] == "sandbox", done.error
     assert option in done.error
 
 
-def test_an_address_that_this_machine_does_not_have(nowhere: Installation) -> None:
+def test_an_address_that_this_machine_does_not_have(nowhere: CliInstallation) -> None:
     done = nowhere.call("webhooks", "serve", "--host", "203.0.113.9", "--port", str(free_port()))
     told(done, ("webhooks",), 2, "203.0.113.9", "another address of this machine")
 
@@ -194,7 +194,7 @@ def test_an_address_that_this_machine_does_not_have(nowhere: Installation) -> No
 
 def test_a_disk_that_tables_fill(sandbox: SandboxProcess, tmp_path: Path) -> None:
     with small_disk(400) as disk, own_server() as server, database_on(disk, server) as database:
-        person = Installation(tmp_path, database, sandbox)
+        person = CliInstallation(tmp_path, database, sandbox)
         assert person.call("migrate").code == 0
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute("CHECKPOINT")  # what has been made is on the disk
@@ -210,7 +210,7 @@ def test_a_disk_that_tables_fill(sandbox: SandboxProcess, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_disk_that_the_embedded_server_s_own_files_fill(sandbox: SandboxProcess, tmp_path: Path) -> None:
     with small_disk(52) as disk:
-        person = Installation(tmp_path, "", sandbox, MIRROR_HOME=str(disk.folder / "home"), DAGSTER_HOME=str(tmp_path / "dagster"),
+        person = CliInstallation(tmp_path, "", sandbox, MIRROR_HOME=str(disk.folder / "home"), DAGSTER_HOME=str(tmp_path / "dagster"),
                               MIRROR_KEY="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
         server = EmbeddedPostgres(disk.folder / "home")
         try:
@@ -228,15 +228,15 @@ def test_a_disk_that_the_embedded_server_s_own_files_fill(sandbox: SandboxProces
 
 
 @pytest.mark.parametrize("words", [("verify",), ("doctor",)], ids=ids)
-def test_ctrl_c_while_amocrm_is_asked(words: Words, sandbox: SandboxProcess, installation: Installation) -> None:
+def test_ctrl_c_while_amocrm_is_asked(words: Words, sandbox: SandboxProcess, installation: CliInstallation) -> None:
     sandbox.reset_stats()
     sandbox.fault("slow", match="/api/v4/account", times=0, seconds=600)
     try:
         process = installation.start(*words)
-        until(lambda: sandbox.stats()["requests"])
+        wait_until(lambda: sandbox.stats()["requests"])
         process.send_signal(signal.SIGINT)
-        done = finished(process)
+        done = wait_for(process)
     finally:
         sandbox.clear_faults()
-    assert (done.code, "Traceback" in done.error) == (1, False), done.said
+    assert (done.code, "Traceback" in done.error) == (1, False), done.output
     assert "interrupted" in done.error

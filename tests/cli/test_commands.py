@@ -14,8 +14,8 @@ from typer.main import get_command
 from pipelines.entities.registry import ENTITIES
 from pipelines.postgres.embedded.postmaster import free_port
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
-from tests.support.commands import Done, Installation, offered
+from tests.conftest import temporary_database
+from tests.support.commands import CliInstallation, CommandResult, offered_entities
 
 COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox", "grants", "forget",
             "accounts", "dictionary", "serve", "views", "webhooks"]
@@ -29,24 +29,24 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture(scope="module")
 def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str,
-             tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+             tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliInstallation]:
     """Synced once; for tests that only look."""
-    with own_database(postgres_server, template_database) as database:
-        installation = Installation(tmp_path_factory.mktemp("mirrored"), database, sandbox)
+    with temporary_database(postgres_server, template_database) as database:
+        installation = CliInstallation(tmp_path_factory.mktemp("mirrored"), database, sandbox)
         assert installation.call("sync").code == 0
         yield installation
 
 
 @pytest.fixture
-def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Installation:
-    return Installation(tmp_path, database, sandbox)
+def installation(sandbox: SandboxProcess, database: str, tmp_path: Path) -> CliInstallation:
+    return CliInstallation(tmp_path, database, sandbox)
 
 
-def refused(done: Done, code: int, *words: str) -> None:
-    assert "Traceback" not in done.said
-    assert done.code == code, done.said
+def refused(done: CommandResult, code: int, *words: str) -> None:
+    assert "Traceback" not in done.output
+    assert done.code == code, done.output
     for word in words:
-        assert word in done.said
+        assert word in done.output
     assert done.error.startswith("amocrm-mirror: ")
 
 
@@ -55,8 +55,8 @@ def refused(done: Done, code: int, *words: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str, tmp_path: Path) -> None:
-    done = Installation(tmp_path).call(command, "--help", COLUMNS="200")
-    assert done.code == 0 and f"Example: amocrm-mirror {command}" in done.said
+    done = CliInstallation(tmp_path).call(command, "--help", COLUMNS="200")
+    assert done.code == 0 and f"Example: amocrm-mirror {command}" in done.output
 
 
 def test_every_command_is_in_the_list_above(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_every_command_is_in_the_list_above(tmp_path: Path) -> None:
 
 def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
     """In processes of their own, with the settings in .env: doctor, migrate, sync on a pipe, status for people and programs."""
-    variables = Installation(tmp_path, empty_database, sandbox).environment
+    variables = CliInstallation(tmp_path, empty_database, sandbox).environment
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
-    person = Installation(tmp_path)
+    person = CliInstallation(tmp_path)
     person.environment = {}
     checked = person.run("doctor")
     assert (checked.code, checked.error) == (0, "")
@@ -76,7 +76,7 @@ def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empt
     assert f"id {sandbox.account_id}" in checked.out
     assert person.run("migrate").code == 0
     synced = person.run("sync")
-    assert synced.code == 0, synced.said
+    assert synced.code == 0, synced.output
     lines = synced.error.splitlines()
     assert {line.split(":")[0] for line in lines if "records," in line} == {each.name for each in ENTITIES}
     assert "\x1b" not in synced.error + synced.out
@@ -85,25 +85,25 @@ def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empt
     assert told.code == 0
     found = json.loads(told.out)
     states = {each["entity"]: each["state"] for each in found["entities"]}
-    assert states == {each.name: "complete" if each.name in offered(sandbox) else "skipped" for each in ENTITIES}
+    assert states == {each.name: "complete" if each.name in offered_entities(sandbox) else "skipped" for each in ENTITIES}
     assert {each["entity"]: each["rows"] for each in found["entities"]}["leads"] == len(sandbox.truth("leads"))
 
 
-def test_status_for_people(sandbox: SandboxProcess, mirrored: Installation) -> None:
+def test_status_for_people(sandbox: SandboxProcess, mirrored: CliInstallation) -> None:
     done = mirrored.call("status")
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[0].split() == ["amocrm", "in", "schema", "amocrm"]
     table = {line.split()[0]: line for line in lines[2:len(ENTITIES) + 2]}
     assert list(table) == [each.name for each in ENTITIES]
-    assert {name for name, line in table.items() if " complete " in line} == offered(sandbox)
+    assert {name for name, line in table.items() if " complete " in line} == offered_entities(sandbox)
     assert lines[1].split()[-6:] == ["state", "how", "requests", "complete", "to", "lag"]
     found = {each["entity"]: each for each in json.loads(mirrored.call("status", "--json").out)["entities"]}
     assert (found["leads"]["in_quarantine"], found["leads"]["requests"] > 0, bool(found["leads"]["watermark"])) == (0, True, True)
     assert "customers" in found["segments"]["reason"]
 
 
-def test_only_some_entities(installation: Installation) -> None:
+def test_only_some_entities(installation: CliInstallation) -> None:
     done = installation.call("sync", "--only", "tags, users")
     assert done.code == 0
     found = json.loads(installation.call("status", "--json").out)
@@ -112,7 +112,7 @@ def test_only_some_entities(installation: Installation) -> None:
 
 
 def test_migrate_says_what_it_did(empty_database: str, tmp_path: Path) -> None:
-    person = Installation(tmp_path, empty_database)
+    person = CliInstallation(tmp_path, empty_database)
     first, second = person.call("migrate"), person.call("migrate")
     assert (first.code, second.code) == (0, 0)
     assert first.out.count("(was empty)") == 2
@@ -120,17 +120,17 @@ def test_migrate_says_what_it_did(empty_database: str, tmp_path: Path) -> None:
 
 
 def test_postgres_status_starts_nothing(tmp_path: Path) -> None:
-    done = Installation(tmp_path).call("postgres", "status")
+    done = CliInstallation(tmp_path).call("postgres", "status")
     assert done.code == 0
     assert done.out.startswith("stopped; port None")
 
 
 def test_sandbox_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
     port = free_port()
-    process = Installation(tmp_path).start("sandbox", "--port", str(port), "--scale", "50", "--switch", "filter_option=ignore")
+    process = CliInstallation(tmp_path).start("sandbox", "--port", str(port), "--scale", "50", "--switch", "filter_option=ignore")
     assert process.stdout
     assert process.stdout.readline().strip() == f"sandbox listening on http://127.0.0.1:{port}"
-    second = Installation(tmp_path).run("sandbox", "--port", str(port), "--scale", "50")
+    second = CliInstallation(tmp_path).run("sandbox", "--port", str(port), "--scale", "50")
     assert (second.code, second.error) == (2, f"sandbox: port {port} is in use\n")
     process.terminate()
     assert process.communicate(timeout=60)[1] == ""
@@ -143,12 +143,12 @@ def test_sandbox_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
 def test_a_record_without_a_usable_id_is_told_and_kept(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=60) as own:
         own.mutate(BAD_ID)
-        person = Installation(tmp_path, database, own)
+        person = CliInstallation(tmp_path, database, own)
         synced, status = person.call("sync"), person.call("status")
         assert synced.code == status.code == 3
-        assert "1 records could not become rows" in synced.said
-        assert "mirror.quarantine" in synced.said
-        assert "1 records in quarantine" in status.said
+        assert "1 records could not become rows" in synced.output
+        assert "mirror.quarantine" in synced.output
+        assert "1 records in quarantine" in status.output
         assert "loss_reasons" in status.out.splitlines()[-1]
         assert "GET leads/loss_reasons" in status.out.splitlines()[-1]
         found = json.loads(person.call("status", "--json").out)
@@ -158,16 +158,16 @@ def test_a_record_without_a_usable_id_is_told_and_kept(database: str, tmp_path: 
         assert row and row[0] >= len(own.truth("leads/loss_reasons")) - 1, "the records beside it have landed"
 
 
-def test_a_list_that_lost_too_much_is_told(installation: Installation, database: str) -> None:
+def test_a_list_that_lost_too_much_is_told(installation: CliInstallation, database: str) -> None:
     assert installation.call("sync", "--only", "tags").code == 0
     with psycopg.connect(database) as connection:
         connection.execute("INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) "
                            "SELECT 'leads', 900000 + n, 'gone', now() FROM generate_series(1, 400) n")
     done = installation.call("sync", "--only", "tags")
     assert done.code == 3
-    assert "leads/tags: 400 of" in done.said
-    assert "--allow-mass-delete" in done.said
-    assert "tags: incomplete" in done.said
+    assert "leads/tags: 400 of" in done.output
+    assert "--allow-mass-delete" in done.output
+    assert "tags: incomplete" in done.output
     assert installation.call("status").code == 3
     assert installation.call("sync", "--only", "tags", "--allow-mass-delete").code == 0
 
@@ -188,7 +188,7 @@ def test_a_list_that_lost_too_much_is_told(installation: Installation, database:
     ("DATABASE_URL", "mysql://host/base", "postgresql://user:password@host:5432/database"),
     ("MIRROR_KEY", "short", "Fernet.generate_key()"),
 ])
-def test_wrong_settings(name: str, value: str, word: str, installation: Installation) -> None:
+def test_wrong_settings(name: str, value: str, word: str, installation: CliInstallation) -> None:
     refused(installation.call("sync", **{name: value}), 2, word)
 
 
@@ -196,59 +196,59 @@ def test_wrong_settings(name: str, value: str, word: str, installation: Installa
     (("sync", "--only", "leads,deals"), "there is no entity deals. There are: accounts,"),
     (("postgres", "restart"), "there is no action 'restart': use start, stop"),
 ])
-def test_wrong_words(words: tuple[str, ...], word: str, installation: Installation) -> None:
+def test_wrong_words(words: tuple[str, ...], word: str, installation: CliInstallation) -> None:
     refused(installation.call(*words), 2, word)
 
 
 @pytest.mark.parametrize("words", [("sync", "--fast"), ("synk",), ("sandbox", "--scale", "3")])
-def test_wrong_options(words: tuple[str, ...], installation: Installation) -> None:
+def test_wrong_options(words: tuple[str, ...], installation: CliInstallation) -> None:
     done = installation.call(*words)
     assert done.code == 2
     assert "Usage:" in done.error
 
 
-def test_a_home_that_cannot_be_made(installation: Installation, tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_made(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(installation.call("sync", MIRROR_HOME=str(tmp_path / "file")), 1, "MIRROR_HOME")
 
 
-def test_a_damaged_key_file(installation: Installation, tmp_path: Path) -> None:
+def test_a_damaged_key_file(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "mirror.key").write_text("nonsense")
     refused(installation.call("sync"), 2, "mirror.key", "restore the file")
 
 
-def test_a_damaged_dagster_configuration(installation: Installation, tmp_path: Path) -> None:
+def test_a_damaged_dagster_configuration(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "dagster").mkdir()
     (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: 7\n")
     refused(installation.call("sync", DAGSTER_HOME=str(tmp_path / "dagster")), 1, "dagster.yaml")
 
 
 def test_status_before_the_first_migration(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
-    refused(Installation(tmp_path, empty_database, sandbox).call("status"), 1, "run `amocrm-mirror migrate`")
+    refused(CliInstallation(tmp_path, empty_database, sandbox).call("status"), 1, "run `amocrm-mirror migrate`")
 
 
 def test_tables_of_somebody_else(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
     with psycopg.connect(empty_database) as connection:
         connection.execute("CREATE SCHEMA amocrm CREATE TABLE invoices (id int)")
-    refused(Installation(tmp_path, empty_database, sandbox).call("sync"), 1, "not ours", "another AMOCRM_SCHEMA")
+    refused(CliInstallation(tmp_path, empty_database, sandbox).call("sync"), 1, "not ours", "another AMOCRM_SCHEMA")
 
 
 @pytest.mark.parametrize("token", ["no-token-at-all", "revoked"])
 def test_a_dead_token(token: str, database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as own:
-        person = Installation(tmp_path, database, own)
+        person = CliInstallation(tmp_path, database, own)
         if token == "revoked":
             own.revoke()
         else:
             person.environment["AMOCRM_ACCESS_TOKEN"] = token
         done = person.call("sync")
         refused(done, 1, "set AMOCRM_ACCESS_TOKEN")
-        assert person.environment["AMOCRM_ACCESS_TOKEN"] not in done.said
+        assert person.environment["AMOCRM_ACCESS_TOKEN"] not in done.output
         assert person.call("doctor").code == 1
 
 
-def test_a_token_of_another_account_than_the_schema_s(mirrored: Installation) -> None:
+def test_a_token_of_another_account_than_the_schema_s(mirrored: CliInstallation) -> None:
     with SandboxProcess(scale=50, seed=7) as other, psycopg.connect(mirrored.environment["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1")
         done = mirrored.call("sync", AMOCRM_BASE_URL=other.url, AMOCRM_ACCESS_TOKEN=other.admin_token)
@@ -256,25 +256,25 @@ def test_a_token_of_another_account_than_the_schema_s(mirrored: Installation) ->
     refused(done, 1, "holds amoCRM account", "Nothing was changed", "another AMOCRM_SCHEMA")
 
 
-def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess, installation: Installation) -> None:
+def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess, installation: CliInstallation) -> None:
     done = installation.call("sync", AMOCRM_ACCESS_TOKEN=sandbox.manager_token)
-    assert done.code == 0, done.said
-    assert "users: skipped: users: the token has no right to it (403" in done.said
-    assert "roles: skipped: roles: the token has no right to it (403" in done.said
+    assert done.code == 0, done.output
+    assert "users: skipped: users: the token has no right to it (403" in done.output
+    assert "roles: skipped: roles: the token has no right to it (403" in done.output
     checked = installation.call("doctor", AMOCRM_ACCESS_TOKEN=sandbox.manager_token)
     assert checked.code == 0
-    assert "is not an administrator" in checked.said
+    assert "is not an administrator" in checked.output
 
 
-def test_another_database_for_each_doubt_of_the_doctor(installation: Installation) -> None:
+def test_another_database_for_each_doubt_of_the_doctor(installation: CliInstallation) -> None:
     wrong = installation.call("doctor", DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], dbname="nowhere"))
     assert wrong.code == 1
-    assert "NO Postgres: connection failed" in wrong.said
-    assert "→ Start the server" in wrong.said
+    assert "NO Postgres: connection failed" in wrong.output
+    assert "→ Start the server" in wrong.output
     nothing = installation.call("doctor", AMOCRM_BASE_URL="")
     assert nothing.code == 1
-    assert "set AMOCRM_BASE_URL" in nothing.said
+    assert "set AMOCRM_BASE_URL" in nothing.output
     far = installation.call("doctor", AMOCRM_BASE_URL=f"http://127.0.0.1:{free_port()}")
     assert far.code == 1
-    assert "the connection failed" in far.said
-    assert "opens in a browser" in far.said
+    assert "the connection failed" in far.output
+    assert "opens in a browser" in far.output

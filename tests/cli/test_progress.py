@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from sandbox.process import SandboxProcess
-from tests.support.commands import COMMAND, Installation, finished
+from tests.support.commands import COMMAND, CliInstallation, wait_for
 from tests.support.equality import differences
 
 CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
@@ -38,7 +38,7 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def under_way(installation: Installation, sandbox: SandboxProcess) -> subprocess.Popen[str]:
+def under_way(installation: CliInstallation, sandbox: SandboxProcess) -> subprocess.Popen[str]:
     """A sync that stays in the middle of the leads: some have landed, and the server no longer answers."""
     def asked() -> int:
         return int(sandbox.stats()["by_path"].get("GET /api/v4/leads", 0))
@@ -50,7 +50,7 @@ def under_way(installation: Installation, sandbox: SandboxProcess) -> subprocess
     return process
 
 
-def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(sandbox: SandboxProcess, installation: Installation, database: str) -> None:
+def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(sandbox: SandboxProcess, installation: CliInstallation, database: str) -> None:
     process = under_way(installation, sandbox)
     second = installation.call("sync")
     assert second.code == 1
@@ -70,13 +70,13 @@ def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(sandbox: Sandbo
 
 def interrupted(process: subprocess.Popen[str], number: signal.Signals) -> None:
     process.send_signal(number)
-    done = finished(process)
+    done = wait_for(process)
     assert done.code == 1
     assert "Traceback" not in done.error
     assert done.error.splitlines()[-1] == "amocrm-mirror: interrupted; what had landed is kept, and the next sync resumes there"
 
 
-def test_a_live_display_on_a_terminal(sandbox: SandboxProcess, installation: Installation) -> None:
+def test_a_live_display_on_a_terminal(sandbox: SandboxProcess, installation: CliInstallation) -> None:
     sandbox.latency(100)
     seen, code = on_a_terminal(installation, "sync")
     assert code == 0
@@ -93,10 +93,10 @@ def test_a_live_display_on_a_terminal(sandbox: SandboxProcess, installation: Ins
     assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h"), "the cursor was left hidden"
 
 
-def on_a_terminal(installation: Installation, *words: str) -> tuple[bytes, int]:
+def on_a_terminal(installation: CliInstallation, *words: str) -> tuple[bytes, int]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    process = subprocess.Popen([*COMMAND, *words], cwd=installation.folder, env=installation.variables({"TERM": "xterm-256color"}),
+    process = subprocess.Popen([*COMMAND, *words], cwd=installation.folder, env=installation.process_environment({"TERM": "xterm-256color"}),
                                stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     seen = b""

@@ -13,8 +13,8 @@ import requests
 from benchmarks.measure import children
 from pipelines.postgres.embedded.postmaster import free_port
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation, finished
-from tests.support.webhooks import heard, listens, until
+from tests.support.commands import CliInstallation, wait_for
+from tests.support.webhooks import is_known, is_listening, wait_until
 
 
 def alive(pid: int) -> bool:
@@ -31,46 +31,46 @@ def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     with SandboxProcess(scale=30) as sandbox, psycopg.connect(database, autocommit=True) as connection:
-        installation = Installation(tmp_path, database, sandbox)
+        installation = CliInstallation(tmp_path, database, sandbox)
         assert installation.call("sync", "--only", "leads").code == 0
         lead = sandbox.truth("leads")[0]["id"]
 
         def becomes(price: int) -> None:
             sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": price}})
-            until(lambda: connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s AND price = %s", [lead, price]).fetchone())
+            wait_until(lambda: connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s AND price = %s", [lead, price]).fetchone())
 
         process = installation.start("serve", "--no-dagster", "--port", str(port))
         try:
-            until(lambda: listens(base))
+            wait_until(lambda: is_listening(base))
             subscribed = installation.call("webhooks", "subscribe", "--url", base)
-            assert subscribed.code == 0, subscribed.said
+            assert subscribed.code == 0, subscribed.output
             [destination] = [hook["destination"] for hook in sandbox.truth("webhooks") if hook["destination"].startswith(base)]
-            until(lambda: heard(destination))
+            wait_until(lambda: is_known(destination))
             becomes(111)
             parts = children(process.pid)
             assert len(parts) == 2
             for part in parts:
                 os.kill(part, signal.SIGKILL)
-            until(lambda: len(children(process.pid)) == 2 and not set(children(process.pid)) & set(parts))
-            until(lambda: listens(base) and requests.get(f"{base}/health", timeout=60).status_code == 200)
+            wait_until(lambda: len(children(process.pid)) == 2 and not set(children(process.pid)) & set(parts))
+            wait_until(lambda: is_listening(base) and requests.get(f"{base}/health", timeout=60).status_code == 200)
             becomes(222)
             parts = children(process.pid)
             assert sorted(word for part in parts for word in ("drain", "serve") if f"webhooks {word}" in command_of(part)) == ["drain", "serve"]
             process.send_signal(signal.SIGTERM)
-            done = finished(process)
-            assert done.code == 0 and "Traceback" not in done.error, done.said
+            done = wait_for(process)
+            assert done.code == 0 and "Traceback" not in done.error, done.output
             assert not any(map(alive, parts))
         finally:
-            installation.end()
+            installation.stop()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks its processes up in /proc")
 def test_its_parts_end_with_it(database: str, tmp_path: Path) -> None:
-    installation = Installation(tmp_path, database)
+    installation = CliInstallation(tmp_path, database)
     serving = installation.start("serve", "--no-dagster", "--port", str(free_port()))
-    until(lambda: len(children(serving.pid)) == 2)
+    wait_until(lambda: len(children(serving.pid)) == 2)
     parts = children(serving.pid)
     serving.kill()
     serving.communicate()
-    until(lambda: not any(map(alive, parts)))
+    wait_until(lambda: not any(map(alive, parts)))

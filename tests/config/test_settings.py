@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from pipelines.amocrm.hosts import validate_base_url
 from pipelines.config.database_urls import normalise_database_url, sqlalchemy_url
-from pipelines.config.settings import Settings, SettingsRefused, load_settings, validate_schema_name
+from pipelines.config.settings import Settings, SettingsError, load_settings, validate_schema_name
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_rates_that_are_taken(rate: str, base_url: str, used: float) -> None:
 
 @pytest.mark.parametrize("rate", ["7.01", "unlimited", "inf", "nan", "0", "-1", "fast"])
 def test_rates_that_are_refused(rate: str) -> None:
-    with pytest.raises(SettingsRefused, match="AMOCRM_REQUESTS_PER_SECOND"):
+    with pytest.raises(SettingsError, match="AMOCRM_REQUESTS_PER_SECOND"):
         load_settings(amocrm_requests_per_second=rate, amocrm_base_url="acme")
 
 
@@ -147,7 +147,7 @@ def test_rates_that_are_refused(rate: str) -> None:
 def test_a_refusal_names_the_variable_and_hides_the_value(
     field: dict[str, Any],
 ) -> None:
-    with pytest.raises(SettingsRefused, match=next(iter(field)).upper()) as refusal:
+    with pytest.raises(SettingsError, match=next(iter(field)).upper()) as refusal:
         load_settings(**field)
     assert "s3cret" not in str(refusal.value) and refusal.value.__cause__ is None
 

@@ -12,15 +12,15 @@ import psycopg
 import pytest
 
 from models.base import AccountBase
-from pipelines.cli.views import DIAGRAM, TEXT
+from pipelines.cli.views import DIAGRAM_FILE, MARKDOWN_FILE
 from pipelines.dictionary.diagram import svg
-from pipelines.dictionary.from_models import base
-from pipelines.dictionary.layout import plan
-from pipelines.dictionary.markdown import code, markdown, plain
+from pipelines.dictionary.from_models import base_dictionary
+from pipelines.dictionary.layout import compute_layout
+from pipelines.dictionary.markdown import code_span, escape_text, markdown
 from pipelines.dictionary.page import page
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
-from tests.support.commands import REPOSITORY, Installation
+from tests.conftest import temporary_database
+from tests.support.commands import REPOSITORY, CliInstallation
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>|`*[a](http://evil)\n# \u202eznak"
 STALE = "write it anew: make docs"
@@ -50,7 +50,7 @@ class Parsed(HTMLParser):
 @pytest.fixture(scope="module")
 def database_of(postgres_server: str, template_database: str) -> Iterator[str]:
     """A few rows, written by hand: what is counted can be told by heart."""
-    with own_database(postgres_server, template_database) as conninfo, psycopg.connect(conninfo, autocommit=True) as connection:
+    with temporary_database(postgres_server, template_database) as conninfo, psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("INSERT INTO amocrm.accounts (id, name, _synced_at) VALUES (1, %s, now())", [HOSTILE])
         connection.execute("INSERT INTO amocrm.leads (id, _synced_at, _deleted_at) SELECT n, now(), CASE n WHEN 4 THEN now() END "
                            "FROM generate_series(1, 4) n")
@@ -76,9 +76,9 @@ def database_of(postgres_server: str, template_database: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def written(database_of: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dictionary")
-    done = Installation(folder, database_of).call("dictionary", "--out", "made/here")
-    assert done.code == 0, done.said
-    assert "4 custom fields, 2 of them never filled" not in done.said and "4 custom fields, 1 of them never filled" in done.said
+    done = CliInstallation(folder, database_of).call("dictionary", "--out", "made/here")
+    assert done.code == 0, done.output
+    assert "4 custom fields, 2 of them never filled" not in done.output and "4 custom fields, 1 of them never filled" in done.output
     assert sorted(path.name for path in (folder / "made" / "here").iterdir()) == ["dictionary.html", "dictionary.md", "schema.svg"]
     return folder / "made" / "here"
 
@@ -96,11 +96,11 @@ def test_hostile_names_stay_text(written: Path) -> None:
 
 
 def test_every_anchor_is_there_once(written: Path) -> None:
-    for text in ((written / "dictionary.html").read_text(), page(base())):
+    for text in ((written / "dictionary.html").read_text(), page(base_dictionary())):
         parsed = Parsed(text)
         assert len(parsed.ids) == len(set(parsed.ids)) and not any(set(each) & set(" \t\n\"<>") for each in parsed.ids)
         assert {link[1:] for link in parsed.links} <= set(parsed.ids)
-    for path in (written / "dictionary.md", REPOSITORY / "docs" / TEXT):
+    for path in (written / "dictionary.md", REPOSITORY / "docs" / MARKDOWN_FILE):
         text = path.read_text()
         assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= set(re.findall(r'<a id="([^"]+)">', text))
 
@@ -122,7 +122,7 @@ def test_it_shows_rows_and_views_for_people(written: Path) -> None:
 
 
 def test_a_second_run_replaces_and_a_bad_place_is_told(database_of: str, tmp_path: Path) -> None:
-    person = Installation(tmp_path, database_of)
+    person = CliInstallation(tmp_path, database_of)
     (tmp_path / "dictionary").mkdir()
     (tmp_path / "dictionary" / "dictionary.html").write_text("old")
     (tmp_path / "dictionary" / "mine.txt").write_text("mine")
@@ -130,22 +130,22 @@ def test_a_second_run_replaces_and_a_bad_place_is_told(database_of: str, tmp_pat
     assert sorted(path.name for path in (tmp_path / "dictionary").iterdir()) == ["dictionary.html", "mine.txt"]
     assert (tmp_path / "dictionary" / "dictionary.html").read_text() != "old"
     done = person.call("dictionary", "--out", "dictionary/mine.txt")
-    assert done.code == 2 and "--out" in done.said and "Traceback" not in done.said
+    assert done.code == 2 and "--out" in done.output and "Traceback" not in done.output
     assert person.call("dictionary", "--format", "pdf").code == 2
 
 
 def test_without_tables_it_says_what_to_do_and_base_needs_none(empty_database: str, tmp_path: Path) -> None:
-    person = Installation(tmp_path, empty_database)
+    person = CliInstallation(tmp_path, empty_database)
     done = person.call("dictionary")
-    assert done.code == 1 and "amocrm-mirror migrate" in done.said and "--base" in done.said and not (tmp_path / "dictionary").exists()
+    assert done.code == 1 and "amocrm-mirror migrate" in done.output and "--base" in done.output and not (tmp_path / "dictionary").exists()
     person.environment["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/none"
     assert person.call("dictionary", "--base").code == 0
     assert "Example" in person.call("dictionary", "--help", COLUMNS="200").out
 
 
 def test_an_account_before_its_first_sync(database: str, tmp_path: Path) -> None:
-    done = Installation(tmp_path, database).call("dictionary")
-    assert done.code == 0, done.said
+    done = CliInstallation(tmp_path, database).call("dictionary")
+    assert done.code == 0, done.output
     assert "nothing is mirrored yet" in (tmp_path / "dictionary" / "dictionary.md").read_text()
 
 
@@ -153,12 +153,12 @@ def test_an_account_before_its_first_sync(database: str, tmp_path: Path) -> None
 
 
 def test_docs_hold_what_the_models_say() -> None:
-    assert (REPOSITORY / "docs" / TEXT).read_text() == markdown(base(), DIAGRAM), STALE
-    assert (REPOSITORY / "docs" / DIAGRAM).read_text() == svg(base(), TEXT), STALE
+    assert (REPOSITORY / "docs" / MARKDOWN_FILE).read_text() == markdown(base_dictionary(), DIAGRAM_FILE), STALE
+    assert (REPOSITORY / "docs" / DIAGRAM_FILE).read_text() == svg(base_dictionary(), MARKDOWN_FILE), STALE
 
 
 def test_every_table_and_column_is_told_of_and_comes_from_somewhere() -> None:
-    found = {relation.name: relation for relation in base().relations}
+    found = {relation.name: relation for relation in base_dictionary().relations}
     assert set(AccountBase.metadata.tables) <= set(found)
     for table in AccountBase.metadata.tables.values():
         relation = found[table.name]
@@ -175,7 +175,7 @@ def test_the_database_says_the_same(database: str) -> None:
             "a.attnum > 0 AND NOT a.attisdropped WHERE c.relnamespace = 'amocrm'::regnamespace AND c.relkind IN ('r', 'v') "
             "AND c.relname <> 'alembic_version'").fetchall()
     told = {(relation.name, column.name): (column.comment, relation.comment, column.type, column.is_nullable)
-            for relation in base().relations for column in relation.columns}
+            for relation in base_dictionary().relations for column in relation.columns}
     short = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
     assert {(row[0], row[1]): (row[2], row[3], short.get(row[4], row[4]), row[5]) for row in rows} == told
 
@@ -184,8 +184,8 @@ def test_the_database_says_the_same(database: str) -> None:
 
 
 def test_the_diagram_shows_every_table_and_no_box_covers_another() -> None:
-    found = plan(base())
-    text = "".join(ET.fromstring(svg(base())).itertext())  # noqa: S314 - our own
+    found = compute_layout(base_dictionary())
+    text = "".join(ET.fromstring(svg(base_dictionary())).itertext())  # noqa: S314 - our own
     assert all(name in text for name in AccountBase.metadata.tables)
     for one in found.boxes:
         for two in found.boxes:
@@ -195,7 +195,7 @@ def test_the_diagram_shows_every_table_and_no_box_covers_another() -> None:
 
 
 def test_lines_run_between_boxes_and_end_at_them() -> None:
-    found = plan(base())
+    found = compute_layout(base_dictionary())
     assert len(found.lines) > 40
     for line in found.lines:
         for (x1, y1), (x2, y2) in zip(line.points, line.points[1:], strict=False):
@@ -208,8 +208,8 @@ def test_lines_run_between_boxes_and_end_at_them() -> None:
 
 @pytest.mark.parametrize(("text", "safe"), [("a|b", "a\\|b"), ("<script>", "&lt;script&gt;"), ("x\n# y", "x \\# y"), ("a_b`c", "a\\_b\\`c")])
 def test_markdown_is_escaped(text: str, safe: str) -> None:
-    assert plain(text) == safe
-    assert code("имя") == "`имя`" and code("a`b") == "a\\`b"
+    assert escape_text(text) == safe
+    assert code_span("имя") == "`имя`" and code_span("a`b") == "a\\`b"
 
 
 # In a browser
@@ -238,20 +238,20 @@ def test_in_a_real_browser(written: Path, tmp_path: Path) -> None:
         assert browser.value("q.value") == "" and browser.value("hits.hidden")
         colours = []
         for scheme in ("light", "dark"):
-            browser.prefer(scheme)
+            browser.prefer_colour_scheme(scheme)
             colours.append(browser.value("getComputedStyle(document.body).backgroundColor"))
         assert colours[0] != colours[1]
         browser.value("theme.click()")
         assert browser.value("getComputedStyle(document.body).backgroundColor") == colours[0]
         assert browser.value("document.querySelector('svg.schema').getBoundingClientRect().width") > 1000
-        assert browser.said == [] and browser.value("document.images.length") == 0
-        assert {address.partition(":")[0] for address in browser.asked} == {"file"}
+        assert browser.problems == [] and browser.value("document.images.length") == 0
+        assert {address.partition(":")[0] for address in browser.requested} == {"file"}
 
 
 @pytest.mark.slow
 def test_of_a_whole_sandbox(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=100) as sandbox:
-        person = Installation(tmp_path, database, sandbox)
+        person = CliInstallation(tmp_path, database, sandbox)
         assert person.call("sync").code == 0
         assert person.call("dictionary").code == 0
     assert "leads.площадь_м2" in (tmp_path / "dictionary" / "dictionary.md").read_text(), "a field, and its column in the wide view"

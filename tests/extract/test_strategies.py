@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from pipelines.amocrm.errors import NotOffered
+from pipelines.amocrm.errors import NotAvailableError
 from pipelines.cursors import Position
-from pipelines.entities.registry import entity
-from pipelines.entities.spec import Moving
+from pipelines.entities.registry import entity_named
+from pipelines.entities.spec import Incremental
 from pipelines.extract import strategies
-from pipelines.extract.source import SETTLE, Step
-from pipelines.extract.strategies import OVERLAP, changes, snapshot, sweep, window
+from pipelines.extract.source import SETTLE_SECONDS, Step
+from pipelines.extract.strategies import OVERLAP_SECONDS, incremental, snapshot, sweep, window
 from sandbox.process import SandboxProcess
-from tests.support.helpers import Reply, listing, scripted
-from tests.support.lists import MOVING, Record, crowd, ids, moving_of, now, path_of, requests, source, truth, while_
+from tests.support.helpers import Reply, list_reply, scripted_server
+from tests.support.lists import MOVING, Record, crowd_one_second, ids, ids_while, moving_of, path_of, request_count, sandbox_time, source_of, true_ids
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 def shared() -> Iterator[SandboxProcess]:
     with SandboxProcess(scale=400, fields=1) as running:
         for name in MOVING:
-            crowd(running, name)
+            crowd_one_second(running, name)
         yield running
 
 
@@ -57,23 +57,23 @@ def test_window_meets_all_that_changed(name: str, inclusive: str, still: Sandbox
     moments = {record["id"]: record[moving_of(name).column] for record in still.truth(path_of(name))}
     for since in (0, sorted(moments.values())[len(moments) // 2], sorted(moments.values())[-30]):
         seen: set[Any] = set()
-        for step in window(source(still, name, limit=100 if name == "events" else 10), moving_of(name), {"watermark": since + OVERLAP}):
+        for step in window(source_of(still, name, limit=100 if name == "events" else 10), moving_of(name), {"watermark": since + OVERLAP_SECONDS}):
             seen |= ids([step])
             if step.position:  # no watermark promises more than was read
-                assert {ident for ident, at in moments.items() if since + OVERLAP <= at < step.position["watermark"]} <= seen
+                assert {ident for ident, at in moments.items() if since + OVERLAP_SECONDS <= at < step.position["watermark"]} <= seen
         assert {ident for ident, at in moments.items() if at >= since} <= seen
-        assert step.position and abs(step.position["watermark"] - (time.time() - SETTLE)) < 300
+        assert step.position and abs(step.position["watermark"] - (time.time() - SETTLE_SECONDS)) < 300
 
 
 @pytest.mark.parametrize("name", MOVING)
 def test_a_quiet_list_costs_one_request(name: str, still: SandboxProcess) -> None:
-    steps = list(changes(source(still, name, limit=entity(name).limit), moving_of(name), {"watermark": int(time.time())}, True))
-    assert requests(still) == 1 and len(steps) == 1
+    steps = list(incremental(source_of(still, name, limit=entity_named(name).limit), moving_of(name), {"watermark": int(time.time())}, True))
+    assert request_count(still) == 1 and len(steps) == 1
 
 
 @pytest.mark.parametrize("name", ["leads", "tasks", "notes"])
 def test_window_of_a_living_list(name: str, sandbox: SandboxProcess) -> None:
-    began, chosen = now(sandbox), sorted(truth(sandbox, name))[:60]
+    began, chosen = sandbox_time(sandbox), sorted(true_ids(sandbox, name))[:60]
     path, last = path_of(name), [{"watermark": 0}]
 
     def act(number: int) -> None:
@@ -81,14 +81,14 @@ def test_window_of_a_living_list(name: str, sandbox: SandboxProcess) -> None:
                        {"op": "vanish", "list": path, "id": chosen.pop()} if number % 2 else {"op": "create", "list": path, "record": owned(name)})
 
     def steps() -> Iterator[Step]:
-        for step in window(source(sandbox, name), moving_of(name), {"watermark": 0}):
+        for step in window(source_of(sandbox, name), moving_of(name), {"watermark": 0}):
             last.append(step.position or last[-1])
             yield step
 
-    seen = while_(steps(), lambda number: act(number) if len(chosen) > 1 else None)
-    assert truth(sandbox, name, before=began) <= seen
-    again = ids(window(source(sandbox, name), moving_of(name), last[-1]))
-    assert truth(sandbox, name) <= seen | again
+    seen = ids_while(steps(), lambda number: act(number) if len(chosen) > 1 else None)
+    assert true_ids(sandbox, name, before=began) <= seen
+    again = ids(window(source_of(sandbox, name), moving_of(name), last[-1]))
+    assert true_ids(sandbox, name) <= seen | again
 
 
 def owned(name: str) -> Record:
@@ -99,24 +99,24 @@ def owned(name: str) -> Record:
 def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "INSIDE", 8)
     still.switch(events_order=order)
-    steps = list(sweep(source(still, "events", limit=100), {}))
-    assert ids(steps) == truth(still, "events")
-    assert requests(still) <= 1.7 * len(truth(still, "events")) / 100 + 1  # one shows that there is no order of time
+    steps = list(sweep(source_of(still, "events", limit=100), {}))
+    assert ids(steps) == true_ids(still, "events")
+    assert request_count(still) <= 1.7 * len(true_ids(still, "events")) / 100 + 1  # one shows that there is no order of time
 
 
 def test_all_events_after_a_first_reading_that_was_interrupted_for_a_month(still: SandboxProcess) -> None:
     then = int(time.time()) - 30 * 86400
     position = {"sweep": {"watermark": then, "spans": [[0, then, False]]}}
-    steps = list(sweep(source(still, "events", limit=100), position))
-    assert ids(steps) == truth(still, "events")
+    steps = list(sweep(source_of(still, "events", limit=100), position))
+    assert ids(steps) == true_ids(still, "events")
     assert (steps[-1].position or {})["watermark"] > time.time() - 600
 
 
 def test_events_that_disappear_take_no_others_along(sandbox: SandboxProcess) -> None:
     sandbox.switch(deleted_entity_events="hide")
-    leads = sorted(truth(sandbox))
-    seen = while_(sweep(source(sandbox, "events", limit=50), {}), lambda number: sandbox.mutate({"op": "delete", "list": "leads", "id": leads.pop()}))
-    assert truth(sandbox, "events", before=time.time() - 600) <= seen
+    leads = sorted(true_ids(sandbox))
+    seen = ids_while(sweep(source_of(sandbox, "events", limit=50), {}), lambda number: sandbox.mutate({"op": "delete", "list": "leads", "id": leads.pop()}))
+    assert true_ids(sandbox, "events", before=time.time() - 600) <= seen
 
 
 # What is not honoured
@@ -127,10 +127,10 @@ def test_events_that_disappear_take_no_others_along(sandbox: SandboxProcess) -> 
 def test_a_filter_that_is_not_honoured(name: str, option: str, still: SandboxProcess) -> None:
     still.switch(filter_option=option)
     since = sorted(record["updated_at"] for record in still.truth(path_of(name)))[-30]
-    position = {"watermark": since + OVERLAP}
+    position = {"watermark": since + OVERLAP_SECONDS}
     for filtered in (True, False):
-        steps = list(changes(source(still, name), moving_of(name), position, filtered))
-        assert truth(still, name, since) <= ids(steps)
+        steps = list(incremental(source_of(still, name), moving_of(name), position, filtered))
+        assert true_ids(still, name, since) <= ids(steps)
         assert name == "customers" or len(ids(steps)) < 90
         landed: list[Position] = [step.position for step in steps if step.position]
         assert landed[-1]["watermark"] > time.time() - 600 and all(each == position for each in landed[:-1])
@@ -139,14 +139,14 @@ def test_a_filter_that_is_not_honoured(name: str, option: str, still: SandboxPro
 def test_a_watermark_on_the_word_of_a_filter_that_is_not_one_is_taken_back() -> None:
     def answer(path: str) -> Reply:
         if "filter" not in path:
-            return listing({"id": 3, "updated_at": 7000}, {"id": 1, "updated_at": 100})
+            return list_reply({"id": 3, "updated_at": 7000}, {"id": 1, "updated_at": 100})
         first = len(server.paths) == 1
-        return listing({"id": 1, "updated_at": 5990 if first else 100}, {"id": 2, "updated_at": 6000 if first else 100}, next="?page=2")
+        return list_reply({"id": 1, "updated_at": 5990 if first else 100}, {"id": 2, "updated_at": 6000 if first else 100}, next="?page=2")
 
-    with scripted(answer) as server:
-        steps = list(changes(source(server), moving_of("leads"), {"watermark": 5000}, True))
+    with scripted_server(answer) as server:
+        steps = list(incremental(source_of(server), moving_of("leads"), {"watermark": 5000}, True))
     landed = [step.position["watermark"] for step in steps if step.position]
-    assert landed == [6000, 5000, pytest.approx(time.time() - SETTLE, abs=300)]
+    assert landed == [6000, 5000, pytest.approx(time.time() - SETTLE_SECONDS, abs=300)]
 
 
 @pytest.mark.parametrize("filter_option", ["honour", "ignore"])
@@ -155,8 +155,8 @@ def test_an_ignored_order_is_noticed(filter_option: str, sandbox: SandboxProcess
     sandbox.switch(updated_at_order="ignore", filter_option=filter_option)
     since = sorted(record["updated_at"] for record in sandbox.truth("leads"))[200]
     for filtered in (True, False):
-        steps = changes(source(sandbox), moving_of("leads"), {"watermark": since + OVERLAP}, filtered)
-        assert truth(sandbox, since=since) <= ids(steps)
+        steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": since + OVERLAP_SECONDS}, filtered)
+        assert true_ids(sandbox, since=since) <= ids(steps)
 
 
 @pytest.mark.parametrize("filter_option", ["honour", "ignore"])
@@ -164,70 +164,70 @@ def test_an_ignored_order_is_noticed(filter_option: str, sandbox: SandboxProcess
 def test_an_ignored_order_is_noticed_where_pages_show_none(seconds: list[int], filter_option: str, sandbox: SandboxProcess) -> None:
     """Bulk imports: every row of the first pages has the same second."""
     sandbox.switch(updated_at_order="ignore", filter_option=filter_option)
-    numbers = sorted(truth(sandbox))
-    first, began = numbers[:250 * len(seconds)], now(sandbox)
+    numbers = sorted(true_ids(sandbox))
+    first, began = numbers[:250 * len(seconds)], sandbox_time(sandbox)
     sandbox.mutate(*({"op": "patch", "list": "leads", "id": number, "set": {"price": 5}, "updated_at": began - 10**8 + seconds[place // 250]}
                      for place, number in enumerate(first)))
     sandbox.mutate({"op": "patch", "list": "leads", "id": numbers[-1], "set": {"price": 7}})
-    steps = changes(source(sandbox), moving_of("leads"), {"watermark": began - 100}, filter_option == "honour")
+    steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": began - 100}, filter_option == "honour")
     assert numbers[-1] in ids(steps)
-    steps = changes(source(sandbox), moving_of("leads"), {"watermark": began - 10**8 + OVERLAP}, filter_option == "honour")
+    steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": began - 10**8 + OVERLAP_SECONDS}, filter_option == "honour")
     assert set(first) <= ids(steps)
 
 
 def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
     """amoCRM knows no order[created_at] of contacts, so it gives them by id."""
     sandbox.switch(filter_option="ignore")
-    lowest = sorted(truth(sandbox, "contacts"))[:3]
+    lowest = sorted(true_ids(sandbox, "contacts"))[:3]
     sandbox.mutate(*({"op": "patch", "list": "contacts", "id": ident, "set": {"created_at": 10**9}} for ident in lowest))
-    found = source(sandbox, "contacts", moving=Moving("created_at", newest_first=True))
-    steps = list(changes(found, moving_of(found.entity), {"watermark": int(time.time()) - 10**7}, True))
-    assert ids(steps) == truth(sandbox, "contacts")
+    found = source_of(sandbox, "contacts", moving=Incremental("created_at", newest_first=True))
+    steps = list(incremental(found, moving_of(found.entity), {"watermark": int(time.time()) - 10**7}, True))
+    assert ids(steps) == true_ids(sandbox, "contacts")
     assert steps[-1].position and steps[-1].position["watermark"] > time.time() - 600
 
 
 def test_newest_first_of_a_living_list(sandbox: SandboxProcess) -> None:
     sandbox.switch(filter_option="ignore")
     newest = sorted(sandbox.truth("leads"), key=lambda record: (record["updated_at"], record["id"]))
-    since, began = newest[-120]["updated_at"], now(sandbox)
+    since, began = newest[-120]["updated_at"], sandbox_time(sandbox)
     going = [record["id"] for record in newest if record["updated_at"] < began]
 
     def go(number: int) -> None:
         sandbox.mutate(*({"op": "vanish", "list": "leads", "id": going.pop()} for _ in range(3)))
 
-    seen = while_(changes(source(sandbox), moving_of("leads"), {"watermark": since + OVERLAP}, False), go)
-    assert truth(sandbox, since=since) <= seen
+    seen = ids_while(incremental(source_of(sandbox), moving_of("leads"), {"watermark": since + OVERLAP_SECONDS}, False), go)
+    assert true_ids(sandbox, since=since) <= seen
 
 
 def test_a_list_that_is_not_there_is_asked_for_once(still: SandboxProcess) -> None:
     still.fault("404", "leads", times=0)
-    with pytest.raises(NotOffered):
-        list(changes(source(still), moving_of("leads"), {"watermark": 0}, True))
-    assert requests(still) == 1
+    with pytest.raises(NotAvailableError):
+        list(incremental(source_of(still), moving_of("leads"), {"watermark": 0}, True))
+    assert request_count(still) == 1
 
 
 # The rest
 
 
-@pytest.mark.parametrize("reply", [(204, {}, None), listing(), listing(key="events"), (200, {}, [])])
+@pytest.mark.parametrize("reply", [(204, {}, None), list_reply(), list_reply(key="events"), (200, {}, [])])
 @pytest.mark.parametrize("name", ["leads", "tasks", "events", "tags"])
 def test_an_empty_list(name: str, reply: Reply) -> None:
     if reply[2] and name != "events" and reply[2]["_embedded"].keys() == {"events"}:
         reply = 200, {}, {"_links": {}}
-    with scripted(lambda path: reply if reply[2] is None or not isinstance(reply[2], dict) else (200, {}, {"_links": {}, "_embedded": []})) as server:
-        found = source(server, name)
-        ways = [snapshot(found)] if name == "tags" else [sweep(found, {}), changes(found, moving_of(name), {"watermark": 0}, True)]
+    with scripted_server(lambda path: reply if reply[2] is None or not isinstance(reply[2], dict) else (200, {}, {"_links": {}, "_embedded": []})) as server:
+        found = source_of(server, name)
+        ways = [snapshot(found)] if name == "tags" else [sweep(found, {}), incremental(found, moving_of(name), {"watermark": 0}, True)]
         for steps in ways:
             landed = list(steps)
             assert ids(landed) == set() and (name == "tags" or (landed[-1].position or {}).get("watermark"))
 
 
 def test_snapshot(still: SandboxProcess) -> None:
-    assert ids(snapshot(source(still, "tags"))) == {record["id"] for record in still.truth("leads/tags")}
+    assert ids(snapshot(source_of(still, "tags"))) == {record["id"] for record in still.truth("leads/tags")}
 
 
 @pytest.mark.parametrize("name", ["leads", "tasks"])
 def test_the_watermark_follows_the_earlier_clock(name: str) -> None:
-    with scripted(lambda path: (204, {"Date": formatdate(time.time() - 3600, usegmt=True)}, None)) as server:
-        for steps in (sweep(source(server, name), {}), changes(source(server, name), moving_of(name), {"watermark": 5}, True)):
-            assert [(step.position or {})["watermark"] for step in steps] == [pytest.approx(time.time() - 3600 - SETTLE, abs=300)]
+    with scripted_server(lambda path: (204, {"Date": formatdate(time.time() - 3600, usegmt=True)}, None)) as server:
+        for steps in (sweep(source_of(server, name), {}), incremental(source_of(server, name), moving_of(name), {"watermark": 5}, True)):
+            assert [(step.position or {})["watermark"] for step in steps] == [pytest.approx(time.time() - 3600 - SETTLE_SECONDS, abs=300)]

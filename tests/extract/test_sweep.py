@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.amocrm.errors import OutOfReach, Passing
+from pipelines.amocrm.errors import ListIncompleteError, TransientError
 from pipelines.extract import strategies
 from pipelines.extract import sweep as walking
-from pipelines.extract.source import SETTLE, FilterIgnored, after, before
+from pipelines.extract.source import SETTLE_SECONDS, FilterIgnoredError, next_overlapping_page, previous_overlapping_page
 from pipelines.extract.strategies import sweep, window
 from sandbox.process import SandboxProcess
-from tests.support.helpers import Reply, listing, scripted
-from tests.support.lists import ids, moving_of, now, paged, requests, source, truth, while_
+from tests.support.helpers import Reply, list_reply, scripted_server
+from tests.support.lists import ids, ids_while, moving_of, paged_list, request_count, sandbox_time, source_of, true_ids
 
 
 @pytest.fixture
@@ -46,44 +46,44 @@ def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
 def test_sweep_meets_every_row_and_few_twice(runs: int, still: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "RUNS", runs)
     began = time.time()
-    steps = list(sweep(source(still, limit=20), {}))
-    assert ids(steps) == truth(still)
-    assert began - SETTLE - 3 < (steps[-1].position or {})["watermark"] <= time.time() - SETTLE
-    assert sum(bool(step.page.records) for step in steps) <= 1.5 * len(truth(still)) / 20 + runs
-    assert requests(still) - len(steps) <= 10  # the search for the last page
+    steps = list(sweep(source_of(still, limit=20), {}))
+    assert ids(steps) == true_ids(still)
+    assert began - SETTLE_SECONDS - 3 < (steps[-1].position or {})["watermark"] <= time.time() - SETTLE_SECONDS
+    assert sum(bool(step.page.records) for step in steps) <= 1.5 * len(true_ids(still)) / 20 + runs
+    assert request_count(still) - len(steps) <= 10  # the search for the last page
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kinds", [["delete", "vanish"], ["create"], ["restore"], ["delete", "restore", "create", "edit", "vanish"]], ids="-".join)
 def test_sweep_of_a_living_list(kinds: list[str], seed: int, sandbox: SandboxProcess) -> None:
-    lowest = sorted(truth(sandbox))[:40]
+    lowest = sorted(true_ids(sandbox))[:40]
     sandbox.mutate(*({"op": "delete", "list": "leads", "id": ident} for ident in lowest[::2]))
-    sandbox.go_ahead(1)
-    began = now(sandbox)
+    sandbox.advance_clock(1)
+    began = sandbox_time(sandbox)
     sandbox.drift(1, seed, kinds)
-    seen = ids(sweep(source(sandbox), {}))
+    seen = ids(sweep(source_of(sandbox), {}))
     sandbox.drift(0)
-    assert truth(sandbox, before=began) <= seen
+    assert true_ids(sandbox, before=began) <= seen
 
 
 @pytest.mark.parametrize("runs", [1, 6])
 def test_sweep_steps_back_up_when_rows_come_back(runs: int, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "RUNS", runs)
-    gone = sorted(truth(sandbox))[:60]
+    gone = sorted(true_ids(sandbox))[:60]
     sandbox.mutate(*({"op": "delete", "list": "leads", "id": ident} for ident in gone))
-    there = truth(sandbox)
+    there = true_ids(sandbox)
 
     def come_back(number: int) -> None:
         if gone and number % 3 == 0:
             sandbox.mutate(*({"op": "restore", "list": "leads", "id": gone.pop()} for _ in range(min(15, len(gone)))))
 
-    assert there <= while_(sweep(source(sandbox), {}), come_back)
+    assert there <= ids_while(sweep(source_of(sandbox), {}), come_back)
     assert not gone
 
 
 def test_sweep_resumes_from_wherever_it_landed(sandbox: SandboxProcess) -> None:
-    there = truth(sandbox)
-    steps = list(sweep(source(sandbox, limit=30), {}))
+    there = true_ids(sandbox)
+    steps = list(sweep(source_of(sandbox, limit=30), {}))
     low = sorted(there)[:8]
     sandbox.mutate(*({"op": "delete", "list": "leads", "id": ident} for ident in low[:4]))
     for place, step in enumerate(steps[:-1]):
@@ -91,22 +91,22 @@ def test_sweep_resumes_from_wherever_it_landed(sandbox: SandboxProcess) -> None:
         assert "watermark" not in position
         if place == len(steps) // 2:
             sandbox.mutate(*({"op": "restore", "list": "leads", "id": ident} for ident in low[:2]))
-        rest = list(sweep(source(sandbox, limit=30), position))
+        rest = list(sweep(source_of(sandbox, limit=30), position))
         assert there - set(low) <= ids(steps[:place + 1]) | ids(rest)
         assert rest[-1].position == steps[-1].position
 
 
 @pytest.mark.parametrize("rows", [1, 2, 9, 10, 11, 19, 20, 21, 22, 31, 100, 101, 999])
 def test_sweep_of_lists_of_every_length(rows: int) -> None:
-    with scripted(paged(lambda: list(range(1, rows + 1)))) as server:
-        assert ids(sweep(source(server), {})) == set(range(1, rows + 1))
+    with scripted_server(paged_list(lambda: list(range(1, rows + 1)))) as server:
+        assert ids(sweep(source_of(server), {})) == set(range(1, rows + 1))
         assert len(server.paths) <= 1.7 * rows / 10 + 13
 
 
 def test_an_empty_answer_by_mistake_loses_nothing() -> None:
     """Each page is empty once."""
     mistaken: set[str] = set()
-    answer = paged(lambda: list(range(1, 301)))
+    answer = paged_list(lambda: list(range(1, 301)))
 
     def sometimes(path: str) -> Reply:
         if "page=" in path and path not in mistaken:
@@ -114,10 +114,10 @@ def test_an_empty_answer_by_mistake_loses_nothing() -> None:
             return 204, {}, None
         return answer(path)
 
-    with scripted(sometimes) as server:
-        assert ids(sweep(source(server), {})) == set(range(1, 301))
+    with scripted_server(sometimes) as server:
+        assert ids(sweep(source_of(server), {})) == set(range(1, 301))
         mistaken.clear()
-        assert ids(strategies.as_it_comes(source(server))) == set(range(1, 301))
+        assert ids(strategies.unordered_scan(source_of(server))) == set(range(1, 301))
 
 
 @pytest.mark.parametrize("where", ["leads|tasks|events", "page=2", "page=3"])
@@ -125,41 +125,41 @@ def test_heavy_pages_are_asked_for_in_smaller_ones(where: str, still: SandboxPro
     monkeypatch.setattr(strategies, "INSIDE", 3)
     still.fault("504", where, times=0, min_limit=60)
     for name in ("leads", "tasks", "events"):
-        assert ids(sweep(source(still, name, limit=100), {})) == truth(still, name)
-        assert ids(window(source(still, name, limit=100), moving_of(name), {"watermark": 0})) == truth(still, name)
+        assert ids(sweep(source_of(still, name, limit=100), {})) == true_ids(still, name)
+        assert ids(window(source_of(still, name, limit=100), moving_of(name), {"watermark": 0})) == true_ids(still, name)
 
 
 @pytest.mark.parametrize("option", ["honour", "ignore", "refuse"])
 def test_sweep_of_a_list_whose_late_pages_are_refused(option: str, still: SandboxProcess) -> None:
     still.switch(max_page=6, filter_option=option)
     seen: set[Any] = set()
-    assert len(truth(still, "contacts")) > 6 * 50 and ids(sweep(source(still, "contacts", limit=50), {})) == truth(still, "contacts")
+    assert len(true_ids(still, "contacts")) > 6 * 50 and ids(sweep(source_of(still, "contacts", limit=50), {})) == true_ids(still, "contacts")
     try:
-        for step in sweep(source(still, limit=25), {}):
+        for step in sweep(source_of(still, limit=25), {}):
             seen |= ids([step])
-    except OutOfReach as reason:
+    except ListIncompleteError as reason:
         assert option != "honour" and "filter" in str(reason)
-        assert seen > set(sorted(truth(still))[:110]) | set(sorted(truth(still))[-110:])
+        assert seen > set(sorted(true_ids(still))[:110]) | set(sorted(true_ids(still))[-110:])
     else:
-        assert option == "honour" and seen == truth(still)
+        assert option == "honour" and seen == true_ids(still)
 
 
 def test_a_list_without_end_is_told() -> None:
-    with scripted(lambda path: listing({"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(Passing, match="no end"):
-        list(sweep(source(server), {}))
+    with scripted_server(lambda path: list_reply({"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(TransientError, match="no end"):
+        list(sweep(source_of(server), {}))
 
 
 def test_an_order_that_is_ignored_is_told(still: SandboxProcess) -> None:
     still.switch(default_order="shuffled")
-    with pytest.raises(FilterIgnored, match=r"customers ignores order\[id\]"):
-        list(sweep(source(still, "customers", order="id"), {}))
+    with pytest.raises(FilterIgnoredError, match=r"customers ignores order\[id\]"):
+        list(sweep(source_of(still, "customers", order="id"), {}))
 
 
 @pytest.mark.parametrize("limit", [16, 20, 50, 100, 250])
 def test_pages_overlap_and_go_on(limit: int) -> None:
     for start in [*range(1, 3000), 720720 * 3 - 1, 10**6]:
-        size, number = after(start, limit)
+        size, number = next_overlapping_page(start, limit)
         assert (number - 1) * size < start < number * size and size <= limit
-        size, number = before(start, limit)
+        size, number = previous_overlapping_page(start, limit)
         assert (number - 1) * size < start < number * size and size <= limit
         assert limit < 50 or start - (number - 1) * size >= min(start, limit) // 3

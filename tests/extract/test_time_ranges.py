@@ -14,38 +14,38 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.extract import ordered_scan
-from pipelines.extract.range_queue import Pool, Way, without
+from pipelines.extract.range_queue import RangeQueue, ReadMode, subtract_range
 from pipelines.extract.source import Source
 from pipelines.extract.strategies import sweep
-from pipelines.extract.time_ranges import spread
+from pipelines.extract.time_ranges import scan_time_ranges
 from sandbox.process import SandboxProcess
-from tests.support.event_list import EventList, Rows, uneven
-from tests.support.helpers import scripted
-from tests.support.lists import ids, moving_of, source, truth
+from tests.support.event_list import EventList, Rows, uneven_rows
+from tests.support.helpers import scripted_server
+from tests.support.lists import ids, moving_of, source_of, true_ids
 
 INCLUSIVE = [(True, True), (True, False), (False, True), (False, False)]
 
 
 @contextmanager
 def listed(events: EventList, limit: int = 10) -> Iterator[Source]:
-    with scripted(events) as server:
-        yield source(server, "events", limit=limit)
+    with scripted_server(events) as server:
+        yield source_of(server, "events", limit=limit)
 
 
 def read(events: EventList, limit: int = 10, position: Any = None) -> set[Any]:
     with listed(events, limit) as found:
-        return ids(spread(found, moving_of("events"), position or {}))
+        return ids(scan_time_ranges(found, moving_of("events"), position or {}))
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordered_scan, "PAGES", 6)
+    monkeypatch.setattr(ordered_scan, "MAX_PAGES_PER_CHAIN", 6)
 
 
 @pytest.mark.parametrize("inclusive", INCLUSIVE)
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled", "almost"])
 def test_all_are_read_in_whatever_order(order: str, inclusive: tuple[bool, bool], short: None) -> None:
-    rows = uneven(1500, crowd=35)
+    rows = uneven_rows(1500, crowd=35)
     assert read(EventList(rows, order, inclusive)) == set(rows)
 
 
@@ -55,7 +55,7 @@ def test_all_are_read_in_whatever_order(order: str, inclusive: tuple[bool, bool]
 def test_all_are_read_however_they_lie(order: str, inclusive: tuple[bool, bool], seconds: list[int], crowd: int, longest: int) -> None:
     rows = dict(enumerate([*(1_700_000_000 + second for second in seconds), *[1_700_000_030] * crowd], 1))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ordered_scan, "PAGES", longest)
+        patched.setattr(ordered_scan, "MAX_PAGES_PER_CHAIN", longest)
         assert read(EventList(rows, order, inclusive)) == set(rows)
 
 
@@ -65,14 +65,14 @@ def test_hardly_more_requests_than_pages(order: str) -> None:
     events = EventList(rows, order)
     assert read(events, 20) == set(rows)
     assert events.requests <= 1.16 * len(rows) / 20  # 1.05 for the row that joins two pages, 1.02 for the counts
-    assert events.deepest < 100
+    assert events.deepest_page < 100
 
 
 @pytest.mark.parametrize("order", ["desc", "asc"])
 def test_every_walker_has_work(order: str) -> None:
-    events = EventList(uneven(5000), order, seconds=0.15)
+    events = EventList(uneven_rows(5000), order, seconds=0.15)
     assert read(events, 20) == set(events.rows)
-    assert sum(events.flying) / len(events.flying) > 3.5  # 2.6 spend the budget at 400 ms each
+    assert sum(events.in_flight) / len(events.in_flight) > 3.5  # 2.6 spend the budget at 400 ms each
 
 
 def one_hidden(rows: Rows) -> int:
@@ -94,26 +94,26 @@ def test_an_order_that_turns_round(short: None) -> None:
     def turn(events: EventList, number: int) -> None:
         events.order = "asc" if number > 30 else "desc"
 
-    rows = uneven(900, crowd=25)
-    assert read(EventList(rows, meanwhile=turn)) == set(rows)
+    rows = uneven_rows(900, crowd=25)
+    assert read(EventList(rows, before_answer=turn)) == set(rows)
 
 
 @pytest.mark.parametrize("max_page", [45, 99])
 def test_a_count_that_is_refused(max_page: int) -> None:
-    rows = uneven(1500)
+    rows = uneven_rows(1500)
     assert read(EventList(rows, max_page=max_page)) == set(rows)
 
 
 def test_smaller_pages_than_asked_for() -> None:
     """Nobody has said what the largest page of events is (6, 10); a count is no longer one then."""
-    rows = uneven(60)
+    rows = uneven_rows(60)
     events = EventList(rows, largest=7)
-    with scripted(events) as server:
-        chain = ordered_scan.Chain(source(server, "events", limit=10), moving_of("events"), -1, -max(rows.values()))
-        chain.rows.update(set(rows) - {5})
+    with scripted_server(events) as server:
+        chain = ordered_scan.OrderedScan(source_of(server, "events", limit=10), moving_of("events"), -1, -max(rows.values()))
+        chain.row_ids.update(set(rows) - {5})
         chain.seconds = sorted(-at for ident, at in rows.items() if ident != 5)
-        end, proven = chain._counted(-min(rows.values()) + 1, Pool([]))
-    assert end > chain.head and not proven
+        end, proven = chain._count(-min(rows.values()) + 1, RangeQueue([]))
+    assert end > chain.start and not proven
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -121,7 +121,7 @@ def test_smaller_pages_than_asked_for() -> None:
 @pytest.mark.parametrize("kind", ["go", "come", "both", "oldest go"])
 def test_rows_that_go_and_come_meanwhile(kind: str, order: str, seed: int, short: None) -> None:
     """Retention, hidden events of deleted entities, and what is restored (6, 12 and 13)."""
-    chance, rows = random.Random(seed), uneven(700, crowd=25)
+    chance, rows = random.Random(seed), uneven_rows(700, crowd=25)
     later = {ident: at + 1 for ident, at in list(rows.items())[::9]}
     going = sorted(rows) if kind == "oldest go" else chance.sample(sorted(rows), 60)
 
@@ -132,7 +132,7 @@ def test_rows_that_go_and_come_meanwhile(kind: str, order: str, seed: int, short
             ident, at = later.popitem()
             events.rows[100_000 + ident] = at
 
-    events = EventList(dict(rows), order, meanwhile=act)
+    events = EventList(dict(rows), order, before_answer=act)
     found = read(events)
     assert set(rows) & set(events.rows) <= found
     assert events.requests < 600
@@ -140,31 +140,31 @@ def test_rows_that_go_and_come_meanwhile(kind: str, order: str, seed: int, short
 
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
 def test_goes_on_from_wherever_it_landed(order: str, short: None) -> None:
-    rows = uneven(350, crowd=25)
+    rows = uneven_rows(350, crowd=25)
     events = EventList(rows, order)
     with listed(events) as found:
-        steps = list(spread(found, moving_of("events"), {}))
+        steps = list(scan_time_ranges(found, moving_of("events"), {}))
         whole = events.requests
         for place in [*range(0, len(steps) - 1, len(steps) // 6), len(steps) - 4]:
             landed = ids(steps[:place + 1])
             position = json.loads(json.dumps(steps[place].position))
             before = events.requests
-            assert landed | ids(spread(found, moving_of("events"), position)) == set(rows)
+            assert landed | ids(scan_time_ranges(found, moving_of("events"), position)) == set(rows)
         assert events.requests - before < whole / 2, "what had landed at the end is not read again"
 
 
 def test_a_cursor_of_before() -> None:
-    rows = uneven(300)
+    rows = uneven_rows(300)
     middle = rows[150]
     spans = [[0, middle, False], [middle + 1, 2_000_000_000, True]]
     assert read(EventList(rows), position={"sweep": {"watermark": 2_000_000_000, "spans": spans}}) == set(rows)
 
 
 def test_spans_less_what_is_read() -> None:
-    spans = [(0, 9, Way.CHAIN), (20, 29, Way.CUT)]
-    assert without(spans, 5, 24) == [(0, 4, Way.CHAIN), (25, 29, Way.CUT)]
-    assert without(spans, 3, 4) == [(0, 2, Way.CHAIN), (5, 9, Way.CHAIN), (20, 29, Way.CUT)]
-    assert without(spans, 10, 19) == spans and without(spans, 0, 40) == []
+    spans = [(0, 9, ReadMode.ORDERED), (20, 29, ReadMode.SPLIT)]
+    assert subtract_range(spans, 5, 24) == [(0, 4, ReadMode.ORDERED), (25, 29, ReadMode.SPLIT)]
+    assert subtract_range(spans, 3, 4) == [(0, 2, ReadMode.ORDERED), (5, 9, ReadMode.ORDERED), (20, 29, ReadMode.SPLIT)]
+    assert subtract_range(spans, 10, 19) == spans and subtract_range(spans, 0, 40) == []
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
 def test_of_the_sandbox(order: str, inclusive: str, sandbox: SandboxProcess, short: None) -> None:
     sandbox.switch(events_order=order, filter_inclusive=inclusive)
-    assert ids(sweep(source(sandbox, "events", limit=20), {})) == truth(sandbox, "events")
+    assert ids(sweep(source_of(sandbox, "events", limit=20), {})) == true_ids(sandbox, "events")
 
 
 @pytest.mark.parametrize("switches", [{"events_retention_days": 300}, {"empty_list": "200"}, {"max_page": 30}, {"events_limit": 250}],
@@ -187,19 +187,19 @@ def test_of_the_sandbox_otherwise(switches: dict[str, Any], sandbox: SandboxProc
     sandbox.switch(events_order="desc", filter_inclusive="both", **switches)
     since = time.time() - 299 * 86400 if "events_retention_days" in switches else 0
     try:
-        assert ids(sweep(source(sandbox, "events", limit=20), {})) >= truth(sandbox, "events", since=since)
+        assert ids(sweep(source_of(sandbox, "events", limit=20), {})) >= true_ids(sandbox, "events", since=since)
     finally:
         sandbox.switch(**before)
 
 
 def test_work_is_taken_from_who_has_most() -> None:
-    pool = Pool([(0, 10_000, Way.CHAIN)])
+    pool = RangeQueue([(0, 10_000, ReadMode.ORDERED)])
     first = pool.take()
     assert first
-    pool.reached(first, -1, 9_000, 100)
+    pool.report_progress(first, -1, 9_000, 100)
     second, third = pool.take(), pool.take()
     assert second and third
     assert (second.low, second.high) == (0, 4500) and (third.low, third.high) == (4501, 6750) and (first.low, first.high) == (6751, 10_000)
-    pool.reached(second, 1, 100, 100)
+    pool.report_progress(second, 1, 100, 100)
     fourth = pool.take()
     assert fourth and (fourth.low, fourth.high) == (2301, 4500) and second.high == 2300

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.extract.worker_threads import FIRST, LATELY, RUNS, Crew, resting, side_by_side
+from pipelines.extract.worker_threads import INITIAL_WORKERS, MAX_WORKERS, SAMPLE_STEPS, ConcurrencyLimit, released_slot, run_parallel
 
 STEPS = 40
 
@@ -30,7 +30,7 @@ class Walks:
         for step in range(STEPS):
             with self._lock:
                 self.now, self.taken = self.now + 1, self.taken + 1
-                self.most = max(self.most, self.now) if self.taken > STEPS * RUNS // 2 else 0
+                self.most = max(self.most, self.now) if self.taken > STEPS * MAX_WORKERS // 2 else 0
             busy(self.worked)
             time.sleep(self.waited)
             with self._lock:
@@ -58,48 +58,48 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def steps(crew: Crew, clock: Clock, waited: float, worked: float = 0.01, count: int = 24) -> int:
+def steps(crew: ConcurrencyLimit, clock: Clock, waited: float, worked: float = 0.01, count: int = 24) -> int:
     """How many walks the crew lets go on after so many steps, the first of which waits least."""
     for each in range(count):
         clock.now += 0.01
-        crew.took(worked + waited + each % 12, worked)
-        crew.took(0.00001, 0.00001)  # no request
-    return crew.most
+        crew.record_step(worked + waited + each % 12, worked)
+        crew.record_step(0.00001, 0.00001)  # no request
+    return crew.limit
 
 
-@pytest.mark.parametrize(("waited", "most"), [(0.0, 1), (0.004, 1), (0.01, 2), (0.031, 4), (9, RUNS)])
+@pytest.mark.parametrize(("waited", "most"), [(0.0, 1), (0.004, 1), (0.01, 2), (0.031, 4), (9, MAX_WORKERS)])
 def test_the_step_that_waited_least_decides(clock: Clock, waited: float, most: int) -> None:
-    assert steps(Crew(), clock, waited) == most
+    assert steps(ConcurrencyLimit(), clock, waited) == most
 
 
 def test_until_it_is_known_how_long_answers_take_few_walks_are_under_way(clock: Clock) -> None:
-    assert steps(Crew(), clock, 9, count=LATELY - 1) == FIRST < RUNS
-    assert steps(Crew(), clock, 9, count=LATELY) == RUNS
+    assert steps(ConcurrencyLimit(), clock, 9, count=SAMPLE_STEPS - 1) == INITIAL_WORKERS < MAX_WORKERS
+    assert steps(ConcurrencyLimit(), clock, 9, count=SAMPLE_STEPS) == MAX_WORKERS
 
 
 def test_who_has_time_to_spare_holds_nobody_back(clock: Clock) -> None:
-    crew = Crew()
+    crew = ConcurrencyLimit()
     clock.share = 0.4
-    assert steps(crew, clock, 0) == RUNS
+    assert steps(crew, clock, 0) == MAX_WORKERS
     clock.share = 1.0
     clock.now = 100
     assert steps(crew, clock, 0) == 1
 
 
 def test_no_more_walks_are_under_way_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    def took(self: Crew, seconds: float, worked: float) -> None:
-        self.most = 2
+    def took(self: ConcurrencyLimit, seconds: float, worked: float) -> None:
+        self.limit = 2
 
-    monkeypatch.setattr(Crew, "took", took)
+    monkeypatch.setattr(ConcurrencyLimit, "record_step", took)
     walks = Walks(0.0002, 0.001)
-    assert sorted(side_by_side([walks.walk() for _ in range(RUNS)])) == sorted([*range(STEPS)] * RUNS)
+    assert sorted(run_parallel([walks.walk() for _ in range(MAX_WORKERS)])) == sorted([*range(STEPS)] * MAX_WORKERS)
     assert walks.most == 2
 
 
 def test_where_answers_come_late_all_walks_are_under_way() -> None:
     walks = Walks(0.0005, 0.02)
-    assert sorted(side_by_side([walks.walk() for _ in range(RUNS)])) == sorted([*range(STEPS)] * RUNS)
-    assert walks.most == RUNS
+    assert sorted(run_parallel([walks.walk() for _ in range(MAX_WORKERS)])) == sorted([*range(STEPS)] * MAX_WORKERS)
+    assert walks.most == MAX_WORKERS
 
 
 def test_who_waits_for_another_walk_lets_it_work() -> None:
@@ -109,7 +109,7 @@ def test_who_waits_for_another_walk_lets_it_work() -> None:
         for _ in range(20):
             busy(0.001)
             yield "step"  # answers come at once: one walk at a time
-        with resting():
+        with released_slot():
             assert told.wait(20)
         yield "told"
 
@@ -120,7 +120,7 @@ def test_who_waits_for_another_walk_lets_it_work() -> None:
         told.set()
         yield "tells"
 
-    for item in side_by_side([waits(), tells()]):
+    for item in run_parallel([waits(), tells()]):
         came.append(item)
     assert {"told", "tells"} <= set(came) and came.count("step") == 40
 
@@ -133,7 +133,7 @@ def test_what_ends_one_walk_ends_all() -> None:
         raise LookupError("gone")
 
     with pytest.raises(LookupError, match="gone"):
-        list(side_by_side([fails(), *(walks.walk() for _ in range(3))]))
+        list(run_parallel([fails(), *(walks.walk() for _ in range(3))]))
     until = time.monotonic() + 20
     while any(thread.name == "walk" for thread in threading.enumerate()) and time.monotonic() < until:
         time.sleep(0.05)

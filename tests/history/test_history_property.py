@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 
 from pipelines.history.rebuild import consistency, rebuild
-from pipelines.load.loader import tune
-from tests.conftest import own_database
-from tests.support.history import Account, lead
+from pipelines.load.loader import configure_session
+from tests.conftest import temporary_database
+from tests.support.history import ScriptedAccount, lead
 
 EXAMPLES = settings(max_examples=int(os.environ.get("EXAMPLES", "40")), derandomize="EXAMPLES" not in os.environ, deadline=None,
                     suppress_health_check=list(HealthCheck))
@@ -37,11 +37,11 @@ def steps(*pauses: float) -> st.SearchStrategy[list[Step]]:
 
 
 @pytest.fixture(scope="module")
-def account(postgres_server: str, template_database: str) -> Iterator[Account]:
-    with own_database(postgres_server, template_database) as database, psycopg.connect(database, autocommit=True) as opened:
+def account(postgres_server: str, template_database: str) -> Iterator[ScriptedAccount]:
+    with temporary_database(postgres_server, template_database) as database, psycopg.connect(database, autocommit=True) as opened:
         opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
-        tune(opened)
-        made = Account(opened)
+        configure_session(opened)
+        made = ScriptedAccount(opened)
         made.advance()
         yield made
 
@@ -51,7 +51,7 @@ OWNED = (("events", "entity_id"), ("observations", "entity_id"), ("lead_status_h
 
 
 @contextmanager
-def deal_of(account: Account, skew: int) -> Iterator[Deal]:
+def deal_of(account: ScriptedAccount, skew: int) -> Iterator[Deal]:
     deal = Deal(account, skew)
     try:
         yield deal
@@ -62,7 +62,7 @@ def deal_of(account: Account, skew: int) -> Iterator[Deal]:
 class Deal:
     """A deal's life, and what the mirror got to see of it."""
 
-    def __init__(self, account: Account, skew: int) -> None:
+    def __init__(self, account: ScriptedAccount, skew: int) -> None:
         row = account.rows("SELECT coalesce(max(id), 0) + 1 FROM amocrm.leads")
         self.account, self.skew, self.number = account, skew, int(row[0][0])
         self.now, self.status, self.updated = 100.0, 1, 100
@@ -77,7 +77,7 @@ class Deal:
         if status == self.status:
             return
         if is_told:
-            self.unlanded.append(self.account.moved(self.updated, self.status, status, self.number))
+            self.unlanded.append(self.account.status_event(self.updated, self.status, status, self.number))
         self.status = status
         self.life = [*(moment for moment in self.life if moment[0] != self.updated), (self.updated, status)]
 
@@ -89,7 +89,7 @@ class Deal:
     def land(self, left: int = 0) -> None:
         landing, self.unlanded = self.unlanded[:len(self.unlanded) - left], self.unlanded[len(self.unlanded) - left:]
         if landing:
-            self.account.told(*landing)
+            self.account.load_events(*landing)
 
     def sync(self, late: int = 0) -> None:
         self.read()
@@ -105,14 +105,14 @@ class Deal:
                     if entered <= second and (left is None or left > second))
 
     def check(self) -> None:
-        before = self.account.versions()
+        before = self.account.row_versions()
         rebuild(self.account.connection, "amocrm")
-        assert self.account.versions() == before, "a second time changes nothing"
-        assert [str(each) for each in consistency(self.account.connection, "amocrm") if each.wrong] == []
+        assert self.account.row_versions() == before, "a second time changes nothing"
+        assert [str(each) for each in consistency(self.account.connection, "amocrm") if each.wrong_rows] == []
         kept = [row[1] for row in before]
         self.account.connection.execute("TRUNCATE amocrm.lead_status_history, amocrm.responsible_history, amocrm.custom_field_history")
         rebuild(self.account.connection, "amocrm")
-        assert [row[1] for row in self.account.versions()] == kept, "made at once it is what it became bit by bit"
+        assert [row[1] for row in self.account.row_versions()] == kept, "made at once it is what it became bit by bit"
 
     def forget(self) -> None:
         """So that what is wrong with this deal is not told of the next."""
@@ -122,7 +122,7 @@ class Deal:
 
 @EXAMPLES
 @given(steps(0, 0.3, 1, 7, 90, 5000), SKEW)
-def test_what_all_was_told_of_is_what_happened(account: Account, life: list[Step], skew: int) -> None:
+def test_what_all_was_told_of_is_what_happened(account: ScriptedAccount, life: list[Step], skew: int) -> None:
     with deal_of(account, skew) as deal:
         for what, pause, number in life:
             deal.now += pause
@@ -143,7 +143,7 @@ def test_what_all_was_told_of_is_what_happened(account: Account, life: list[Step
 
 @EXAMPLES
 @given(steps(2, 7, 90, 5000), SKEW)
-def test_what_was_read_is_never_contradicted(account: Account, life: list[Step], skew: int) -> None:
+def test_what_was_read_is_never_contradicted(account: ScriptedAccount, life: list[Step], skew: int) -> None:
     """By a reading that differs from the one before, and by the last: one that does not differ leaves no trace."""
     with deal_of(account, skew) as deal:
         for what, pause, number in [*life, ("sync", 300, 0)]:

@@ -17,8 +17,8 @@ import pytest
 from pipelines.history.rebuild import advance, consistency
 from sandbox.process import SandboxProcess
 from tests.support.commands import REPOSITORY
-from tests.support.mirrors import synced
-from tests.support.webhooks import until
+from tests.support.mirrors import sync_mirror
+from tests.support.webhooks import wait_until
 
 WAITS = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted AND datname = current_database()"
 ADVANCE = """
@@ -60,7 +60,7 @@ def kept(connection: psycopg.Connection[Any]) -> dict[int, list[tuple[Any, ...]]
 
 
 def wrong(connection: psycopg.Connection[Any]) -> list[str]:
-    return [f"{each.name} of {each.entity_type}: {each}" for each in consistency(connection, "amocrm") if each.wrong]
+    return [f"{each.name} of {each.entity_type}: {each}" for each in consistency(connection, "amocrm") if each.wrong_rows]
 
 
 def current(connection: psycopg.Connection[Any]) -> tuple[Any, ...] | None:
@@ -70,18 +70,18 @@ def current(connection: psycopg.Connection[Any]) -> tuple[Any, ...] | None:
 
 def test_it_says_what_the_log_says_after_each_round_of_changes(sandbox: SandboxProcess, database: str, connection: psycopg.Connection[Any]) -> None:
     for seed in range(4):
-        report = synced(sandbox, database)
+        report = sync_mirror(sandbox, database)
         assert report.exit_code == 0
         assert (kept(connection), wrong(connection), current(connection)) == (told(sandbox), [], (0,))
         for table in ("lead_status_history", "responsible_history", "custom_field_history"):
             assert connection.execute(f"SELECT count(*) > 20 FROM amocrm.{table}".encode()).fetchone() == (True,)
-        sandbox.churn(60, seed, ["create", "edit", "move", "responsible", "value_set", "value_cleared", "status_added", "status_renamed",
+        sandbox.apply_random_changes(60, seed, ["create", "edit", "move", "responsible", "value_set", "value_cleared", "status_added", "status_renamed",
                                  "status_removed", "user_removed"])
 
 
 def test_the_pipeline_on_a_past_day_is_one_query(sandbox: SandboxProcess, database: str, connection: psycopg.Connection[Any]) -> None:
-    sandbox.churn(40, 9, ["move", "create", "status_renamed"])
-    synced(sandbox, database)
+    sandbox.apply_random_changes(40, 9, ["move", "create", "status_renamed"])
+    sync_mirror(sandbox, database)
     account = sandbox.truth("account")[0]
     day = datetime(2026, 3, 1, tzinfo=ZoneInfo(account["_embedded"]["datetime_settings"]["timezone"])).timestamp()
     moves = sorted((event for event in sandbox.truth("events") if event["type"] == "lead_status_changed"), key=lambda event: event["id"])
@@ -101,21 +101,21 @@ def test_the_pipeline_on_a_past_day_is_one_query(sandbox: SandboxProcess, databa
 
 def test_changes_without_events_are_observed_and_a_stage_that_is_gone_is_still_named(sandbox: SandboxProcess, database: str,
                                                                                      connection: psycopg.Connection[Any]) -> None:
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     lead = next(lead for lead in sandbox.truth("leads") if lead["status_id"] not in (142, 143) and lead["responsible_user_id"])
     first, pipeline = lead["status_id"], lead["pipeline_id"]
     added, = sandbox.mutate({"op": "add_status", "pipeline_id": pipeline, "name": "Пауза"})
     user = next(user["id"] for user in sandbox.truth("users") if user["id"] != lead["responsible_user_id"])
     sandbox.mutate({"op": "move", "id": lead["id"], "status_id": added, "events": False},
                    {"op": "patch", "list": "leads", "id": lead["id"], "set": {"responsible_user_id": user}, "events": False})
-    assert synced(sandbox, database).exit_code == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
     rows = connection.execute(STAGES, [lead["id"]]).fetchall()
     assert rows[-1] == (pipeline, added, "observed")
     assert connection.execute("SELECT responsible_user_id, source FROM amocrm.responsible_history WHERE entity_type = 'leads' AND entity_id = %s "
                               "AND left_at IS NULL", [lead["id"]]).fetchone() == (user, "observed")
     sandbox.mutate({"op": "move", "id": lead["id"], "status_id": first}, {"op": "remove_status", "pipeline_id": pipeline, "status_id": added})
-    sandbox.churn(10, 1, ["status_renamed"])
-    assert synced(sandbox, database).exit_code == 0
+    sandbox.apply_random_changes(10, 1, ["status_renamed"])
+    assert sync_mirror(sandbox, database).exit_code == 0
     assert connection.execute(STAGES, [lead["id"]]).fetchall() == [*rows, (pipeline, first, "event")]
     named = connection.execute("SELECT s.name, s._deleted_at IS NOT NULL FROM amocrm.lead_status_history h JOIN amocrm.statuses s "
                                "ON s.pipeline_id = h.pipeline_id AND s.id = h.status_id WHERE h.status_id = %s", [added]).fetchall()
@@ -125,21 +125,21 @@ def test_changes_without_events_are_observed_and_a_stage_that_is_gone_is_still_n
 
 def test_an_event_that_comes_with_a_later_sync_replaces_the_observation(sandbox: SandboxProcess, database: str,
                                                                         connection: psycopg.Connection[Any]) -> None:
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     sources = "SELECT DISTINCT source FROM amocrm.lead_status_history WHERE entered_at > %s"
     since = connection.execute("SELECT max(entered_at) FROM amocrm.lead_status_history").fetchone()
-    sandbox.churn(40, 5, ["move", "responsible"])
-    assert synced(sandbox, database, only=["pipelines", "leads", "contacts", "companies", "customers"]).exit_code == 0
+    sandbox.apply_random_changes(40, 5, ["move", "responsible"])
+    assert sync_mirror(sandbox, database, only=["pipelines", "leads", "contacts", "companies", "customers"]).exit_code == 0
     assert connection.execute(sources, since).fetchall() == [("observed",)]
     assert (current(connection), wrong(connection)) == ((0,), [])
-    assert synced(sandbox, database).exit_code == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
     assert connection.execute(sources, since).fetchall() == [("event",)]
     assert (kept(connection), current(connection), wrong(connection)) == (told(sandbox), (0,), [])
     assert connection.execute("SELECT count(*) FROM amocrm.observations").fetchone() == (0,)
 
 
 def test_what_the_check_is_told_to_find_it_finds(sandbox: SandboxProcess, database: str, connection: psycopg.Connection[Any]) -> None:
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     for statement, what in (
             ("UPDATE amocrm.lead_status_history SET status_id = 5 WHERE left_at IS NULL AND lead_id = (SELECT min(id) FROM amocrm.leads)", "astray"),
             ("DELETE FROM amocrm.responsible_history WHERE left_at IS NULL AND entity_id = (SELECT min(id) FROM amocrm.contacts)", "missing"),
@@ -155,21 +155,21 @@ def test_what_the_check_is_told_to_find_it_finds(sandbox: SandboxProcess, databa
 
 def test_a_killed_advance_has_done_nothing_and_the_next_one_does_it_all(sandbox: SandboxProcess, database: str,
                                                                         connection: psycopg.Connection[Any]) -> None:
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     before = kept(connection)
-    sandbox.churn(40, 3, ["move"])
+    sandbox.apply_random_changes(40, 3, ["move"])
     with psycopg.connect(database) as blocker:
         blocker.execute("LOCK TABLE amocrm.custom_field_history")
         with psycopg.connect(database) as other:
             other.execute("INSERT INTO amocrm.history_due SELECT 'leads', id FROM amocrm.leads")
         process = subprocess.Popen([sys.executable, "-c", ADVANCE, database], cwd=REPOSITORY, stdout=subprocess.PIPE)
-        until(lambda: process.poll() is not None or connection.execute(WAITS).fetchone())
+        wait_until(lambda: process.poll() is not None or connection.execute(WAITS).fetchone())
         assert process.poll() is None, "it waits in the middle of its work"
         process.kill()
         process.communicate()
     due = connection.execute("SELECT count(*) FROM amocrm.history_due").fetchone()
     assert due == connection.execute("SELECT count(*) FROM amocrm.leads").fetchone()
     assert kept(connection) == before
-    assert synced(sandbox, database).exit_code == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
     assert (kept(connection), wrong(connection)) == (told(sandbox), [])
     assert advance(connection, "amocrm", "amocrm") == 0

@@ -9,13 +9,13 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from pipelines.entities.registry import entity
+from pipelines.entities.registry import entity_named
 from pipelines.entities.spec import Record
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
-from pipelines.load.loader import Landing, tune
+from pipelines.load.loader import Loader, configure_session
 from pipelines.normalize.normalizer import normalizer
-from pipelines.schema.json_text import jsonb
+from pipelines.schema.json_text import jsonb_binary
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
 MINUTE = 60_000_000
@@ -26,21 +26,21 @@ Connection = psycopg.Connection[Any]
 def connection(database: str) -> Iterator[Connection]:
     with psycopg.connect(database, autocommit=True) as opened:
         opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
-        tune(opened)
+        configure_session(opened)
         yield opened
 
 
 def batch(name: str, *pages: tuple[int, list[Any]], **fixed: Any) -> Batch:
     """Pages of (minute at which the request started, records)."""
-    built, normal = Batch(), normalizer(entity(name), tuple(fixed))
+    built, normal = Batch(), normalizer(entity_named(name), tuple(fixed))
     for minute, records in pages:
-        built.add(normal.found(records, fixed, ZONE), minute * MINUTE, f"GET {name}")
+        built.add(normal.normalize_page(records, fixed, ZONE), minute * MINUTE, f"GET {name}")
     return built
 
 
 def land(connection: Connection, name: str, *pages: tuple[int, list[Any]], **fixed: Any) -> Counts:
-    landing = Landing(connection, "amocrm", "amocrm", normalizer(entity(name), tuple(fixed)))
-    return landing.land(batch(name, *pages, **fixed))
+    landing = Loader(connection, "amocrm", "amocrm", normalizer(entity_named(name), tuple(fixed)))
+    return landing.load(batch(name, *pages, **fixed))
 
 
 def column(connection: Connection, statement: str) -> list[Any]:
@@ -165,13 +165,13 @@ def test_what_cannot_be_a_row_is_kept_and_its_neighbours_land(connection: Connec
 
 
 def test_the_cursor_is_in_the_transaction_of_the_rows(connection: Connection) -> None:
-    landing = Landing(connection, "amocrm", "amocrm", normalizer(entity("leads"), ()))
-    landing.land(batch("leads", (10, [lead(1)])), {"watermark": 1}, "leads")
+    landing = Loader(connection, "amocrm", "amocrm", normalizer(entity_named("leads"), ()))
+    landing.load(batch("leads", (10, [lead(1)])), {"watermark": 1}, "leads")
     broken = batch("leads", (20, [lead(2), lead(3)]))
     key, (started, rows) = next(iter(broken.rows.items()))
-    broken.rows[key] = (started, type(rows)(rows.key, (*rows.row[:-2], jsonb("not JSON"), rows.row[-1]), rows.children))
+    broken.rows[key] = (started, type(rows)(rows.key, (*rows.row[:-2], jsonb_binary("not JSON"), rows.row[-1]), rows.children))
     with pytest.raises(psycopg.Error):
-        landing.land(broken, {"watermark": 2}, "leads")
+        landing.load(broken, {"watermark": 2}, "leads")
     assert column(connection, "SELECT id FROM amocrm.leads") == [1]
     assert column(connection, "SELECT (position->>'watermark')::int FROM mirror.cursors") == [1]
 

@@ -10,50 +10,50 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.entities.registry import ENTITIES, entity
+from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.entities.spec import Entity, Record
 from pipelines.load.batch import Batch
-from pipelines.load.loader import Landing, Started, tune
-from pipelines.load.statements import Replace
+from pipelines.load.loader import Loader, TimedRecord, configure_session
+from pipelines.load.statements import ReplaceChildren
 from pipelines.normalize.normalizer import normalizer
 from pipelines.normalize.rows import Row
-from tests.conftest import own_database
+from tests.conftest import temporary_database
 from tests.load.test_loader import Connection, batch, column
 from tests.support.records import records
 
-SILENT = [each for each in ENTITIES if each.silent_while]
+SILENT = [each for each in ENTITIES if each.skip_before_when]
 NOW = 1_790_000_000
 EVERYTHING = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
 WHERE schemaname = 'amocrm' OR (schemaname, tablename) IN (('mirror', 'hints'), ('mirror', 'forgotten'), ('mirror', 'quarantine')) ORDER BY 1"""
 
 
-class Watched(Landing):
+class Watched(Loader):
     """Counts the rows that it stages."""
 
     staged = 0
 
-    def stage(self, rows: Sequence[Started], children: Iterable[Replace]) -> None:
+    def stage(self, rows: Sequence[TimedRecord], children: Iterable[ReplaceChildren]) -> None:
         self.staged += len(rows)
         super().stage(rows, children)
 
 
 @pytest.fixture(scope="module")
 def connection(postgres_server: str, template_database: str) -> Iterator[Connection]:
-    with own_database(postgres_server, template_database) as database, psycopg.connect(database, autocommit=True) as opened:
+    with temporary_database(postgres_server, template_database) as database, psycopg.connect(database, autocommit=True) as opened:
         opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
-        tune(opened)
+        configure_session(opened)
         yield opened
 
 
 def landed(connection: Connection, of: Entity, told: list[Record], keep_seen: bool = False, first: Iterable[str] = ()) -> tuple[int, list[list[Any]]]:
     """How many rows were staged, and all that was written, which is undone. Who keeps what was seen stages everything."""
-    fixed = dict(of.listings[0].fixed)
+    fixed = dict(of.listings[0].constants)
     landing = Watched(connection, "amocrm", "amocrm", normalizer(of, tuple(fixed)))
     with connection.transaction(force_rollback=True):
         for statement in first:
             connection.execute(statement.encode())
-        landing.land(batch(of.name, (NOW // 60, told), **fixed), keep_seen=keep_seen)
+        landing.load(batch(of.name, (NOW // 60, told), **fixed), keep_seen=keep_seen)
         written = [column(connection, f"SELECT t::text FROM {table} t ORDER BY 1") for table in column(connection, EVERYTHING)]
     return landing.staged, written
 
@@ -76,7 +76,7 @@ NEWS = {**dict.fromkeys(("leads", "contacts", "companies", "customers"), [SEEDED
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_with_and_without_a_stage_the_same_is_written(of: Entity, data: st.DataObject, connection: Connection) -> None:
-    told = data.draw(st.lists(records(of, dict(of.listings[0].fixed)), min_size=1, max_size=3))
+    told = data.draw(st.lists(records(of, dict(of.listings[0].constants)), min_size=1, max_size=3))
     assert landed(connection, of, told)[1] == landed(connection, of, told, keep_seen=True)[1]
 
 
@@ -98,47 +98,47 @@ def test_what_is_news_is_looked_at(of: Entity, connection: Connection) -> None:
 
 def test_events_are_news_where_history_is_kept_already(connection: Connection) -> None:
     moved = RECORD["events"] | {"type": "lead_status_changed", "created_at": 5}
-    staged, written = landed(connection, entity("events"), [moved], first=[SEEDED, watermark("leads", "leads", NOW)])
+    staged, written = landed(connection, entity_named("events"), [moved], first=[SEEDED, watermark("leads", "leads", NOW)])
     assert staged == 1
     assert "(leads,7)" in written[column(connection, EVERYTHING).index("amocrm.history_due")]
 
 
 def test_a_record_that_comes_deleted_is_marked(connection: Connection) -> None:
-    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity("leads"), ()))
+    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity_named("leads"), ()))
     with connection.transaction(force_rollback=True):
-        landing.land(batch("leads", (10, [{"id": 1, "is_deleted": True}, {"id": 2, "is_deleted": False}, {"id": 3}])))
+        landing.load(batch("leads", (10, [{"id": 1, "is_deleted": True}, {"id": 2, "is_deleted": False}, {"id": 3}])))
         assert landing.staged == 0
         assert column(connection, "SELECT _deleted_at = _synced_at FROM amocrm.leads ORDER BY id") == [True, None, None]
 
 
 def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Connection) -> None:
-    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity("leads"), ()))
+    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity_named("leads"), ()))
     with connection.transaction(force_rollback=True):
-        landing.land(batch("leads", (10, [{"id": 1, "name": "first"}])))
-        counts = landing.land(batch("leads", (20, [{"id": 1, "name": "second"}, {"id": 2}])))
+        landing.load(batch("leads", (10, [{"id": 1, "name": "first"}])))
+        counts = landing.load(batch("leads", (20, [{"id": 1, "name": "second"}, {"id": 2}])))
         assert (landing.staged, counts.updated, counts.inserted) == (1, 1, 1)
         assert column(connection, "SELECT name FROM amocrm.leads ORDER BY id") == ["second", None]
 
 
 def test_children_that_are_listed_themselves_come_by_the_stage(connection: Connection) -> None:
     told = {"id": 1, "_embedded": {"statuses": [{"id": 5, "pipeline_id": 1, "name": "New"}]}}
-    staged, written = landed(connection, entity("pipelines"), [told])
+    staged, written = landed(connection, entity_named("pipelines"), [told])
     assert staged == 1
     assert len(written[column(connection, EVERYTHING).index("amocrm.statuses")]) == 1
 
 
 def test_a_row_that_another_list_tells_of_meanwhile_gives_way(database: str) -> None:
-    class Late(Landing):
+    class Late(Loader):
         """Between its look and its insert another entity tells of the same record."""
 
-        def known(self, batch: Batch) -> set[Row]:
-            found = super().known(batch)
+        def existing_keys(self, batch: Batch) -> set[Row]:
+            found = super().existing_keys(batch)
             with psycopg.connect(database, autocommit=True) as other:
                 other.execute("INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) VALUES (9, 'told', now(), false)")
             return found
 
     with psycopg.connect(database, autocommit=True) as connection:
-        tune(connection)
-        landing = Late(connection, "amocrm", "amocrm", normalizer(entity("loss_reasons"), ()))
-        landing.land(batch("loss_reasons", (10, [{"id": 9, "name": "listed"}])))
+        configure_session(connection)
+        landing = Late(connection, "amocrm", "amocrm", normalizer(entity_named("loss_reasons"), ()))
+        landing.load(batch("loss_reasons", (10, [{"id": 9, "name": "listed"}])))
         assert column(connection, "SELECT name FROM amocrm.loss_reasons WHERE _listed") == ["listed"]

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from pipelines import erasure
-from pipelines.entities.registry import entity
-from pipelines.normalize.suppression import Forgotten, remember
+from pipelines.entities.registry import entity_named
+from pipelines.normalize.suppression import Suppression, suppress
 
 Connection = psycopg.Connection[Any]
 GONE, OTHER = 48, 7
@@ -27,13 +27,13 @@ def connection(database: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def forgetting(connection: Connection) -> Connection:
-    remember(connection, "amocrm", "contacts", [(str(GONE), None)])
-    remember(connection, "amocrm", "tasks", [("31", f"contacts/{GONE}")])
+    suppress(connection, "amocrm", "contacts", [(str(GONE), None)])
+    suppress(connection, "amocrm", "tasks", [("31", f"contacts/{GONE}")])
     return connection
 
 
 def cut(connection: Connection, name: str, record: Any, account: str = "amocrm", **fixed: str) -> list[Any]:
-    return Forgotten(connection, account, entity(name)).cut([record], fixed)
+    return Suppression(connection, account, entity_named(name)).filter_records([record], fixed)
 
 
 @pytest.mark.parametrize(("name", "record", "fixed"), [
@@ -80,20 +80,20 @@ def test_what_loses_an_element(forgetting: Connection, name: str, before: dict[s
 
 def test_a_list_that_may_have_been_cut_short_is_not_taken_for_a_whole_one(forgetting: Connection) -> None:
     record = {"id": 5, "_embedded": {"tags": [], "contacts": [{"id": number} for number in range(100, 149)] + [{"id": GONE}]}}
-    leads = Forgotten(forgetting, "amocrm", entity("leads"))
-    assert leads.cut([record], {}) == [{"id": 5, "_embedded": {"tags": []}}]
-    assert len(leads.cut([record], {}, {5})[0]["_embedded"]["contacts"]) == 49
+    leads = Suppression(forgetting, "amocrm", entity_named("leads"))
+    assert leads.filter_records([record], {}) == [{"id": 5, "_embedded": {"tags": []}}]
+    assert len(leads.filter_records([record], {}, {5})[0]["_embedded"]["contacts"]) == 49
 
 
 def test_a_new_task_on_somebody_forgotten_is_remembered_for_the_events_that_tell_of_it(forgetting: Connection) -> None:
-    tasks = Forgotten(forgetting, "amocrm", entity("tasks"))
-    assert tasks.cut([{"id": 77, "entity_id": GONE, "entity_type": "contacts"}], {}) == []
+    tasks = Suppression(forgetting, "amocrm", entity_named("tasks"))
+    assert tasks.filter_records([{"id": 77, "entity_id": GONE, "entity_type": "contacts"}], {}) == []
     forgetting.execute("INSERT INTO amocrm.events (id, entity_type, entity_id, _synced_at) VALUES ('a', 'task', 77, now()), ('b', 'task', 78, now())")
-    tasks.note(forgetting)
-    erasure.settle(forgetting, "amocrm", "amocrm")
+    tasks.save_dependents(forgetting)
+    erasure.erase_late_rows(forgetting, "amocrm", "amocrm")
     assert forgetting.execute("SELECT id FROM amocrm.events").fetchall() == [("b",)], "it came before the task was met"
     assert cut(forgetting, "events", {"id": "c", "entity_type": "task", "entity_id": 77}) == []
-    assert erasure.lift(forgetting, "amocrm", "contacts", GONE)
+    assert erasure.allow_again(forgetting, "amocrm", "contacts", GONE)
     assert forgetting.execute("SELECT count(*) FROM mirror.forgotten").fetchone() == (0,)
 
 
@@ -102,12 +102,12 @@ def test_values_of_other_records_that_chose_the_person_go(connection: Connection
     for position, number in enumerate((GONE, OTHER, 4848)):
         connection.execute("INSERT INTO amocrm.company_custom_field_values (company_id, field_id, position, value_text, value_json) VALUES "
                            "(5, 9, %s, 'Зоя', jsonb_build_object('entity_type', 'contacts', 'entity_id', %s::int8))", [position, number])
-    assert erasure.forget(connection, "amocrm", "amocrm", "contacts", GONE) == {"amocrm.company_custom_field_values": 1}
+    assert erasure.erase_person(connection, "amocrm", "amocrm", "contacts", GONE) == {"amocrm.company_custom_field_values": 1}
     assert connection.execute("SELECT position FROM amocrm.company_custom_field_values ORDER BY 1").fetchall() == [(1,), (2,)]
 
 
 def test_hints_of_somebody_forgotten_are_not_queued(forgetting: Connection) -> None:
-    from pipelines.load.link_hints import look_at
-    look_at(forgetting, "amocrm", [("contacts", GONE), ("contacts", OTHER), ("leads", GONE), ("tasks", 31)])
+    from pipelines.load.link_hints import enqueue_records
+    enqueue_records(forgetting, "amocrm", [("contacts", GONE), ("contacts", OTHER), ("leads", GONE), ("tasks", 31)])
     assert forgetting.execute("SELECT listing, key FROM mirror.hints ORDER BY 1, 2").fetchall() == [
         ("contacts", str(OTHER)), ("leads", str(GONE)), ("tasks", "31")]

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from pipelines.config.settings import load_settings
-from pipelines.installation import Mirror
-from pipelines.orchestration.instance import with_partition
+from pipelines.installation import Installation
+from pipelines.orchestration.instance import open_instance
 
 MANY = 6
 
@@ -18,7 +18,7 @@ MANY = 6
 def remember(home: Path, name: str, begin: Any, said: Any) -> None:
     begin.wait()
     try:
-        with_partition(Mirror(load_settings(mirror_home=home, amocrm_schema=name)), name).dispose()
+        open_instance(Installation(load_settings(mirror_home=home, amocrm_schema=name)), name).dispose()
         said.put("")
     except Exception as reason:
         said.put(f"{type(reason).__name__}: {reason}")

@@ -13,12 +13,12 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipelines.bi.builder import names
+from pipelines.bi.builder import view_tables
 from pipelines.definitions import defs
-from pipelines.entities.registry import ENTITIES, entity
-from pipelines.schema.tables import shape
+from pipelines.entities.registry import ENTITIES, entity_named
+from pipelines.schema.tables import table_schema_of
 from sandbox.process import SandboxProcess
-from tests.support.commands import INHERITED, REPOSITORY, Installation, offered
+from tests.support.commands import INHERITED, REPOSITORY, CliInstallation, offered_entities
 from tests.support.equality import differences
 
 LOAD = """
@@ -43,7 +43,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 @pytest.fixture
 def environment(sandbox: SandboxProcess, empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An account and a database without tables: a run makes them."""
-    variables = Installation(tmp_path, empty_database, sandbox).environment
+    variables = CliInstallation(tmp_path, empty_database, sandbox).environment
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -78,13 +78,13 @@ def test_definitions_load_with_no_network_and_no_environment(tmp_path: Path) -> 
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {f"amocrm/{each.name}" for each in ENTITIES} | {f"amocrm_bi/{name}" for name in names()}
+    assert set(found) == {f"amocrm/{each.name}" for each in ENTITIES} | {f"amocrm_bi/{name}" for name in view_tables()}
     assert all(description and columns and all(columns.values()) for group, description, columns in found.values())
     for each in ENTITIES:
         group, description, columns = found[f"amocrm/{each.name}"]
         assert group == each.group
-        assert description == shape(each.model).table.comment
-        assert set(columns) == set(shape(each.model).table.columns.keys())
+        assert description == table_schema_of(each.model).table.comment
+        assert set(columns) == set(table_schema_of(each.model).table.columns.keys())
 
 
 def test_the_workspace_loads_with_dagster_s_own_command_line(tmp_path: Path) -> None:
@@ -98,11 +98,11 @@ def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance
     one = materialize(instance, "tags")
     assert one.success
     assert set(told(one)) == {"tags"}
-    assert told(one)["tags"]["rows seen"] == sum(len(sandbox.truth(listing.path)) for listing in entity("tags").listings)
+    assert told(one)["tags"]["rows seen"] == sum(len(sandbox.truth(listing.path)) for listing in entity_named("tags").listings)
     everything = materialize(instance)
     assert everything.success
     facts = told(everything)
-    assert set(facts) == offered(sandbox)
+    assert set(facts) == offered_entities(sandbox)
     assert facts["tags"]["rows changed"] == 0
     leads = facts["leads"]
     assert (leads["rows seen"], leads["quarantined"], leads["state"]) == (60, 0, "complete")
@@ -114,7 +114,7 @@ def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance
     assert leads["rows in the table, about"] >= 0
     seen = [event.asset_observation_data.asset_observation for event in everything.all_events if event.event_type_value == "ASSET_OBSERVATION"]
     skipped = {each.asset_key.path[-1]: each.metadata["reason"].value for each in seen}
-    assert set(skipped) == {each.name for each in ENTITIES} - offered(sandbox)
+    assert set(skipped) == {each.name for each in ENTITIES} - offered_entities(sandbox)
     assert all("customers" in reason for reason in skipped.values())
     assert set(told(everything, "amocrm_bi")) == {"leads", "contacts", "companies", "customers", "catalogs"}, "the views whose fields have come"
     with psycopg.connect(environment["DATABASE_URL"]) as connection:

@@ -11,12 +11,12 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipelines.bi.builder import rebuild
+from pipelines.bi.builder import build_views
 from pipelines.definitions import defs
 from pipelines.entities.registry import ENTITIES
 from pipelines.migrate import migrate
 from sandbox.process import SandboxProcess
-from tests.support.commands import REPOSITORY, Installation
+from tests.support.commands import REPOSITORY, CliInstallation
 
 WARNED = """
 import warnings
@@ -32,7 +32,7 @@ print([str(each.message) for each in caught if "dagster" in str(each.category) o
 def database_of(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Synced, with the settings that runs of Dagster read."""
     with SandboxProcess(scale=50) as sandbox:
-        installation = Installation(tmp_path, database, sandbox)
+        installation = CliInstallation(tmp_path, database, sandbox)
         for name, value in installation.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
@@ -95,7 +95,7 @@ def test_a_view_that_could_not_be_rebuilt_is_named(database_of: str) -> None:
     change(database_of, "DROP VIEW amocrm_bi.funnel")
     change(database_of, "CREATE TABLE amocrm_bi.funnel (mine int)")
     with psycopg.connect(database_of, autocommit=True) as connection:
-        rebuild(connection, "amocrm")
+        build_views(connection, "amocrm")
     found = checked("is_current")
     assert [name for name, each in found.items() if not each.passed] == ["funnel"]
     assert "amocrm: view funnel: there is a table of that name already which is not ours" in (found["funnel"].description or "")

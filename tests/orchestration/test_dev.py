@@ -17,13 +17,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipelines.bi.builder import names
+from pipelines.bi.builder import view_tables
 from pipelines.entities.registry import ENTITIES
 from pipelines.postgres.embedded.postmaster import free_port
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation, finished
+from tests.support.commands import CliInstallation, wait_for
 from tests.support.equality import differences
-from tests.support.webhooks import until
+from tests.support.webhooks import wait_until
 
 ASSETS = "{assetNodes {assetKey {path} groupName description partitionKeys jobNames repository {name location {name}}}}"
 LAUNCH = """mutation ($with: ExecutionParams!) {launchPipelineExecution(executionParams: $with) {
@@ -69,13 +69,13 @@ class WebServer:
 
 
 @pytest.fixture
-def installation(empty_database: str, tmp_path: Path) -> Iterator[Installation]:
-    made = Installation(tmp_path, empty_database)
+def installation(empty_database: str, tmp_path: Path) -> Iterator[CliInstallation]:
+    made = CliInstallation(tmp_path, empty_database)
     yield made
-    for process in made.started:
+    for process in made.processes:
         for pid in descendants(process.pid) if process.poll() is None else ():
             os.kill(pid, signal.SIGKILL)
-    made.end()
+    made.stop()
 
 
 def descendants(pid: int) -> set[int]:
@@ -94,13 +94,13 @@ def alive(pids: set[int]) -> set[int]:
 
 
 @pytest.mark.slow
-def test_the_web_ui_shows_and_materializes_every_asset(installation: Installation) -> None:
+def test_the_web_ui_shows_and_materializes_every_asset(installation: CliInstallation) -> None:
     port = free_port()
     process = installation.start("dev", "--port", str(port))
     server = WebServer(port)
     nodes = server.assets()
     assert {"/".join(node["assetKey"]["path"]) for node in nodes} == {
-        *(f"amocrm/{each.name}" for each in ENTITIES), *(f"amocrm_bi/{name}" for name in names())}
+        *(f"amocrm/{each.name}" for each in ENTITIES), *(f"amocrm_bi/{name}" for name in view_tables())}
     assert all(node["description"] and node["partitionKeys"] == [PARTITION] for node in nodes)
     assert server.materialize(nodes[0], [["amocrm", "tags"]]) == "SUCCESS"
     assert server.materialize(nodes[0], [node["assetKey"]["path"] for node in nodes]) == "SUCCESS"
@@ -109,15 +109,15 @@ def test_the_web_ui_shows_and_materializes_every_asset(installation: Installatio
     family = descendants(process.pid)
     assert len(family) > 3
     process.terminate()
-    done = finished(process, 60)
+    done = wait_for(process, 60)
     assert done.code == 0
     assert "No account is configured: the assets read a sandbox" in done.error
     assert f"Dagster: http://127.0.0.1:{port}" in done.error
-    until(lambda: alive(family) == set())
+    wait_until(lambda: alive(family) == set())
 
 
 @pytest.mark.slow
-def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(installation: Installation) -> None:
+def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(installation: CliInstallation) -> None:
     with SandboxProcess(scale=50, accounts=2) as first:
         second = first.accounts[1]
         installation.environment |= {"AMOCRM_BASE_URL": first.url, "AMOCRM_ACCESS_TOKEN": first.admin_token, "AMOCRM_SCHEDULES": "on",
@@ -126,7 +126,7 @@ def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(install
         process = installation.start("dev", "--port", str(port))
         WebServer(port).assets()
         added = installation.call("accounts", "add", "second", second.url, typed=second.admin_token)
-        assert added.code == 0, added.said
+        assert added.code == 0, added.output
         with psycopg.connect(installation.environment["DATABASE_URL"], autocommit=True) as connection:
             deadline = time.monotonic() + 300
             while connection.execute("SELECT count(*) FROM mirror.sync_runs WHERE account = 'second' AND entity = 'leads' AND state = 'complete'"
@@ -136,7 +136,7 @@ def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(install
             assert differences(connection, second, "second", {"leads", "contacts"}) == []
 
 
-def test_a_port_in_use_is_told(installation: Installation) -> None:
+def test_a_port_in_use_is_told(installation: CliInstallation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         done = installation.call("dev", "--port", str(port))

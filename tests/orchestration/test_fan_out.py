@@ -13,7 +13,7 @@ import pytest
 from pipelines.definitions import defs
 from pipelines.orchestration.schedules import SCHEDULES
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation
+from tests.support.commands import CliInstallation
 from tests.support.equality import differences
 
 NAMES = ("blocked", "revoked", "whole")
@@ -26,8 +26,8 @@ def sandboxes() -> Iterator[dict[str, SandboxProcess]]:
 
 
 @pytest.fixture
-def person(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    return Installation(tmp_path, database).enter(monkeypatch)
+def person(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliInstallation:
+    return CliInstallation(tmp_path, database).apply_environment(monkeypatch)
 
 
 def ticked(instance: dg.DagsterInstance) -> tuple[dict[str, bool], str]:
@@ -42,7 +42,7 @@ def ticked(instance: dg.DagsterInstance) -> tuple[dict[str, bool], str]:
 
 
 def test_a_failing_account_harms_no_other_and_a_new_token_brings_it_back(
-        sandboxes: dict[str, SandboxProcess], person: Installation, instance: dg.DagsterInstance, database: str) -> None:
+        sandboxes: dict[str, SandboxProcess], person: CliInstallation, instance: dg.DagsterInstance, database: str) -> None:
     for name, sandbox in sandboxes.items():
         assert person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token).code == 0
     sandboxes["blocked"].block()
@@ -61,6 +61,6 @@ def test_a_failing_account_harms_no_other_and_a_new_token_brings_it_back(
         assert differences(connection, sandboxes["whole"], "whole", lists) == []
         assert [sandboxes[name].stats()["requests"] for name in ("blocked", "revoked")] == [0, 0]
         given = person.call("auth", "--account", "revoked", typed=sandboxes["revoked"].token()["access_token"])
-        assert given.code == 0, given.said
+        assert given.code == 0, given.output
         assert ticked(instance)[0] == {"revoked": True, "whole": True}
         assert differences(connection, sandboxes["revoked"], "revoked", lists) == []

@@ -15,11 +15,11 @@ import psycopg
 import pytest
 
 from pipelines.definitions import defs
-from pipelines.entities.registry import ENTITIES, entity, names_of
-from pipelines.orchestration.dead_runs import PROCESS, bury
-from pipelines.orchestration.schedules import SCHEDULES, SYNCS, TIERS
+from pipelines.entities.registry import ENTITIES, entity_named, names_in_tier
+from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs
+from pipelines.orchestration.schedules import SCHEDULES, SYNC_JOBS, TIERS
 from sandbox.process import SandboxProcess
-from tests.support.commands import REPOSITORY, Installation, offered
+from tests.support.commands import REPOSITORY, CliInstallation, offered_entities
 
 TAGS = {"amocrm-mirror/account": "amocrm"}
 SHOW = """
@@ -37,8 +37,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def installation(sandbox: SandboxProcess, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    return Installation(tmp_path, database, sandbox).enter(monkeypatch)
+def installation(sandbox: SandboxProcess, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliInstallation:
+    return CliInstallation(tmp_path, database, sandbox).apply_environment(monkeypatch)
 
 
 def shown(tmp_path: Path, **environment: str) -> Any:
@@ -72,7 +72,7 @@ def test_every_entity_has_a_tier_and_the_sweep_reads_them_all() -> None:
     assert by_name["moving"] & by_name["directories"] == set()
     assert {"leads", "events", "unsorted", "talks", "file_links"} <= by_name["moving"]
     assert {"catalog_elements", "transactions", "users"} <= by_name["directories"]
-    assert entity("leads").tier == "moving"
+    assert entity_named("leads").tier == "moving"
 
 
 def test_schedules_are_off_until_one_switch_turns_them_on(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_schedules_are_off_until_one_switch_turns_them_on(tmp_path: Path) -> Non
     assert set(shown(tmp_path, AMOCRM_SCHEDULE_MOVING="often")) == set(crons), "wrong settings are told when a run needs them"
 
 
-def test_a_tick_asks_for_one_run_of_the_account(installation: Installation, instance: dg.DagsterInstance) -> None:
+def test_a_tick_asks_for_one_run_of_the_account(installation: CliInstallation, instance: dg.DagsterInstance) -> None:
     assert "no partition of `accounts` yet" in tick(instance)
     instance.add_dynamic_partitions("accounts", ["amocrm", "another_installation_s"])
     asked = tick(instance)
@@ -96,7 +96,7 @@ def test_a_tick_asks_for_one_run_of_the_account(installation: Installation, inst
     assert tick(instance).partition_key == "amocrm"
 
 
-def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: Installation, instance: dg.DagsterInstance, database: str) -> None:
+def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: CliInstallation, instance: dg.DagsterInstance, database: str) -> None:
     """The two hundredth needs no restart, and those that rest hold up nobody."""
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     with psycopg.connect(database, autocommit=True) as connection:
@@ -123,36 +123,36 @@ def test_the_queue_admits_some_runs_and_one_of_an_account(instance: dg.DagsterIn
     assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1)]
 
 
-def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation: Installation, instance: dg.DagsterInstance,
+def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation: CliInstallation, instance: dg.DagsterInstance,
                                                                     sandbox: SandboxProcess, database: str) -> None:
     instance.add_dynamic_partitions("accounts", ["amocrm"])
-    assert read(execute(instance, "directories")) == set(names_of("directories")) & offered(sandbox)
+    assert read(execute(instance, "directories")) == set(names_in_tier("directories")) & offered_entities(sandbox)
     with psycopg.connect(database) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
         aside = execute(instance, "moving")
     assert (aside.success, read(aside)) == (True, set())
     moving = execute(instance, "moving")
-    assert read(moving) == set(names_of("moving")) & offered(sandbox)
-    assert [job.name for job in SYNCS] == ["sync_moving", "sync_directories", "sync_sweep"]
+    assert read(moving) == set(names_in_tier("moving")) & offered_entities(sandbox)
+    assert [job.name for job in SYNC_JOBS] == ["sync_moving", "sync_directories", "sync_sweep"]
 
 
-def test_a_run_whose_process_was_killed_is_buried(installation: Installation, instance: dg.DagsterInstance) -> None:
+def test_a_run_whose_process_was_killed_is_buried(installation: CliInstallation, instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     gone = subprocess.Popen(["true"])
     gone.wait()
     host = socket.gethostname()
     job = defs.resolve_job_def("sync_moving")
-    dead = instance.create_run_for_job(job, tags=TAGS | {PROCESS: f"{host} {gone.pid}"}, status=dg.DagsterRunStatus.STARTED)
-    other = instance.create_run_for_job(job, tags={PROCESS: "another-host 1"}, status=dg.DagsterRunStatus.STARTED)
+    dead = instance.create_run_for_job(job, tags=TAGS | {PROCESS_TAG: f"{host} {gone.pid}"}, status=dg.DagsterRunStatus.STARTED)
+    other = instance.create_run_for_job(job, tags={PROCESS_TAG: "another-host 1"}, status=dg.DagsterRunStatus.STARTED)
     assert tick(instance).partition_key == "amocrm"
-    bury(instance)
+    fail_dead_runs(instance)
     found = {run.run_id: run.status for run in instance.get_runs()}
     assert found == {dead.run_id: dg.DagsterRunStatus.FAILURE, other.run_id: dg.DagsterRunStatus.STARTED}
 
 
-def test_one_tier_from_the_command_line(installation: Installation, sandbox: SandboxProcess) -> None:
+def test_one_tier_from_the_command_line(installation: CliInstallation, sandbox: SandboxProcess) -> None:
     assert installation.call("sync", "--tier", "moving").code == 0
     found = json.loads(installation.call("status", "--json").out)
-    assert {each["entity"] for each in found["entities"] if each["state"] == "complete"} == set(names_of("moving")) & offered(sandbox)
+    assert {each["entity"] for each in found["entities"] if each["state"] == "complete"} == set(names_in_tier("moving")) & offered_entities(sandbox)
     assert installation.call("sync", "--tier", "moving", "--only", "leads").code == 2
     assert installation.call("sync", "--tier", "nightly").code == 2

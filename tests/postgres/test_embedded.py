@@ -15,9 +15,9 @@ import pytest
 
 from pipelines.postgres.embedded import postmaster
 from pipelines.postgres.embedded import server as server_
-from pipelines.postgres.embedded.errors import PostgresUnavailable
+from pipelines.postgres.embedded.errors import PostgresUnavailableError
 from pipelines.postgres.embedded.server import EmbeddedPostgres
-from tests.support.embedded import ask, in_another_process
+from tests.support.embedded import query_value, start_in_process
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def server(postgres_home: Path) -> EmbeddedPostgres:
 
 
 def test_outlives_its_starter_and_is_attached_to(postgres_home: Path, server: EmbeddedPostgres) -> None:
-    conninfo = in_another_process(postgres_home)
+    conninfo = start_in_process(postgres_home)
     first = server.status()
     assert first.running and conninfo.endswith(f"@127.0.0.1:{first.port}/amocrm")
-    assert server.start() == conninfo == in_another_process(postgres_home)
+    assert server.start() == conninfo == start_in_process(postgres_home)
     assert server.status().pid == first.pid
-    assert ask(conninfo, "SELECT upper('привет')") == "ПРИВЕТ"
-    assert ask(conninfo, "SHOW fsync") == "on"
+    assert query_value(conninfo, "SELECT upper('привет')") == "ПРИВЕТ"
+    assert query_value(conninfo, "SHOW fsync") == "on"
 
 
 def test_recovers_from_kill_and_keeps_port_and_data(server: EmbeddedPostgres) -> None:
@@ -45,7 +45,7 @@ def test_recovers_from_kill_and_keeps_port_and_data(server: EmbeddedPostgres) ->
     os.kill(pid, signal.SIGKILL)
     assert server.start() == conninfo
     assert server.status().pid != pid
-    assert ask(conninfo, "SELECT answer FROM kept") == 42
+    assert query_value(conninfo, "SELECT answer FROM kept") == 42
 
 
 def test_a_stale_pid_of_a_stranger_is_left_alone(server: EmbeddedPostgres) -> None:
@@ -73,7 +73,7 @@ def test_stop_keeps_the_data_and_the_port(server: EmbeddedPostgres) -> None:
     status = server.status()
     assert not status.running and status.pid is None and status.port is not None
     assert server.start() == conninfo
-    assert ask(conninfo, "SELECT count(*) FROM kept") == 0
+    assert query_value(conninfo, "SELECT count(*) FROM kept") == 0
 
 
 def test_a_taken_port_is_told_and_a_new_home_takes_the_next(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_taken_port_is_told_and_a_new_home_takes_the_next(server: EmbeddedPost
         server.stop()
         store = server.home / "postgres.json"
         store.write_text(json.dumps(json.loads(store.read_text()) | {"port": taken}))
-        with pytest.raises(PostgresUnavailable, match=f"port {taken} .* taken"):
+        with pytest.raises(PostgresUnavailableError, match=f"port {taken} .* taken"):
             server.start()
     server.start()
     assert server.status().port == taken
@@ -95,7 +95,7 @@ def test_a_taken_port_is_told_and_a_new_home_takes_the_next(server: EmbeddedPost
 
 def test_two_starts_at_once_make_one_server(postgres_home: Path) -> None:
     with ThreadPoolExecutor() as pool:
-        answers = set(pool.map(in_another_process, [postgres_home] * 4))
+        answers = set(pool.map(start_in_process, [postgres_home] * 4))
     assert len(answers) == 1
 
 
@@ -122,7 +122,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_ours(server: EmbeddedPostgres, 
     copy.home.chmod(0o711)
     server.start()
     assert not copy.status().running
-    with pytest.raises(PostgresUnavailable, match="taken by another program"):
+    with pytest.raises(PostgresUnavailableError, match="taken by another program"):
         copy.start()
 
 
@@ -140,13 +140,13 @@ def test_a_lost_password_is_told(server: EmbeddedPostgres) -> None:
     store = server.home / "postgres.json"
     kept = store.read_text()
     store.unlink()
-    with pytest.raises(PostgresUnavailable, match=r"postgres\.json.*missing"):
+    with pytest.raises(PostgresUnavailableError, match=r"postgres\.json.*missing"):
         server.start()
     store.write_text(json.dumps(json.loads(kept) | {"password": "wrong"}))
-    with pytest.raises(PostgresUnavailable, match="authentication failed"):
+    with pytest.raises(PostgresUnavailableError, match="authentication failed"):
         server.start()
     server.stop()
-    with pytest.raises(PostgresUnavailable, match="authentication failed"):
+    with pytest.raises(PostgresUnavailableError, match="authentication failed"):
         server.start()
 
 
@@ -158,8 +158,8 @@ def test_the_log_is_bounded_and_says_no_data(server: EmbeddedPostgres, monkeypat
             connection.execute("INSERT INTO t VALUES ('Ivanov'), ('Ivanov')")
     assert "unique constraint" in server.log.read_text()
     assert "Ivanov" not in server.log.read_text()
-    monkeypatch.setattr(server_, "LOG_LIMIT", 10_000)
-    monkeypatch.setattr(server_, "LOG_KEPT", 1_000)
+    monkeypatch.setattr(server_, "LOG_LIMIT_BYTES", 10_000)
+    monkeypatch.setattr(server_, "LOG_KEPT_BYTES", 1_000)
     with server.log.open("a") as log:
         log.write("x" * 20_000)
     server.start()
@@ -171,7 +171,7 @@ def test_an_interrupted_initdb_is_done_again(server: EmbeddedPostgres) -> None:
     (server.home / "postgres.new").mkdir(parents=True)
     server.home.chmod(0o711)
     (server.home / "postgres.new" / "PG_VERSION").write_text("18\n")
-    assert ask(server.start(), "SELECT 1") == 1
+    assert query_value(server.start(), "SELECT 1") == 1
 
 
 def test_a_full_disk_is_told_with_its_cure(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +179,9 @@ def test_a_full_disk_is_told_with_its_cure(server: EmbeddedPostgres, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(server_, "initialize", full)
-    with pytest.raises(PostgresUnavailable, match="untouched. Free some disk space"):
+    with pytest.raises(PostgresUnavailableError, match="untouched. Free some disk space"):
         server.start()
 
 
 def test_a_live_foreign_process_is_not_our_server() -> None:
-    assert not postmaster.runs_in(os.getpid(), Path("/"))
+    assert not postmaster.is_server_on(os.getpid(), Path("/"))

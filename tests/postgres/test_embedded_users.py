@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.postgres.embedded import binaries
-from pipelines.postgres.embedded.errors import PostgresUnavailable
+from pipelines.postgres.embedded.errors import PostgresUnavailableError
 from pipelines.postgres.embedded.server import EmbeddedPostgres
-from tests.support.embedded import REPOSITORY, START, ask, gone
+from tests.support.embedded import REPOSITORY, START, has_ended, query_value
 
 AS_ROOT = os.geteuid() == 0
 
@@ -30,7 +30,7 @@ def server(postgres_home: Path) -> EmbeddedPostgres:
 def test_no_binaries_name_the_cure(postgres_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "wheel_bindir", lambda: None)
     monkeypatch.setattr(binaries, "system_bindirs", lambda: iter(()))
-    with pytest.raises(PostgresUnavailable, match="DATABASE_URL"):
+    with pytest.raises(PostgresUnavailableError, match="DATABASE_URL"):
         EmbeddedPostgres(postgres_home).start()
 
 
@@ -50,7 +50,7 @@ def test_data_of_a_version_that_is_gone(server: EmbeddedPostgres) -> None:
     version = server.data / "PG_VERSION"
     kept = version.read_text()
     version.write_text("12\n")
-    with pytest.raises(PostgresUnavailable, match="PostgreSQL 12"):
+    with pytest.raises(PostgresUnavailableError, match="PostgreSQL 12"):
         server.start()
     version.write_text(kept)
 
@@ -68,7 +68,7 @@ def test_ephemeral_ends_with_its_owner(postgres_home: Path) -> None:
         assert b"@127.0.0.1:" in owner.stdout.readline()
         pid = EmbeddedPostgres(postgres_home).status().pid
     assert owner.returncode == -signal.SIGKILL
-    assert pid is None or gone(pid)
+    assert pid is None or has_ended(pid)
     for _ in range(1200):
         if not (postgres_home / "postgres").exists():
             return
@@ -80,9 +80,9 @@ def test_ephemeral_is_fast_and_stops(postgres_home: Path) -> None:
     server = EmbeddedPostgres(postgres_home, ephemeral=True)
     conninfo = server.start()
     pid = server.status().pid
-    assert ask(conninfo, "SHOW fsync") == "off" and pid is not None
+    assert query_value(conninfo, "SHOW fsync") == "off" and pid is not None
     server.stop()
-    assert gone(pid) and not server.status().running
+    assert has_ended(pid) and not server.status().running
 
 
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="root drops its privileges")
@@ -103,7 +103,7 @@ def test_root_is_dropped_for_good(server: EmbeddedPostgres) -> None:
 @needs_root
 def test_root_with_a_private_parent_is_told(postgres_home: Path) -> None:
     postgres_home.parent.chmod(0o700)
-    with pytest.raises(PostgresUnavailable, match="cannot enter .*MIRROR_HOME"):
+    with pytest.raises(PostgresUnavailableError, match="cannot enter .*MIRROR_HOME"):
         EmbeddedPostgres(postgres_home).start()
     assert not (postgres_home / "postgres").exists()
 
@@ -122,7 +122,7 @@ def test_root_with_a_private_venv_uses_a_copy(postgres_home: Path, monkeypatch: 
         monkeypatch.setattr(binaries, "wheel_bindir", lambda: hidden)
         monkeypatch.setattr(binaries, "system_bindirs", lambda: iter(()))
         server = EmbeddedPostgres(postgres_home)
-        assert ask(server.start(), "SELECT to_tsvector('english', 'tables')::text") is not None
+        assert query_value(server.start(), "SELECT to_tsvector('english', 'tables')::text") is not None
     server.stop()
     assert server.start()  # the copy serves without the wheel's own folder
     pid = server.status().pid

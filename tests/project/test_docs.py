@@ -12,7 +12,7 @@ from pipelines.cli.app import app
 from pipelines.config.settings import Settings
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from sandbox.http.faults import KINDS
+from sandbox.http.faults import FAULT_KINDS
 from tests.support.commands import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
@@ -21,16 +21,16 @@ ROWS = {row[0]: row for row in (re.findall(r"(?<=\| )(?:[^|]*?)(?= ?\|)", line) 
 
 
 def how(entity: Entity) -> str:
-    if any(listing.over and listing.over.sql for listing in entity.listings):
+    if any(listing.per_parent and listing.per_parent.due_sql for listing in entity.listings):
         return "one by one"
-    return f"by {entity.moving.column}" if entity.moving else "whole"
+    return f"by {entity.incremental.column}" if entity.incremental else "whole"
 
 
 @pytest.mark.parametrize("entity", ENTITIES, ids=lambda entity: entity.name)
 def test_coverage_tells_of_each_entity(entity: Entity) -> None:
     row = ROWS[f"`{entity.name}`"]
     assert row[2].startswith(how(entity))
-    children = {child.model.__tablename__ for child in entity.children} | ({entity.values.__tablename__} if entity.values else set())
+    children = {child.model.__tablename__ for child in entity.children} | ({entity.field_values.__tablename__} if entity.field_values else set())
     assert set(re.findall(r"`(\w+)`", row[3] if len(row) > 3 else "")) == children
 
 
@@ -58,7 +58,7 @@ def test_the_readme_tells_of_every_command_and_option() -> None:
 
 def test_the_sandbox_page_tells_of_every_fault_and_option() -> None:
     page = (REPOSITORY / "docs" / "sandbox.md").read_text()
-    assert set(re.findall(r"`(\w+)`", page[page.index("**Faults**"):page.index("Each takes")])) == set(KINDS)
+    assert set(re.findall(r"`(\w+)`", page[page.index("**Faults**"):page.index("Each takes")])) == set(FAULT_KINDS)
     options = {parameter.opts[0] for parameter in get_command(app).commands["sandbox"].params}  # type: ignore[attr-defined]
     assert options <= set(re.findall(r"--[a-z-]+", page))
 

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pipelines.admin.reader_role import grant
+from pipelines.admin.reader_role import grant_read_access
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
+from tests.conftest import temporary_database
 from tests.support.commands import REPOSITORY
-from tests.support.mirrors import synced
+from tests.support.mirrors import sync_mirror
 
 GUIDES = REPOSITORY / "docs" / "guides"
 NAMES = sorted(path.name for path in GUIDES.glob("*.md"))
@@ -31,10 +31,10 @@ ROLE = f"guides_reader_{os.getpid()}"
 @pytest.fixture(scope="module")
 def reader(postgres_server: str, template_database: str) -> Iterator[psycopg.Connection]:
     """The role of the guides, on a synced sandbox account."""
-    with SandboxProcess(scale=60) as sandbox, own_database(postgres_server, template_database) as database:
-        synced(sandbox, database)
+    with SandboxProcess(scale=60) as sandbox, temporary_database(postgres_server, template_database) as database:
+        sync_mirror(sandbox, database)
         with psycopg.connect(database, autocommit=True) as owner:
-            url = grant(owner, "amocrm", ROLE, "a password", is_made=True).url
+            url = grant_read_access(owner, "amocrm", ROLE, "a password", is_generated=True).url
             try:
                 with psycopg.connect(url, autocommit=True) as connection:
                     connection.execute("SET search_path TO amocrm")

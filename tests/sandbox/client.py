@@ -1,4 +1,4 @@
-"""A client of the imitated API for the tests of the sandbox."""
+"""HTTP client of the imitated API for the tests of the sandbox."""
 
 from typing import Any
 
@@ -8,25 +8,26 @@ from sandbox.process import SandboxProcess
 
 
 class Client:
-    """A client of the imitated API that takes nothing for granted."""
+    """Independent client of the imitated API: plain requests, none of the mirror's code."""
 
     def __init__(self, sandbox: SandboxProcess, token: str | None = None) -> None:
         self.sandbox = sandbox
         self.session = requests.Session()
         self.session.trust_env = False
-        self.session.headers.update({"Authorization": f"Bearer {token or sandbox.admin_token}", "User-Agent": "test/1"})
+        self.session.headers.update({"Authorization": f"Bearer {token or sandbox.admin_token}",
+                                     "User-Agent": "test/1"})
 
     def get(self, path: str, **params: Any) -> requests.Response:
-        """A GET under /api/v4, or of an absolute path."""
+        """Sends a GET under /api/v4, or to an absolute path."""
         path = path if path.startswith("/") else f"/api/v4/{path}"
         return self.session.get(self.sandbox.url + path, params=params, timeout=60)
 
     def send(self, method: str, path: str, body: Any) -> requests.Response:
-        """A write."""
+        """Sends a write under /api/v4."""
         return self.session.request(method, f"{self.sandbox.url}/api/v4/{path}", json=body, timeout=60)
 
     def rows(self, path: str, **params: Any) -> list[dict[str, Any]]:
-        """Every record of a list: a walk by page numbers until there is no next link."""
+        """Returns every record of a list, read page by page until there is no next link."""
         found: list[dict[str, Any]] = []
         for page in range(1, 1000):
             response = self.get(path, **params, page=page)
@@ -41,5 +42,5 @@ class Client:
         raise AssertionError(f"{path} never ends")
 
     def ids(self, path: str, **params: Any) -> list[Any]:
-        """The ids of a walk."""
+        """Returns the ids of every record of a list."""
         return [row["id"] for row in self.rows(path, **params)]

@@ -1,4 +1,5 @@
-"""Sandboxes for the tests of the sandbox: one that is only read, and new ones for tests that change things."""
+"""Fixtures for the tests of the sandbox: a shared read-only sandbox, and new ones for tests that change
+things."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,20 +12,20 @@ from tests.sandbox.client import Client  # type: ignore[import-not-found, unused
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[SandboxProcess]:
-    """Read only: tests that use it change nothing that others see."""
+    """A shared sandbox; tests that use it change nothing in it."""
     with SandboxProcess(scale=300, seed=7) as process:
         yield process
 
 
 @pytest.fixture(scope="session")
 def api(sandbox: SandboxProcess) -> Client:
-    """An admin of the shared sandbox."""
+    """A client of the shared sandbox with an admin's token."""
     return Client(sandbox)
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Client]]:
-    """Starts sandboxes of a test's own."""
+    """A function that starts a sandbox for one test and returns an admin's client."""
     started: list[SandboxProcess] = []
 
     def begin(**options: Any) -> Client:
@@ -38,5 +39,5 @@ def start() -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture
 def own(start: Callable[..., Client]) -> Client:
-    """An admin of a new small sandbox."""
+    """An admin's client of a new small sandbox."""
     return start()

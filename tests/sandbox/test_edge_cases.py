@@ -1,4 +1,4 @@
-"""The data holds what real accounts hold and nobody expects, at any scale."""
+"""The sandbox's data contains the edge cases of real accounts, at any scale."""
 
 import re
 from collections import Counter
@@ -18,19 +18,21 @@ def truth(request: pytest.FixtureRequest) -> Any:
     from sandbox.process import SandboxProcess
 
     with SandboxProcess(scale=request.param) as process:
-        assert process.kinds()["leads"] == request.param
+        assert process.list_counts()["leads"] == request.param
         yield process.truth
 
 
 def values(rows: Rows, type_: str) -> list[Any]:
     return [
-        value.get("value") for row in rows for field in row["custom_fields_values"] or [] if field["field_type"] == type_ for value in field["values"]
+        value.get("value") for row in rows for field in row["custom_fields_values"] or []
+        if field["field_type"] == type_ for value in field["values"]
     ]
 
 
 def test_hostile_texts(truth: Callable[[str], Rows]) -> None:
     names = [row["name"] for row in truth("leads")]
-    assert any("\x00" in name for name in names) and any("\\N" in name and "\t" in name and "\r\n" in name for name in names)
+    assert any("\x00" in name for name in names) and any("\\N" in name and "\t" in name and "\r\n" in name
+                                                         for name in names)
     assert "" in names and max(map(len, names)) == 100_000 and any("🪵" in name for name in names)
 
 
@@ -39,7 +41,8 @@ def test_shapes(truth: Callable[[str], Rows]) -> None:
     assert {str(row["custom_fields_values"]) for row in leads} >= {"None", "[]"}
     assert any("x_undocumented" in row for row in leads) and any("score" not in row for row in leads)
     assert {type(task["result"]) for task in truth("tasks")} == {list, dict}
-    assert any(row["price"] is None for row in leads) and any(row["price_with_minor_units"] % 1 for row in leads if "price_with_minor_units" in row)
+    assert (any(row["price"] is None for row in leads)
+            and any(row["price_with_minor_units"] % 1 for row in leads if "price_with_minor_units" in row))
 
 
 def test_values(truth: Callable[[str], Rows]) -> None:
@@ -47,7 +50,8 @@ def test_values(truth: Callable[[str], Rows]) -> None:
     assert {type(value) for value in values(leads, "numeric")} == {str, int, float}
     assert {type(value) for value in values(leads, "date")} == {int, str}
     assert min(values(contacts, "birthday")) < 0 and values(leads, "hologram")
-    keys = {key for row in contacts for field in row["custom_fields_values"] or [] for value in field["values"] for key in value}
+    keys = {key for row in contacts for field in row["custom_fields_values"] or []
+            for value in field["values"] for key in value}
     assert {"enum", "enum_code"} <= keys
 
 
@@ -55,10 +59,12 @@ def test_definitions(truth: Callable[[str], Rows]) -> None:
     fields = truth("leads/custom_fields")
     names = [field["name"] for field in fields]
     assert len(fields) > 50 and {"id", "select", "100%", 'Цена "со скидкой"; DROP TABLE --'} <= set(names)
-    assert Counter(names)["Комментарий"] == 2 and any(len(name.encode()) > 63 and len(name) >= 100 for name in names)
+    assert Counter(names)["Комментарий"] == 2 and any(len(name.encode()) > 63 and len(name) >= 100
+                                                      for name in names)
     used = {field["field_id"] for row in truth("leads") for field in row["custom_fields_values"] or []}
     assert len(used) > 50
-    assert {field["id"] for field in truth("customers/segments/custom_fields")} & {field["id"] for field in truth("contacts/custom_fields")}
+    assert {field["id"] for field in truth("customers/segments/custom_fields")} & {
+        field["id"] for field in truth("contacts/custom_fields")}
 
 
 def test_references(truth: Callable[[str], Rows]) -> None:
@@ -68,42 +74,52 @@ def test_references(truth: Callable[[str], Rows]) -> None:
     assert any(pipeline["is_archive"] for pipeline in truth("leads/pipelines"))
     assert {row["note_type"] for row in truth("leads/notes")} == set(NOTE_PARAMS)
     newest = max(row["created_at"] for row in leads)
-    assert any(row["updated_at"] > newest + 86400 for row in leads) and any(row["updated_at"] < row["created_at"] for row in leads)
+    assert (any(row["updated_at"] > newest + 86400 for row in leads)
+            and any(row["updated_at"] < row["created_at"] for row in leads))
 
 
-KINDS_OF_EVENT = """lead_deleted lead_restored contact_deleted contact_restored company_deleted company_restored customer_deleted entity_merged
-task_added task_deleted task_completed task_text_changed robot_replied intent_identified transaction_added lead_added contact_added company_added
-customer_added common_note_added common_note_deleted attachment_note_added targeting_in_note_added targeting_out_note_added geo_note_added
-service_note_added site_visit_note_added message_to_cashier_note_added incoming_call outgoing_call incoming_sms outgoing_sms link_followed
-task_result_added nps_rate_added incoming_chat_message outgoing_chat_message entity_direct_message entity_tag_added entity_tag_deleted
-lead_status_changed customer_status_changed lead_linked lead_unlinked contact_linked contact_unlinked company_linked company_unlinked customer_linked
-customer_unlinked entity_linked entity_unlinked entity_responsible_changed task_deadline_changed task_type_changed custom_field_value_changed
-sale_field_changed name_field_changed ltv_field_changed key_action_completed incoming_mail outgoing_mail ai_result talk_created talk_closed
-conversation_answered talk_missed_event meta_chat_subscription_added meta_chat_subscription_removed page_mention video_opened video_closed
-picture_opened picture_closed zoom_conference dropbox_attachment"""
+KINDS_OF_EVENT = """lead_deleted lead_restored contact_deleted contact_restored company_deleted
+company_restored customer_deleted entity_merged task_added task_deleted task_completed task_text_changed
+robot_replied intent_identified transaction_added lead_added contact_added company_added customer_added
+common_note_added common_note_deleted attachment_note_added targeting_in_note_added targeting_out_note_added
+geo_note_added service_note_added site_visit_note_added message_to_cashier_note_added incoming_call
+outgoing_call incoming_sms outgoing_sms link_followed task_result_added nps_rate_added incoming_chat_message
+outgoing_chat_message entity_direct_message entity_tag_added entity_tag_deleted lead_status_changed
+customer_status_changed lead_linked lead_unlinked contact_linked contact_unlinked company_linked
+company_unlinked customer_linked customer_unlinked entity_linked entity_unlinked entity_responsible_changed
+task_deadline_changed task_type_changed custom_field_value_changed sale_field_changed name_field_changed
+ltv_field_changed key_action_completed incoming_mail outgoing_mail ai_result talk_created talk_closed
+conversation_answered talk_missed_event meta_chat_subscription_added meta_chat_subscription_removed
+page_mention video_opened video_closed picture_opened picture_closed zoom_conference dropbox_attachment"""
 
 
 def test_every_kind_of_event_happens(truth: Callable[[str], Rows]) -> None:
-    """Those of section 3.20, the reported ones included, and one that nobody has heard of."""
+    """The types of section 3.20, including the reported ones, and one that is not documented
+    (hologram_shown)."""
     found = {event["type"] for event in truth("events")}
     per_field = {type_ for type_ in found if re.fullmatch(r"custom_field_\d+_value_changed", type_)}
     assert per_field and found - per_field == {*KINDS_OF_EVENT.split(), "hologram_shown"}
-    assert {event["type"] for event in truth("events") if "linked_talk_contact_id" in event} == {"incoming_chat_message", "outgoing_chat_message"}
+    assert {event["type"] for event in truth("events") if "linked_talk_contact_id" in event} == {
+        "incoming_chat_message", "outgoing_chat_message"}
 
 
 def test_numbers_that_need_scale(sandbox: Any) -> None:
     assert len(sandbox.truth("leads/tags")) > 250
     assert max(len(row["_embedded"]["contacts"]) for row in sandbox.truth("leads")) > 50
     quarter = max(row["created_at"] for row in sandbox.truth("leads")) - 90 * 86400
-    won = [row for row in sandbox.truth("leads") if row["status_id"] == 142 and (row["closed_at"] or 0) > quarter]
+    won = [row for row in sandbox.truth("leads")
+           if row["status_id"] == 142 and (row["closed_at"] or 0) > quarter]
     assert len(won) >= 3, "this quarter always has deals"
 
 
 def test_links_are_seen_from_both_sides(truth: Callable[[str], Rows]) -> None:
     leads, contacts = truth("leads"), {row["id"]: row for row in truth("contacts")}
-    pairs = {(lead["id"], ref["id"]) for lead in leads for ref in lead["_embedded"]["contacts"] if ref["id"] in contacts}
-    assert pairs == {(ref["id"], contact["id"]) for contact in contacts.values() for ref in contact["_embedded"]["leads"]}
-    assert all(sum(ref["is_main"] for ref in lead["_embedded"]["contacts"]) == 1 for lead in leads if lead["_embedded"]["contacts"])
+    pairs = {(lead["id"], ref["id"]) for lead in leads for ref in lead["_embedded"]["contacts"]
+             if ref["id"] in contacts}
+    assert pairs == {(ref["id"], contact["id"]) for contact in contacts.values()
+                     for ref in contact["_embedded"]["leads"]}
+    assert all(sum(ref["is_main"] for ref in lead["_embedded"]["contacts"]) == 1 for lead in leads
+               if lead["_embedded"]["contacts"])
 
 
 def test_fields_option(start: Callable[..., Client]) -> None:

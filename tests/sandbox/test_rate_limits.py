@@ -1,4 +1,4 @@
-"""Rate, block, faults, latency: how the service misbehaves on demand."""
+"""Rate limit, block, fault injection and latency of the sandbox."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,10 @@ from tests.sandbox.client import Client  # type: ignore[import-not-found, unused
 
 
 def within_a_second(own: Client, times: int) -> list[requests.Response]:
-    """Answers from a second of their own. Where the machine took longer than that for them, they prove nothing and are asked for again."""
+    """Returns `times` answers received within one second, alone in it.
+
+    If the machine needed longer, the answers prove nothing and the requests are sent again.
+    """
     for _ in range(20):
         own.sandbox.block(False)
         time.sleep(1.05)
@@ -26,12 +29,14 @@ def test_the_rate_is_a_sliding_second(start: Callable[..., Client]) -> None:
     own = start(rate=5)
     answers = within_a_second(own, 9)
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 4
-    assert answers[-1].headers["content-type"].startswith("text/html") and "Retry-After" not in answers[-1].headers
+    assert (answers[-1].headers["content-type"].startswith("text/html")
+            and "Retry-After" not in answers[-1].headers)
     time.sleep(1.05)
     assert own.get("account").status_code == 200
     own.sandbox.switch(retry_after_header="on")
     assert within_a_second(own, 6)[-1].headers["Retry-After"] == "1"
-    assert own.sandbox.stats()["max_requests_in_a_second"] >= 8 and own.sandbox.stats()["by_status"]["429"] >= 4
+    assert (own.sandbox.stats()["max_requests_in_a_second"] >= 8
+            and own.sandbox.stats()["by_status"]["429"] >= 4)
 
 
 def test_excess_leads_to_a_block_of_everything(start: Callable[..., Client]) -> None:
@@ -45,7 +50,8 @@ def test_excess_leads_to_a_block_of_everything(start: Callable[..., Client]) -> 
     assert own.get("account").status_code == 200
 
 
-@pytest.mark.parametrize(("kind", "status"), [("429", 429), ("500", 500), ("502", 502), ("503", 503), ("504", 504), ("403html", 403), ("401", 401)])
+@pytest.mark.parametrize(("kind", "status"), [("429", 429), ("500", 500), ("502", 502), ("503", 503),
+                                              ("504", 504), ("403html", 403), ("401", 401)])
 def test_status_faults(own: Client, kind: str, status: int) -> None:
     own.sandbox.fault(kind, match="/leads", times=2, after=1, retry_after=3)
     answers = [own.get("leads", limit=1) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Whatever is asked, the sandbox answers: it never fails itself."""
+"""The sandbox answers any request, however odd, without failing itself (no 500)."""
 
 import random
 import socket
@@ -9,10 +9,14 @@ from sandbox.account.switches import SWITCHES
 from tests.sandbox.client import Client  # type: ignore[import-not-found, unused-ignore]
 
 PATHS = [spec.path.replace("{catalog}", "11803").replace("{pipeline}", "6820154") for spec in LISTS]
-KEYS = ["page", "limit", "with", "query", "order[id]", "order[updated_at]", "id[]", "language_code", "before_id"]
-FILTERS = ["id", "updated_at", "created_at", "name", "entity", "entity_id", "type", "statuses", "custom_fields_values", "category", "uuid", "date"]
-KEYS += [f"filter[{name}]{tail}" for name in FILTERS for tail in ("", "[]", "[from]", "[to]", "[0][pipeline_id]")]
-VALUES = ["", "0", "1", "-1", "9" * 20, "asc", "desc", "a,b", "contacts,leads", "%", "'", "lead", "1.5", "\x00", "ё", "only_deleted"]
+KEYS = ["page", "limit", "with", "query", "order[id]", "order[updated_at]", "id[]", "language_code",
+        "before_id"]
+FILTERS = ["id", "updated_at", "created_at", "name", "entity", "entity_id", "type", "statuses",
+           "custom_fields_values", "category", "uuid", "date"]
+KEYS += [f"filter[{name}]{tail}" for name in FILTERS
+         for tail in ("", "[]", "[from]", "[to]", "[0][pipeline_id]")]
+VALUES = ["", "0", "1", "-1", "9" * 20, "asc", "desc", "a,b", "contacts,leads", "%", "'", "lead", "1.5",
+          "\x00", "ё", "only_deleted"]
 TAILS = [
     "",
     "/1",
@@ -33,7 +37,8 @@ def test_no_request_breaks_it(start: Callable[..., Client]) -> None:
     rng, own = random.Random(4), start()
     for number in range(900):
         if number % 30 == 0:
-            switch = rng.choice([switch for switch in SWITCHES if len(switch.values) > 1 and switch.values[0] != "set"])
+            switch = rng.choice([switch for switch in SWITCHES
+                                 if len(switch.values) > 1 and switch.values[0] != "set"])
             own.sandbox.switch(**{switch.name: rng.choice(switch.values)})
         path = rng.choice(PATHS) + rng.choice(TAILS)
         params = {rng.choice(KEYS): rng.choice(VALUES) for _ in range(rng.randrange(4))}
@@ -45,8 +50,10 @@ def test_no_request_breaks_it(start: Callable[..., Client]) -> None:
 
 
 def test_writes_of_nonsense(own: Client) -> None:
-    bodies: list[object] = [None, [], {}, [1], "x", [{"id": "x"}], [{"id": 1}], {"custom_fields_values": 5}, [{"to_entity_id": 1}]]
-    for path in ("leads", "leads/1", "contacts/1/link", "tasks", "webhooks", "leads/notes", "catalogs/1/elements", "events"):
+    bodies: list[object] = [None, [], {}, [1], "x", [{"id": "x"}], [{"id": 1}], {"custom_fields_values": 5},
+                            [{"to_entity_id": 1}]]
+    for path in ("leads", "leads/1", "contacts/1/link", "tasks", "webhooks", "leads/notes",
+                 "catalogs/1/elements", "events"):
         for method in ("POST", "PATCH", "DELETE", "PUT"):
             for body in bodies:
                 assert own.send(method, path, body).status_code < 500, (method, path, body)

@@ -1,4 +1,4 @@
-"""The unconfirmed behaviours, each in both positions (API section 6)."""
+"""Switches for unconfirmed behaviours, each with more than one value (API section 6)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,16 @@ from tests.sandbox.client import Client  # type: ignore[import-not-found, unused
 
 
 def fields(rows: list[dict[str, Any]], type_: str) -> list[Any]:
-    return [value for row in rows for field in row["custom_fields_values"] or [] if field["field_type"] == type_ for value in field["values"]]
+    return [value for row in rows for field in row["custom_fields_values"] or []
+            if field["field_type"] == type_ for value in field["values"]]
 
 
 def test_every_switch_is_described(own: Client) -> None:
     listed = own.sandbox.control("GET", "switches")
-    assert len(listed) > 50 and all(item["meaning"] and item["allowed"] and item["value"] == item["default"] for item in listed)
-    assert {item["row"] for item in listed} >= set(range(1, 56)) - {6, 9, 10, 22, 24, 35, 40, 49, 52} - {44, 45, 46, 54, 55}
+    assert len(listed) > 50 and all(item["meaning"] and item["allowed"] and item["value"] == item["default"]
+                                    for item in listed)
+    assert {item["row"] for item in listed} >= set(range(1, 56)) - {6, 9, 10, 22, 24, 35, 40, 49, 52} - {
+        44, 45, 46, 54, 55}
 
 
 def test_filter_option(own: Client) -> None:
@@ -24,7 +27,8 @@ def test_filter_option(own: Client) -> None:
     own.sandbox.switch(filter_option="ignore")
     assert len(own.rows("leads", **window)) == 60
     assert own.get("account", **{"with": "is_api_filter_enabled"}).json()["is_api_filter_enabled"] is False
-    assert own.get("tasks", **{"filter[updated_at][to]": 2}).status_code == 204, "tasks are not part of the option"
+    assert own.get("tasks",
+                   **{"filter[updated_at][to]": 2}).status_code == 204, "tasks are not part of the option"
     own.sandbox.switch(filter_option="refuse")
     assert own.get("leads", **window).status_code == 403
 
@@ -68,10 +72,13 @@ def test_empty_lists(own: Client) -> None:
 
 
 def test_shapes_of_leads(own: Client) -> None:
-    asked = {"with": "loss_reason,contacts,source,source_id,catalog_elements,is_price_modified_by_robot", "limit": 250}
-    own.sandbox.switch(minor_units="absent", loss_reason_shape="object", loss_reason_none="0", numeric_form="number", date_form="string")
+    asked = {"with": "loss_reason,contacts,source,source_id,catalog_elements,is_price_modified_by_robot",
+             "limit": 250}
+    own.sandbox.switch(minor_units="absent", loss_reason_shape="object", loss_reason_none="0",
+                       numeric_form="number", date_form="string")
     rows = own.rows("leads", **asked)
-    assert not any("price_with_minor_units" in row for row in rows) and all(row["loss_reason_id"] is not None for row in rows)
+    assert (not any("price_with_minor_units" in row for row in rows)
+            and all(row["loss_reason_id"] is not None for row in rows))
     assert {type(row["_embedded"]["loss_reason"]) for row in rows} == {dict, type(None)}
     assert {type(value["value"]) for value in fields(rows, "numeric")} <= {int, float} and {
         type(value["value"]) for value in fields(rows, "date")
@@ -101,18 +108,22 @@ def test_customers_off(own: Client, mode: str) -> None:
 
 
 def test_customers_modes(own: Client) -> None:
-    assert own.get("customers/segments").status_code == 422 and own.get("customers/statuses").status_code == 200
+    assert own.get("customers/segments").status_code == 422 and own.get(
+        "customers/statuses").status_code == 200
     own.sandbox.switch(customers_mode="segments")
-    assert own.get("customers/segments").status_code == 200 and own.get("customers/statuses").status_code == 422
+    assert own.get("customers/segments").status_code == 200 and own.get(
+        "customers/statuses").status_code == 422
     assert len(own.rows("customers/segments")) == len(own.sandbox.truth("customers/segments")) == 3
 
 
 def test_missing_endpoints_and_agents(own: Client) -> None:
-    own.sandbox.switch(loss_reasons_endpoint=404, bots=403, require_user_agent="on", hide_archived="on", unsorted_status="without")
+    own.sandbox.switch(loss_reasons_endpoint=404, bots=403, require_user_agent="on", hide_archived="on",
+                       unsorted_status="without")
     assert own.get("leads/loss_reasons").status_code == 404 and own.get("bots").status_code == 403
     pipelines = own.rows("leads/pipelines")
     assert not any(pipeline["is_archive"] for pipeline in pipelines)
-    assert not any(status["type"] == 1 for pipeline in pipelines for status in pipeline["_embedded"]["statuses"])
+    assert not any(status["type"] == 1 for pipeline in pipelines
+                   for status in pipeline["_embedded"]["statuses"])
     own.session.headers["User-Agent"] = ""
     assert own.get("account").status_code == 403
 
@@ -127,4 +138,5 @@ def test_nasty_bytes(own: Client) -> None:
 def test_drive_paging(own: Client) -> None:
     own.sandbox.switch(drive_paging="offset", drive_deleted="inclusive")
     everything = own.get("/drive/v1.0/files", limit=5, **{"filter[deleted]": 1}).json()
-    assert everything["_count"] == len(own.sandbox.truth("files")) and "offset=5" in everything["_links"]["next"]["href"]
+    assert (everything["_count"] == len(own.sandbox.truth("files"))
+            and "offset=5" in everything["_links"]["next"]["href"])

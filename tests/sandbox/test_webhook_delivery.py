@@ -1,4 +1,4 @@
-"""Webhooks as amoCRM delivers them: when it tries again, when it does not, and when it switches a destination off."""
+"""Webhook delivery as amoCRM does it: which answers are retried, and when a destination is disabled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR = 1.2
 
 
 class Destination:
-    """Answers with `status`, and remembers what came."""
+    """HTTP server that answers with `status` and records what it receives."""
 
     def __init__(self) -> None:
         self.status, self.came = 200, list[tuple[float, dict[str, list[str]]]]()
@@ -36,7 +36,8 @@ class Destination:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/h"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02},
+                         daemon=True).start()
 
 
 @pytest.fixture
@@ -50,7 +51,8 @@ def destination() -> Iterator[Destination]:
 @pytest.fixture
 def api(own: Client, destination: Destination) -> Client:
     own.sandbox.switch(webhook_hour=str(HOUR))
-    hook = {"destination": destination.url, "settings": ["add_lead", "update_lead", "note_contact", "delete_task", "restore_company"]}
+    hook = {"destination": destination.url,
+            "settings": ["add_lead", "update_lead", "note_contact", "delete_task", "restore_company"]}
     assert own.send("POST", "webhooks", hook).status_code == 201
     return own
 
@@ -74,46 +76,54 @@ def priced(api: Client, price: int = 1) -> None:
 def test_how_often_it_tries(api: Client, destination: Destination, status: int, tries: int) -> None:
     destination.status = status
     priced(api)
-    until(lambda: api.sandbox.hooks()["delivered" if status == 200 else "failed"] == 1)
-    assert (len(destination.came), api.sandbox.hooks()["answers"]) == (tries, {str(status): tries})
-    gaps = [later - earlier for (earlier, _), (later, _) in zip(destination.came, destination.came[1:], strict=False)]
+    until(lambda: api.sandbox.delivery_counts()["delivered" if status == 200 else "failed"] == 1)
+    assert (len(destination.came), api.sandbox.delivery_counts()["answers"]) == (tries, {str(status): tries})
+    gaps = [later - earlier
+            for (earlier, _), (later, _) in zip(destination.came, destination.came[1:], strict=False)]
     assert all(gap >= wait * HOUR for gap, wait in zip(gaps, (1 / 12, 1 / 4, 1 / 4, 1), strict=False))
 
 
-def test_more_than_a_hundred_bad_answers_switch_it_off_until_it_is_subscribed_again(api: Client, destination: Destination) -> None:
+def test_more_than_a_hundred_bad_answers_switch_it_off_until_it_is_subscribed_again(
+        api: Client, destination: Destination) -> None:
     destination.status = 503
     for number in range(30):
         priced(api, number)
-    until(lambda: next(hook for hook in api.rows("webhooks") if hook["destination"] == destination.url)["disabled"])
-    sent = api.sandbox.hooks()["sent"]
-    assert sum(api.sandbox.hooks()["answers"].values()) > 100
+    until(lambda: next(hook for hook in api.rows("webhooks")
+                       if hook["destination"] == destination.url)["disabled"])
+    sent = api.sandbox.delivery_counts()["sent"]
+    assert sum(api.sandbox.delivery_counts()["answers"].values()) > 100
     priced(api, 77)
-    assert api.sandbox.hooks()["sent"] == sent
+    assert api.sandbox.delivery_counts()["sent"] == sent
     destination.status = 200
-    assert api.send("POST", "webhooks", {"destination": destination.url, "settings": ["update_lead"]}).json()["disabled"] is False
+    assert api.send("POST", "webhooks",
+                    {"destination": destination.url, "settings": ["update_lead"]}).json()["disabled"] is False
     priced(api, 78)
     until(lambda: destination.came[-1][1].get("leads[update][0][price]") == ["78"])
 
 
 def test_what_deliveries_say(api: Client, destination: Destination) -> None:
     contact, company, task = (api.sandbox.truth(path)[0]["id"] for path in ("contacts", "companies", "tasks"))
-    api.sandbox.mutate({"op": "create", "list": "contacts/notes", "record": {"entity_id": contact, "params": {"text": "x"}}},
-                       {"op": "delete", "list": "companies", "id": company}, {"op": "restore", "list": "companies", "id": company},
-                       {"op": "delete", "list": "tasks", "id": task})
-    until(lambda: api.sandbox.hooks()["waiting"] == 0)
+    api.sandbox.mutate(
+        {"op": "create", "list": "contacts/notes", "record": {"entity_id": contact, "params": {"text": "x"}}},
+        {"op": "delete", "list": "companies", "id": company},
+        {"op": "restore", "list": "companies", "id": company}, {"op": "delete", "list": "tasks", "id": task})
+    until(lambda: api.sandbox.delivery_counts()["waiting"] == 0)
     said = [form for _, form in destination.came]
-    assert [form["contacts[note][0][note][element_id]"] for form in said if "contacts[note][0][note][id]" in form] == [[str(contact)]]
-    assert [form["contacts[restore][0][type]"] for form in said if "contacts[restore][0][id]" in form] == [["company"]]
+    assert [form["contacts[note][0][note][element_id]"] for form in said
+            if "contacts[note][0][note][id]" in form] == [[str(contact)]]
+    assert [form["contacts[restore][0][type]"] for form in said if "contacts[restore][0][id]" in form] == [
+        ["company"]]
     assert [form["task[delete][0][id]"] for form in said if "task[delete][0][id]" in form] == [[str(task)]]
     assert {form["account[subdomain]"][0] for form in said} == {"uralkedr"}
 
 
 def test_the_digital_pipeline_tells_once(api: Client, destination: Destination) -> None:
     destination.status = 503
-    statuses = [status["id"] for status in api.sandbox.truth("leads/pipelines")[0]["_embedded"]["statuses"] if status["type"] == 0]
+    statuses = [status["id"] for status in api.sandbox.truth("leads/pipelines")[0]["_embedded"]["statuses"]
+                if status["type"] == 0]
     api.sandbox.switch(webhook_delivery="lose")
     api.sandbox.digital_pipeline(destination.url, lead(api), statuses[1])
-    until(lambda: api.sandbox.hooks()["failed"] == 1)
+    until(lambda: api.sandbox.delivery_counts()["failed"] == 1)
     assert [form["leads[status][0][status_id]"] for _, form in destination.came] == [[str(statuses[1])]]
     with pytest.raises(RuntimeError, match="not on this computer"):
         api.sandbox.deliver("http://192.0.2.1/", "a=1")

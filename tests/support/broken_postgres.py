@@ -1,4 +1,4 @@
-"""What is hard to come by: a Postgres that is too old, and a disk that is full."""
+"""Broken surroundings that are hard to get: a Postgres that is too old, and a disk that is full."""
 
 from __future__ import annotations
 
@@ -21,38 +21,42 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 
-OLD = 14
+OLD_MAJOR_VERSION = 14
 
 
 @contextmanager
-def of_version(conninfo: str, major: int) -> Iterator[str]:
-    """The same server behind a proxy that changes nothing but the number of the version in what the server tells."""
+def server_of_version(conninfo: str, major: int) -> Iterator[str]:
+    """Runs a proxy before the server that changes only the version number in the server's messages, and
+    yields its conninfo."""
     known = conninfo_to_dict(conninfo)
     with psycopg.connect(conninfo) as connection:
-        number, shown = str(connection.info.server_version), str(connection.info.parameter_status("server_version"))
-    told = {number.encode(): str(major).encode() + number[2:].encode(), shown.encode(): str(major).encode() + shown[2:].encode()}
+        number, shown = (str(connection.info.server_version),
+                         str(connection.info.parameter_status("server_version")))
+    replacements = {number.encode(): str(major).encode() + number[2:].encode(),
+            shown.encode(): str(major).encode() + shown[2:].encode()}
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_accept, args=(listener, (str(known["host"]), int(known["port"] or 5432)), told), daemon=True).start()
+    threading.Thread(target=_accept, args=(listener, (str(known["host"]), int(known["port"] or 5432)), replacements),
+                     daemon=True).start()
     try:
         yield make_conninfo(conninfo, host="127.0.0.1", port=listener.getsockname()[1], sslmode="disable")
     finally:
         listener.close()
 
 
-def _accept(listener: socket.socket, server: tuple[str, int], told: dict[bytes, bytes]) -> None:
+def _accept(listener: socket.socket, server: tuple[str, int], replacements: dict[bytes, bytes]) -> None:
     with suppress(OSError):
         while True:
             client, _ = listener.accept()
             upstream = socket.create_connection(server)
-            for source, target, changes in ((client, upstream, {}), (upstream, client, told)):
+            for source, target, changes in ((client, upstream, {}), (upstream, client, replacements)):
                 threading.Thread(target=_pump, args=(source, target, changes), daemon=True).start()
 
 
-def _pump(source: socket.socket, target: socket.socket, told: dict[bytes, bytes]) -> None:
+def _pump(source: socket.socket, target: socket.socket, replacements: dict[bytes, bytes]) -> None:
     with suppress(OSError):
         while data := source.recv(1 << 16):
-            for was, now in told.items():
-                data = data.replace(was, now)
+            for old, new in replacements.items():
+                data = data.replace(old, new)
             target.sendall(data)
     for each in (source, target):
         with suppress(OSError):
@@ -61,7 +65,7 @@ def _pump(source: socket.socket, target: socket.socket, told: dict[bytes, bytes]
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """A file system of its own, as large as it is told to be."""
+    """A separate file system of a given size."""
 
     folder: Path
 
@@ -75,13 +79,14 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[SmallDisk]:
-    """Skips where this user may not mount one."""
+    """Mounts a file system of `megabytes` in memory. Skips the test if this user may not mount one."""
     folder = Path(tempfile.mkdtemp(prefix="mirror-disk-")).resolve()
     mounted = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "none", folder], capture_output=True, check=False).returncode == 0
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "none", folder],
+        capture_output=True, check=False).returncode == 0
     try:
         if not mounted:
-            pytest.skip("a small disk can only be had by who may mount one")
+            pytest.skip("only a user who may mount a file system can have a small disk")
         yield SmallDisk(folder)
     finally:
         if mounted:
@@ -91,7 +96,8 @@ def small_disk(megabytes: int) -> Iterator[SmallDisk]:
 
 @contextmanager
 def own_server() -> Iterator[str]:
-    """A server that no other test uses: while the disk of some tables is full, none of its checkpoints succeeds."""
+    """Runs a server that no other test uses: while the disk of some of its tables is full, all its
+    checkpoints fail."""
     folder, bindir = Path(tempfile.mkdtemp(prefix="mirror-own-")).resolve(), os.environ.get("TEST_PG_BINDIR")
     folder.chmod(0o711)  # as root the server runs as another user
     server = EmbeddedPostgres(folder / "home", bindir=Path(bindir) if bindir else None)
@@ -104,11 +110,11 @@ def own_server() -> Iterator[str]:
 
 @contextmanager
 def database_on(disk: SmallDisk, server: str) -> Iterator[str]:
-    """A database all of whose tables are on that disk."""
+    """Creates a database with all its tables on that disk, and yields its conninfo."""
     name = f"full_{uuid.uuid4().hex[:12]}"
     place = disk.folder / "tables"
     with psycopg.connect(server, autocommit=True) as connection:
-        _make_for_server(connection, place)
+        _create_owned_folder(connection, place)
         connection.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'".encode())
         try:
             connection.execute(f'CREATE DATABASE {name} TABLESPACE {name}'.encode())
@@ -118,7 +124,8 @@ def database_on(disk: SmallDisk, server: str) -> Iterator[str]:
             connection.execute(f"DROP TABLESPACE {name}".encode())
 
 
-def _make_for_server(connection: psycopg.Connection[Any], place: Path) -> None:
+def _create_owned_folder(connection: psycopg.Connection[Any], place: Path) -> None:
+    """Creates a folder owned by the server's user."""
     row = connection.execute("SHOW data_directory").fetchone()
     owner = Path(str(row[0] if row else "")).stat()
     place.mkdir(mode=0o700)

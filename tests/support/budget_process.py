@@ -1,5 +1,5 @@
-"""A process of its own that spends a budget: `python -m tests.spender URL TOKEN DATABASE RATE REQUESTS`. At each line it reads; prints when it began
-and ended."""
+"""A process that uses up a rate limit: `python -m tests.spender URL TOKEN DATABASE RATE REQUESTS`. For each
+line of input, it sends REQUESTS requests and prints the Unix times at which it began and ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-from tests.support.helpers import budget_of, client_of
+from tests.support.helpers import client_of, rate_limiter_of
 
 
 def main(url: str, token: str, database: str, rate: str, requests: str) -> None:
-    client = client_of(SimpleNamespace(url=url), token, budgets=[budget_of(database, float(rate))])
+    client = client_of(SimpleNamespace(url=url), token, budgets=[rate_limiter_of(database, float(rate))])
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.time()

@@ -1,4 +1,5 @@
-"""A real headless Chromium, driven through its debugging pipe: a page is opened, keys are pressed, and what it is then is asked for."""
+"""A real headless Chromium, driven through its debugging pipe: opens a page, presses keys, and evaluates
+JavaScript in it."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ from typing import Any, Self
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 60.0
+ANSWER_SECONDS = 60.0
+"""Seconds to wait for a message from Chromium."""
 KEYS = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "/": 191}
 
 
-def program() -> str:
-    """Skips the test where there is none."""
+def chromium_path() -> str:
+    """Returns the path of an installed Chromium. Skips the test if there is none."""
     found = next((path for path in map(shutil.which, NAMES) if path), None)
     if found is None:
         pytest.skip("no Chromium is installed (Debian: apt install chromium)")
@@ -27,27 +29,30 @@ def program() -> str:
 
 
 class Chromium:
-    """One tab. `asked` are the addresses that it has asked for, `said` what went wrong on the page."""
+    """One tab. `requested`: the addresses that it has requested; `problems`: errors, log entries and dialogs
+    of the page."""
 
     def __init__(self, profile: Path) -> None:
         out_read, self.write = os.pipe()
         self.read, in_write = os.pipe()
-        self.asked: list[str] = []
-        self.said: list[str] = []
+        self.requested: list[str] = []
+        self.problems: list[str] = []
         self.number, self.rest, self.loaded = 0, b"", 0
-        words = [program(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe",
-                 f"--user-data-dir={profile}", "--window-size=1400,1000", "about:blank"]
-        self.process = subprocess.Popen(["bash", "-c", f'exec "$@" 3<&{out_read} 4>&{in_write}', "chromium", *words], pass_fds=(out_read, in_write),
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        words = [chromium_path(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                 "--no-first-run", "--remote-debugging-pipe", f"--user-data-dir={profile}",
+                 "--window-size=1400,1000", "about:blank"]
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'exec "$@" 3<&{out_read} 4>&{in_write}', "chromium", *words],
+            pass_fds=(out_read, in_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(out_read)
         os.close(in_write)
         self.session = ""
 
     def __enter__(self) -> Self:
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        target = self.send_command("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.send_command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
-            self.ask(f"{domain}.enable")
+            self.send_command(f"{domain}.enable")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,9 +61,11 @@ class Chromium:
         os.close(self.write)
         os.close(self.read)
 
-    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+    def send_command(self, method: str, **params: Any) -> dict[str, Any]:
+        """Sends a command of the DevTools protocol and returns its result."""
         self.number += 1
-        said = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        said = ({"id": self.number, "method": method, "params": params}
+                | ({"sessionId": self.session} if self.session else {}))
         os.write(self.write, json.dumps(said).encode() + b"\0")
         while True:
             answer = self._next()
@@ -68,8 +75,9 @@ class Chromium:
                 return result
 
     def _next(self) -> dict[str, Any]:
+        """Reads one message from Chromium, records it if it is an event, and returns it."""
         while b"\0" not in self.rest:
-            assert select.select([self.read], [], [], PATIENCE)[0], "Chromium says nothing"
+            assert select.select([self.read], [], [], ANSWER_SECONDS)[0], "Chromium says nothing"
             more = os.read(self.read, 1 << 20)
             assert more, "Chromium has ended"
             self.rest += more
@@ -79,37 +87,39 @@ class Chromium:
         if method == "Page.loadEventFired":
             self.loaded += 1
         elif method == "Network.requestWillBeSent":
-            self.asked.append(params["request"]["url"])
+            self.requested.append(params["request"]["url"])
         elif method == "Runtime.exceptionThrown":
-            self.said.append(params["exceptionDetails"].get("text", ""))
+            self.problems.append(params["exceptionDetails"].get("text", ""))
         elif method == "Log.entryAdded":
-            self.said.append(params["entry"]["text"])
+            self.problems.append(params["entry"]["text"])
         elif method == "Page.javascriptDialogOpening":
-            self.said.append(f"dialog: {params['message']}")
+            self.problems.append(f"dialog: {params['message']}")
         return event
 
     def open(self, address: str) -> None:
         before = self.loaded
-        is_new = "loaderId" in self.ask("Page.navigate", url=address)  # else it is another place on the same page
+        # Without a loaderId, the address is an anchor on the same page, and no load event follows.
+        is_new = "loaderId" in self.send_command("Page.navigate", url=address)
         while is_new and self.loaded == before:
             self._next()
 
     def value(self, expression: str) -> Any:
-        """What a line of JavaScript says in the page."""
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Returns the value of a JavaScript expression in the page."""
+        found = self.send_command("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def press(self, key: str) -> None:
         more = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
-            self.ask("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key], **(more if kind == "keyDown" else {}))
+            self.send_command("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key],
+                     **(more if kind == "keyDown" else {}))
 
     def type(self, text: str) -> None:
-        self.ask("Input.insertText", text=text)
+        self.send_command("Input.insertText", text=text)
 
-    def prefer(self, scheme: str) -> None:
-        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    def prefer_colour_scheme(self, scheme: str) -> None:
+        self.send_command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
-    def picture(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.send_command("Page.captureScreenshot", format="png")["data"]))

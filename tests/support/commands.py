@@ -1,4 +1,5 @@
-"""amocrm-mirror as a person runs it: with a folder, a database and an account of its own."""
+"""Runs amocrm-mirror's commands as a user does, each installation with its own folder, database and
+account."""
 
 from __future__ import annotations
 
@@ -16,65 +17,73 @@ from pipelines.cli.app import app
 from pipelines.entities.registry import ENTITIES
 from sandbox.process import SandboxProcess
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-m", "pipelines.cli.app"]
-INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ", "TEST_PG_BINDIR") if name in os.environ}
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "pipelines.cli"]
+INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ", "TEST_PG_BINDIR")
+             if name in os.environ}
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
+    """The exit code and the output of a command."""
+
     code: int
     out: str
     error: str
 
     @property
-    def said(self) -> str:
-        """Both streams on one line each, as `in` wants them."""
+    def output(self) -> str:
+        """Both streams on one line, so that `in` finds a sentence that was wrapped."""
         return " ".join((self.out + " " + self.error).split())
 
 
-class Installation:
-    """`run` is a process of its own; `call` the same command line in this process, which saves the second of its start."""
+class CliInstallation:
+    """A folder, a database and an account to run commands in. `run` starts a process; `call` runs the command
+    in this process, which saves the second of a start."""
 
-    def __init__(self, folder: Path, database: str = "", sandbox: SandboxProcess | None = None, **more: str) -> None:
+    def __init__(self, folder: Path, database: str = "", sandbox: SandboxProcess | None = None,
+                 **more: str) -> None:
         self.folder = folder
-        self.environment = {"MIRROR_HOME": str(folder / "home"), "DATABASE_URL": database, "AMOCRM_REQUESTS_PER_SECOND": "unlimited"}
+        self.environment = {"MIRROR_HOME": str(folder / "home"), "DATABASE_URL": database,
+                            "AMOCRM_REQUESTS_PER_SECOND": "unlimited"}
         if sandbox:
             self.environment |= {"AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": sandbox.admin_token}
         self.environment |= more
-        self.started: list[subprocess.Popen[str]] = []
+        self.processes: list[subprocess.Popen[str]] = []
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Kills what a failed test left behind."""
-        for process in self.started:
+        for process in self.processes:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
 
-    def enter(self, monkeypatch: pytest.MonkeyPatch) -> Installation:
-        """For what is called in this process without a command line."""
+    def apply_environment(self, monkeypatch: pytest.MonkeyPatch) -> CliInstallation:
+        """Sets this process's environment and working folder to the installation's, for functions that are
+        called without a command."""
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(self.folder)
         return self
 
-    def variables(self, more: dict[str, str]) -> dict[str, str]:
+    def process_environment(self, more: dict[str, str]) -> dict[str, str]:
         return INHERITED | {"PYTHONPATH": str(REPOSITORY)} | self.environment | more
 
     def start(self, *words: str, typed: str | None = None, **more: str) -> subprocess.Popen[str]:
-        """`typed` comes on standard input."""
+        """Starts a command in a process. `typed`: its standard input; `more`: environment variables."""
         with tempfile.TemporaryFile("w+") as given:
             given.write(typed or "")
             given.seek(0)
-            self.started.append(subprocess.Popen([*COMMAND, *words], cwd=self.folder, env=self.variables(more), text=True, stdin=given,
-                                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-        return self.started[-1]
+            self.processes.append(subprocess.Popen(
+                [*COMMAND, *words], cwd=self.folder, env=self.process_environment(more), text=True, stdin=given,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return self.processes[-1]
 
-    def run(self, *words: str, **more: str) -> Done:
-        return finished(self.start(*words, **more))
+    def run(self, *words: str, **more: str) -> CommandResult:
+        return wait_for(self.start(*words, **more))
 
-    def call(self, *words: str, typed: str | None = None, **more: str) -> Done:
-        """`typed` comes on standard input."""
+    def call(self, *words: str, typed: str | None = None, **more: str) -> CommandResult:
+        """Runs a command in this process. `typed`: its standard input; `more`: environment variables."""
         before = Path.cwd()
         os.chdir(self.folder)
         try:
@@ -83,15 +92,15 @@ class Installation:
             os.chdir(before)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Done(result.exit_code, result.stdout, result.stderr)
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
-def offered(sandbox: SandboxProcess) -> set[str]:
-    """The names of the entities that the sandbox's account has."""
+def offered_entities(sandbox: SandboxProcess) -> set[str]:
+    """Returns the names of the entities that the sandbox's account offers."""
     account = sandbox.truth("account")[0]
-    return {each.name for each in ENTITIES if not (each.unless and each.unless(account))}
+    return {each.name for each in ENTITIES if not (each.unavailable_because and each.unavailable_because(account))}
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 120) -> Done:
+def wait_for(process: subprocess.Popen[str], seconds: float = 120) -> CommandResult:
     out, error = process.communicate(timeout=seconds)
-    return Done(process.returncode, out, error)
+    return CommandResult(process.returncode, out, error)

@@ -1,4 +1,4 @@
-"""A client and its tokens for tests, and a server that answers whatever a test tells it to."""
+"""A client and its tokens for tests, and an HTTP server whose answers a test scripts."""
 
 from __future__ import annotations
 
@@ -13,58 +13,61 @@ from typing import Any
 
 import psycopg
 
-from pipelines.access.encryption import Vault
-from pipelines.access.token_rows import Configured
+from pipelines.access.encryption import Encryption
+from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.access.token_store import StoredTokens
-from pipelines.amocrm.client import Client, Patience
-from pipelines.amocrm.credentials import Access, Turn
-from pipelines.amocrm.errors import AccessLost
-from pipelines.amocrm.rate_limiter import Budget
+from pipelines.amocrm.client import Client, RetryPolicy
+from pipelines.amocrm.credentials import AccessToken, WaitForSlot
+from pipelines.amocrm.errors import AccessRevokedError
+from pipelines.amocrm.rate_limiter import RateLimiter
 from sandbox.process import SandboxProcess
 
 KEY = b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 ACCOUNT = "amocrm"
-HASTY = Patience(tries=3, first=0.01, longest=0.02, read=5.0)
+FAST_RETRIES = RetryPolicy(max_tries=3, first_delay=0.01, max_delay=0.02, read_timeout=5.0)
 
 
-class Fixed:
-    """Tokens that are renewed to the next one of the list, until there is none."""
+class FixedTokens:
+    """Access tokens from a list: `refresh` moves on to the next one. Raises AccessRevokedError at the end of
+    the list."""
 
     def __init__(self, *tokens: str) -> None:
         self.tokens = list(tokens)
 
-    def current(self, turn: Turn) -> Access:
-        return Access(self.tokens[0], None)
+    def current(self, turn: WaitForSlot) -> AccessToken:
+        return AccessToken(self.tokens[0], None)
 
-    def renew(self, refused: str, turn: Turn) -> Access:
+    def refresh(self, refused: str, turn: WaitForSlot) -> AccessToken:
         if len(self.tokens) == 1:
-            raise AccessLost("a long-lived token cannot be renewed", status=401)
+            raise AccessRevokedError("a long-lived token cannot be renewed", status=401)
         del self.tokens[0]
         return self.current(turn)
 
 
-def client_of(server: Any, *tokens: str, budgets: Sequence[Budget] = (), **patience: Any) -> Client:
-    """Of a sandbox, as its administrator, or of a Scripted server."""
+def client_of(server: Any, *tokens: str, budgets: Sequence[RateLimiter] = (), **patience: Any) -> Client:
+    """Returns a client of a sandbox, as its administrator unless `tokens` are given, or of a Scripted
+    server."""
     found = tokens or (getattr(server, "admin_token", "token"),)
-    return Client(server.url, Fixed(*found), budgets, replace(HASTY, **patience))
+    return Client(server.url, FixedTokens(*found), budgets, replace(FAST_RETRIES, **patience))
 
 
-def stored_tokens(sandbox: SandboxProcess, database: str, configured: Configured | None = None, key: bytes = KEY) -> StoredTokens:
+def stored_tokens(sandbox: SandboxProcess, database: str, configured: ConfiguredTokens | None = None,
+                  key: bytes = KEY) -> StoredTokens:
     with psycopg.connect(database) as connection:
-        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                           [ACCOUNT, ACCOUNT, sandbox.url])
-    tokens = StoredTokens(partial(psycopg.connect, database), Vault([key]), ACCOUNT, sandbox.url, "tests")
+        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) "
+                           "ON CONFLICT DO NOTHING", [ACCOUNT, ACCOUNT, sandbox.url])
+    tokens = StoredTokens(partial(psycopg.connect, database), Encryption([key]), ACCOUNT, sandbox.url, "tests")
     if configured:
         tokens.configure(configured)
     return tokens
 
 
-def budget_of(database: str, rate: float | None, key: str = "test") -> Budget:
-    return Budget(partial(psycopg.connect, database, autocommit=True), key, rate)
+def rate_limiter_of(database: str, rate: float | None, key: str = "test") -> RateLimiter:
+    return RateLimiter(partial(psycopg.connect, database, autocommit=True), key, rate)
 
 
-def chain(error: BaseException | None) -> str:
-    """The text of an exception and of everything that hangs on it, shown or suppressed."""
+def exception_text(error: BaseException | None) -> str:
+    """Returns the text of an exception and of its causes and contexts, shown or suppressed."""
     parts = []
     while error is not None:
         parts.append(f"{error!r} {error} {vars(error)}")
@@ -73,11 +76,12 @@ def chain(error: BaseException | None) -> str:
 
 
 Reply = tuple[int, dict[str, str], Any]
+"""Status, headers and body of a scripted answer. A body that is not bytes is sent as JSON; None: empty."""
 
 
 @dataclass
-class Scripted:
-    """Answers with what `answer` makes of the path, and remembers what it was sent."""
+class ScriptedServer:
+    """A server that answers with `answer(path)`, and records the requests."""
 
     answer: Callable[[str], Reply]
     url: str = ""
@@ -87,8 +91,9 @@ class Scripted:
 
 
 @contextmanager
-def scripted(answer: Callable[[str], Reply]) -> Iterator[Scripted]:
-    script = Scripted(answer)
+def scripted_server(answer: Callable[[str], Reply]) -> Iterator[ScriptedServer]:
+    """Runs a Scripted server on a free port of 127.0.0.1."""
+    script = ScriptedServer(answer)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -100,7 +105,8 @@ def scripted(answer: Callable[[str], Reply]) -> Iterator[Scripted]:
             status, headers, body = script.answer(self.path)
             raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
             self.send_response_only(status)
-            for name, value in ({"Content-Length": str(len(raw)), "Content-Type": "application/hal+json"} | headers).items():
+            for name, value in ({"Content-Length": str(len(raw)), "Content-Type": "application/hal+json"}
+                                | headers).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(raw)
@@ -123,5 +129,6 @@ def scripted(answer: Callable[[str], Reply]) -> Iterator[Scripted]:
         thread.join()
 
 
-def listing(*records: Any, key: str = "leads", **links: str) -> Reply:
-    return 200, {}, {"_links": {name: {"href": href} for name, href in links.items()}, "_embedded": {key: list(records)}}
+def list_reply(*records: Any, key: str = "leads", **links: str) -> Reply:
+    return 200, {}, {"_links": {name: {"href": href} for name, href in links.items()},
+                     "_embedded": {key: list(records)}}

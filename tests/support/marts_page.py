@@ -1,28 +1,32 @@
-"""`python -m tests.marts_page`: the tables of docs/marts.md anew, from the marts' files. What stands between them is written by hand."""
+"""`python -m tests.marts_page`: rewrites the tables of docs/marts.md from the marts' SQL files. The text
+between them is written by hand."""
 
 from __future__ import annotations
 
 import re
 
-from pipelines.bi.view_files import names_in, view_file
+from pipelines.bi.view_files import file_names, view_file
 from tests.support.commands import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "marts.md"
 
 
-def table(name: str) -> str:
-    return "\n".join(["| column | |", "|---|---|", *(f"| `{column}` | {words} |" for column, words in view_file("marts", name).columns.items())])
+def column_table(name: str) -> str:
+    return "\n".join(["| column | |", "|---|---|",
+                      *(f"| `{column}` | {words} |"
+                        for column, words in view_file("marts", name).columns.items())])
 
 
 def main() -> None:
     page = PAGE.read_text()
-    for name in names_in("marts"):
+    for name in file_names("marts"):
         begin = page.index(f"\n## {name}\n")
         end = page.find("\n## ", begin + 5)
         part = page[begin:end if end > 0 else len(page)]
         before, _, after = re.sub(r"\| column \| \|\n(\|.*\n)+", "@", part).partition("@")
         head, rest = before.split("\n\n", 2)[0], before.split("\n\n", 2)[2]
-        page = page.replace(part, f"{head}\n\n{view_file('marts', name).comment}\n\n{rest}{table(name)}\n{after}")
+        page = page.replace(part,
+                            f"{head}\n\n{view_file('marts', name).comment}\n\n{rest}{column_table(name)}\n{after}")
     PAGE.write_text(page)
 
 

@@ -1,10 +1,10 @@
-"""Migrations of a test's own, run by the real env.py."""
+"""Migrations written by a test, run by the real env.py."""
 
 from pathlib import Path
 
 import psycopg
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 INI = """
 [DEFAULT]
 script_location = {repository}/alembic
@@ -26,8 +26,8 @@ def downgrade():
 """
 
 
-class Versions:
-    """Migrations of the test's own, run by the real env.py."""
+class MigrationFolder:
+    """The migrations of a test: files in `folder`, one subfolder per target (account, mirror)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,14 +45,14 @@ class Versions:
         (self.folder / target / f"{revision}.py").write_text(body)
         self.previous[target] = revision
 
-    def forget(self, target: str, revision: str) -> None:
+    def remove(self, target: str, revision: str) -> None:
         (self.folder / target / f"{revision}.py").unlink()
 
 
-def two_tables(folder: Path) -> Versions:
-    """One migration for each target."""
+def write_two_migrations(folder: Path) -> MigrationFolder:
+    """Writes an alembic.ini and one migration for each target."""
     (folder / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=folder))
-    made = Versions(folder)
+    made = MigrationFolder(folder)
     made.add("mirror", "m1", 'op.execute("CREATE TABLE tokens ()")')
     made.add(
         "account",
@@ -64,11 +64,12 @@ def two_tables(folder: Path) -> Versions:
 
 
 def tables(connection: psycopg.Connection) -> set[str]:
-    found = connection.execute("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
+    found = connection.execute("SELECT schemaname || '.' || tablename FROM pg_tables "
+                               "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
     return {str(row[0]) for row in found}
 
 
-EVERYTHING = {
+ALL_TABLES = {
     "amocrm.leads",
     "amocrm.alembic_version",
     "mirror.tokens",

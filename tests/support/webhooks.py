@@ -1,4 +1,5 @@
-"""A receiver and a drain in this process, over a test's own database; and what tests of webhooks wait for."""
+"""A webhook receiver and a continuous sync in this process, over a test's own database; and waits for tests
+of webhooks."""
 
 from __future__ import annotations
 
@@ -13,18 +14,19 @@ import psycopg
 import requests
 
 from pipelines.postgres.embedded.postmaster import free_port
-from pipelines.sync.continuous import Drain
+from pipelines.sync.continuous import ContinuousSync
 from pipelines.webhooks import receiver, subscription
-from pipelines.webhooks.inbox_writer import Store
-from pipelines.webhooks.uninstall import Disable
+from pipelines.webhooks.inbox_writer import InboxWriter
+from pipelines.webhooks.uninstall import UninstallHandler
 from sandbox.process import SandboxProcess
-from tests.support.mirrors import HASTE, mirror_of
+from tests.support.mirrors import FAST_RETRIES, mirror_of
 
 ACCOUNT = "amocrm"
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def until(true: Callable[[], Any], seconds: float = 120) -> None:
+def wait_until(true: Callable[[], Any], seconds: float = 120) -> None:
+    """Waits until the condition holds. Fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -32,14 +34,14 @@ def until(true: Callable[[], Any], seconds: float = 120) -> None:
 
 
 @contextmanager
-def receiving(database: str, disable: Disable | None = None, **options: Any) -> Iterator[str]:
-    """A receiver; its address, without an account's path."""
+def running_receiver(database: str, disable: UninstallHandler | None = None, **options: Any) -> Iterator[str]:
+    """Runs a receiver and yields its address, without an account's path."""
     port = free_port()
-    server = receiver.server(Store(database, **options), "127.0.0.1", port, disable)
+    server = receiver.make_server(InboxWriter(database, **options), "127.0.0.1", port, disable)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until(lambda: server.started)
+        wait_until(lambda: server.started)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
@@ -47,70 +49,74 @@ def receiving(database: str, disable: Disable | None = None, **options: Any) -> 
 
 
 @contextmanager
-def draining(sandbox: SandboxProcess, database: str, **settings: Any) -> Iterator[Drain]:
+def running_continuous_sync(sandbox: SandboxProcess, database: str, **settings: Any) -> Iterator[ContinuousSync]:
+    """Runs a continuous sync of the account in a thread."""
     mirror = mirror_of(sandbox, database, **settings)
-    drain = Drain(ACCOUNT, lambda: mirror.target(HASTE), mirror.connect)
+    drain = ContinuousSync(ACCOUNT, lambda: mirror.target(FAST_RETRIES), mirror.connect)
     thread = threading.Thread(target=drain.run)
     thread.start()
     try:
         yield drain
     finally:
         drain.stop.set()
-        wake(database)
+        notify(database)
         thread.join()
 
 
-def wake(database: str) -> None:
-    """The drain need not wait until it looks by itself."""
+def notify(database: str) -> None:
+    """Notifies the continuous sync, which would otherwise wait for its next poll."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("SELECT pg_notify('amocrm_mirror_delivered', '')")
 
 
-def known_at(database: str, base: str, secret: str = "a-secret", account: str = ACCOUNT) -> str:  # noqa: S107
-    """An address that the receiver knows, made without asking amoCRM."""
+def register_address(database: str, base: str, secret: str = "a-secret", account: str = ACCOUNT) -> str:  # noqa: S107
+    """Registers an address with the receiver, without a request to amoCRM, and returns it once the receiver
+    accepts it."""
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, '') ON CONFLICT DO NOTHING", [account, account])
-        connection.execute("INSERT INTO mirror.webhook_addresses (account, digest) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                           [account, subscription.digest(secret)])
-    found = subscription.address(base, account, secret)
-    until(partial(heard, found))
+        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, '') "
+                           "ON CONFLICT DO NOTHING", [account, account])
+        connection.execute("INSERT INTO mirror.webhook_addresses (account, digest) VALUES (%s, %s) "
+                           "ON CONFLICT DO NOTHING", [account, subscription.digest(secret)])
+    found = subscription.webhook_url(base, account, secret)
+    wait_until(partial(is_known, found))
     return found
 
 
-def heard(address: str) -> bool:
-    """The receiver knows the address: it answers 405 there."""
+def is_known(address: str) -> bool:
+    """True if the receiver knows the address: it answers GET with 405 there."""
     return requests.get(address, timeout=60).status_code == 405
 
 
-def listens(base: str) -> bool:
-    """A receiver is there."""
+def is_listening(base: str) -> bool:
+    """True if a receiver listens at this address."""
     try:
-        return not heard(f"{base}/health")
+        return not is_known(f"{base}/health")
     except OSError:
         return False
 
 
-def subscribed(sandbox: SandboxProcess, database: str, base: str) -> str:
-    """The destination at which the sandbox delivers from now on."""
+def subscribe_webhook(sandbox: SandboxProcess, database: str, base: str) -> str:
+    """Subscribes the sandbox's webhook, and returns its destination once the receiver accepts it."""
     mirror = mirror_of(sandbox, database)
     with mirror.connect_autocommit() as connection:
-        hook, _ = subscription.subscribe(mirror.target(HASTE), connection, base)
-    until(partial(heard, hook.destination))
+        hook, _ = subscription.subscribe(mirror.target(FAST_RETRIES), connection, base)
+    wait_until(partial(is_known, hook.destination))
     return hook.destination
 
 
 def post(address: str, body: str | bytes) -> int:
-    return requests.post(address, data=body, headers=FORM, timeout=60).status_code
+    return requests.post(address, data=body, headers=FORM_HEADERS, timeout=60).status_code
 
 
-def settled(sandbox: SandboxProcess, database: str, seconds: float = 120) -> None:
-    """Everything has been delivered, read again and committed."""
+def wait_until_processed(sandbox: SandboxProcess, database: str, seconds: float = 120) -> None:
+    """Waits until every webhook is delivered and every hint processed, and all of it committed."""
     def done() -> bool:
-        if sandbox.hooks()["waiting"]:
+        if sandbox.delivery_counts()["waiting"]:
             return False
         with psycopg.connect(database, autocommit=True) as connection:
-            row = connection.execute("SELECT (SELECT count(*) FROM mirror.webhook_deliveries WHERE settled_at IS NULL) "
-                                     "+ (SELECT count(*) FROM mirror.hints)").fetchone()
+            row = connection.execute(
+                "SELECT (SELECT count(*) FROM mirror.webhook_deliveries WHERE settled_at IS NULL) "
+                "+ (SELECT count(*) FROM mirror.hints)").fetchone()
         return row == (0,)
 
-    until(done, seconds)
+    wait_until(done, seconds)

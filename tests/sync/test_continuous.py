@@ -13,14 +13,24 @@ import psycopg
 import pytest
 
 from pipelines import erasure
-from pipelines.postgres.locks import holding, turn_of, whole_lists
-from pipelines.sync.continuous import Drain
+from pipelines.postgres.locks import advisory_lock, continuous_sync_lock, full_scan_lock
+from pipelines.sync.continuous import ContinuousSync
 from pipelines.webhooks.subscription import digest, secret_of
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
+from tests.conftest import temporary_database
 from tests.support.equality import differences
-from tests.support.mirrors import HASTE, mirror_of, synced
-from tests.support.webhooks import ACCOUNT, draining, known_at, post, receiving, settled, subscribed, until, wake
+from tests.support.mirrors import FAST_RETRIES, mirror_of, sync_mirror
+from tests.support.webhooks import (
+    ACCOUNT,
+    notify,
+    post,
+    register_address,
+    running_continuous_sync,
+    running_receiver,
+    subscribe_webhook,
+    wait_until,
+    wait_until_processed,
+)
 
 TOLD = {"leads", "contacts", "companies", "customers", "tasks", "unsorted", "talks"}
 """The lists that webhooks tell of, as far as nothing else changes."""
@@ -34,7 +44,7 @@ class Live:
     database: str
     base: str
     destination: str
-    drain: Drain
+    drain: ContinuousSync
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.database, autocommit=True) as connection:
@@ -44,7 +54,7 @@ class Live:
         return self.rows(query, *parameters)[0][0]
 
     def equal(self, only: set[str] = TOLD) -> None:
-        settled(self.sandbox, self.database)
+        wait_until_processed(self.sandbox, self.database)
         with psycopg.connect(self.database) as connection:
             assert differences(connection, self.sandbox, only=only) == []
 
@@ -55,10 +65,10 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(postgres_server: str, template_database: str) -> Iterator[Live]:
-    with SandboxProcess(scale=60) as sandbox, own_database(postgres_server, template_database) as database, receiving(database) as base:
-        synced(sandbox, database)
-        destination = subscribed(sandbox, database, base)
-        with draining(sandbox, database) as drain:
+    with SandboxProcess(scale=60) as sandbox, temporary_database(postgres_server, template_database) as database, running_receiver(database) as base:
+        sync_mirror(sandbox, database)
+        destination = subscribe_webhook(sandbox, database, base)
+        with running_continuous_sync(sandbox, database) as drain:
             yield Live(sandbox, database, base, destination, drain)
 
 
@@ -77,7 +87,7 @@ def test_the_subscription_is_for_every_documented_event_and_its_secret_is_nowher
     hook = next(each for each in live.sandbox.truth("webhooks") if each["destination"] == live.destination)
     assert {"add_lead", "note_customer", "responsible_task", "add_talk", "restore_company", "status_lead"} <= set(hook["settings"])
     assert live.value("SELECT refused FROM mirror.webhook_addresses") == ["add_unsorted", "update_unsorted", "delete_unsorted", "add_message"]
-    synced(live.sandbox, live.database, only=["webhooks"])
+    sync_mirror(live.sandbox, live.database, only=["webhooks"])
     secret = secret_of(live.destination)
     assert live.value("SELECT destination FROM amocrm.webhooks WHERE NOT disabled") == live.destination.replace(secret, "…")
     assert live.value("SELECT digest FROM mirror.webhook_addresses") == digest(secret)
@@ -85,21 +95,21 @@ def test_the_subscription_is_for_every_documented_event_and_its_secret_is_nowher
 
 def test_a_change_is_a_row_as_soon_as_it_is_told(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not when the drain looks by itself, which here it never does."""
-    monkeypatch.setattr("pipelines.sync.continuous.POLL", 3600.0)
-    monkeypatch.setattr("pipelines.sync.continuous.HISTORY", 3600.0)
+    monkeypatch.setattr("pipelines.sync.continuous.POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("pipelines.sync.continuous.HISTORY_DELAY_SECONDS", 3600.0)
     lead = live.first("leads")["id"]
-    wake(live.database)
+    notify(live.database)
     for price in (77123, 77124, 77125):
         live.sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": price}})
-        until(lambda price=price: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == price)  # type: ignore[misc]
+        wait_until(lambda price=price: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == price)  # type: ignore[misc]
     monkeypatch.undo()
-    wake(live.database)
+    notify(live.database)
 
 
 def test_everything_that_webhooks_tell_of_arrives(live: Live) -> None:
     kinds = ["create", "edit", "move", "responsible", "value_set", "value_cleared", "tag", "untag", "delete", "restore", "task", "incoming",
              "sorted_out"]
-    live.sandbox.churn(80, "everything", kinds)
+    live.sandbox.apply_random_changes(80, "everything", kinds)
     live.equal()
     assert live.rows("SELECT DISTINCT unnest(unknown) FROM mirror.webhook_deliveries") == []
 
@@ -111,23 +121,23 @@ def test_twice_or_in_another_order(live: Live, form: str) -> None:
     live.sandbox.mutate(*({"op": "delete", "list": "leads", "id": live.sandbox.mutate(
         {"op": "create", "list": "leads", "record": {"name": f"{form} {number}"}})[0]} for number in range(3)),
         {"op": "delete", "list": "leads", "id": made})
-    live.sandbox.churn(20, form, ["edit", "delete", "restore", "create"])
+    live.sandbox.apply_random_changes(20, form, ["edit", "delete", "restore", "create"])
     live.equal()
 
 
 def test_a_delete_before_its_add_and_an_old_delivery_again(live: Live) -> None:
     lead = live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "short"}})[0]
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     live.sandbox.mutate({"op": "delete", "list": "leads", "id": lead})
-    until(lambda: live.value("SELECT _deleted_at IS NOT NULL FROM amocrm.leads WHERE id = %s", lead))
+    wait_until(lambda: live.value("SELECT _deleted_at IS NOT NULL FROM amocrm.leads WHERE id = %s", lead))
     assert post(live.destination, f"leads[delete][0][id]={lead}&again=1") == 200
     for body, in live.rows("SELECT body FROM mirror.webhook_deliveries WHERE body LIKE %s", f"%{lead}%".encode()):
         assert post(live.destination, body) == 200
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     assert live.value("SELECT _deleted_at IS NOT NULL FROM amocrm.leads WHERE id = %s", lead), "an old add brings nobody back"
     living = live.first("leads")["id"]
     assert post(live.destination, f"leads[delete][0][id]={living}") == 200
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     assert live.value("SELECT _deleted_at IS NULL FROM amocrm.leads WHERE id = %s", living), "a delete is confirmed by asking for the id"
 
 
@@ -137,7 +147,7 @@ def test_what_somebody_makes_up_changes_nothing(live: Live) -> None:
               "&leads[add][0][id]=999999999999999999&leads[add][1][id]=424242&contacts[add][0][id]=1&task[add][0][id]=7&talk[add][0][talk_id]=9"
               "&unsorted[add][0][uid]=made-up&leads[note][0][note][id]=5")
     assert post(live.destination, forged) == 200
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     assert live.value("SELECT name FROM amocrm.leads WHERE id = %s", lead["id"]) == lead["name"]
     assert live.rows("SELECT id FROM amocrm.leads WHERE id IN (999999999999999999, 424242)") == []
 
@@ -145,7 +155,7 @@ def test_what_somebody_makes_up_changes_nothing(live: Live) -> None:
 def test_another_accounts_ids_mean_nothing_here(live: Live) -> None:
     asked = live.sandbox.stats()["requests"]
     assert post(live.destination, f"leads[update][0][id]={live.first('leads')['id']}&account[id]=1") == 200
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     assert live.sandbox.stats()["requests"] == asked
     assert live.value("SELECT unknown FROM mirror.webhook_deliveries ORDER BY id DESC LIMIT 1") == ["account[1]"]
 
@@ -153,23 +163,23 @@ def test_another_accounts_ids_mean_nothing_here(live: Live) -> None:
 def test_an_id_that_amocrm_refuses_does_not_stay_in_the_way(live: Live) -> None:
     live.sandbox.fault("400", match="/leads", times=2)
     assert post(live.destination, "leads[update][0][id]=31337") == 200
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
 
 
 def test_notes_and_talks(live: Live) -> None:
     lead, talk = live.first("leads")["id"], live.first("talks", 0)
     note = live.sandbox.mutate({"op": "create", "list": "leads/notes", "record": {"entity_id": lead, "params": {"text": "just said"}}})[0]
     live.sandbox.mutate({"op": "patch", "list": "talks", "id": str(talk["talk_id"]), "set": {"rate": 4}})
-    until(lambda: live.rows("SELECT params ->> 'text' FROM amocrm.notes WHERE id = %s", note) == [("just said",)])
-    until(lambda: live.value("SELECT rate FROM amocrm.talks WHERE talk_id = %s", talk["talk_id"]) == 4)
+    wait_until(lambda: live.rows("SELECT params ->> 'text' FROM amocrm.notes WHERE id = %s", note) == [("just said",)])
+    wait_until(lambda: live.value("SELECT rate FROM amocrm.talks WHERE talk_id = %s", talk["talk_id"]) == 4)
 
 
 def test_what_became_of_incoming_leads_is_recorded(live: Live) -> None:
     accepted, declined = live.sandbox.mutate({"op": "incoming", "name": "first"}, {"op": "incoming", "name": "second"})
-    until(lambda: len(live.rows("SELECT FROM amocrm.unsorted WHERE uid IN (%s, %s)", accepted, declined)) == 2)
-    settled(live.sandbox, live.database)
+    wait_until(lambda: len(live.rows("SELECT FROM amocrm.unsorted WHERE uid IN (%s, %s)", accepted, declined)) == 2)
+    wait_until_processed(live.sandbox, live.database)
     live.sandbox.mutate({"op": "accept", "uid": accepted}, {"op": "decline", "uid": declined})
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     told = dict(live.rows("SELECT uid, action FROM mirror.unsorted_outcomes WHERE uid IN (%s, %s)", accepted, declined))
     assert told == {accepted: "accept", declined: "decline"}
     alive = dict(live.rows("SELECT o.action, l._deleted_at IS NULL FROM mirror.unsorted_outcomes o JOIN amocrm.leads l ON l.id = ANY(o.leads) "
@@ -178,33 +188,33 @@ def test_what_became_of_incoming_leads_is_recorded(live: Live) -> None:
 
 
 def test_a_stage_of_the_digital_pipeline_is_told_once_and_enough(live: Live) -> None:
-    lead, before = live.first("leads"), live.sandbox.hooks()
+    lead, before = live.first("leads"), live.sandbox.delivery_counts()
     target = next(each["id"] for pipeline in live.sandbox.truth("leads/pipelines") if pipeline["id"] == lead["pipeline_id"]
                   for each in pipeline["_embedded"]["statuses"] if each["type"] == 0 and each["id"] not in (lead["status_id"], 142, 143))
     live.sandbox.switch(webhook_delivery="lose")
     live.sandbox.digital_pipeline(live.destination, lead["id"], target)
-    until(lambda: live.value("SELECT status_id FROM amocrm.leads WHERE id = %s", lead["id"]) == target)
-    assert live.sandbox.hooks()["sent"] == before["sent"] + 1
+    wait_until(lambda: live.value("SELECT status_id FROM amocrm.leads WHERE id = %s", lead["id"]) == target)
+    assert live.sandbox.delivery_counts()["sent"] == before["sent"] + 1
 
 
 def test_a_delivery_that_never_came_is_repaired_by_the_next_sync(live: Live) -> None:
     live.sandbox.switch(webhook_delivery="lose")
-    live.sandbox.churn(30, "lost", ["create", "edit", "move", "delete", "restore", "task", "tag"])
-    assert synced(live.sandbox, live.database).exit_code == 0
+    live.sandbox.apply_random_changes(30, "lost", ["create", "edit", "move", "delete", "restore", "task", "tag"])
+    assert sync_mirror(live.sandbox, live.database).exit_code == 0
     live.equal()
 
 
 def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Live) -> None:
     lead = live.first("leads")["id"]
-    with psycopg.connect(live.database, autocommit=True) as sync, holding(sync, whole_lists(ACCOUNT)) as held:
+    with psycopg.connect(live.database, autocommit=True) as sync, advisory_lock(sync, full_scan_lock(ACCOUNT)) as held:
         assert held
         sync.execute("INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) VALUES ('amocrm', 'leads', '77', now(), true)")
         live.sandbox.mutate({"op": "incoming", "name": "later"}, {"op": "patch", "list": "leads", "id": lead, "set": {"price": 88001}})
-        until(lambda: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == 88001)
+        wait_until(lambda: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == 88001)
         assert live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [("leads/unsorted",)]
         assert live.rows("SELECT key FROM mirror.hints WHERE is_suspect") == [("77",)]
-    wake(live.database)
-    until(lambda: live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [])
+    notify(live.database)
+    wait_until(lambda: live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [])
     assert live.rows("SELECT key FROM mirror.hints WHERE is_suspect") == [("77",)], "a suspicion is for the sweep that knows all of them"
     with psycopg.connect(live.database, autocommit=True) as connection:
         connection.execute("DELETE FROM mirror.hints WHERE is_suspect")
@@ -213,31 +223,31 @@ def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Li
 def test_a_sync_reads_what_no_drain_has(live: Live) -> None:
     lead, talk = live.first("leads")["id"], live.first("talks", 0)["talk_id"]
     with psycopg.connect(live.database, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [turn_of(ACCOUNT)])
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [continuous_sync_lock(ACCOUNT)])
         connection.execute("INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', 'x', %s)",
                            [f"leads[update][0][id]={lead}&unsorted[update][0][uid]=x&talk[add][0][talk_id]={talk}".encode()])
         connection.execute("UPDATE amocrm.leads SET name = 'wrong' WHERE id = %s", [lead])
-        assert synced(live.sandbox, live.database, only=["leads", "unsorted", "talks"]).exit_code == 0
+        assert sync_mirror(live.sandbox, live.database, only=["leads", "unsorted", "talks"]).exit_code == 0
         assert connection.execute("SELECT listing FROM mirror.hints").fetchall() == []
         assert connection.execute("SELECT name FROM amocrm.leads WHERE id = %s", [lead]).fetchone() == (live.first("leads")["name"],)
-    wake(live.database)
+    notify(live.database)
 
 
 def test_a_forgotten_person_does_not_come_back_by_webhook(live: Live) -> None:
     contact = live.sandbox.mutate({"op": "create", "list": "contacts", "record": {"name": "Forget Me"}})[0]
-    until(lambda: live.rows("SELECT FROM amocrm.contacts WHERE id = %s", contact))
+    wait_until(lambda: live.rows("SELECT FROM amocrm.contacts WHERE id = %s", contact))
     with psycopg.connect(live.database, autocommit=True) as connection:
-        erasure.forget(connection, ACCOUNT, ACCOUNT, "contacts", contact)
+        erasure.erase_person(connection, ACCOUNT, ACCOUNT, "contacts", contact)
     assert live.rows("SELECT FROM mirror.webhook_deliveries WHERE body LIKE %s", f"%{contact}%".encode()) == []
     live.sandbox.mutate({"op": "patch", "list": "contacts", "id": contact, "set": {"name": "Still Here"}})
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     assert live.rows("SELECT FROM amocrm.contacts WHERE id = %s", contact) == []
     live.sandbox.mutate({"op": "delete", "list": "contacts", "id": contact})
 
 
 def test_who_listens_hears_of_every_commit_and_can_read_it(live: Live) -> None:
     lead, gone = live.first("leads")["id"], live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "soon gone"}})[0]
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     with psycopg.connect(live.database, autocommit=True) as listener:
         listener.execute("LISTEN amocrm_changes")
         live.sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": 99001}}, {"op": "delete", "list": "leads", "id": gone})
@@ -253,15 +263,15 @@ def test_who_listens_hears_of_every_commit_and_can_read_it(live: Live) -> None:
 
 def test_a_token_that_sees_less_takes_nothing_for_deleted(live: Live, database: str) -> None:
     mirror = mirror_of(live.sandbox, database, amocrm_access_token=live.sandbox.manager_token)
-    synced(live.sandbox, database, only=["leads"])
+    sync_mirror(live.sandbox, database, only=["leads"])
     with psycopg.connect(database, autocommit=True) as connection:
         mine = {lead["id"] for lead in live.sandbox.truth("leads") if lead["responsible_user_id"] == live.sandbox.manager_id}
         hidden = next(lead["id"] for lead in live.sandbox.truth("leads") if lead["id"] not in mine)
         connection.execute("UPDATE mirror.accounts SET learned_at = NULL")
         connection.execute("INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', 'x', %s)",
                            [f"leads[delete][0][id]={hidden}".encode()])
-        drain = Drain(ACCOUNT, lambda: mirror.target(HASTE), mirror.connect)
-        while drain.turn():
+        drain = ContinuousSync(ACCOUNT, lambda: mirror.target(FAST_RETRIES), mirror.connect)
+        while drain.process_once():
             pass
         drain.close()
         assert connection.execute("SELECT _deleted_at FROM amocrm.leads WHERE id = %s", [hidden]).fetchone() == (None,)
@@ -269,14 +279,14 @@ def test_a_token_that_sees_less_takes_nothing_for_deleted(live: Live, database: 
 
 
 def test_only_one_drains_an_account_and_another_takes_over(live: Live) -> None:
-    with draining(live.sandbox, live.database) as second:
+    with running_continuous_sync(live.sandbox, live.database) as second:
         time.sleep(0.3)
         assert second.connections == {}
         assert threading.active_count() > 2
 
 
 def test_many_deliveries_at_once(live: Live) -> None:
-    address = known_at(live.database, live.base, "another")
+    address = register_address(live.database, live.base, "another")
     leads = [lead["id"] for lead in live.sandbox.truth("leads")]
     asked = live.sandbox.stats()["requests"]
     with psycopg.connect(live.database, autocommit=True) as connection:
@@ -284,5 +294,5 @@ def test_many_deliveries_at_once(live: Live) -> None:
             "INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', sha256(%s), %s)",
             [(body, body) for number in range(2_500) for body in [f"leads[update][0][id]={leads[number % len(leads)]}&n={number}".encode()]])
     assert post(address, f"leads[update][0][id]={leads[0]}") == 200
-    settled(live.sandbox, live.database)
+    wait_until_processed(live.sandbox, live.database)
     assert live.sandbox.stats()["requests"] - asked < 60, "a lead is read again once for all that told of it"

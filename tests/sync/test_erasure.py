@@ -13,9 +13,9 @@ from psycopg import sql
 from pipelines import erasure
 from pipelines.verify.verification import verify
 from sandbox.process import SandboxProcess
-from tests.support.commands import Done, Installation
+from tests.support.commands import CliInstallation, CommandResult
 from tests.support.equality import differences
-from tests.support.mirrors import HASTE, KEY, mirror_of, synced
+from tests.support.mirrors import FAST_RETRIES, KEY, mirror_of, sync_mirror
 
 Connection = psycopg.Connection[Any]
 MARK, PHONE, EMAIL = "Незабвенная", "+79127345566", "zoya.nezabvennaya@example.org"
@@ -71,24 +71,24 @@ def holding(connection: Connection, *words: str) -> dict[str, int]:
     return found
 
 
-def person_of(sandbox: SandboxProcess, database: str, folder: Path) -> Installation:
-    return Installation(folder, database, sandbox, MIRROR_KEY=KEY)
+def person_of(sandbox: SandboxProcess, database: str, folder: Path) -> CliInstallation:
+    return CliInstallation(folder, database, sandbox, MIRROR_KEY=KEY)
 
 
 def left(connection: Connection, number: int) -> dict[str, int]:
     return {table: count for table, count in holding(connection, MARK, PHONE, EMAIL, str(number)).items() if table != "mirror.forgotten"}
 
 
-def forgotten(person: Installation, number: int) -> Done:
+def forgotten(person: CliInstallation, number: int) -> CommandResult:
     done = person.call("forget", "--contact", str(number), "--yes")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     return done
 
 
 def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
         sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
-    assert synced(sandbox, database).exit_code == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         before = left(connection, contact)
         assert {"amocrm.contacts", "amocrm.contact_custom_field_values", "amocrm.contact_tags", "amocrm.contact_companies", "amocrm.contact_files",
@@ -103,47 +103,47 @@ def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
         assert others and connection.execute("SELECT (SELECT count(*) FROM amocrm.contacts), (SELECT count(*) FROM amocrm.leads)"
                                              ).fetchone() == (others[0] - 1, others[1])
 
-        assert synced(sandbox, database).exit_code == 0
+        assert sync_mirror(sandbox, database).exit_code == 0
         assert left(connection, contact) == {}
         add_everything(sandbox, contact)
-        assert synced(sandbox, database).exit_code == 0
+        assert sync_mirror(sandbox, database).exit_code == 0
         assert left(connection, contact) == {}
-        assert synced(sandbox, database, full=True).exit_code == 0
+        assert sync_mirror(sandbox, database, full=True).exit_code == 0
         assert left(connection, contact) == {}
 
         connection.execute("""UPDATE mirror.cursors SET position = jsonb_build_object('sweep', jsonb_build_object('rows', 1, 'watermark',
             position -> 'watermark', 'runs', '[{"at": 0, "floor": null, "top": null}]'::jsonb)) WHERE listing = 'contacts/notes'""")
         assert person.call("forget", "--lift", str(contact)).code == 0, "while a sweep stands still that has passed its notes"
         assert connection.execute("SELECT count(*) FROM mirror.forgotten").fetchone() == (0,)
-        report = synced(sandbox, database)
+        report = sync_mirror(sandbox, database)
         assert report.exit_code == 0
         assert {result.mode for result in report.results if result.entity in ("leads", "notes", "events")} == {"sweep"}
         assert differences(connection, sandbox) == [], "the next sync brings everything"
         assert left(connection, contact).keys() >= before.keys() - {"amocrm.contact_custom_field_history"}
-        assert {result.mode for result in synced(sandbox, database).results if result.entity in ("leads", "notes", "events")} == {"window"}
+        assert {result.mode for result in sync_mirror(sandbox, database).results if result.entity in ("leads", "notes", "events")} == {"window"}
 
 
 def test_verify_neither_misses_nor_repairs_it(sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
-    assert synced(sandbox, database).exit_code == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
     forgotten(person, contact)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("DELETE FROM amocrm.leads WHERE id = (SELECT min(id) FROM amocrm.leads)")
         for repair, code in ((False, 3), (True, 0), (False, 0)):
-            verification = verify(mirror_of(sandbox, database).target(HASTE), repair=repair)
-            differing = {outcome.entity for outcome in verification.outcomes if outcome.differing and outcome.state != "repaired"}
-            assert (verification.exit_code, differing <= {"leads"}) == (code, True), [each for each in verification.outcomes if each.differing]
+            verification = verify(mirror_of(sandbox, database).target(FAST_RETRIES), repair=repair)
+            differing = {outcome.entity for outcome in verification.outcomes if outcome.difference_count and outcome.state != "repaired"}
+            assert (verification.exit_code, differing <= {"leads"}) == (code, True), [each for each in verification.outcomes if each.difference_count]
             assert left(connection, contact) == {}
 
 
 def test_a_preview_is_shown_before_it_asks_and_a_no_changes_nothing(sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
-    assert synced(sandbox, database).exit_code == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         before = left(connection, contact)
         done = person.call("forget", "--contact", str(contact), typed="n\n")
         assert done.code == 1 and "amocrm.contacts: 1 would be erased" in done.out and f"Зоя {MARK}" in done.out
-        assert (left(connection, contact), erasure.listed(connection, "amocrm", "contacts")) == (before, [])
+        assert (left(connection, contact), erasure.suppressed_records(connection, "amocrm", "contacts")) == (before, [])
         assert person.call("forget", "--contact", str(contact), typed="y\n").code == 0
         assert left(connection, contact) == {}
         assert f"contact {contact}, erased 20" in person.call("forget", "--list").out
@@ -153,7 +153,7 @@ def test_a_preview_is_shown_before_it_asks_and_a_no_changes_nothing(sandbox: San
 
 def test_what_stands_in_quarantine_and_in_the_queue_goes_too(sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
-    assert synced(sandbox, database, only=["accounts", "contacts"]).exit_code == 0
+    assert sync_mirror(sandbox, database, only=["accounts", "contacts"]).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         connection.cursor().executemany(
             "INSERT INTO mirror.quarantine (account, entity, record_key, reason, request, payload) VALUES ('amocrm', %s, %s, '', %s, %s)",
@@ -169,21 +169,21 @@ def test_what_stands_in_quarantine_and_in_the_queue_goes_too(sandbox: SandboxPro
 
 def test_while_a_sync_runs_it_waits_for_nobody(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
-    assert synced(sandbox, database, only=["accounts"]).exit_code == 0
+    assert sync_mirror(sandbox, database, only=["accounts"]).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
         for words in (("--contact", "5", "--yes"), ("--lift", "5")):
             done = person.call("forget", *words)
-            assert done.code == 1 and "a sync of the account 'amocrm' is running" in done.said, "it would bring nothing back"
+            assert done.code == 1 and "a sync of the account 'amocrm' is running" in done.output, "it would bring nothing back"
 
 
-@pytest.mark.parametrize(("words", "word"), [((), "say one of"), (("--list", "--lift", "5"), "say one of"), (("--contact", "5"), "nobody to forget")])
+@pytest.mark.parametrize(("words", "word"), [((), "say one of"), (("--list", "--lift", "5"), "say one of"), (("--contact", "5"), "no contact to erase")])
 def test_what_a_person_gets_wrong(words: tuple[str, ...], word: str, database: str, tmp_path: Path) -> None:
-    done = Installation(tmp_path, database).call("forget", *words)
-    assert done.code == 2 and word in done.said
+    done = CliInstallation(tmp_path, database).call("forget", *words)
+    assert done.code == 2 and word in done.output
 
 
 def test_who_was_not_forgotten_cannot_be_lifted(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
-    assert synced(sandbox, database, only=["accounts"]).exit_code == 0
+    assert sync_mirror(sandbox, database, only=["accounts"]).exit_code == 0
     done = person_of(sandbox, database, tmp_path).call("forget", "--lift", "5")
-    assert done.code == 2 and "was not forgotten" in done.said
+    assert done.code == 2 and "was not forgotten" in done.output

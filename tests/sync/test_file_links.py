@@ -10,7 +10,7 @@ import pytest
 from pipelines.sync.account_sync import Report
 from sandbox.process import SandboxProcess
 from tests.support.equality import differences
-from tests.support.mirrors import synced
+from tests.support.mirrors import sync_mirror
 
 
 @pytest.fixture
@@ -39,84 +39,84 @@ def files(sandbox: SandboxProcess) -> list[str]:
 
 
 def test_each_file_is_asked_for_once(sandbox: SandboxProcess, database: str) -> None:
-    assert asked(synced(sandbox, database)) == len(files(sandbox))
+    assert asked(sync_mirror(sandbox, database)) == len(files(sandbox))
     assert equal(database, sandbox)
-    assert asked(synced(sandbox, database)) == 0
-    assert asked(synced(sandbox, database, full=True)) == len(files(sandbox))
-    assert asked(synced(sandbox, database)) == 0
+    assert asked(sync_mirror(sandbox, database)) == 0
+    assert asked(sync_mirror(sandbox, database, full=True)) == len(files(sandbox))
+    assert asked(sync_mirror(sandbox, database)) == 0
 
 
 def test_a_note_tells_of_a_file_put_on_a_record_and_a_full_sync_of_the_rest(sandbox: SandboxProcess, database: str) -> None:
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     (one, other), lead = files(sandbox)[:2], sandbox.truth("leads")[7]["id"]
     held = links(database, other)
     sandbox.mutate({"op": "attach_file", "list": "leads", "id": lead, "file": one, "note": True},
                    *({"op": "detach_file", "list": kind, "id": ident, "file": other} for kind, ident in held))
-    assert asked(synced(sandbox, database)) == 1
+    assert asked(sync_mirror(sandbox, database)) == 1
     assert ("leads", lead) in links(database, one)
     assert links(database, other) == held, "nothing tells of a file that was taken off"
-    synced(sandbox, database, full=True)
+    sync_mirror(sandbox, database, full=True)
     assert (links(database, other), equal(database, sandbox)) == (set(), True)
 
 
 def test_the_link_to_a_record_that_is_not_mirrored_comes_with_the_record(sandbox: SandboxProcess, database: str) -> None:
     """A record may be hidden from the token, or its list may have failed."""
     sandbox.fault("500", match="^/api/v4/leads[?]", times=0)
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     on_leads = sum(each["entity_type"] == "leads" for record in sandbox.truth("files/links") for each in record["entities"])
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM amocrm.lead_files").fetchone() == (0,)
         assert equal(database, sandbox), "file_links keeps them"
     sandbox.clear_faults()
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM amocrm.lead_files").fetchone() == (on_leads,)
-    assert asked(synced(sandbox, database)) == 0
+    assert asked(sync_mirror(sandbox, database)) == 0
 
 
 def test_a_deleted_record_keeps_its_files_until_it_is_back(sandbox: SandboxProcess, database: str) -> None:
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     file = next(record for record in sandbox.truth("files/links") if record["entities"][0]["entity_type"] == "leads")
     lead = file["entities"][0]["id"]
     sandbox.mutate({"op": "delete", "list": "leads", "id": lead})
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     assert ("leads", lead) not in links(database, file["file_uuid"])
-    synced(sandbox, database, full=True)
+    sync_mirror(sandbox, database, full=True)
     sandbox.mutate({"op": "restore", "list": "leads", "id": lead})
-    synced(sandbox, database)
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
+    sync_mirror(sandbox, database)
     assert ("leads", lead) in links(database, file["file_uuid"])
     assert equal(database, sandbox)
 
 
 def test_a_file_that_goes_takes_its_row_along_and_brings_it_back(sandbox: SandboxProcess, database: str) -> None:
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     file = files(sandbox)[0]
     sandbox.mutate({"op": "patch", "list": "files", "id": file, "set": {"is_trashed": True}})
-    assert asked(synced(sandbox, database)) == 0
+    assert asked(sync_mirror(sandbox, database)) == 0
     assert equal(database, sandbox)
     sandbox.mutate({"op": "patch", "list": "files", "id": file, "set": {"is_trashed": False}})
-    assert asked(synced(sandbox, database)) == 1
+    assert asked(sync_mirror(sandbox, database)) == 1
     assert equal(database, sandbox)
 
 
 def test_a_file_without_links_is_asked_for_once_and_a_lost_one_is_marked(sandbox: SandboxProcess, database: str) -> None:
     one, other = files(sandbox)[:2]
     sandbox.fault("404", match=f"files/{one}/links", times=0)
-    assert synced(sandbox, database).exit_code == 0
-    assert asked(synced(sandbox, database)) == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
+    assert asked(sync_mirror(sandbox, database)) == 0
     sandbox.fault("404", match=f"files/{other}/links", times=0)
-    synced(sandbox, database, full=True)
+    sync_mirror(sandbox, database, full=True)
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT file_uuid FROM amocrm.file_links WHERE _deleted_at IS NOT NULL").fetchall() == [(other,)]
 
 
 def test_without_the_right_to_files_it_is_skipped_at_once(sandbox: SandboxProcess, database: str) -> None:
     sandbox.fault("403", match="files/.*/links", times=0)
-    report = synced(sandbox, database)
+    report = sync_mirror(sandbox, database)
     result = next(result for result in report.results if result.entity == "file_links")
     assert (report.exit_code, result.state) == (0, "skipped")
     assert result.requests <= 7, "not once per file"
     sandbox.clear_faults()
-    synced(sandbox, database)
+    sync_mirror(sandbox, database)
     assert equal(database, sandbox)

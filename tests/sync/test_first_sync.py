@@ -12,17 +12,17 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from models.base import AccountBase, Link
 from models.crm import CustomFieldValue
-from pipelines.bi.base_views import references
+from pipelines.bi.base_views import declared_references
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.normalize.denormalize import Reading
-from pipelines.schema.references import resolved
-from pipelines.schema.tables import models_of, shape
+from pipelines.normalize.denormalize import TableReader
+from pipelines.schema.references import measure_references
+from pipelines.schema.tables import table_schema_of, tables_of
 from pipelines.sync.account_sync import sync
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
-from tests.support.equality import ZONE, differences, of_entity
-from tests.support.mirrors import HASTE, mirror_of, synced, written
+from tests.conftest import temporary_database
+from tests.support.equality import ZONE, differences, entity_differences
+from tests.support.mirrors import FAST_RETRIES, mirror_of, rows_written, sync_mirror
 
 
 @pytest.fixture(scope="module", params=["periodicity", "segments"])
@@ -33,19 +33,19 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[SandboxProcess]:
 
 @pytest.fixture(scope="module")
 def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as database:
-        assert synced(sandbox, database).exit_code == 0
+    with temporary_database(postgres_server, template_database) as database:
+        assert sync_mirror(sandbox, database).exit_code == 0
         yield database
 
 
 @pytest.mark.parametrize("entity", ENTITIES, ids=lambda entity: entity.name)
 def test_equals_the_account_and_loses_nothing(entity: Entity, sandbox: SandboxProcess, mirrored: str) -> None:
     with psycopg.connect(mirrored) as connection:
-        reading = Reading(connection, "amocrm", ZONE)
-        if entity.unless and entity.unless(sandbox.truth("account")[0]):
+        reading = TableReader(connection, "amocrm", ZONE)
+        if entity.unavailable_because and entity.unavailable_because(sandbox.truth("account")[0]):
             assert reading.records(entity) == {}
         else:
-            assert list(of_entity(reading, sandbox, entity)) == []
+            assert list(entity_differences(reading, sandbox, entity)) == []
             assert reading.records(entity), "a list with nothing in it proves nothing"
 
 
@@ -104,29 +104,29 @@ def test_no_table_is_empty(sandbox: SandboxProcess, mirrored: str) -> None:
 
 
 def test_a_second_sync_writes_no_row(sandbox: SandboxProcess, database: str) -> None:
-    synced(sandbox, database)
-    before = written(database)
-    report = synced(sandbox, database)
+    sync_mirror(sandbox, database)
+    before = rows_written(database)
+    report = sync_mirror(sandbox, database)
     assert [(result.entity, result.counts.changed) for result in report.results if result.counts.changed] == []
-    assert written(database) == before
+    assert rows_written(database) == before
 
 
 def test_a_full_read_of_an_unchanged_account_writes_no_row(sandbox: SandboxProcess, database: str) -> None:
-    synced(sandbox, database)
-    before = written(database)
-    assert synced(sandbox, database, full=True).exit_code == 0
-    assert written(database) == before
+    sync_mirror(sandbox, database)
+    before = rows_written(database)
+    assert sync_mirror(sandbox, database, full=True).exit_code == 0
+    assert rows_written(database) == before
 
 
 @pytest.mark.parametrize("option", ["honour", "ignore", "refuse"])
 def test_an_increment_brings_what_changed(database: str, option: str) -> None:
     with SandboxProcess(scale=300, switches={"filter_option": option}) as sandbox:
-        synced(sandbox, database)
+        sync_mirror(sandbox, database)
         lead, other = sandbox.truth("leads")[3]["id"], sandbox.truth("leads")[4]["id"]
         sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"name": "Переименована", "price": 77}},
                        {"op": "patch", "list": "contacts", "id": sandbox.truth("contacts")[2]["id"], "set": {"first_name": "Зоя"}},
                        {"op": "create", "list": "leads", "record": {"name": "Новая"}})
-        report = synced(sandbox, database)
+        report = sync_mirror(sandbox, database)
         assert report.exit_code == 0
         modes = {result.entity: result.mode for result in report.results}
         assert modes["leads"] != "sweep"
@@ -139,11 +139,11 @@ def test_an_increment_brings_what_changed(database: str, option: str) -> None:
 
 def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxProcess, database: str) -> None:
     with SandboxProcess(scale=50) as own:
-        synced(own, database)
+        sync_mirror(own, database)
         user = own.truth("users")[-1]["id"]
         own.mutate({"op": "remove_user", "id": user})
         own.reset_stats()
-        report = synced(own, database)
+        report = sync_mirror(own, database)
         assert report.exit_code == 0
         with psycopg.connect(database) as connection:
             row = connection.execute("SELECT _deleted_at IS NOT NULL FROM amocrm.users WHERE id = %s", [user]).fetchone()
@@ -155,26 +155,26 @@ def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxP
 
 def test_a_directory_that_lost_too_much_is_not_believed(database: str) -> None:
     with SandboxProcess(scale=300) as sandbox:
-        synced(sandbox, database)
+        sync_mirror(sandbox, database)
         sandbox.fault("html200", match="nothing")
         with psycopg.connect(database) as connection:
             connection.execute("INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) "
                                "SELECT 'leads', 900000 + n, 'gone', now() FROM generate_series(1, 400) n")
-        report = synced(sandbox, database)
+        report = sync_mirror(sandbox, database)
         result = next(result for result in report.results if result.entity == "tags")
         assert (report.exit_code, result.state) == (3, "incomplete")
         assert "--allow-mass-delete" in result.reason
         with psycopg.connect(database) as connection:
             row = connection.execute("SELECT count(*) FROM amocrm.tags WHERE _deleted_at IS NULL AND name = 'gone'").fetchone()
             assert row == (400,)
-        assert synced(sandbox, database, allow_mass_delete=True).exit_code == 0
+        assert sync_mirror(sandbox, database, allow_mass_delete=True).exit_code == 0
         with psycopg.connect(database) as connection:
             assert differences(connection, sandbox, only={"tags"}) == []
 
 
 def test_lists_that_the_token_may_not_read_are_skipped_and_delete_nothing(sandbox: SandboxProcess, database: str) -> None:
-    synced(sandbox, database)
-    report = sync(mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(HASTE), only=["accounts", "users", "roles"])
+    sync_mirror(sandbox, database)
+    report = sync(mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(FAST_RETRIES), only=["accounts", "users", "roles"])
     states = {result.entity: result.state for result in report.results}
     assert states["users"] == states["roles"] == "skipped"
     assert report.exit_code == 0
@@ -204,7 +204,7 @@ def test_what_postgres_cannot_hold_lands_with_its_neighbours(database: str) -> N
         for lead, (attributes, _) in zip(leads, ODD, strict=False):
             sandbox.mutate({"op": "patch", "list": "leads", "id": lead["id"], "set": plain | attributes})
         sandbox.switch(nasty="on")
-        report = synced(sandbox, database)
+        report = sync_mirror(sandbox, database)
         assert (report.exit_code, sum(result.counts.quarantined for result in report.results)) == (0, 0)
         assert sum(result.counts.replaced_characters for result in report.results) > 0
         with psycopg.connect(database) as connection:
@@ -217,10 +217,10 @@ def test_what_postgres_cannot_hold_lands_with_its_neighbours(database: str) -> N
 def test_references_between_lists_are_measured(sandbox: SandboxProcess, mirrored: str) -> None:
     """Removed users stay referenced (the sandbox has one), everything else resolves."""
     with psycopg.connect(mirrored, autocommit=True) as connection:
-        measured = [each for entity in ENTITIES for each in resolved(connection, "amocrm", shape(entity.model))]
-    broken = {each.target for each in measured if each.found < each.named}
+        measured = [each for entity in ENTITIES for each in measure_references(connection, "amocrm", table_schema_of(entity.model))]
+    broken = {each.target for each in measured if each.resolved < each.total}
     assert broken - {"customer_statuses.id"} == {"users.id"}, "without their feature, customers name stages that no list shows"
-    assert sum(each.named for each in measured) > 1000
+    assert sum(each.total for each in measured) > 1000
 
 
 def test_relations_are_declared_to_who_asks_the_catalog(mirrored: str) -> None:
@@ -229,7 +229,7 @@ def test_relations_are_declared_to_who_asks_the_catalog(mirrored: str) -> None:
             pytest.skip("PostgreSQL 18 knows keys that are not enforced")
         rows = connection.execute("SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint "
                                   "WHERE contype = 'f' AND NOT conenforced AND connamespace = 'amocrm'::regnamespace").fetchall()
-    assert ("amocrm.leads", "amocrm.users") in rows and len(rows) == len(list(references()))
+    assert ("amocrm.leads", "amocrm.users") in rows and len(rows) == len(list(declared_references()))
 
 
 def test_one_view_shows_every_link_and_one_every_value(mirrored: str) -> None:
@@ -238,8 +238,8 @@ def test_one_view_shows_every_link_and_one_every_value(mirrored: str) -> None:
             row = connection.execute(f"SELECT count(*) FROM amocrm.{name}".encode()).fetchone()
             return row[0] if row else 0
 
-        assert count("links") == sum(count(of.name) for of in models_of(Link))
-        assert count("custom_field_values") == sum(count(of.name) for of in models_of(CustomFieldValue))
+        assert count("links") == sum(count(of.name) for of in tables_of(Link))
+        assert count("custom_field_values") == sum(count(of.name) for of in tables_of(CustomFieldValue))
         main = connection.execute("SELECT count(*) FROM amocrm.links WHERE from_entity_type = 'leads' AND to_entity_type = 'contacts' AND is_main"
                                   ).fetchone()
         assert main == connection.execute("SELECT count(*) FROM amocrm.lead_contacts WHERE is_main").fetchone()

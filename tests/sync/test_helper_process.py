@@ -15,16 +15,16 @@ import psycopg
 import pytest
 
 from pipelines.entities.registry import ENTITIES
-from pipelines.installation import Mirror
+from pipelines.installation import Installation
 from pipelines.sync.account_sync import Report, phases, sync
-from pipelines.sync.context import Silent
+from pipelines.sync.context import NoProgress
 from sandbox.process import SandboxProcess
 from tests.support.commands import REPOSITORY
 from tests.support.equality import differences
-from tests.support.mirrors import HASTE, KEY, mirror_of, written
+from tests.support.mirrors import FAST_RETRIES, KEY, mirror_of, rows_written
 from tests.sync.test_kill import when
 
-LONG = [entity.name for entity in next(phase for phase in phases(ENTITIES) if all(entity.moving for entity in phase))]
+LONG = [entity.name for entity in next(phase for phase in phases(ENTITIES) if all(entity.incremental for entity in phase))]
 OTHERS = set(LONG[len(LONG) // 2:])
 
 
@@ -34,7 +34,7 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield running
 
 
-def two(sandbox: SandboxProcess, database: str, **settings: Any) -> Mirror:
+def two(sandbox: SandboxProcess, database: str, **settings: Any) -> Installation:
     return mirror_of(sandbox, database, **({"amocrm_processes": 2} | settings))
 
 
@@ -43,14 +43,14 @@ def seconds_of(pid: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            if f"\nPPid:\t{pid}\n" in status.read_text() and b"pipelines.second" in status.with_name("cmdline").read_bytes():
+            if f"\nPPid:\t{pid}\n" in status.read_text() and b"pipelines.sync.helper_main" in status.with_name("cmdline").read_bytes():
                 found.append(int(status.parent.name))
         except OSError:
             continue
     return found
 
 
-class Watching(Silent):
+class Watching(NoProgress):
     """Remembers the second processes that there were, and the lists of which progress was told."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Watching(Silent):
 
 
 def test_two_processes_make_the_same_mirror_and_a_second_sync_needs_one(sandbox: SandboxProcess, database: str) -> None:
-    target, watching, cores = two(sandbox, database).target(HASTE), Watching(), os.sched_getaffinity(0)
+    target, watching, cores = two(sandbox, database).target(FAST_RETRIES), Watching(), os.sched_getaffinity(0)
     report = sync(target, progress=watching)
     assert report.exit_code == 0 and len(watching.met) == 1 and watching.told >= OTHERS
     assert sum(result.requests for result in report.results) > target.client.requests > 0, "some were sent by the other process"
@@ -80,17 +80,17 @@ def test_two_processes_make_the_same_mirror_and_a_second_sync_needs_one(sandbox:
         assert differences(connection, sandbox) == []
         runs = connection.execute("SELECT entity, state, requests > 0 FROM mirror.sync_runs WHERE entity = ANY(%s)", [LONG]).fetchall()
     assert sorted(runs) == [(name, "complete", True) for name in sorted(LONG)]
-    before, later = written(database), Watching()
-    assert sync(two(sandbox, database).target(HASTE), progress=later).exit_code == 0
-    assert written(database) == before and later.met == set()
+    before, later = rows_written(database), Watching()
+    assert sync(two(sandbox, database).target(FAST_RETRIES), progress=later).exit_code == 0
+    assert rows_written(database) == before and later.met == set()
     again = Watching()
-    assert sync(two(sandbox, database).target(HASTE), progress=again, full=True).exit_code == 0
-    assert written(database) == before and len(again.met) == 1, "a full sync reads the long lists whole, too"
+    assert sync(two(sandbox, database).target(FAST_RETRIES), progress=again, full=True).exit_code == 0
+    assert rows_written(database) == before and len(again.met) == 1, "a full sync reads the long lists whole, too"
 
 
 @pytest.mark.parametrize("settings", [{"amocrm_processes": 1}, {"amocrm_requests_per_second": 500}], ids=["one wanted", "a rate is kept"])
 def test_one_process_where_two_are_not_wanted_or_of_no_use(settings: dict[str, Any], sandbox: SandboxProcess, database: str) -> None:
-    assert two(sandbox, database, **settings).target(HASTE).seed is None
+    assert two(sandbox, database, **settings).target(FAST_RETRIES).helper_seed is None
 
 
 def test_the_death_of_the_second_process_fails_its_lists_only(sandbox: SandboxProcess, database: str) -> None:
@@ -100,13 +100,13 @@ def test_the_death_of_the_second_process_fails_its_lists_only(sandbox: SandboxPr
                 os.kill(pid, signal.SIGKILL)
 
     watching = Killing()
-    report = sync(two(sandbox, database).target(HASTE), progress=watching)
+    report = sync(two(sandbox, database).target(FAST_RETRIES), progress=watching)
     states = watching.states(report)
     assert {states[name] for name in LONG if name not in OTHERS} == {"complete"} and report.exit_code == 1
     failed = [result for result in report.results if result.state == "failed"]
     assert len(failed) == 1 and {result.entity for result in failed} <= OTHERS, "what the other process had not begun is read here"
     assert all("second process" in result.reason and "run the sync again" in result.reason for result in failed)
-    assert sync(mirror_of(sandbox, database).target(HASTE)).exit_code == 0
+    assert sync(mirror_of(sandbox, database).target(FAST_RETRIES)).exit_code == 0
     with psycopg.connect(database) as connection:
         assert differences(connection, sandbox) == []
 
@@ -116,7 +116,7 @@ def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox
     sandbox.fault("403html", blocked, times=0)
     sandbox.fault("slow", slow, times=0, seconds=3)
     try:
-        report = sync(two(sandbox, database).target(HASTE), only=["leads", "events"])
+        report = sync(two(sandbox, database).target(FAST_RETRIES), only=["leads", "events"])
     finally:
         sandbox.clear_faults()
     reasons = {result.entity: result.reason for result in report.results if result.state == "failed"}
@@ -138,6 +138,6 @@ def test_nobody_stays_behind_when_the_first_process_is_killed(sandbox: SandboxPr
     process.wait()
     when(lambda: not Path(f"/proc/{second}").exists())
     assert not Path(f"/proc/{second}").exists()
-    assert sync(mirror_of(sandbox, database).target(HASTE)).exit_code == 0
+    assert sync(mirror_of(sandbox, database).target(FAST_RETRIES)).exit_code == 0
     with psycopg.connect(database) as connection:
         assert differences(connection, sandbox) == []

@@ -10,9 +10,9 @@ import pytest
 from pipelines.sync.account_sync import sync
 from sandbox.changes.churn import CHANGES
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
+from tests.conftest import temporary_database
 from tests.support.equality import differences
-from tests.support.mirrors import HASTE, mirror_of, synced
+from tests.support.mirrors import FAST_RETRIES, mirror_of, sync_mirror
 
 SWEPT = ("vanish", "merge", "main_contact", "link_product", "note")
 """What leaves neither a moved updated_at nor an event that names all it changed: main contacts, linked products, notes that are no comments."""
@@ -32,22 +32,22 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture(scope="module")
 def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as database:
-        assert synced(sandbox, database).exit_code == 0
+    with temporary_database(postgres_server, template_database) as database:
+        assert sync_mirror(sandbox, database).exit_code == 0
         yield database
 
 
 @pytest.mark.parametrize("kind", SEEN)
 def test_one_sync_brings(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
-    sandbox.churn(6, kind, [kind])
-    assert synced(sandbox, mirrored).exit_code == 0
+    sandbox.apply_random_changes(6, kind, [kind])
+    assert sync_mirror(sandbox, mirrored).exit_code == 0
     assert wrong(sandbox, mirrored) == []
 
 
 @pytest.mark.parametrize("kind", SWEPT)
 def test_the_next_sweep_brings(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
-    sandbox.churn(6, kind, [kind])
-    assert synced(sandbox, mirrored, full=True).exit_code == 0
+    sandbox.apply_random_changes(6, kind, [kind])
+    assert sync_mirror(sandbox, mirrored, full=True).exit_code == 0
     assert wrong(sandbox, mirrored) == []
 
 
@@ -56,7 +56,7 @@ def test_comments_come_and_go_within_one_sync(sandbox: SandboxProcess, mirrored:
     sandbox.mutate({"op": "delete", "list": "contacts/notes", "id": comments[0]["id"]},
                    {"op": "patch", "list": "contacts/notes", "id": comments[1]["id"], "set": {"params": {"text": "иначе"}}},
                    {"op": "create", "list": "leads/notes", "record": {"entity_id": sandbox.truth("leads")[0]["id"], "params": {"text": "ново"}}})
-    synced(sandbox, mirrored)
+    sync_mirror(sandbox, mirrored)
     assert wrong(sandbox, mirrored) == []
     with psycopg.connect(mirrored) as connection:
         row = connection.execute("SELECT n._deleted_at = e.created_at FROM amocrm.notes n, amocrm.events e WHERE n.entity_type = 'contacts' "
@@ -68,13 +68,13 @@ def test_comments_come_and_go_within_one_sync(sandbox: SandboxProcess, mirrored:
 @pytest.mark.parametrize("option", ["ignore", "refuse"])
 def test_the_same_without_the_filter_option(option: str, database: str) -> None:
     with SandboxProcess(scale=150, fields=8, switches={"filter_option": option}) as own:
-        synced(own, database)
+        sync_mirror(own, database)
         for place in range(2):
-            own.churn(40, place, SEEN)
-            assert synced(own, database).exit_code == 0
+            own.apply_random_changes(40, place, SEEN)
+            assert sync_mirror(own, database).exit_code == 0
             assert wrong(own, database) == []
-        own.churn(20, "swept", list(SWEPT))
-        assert synced(own, database, full=True).exit_code == 0
+        own.apply_random_changes(20, "swept", list(SWEPT))
+        assert sync_mirror(own, database, full=True).exit_code == 0
         assert wrong(own, database) == []
 
 
@@ -82,34 +82,34 @@ def test_what_changes_while_it_is_read_is_right_at_rest(database: str) -> None:
     with SandboxProcess(scale=200, fields=8) as own:
         own.drift(3, seed=5, kinds=[*SEEN, "vanish"])
         for full in (False, False, False, True):
-            assert synced(own, database, full=full).exit_code == 0
+            assert sync_mirror(own, database, full=full).exit_code == 0
         own.drift(0)
-        assert synced(own, database, full=True).exit_code == 0
+        assert sync_mirror(own, database, full=True).exit_code == 0
         assert wrong(own, database) == []
 
 
 def test_more_than_fits_any_page_within_one_second(database: str) -> None:
     """600 leads changed in one second, and a window of five times as many events as its pages may number."""
     with SandboxProcess(scale=2000, fields=2, switches={"max_page": "25"}) as own:
-        assert synced(own, database).exit_code == 0
+        assert sync_mirror(own, database).exit_code == 0
         leads = [lead["id"] for lead in own.truth("leads")]
         own.mutate(*({"op": "patch", "list": "leads", "id": lead, "set": {"price": 11}} for lead in leads[:600]))
-        assert synced(own, database).exit_code == 0
+        assert sync_mirror(own, database).exit_code == 0
         assert wrong(own, database) == []
 
 
 def test_what_this_token_does_not_see_is_not_deleted(database: str) -> None:
     with SandboxProcess(scale=120, fields=8) as sandbox:
-        synced(sandbox, database)
+        sync_mirror(sandbox, database)
         _seen_by_a_manager(sandbox, database)
-        assert synced(sandbox, database, full=True).exit_code == 0
+        assert sync_mirror(sandbox, database, full=True).exit_code == 0
         assert wrong(sandbox, database) == []
 
 
 def _seen_by_a_manager(sandbox: SandboxProcess, database: str) -> None:
     with psycopg.connect(database) as connection:
         before = connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone()
-    target = mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(HASTE)
+    target = mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(FAST_RETRIES)
     report = sync(target, full=True)
     assert report.exit_code == 0, [(result.entity, result.reason) for result in report.results if result.state == "failed"]
     leads = next(result for result in report.results if result.entity == "leads")

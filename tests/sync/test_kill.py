@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
-from tests.support.commands import Done, Installation, finished
+from tests.conftest import temporary_database
+from tests.support.commands import CliInstallation, CommandResult, wait_for
 from tests.support.equality import differences
-from tests.support.mirrors import synced
+from tests.support.mirrors import sync_mirror
 
 KILLS = int(os.environ.get("KILLS", "10"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -38,9 +38,9 @@ def sandbox() -> Iterator[SandboxProcess]:
 @pytest.fixture(scope="module")
 def requests_in_all(sandbox: SandboxProcess, postgres_server: str, template_database: str) -> int:
     """What a sync from nothing costs."""
-    with own_database(postgres_server, template_database) as database:
+    with temporary_database(postgres_server, template_database) as database:
         before = asked(sandbox)
-        assert synced(sandbox, database).exit_code == 0
+        assert sync_mirror(sandbox, database).exit_code == 0
         return asked(sandbox) - before
 
 
@@ -61,7 +61,7 @@ def after(sandbox: SandboxProcess, requests: int, ended: Callable[[], bool]) -> 
     when(lambda: asked(sandbox) - before >= requests or ended())
 
 
-def disturbed(installation: Installation, sandbox: SandboxProcess, requests: int, disturb: Callable[[], object], *words: str) -> Done:
+def disturbed(installation: CliInstallation, sandbox: SandboxProcess, requests: int, disturb: Callable[[], object], *words: str) -> CommandResult:
     """A sync that is disturbed after so many requests; a while later it would stand still, or it might end before that on a busy machine."""
     sandbox.fault("slow", times=0, after=requests + 25, seconds=10)
     process = installation.start("sync", *words)
@@ -69,12 +69,12 @@ def disturbed(installation: Installation, sandbox: SandboxProcess, requests: int
     if process.poll() is None:
         disturb()
     sandbox.clear_faults()
-    return finished(process)
+    return wait_for(process)
 
 
-def equal_in_the_end(installation: Installation, sandbox: SandboxProcess) -> None:
+def equal_in_the_end(installation: CliInstallation, sandbox: SandboxProcess) -> None:
     done = installation.call("sync")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     with psycopg.connect(installation.environment["DATABASE_URL"]) as connection:
         assert differences(connection, sandbox) == []
 
@@ -84,14 +84,14 @@ def test_killed_at_any_moment(sandbox: SandboxProcess, database: str, requests_i
     for _ in range(KILLS):
         codes.append(killed(sandbox, forked(sandbox, database, full=codes[-1] == 0), moments.randint(1, requests_in_all)))
     assert set(codes) <= {-9, 0} and -9 in codes
-    assert synced(sandbox, database).exit_code == 0
+    assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database) as connection:
         assert differences(connection, sandbox) == []
 
 
 def forked(sandbox: SandboxProcess, database: str, full: bool) -> multiprocessing.process.BaseProcess:
     """A sync without the second that a command takes to start."""
-    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(synced(sandbox, database, full=full).exit_code))
+    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(sync_mirror(sandbox, database, full=full).exit_code))
     process.start()
     return process
 
@@ -103,17 +103,17 @@ def killed(sandbox: SandboxProcess, process: multiprocessing.process.BaseProcess
     return process.exitcode or 0
 
 
-def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProcess, installation: Installation) -> None:
+def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProcess, installation: CliInstallation) -> None:
     moments = random.Random(SEED)
     for _ in range(max(1, KILLS // 20)):
-        assert disturbed(installation, sandbox, moments.randint(1, 40), lambda: installation.started[-1].kill()).code == -9
+        assert disturbed(installation, sandbox, moments.randint(1, 40), lambda: installation.processes[-1].kill()).code == -9
     equal_in_the_end(installation, sandbox)
     with dg.DagsterInstance.from_config(str(installation.folder / "home" / "dagster")) as instance:
         states = [run.status.value for run in instance.get_runs()]
     assert set(states) == {"SUCCESS", "FAILURE"}
 
 
-def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: Installation) -> None:
+def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: CliInstallation) -> None:
     moments, codes = random.Random(SEED), []
     for _ in range(max(1, KILLS // 20)):
         done = disturbed(installation, sandbox, moments.randint(3, 20), lambda: hang_up(installation), "--full", "--only", LONG)
@@ -125,13 +125,13 @@ def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: 
     equal_in_the_end(installation, sandbox)
 
 
-def hang_up(installation: Installation) -> None:
+def hang_up(installation: CliInstallation) -> None:
     with psycopg.connect(installation.environment["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                            "WHERE datname = current_database() AND application_name = 'amocrm-mirror'")
 
 
-def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: Installation, requests_in_all: int) -> None:
+def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation, requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         done = disturbed(installation, sandbox, moment, sandbox.block, "--full")
         assert done.code == 1 and "amoCRM has blocked this account" in done.error and "Traceback" not in done.error, done.error
@@ -142,7 +142,7 @@ def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: Installati
     equal_in_the_end(installation, sandbox)
 
 
-def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installation: Installation, requests_in_all: int) -> None:
+def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation, requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         installation.environment["AMOCRM_ACCESS_TOKEN"] = sandbox.token()["access_token"]
         done = disturbed(installation, sandbox, moment, sandbox.revoke, "--full")
@@ -153,7 +153,7 @@ def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installatio
 
 def test_a_killed_sync_goes_on_where_it_was(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=12_000, fields=2, latency_ms=40) as own, psycopg.connect(database, autocommit=True) as connection:
-        installation, pages = Installation(tmp_path, database, own), len(own.truth_lines("leads")) // PAGE + 1
+        installation, pages = CliInstallation(tmp_path, database, own), len(own.truth_lines("leads")) // PAGE + 1
 
         def landed() -> int:
             row = connection.execute("SELECT count(*) FROM amocrm.leads").fetchone()

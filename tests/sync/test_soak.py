@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.soak import soak
+from tests.support.soak import run_soak
 
 
 def test_some_rounds_of_changes_faults_and_kills_leave_no_wrong_row(database: str) -> None:
-    assert soak(seed=11, first=0, rounds=5, database=database, scale=100) == 0
+    assert run_soak(seed=11, first=0, rounds=5, database=database, scale=100) == 0

@@ -10,7 +10,7 @@ import pytest
 from pipelines.verify.verification import verify
 from sandbox.account.switches import SWITCHES
 from sandbox.process import SandboxProcess
-from tests.support.mirrors import HASTE, mirror_of, synced
+from tests.support.mirrors import FAST_RETRIES, mirror_of, sync_mirror
 from tests.sync.test_increments import SEEN, SWEPT
 
 UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status",
@@ -43,16 +43,16 @@ def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
     switches: dict[str, Any] = matrix()[row]
 
     def differing(own: SandboxProcess, full: bool) -> list[str]:
-        assert synced(own, database, full=full).exit_code == 0, switches
-        verification = verify(mirror_of(own, database).target(HASTE))
+        assert sync_mirror(own, database, full=full).exit_code == 0, switches
+        verification = verify(mirror_of(own, database).target(FAST_RETRIES))
         assert [(each.entity, each.state, each.examples) for each in verification.outcomes if each.state not in ("equal", "skipped")] == [], switches
-        return [outcome.entity for outcome in verification.outcomes if outcome.caught_up]
+        return [outcome.entity for outcome in verification.outcomes if outcome.fixed_by_sync]
 
     with SandboxProcess(scale=120, fields=8, switches=switches) as own:
-        assert synced(own, database).exit_code == 0, switches
-        own.churn(40, row, SEEN)
+        assert sync_mirror(own, database).exit_code == 0, switches
+        own.apply_random_changes(40, row, SEEN)
         assert differing(own, False) == [], switches
-        own.churn(30, f"swept {row}", list(SWEPT))
+        own.apply_random_changes(30, f"swept {row}", list(SWEPT))
         assert differing(own, True) == [], switches
 
 

@@ -8,12 +8,12 @@ import psycopg
 import pytest
 
 from pipelines.entities.registry import ENTITIES
-from pipelines.errors import SyncRefused
+from pipelines.errors import SyncRefusedError
 from pipelines.verify.verification import Verification, verify
 from sandbox.process import SandboxProcess
-from tests.conftest import own_database
+from tests.conftest import temporary_database
 from tests.support.equality import differences
-from tests.support.mirrors import HASTE, mirror_of, synced, written
+from tests.support.mirrors import FAST_RETRIES, mirror_of, rows_written, sync_mirror
 
 SPOILT = {
     "leads": "DELETE FROM amocrm.leads WHERE id = (SELECT min(id) FROM amocrm.leads)",
@@ -40,13 +40,13 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str) -> Iterator[str]:
-    with own_database(postgres_server, template_database) as database:
-        assert synced(sandbox, database).exit_code == 0
+    with temporary_database(postgres_server, template_database) as database:
+        assert sync_mirror(sandbox, database).exit_code == 0
         yield database
 
 
 def verified(sandbox: SandboxProcess, database: str, repair: bool = False) -> Verification:
-    return verify(mirror_of(sandbox, database).target(HASTE), repair=repair)
+    return verify(mirror_of(sandbox, database).target(FAST_RETRIES), repair=repair)
 
 
 def states(verification: Verification) -> dict[str, str]:
@@ -54,10 +54,10 @@ def states(verification: Verification) -> dict[str, str]:
 
 
 def test_an_equal_mirror_is_equal_in_every_entity_and_nothing_is_written(sandbox: SandboxProcess, mirrored: str) -> None:
-    before = written(mirrored)
+    before = rows_written(mirrored)
     verification = verified(sandbox, mirrored)
     assert (states(verification), verification.exit_code) == ({}, 0)
-    assert written(mirrored) == before
+    assert rows_written(mirrored) == before
     with psycopg.connect(mirrored) as connection:
         rows = connection.execute("SELECT entity, state, compared, began_at <= ended_at FROM mirror.verifications").fetchall()
     assert {row[0] for row in rows} == {entity.name for entity in ENTITIES}
@@ -73,9 +73,9 @@ def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: Sand
     assert states(found) == dict.fromkeys(SPOILT, "different") and found.exit_code == 3
     for outcome in found.outcomes:
         if outcome.entity in KINDS:
-            assert outcome.count(KINDS[outcome.entity]) == outcome.differing > 0, outcome
+            assert outcome.count(KINDS[outcome.entity]) == outcome.difference_count > 0, outcome
             assert outcome.examples[0].endswith(KINDS[outcome.entity])
-    caught_up = {outcome.entity for outcome in found.outcomes if outcome.caught_up}
+    caught_up = {outcome.entity for outcome in found.outcomes if outcome.fixed_by_sync}
     assert caught_up == MENDED_BY_ANY_SYNC.keys(), "directories are read whole by every sync"
 
     mended = verified(sandbox, mirrored, repair=True)
@@ -88,19 +88,19 @@ def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: Sand
 
 def test_what_the_next_sync_would_bring_is_no_difference(database: str) -> None:
     with SandboxProcess(scale=150, fields=8) as own:
-        synced(own, database)
-        own.churn(30, "meanwhile", ["create", "edit", "tag", "link", "delete", "task", "field_renamed", "status_added"])
+        sync_mirror(own, database)
+        own.apply_random_changes(30, "meanwhile", ["create", "edit", "tag", "link", "delete", "task", "field_renamed", "status_added"])
         verification = verified(own, database)
         assert (states(verification), verification.exit_code) == ({}, 0)
-        assert sum(outcome.caught_up for outcome in verification.outcomes) > 10
+        assert sum(outcome.fixed_by_sync for outcome in verification.outcomes) > 10
 
 
 def test_what_vanished_without_a_trace_is_found_and_mended(database: str) -> None:
     with SandboxProcess(scale=150, fields=8) as own:
-        synced(own, database)
+        sync_mirror(own, database)
         lead, contact = own.truth("leads")[5]["id"], own.truth("contacts")[7]["id"]
         own.mutate({"op": "vanish", "list": "leads", "id": lead}, {"op": "vanish", "list": "contacts", "id": contact})
-        assert synced(own, database).exit_code == 0
+        assert sync_mirror(own, database).exit_code == 0
         found = verified(own, database)
         assert found.exit_code == 3 and {"leads", "contacts"} <= states(found).keys()
         assert verified(own, database, repair=True).exit_code == 0
@@ -109,7 +109,7 @@ def test_what_vanished_without_a_trace_is_found_and_mended(database: str) -> Non
 
 
 def test_a_token_that_sees_less_finds_nothing_to_bury(sandbox: SandboxProcess, mirrored: str) -> None:
-    target = mirror_of(sandbox, mirrored, amocrm_access_token=sandbox.manager_token).target(HASTE)
+    target = mirror_of(sandbox, mirrored, amocrm_access_token=sandbox.manager_token).target(FAST_RETRIES)
     verification = verify(target, repair=True)
     assert all(outcome.count("extra") == 0 for outcome in verification.outcomes)
     with psycopg.connect(mirrored) as connection:
@@ -119,5 +119,5 @@ def test_a_token_that_sees_less_finds_nothing_to_bury(sandbox: SandboxProcess, m
 def test_two_at_once_are_refused(sandbox: SandboxProcess, mirrored: str) -> None:
     with psycopg.connect(mirrored, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
-        with pytest.raises(SyncRefused, match="is running"):
+        with pytest.raises(SyncRefusedError, match="is running"):
             verified(sandbox, mirrored)

@@ -10,13 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pipelines.entities.registry import entity
+from pipelines.entities.registry import entity_named
 from pipelines.load.batch import Batch
-from pipelines.load.loader import Landing, tune
+from pipelines.load.loader import Loader, configure_session
 from pipelines.normalize.normalizer import normalizer
 from tests.support.commands import REPOSITORY
 from tests.support.equality import ZONE
-from tests.support.webhooks import until
+from tests.support.webhooks import wait_until
 
 LISTENS = ("SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN amocrm_changes' AND state = 'idle'")
 EXAMPLE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "webhooks.md").read_text(), re.S)
@@ -24,10 +24,10 @@ EXAMPLE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "webhooks.md
 
 def landed(database: str, *ids: int) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
-        tune(connection)
-        normal, batch = normalizer(entity("leads"), ()), Batch()
-        batch.add(normal.found([{"id": number, "name": f"Deal {number}", "price": 5} for number in ids], {}, ZONE), 1, "test")
-        Landing(connection, "amocrm", "amocrm", normal).land(batch)
+        configure_session(connection)
+        normal, batch = normalizer(entity_named("leads"), ()), Batch()
+        batch.add(normal.normalize_page([{"id": number, "name": f"Deal {number}", "price": 5} for number in ids], {}, ZONE), 1, "test")
+        Loader(connection, "amocrm", "amocrm", normal).load(batch)
 
 
 def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
     assert follower.stdout
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
-        until(lambda: connection.execute(LISTENS).fetchall())
+        wait_until(lambda: connection.execute(LISTENS).fetchall())
     landed(database, 7)
     assert follower.stdout.readline() == "leads 7 Deal 7 5\n"
     landed(database, 7)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.entities.registry import ENTITIES
-from pipelines.webhooks.payload import MOST_NAMED, MOST_SHAPES, Told, told
+from pipelines.webhooks.payload import MAX_RECORDS, MAX_SHAPES, ParsedDelivery, parse
 
 ACCOUNT = "&account[subdomain]=severles&account[id]=30718245&account[_links][self]=https://severles.amocrm.ru"
 STATUS = ("leads[status][0][id]=21640987&leads[status][0][name]=Кухня&leads[status][0][status_id]=143&leads[status][0][old_status_id]=57904418"
@@ -44,10 +44,10 @@ def encoded(form: str) -> bytes:
 
 @pytest.mark.parametrize(("form", "named"), SHAPES, ids=[form[:30] for form, _ in SHAPES])
 def test_what_the_documentation_shows_names_its_records(form: str, named: list[tuple[str, str]]) -> None:
-    found = told(encoded(form))
-    assert found.named == named
+    found = parse(encoded(form))
+    assert found.records == named
     assert found.unknown == [] and len(found.shapes) == 1
-    assert told(form.encode()).named == named, "brackets may come raw"
+    assert parse(form.encode()).records == named, "brackets may come raw"
     assert found.account == (30718245 if "account" in form.split("&")[-1] else None)
 
 
@@ -57,14 +57,14 @@ def test_every_list_that_is_named_is_one_that_is_mirrored() -> None:
 
 
 def test_an_incoming_lead_says_what_became_of_it() -> None:
-    declined = told(b"unsorted[delete][0][uid]=0a&unsorted[delete][0][action]=decline&unsorted[delete][0][decline_result][leads][]=5")
+    declined = parse(b"unsorted[delete][0][uid]=0a&unsorted[delete][0][action]=decline&unsorted[delete][0][decline_result][leads][]=5")
     assert declined.outcomes == [("0a", "decline", [5], [])]
-    assert told(b"unsorted[add][0][uid]=0a").outcomes == []
+    assert parse(b"unsorted[add][0][uid]=0a").outcomes == []
 
 
 def test_a_restored_record_may_have_other_links() -> None:
-    assert told(b"leads[restore][0][id]=5").relinked == {("leads", "5")}
-    assert told(b"leads[update][0][id]=5").relinked == set()
+    assert parse(b"leads[restore][0][id]=5").relinked == {("leads", "5")}
+    assert parse(b"leads[update][0][id]=5").relinked == set()
 
 
 @pytest.mark.parametrize(("form", "unknown"), [
@@ -73,17 +73,17 @@ def test_a_restored_record_may_have_other_links() -> None:
     ("leads[add][0][id]=٥".encode(), ["leads[add]"]), (b"x%00y[z%20w]=5&%00[a][0]=1", ["x?y", "?[a]"]),
     (b"leads[add][0][id]=0", ["leads[add]"])])
 def test_what_is_not_understood_is_said_in_short_and_names_nothing(form: bytes, unknown: list[str]) -> None:
-    found = told(form)
-    assert (found.named, found.unknown) == ([], unknown)
+    found = parse(form)
+    assert (found.records, found.unknown) == ([], unknown)
 
 
 def test_there_is_an_end_to_what_one_delivery_may_name() -> None:
-    many = urlencode({f"leads[add][{number}][id]": number for number in range(1, MOST_NAMED + 500)}).encode()
-    assert len(told(many).named) == MOST_NAMED
-    assert told(urlencode({f"x{number}[a][b]": 1 for number in range(60_000)}).encode()) == Told(unknown=["(not a form)"])
-    odd = told(urlencode({f"x{number}[a][b]": 1 for number in range(5_000)}).encode())
-    assert len(odd.unknown) == len(odd.shapes) == MOST_SHAPES
-    assert told(b"a" + b"[b]" * 100_000 + b"=1").named == []
+    many = urlencode({f"leads[add][{number}][id]": number for number in range(1, MAX_RECORDS + 500)}).encode()
+    assert len(parse(many).records) == MAX_RECORDS
+    assert parse(urlencode({f"x{number}[a][b]": 1 for number in range(60_000)}).encode()) == ParsedDelivery(unknown=["(not a form)"])
+    odd = parse(urlencode({f"x{number}[a][b]": 1 for number in range(5_000)}).encode())
+    assert len(odd.unknown) == len(odd.shapes) == MAX_SHAPES
+    assert parse(b"a" + b"[b]" * 100_000 + b"=1").records == []
 
 
 @settings(max_examples=150, deadline=None)
@@ -92,7 +92,7 @@ def test_there_is_an_end_to_what_one_delivery_may_name() -> None:
                               "delete", "action", "accept_result", "\0", ""]), min_size=1, max_size=6), st.text(max_size=8)), max_size=8).map(
     lambda pairs: urlencode([(steps[0] + "".join(f"[{step}]" for step in steps[1:]), value) for steps, value in pairs]).encode())))
 def test_nothing_breaks_it(body: bytes) -> None:
-    found = told(body)
-    for path, key in found.named:
+    found = parse(body)
+    for path, key in found.records:
         assert "\0" not in key and (key.isascii() and key.isdecimal() or path in ("leads/unsorted", "chats/templates"))
     assert not [word for word in (*found.shapes, *found.unknown) if "\0" in word or " " in word and word != "(not a form)"]

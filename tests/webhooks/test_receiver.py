@@ -14,11 +14,11 @@ import pytest
 import requests
 
 from pipelines.config.settings import load_settings
-from pipelines.webhooks.inbox import absorb_all
-from pipelines.webhooks.inbox_writer import PATIENCE
-from pipelines.webhooks.receiver import LARGEST
-from tests.conftest import own_database
-from tests.support.webhooks import ACCOUNT, FORM, known_at, post, receiving, until
+from pipelines.webhooks.inbox import enqueue_all_hints
+from pipelines.webhooks.inbox_writer import ANSWER_DEADLINE_SECONDS
+from pipelines.webhooks.receiver import MAX_BODY_BYTES
+from tests.conftest import temporary_database
+from tests.support.webhooks import ACCOUNT, FORM_HEADERS, post, register_address, running_receiver, wait_until
 
 BREAK = ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
          "WHERE datname = current_database() AND application_name = 'amocrm-mirror webhooks'")
@@ -28,8 +28,8 @@ BODY = "leads%5Badd%5D%5B0%5D%5Bid%5D=5&account%5Bid%5D=1"
 @pytest.fixture(scope="module")
 def place(postgres_server: str, template_database: str) -> Iterator[tuple[str, str]]:
     """A database, and an address of a receiver over it."""
-    with own_database(postgres_server, template_database) as database, receiving(database) as base:
-        yield database, known_at(database, base)
+    with temporary_database(postgres_server, template_database) as database, running_receiver(database) as base:
+        yield database, register_address(database, base)
 
 
 def kept(database: str) -> list[tuple[bytes, int, bool]]:
@@ -42,17 +42,17 @@ def test_a_delivery_is_kept_as_it_came_and_once(place: tuple[str, str]) -> None:
     assert [post(address, BODY), post(address, BODY), post(address, "x=%D0%9A\xff&y".encode("latin-1"))] == [200, 200, 200]
     assert kept(database) == [(BODY.encode(), 2, True), ("x=%D0%9A\xff&y".encode("latin-1"), 1, True)]
     with psycopg.connect(database) as connection:
-        assert absorb_all(connection, ACCOUNT) == 2
+        assert enqueue_all_hints(connection, ACCOUNT) == 2
     assert not any(waits for *_, waits in kept(database))
     assert post(address, BODY) == 200
     assert kept(database)[0] == (BODY.encode(), 3, True), "what comes again is heeded again: a stage can be entered twice"
 
 
 @pytest.mark.parametrize(("method", "end", "headers", "body", "status"), [
-    ("GET", "", {}, b"", 405), ("PUT", "", FORM, b"a=1", 405), ("POST", "", {"Content-Type": "application/json"}, b"{}", 415),
-    ("POST", "", {}, b"a=1", 415), ("POST", "", FORM, b"", 400), ("POST", "", FORM, b"{}", 400),
-    ("POST", "", {"Content-Type": FORM["Content-Type"] + "; charset=utf-8"}, b"a=1", 200), ("POST", "x", FORM, b"a=1", 404),
-    ("GET", "x", {}, b"", 404), ("POST", "/more", FORM, b"a=1", 404), ("POST", "", FORM, b"a" * (LARGEST + 1), 413)])
+    ("GET", "", {}, b"", 405), ("PUT", "", FORM_HEADERS, b"a=1", 405), ("POST", "", {"Content-Type": "application/json"}, b"{}", 415),
+    ("POST", "", {}, b"a=1", 415), ("POST", "", FORM_HEADERS, b"", 400), ("POST", "", FORM_HEADERS, b"{}", 400),
+    ("POST", "", {"Content-Type": FORM_HEADERS["Content-Type"] + "; charset=utf-8"}, b"a=1", 200), ("POST", "x", FORM_HEADERS, b"a=1", 404),
+    ("GET", "x", {}, b"", 404), ("POST", "/more", FORM_HEADERS, b"a=1", 404), ("POST", "", FORM_HEADERS, b"a" * (MAX_BODY_BYTES + 1), 413)])
 def test_what_it_answers(place: tuple[str, str], method: str, end: str, headers: dict[str, str], body: bytes, status: int) -> None:
     answer = requests.request(method, place[1] + end, headers=headers, data=body, timeout=60)
     assert answer.status_code == status
@@ -61,14 +61,14 @@ def test_what_it_answers(place: tuple[str, str], method: str, end: str, headers:
 
 
 def test_a_body_that_hides_its_length_is_cut_off(place: tuple[str, str]) -> None:
-    assert requests.post(place[1], headers=FORM, data=iter([b"a" * 2**16] * 20), timeout=60).status_code == 413
+    assert requests.post(place[1], headers=FORM_HEADERS, data=iter([b"a" * 2**16] * 20), timeout=60).status_code == 413
 
 
 def test_nobody_learns_which_accounts_there_are(place: tuple[str, str]) -> None:
     _, address = place
     wrong = [address.replace("a-secret", "b-secret"), address.replace("/amocrm/amocrm/", "/amocrm/nobody/"), address.rsplit("/", 1)[0] + "/",
              address.rsplit("/", 1)[0] + "/%00"]
-    answers = [requests.post(each, data="a=1", headers=FORM, timeout=60) for each in wrong]
+    answers = [requests.post(each, data="a=1", headers=FORM_HEADERS, timeout=60) for each in wrong]
     assert {(each.status_code, each.text) for each in answers[:2]} == {(404, "not found\n")}
     assert {each.status_code for each in answers} == {404}
 
@@ -76,60 +76,60 @@ def test_nobody_learns_which_accounts_there_are(place: tuple[str, str]) -> None:
 def test_an_address_that_is_withdrawn_is_refused_and_another_account_has_its_own(place: tuple[str, str]) -> None:
     database, address = place
     base = address.partition("/amocrm/")[0]
-    other = known_at(database, base, "other-secret", "amocrm_two")
+    other = register_address(database, base, "other-secret", "amocrm_two")
     assert post(other, "a=other") == 200
     assert post(other.replace("other-secret", "a-secret"), "a=1") == 404, "the secret of one account opens no other one"
     with psycopg.connect(database, autocommit=True) as connection:
         assert connection.execute("SELECT account FROM mirror.webhook_deliveries WHERE body = 'a=other'").fetchall() == [("amocrm_two",)]
         connection.execute("DELETE FROM mirror.webhook_addresses WHERE account = 'amocrm_two'")
-    until(lambda: post(other, "a=1") == 404)
+    wait_until(lambda: post(other, "a=1") == 404)
 
 
 def test_the_log_holds_neither_contents_nor_addresses(place: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        for headers, body in ((FORM, "name=Алина"), ({}, "name=Алина"), (FORM, "Алина" * 100_000)):
+        for headers, body in ((FORM_HEADERS, "name=Алина"), ({}, "name=Алина"), (FORM_HEADERS, "Алина" * 100_000)):
             requests.post(place[1], data=body.encode(), headers=headers, timeout=60)
-        requests.post(place[1] + "wrong", data="name=Алина".encode(), headers=FORM, timeout=60)
+        requests.post(place[1] + "wrong", data="name=Алина".encode(), headers=FORM_HEADERS, timeout=60)
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("urllib3", "asyncio"))]
-    assert "refused with 415: webhooks are forms" in ours and "refused with 404: not found" in ours
+    assert "refused with 415: the body must be a form" in ours and "refused with 404: not found" in ours
     assert not [line for line in ours if "secret" in line or "Алина" in line or "name" in line]
 
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Postgres that does not answer is waited for longer than any test takes."""
-    monkeypatch.setattr("pipelines.webhooks.inbox_writer.STUCK", 3600.0)
-    monkeypatch.setattr("pipelines.webhooks.inbox_writer.SESSION", "SET synchronous_commit = on")
+    monkeypatch.setattr("pipelines.webhooks.inbox_writer.UNRESPONSIVE_SECONDS", 3600.0)
+    monkeypatch.setattr("pipelines.webhooks.inbox_writer.SESSION_SETTINGS", "SET synchronous_commit = on")
 
 
 @contextmanager
 def stuck(postgres_server: str, template_database: str, **options: Any) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
     """An address whose deliveries Postgres does not take until the connection commits."""
-    with own_database(postgres_server, template_database) as database, receiving(database, **options) as base:
-        address = known_at(database, base)
+    with temporary_database(postgres_server, template_database) as database, running_receiver(database, **options) as base:
+        address = register_address(database, base)
         with psycopg.connect(database) as holder:
             holder.execute("LOCK TABLE mirror.webhook_deliveries IN ACCESS EXCLUSIVE MODE")
             yield address, holder
 
 
 def test_while_postgres_is_stuck_it_refuses_in_time_and_then_goes_on(postgres_server: str, template_database: str, unhurried: None) -> None:
-    assert PATIENCE < 2, "amoCRM waits for two seconds"
+    assert ANSWER_DEADLINE_SECONDS < 2, "amoCRM waits for two seconds"
     with stuck(postgres_server, template_database) as (address, holder):
         with ThreadPoolExecutor(20) as pool:
             answers = list(pool.map(lambda number: post(address, f"stuck={number}"), range(20)))
         assert answers == [503] * 20
         holder.commit()
-        until(lambda: post(address, "after=1") == 200)
+        wait_until(lambda: post(address, "after=1") == 200)
 
 
 def test_a_full_queue_refuses_at_once(postgres_server: str, template_database: str, monkeypatch: pytest.MonkeyPatch, unhurried: None) -> None:
     """One is being written, three wait in the queue, and wait on; the others need not."""
-    monkeypatch.setattr("pipelines.webhooks.inbox_writer.WAITING", 3)
+    monkeypatch.setattr("pipelines.webhooks.inbox_writer.MAX_QUEUED", 3)
     with stuck(postgres_server, template_database, patience=3600.0) as (address, holder), ThreadPoolExecutor(10) as pool:
         first = pool.submit(post, address, "first=1")
-        until(lambda: holder.execute("SELECT FROM pg_locks WHERE NOT granted AND relation = 'mirror.webhook_deliveries'::regclass").fetchall())
+        wait_until(lambda: holder.execute("SELECT FROM pg_locks WHERE NOT granted AND relation = 'mirror.webhook_deliveries'::regclass").fetchall())
         rest = [pool.submit(post, address, f"n={number}") for number in range(6)]
-        until(lambda: sum(each.done() for each in rest) == 3)
+        wait_until(lambda: sum(each.done() for each in rest) == 3)
         assert [each.result() for each in rest if each.done()] == [503] * 3 and not first.done()
         holder.commit()
         assert sorted(each.result() for each in [first, *rest]) == [200] * 4 + [503] * 3
@@ -152,9 +152,9 @@ def test_it_outlives_a_broken_connection(place: tuple[str, str]) -> None:
         with psycopg.connect(database, autocommit=True) as connection:
             for _ in range(3):
                 before = len(answered)
-                until(lambda before=before: len(answered) > before + 5)  # type: ignore[misc]
+                wait_until(lambda before=before: len(answered) > before + 5)  # type: ignore[misc]
                 assert connection.execute(BREAK).fetchall() == [(True,)]
-        until(lambda: post(address, "whole=1") == 200)
+        wait_until(lambda: post(address, "whole=1") == 200)
     finally:
         done.set()
         sender.join()

@@ -17,11 +17,11 @@ import requests
 from pipelines.definitions import defs
 from pipelines.orchestration.schedules import SCHEDULES
 from pipelines.webhooks import subscription
-from pipelines.webhooks.uninstall import disabling
+from pipelines.webhooks.uninstall import uninstall_handler
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation
+from tests.support.commands import CliInstallation
 from tests.support.mirrors import mirror_of
-from tests.support.webhooks import heard, post, receiving, until
+from tests.support.webhooks import is_known, post, running_receiver, wait_until
 
 BASE = "http://127.0.0.1:9/hooks"
 
@@ -33,8 +33,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[Installation]:
-    made = Installation(tmp_path, database, sandbox)
+def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[CliInstallation]:
+    made = CliInstallation(tmp_path, database, sandbox)
     yield made
     for hook in ours(sandbox):
         requests.delete(f"{sandbox.url}/api/v4/webhooks", json={"destination": hook["destination"]}, timeout=60,
@@ -51,14 +51,14 @@ def digests(database: str) -> list[str]:
         return [row[0] for row in connection.execute("SELECT digest FROM mirror.webhook_addresses").fetchall()]
 
 
-def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: Installation, sandbox: SandboxProcess, database: str) -> None:
+def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
     done = person.call("webhooks", "subscribe", "--url", BASE + "/")
-    assert done.code == 0 and "amoCRM tells of 31 events: add_lead" in done.said, done.said
-    assert "not told in this account: add_unsorted, update_unsorted, delete_unsorted, add_message" in done.said
+    assert done.code == 0 and "amoCRM reports 31 events: add_lead" in done.output, done.output
+    assert "not available in this account: add_unsorted, update_unsorted, delete_unsorted, add_message" in done.output
     (hook,) = ours(sandbox)
     secret = subscription.secret_of(hook["destination"])
     assert hook["destination"] == f"{BASE}/amocrm/amocrm/{secret}" and len(secret) >= 40
-    assert secret not in done.said and digests(database) == [subscription.digest(secret)]
+    assert secret not in done.output and digests(database) == [subscription.digest(secret)]
     sandbox.switch(webhook_settings="accept")
     assert person.call("webhooks", "subscribe", "--url", BASE).code == 0
     assert [each["destination"] for each in ours(sandbox)] == [hook["destination"]], "the same address"
@@ -69,39 +69,39 @@ def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: Installation
     assert digests(database) == [subscription.digest(subscription.secret_of(moved["destination"]))]
 
 
-def test_rotating_refuses_the_old_address_and_unsubscribing_every_one(person: Installation, sandbox: SandboxProcess, database: str) -> None:
-    assert "run `amocrm-mirror webhooks subscribe" in person.call("webhooks", "rotate").said
-    with receiving(database) as base:
+def test_rotating_refuses_the_old_address_and_unsubscribing_every_one(person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
+    assert "run `amocrm-mirror webhooks subscribe" in person.call("webhooks", "rotate").output
+    with running_receiver(database) as base:
         assert person.call("webhooks", "subscribe", "--url", base).code == 0
         (old,) = ours(sandbox)
-        until(lambda: heard(old["destination"]))
+        wait_until(lambda: is_known(old["destination"]))
         assert person.call("webhooks", "rotate").code == 0
         (new,) = ours(sandbox)
         assert new["destination"] != old["destination"] and new["settings"] == old["settings"]
-        until(lambda: heard(new["destination"]))
+        wait_until(lambda: is_known(new["destination"]))
         assert (post(new["destination"], "a=1"), post(old["destination"], "a=1")) == (200, 404)
-        assert "amoCRM sends nothing any more" in person.call("webhooks", "unsubscribe").said
-        until(lambda: post(new["destination"], "a=1") == 404)
+        assert "amoCRM sends nothing any more" in person.call("webhooks", "unsubscribe").output
+        wait_until(lambda: post(new["destination"], "a=1") == 404)
     assert ours(sandbox) == [] and digests(database) == []
     assert person.call("webhooks", "unsubscribe").code == 0, "again"
 
 
-@pytest.mark.parametrize(("url", "why"), [("http://hooks.example.com", "use https"), ("hooks.example.com", "is no address of a web server"),
-                                          ("https://хуки.рф", "no Cyrillic"), ("https://a.example/?x=1", "is no address of a web server")])
-def test_an_address_that_amocrm_could_not_use_is_refused(person: Installation, url: str, why: str) -> None:
+@pytest.mark.parametrize(("url", "why"), [("http://hooks.example.com", "use https"), ("hooks.example.com", "is not the address of a web server"),
+                                          ("https://хуки.рф", "no Cyrillic"), ("https://a.example/?x=1", "is not the address of a web server")])
+def test_an_address_that_amocrm_could_not_use_is_refused(person: CliInstallation, url: str, why: str) -> None:
     done = person.call("webhooks", "subscribe", "--url", url)
-    assert done.code == 2 and why in done.said
+    assert done.code == 2 and why in done.output
 
 
-def test_a_plan_without_webhooks_is_told_and_leaves_nothing(person: Installation, sandbox: SandboxProcess, database: str) -> None:
+def test_a_plan_without_webhooks_is_told_and_leaves_nothing(person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
     sandbox.fault("400", match="webhooks", times=0)
     done = person.call("webhooks", "subscribe", "--url", BASE)
     sandbox.clear_faults()
-    assert done.code == 1 and "amoCRM takes no webhook for this account" in done.said, done.said
+    assert done.code == 1 and "amoCRM does not accept a webhook for this account" in done.output, done.output
     assert digests(database) == []
 
 
-def test_status(person: Installation, sandbox: SandboxProcess, database: str) -> None:
+def test_status(person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
     assert person.call("webhooks", "status").code == 3
     assert person.call("webhooks", "subscribe", "--url", BASE).code == 0
     with psycopg.connect(database, autocommit=True) as connection:
@@ -109,8 +109,8 @@ def test_status(person: Installation, sandbox: SandboxProcess, database: str) ->
                            "last_received_at) VALUES ('amocrm', 'a', 'x', 2, '{leads[update]}', NULL, now(), now() + interval '1 s', now()), "
                            "('amocrm', 'b', 'y', 1, '{odd[add]}', '{odd[add]}', NULL, NULL, now() - interval '5 min')")
     done = person.call("webhooks", "status")
-    assert done.code == 3 and "2 kept, which came 3 times" in done.said and "1 deliveries, 0 records to read again; the oldest for 30" in done.said
-    assert "nothing drains them" in done.said and "odd[add] (not understood; kept)" in done.said and "1.00 s from arrival to commit" in done.said
+    assert done.code == 3 and "2 stored, received 3 times" in done.output and "1 deliveries, 0 records to read again; the oldest for 30" in done.output
+    assert "nothing is processing them" in done.output and "odd[add] (not understood; kept)" in done.output and "1.00 s from arrival to commit" in done.output
     found = json.loads(person.call("webhooks", "status", "--json").out)
     assert (found["deliveries"], found["unknown"], found["webhook"]["is_disabled"], found["exit_code"]) == (2, 1, False, 3)
 
@@ -121,7 +121,7 @@ def tick(instance: dg.DagsterInstance) -> Any:
     return [request.partition_key for request in found.run_requests] if found.run_requests else found.skip_message
 
 
-def test_what_amocrm_switched_off_is_switched_on_and_the_gap_is_read(person: Installation, sandbox: SandboxProcess, tmp_path: Path,
+def test_what_amocrm_switched_off_is_switched_on_and_the_gap_is_read(person: CliInstallation, sandbox: SandboxProcess, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in person.environment.items():
         monkeypatch.setenv(name, value)
@@ -140,7 +140,7 @@ def test_what_amocrm_switched_off_is_switched_on_and_the_gap_is_read(person: Ins
         sandbox.switch(webhook_reenable="off")
         assert tick(instance) == ["amocrm"]
         done = person.call("webhooks", "status")
-        assert done.code == 3 and "SWITCHED OFF by amoCRM" in done.said
+        assert done.code == 3 and "SWITCHED OFF by amoCRM" in done.output
 
 
 def switched_off(sandbox: SandboxProcess) -> None:
@@ -151,7 +151,7 @@ def switched_off(sandbox: SandboxProcess) -> None:
 def test_the_disable_hook_is_answered_by_its_signature(sandbox: SandboxProcess, database: str) -> None:
     mirror = mirror_of(sandbox, database, amocrm_client_id="ours", amocrm_client_secret="its secret")  # noqa: S106
     mirror.target()
-    with psycopg.connect(database, autocommit=True) as connection, receiving(database, disable=disabling(mirror)) as base:
+    with psycopg.connect(database, autocommit=True) as connection, running_receiver(database, disable=uninstall_handler(mirror)) as base:
         connection.execute("UPDATE mirror.accounts SET account_id = 7")
         signed = hmac.new(b"its secret", b"ours|7", hashlib.sha256).hexdigest()
         address = f"{base}/amocrm/disabled"

@@ -12,15 +12,15 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
-from pipelines.access.encryption import LostKey, Vault
-from pipelines.access.token_rows import Configured
-from pipelines.webhooks.uninstall import NotSigned, disabled, is_signed
+from pipelines.access.encryption import DecryptionError, Encryption
+from pipelines.access.token_rows import ConfiguredTokens
+from pipelines.webhooks.uninstall import InvalidSignatureError, is_signed, revoke_accounts
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation
+from tests.support.commands import CliInstallation
 from tests.support.helpers import KEY
-from tests.support.tokens import pair_of
+from tests.support.tokens import token_pair
 
-INTEGRATION = Configured(client_id="8d1c-one", client_secret="its secret")
+INTEGRATION = ConfiguredTokens(client_id="8d1c-one", client_secret="its secret")
 
 
 def signature(client_id: str, account_id: str, secret: str) -> str:
@@ -37,12 +37,12 @@ def sandbox() -> Iterator[SandboxProcess]:
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
     """Two integrations in account 7, one of them in account 8 as well."""
     with psycopg.connect(database, autocommit=True) as opened:
-        vault = Vault([KEY])
+        vault = Encryption([KEY])
         for name, number, client_id, secret in (("one", 7, "8d1c-one", "its secret"), ("two", 7, "8d1c-two", "another"),
                                                 ("far", 8, "8d1c-one", "its secret")):
             opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url, account_id) VALUES (%s, %s, 'https://a.amocrm.ru', %s)",
                            [name, name, number])
-            opened.execute("INSERT INTO mirror.tokens (account, client_id, client_secret) VALUES (%s, %s, %s)", [name, client_id, vault.lock(secret)])
+            opened.execute("INSERT INTO mirror.tokens (account, client_id, client_secret) VALUES (%s, %s, %s)", [name, client_id, vault.encrypt(secret)])
         yield opened
 
 
@@ -51,9 +51,9 @@ def revoked(connection: psycopg.Connection[Any]) -> list[str]:
 
 
 def told(connection: psycopg.Connection[Any], client_id: str = "8d1c-one", account_id: str = "7", secret: str = "its secret",
-         configured: Configured = Configured(), **more: str) -> list[str]:  # noqa: B008
+         configured: ConfiguredTokens = ConfiguredTokens(), **more: str) -> list[str]:  # noqa: B008
     given = {"client_id": client_id, "account_id": account_id, "signature": signature(client_id, account_id, secret)} | more
-    return disabled(connection, Vault([KEY]), configured, **given)
+    return revoke_accounts(connection, Encryption([KEY]), configured, **given)
 
 
 def test_the_signature_is_the_documented_one() -> None:
@@ -74,14 +74,14 @@ def test_only_that_integration_in_that_account_is_revoked(connection: psycopg.Co
 @pytest.mark.parametrize("wrong", [{"secret": "guessed"}, {"client_id": "8d1c-two"}, {"account_id": "9"}, {"account_id": "7 OR 1=1"},
                                    {"account_id": "9" * 40}, {"signature": ""}, {"signature": "\x00"}, {"client_id": ""}])
 def test_what_nobody_signed_changes_nothing(wrong: dict[str, str], connection: psycopg.Connection[Any]) -> None:
-    with pytest.raises(NotSigned):
+    with pytest.raises(InvalidSignatureError):
         told(connection, **wrong)  # type: ignore[arg-type]
     assert revoked(connection) == []
 
 
 def test_a_lost_key_is_no_signature(connection: psycopg.Connection[Any]) -> None:
-    with pytest.raises(LostKey):
-        disabled(connection, Vault([Fernet.generate_key()]), Configured(), client_id="8d1c-one", account_id="7",
+    with pytest.raises(DecryptionError):
+        revoke_accounts(connection, Encryption([Fernet.generate_key()]), ConfiguredTokens(), client_id="8d1c-one", account_id="7",
                  signature=signature("8d1c-one", "7", "its secret"))
     assert revoked(connection) == []
 
@@ -89,27 +89,27 @@ def test_a_lost_key_is_no_signature(connection: psycopg.Connection[Any]) -> None
 def test_a_long_lived_token_is_its_integration_s(connection: psycopg.Connection[Any], sandbox: SandboxProcess) -> None:
     """Its secret is not stored, but may be configured; the token names its integration."""
     connection.execute("UPDATE mirror.tokens SET client_id = NULL, client_secret = NULL, access_token = %s WHERE account = 'one'",
-                       [Vault([KEY]).lock(sandbox.admin_token)])
-    with pytest.raises(NotSigned):
+                       [Encryption([KEY]).encrypt(sandbox.admin_token)])
+    with pytest.raises(InvalidSignatureError):
         told(connection)
-    with pytest.raises(NotSigned):
+    with pytest.raises(InvalidSignatureError):
         told(connection, configured=INTEGRATION)
-    mine = Configured(client_id=sandbox.client_id, client_secret="mine")
+    mine = ConfiguredTokens(client_id=sandbox.client_id, client_secret="mine")
     assert told(connection, client_id=sandbox.client_id, secret="mine", configured=mine) == ["one"]
 
 
 def test_a_revoked_account_rests_until_access_is_given_again(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
-    person, pair = Installation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN=""), pair_of(sandbox)
+    person, pair = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN=""), token_pair(sandbox)
     given = {"AMOCRM_ACCESS_TOKEN": pair.access_token, "AMOCRM_REFRESH_TOKEN": pair.refresh_token, "AMOCRM_CLIENT_ID": pair.client_id,
              "AMOCRM_CLIENT_SECRET": pair.client_secret, "AMOCRM_REDIRECT_URI": pair.redirect_uri, "MIRROR_KEY": KEY.decode()}
     assert person.call("sync", "--only", "accounts,tags", **given).code == 0
     with psycopg.connect(database) as connection:
         number = str(sandbox.account_id)
-        assert disabled(connection, Vault([KEY]), Configured(), client_id=pair.client_id, account_id=number,
+        assert revoke_accounts(connection, Encryption([KEY]), ConfiguredTokens(), client_id=pair.client_id, account_id=number,
                         signature=signature(pair.client_id, number, pair.client_secret)) == ["amocrm"]
     sandbox.reset_stats()
     refused = person.call("sync", "--only", "tags", **given)
-    assert refused.code == 1 and "signed disable hook" in refused.said and "amocrm-mirror auth" in refused.said
+    assert refused.code == 1 and "signed disable hook" in refused.output and "amocrm-mirror auth" in refused.output
     assert sandbox.stats()["requests"] == 0
     with psycopg.connect(database) as connection:
         rows = connection.execute("SELECT count(*) FROM amocrm.tags").fetchone()
@@ -119,7 +119,7 @@ def test_a_revoked_account_rests_until_access_is_given_again(sandbox: SandboxPro
 
 
 def test_a_hook_that_was_sent_again_is_found_out_after_an_hour(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
-    person = Installation(tmp_path, database, sandbox)
+    person = CliInstallation(tmp_path, database, sandbox)
     assert person.call("sync", "--only", "accounts,tags").code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("UPDATE mirror.accounts SET revoked_at = now() - interval '61 minutes', revoked_reason = 'it was told'")

@@ -15,10 +15,10 @@ from pipelines.migrate import migrate
 from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from sandbox.process import SandboxProcess
-from tests.support.commands import Installation
+from tests.support.commands import CliInstallation
 from tests.support.equality import differences
-from tests.support.mirrors import synced
-from tests.support.webhooks import listens, settled, subscribed, until
+from tests.support.mirrors import sync_mirror
+from tests.support.webhooks import is_listening, subscribe_webhook, wait_until, wait_until_processed
 
 FAULTS = max(3, min(12, int(os.environ.get("KILLS", "20")) // 5 - 1))
 """Each costs amoCRM about five bad answers, and after a hundred within two hours it switches a webhook off (3.26)."""
@@ -30,7 +30,7 @@ KINDS = ["create", "edit", "move", "responsible", "value_set", "tag", "delete", 
 class Parts:
     """The receiver and the drain as a person runs them, and a Postgres that may be restarted."""
 
-    def __init__(self, server: EmbeddedPostgres, installation: Installation) -> None:
+    def __init__(self, server: EmbeddedPostgres, installation: CliInstallation) -> None:
         self.server, self.installation, self.port = server, installation, free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.receiver, self.drain = self.received(), self.drained()
@@ -62,26 +62,26 @@ def parts(postgres_home: Path, tmp_path: Path) -> Iterator[tuple[Parts, SandboxP
     database = server.start()
     migrate(database, "amocrm")
     with SandboxProcess(scale=60, switches={"webhook_hour": "48"}) as sandbox:
-        assert synced(sandbox, database).exit_code == 0
-        installation = Installation(tmp_path, database, sandbox)
+        assert sync_mirror(sandbox, database).exit_code == 0
+        installation = CliInstallation(tmp_path, database, sandbox)
         try:
             yield Parts(server, installation), sandbox, database
         finally:
-            installation.end()
+            installation.stop()
 
 
 def test_killed_and_restarted_at_any_moment(parts: tuple[Parts, SandboxProcess, str]) -> None:
     (running, sandbox, database), moments = parts, random.Random(SEED)
-    until(lambda: listens(running.base))
-    subscribed(sandbox, database, running.base)
+    wait_until(lambda: is_listening(running.base))
+    subscribe_webhook(sandbox, database, running.base)
     faults = [running.kill_receiver, running.kill_drain, running.restart_postgres] * FAULTS
     for number, fault in enumerate(faults[:FAULTS]):
-        sandbox.churn(moments.randint(2, 6), f"{SEED} {number} before", KINDS)
+        sandbox.apply_random_changes(moments.randint(2, 6), f"{SEED} {number} before", KINDS)
         fault()
-        sandbox.churn(moments.randint(2, 6), f"{SEED} {number} after", KINDS)
-        until(lambda: listens(running.base) and not sandbox.hooks()["waiting"])
-    settled(sandbox, database)
-    hooks = sandbox.hooks()
+        sandbox.apply_random_changes(moments.randint(2, 6), f"{SEED} {number} after", KINDS)
+        wait_until(lambda: is_listening(running.base) and not sandbox.delivery_counts()["waiting"])
+    wait_until_processed(sandbox, database)
+    hooks = sandbox.delivery_counts()
     assert hooks["failed"] == 0 and hooks["sent"] == hooks["delivered"], f"{hooks}"
     with psycopg.connect(database) as connection:
         row = connection.execute("SELECT sum(times), count(*) FILTER (WHERE settled_at IS NULL) FROM mirror.webhook_deliveries").fetchone()

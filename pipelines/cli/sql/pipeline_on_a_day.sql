@@ -1,4 +1,4 @@
--- The pipeline as it was on 1 March: open deals per stage, also of stages that have been renamed or removed since
+-- The pipeline as of 1 March: open deals per stage, including stages renamed or removed since
 WITH day AS (SELECT timestamp '2026-03-01' AT TIME ZONE timezone AS at FROM accounts)
 SELECT p.name AS pipeline, s.name AS stage, count(*) AS deals, sum(l.price) AS value
 FROM day

@@ -7,6 +7,7 @@ FROM leads l
 CROSS JOIN accounts a
 LEFT JOIN users u ON u.id = l.responsible_user_id
 WHERE l._deleted_at IS NULL AND l.status_id IN (142, 143)
-  AND date_trunc('quarter', l.closed_at AT TIME ZONE a.timezone) = date_trunc('quarter', now() AT TIME ZONE a.timezone)
+  AND date_trunc('quarter', l.closed_at AT TIME ZONE a.timezone)
+      = date_trunc('quarter', now() AT TIME ZONE a.timezone)
 GROUP BY 1
 ORDER BY won_value DESC, won DESC;

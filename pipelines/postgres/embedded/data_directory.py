@@ -1,4 +1,4 @@
-"""Making a data folder for the embedded Postgres, and the settings it runs with."""
+"""Creates the data folder of the embedded Postgres and writes its settings."""
 
 import os
 import shutil
@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 
 from pipelines.postgres.embedded.binaries import ServerUser, server_major
-from pipelines.postgres.embedded.errors import unavailable
+from pipelines.postgres.embedded.errors import unavailable_error
 
-# Not named like a schema of ours, or "$user" in the search_path would find that schema
-# and hide a statement that forgot to say which account it means.
+# Must differ from our schemas' names: else "$user" in the search_path would find such a schema, and a
+# statement without a schema would silently use that account's tables.
 ROLE = "postgres"
 DATABASE = "amocrm"
 
-# No DETAIL and no statements in the log: they would carry customers' data there.
+# The log gets no DETAIL and no statements: they contain customers' data.
 SETTINGS = """\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -38,38 +38,38 @@ max_connections = 200
 
 
 def initialize(data: Path, bindir: Path, user: ServerUser, password: str) -> None:
-    """Into a draft folder, so that an interrupted initdb leaves nothing half made."""
+    """Runs initdb in a draft folder and renames it: an interruption leaves no incomplete data folder."""
     draft = data.with_name(f"{data.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
-    user.own(draft)
+    user.chown(draft)
     with tempfile.NamedTemporaryFile("w", dir=data.parent) as secret:
         secret.write(password)
         secret.flush()
-        user.own(Path(secret.name))
-        made = user.run(
+        user.chown(Path(secret.name))
+        result = user.run(
             bindir / "initdb",
             *("-D", draft, "-U", ROLE, "-A", "scram-sha-256", "-E", "UTF8"),
-            *(f"--pwfile={secret.name}", *_locale(server_major(bindir, user) or 0)),
+            *(f"--pwfile={secret.name}", *_locale_options(server_major(bindir, user) or 0)),
         )
-    if made.returncode:
+    if result.returncode:
         shutil.rmtree(draft, ignore_errors=True)
-        raise unavailable(data.parent, made.stderr or made.stdout)
+        raise unavailable_error(data.parent, result.stderr or result.stdout)
     with (draft / "postgresql.conf").open("a") as settings:
         settings.write("\ninclude_if_exists = 'mirror.conf'\n")
     draft.rename(data)
 
 
 def write_settings(data: Path, port: int | None, ephemeral: bool) -> None:
-    """Anew at each start; what a user sets with ALTER SYSTEM still wins."""
+    """Writes mirror.conf, at each start. Settings that a user makes with ALTER SYSTEM take precedence."""
     settings = data / "mirror.conf"
     extra = EPHEMERAL_SETTINGS if ephemeral else ""
     settings.write_text(f"{SETTINGS}{extra}port = {port}\n")
-    settings.chmod(0o644)  # root writes it, the server's user reads it
+    settings.chmod(0o644)  # written by root, read by the server's user
 
 
-def _locale(major: int) -> list[str]:
-    """Unicode-aware, sorted by code point, the same on every computer."""
+def _locale_options(major: int) -> list[str]:
+    """Locale options of initdb: Unicode-aware, sorted by code point, the same on every computer."""
     if major >= 17:
         return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     ctype = "UTF-8" if os.uname().sysname == "Darwin" else "C.UTF-8"
