@@ -13,7 +13,7 @@ from sandbox.account.lists import spec_of
 from sandbox.api import endpoints
 from sandbox.api.listing import access_refusal, with_nasty_bytes
 from sandbox.changes.churn import RandomChanges
-from sandbox.changes.mutator import Mutator
+from sandbox.changes.operations import new_mutator
 from sandbox.http.server import JSON, Request, Response, reply
 from sandbox.webhooks.outbox import is_local
 
@@ -28,7 +28,7 @@ class ControlPlane:
 
     def __init__(self, app: "App") -> None:
         self._app = app
-        self._mutator = Mutator(app.state)
+        self._mutator = new_mutator(app.state)
         self._random_changes = RandomChanges(self._mutator)
         self._post_routes: dict[str, Callable[[Body], Any]] = {
             "stats/reset": lambda body: self._reset_stats(),

@@ -14,7 +14,7 @@ from pipelines.normalize.normalizer import FIELD_VALUES
 MIRROR_ORIGIN = "the mirror's own"
 PATH_ORIGIN = "the list's path"
 HISTORY_ORIGIN = "made from events and from what the mirror sees change"
-READER_PATHS = {"rights_rows": "rights.{entity_type}.", "status_rights_rows": "rights.status_rights[].",
+READER_PATHS = {"rights_elements": "rights.{entity_type}.", "status_rights_elements": "rights.status_rights[].",
         "field_options": "enums[].",
         "read": "entities[]."}
 """Name of a function that reads a child's elements (`Child.read`) → the path that it reads."""

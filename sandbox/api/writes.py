@@ -12,6 +12,7 @@ from sandbox.account.store import Record
 from sandbox.api.endpoints import has_parent
 from sandbox.api.listing import Call
 from sandbox.changes.mutator import Mutator
+from sandbox.changes.operations import new_mutator
 from sandbox.http.server import Response, problem, reply, validation_problem
 
 _KIND_PATTERN = "|".join(KINDS)
@@ -45,7 +46,7 @@ def _write_records(call: Call, path: str, ident: int | None, body: Any) -> Respo
                                                                       for entry in entries):
         return validation_problem("request", "InvalidType", "An array of at most 250 objects is expected.")
     key = path.rsplit("/", 1)[-1]
-    written = [_write_record(Mutator(call.state), path, entry, call.viewer.user_id, str(place), call.request.method)
+    written = [_write_record(new_mutator(call.state), path, entry, call.viewer.user_id, str(place), call.request.method)
             for place, entry in enumerate(entries)]
     return reply(written[0] if ident is not None
                  else {"_links": {"self": call.href(path)}, "_embedded": {key: written}})
@@ -89,7 +90,7 @@ def _detail_operations(path: str, ident: int, entry: Record) -> list[Record]:
 
 def _change_links(call: Call, path: str, ident: int, op: str, body: list[Record]) -> Response:
     """Answers POST link with the links, POST unlink with 204 (section 3.21)."""
-    mutator = Mutator(call.state)
+    mutator = new_mutator(call.state)
     for row in body:
         metadata = row.get("metadata") or {}
         mutator.apply([{"op": op, "list": path, "id": ident, "to": row["to_entity_type"],

@@ -1,10 +1,13 @@
-"""Changes of the account: operations that leave the events amoCRM would leave, and random changes.
+"""All operations of the account: importing this module registers them, and `new_mutator` applies them."""
 
-`mutator.py` applies operations; `record_ops.py`, `link_ops.py` and `setup_ops.py` define them; `churn.py` and
-`random_setup.py` choose them at random.
-"""
-
+from sandbox.account.state import AccountState
 from sandbox.changes import link_ops, record_ops, setup_ops
+from sandbox.changes.mutator import Mutator
 
 MODULES = (record_ops, link_ops, setup_ops)
-"""Importing them registers their operations in `mutator.OPERATIONS`."""
+"""Each registers its operations in `mutator.OPERATIONS` when it is imported."""
+
+
+def new_mutator(state: AccountState) -> Mutator:
+    """Returns a mutator that knows every operation."""
+    return Mutator(state)

@@ -4,7 +4,17 @@ from random import Random
 
 from sandbox.account.event_log import EventLog
 from sandbox.account.state import AccountState
-from sandbox.dataset import activity, catalogs, channels, company, customers, edge_cases, fields, link_plan, rare_attributes
+from sandbox.dataset import (
+    activity,
+    catalogs,
+    channels,
+    company,
+    customers,
+    edge_cases,
+    fields,
+    link_plan,
+    rare_attributes,
+)
 from sandbox.dataset.crm import DatasetBuilder
 from sandbox.webhooks.outbox import WebhookOutbox
 

@@ -23,11 +23,12 @@ SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-2**53, 2**53),
 JSON = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3),
                                                      st.dictionaries(TEXT, inner, max_size=3)), max_leaves=6)
 VALUES_BY_CELL: dict[str, st.SearchStrategy[Any]] = {
-    "integer": st.integers(-2**63, 2**63 - 1), "text": TEXT, "flag": st.booleans(), "document": JSON,
-    "instant": st.integers(-2 * 10**11, 9 * 10**12),
-    "number": st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
-    "day": st.dates().map(str),
-    "local_time": st.datetimes(min_value=datetime.datetime(1000, 1, 1)).map(lambda at: at.strftime(LOCAL_TIME_FORMAT))}
+    "integer_cell": st.integers(-2**63, 2**63 - 1), "text_cell": TEXT, "bool_cell": st.booleans(),
+    "jsonb_cell": JSON,
+    "timestamptz_cell": st.integers(-2 * 10**11, 9 * 10**12),
+    "numeric_cell": st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
+    "date_cell": st.dates().map(str),
+    "timestamp_cell": st.datetimes(min_value=datetime.datetime(1000, 1, 1)).map(lambda at: at.strftime(LOCAL_TIME_FORMAT))}
 ARRAYS: dict[ColumnCodec, st.SearchStrategy[Any]] = {INTEGER_ARRAY: st.integers(-2**40, 2**40), TEXT_ARRAY: TEXT}
 FIELD_TYPES = st.one_of(st.sampled_from([*PARSERS, "legal_entity", "items", "linked_entity", "chained_list",
                                          "file", "unheard_of"]), st.none())
