@@ -28,7 +28,8 @@ def main() -> int:
                         help="number of accounts that the accounts lane mirrors at once")
     arguments = parser.parse_args()
     options = Options(arguments.leads, arguments.rivals_leads, arguments.million,
-                      [name for name in arguments.only.split(",") if name], arguments.repeat, arguments.accounts)
+                      [name for name in arguments.only.split(",") if name], arguments.repeat,
+                      arguments.accounts)
     try:
         with Arena() as arena:
             say(f"PostgreSQL {arena.version}, results in {RESULTS}")

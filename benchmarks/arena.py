@@ -87,7 +87,8 @@ def sandbox(leads: int, rate: float = 0, latency_ms: float = 0) -> Iterator[Sand
     Its first records are deliberate edge cases. U+0000 is replaced in those that contain it: only our
     contender can load it. `rate` is in requests a second (0: unlimited).
     """
-    with SandboxProcess(scale=leads, seed=SEED, now=NOW, fields=FIELDS_PER_LEAD, rate=0, latency_ms=0) as process:
+    with SandboxProcess(scale=leads, seed=SEED, now=NOW, fields=FIELDS_PER_LEAD, rate=0,
+                        latency_ms=0) as process:
         for path in LISTS:
             process.mutate(*_sanitizing_changes(process, path))
         process.rate(rate)

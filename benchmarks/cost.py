@@ -30,7 +30,8 @@ def cost(arena: Arena, options: Any) -> None:
             box.advance_clock(3600)  # changes of the account's last minutes are read once more
             run_ours(arena, box, database, only=MOVING_ENTITIES)
             before = row_changes(database)
-            nothing = _count_requests(box, lambda box=box, database=database: run_ours(arena, box, database, only=MOVING_ENTITIES))
+            nothing = _count_requests(
+                box, lambda box=box, database=database: run_ours(arena, box, database, only=MOVING_ENTITIES))
             unwritten = row_changes(database) == before
             numbers = [lead["id"] for lead in box.truth("leads")][::100]
             # The changes are spread over 15 minutes: a day's changes do not fall into one second.
@@ -38,14 +39,16 @@ def cost(arena: Arena, options: Any) -> None:
             box.mutate(*({"op": "patch", "list": "leads", "id": number, "set": {"price": 7},
                           "updated_at": now + place * 900 // len(numbers)}
                          for place, number in enumerate(numbers)))
-            changed = _count_requests(box, lambda box=box, database=database: run_ours(arena, box, database, only=MOVING_ENTITIES))
+            changed = _count_requests(
+                box, lambda box=box, database=database: run_ours(arena, box, database, only=MOVING_ENTITIES))
         pages = math.ceil(len(numbers) / PAGE_SIZE)
         rows.append({"leads": leads, "requests, nothing changed": nothing["all"],
                      "rows written": 0 if unwritten else "some",
                      "leads changed": len(numbers), "pages that hold them": pages,
                      "requests for leads": changed["leads"], "of it by hints": changed["hints"],
                      "ratio": (changed["leads"] - changed["hints"]) / pages})
-    met = all(row["requests, nothing changed"] <= MOVING_LISTS and row["rows written"] == 0 and row["ratio"] <= 1.3
+    met = all(row["requests, nothing changed"] <= MOVING_LISTS and row["rows written"] == 0
+              and row["ratio"] <= 1.3
               or row["pages that hold them"] == 1
               for row in rows)
     say(table(rows))

@@ -27,7 +27,8 @@ from sandbox.process import SandboxProcess
 
 LATENCY_MS, REQUEST_LIMIT = 300, 7
 DURATION_SECONDS, DELIVERIES_PER_SECOND = 60, 300
-COUNT_DELIVERED = "SELECT sum(times), count(*) FILTER (WHERE settled_at IS NULL) FROM mirror.webhook_deliveries"
+COUNT_DELIVERED = (
+    "SELECT sum(times), count(*) FILTER (WHERE settled_at IS NULL) FROM mirror.webhook_deliveries")
 
 
 @contextmanager
@@ -50,8 +51,8 @@ def running_mirror(box: SandboxProcess, database: str) -> Iterator[tuple[str, di
             hook, _ = subscription.subscribe(mirror.target(), connection, base)
         box.rate(REQUEST_LIMIT)
         box.latency(LATENCY_MS)
-        processes = [subprocess.Popen([sys.executable, "-m", "pipelines.cli", "webhooks", *words], cwd=REPOSITORY,
-                                  env=os.environ | environment, stderr=subprocess.DEVNULL)
+        processes = [subprocess.Popen([sys.executable, "-m", "pipelines.cli", "webhooks", *words],
+                                      cwd=REPOSITORY, env=os.environ | environment, stderr=subprocess.DEVNULL)
                  for words in (["serve", "--port", base.rsplit(":", 1)[1]], ["drain"])]
         try:
             _wait_until(partial(_is_delivering, box, hook.destination, database), 60)
@@ -132,7 +133,8 @@ def latency(arena: Arena, options: Any) -> None:
                          "95 %": times[len(times) * 95 // 100],
                          "longest": times[-1], "requests": stats["requests"],
                          "busiest second": stats["max_requests_in_a_second"], "load before": load})
-    say(f"\nhooks: one change a second for {DURATION_SECONDS} s, {LATENCY_MS} ms on each answer, default budget, "
+    say(f"\nhooks: one change a second for {DURATION_SECONDS} s, {LATENCY_MS} ms on each answer, "
+        "default budget, "
         f"{leads:,} leads")
     say(table(rows))
     save("hooks", arena.version, rows=rows, met=all(row["median"] < 1.5 and row["95 %"] < 3 for row in rows))
@@ -160,10 +162,11 @@ def storm(arena: Arena, options: Any) -> None:
         drained = time.monotonic() - ended
     accepted = output["answers"].get("200", 0)
     lost = accepted - (int(after[0]) - int(before[0])) if after and before else accepted
-    row = {"deliveries": output["sent"], "a second": output["sent"] / output["seconds"], "answered 200": accepted,
-           "lost": lost, "median": output["median"],
+    row = {"deliveries": output["sent"], "a second": output["sent"] / output["seconds"],
+           "answered 200": accepted, "lost": lost, "median": output["median"],
            "99 %": output["p99"], "longest": output["longest"], "drained after": drained, "load before": load}
-    say(f"\nstorm: {DELIVERIES_PER_SECOND} deliveries a second for {DURATION_SECONDS} s, each on its own connection, about {leads:,} "
+    say(f"\nstorm: {DELIVERIES_PER_SECOND} deliveries a second for {DURATION_SECONDS} s, each on its own "
+        f"connection, about {leads:,} "
         "leads, with the drain running")
     say(table([row]))
     save("storm", arena.version, **row, met=lost == 0 and accepted == output["sent"] and output["p99"] < 0.5)

@@ -8,7 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.arena import ENTITIES, LISTS, REPOSITORY, Arena, count_records, count_rows, count_rows_written, row_changes, sandbox
+from benchmarks.arena import (
+    ENTITIES,
+    LISTS,
+    REPOSITORY,
+    Arena,
+    count_records,
+    count_rows,
+    count_rows_written,
+    row_changes,
+    sandbox,
+)
 from benchmarks.cost import cost as cost_lane
 from benchmarks.environments import ensure_environment, versions
 from benchmarks.hooks import latency, storm
@@ -45,8 +55,8 @@ def _run_ours_on_two_processes(arena: Arena, box: SandboxProcess, database: str)
 
 
 def _run_floor(arena: Arena, box: SandboxProcess, database: str) -> Cost:
-    return run([PYTHON, "-m", "benchmarks.contenders.floor", *_source_arguments(box, database)], arena.postmaster,
-               box.pid, folder=REPOSITORY)
+    return run([PYTHON, "-m", "benchmarks.contenders.floor", *_source_arguments(box, database)],
+               arena.postmaster, box.pid, folder=REPOSITORY)
 
 
 def _run_dlt(arena: Arena, box: SandboxProcess, database: str) -> Cost:
@@ -59,8 +69,8 @@ def _run_dlt(arena: Arena, box: SandboxProcess, database: str) -> Cost:
 def _singer_runner(method: str) -> Callable[[Arena, SandboxProcess, str], Cost]:
     def contend(arena: Arena, box: SandboxProcess, database: str) -> Cost:
         with tempfile.TemporaryDirectory() as folder:
-            return run([PYTHON, "benchmarks/contenders/singer.py", *_source_arguments(box, database), "--folder", folder,
-                        "--bin", str(ensure_environment("singer")),
+            return run([PYTHON, "benchmarks/contenders/singer.py", *_source_arguments(box, database),
+                        "--folder", folder, "--bin", str(ensure_environment("singer")),
                         "--method", method], arena.postmaster, box.pid, folder=REPOSITORY)
 
     return contend
@@ -71,8 +81,8 @@ def _source_arguments(box: SandboxProcess, database: str) -> list[str]:
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[Arena, SandboxProcess, str], Cost], float]] = {
-    "floor": ("migrated", _run_floor, 0.5), "ours": ("migrated", _run_ours_on_two_processes, 0), "ours-1": ("migrated", run_ours, 0),
-    "dlt": ("template0", _run_dlt, 5),
+    "floor": ("migrated", _run_floor, 0.5), "ours": ("migrated", _run_ours_on_two_processes, 0),
+    "ours-1": ("migrated", run_ours, 0), "dlt": ("template0", _run_dlt, 5),
     "singer": ("template0", _singer_runner("upsert"), 2.5),
     "singer-append": ("template0", _singer_runner("append-only"), 0)}
 """Name → database template, function that runs it, and factor by which we aim to be faster (0: no aim)."""
@@ -145,12 +155,13 @@ def throttle(arena: Arena, options: Options) -> None:
     requests, busiest, refused = (
         cost.output["requests"], stats["max_requests_in_a_second"], stats["by_status"].get("429", 0))
     least = requests / DEFAULT_RATE
-    found = {"leads": leads, "requests": requests, "seconds": cost.output["seconds"], "requests / rate": least,
-             "ratio": cost.output["seconds"] / least,
+    found = {"leads": leads, "requests": requests, "seconds": cost.output["seconds"],
+             "requests / rate": least, "ratio": cost.output["seconds"] / least,
              "busiest second": busiest, "429s": refused, "peak MB": cost.peak_mb,
              "load before": cost.load_before,
              "met": cost.output["seconds"] <= 1.05 * least and busiest <= REQUEST_LIMIT and not refused}
-    say(f"\nthrottle: every entity of {leads:,} leads, {REQUEST_LIMIT} requests a second allowed, {DEFAULT_RATE} by default, "
+    say(f"\nthrottle: every entity of {leads:,} leads, {REQUEST_LIMIT} requests a second allowed, "
+        f"{DEFAULT_RATE} by default, "
         "400 ms on each answer")
     say(table([found]))
     save("throttle", arena.version, **found, entities=cost.output["entities"])

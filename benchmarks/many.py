@@ -87,8 +87,10 @@ def _report(arena: Arena, database: str, names: dict[str, SandboxProcess], leads
              "busiest second": max(busiest),
              "429s": sum(each["by_status"].get("429", 0) for each in stats.values()),
              "equal": len(names) - len(unequal),
-             "views s": views, "load before": cost.load_before, "met": not unequal and max(busiest) <= REQUEST_LIMIT}
-    say(f"\naccounts: {len(names)} sandbox accounts of one process, {REQUEST_LIMIT} requests a second allowed to "
+             "views s": views, "load before": cost.load_before,
+               "met": not unequal and max(busiest) <= REQUEST_LIMIT}
+    say(f"\naccounts: {len(names)} sandbox accounts of one process, {REQUEST_LIMIT} requests a second "
+        "allowed to "
         f"each, {LATENCY_MS} ms on each answer, "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
     say(table([results]))

@@ -5,7 +5,20 @@ from __future__ import annotations
 from sqlalchemy import Text
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, DateTime, EntityTable, Extra, Json, flag, integer, json, key, owner, text, timestamp
+from models.base import (
+    AccountBase,
+    DateTime,
+    EntityTable,
+    Extra,
+    Json,
+    flag,
+    integer,
+    json,
+    key,
+    owner,
+    text,
+    timestamp,
+)
 
 
 class Account(EntityTable, AccountBase):

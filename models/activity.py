@@ -7,7 +7,21 @@ from sqlalchemy import Index, Text
 from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, Assigned, DateTime, EntityTable, Json, Link, flag, integer, json, key, owner, text, timestamp
+from models.base import (
+    AccountBase,
+    Assigned,
+    DateTime,
+    EntityTable,
+    Json,
+    Link,
+    flag,
+    integer,
+    json,
+    key,
+    owner,
+    text,
+    timestamp,
+)
 
 
 class Task(Assigned, EntityTable, AccountBase):

@@ -91,7 +91,8 @@ def reported_by(target: str, comment: str, *, type_: Any = BigInteger) -> Mapped
 
 def integer(comment: str, *, path: Path = (), refers: str = "", index: bool = False, derived: bool = False,
             zero_means_none: bool = False) -> MappedColumn[Any]:
-    return _column(BigInteger, comment, path=path, refers=refers, index=index, derived=derived, zero_means_none=zero_means_none)
+    return _column(BigInteger, comment, path=path, refers=refers, index=index, derived=derived,
+                   zero_means_none=zero_means_none)
 
 
 def text(comment: str, *, path: Path = (), derived: bool = False, refers: str = "",

@@ -10,7 +10,22 @@ from sqlalchemy import BigInteger, Boolean, Date, Integer, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import AccountBase, Assigned, DateTime, EntityTable, Extra, Json, amount, flag, integer, json, key, owner, text, timestamp
+from models.base import (
+    AccountBase,
+    Assigned,
+    DateTime,
+    EntityTable,
+    Extra,
+    Json,
+    amount,
+    flag,
+    integer,
+    json,
+    key,
+    owner,
+    text,
+    timestamp,
+)
 
 
 class Lead(Assigned, EntityTable, AccountBase):

@@ -69,8 +69,10 @@ class CustomFieldHistory(ChangeSource, AccountBase):
     entity_id: Mapped[int] = key("Record")
     field_id: Mapped[int] = key("Custom field", refers="custom_fields.id")
     changed_at: Mapped[DateTime] = key("When it was changed", Instant)
-    value_before: Mapped[Json] = mapped_column(JSONB, nullable=False, comment=f"Values before, {VALUE_LIST_COMMENT}")
-    value_after: Mapped[Json] = mapped_column(JSONB, nullable=False, comment=f"Values after, {VALUE_LIST_COMMENT}")
+    value_before: Mapped[Json] = mapped_column(JSONB, nullable=False,
+                                               comment=f"Values before, {VALUE_LIST_COMMENT}")
+    value_after: Mapped[Json] = mapped_column(JSONB, nullable=False,
+                                              comment=f"Values after, {VALUE_LIST_COMMENT}")
 
 
 class Observation(AccountBase):
@@ -98,5 +100,6 @@ class HistoryDue(AccountBase):
         "comment": "Records whose history the end of the next sync brings up to date; empty between syncs"}
 
     entity_type: Mapped[str] = key(
-        f"{RECORD_KIND_COMMENT}; all: every record's, which is so until history has been made for the first time", Text)
+        f"{RECORD_KIND_COMMENT}; "
+        "all: every record's, which is so until history has been made for the first time", Text)
     entity_id: Mapped[int] = key("Record; 0: all")

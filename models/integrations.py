@@ -5,7 +5,19 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Mapped
 
-from models.base import AccountBase, DateTime, EntityTable, Json, flag, integer, json, key, text, texts, timestamp
+from models.base import (
+    AccountBase,
+    DateTime,
+    EntityTable,
+    Json,
+    flag,
+    integer,
+    json,
+    key,
+    text,
+    texts,
+    timestamp,
+)
 
 
 class Webhook(EntityTable, AccountBase):

@@ -8,7 +8,22 @@ import datetime
 from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from models.base import AccountBase, AlsoEmbedded, DateTime, EntityTable, Extra, Json, flag, integer, json, key, local_time, owner, text, timestamp
+from models.base import (
+    AccountBase,
+    AlsoEmbedded,
+    DateTime,
+    EntityTable,
+    Extra,
+    Json,
+    flag,
+    integer,
+    json,
+    key,
+    local_time,
+    owner,
+    text,
+    timestamp,
+)
 
 
 class Pipeline(EntityTable, AccountBase):
@@ -49,7 +64,8 @@ class StatusDescription(EntityTable, AccountBase):
     status_id: Mapped[int | None] = integer("Stage")
     level: Mapped[str | None] = text("Rank of the users that it is for: newbie, candidate or master")
     description: Mapped[str | None] = text("The hint")
-    created_at: Mapped[datetime.datetime | None] = local_time("When it was created; amoCRM names no time zone")
+    created_at: Mapped[datetime.datetime | None] = local_time(
+        "When it was created; amoCRM names no time zone")
     updated_at: Mapped[datetime.datetime | None] = local_time(
         "When it was changed last; amoCRM names no time zone")
     created_by: Mapped[int | None] = integer("User who created it; 0: robot or API", refers="users.id")

@@ -72,7 +72,8 @@ def allow_again(connection: Connection, account: str, kind: str, number: int) ->
     no row says any more which lists the record was in. Returns True if the record was suppressed."""
     with connection.transaction():
         _take_locks(connection, account)
-        removed = connection.execute(DELETE_SUPPRESSION, [account, kind, str(number), f"{kind}/{number}"]).fetchall()
+        removed = connection.execute(DELETE_SUPPRESSION,
+                                     [account, kind, str(number), f"{kind}/{number}"]).fetchall()
         if removed:
             connection.execute(REQUEST_FULL_READ, [FULL_READ_DUE, account])
     return bool(removed)
@@ -103,9 +104,11 @@ def _take_locks(connection: Connection, account: str) -> None:
     row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
                              [f"amocrm-mirror sync {account}"]).fetchone()
     if not row or not row[0]:
-        raise SyncRefusedError(f"a sync of the account {account!r} is running: wait for it to end, then run this "
-                          "again. Nothing was changed")
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [continuous_sync_lock(account)])
+        raise SyncRefusedError(
+            f"a sync of the account {account!r} is running: wait for it to end, then run this "
+            "again. Nothing was changed")
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
+                       [continuous_sync_lock(account)])
 
 
 # The account's tables
@@ -119,7 +122,8 @@ def _erase(connection: Connection, schema: str, kind: str, numbers: Sequence[int
              "likes": [f"%{number}%" for number in numbers],
              "kinds": [kind, *(one for one, many in KINDS.items() if many == kind)]}
     erased: dict[str, list[tuple[Any, ...]]] = {}
-    statements = [*_concerned_delete_statements(schema, kind), *_pointer_update_statements(schema)] if own else []
+    statements = ([*_concerned_delete_statements(schema, kind), *_pointer_update_statements(schema)] if own
+                  else [])
     for table, statement in [*statements, *_delete_statements(schema, kind, own)]:
         erased.setdefault(table, []).extend(connection.execute(statement, parameters).fetchall())
     return erased
@@ -212,7 +216,8 @@ def _erase_mirror_state(connection: Connection, account: str, kind: str, number:
     erased: Counter[str] = Counter()
     for each in ENTITIES:
         gone = [str(key) for key in keys.get(each.name, ())]
-        paths = [listing.path for listing in each.listings if listing.constants.get("entity_type", kind) == kind]
+        paths = [listing.path for listing in each.listings
+                 if listing.constants.get("entity_type", kind) == kind]
         for table, column, of in (("hints", "listing", paths), ("quarantine", "entity", [each.name])):
             key = "key" if table == "hints" else "record_key"
             erased[f"mirror.{table}"] += connection.execute(

@@ -34,7 +34,8 @@ SHARED_LIMITER_KEY = "egress"
 """Key of the rate limiter that all accounts share."""
 
 
-UNSET_FOR_OTHER_ACCOUNTS = {"amocrm_base_url": None, "amocrm_access_token": None, "amocrm_refresh_token": None}
+UNSET_FOR_OTHER_ACCOUNTS = {"amocrm_base_url": None, "amocrm_access_token": None,
+                            "amocrm_refresh_token": None}
 """Settings of the configured account only. The id and secret of an integration apply to every account that
 has installed it."""
 
@@ -102,9 +103,11 @@ class Installation:
         with self.connect() as connection:
             names = [each.name for each in registry.all_accounts(connection)]
         if account not in names:
-            raise UsageError(f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: "
-                           f"`amocrm-mirror accounts add {account} https://….amocrm.ru` adds it")
-        return Installation(self.settings.model_copy(update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}),
+            raise UsageError(
+                f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: "
+                f"`amocrm-mirror accounts add {account} https://….amocrm.ru` adds it")
+        return Installation(
+            self.settings.model_copy(update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}),
                       f" --account {account}")
 
     def target(self, retry_policy: RetryPolicy | None = None) -> Target:
@@ -113,7 +116,8 @@ class Installation:
         base_url = self.base_url()
         if not base_url:
             with self.connect() as connection:
-                others = ", ".join(each.name for each in registry.scheduled_accounts(connection, self.account))
+                others = ", ".join(each.name
+                                   for each in registry.scheduled_accounts(connection, self.account))
             raise UsageError("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL "
                            "(https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the environment or "
                            "in .env, or try `amocrm-mirror demo`" + (
@@ -123,9 +127,10 @@ class Installation:
                        lambda tokens: Client(base_url, tokens, self.rate_limiters(base_url),
                                              retry_policy)).check(self.configured_tokens)
         if not self._save_account(base_url) and not self.configured_tokens:
-            raise UsageError(f"there is no token for {base_url}: run `amocrm-mirror auth{self.cli_option}`, or "
-                           "set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
-                           "settings of a private integration)")
+            raise UsageError(
+                f"there is no token for {base_url}: run `amocrm-mirror auth{self.cli_option}`, or "
+                "set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
+                "settings of a private integration)")
         tokens = StoredTokens(self.connect, self.encryption, self.account, base_url, USER_AGENT)
         update_store(tokens)
         client = Client(base_url, tokens, self.rate_limiters(base_url), retry_policy)
@@ -167,7 +172,8 @@ class Installation:
     def rate_limiters(self, base_url: str) -> list[RateLimiter]:
         """Returns the account's own rate limiter and, if configured, the one that all accounts share."""
         shared = self.settings.amocrm_egress_requests_per_second
-        return [self.rate_limiter(base_url), *([RateLimiter(self.connect_autocommit, SHARED_LIMITER_KEY, shared)] if shared else [])]
+        return [self.rate_limiter(base_url),
+                *([RateLimiter(self.connect_autocommit, SHARED_LIMITER_KEY, shared)] if shared else [])]
 
     def _save_account(self, base_url: str) -> bool:
         """Inserts or updates the account's row. Returns whether tokens of it are stored already."""

@@ -96,7 +96,8 @@ def _upgrade(autocommit: psycopg.Connection[Any], name: str, config: Config, sch
         with ALEMBIC_LOCK:
             command.upgrade(config, "head")
     except DBAPIError as error:
-        if name != "account" or not isinstance(error.orig, Error) or error.orig.sqlstate not in BLOCKED_BY_VIEWS:
+        if (name != "account" or not isinstance(error.orig, Error)
+            or error.orig.sqlstate not in BLOCKED_BY_VIEWS):
             raise
         with _placeholders_in_place(autocommit, schema), ALEMBIC_LOCK:
             command.upgrade(config, "head")

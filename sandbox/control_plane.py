@@ -42,7 +42,8 @@ class ControlPlane:
             "mutate": lambda body: self._mutator.apply(body if isinstance(body, list) else [body]),
             "churn": lambda body: self._random_changes.run(int(body.get("n", 1)), body.get("seed", 0),
                                                   body.get("kinds")),
-            "drift": self._set_drift, "clock": self._advance_clock, "hooks": self._deliver, "digital_pipeline": self._enter_stage,
+            "drift": self._set_drift, "clock": self._advance_clock, "hooks": self._deliver,
+            "digital_pipeline": self._enter_stage,
             "latency": lambda body: setattr(self._app, "latency", float(body["ms"]) / 1000),
             "rate": lambda body: setattr(self._app.limiter, "rate", float(body["rate"])),
             "block": self._set_block,
@@ -82,8 +83,8 @@ class ControlPlane:
         return {
             "now": app.state.now(), "account_id": app.state.account["id"], "client_id": authority.client_id,
             "client_secret": authority.client_secret, "redirect_uri": authority.redirect_uri,
-            "admin_token": authority.long_lived_token(admin), "manager_token": authority.long_lived_token(manager),
-            "admin_id": admin, "manager_id": manager,
+            "admin_token": authority.long_lived_token(admin),
+            "manager_token": authority.long_lived_token(manager), "admin_id": admin, "manager_id": manager,
         }  # fmt: skip
 
     def _manager_id(self) -> int:
@@ -148,15 +149,16 @@ class ControlPlane:
         """Delivers the given body to a loopback destination."""
         if not is_local(body["destination"]):
             raise ValueError("the destination is not on this computer")
-        self._app.state.outbox.delivery.send(body["destination"], body["body"].encode(), bool(body.get("once")))
+        self._app.state.outbox.delivery.send(body["destination"], body["body"].encode(),
+                                             bool(body.get("once")))
 
     def _enter_stage(self, body: Body) -> None:
         """Moves a lead to a stage and sends the digital pipeline's webhook without retries (section 3.30)."""
         before = self._mutator.require("leads", body["id"])
         self._mutator.apply([{"op": "move"} | {name: body[name] for name in ("id", "status_id", "pipeline_id")
                                                if name in body}])
-        self._app.state.outbox.send_digital_pipeline(body["destination"], self._mutator.require("leads", body["id"]),
-                                               before)
+        self._app.state.outbox.send_digital_pipeline(body["destination"],
+                                                     self._mutator.require("leads", body["id"]), before)
 
     def _set_drift(self, body: Body) -> None:
         """Applies one random change after every `every`-th API request; every=0 stops it."""

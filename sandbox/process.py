@@ -145,7 +145,8 @@ class SandboxProcess:
         """Applies operations and returns one result for each."""
         return list(self.control("POST", "mutate", list(operations)))
 
-    def apply_random_changes(self, n: int, seed: int | str = 0, kinds: list[str] | None = None) -> list[dict[str, Any]]:
+    def apply_random_changes(self, n: int, seed: int | str = 0,
+                             kinds: list[str] | None = None) -> list[dict[str, Any]]:
         """Applies n random realistic changes and returns what was done."""
         return list(self.control("POST", "churn", {"n": n, "seed": seed, "kinds": kinds}))
 

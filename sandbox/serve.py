@@ -40,8 +40,8 @@ async def _serve(options: Options, announce: Callable[[str], None]) -> int:
     loop, apps, servers = asyncio.get_running_loop(), list[App](), list[asyncio.Server]()
     for number in range(options.accounts):
         holder: list[App] = []
-        server = await loop.create_server(_connection_factory(holder), options.host, options.port if number == 0 else 0,
-                                          start_serving=False)
+        server = await loop.create_server(_connection_factory(holder), options.host,
+                                          options.port if number == 0 else 0, start_serving=False)
         port = server.sockets[0].getsockname()[1]
         holder.append(build_app(replace(options, seed=options.seed + number), port))
         holder[0].state.account["id"] = ACCOUNT_ID + number

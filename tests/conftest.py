@@ -30,9 +30,10 @@ from pipelines.postgres.embedded.server import EmbeddedPostgres
 
 RUN_FOLDER = pytest.StashKey[Path]()
 """The folder of this test run."""
-SLOWEST_FILES = ("test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_progress", "test_soak",
-        "test_webhook_faults", "test_serve", "test_assets", "test_candidate_tokens", "test_account_state",
-        "test_file_links", "test_first_sync", "test_commands", "test_time_ranges", "test_verification")
+SLOWEST_FILES = ("test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_progress",
+                 "test_soak", "test_webhook_faults", "test_serve", "test_assets", "test_candidate_tokens",
+                 "test_account_state", "test_file_links", "test_first_sync", "test_commands",
+                 "test_time_ranges", "test_verification")
 """Test files that take minutes, longest first."""
 MEMORY_FOLDER, MIN_FREE_BYTES = "/dev/shm", 3 * 2**30
 """A file system in memory, and the bytes that must be free there to use it."""
@@ -73,7 +74,8 @@ def memory_folder() -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs the files that take minutes first: a worker that begins one at the end would keep the others
     waiting."""
-    items.sort(key=lambda item: SLOWEST_FILES.index(item.path.stem) if item.path.stem in SLOWEST_FILES else len(SLOWEST_FILES))
+    items.sort(key=lambda item: SLOWEST_FILES.index(item.path.stem) if item.path.stem in SLOWEST_FILES
+               else len(SLOWEST_FILES))
 
 
 @pytest.hookimpl(optionalhook=True)

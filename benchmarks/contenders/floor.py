@@ -123,8 +123,8 @@ def add_field_values(owner: int, record: Record, out: list[tuple[Any, ...]]) -> 
                 text, days = pg_day(value)
                 out.append((owner, field, position, text, None, None, days, None, enum_id, code, None))
             elif type_ == "date_time" and isinstance(value, int):
-                out.append((owner, field, position, iso_time(value), None, None, None, to_pg_micros(value), enum_id, code,
-                            None))
+                out.append((owner, field, position, iso_time(value), None, None, None, to_pg_micros(value),
+                            enum_id, code, None))
             elif isinstance(value, str):
                 out.append((owner, field, position, value, None, None, None, None, enum_id, code, None))
             else:
@@ -149,8 +149,8 @@ def flatten_leads(r: Record, rows: Rows) -> None:
     owner, get = r["id"], r.get
     rows["leads"].append((owner, r["name"], Decimal(r["price"] or 0), r["status_id"], r["pipeline_id"],
                           r["loss_reason_id"], get("source_id"), to_pg_micros(r["closed_at"]),
-                          to_pg_micros(r["closest_task_at"]), r.get("is_deleted"), get("score"), get("labor_cost"),
-                          get("is_price_modified_by_robot"), *common_columns(r)))
+                          to_pg_micros(r["closest_task_at"]), r.get("is_deleted"), get("score"),
+                          get("labor_cost"), get("is_price_modified_by_robot"), *common_columns(r)))
     embedded = flatten_children("lead", r, owner, rows)
     rows["lead_contacts"] += [
         (owner, one["id"], one.get("is_main")) for one in embedded.get("contacts") or ()]
@@ -159,8 +159,8 @@ def flatten_leads(r: Record, rows: Rows) -> None:
 
 def flatten_contacts(r: Record, rows: Rows) -> None:
     owner = r["id"]
-    rows["contacts"].append((owner, r["name"], r["first_name"], r["last_name"], to_pg_micros(r["closest_task_at"]),
-                             r.get("is_deleted"), r.get("is_unsorted"),
+    rows["contacts"].append((owner, r["name"], r["first_name"], r["last_name"],
+                             to_pg_micros(r["closest_task_at"]), r.get("is_deleted"), r.get("is_unsorted"),
                              *common_columns(r)))
     embedded = flatten_children("contact", r, owner, rows)
     rows["contact_companies"] += [(owner, one["id"]) for one in embedded.get("companies") or ()]
@@ -168,7 +168,8 @@ def flatten_contacts(r: Record, rows: Rows) -> None:
 
 def flatten_companies(r: Record, rows: Rows) -> None:
     owner = r["id"]
-    rows["companies"].append((owner, r["name"], to_pg_micros(r["closest_task_at"]), r.get("is_deleted"), *common_columns(r)))
+    rows["companies"].append((owner, r["name"], to_pg_micros(r["closest_task_at"]), r.get("is_deleted"),
+                              *common_columns(r)))
     flatten_children("company", r, owner, rows)
 
 
@@ -193,7 +194,8 @@ def flatten_events(r: Record, rows: Rows) -> None:
 
 
 FLATTEN: dict[str, Callable[[Record, Rows], None]] = {
-    "leads": flatten_leads, "contacts": flatten_contacts, "companies": flatten_companies, "tasks": flatten_tasks, "events": flatten_events,
+    "leads": flatten_leads, "contacts": flatten_contacts, "companies": flatten_companies,
+    "tasks": flatten_tasks, "events": flatten_events,
     **{f"{kind}/notes": note_flattener(kind) for kind in ("leads", "contacts", "companies", "customers")}}
 
 

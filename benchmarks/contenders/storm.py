@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
     ids = json.load(sys.stdin)
-    sys.stdout.write(json.dumps(asyncio.run(storm(arguments.address, arguments.rate, arguments.seconds, ids))) + "\n")
+    sys.stdout.write(json.dumps(asyncio.run(storm(arguments.address, arguments.rate, arguments.seconds, ids)))
+                     + "\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def main() -> int:
 
     began = time.monotonic()
     source = rest_api_source({
-        "client": {"base_url": f"{arguments.url}/api/v4/", "auth": {"type": "bearer", "token": arguments.token},
+        "client": {"base_url": f"{arguments.url}/api/v4/",
+                   "auth": {"type": "bearer", "token": arguments.token},
                    "paginator": {"type": "page_number", "base_page": 1, "page_param": "page",
                                  "total_path": None, "stop_after_empty_page": True}},
         "resource_defaults": {"primary_key": "id", "write_disposition": "merge"},

@@ -16,10 +16,11 @@ from pipelines.access.token_store import StoredTokens
 from pipelines.amocrm.credentials import AccessToken, WaitForSlot
 from pipelines.amocrm.errors import AccessRevokedError
 
-TOKEN_REFUSED = ("amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied "
-           "whole; or the address is of no account. Nothing was changed. Check AMOCRM_BASE_URL, or create "
-           "another token, and try again. If the terminal cuts off a long token, pipe it in: "
-           "`amocrm-mirror auth < token.txt`")
+TOKEN_REFUSED = (
+    "amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied "
+    "whole; or the address is of no account. Nothing was changed. Check AMOCRM_BASE_URL, or create "
+    "another token, and try again. If the terminal cuts off a long token, pipe it in: "
+    "`amocrm-mirror auth < token.txt`")
 RETRY_REFUSED_AFTER = datetime.timedelta(hours=1)
 """Time after which a refused candidate pair is tried again."""
 LOCK_ACCOUNT = "SELECT FROM mirror.tokens WHERE account = %(name)s FOR UPDATE"
@@ -58,8 +59,8 @@ class CandidateTokens(StoredTokens):
 
     table, key = "mirror.unproven_tokens", "seed"
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], encryption: Encryption, configured: ConfiguredTokens,
-                 base_url: str, user_agent: str,
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], encryption: Encryption,
+                 configured: ConfiguredTokens, base_url: str, user_agent: str,
                  account_name: str) -> None:
         super().__init__(connect, encryption, configured.fingerprint, base_url, user_agent)
         self.account_name = account_name

@@ -48,8 +48,9 @@ def parse_redirect(query: str, state: str, base_url: str) -> Consent:
         raise ConsentError("the address carries no code: it must be the whole one that the browser was sent "
                          f"to, with ?code=… in it. {NOTHING_CHANGED}")
     if not hmac.compare_digest(parameters.get("state", "").encode(), state.encode()):
-        raise StateMismatchError("the answer carries another state than was sent: it belongs to another attempt, or "
-                      f"somebody else has made it. {NOTHING_CHANGED} and use the address that it prints")
+        raise StateMismatchError(
+            "the answer carries another state than was sent: it belongs to another attempt, or "
+            f"somebody else has made it. {NOTHING_CHANGED} and use the address that it prints")
     if "error" in parameters:
         why = ("access was denied in amoCRM" if parameters["error"] == "access_denied"
                else f"amoCRM gives no access ({parameters['error'][:60]!r})")

@@ -18,8 +18,9 @@ class Encryption:
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError as reason:
-            raise DecryptionError("MIRROR_KEY must be one or more keys as `Fernet.generate_key()` makes them, "
-                          "separated by commas") from reason
+            raise DecryptionError(
+                "MIRROR_KEY must be one or more keys as `Fernet.generate_key()` makes them, "
+                "separated by commas") from reason
 
     def encrypt(self, secret: str) -> str:
         return self._fernet.encrypt(secret.encode()).decode()
@@ -29,5 +30,6 @@ class Encryption:
         try:
             return self._fernet.decrypt(encrypted.encode()).decode()
         except InvalidToken as reason:
-            raise DecryptionError("the stored tokens cannot be decrypted with the present key: restore MIRROR_KEY "
-                          "(or the key file in MIRROR_HOME), or authorize the account again") from reason
+            raise DecryptionError(
+                "the stored tokens cannot be decrypted with the present key: restore MIRROR_KEY "
+                "(or the key file in MIRROR_HOME), or authorize the account again") from reason

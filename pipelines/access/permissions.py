@@ -17,7 +17,8 @@ from pipelines.entities.spec import DRIVE_PATH, AccountInfo, Entity, Listing, Re
 
 DENIED_STATUS = 403
 """Status of a list that the token may not read."""
-LIMITED_VIEW_RIGHTS = {"D": "none", "M": "the user's own only", "G": "the user's group's only", "L": "linked ones only"}
+LIMITED_VIEW_RIGHTS = {"D": "none", "M": "the user's own only", "G": "the user's group's only",
+                       "L": "linked ones only"}
 """View rights other than A (all), as people read them (amocrm-api.md 3.3)."""
 
 
@@ -42,7 +43,8 @@ class TokenPermissions:
     def restrictions(self) -> list[str]:
         """Returns the kinds of records that the user sees only in part, as far as the token may know."""
         views = {kind: right.get("view") for kind, right in self._rights.items() if isinstance(right, dict)}
-        return [f"{kind}: {LIMITED_VIEW_RIGHTS[view]}" for kind, view in views.items() if view in LIMITED_VIEW_RIGHTS]
+        return [f"{kind}: {LIMITED_VIEW_RIGHTS[view]}" for kind, view in views.items()
+                if view in LIMITED_VIEW_RIGHTS]
 
 
 def fetch_permissions(client: HttpGet, facts: AccountInfo) -> TokenPermissions:
@@ -62,7 +64,8 @@ def _fetch_user(client: HttpGet, ident: Any) -> Record | None:
 def _is_denied(client: HttpGet, entity: Entity, facts: AccountInfo) -> bool:
     """True if the token may not read the entity's list. Lists that the account does not offer are not
     probed."""
-    listing = next((each for each in entity.listings if each.per_parent is None and each.path != "account"), None)
+    listing = next((each for each in entity.listings if each.per_parent is None and each.path != "account"),
+                   None)
     if listing is None or (entity.unavailable_because and entity.unavailable_because(facts)):
         return False
     try:
@@ -91,7 +94,8 @@ def describe(permissions: TokenPermissions, pair: TokenPair, cli_option: str = "
         limits = "; ".join(permissions.restrictions())
         rights = ("no administrator: records that the user may not see will be missing"
                   f"{f' ({limits})' if limits else ''}")
-    denied = (f"{', '.join(permissions.denied_lists)}: the token has no right to these lists" if permissions.denied_lists
+    denied = (f"{', '.join(permissions.denied_lists)}: the token has no right to these lists"
+              if permissions.denied_lists
               else "nothing; every list may be read")
     return [("Account", f"{facts.get('name')!r} (id {facts.get('id')}, {facts.get('subdomain')})"),
             ("User", f"{who}, {rights}"), ("Not seen", denied), ("Token", _expiry_text(pair, cli_option))]

@@ -15,7 +15,15 @@ from pipelines.access.encryption import Encryption
 from pipelines.access.token_endpoint import TokenPair
 from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.access.token_store import StoredTokens
-from pipelines.accounts.state import Connect, check_account_id, check_account_state, clear_marks, fetch_account, mirrored_account_id, recording_blocks
+from pipelines.accounts.state import (
+    Connect,
+    check_account_id,
+    check_account_state,
+    clear_marks,
+    fetch_account,
+    mirrored_account_id,
+    recording_blocks,
+)
 from pipelines.amocrm.client import Client
 from pipelines.amocrm.credentials import AccessToken, TokenSource, WaitForSlot
 from pipelines.amocrm.errors import AccessRevokedError
@@ -82,7 +90,8 @@ class TokenCheck:
         """Checks a pair that was not configured before. If amoCRM refuses it while the stored pair works,
         the refusal is only logged: the setting may be left over from long ago."""
         configured = self._token_store(StoredTokens).with_application(configured)
-        candidate = CandidateTokens(self.connect, self.encryption, configured, self.base_url, USER_AGENT, self.name)
+        candidate = CandidateTokens(self.connect, self.encryption, configured, self.base_url, USER_AGENT,
+                                    self.name)
         try:
             recent_refusal = candidate.recent_refusal(configured)
             if recent_refusal:
@@ -111,11 +120,12 @@ class TokenCheck:
             try:
                 self._check_account(self._token_store(TokensAtNewAddress))
             except AccessRevokedError as reason:
-                raise AccessRevokedError(f"{self.base_url}, which is new here, does not take the stored token of "
-                                 f"{stored['base_url']} ({reason.reason}). Nothing was changed. Look at "
-                                 "AMOCRM_BASE_URL: another account needs another AMOCRM_SCHEMA; if it is "
-                                 "the account's new address, give access again: `amocrm-mirror auth "
-                                 f"--account {self.name}`",
+                raise AccessRevokedError(
+                    f"{self.base_url}, which is new here, does not take the stored token of "
+                    f"{stored['base_url']} ({reason.reason}). Nothing was changed. Look at "
+                    "AMOCRM_BASE_URL: another account needs another AMOCRM_SCHEMA; if it is "
+                    "the account's new address, give access again: `amocrm-mirror auth "
+                    f"--account {self.name}`",
                                  reason.request, reason.status) from None
         return _store_update(configured, bool(configured) and stored["seed"] == configured.fingerprint)
 
@@ -136,7 +146,8 @@ class TokenCheck:
 
     def _read_stored(self, configured: ConfiguredTokens) -> dict[str, Any]:
         with self.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(READ_STORED, {"name": self.name, "seed": configured.fingerprint}).fetchone() or {}
+            return cursor.execute(READ_STORED,
+                                  {"name": self.name, "seed": configured.fingerprint}).fetchone() or {}
 
 
 def _store_update(configured: ConfiguredTokens, is_theirs: bool) -> StoreUpdate:

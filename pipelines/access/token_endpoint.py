@@ -90,8 +90,10 @@ def _parse_pair(response: Response, old_refresh_token: str, auth_command: str) -
     """Parses the response by its status and shape, never by the localized title (2.4)."""
     status = response.status_code
     if 400 <= status < 500 and status not in (408, 429) and not is_block(response):
-        raise AccessRevokedError(f"amoCRM does not grant a token ({status}{problem_text(response)}). What is mirrored stays "
-                         f"as it is, and so does the stored pair. {_cure_text(response, bool(old_refresh_token), auth_command)}",
+        raise AccessRevokedError(
+            f"amoCRM does not grant a token ({status}{problem_text(response)}). What is mirrored stays "
+            "as it is, and so does the stored pair. "
+            f"{_cure_text(response, bool(old_refresh_token), auth_command)}",
                          REQUEST_LINE, status)
     if not 200 <= status < 300:
         raise_for_status(response, REQUEST_LINE)
@@ -105,8 +107,10 @@ def _parse_pair(response: Response, old_refresh_token: str, auth_command: str) -
         raise TransientError("the answer is not a token", REQUEST_LINE, status)
     seconds = answer.get("expires_in")
     is_plausible = isinstance(seconds, int | float) and 0 < seconds < 1000 * DAY_SECONDS
-    return TokenPair(access_token, new_refresh_token if isinstance(new_refresh_token, str) and new_refresh_token else old_refresh_token,
-                datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds if is_plausible else DAY_SECONDS))
+    return TokenPair(access_token, new_refresh_token if isinstance(new_refresh_token, str)
+                     and new_refresh_token else old_refresh_token,
+                datetime.datetime.now(datetime.UTC)
+                     + datetime.timedelta(seconds=seconds if is_plausible else DAY_SECONDS))
 
 
 def _cure_text(response: Response, is_refresh: bool, auth_command: str) -> str:
@@ -117,5 +121,6 @@ def _cure_text(response: Response, is_refresh: bool, auth_command: str) -> str:
         return ("Check the integration's id, secret and redirect address; if they are right, grant access "
                 f"again: {auth_command}")
     return ("The code was used before, is older than 20 minutes, or the redirect address is not exactly "
-            f"the integration's. Compare AMOCRM_REDIRECT_URI with its settings, then run {auth_command} again for a "
+            f"the integration's. Compare AMOCRM_REDIRECT_URI with its settings, then run {auth_command} "
+            "again for a "
             "new code")

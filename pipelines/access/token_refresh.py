@@ -28,8 +28,8 @@ class TokenLocation:
     base_url: str = ""
 
 
-def refresh_or_diagnose(application: Application, refresh_token: str, access_token: str, was_refused: bool, was_lost: bool,
-            wait_for_slot: Callable[[], None]) -> tuple[TokenPair, str]:
+def refresh_or_diagnose(application: Application, refresh_token: str, access_token: str, was_refused: bool,
+                        was_lost: bool, wait_for_slot: Callable[[], None]) -> tuple[TokenPair, str]:
     """Returns a new pair and the address that issued it. `was_lost`: an earlier refresh with the same token
     got no response."""
     wait_for_slot()
@@ -46,7 +46,8 @@ def refresh_or_diagnose(application: Application, refresh_token: str, access_tok
                     "to it, where it is set",
                     application.base_url, location.base_url)
         return pair, location.base_url
-    raise AccessRevokedError(f"{refusal.reason}. {_explanation(location, access_token, was_refused, was_lost)}",
+    raise AccessRevokedError(
+        f"{refusal.reason}. {_explanation(location, access_token, was_refused, was_lost)}",
                      refusal.request, refusal.status)
 
 
@@ -58,7 +59,8 @@ def _locate_token(application: Application, refresh_token: str, access_token: st
         return TokenLocation()
     session = Session(application.base_url, application.user_agent)
     try:
-        answer = send_or_raise(lambda: session.get(host + SUBDOMAIN_PATH, headers={"X-Refresh-Token": refresh_token}, timeout=TIMEOUT),
+        answer = send_or_raise(lambda: session.get(
+            host + SUBDOMAIN_PATH, headers={"X-Refresh-Token": refresh_token}, timeout=TIMEOUT),
                       f"GET {SUBDOMAIN_PATH}")
         body = answer.json() if answer.status_code == 200 else {}
     except (TransientError, ValueError, RecursionError):

@@ -70,8 +70,10 @@ class StoredTokens:
             is_other = row["seed"] != configured.fingerprint
             if _has_no_tokens(row) or (is_other and not configured.refresh_token) or (
                     not is_other and row["refreshed_at"] is None and not self._can_decrypt(row)):
-                self._replace_tokens(connection, configured, configured.access_token, configured.refresh_token, None)
-                self._set_application(connection, self._merge_application(row, configured) if not is_other else configured)
+                self._replace_tokens(connection, configured, configured.access_token,
+                                     configured.refresh_token, None)
+                self._set_application(connection, self._merge_application(row, configured) if not is_other
+                                      else configured)
             elif not is_other:
                 self._update_application(connection, row, configured)
 
@@ -89,12 +91,14 @@ class StoredTokens:
             row = self._read_row(connection)
         return self._merge_application(row, configured) if row and not configured.client_id else configured
 
-    def store_granted(self, configured: ConfiguredTokens, pair: TokenPair, application: ConfiguredTokens | None = None) -> None:
+    def store_granted(self, configured: ConfiguredTokens, pair: TokenPair,
+                      application: ConfiguredTokens | None = None) -> None:
         """Stores the pair that a person has just granted, and the application it was granted to. The
         configured tokens are older and will not replace it."""
         with self.connect() as connection, connection.transaction():
             self._lock_or_create_row(connection)
-            self._replace_tokens(connection, configured, pair.access_token, pair.refresh_token, pair.expires_at)
+            self._replace_tokens(connection, configured, pair.access_token, pair.refresh_token,
+                                 pair.expires_at)
             self._set_application(connection, configured if application is None else application)
             connection.execute("DELETE FROM mirror.unproven_tokens WHERE account = %s AND dead_reason IS "
                                "NOT NULL", [self.row_key])
@@ -155,21 +159,23 @@ class StoredTokens:
     def _request_new_pair(self, row: TokenRow, refused: str, wait_for_slot: WaitForSlot) -> TokenPair:
         """Refreshes the pair of the row; raises AccessRevokedError if the row lacks what a refresh needs."""
         if not row["refresh_token"]:
-            raise AccessRevokedError("amoCRM refuses the token and a long-lived token cannot be renewed. What is "
-                             f"mirrored stays as it is. Check that {self.base_url} (AMOCRM_BASE_URL) is the "
-                             "account's address: an address without an account gets the same answer. If it "
-                             "is, create a new token in the integration's settings, and give it to "
-                             f"{self._auth_command} or set AMOCRM_ACCESS_TOKEN", status=401)
+            raise AccessRevokedError(
+                "amoCRM refuses the token and a long-lived token cannot be renewed. What is "
+                f"mirrored stays as it is. Check that {self.base_url} (AMOCRM_BASE_URL) is the "
+                "account's address: an address without an account gets the same answer. If it "
+                "is, create a new token in the integration's settings, and give it to "
+                f"{self._auth_command} or set AMOCRM_ACCESS_TOKEN", status=401)
         if not (row["client_id"] and row["client_secret"]):
-            raise AccessRevokedError("the token cannot be renewed without the integration's id and secret: set "
-                             "AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET and AMOCRM_REDIRECT_URI")
+            raise AccessRevokedError(
+                "the token cannot be renewed without the integration's id and secret: set "
+                "AMOCRM_CLIENT_ID, AMOCRM_CLIENT_SECRET and AMOCRM_REDIRECT_URI")
         application = Application(self.base_url, self.user_agent, row["client_id"],
                                   self.encryption.decrypt(row["client_secret"]), row["redirect_uri"] or "",
                                   self._auth_command)
         access = self._decrypt_or_empty(row["access_token"])
         try:
-            pair, base_url = refresh_or_diagnose(application, self.encryption.decrypt(row["refresh_token"]), access,
-                                     bool(refused) and refused == access,
+            pair, base_url = refresh_or_diagnose(application, self.encryption.decrypt(row["refresh_token"]),
+                                                 access, bool(refused) and refused == access,
                                      self._unanswered_refresh == row["refresh_token"],
                                      wait_for_slot)
         except ThrottledError:
@@ -228,18 +234,19 @@ class StoredTokens:
                       redirect_uri=configured.redirect_uri or None,
                       secret=self._encrypt(configured.client_secret))
 
-    def _replace_tokens(self, connection: psycopg.Connection[Any], configured: ConfiguredTokens, access: str, refresh: str,
-                 expires: datetime.datetime | None) -> None:
+    def _replace_tokens(self, connection: psycopg.Connection[Any], configured: ConfiguredTokens, access: str,
+                        refresh: str, expires: datetime.datetime | None) -> None:
         self._execute(connection, REMEMBER_SPENT)
-        self._execute(connection, REPLACE_TOKENS, access=self._encrypt(access), refresh=self._encrypt(refresh),
-                      expires=expires, seed=configured.fingerprint)
+        self._execute(connection, REPLACE_TOKENS, access=self._encrypt(access),
+                      refresh=self._encrypt(refresh), expires=expires, seed=configured.fingerprint)
 
     def _require_row(self, connection: psycopg.Connection[Any], lock: bool = False) -> TokenRow:
         """Returns the row. Raises AccessRevokedError if there is none."""
         row = self._read_row(connection, lock)
         if row is None:
-            raise AccessRevokedError(f"no token is stored for the account {self.row_key!r}: run {self._auth_command}, or "
-                             "set AMOCRM_ACCESS_TOKEN")
+            raise AccessRevokedError(
+                f"no token is stored for the account {self.row_key!r}: run {self._auth_command}, or "
+                "set AMOCRM_ACCESS_TOKEN")
         return row
 
     def _store_pair(self, connection: psycopg.Connection[Any], row: TokenRow, pair: TokenPair) -> None:
@@ -256,9 +263,10 @@ class StoredTokens:
             with contextlib.suppress(psycopg.Error), self.connect() as connection, connection.transaction():
                 self._store_pair(connection, row, pair)
                 return self._access_of_row(self._require_row(connection))
-        raise AccessRevokedError("amoCRM has issued a new pair of tokens and Postgres cannot be reached to store "
-                         "it; the old pair does not work any more. When Postgres is back, grant access "
-                         "again")
+        raise AccessRevokedError(
+            "amoCRM has issued a new pair of tokens and Postgres cannot be reached to store "
+            "it; the old pair does not work any more. When Postgres is back, grant access "
+            "again")
 
     def _mark_dead(self, reason: AccessRevokedError) -> None:
         """Records that the stored pair is dead, and why."""
@@ -272,8 +280,9 @@ class StoredTokens:
     def _access_of_pair(self, pair: TokenPair) -> AccessToken:
         """Returns the pair as committed, without reading it back: a key rotation may have re-encrypted it
         with a key that this process does not have."""
-        return AccessToken(pair.access_token, refresh_due_at({"expires_at": pair.expires_at, "refreshed_at": now()}),
-                      self.base_url)
+        return AccessToken(pair.access_token,
+                           refresh_due_at({"expires_at": pair.expires_at, "refreshed_at": now()}),
+                           self.base_url)
 
     def _access_of_row(self, row: TokenRow) -> AccessToken:
         return AccessToken(self._decrypt_token(row["access_token"]), refresh_due_at(row), self.base_url)
@@ -282,8 +291,9 @@ class StoredTokens:
         """Decrypts a token. Raises AccessRevokedError if it contains characters that no token has."""
         token = self.encryption.decrypt(encrypted)
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise AccessRevokedError("the configured token holds characters that no token has: copy it again into "
-                             "AMOCRM_ACCESS_TOKEN")
+            raise AccessRevokedError(
+                "the configured token holds characters that no token has: copy it again into "
+                "AMOCRM_ACCESS_TOKEN")
         return token
 
     def _encrypt(self, secret: str) -> str | None:
@@ -292,17 +302,20 @@ class StoredTokens:
     def _can_decrypt(self, row: TokenRow) -> bool:
         """True if this process can decrypt the row's tokens."""
         try:
-            return all(self.encryption.decrypt(row[name]) for name in ("access_token", "refresh_token") if row[name])
+            return all(self.encryption.decrypt(row[name]) for name in ("access_token", "refresh_token")
+                       if row[name])
         except DecryptionError:
             return False
 
-    def _update_application(self, connection: psycopg.Connection[Any], row: TokenRow, configured: ConfiguredTokens) -> None:
+    def _update_application(self, connection: psycopg.Connection[Any], row: TokenRow,
+                            configured: ConfiguredTokens) -> None:
         if self._application_differs(row, configured):
             self._set_application(connection, self._merge_application(row, configured))
 
     def _application_differs(self, row: TokenRow, configured: ConfiguredTokens) -> bool:
         wanted = self._merge_application(row, configured)
-        stored = row["client_id"] or "", row["redirect_uri"] or "", self._decrypt_or_empty(row["client_secret"])
+        stored = row["client_id"] or "", row["redirect_uri"] or "", self._decrypt_or_empty(
+            row["client_secret"])
         return stored != (wanted.client_id, wanted.redirect_uri, wanted.client_secret)
 
     def _merge_application(self, row: TokenRow, configured: ConfiguredTokens) -> ConfiguredTokens:

@@ -87,7 +87,8 @@ def due(connection: Connection, mine: str, is_mine_ready: bool) -> Iterator[tupl
         elif each.is_barred:
             yield each, f"{each.not_synced_reason}; it is asked again after an hour"
         else:
-            yield each, "" if each.has_tokens or (each.name == mine and is_mine_ready) else each.not_synced_reason
+            yield each, "" if each.has_tokens or (each.name == mine
+                                                  and is_mine_ready) else each.not_synced_reason
 
 
 def pause(connection: Connection, name: str) -> bool:
@@ -132,5 +133,6 @@ def lock_out_syncs(connection: Connection, name: str) -> None:
     row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
                              [f"amocrm-mirror sync {name}"]).fetchone()
     if not row or not row[0]:
-        raise SyncRefusedError(f"a sync of the account {name!r} is running: wait for it to end, or stop it, then "
-                          "run this again. Nothing was changed")
+        raise SyncRefusedError(
+            f"a sync of the account {name!r} is running: wait for it to end, or stop it, then "
+            "run this again. Nothing was changed")

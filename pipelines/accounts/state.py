@@ -15,7 +15,13 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pipelines.amocrm.client import HttpGet
-from pipelines.amocrm.errors import AccessRevokedError, BlockedError, NotAvailableError, ThrottledError, TransientError
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    BlockedError,
+    NotAvailableError,
+    ThrottledError,
+    TransientError,
+)
 from pipelines.amocrm.pagination import page
 from pipelines.amocrm.responses import Parameters
 from pipelines.entities.spec import AccountInfo, Record
@@ -24,8 +30,9 @@ from pipelines.errors import AccountPausedError, SyncRefusedError
 Connect = Callable[[], psycopg.Connection[Any]]
 
 
-UNPAID_MESSAGE = ("amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it "
-          "in amoCRM, then run the sync again")
+UNPAID_MESSAGE = (
+    "amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it "
+    "in amoCRM, then run the sync again")
 
 
 UNREACHABLE_HINT = ("Look whether AMOCRM_BASE_URL opens in a browser and is the account's, and whether this "
@@ -65,11 +72,13 @@ def fetch_account(client: HttpGet, parameters: Parameters) -> Record:
         raise
     except TransientError as reason:
         message = reason.reason.split("; given up")[0]
-        raise TransientError(f"{message} on every try. What is mirrored stays as it is. {UNREACHABLE_HINT}, then try again",
+        raise TransientError(
+            f"{message} on every try. What is mirrored stays as it is. {UNREACHABLE_HINT}, then try again",
                       reason.request, reason.status) from None
     if not records:
-        raise SyncRefusedError("amoCRM answers the request for the account with an empty response (204). What "
-                          "is mirrored stays as it is. Check AMOCRM_BASE_URL, and run the sync again later")
+        raise SyncRefusedError(
+            "amoCRM answers the request for the account with an empty response (204). What "
+            "is mirrored stays as it is. Check AMOCRM_BASE_URL, and run the sync again later")
     return dict(records[0])
 
 
@@ -94,18 +103,21 @@ def check_account_state(connect: Connect, name: str) -> bool:
             return False
         blocked, unblocked, just_blocked, revoked, asked_again, just_revoked, why, paused = row
         if paused:
-            raise AccountPausedError(f"the account {name!r} is paused since {paused}: nothing was sent. `amocrm-mirror "
-                         f"accounts resume {name}`, then sync")
+            raise AccountPausedError(
+                f"the account {name!r} is paused since {paused}: nothing was sent. `amocrm-mirror "
+                f"accounts resume {name}`, then sync")
         if just_blocked:
-            raise SyncRefusedError("amoCRM has blocked this account or address; its block page was last seen at "
-                              f"{blocked}. Nothing was sent, so that the block does not grow; what is "
-                              "mirrored stays as it is. Write to amoCRM's support. The first sync after "
-                              f"{unblocked} asks again, `amocrm-mirror doctor --account {name}` at once")
+            raise SyncRefusedError(
+                "amoCRM has blocked this account or address; its block page was last seen at "
+                f"{blocked}. Nothing was sent, so that the block does not grow; what is "
+                "mirrored stays as it is. Write to amoCRM's support. The first sync after "
+                f"{unblocked} asks again, `amocrm-mirror doctor --account {name}` at once")
         if just_revoked:
-            raise SyncRefusedError(f"{why}. Last seen at {revoked}; nothing was sent now, and what is mirrored "
-                              f"stays as it is. Give access again: `amocrm-mirror auth --account {name}`. "
-                              f"The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor "
-                              f"--account {name}` at once")
+            raise SyncRefusedError(
+                f"{why}. Last seen at {revoked}; nothing was sent now, and what is mirrored "
+                f"stays as it is. Give access again: `amocrm-mirror auth --account {name}`. "
+                f"The first sync after {asked_again} asks amoCRM again, `amocrm-mirror doctor "
+                f"--account {name}` at once")
         if blocked or revoked:
             connection.execute("UPDATE mirror.accounts SET blocked_at = CASE WHEN is_blocked THEN now() "
                                "END, revoked_at = CASE WHEN revoked_at IS NOT NULL THEN now() END WHERE "
@@ -154,9 +166,10 @@ def check_account_id(held: int | None, schema: str, facts: AccountInfo) -> None:
     """Raises SyncRefusedError if the token is of another account than the schema holds. `held`: that
     account's id."""
     if held not in (None, facts.get("id")):
-        raise SyncRefusedError(f"the schema {schema!r} holds amoCRM account {held}, but the token is of account "
-                          f"{facts.get('id')} ({facts.get('name')}). Nothing was changed. Use that "
-                          "account's own token, or another AMOCRM_SCHEMA for this one")
+        raise SyncRefusedError(
+            f"the schema {schema!r} holds amoCRM account {held}, but the token is of account "
+            f"{facts.get('id')} ({facts.get('name')}). Nothing was changed. Use that "
+            "account's own token, or another AMOCRM_SCHEMA for this one")
 
 
 def mark_revoked(connection: psycopg.Connection[Any], names: Sequence[str], reason: str) -> None:

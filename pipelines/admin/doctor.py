@@ -15,7 +15,13 @@ from sqlalchemy.exc import DBAPIError
 from pipelines.access.encryption import DecryptionError
 from pipelines.accounts.state import NO_SUCH_PATH, UNREACHABLE_HINT, clear_marks, recording_refusals
 from pipelines.amocrm.client import RetryPolicy
-from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NotAvailableError, TransientError
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    AmoError,
+    BlockedError,
+    NotAvailableError,
+    TransientError,
+)
 from pipelines.amocrm.responses import ApiResponse
 from pipelines.config.settings import SettingsError
 from pipelines.errors import SyncRefusedError
@@ -27,12 +33,13 @@ QUICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=3, read_timeout=20.0)
 MAX_CLOCK_SKEW_SECONDS = 60
 """Seconds by which this machine's clock may differ from amoCRM's."""
 CURES: dict[type[AmoError], str] = {
-    AccessRevokedError: "Open the integration in amoCRM, make a new long-lived token as an administrator, and run "
-    "`amocrm-mirror auth{option}`",
+    AccessRevokedError: "Open the integration in amoCRM, make a new long-lived token as an administrator, "
+                        "and run "
+                        "`amocrm-mirror auth{option}`",
     BlockedError: "Stop other programs that send requests to the account, write to amoCRM's support, and run "
-    "`amocrm-mirror doctor{option}` again tomorrow",
+                  "`amocrm-mirror doctor{option}` again tomorrow",
     NotAvailableError: "Check in amoCRM that the account is paid for, and that its security settings allow "
-    "this machine's address",
+                       "this machine's address",
     TransientError: f"{UNREACHABLE_HINT}; then try again",
 }
 
@@ -90,7 +97,8 @@ def _postgres_findings(mirror: Installation) -> Generator[Finding, None, bool]:
                   "" if version >= MINIMUM_VERSION else
                   f"Use PostgreSQL {MINIMUM_VERSION // 10000} or later, or leave DATABASE_URL out")
     if privilege and not privilege[0]:
-        yield Finding("note", f"Postgres: {privilege[1]} may not create schemas in {privilege[2]}, which the first "
+        yield Finding("note",
+                      f"Postgres: {privilege[1]} may not create schemas in {privilege[2]}, which the first "
                       "`amocrm-mirror migrate` needs",
                       f'As the owner of the database: '
                       f'GRANT CREATE ON DATABASE "{privilege[2]}" TO "{privilege[1]}"')
@@ -140,7 +148,8 @@ def _failure_finding(what: str, reason: AmoError, option: str) -> Finding:
                    cure.replace("{option}", option))
 
 
-def _permission_findings(get: Callable[..., ApiResponse], facts: dict[str, Any], option: str) -> Iterator[Finding]:
+def _permission_findings(get: Callable[..., ApiResponse], facts: dict[str, Any],
+                         option: str) -> Iterator[Finding]:
     try:
         get("users", [("limit", "1")])
         yield Finding("right", "rights: the token is an administrator's")
@@ -173,7 +182,8 @@ def _clock_finding(answer: ApiResponse) -> Finding:
         server_time = parsedate_to_datetime(answer.date)
     except (TypeError, ValueError):
         return Finding("note", "clock: not compared, the answer has no Date header")
-    skew = abs((datetime.datetime.fromtimestamp(answer.started / 1e6, datetime.UTC) - server_time).total_seconds())
+    skew = abs(
+        (datetime.datetime.fromtimestamp(answer.started / 1e6, datetime.UTC) - server_time).total_seconds())
     if skew > MAX_CLOCK_SKEW_SECONDS:
         return Finding("wrong", f"clock: this machine and amoCRM differ by {skew:.0f} s",
                        "Set this machine's clock (NTP): changes are selected by time")

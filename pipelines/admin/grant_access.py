@@ -23,7 +23,8 @@ UPDATE mirror.accounts SET base_url = %(url)s, configured_url = %(given)s, accou
 WHERE name = %(name)s AND coalesce(account_id, %(id)s) = %(id)s RETURNING 1"""
 
 
-def grant_access(mirror: Installation, base_url: str, pair: TokenPair, application: ConfiguredTokens) -> TokenPermissions:
+def grant_access(mirror: Installation, base_url: str, pair: TokenPair,
+                 application: ConfiguredTokens) -> TokenPermissions:
     """Checks the pair with amoCRM, stores it, and returns what it permits. Raises what the client raises,
     and SyncRefusedError if the schema holds another account."""
     client = Client(base_url, UnstoredTokens(pair), mirror.rate_limiters(base_url), RETRY_POLICY)
@@ -61,7 +62,8 @@ def _bind_account(mirror: Installation, base_url: str, facts: AccountInfo) -> No
 
 
 def _wrong_account_error(mirror: Installation, facts: AccountInfo) -> SyncRefusedError:
-    return SyncRefusedError(f"the schema {mirror.schema!r} holds another amoCRM account than {facts.get('id')} "
-                       f"({facts.get('name')}), which this token is of. Nothing was changed. Use a token of "
-                       "the account that the schema holds, or another AMOCRM_SCHEMA (of `accounts add`: "
-                       "another name)")
+    return SyncRefusedError(
+        f"the schema {mirror.schema!r} holds another amoCRM account than {facts.get('id')} "
+        f"({facts.get('name')}), which this token is of. Nothing was changed. Use a token of "
+        "the account that the schema holds, or another AMOCRM_SCHEMA (of `accounts add`: "
+        "another name)")

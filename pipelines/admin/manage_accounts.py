@@ -28,7 +28,8 @@ LEFT JOIN LATERAL (SELECT run_id FROM mirror.sync_runs WHERE account = a.name
 LEFT JOIN mirror.sync_runs r ON r.account = a.name GROUP BY a.name"""
 
 
-def add(mirror: Installation, name: str, address_text: str, grant: Callable[[Installation], Iterator[str]]) -> Iterator[str]:
+def add(mirror: Installation, name: str, address_text: str,
+        grant: Callable[[Installation], Iterator[str]]) -> Iterator[str]:
     """Adds an account and yields the lines to print. `grant` asks a person for access; if that fails,
     nothing is left of the account."""
     installation = _installation_for_new(mirror, name, address_text)
@@ -62,7 +63,8 @@ def _installation_for_new(mirror: Installation, name: str, address_text: str) ->
                        f"account. Another token for it: `amocrm-mirror auth --account {name}`; another "
                        "account: choose another name")
     return Installation(mirror.settings.model_copy(
-        update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": name, "amocrm_base_url": base_url}), f" --account {name}")
+        update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": name, "amocrm_base_url": base_url}),
+                        f" --account {name}")
 
 
 def _has_schema(mirror: Installation, name: str) -> bool:
@@ -104,9 +106,10 @@ def preview_removal(mirror: Installation, name: str, keep_data: bool) -> Removal
         schemas = registry.existing_schemas(connection, account)
         others = [] if keep_data else registry.dependent_views(connection, schemas)
         if others:
-            raise SyncRefusedError(f"{', '.join(others[:5])}{' …' if others[5:] else ''} would be dropped with "
-                              f"the tables of {name!r}, but do not belong to the mirror. Nothing was "
-                              "changed. Drop them first, or keep the tables: --keep-data")
+            raise SyncRefusedError(
+                f"{', '.join(others[:5])}{' …' if others[5:] else ''} would be dropped with "
+                f"the tables of {name!r}, but do not belong to the mirror. Nothing was "
+                "changed. Drop them first, or keep the tables: --keep-data")
         row: Any = connection.execute(
             "SELECT count(*), pg_size_pretty(coalesce(sum(pg_total_relation_size(c.oid)), 0)), (SELECT "
             "count(*) FROM mirror.forgotten WHERE account = %s AND because IS NULL) FROM pg_class c JOIN "

@@ -80,7 +80,8 @@ def role_name_problem(role: str) -> str:
     return ""
 
 
-def grant_read_access(connection: Connection, schema: str, role: str, password: str | None, is_generated: bool) -> GrantResult:
+def grant_read_access(connection: Connection, schema: str, role: str, password: str | None,
+                      is_generated: bool) -> GrantResult:
     """Creates or updates the role. `password` None keeps the present password. Raises SyncRefused, or
     AdministratorRequiredError with the SQL."""
     schemas = _existing_schemas(connection, schema)
@@ -91,7 +92,8 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
     existing = connection.execute(SELECT_ROLE, [role]).fetchone()
     if existing and (existing[0] or existing[2]):
         raise SyncRefusedError(
-            f"{role!r} is {'a superuser' if existing[0] else 'the role of the mirror itself'}, which cannot be "
+            f"{role!r} is {'a superuser' if existing[0] else 'the role of the mirror itself'}, "
+            "which cannot be "
             "made to read only. Nothing was changed; choose another name with --role")
     can_login = existing[1] if existing else None
     try:
@@ -105,8 +107,9 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
             f"Postgres refused: {reason.diag.message_primary or reason}. Nothing was changed. Have an "
             f"administrator of the database run what is printed above, then set the password: in psql, "
             f"\\password {role}", _sql_script(connection, schemas, role, can_login)) from None
-    return GrantResult(role, existing is None, connection_url(connection, role, password if is_generated else None), schemas,
-                   _notes(connection, schema, role, schemas))
+    return GrantResult(role, existing is None,
+                       connection_url(connection, role, password if is_generated else None), schemas,
+                       _notes(connection, schema, role, schemas))
 
 
 def grant_statements(connection: Connection, schemas: list[str], role: str,
@@ -120,7 +123,8 @@ def grant_statements(connection: Connection, schemas: list[str], role: str,
     if can_login is not None:
         for granted_schema in [*schemas, MIRROR_SCHEMA]:
             yield SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(Identifier(granted_schema), grantee)
-            yield SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(Identifier(granted_schema), grantee)
+            yield SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(
+                Identifier(granted_schema), grantee)
     for granted_schema in schemas:
         yield SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)
         yield SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)

@@ -96,8 +96,10 @@ def _reencrypt_all(connection: psycopg.Connection[Any], encryption: Encryption) 
     count = 0
     for table in TABLES:
         for row in _read_rows(connection, *table):
-            reencrypted = [locked and encryption.encrypt(encryption.decrypt(locked)) for locked in row[:len(SECRET_COLUMNS)]]
-            connection.execute(UPDATE_SECRETS.format(*table).encode(), [*reencrypted, row[len(SECRET_COLUMNS)]])
+            reencrypted = [locked and encryption.encrypt(encryption.decrypt(locked))
+                           for locked in row[:len(SECRET_COLUMNS)]]
+            connection.execute(UPDATE_SECRETS.format(*table).encode(),
+                               [*reencrypted, row[len(SECRET_COLUMNS)]])
             count += sum(1 for locked in reencrypted if locked)
     return count
 

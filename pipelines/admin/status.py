@@ -68,9 +68,9 @@ def render(status: dict[str, Any]) -> tuple[Table, list[str]]:
         table.add_column(title, justify="right" if title in ("rows", "requests", "lag") else "left")
     lines = []
     for entity in status["entities"]:
-        table.add_row(entity["entity"], f"{entity['rows']:,}", _local_time(entity.get("started_at")), entity["state"],
-                      entity.get("mode") or "", str(entity.get("requests", "")), _local_time(entity.get("watermark")),
-                      _format_lag(entity.get("lag_seconds")))
+        table.add_row(entity["entity"], f"{entity['rows']:,}", _local_time(entity.get("started_at")),
+                      entity["state"], entity.get("mode") or "", str(entity.get("requests", "")),
+                      _local_time(entity.get("watermark")), _format_lag(entity.get("lag_seconds")))
         if entity.get("reason"):
             lines.append(f"{entity['entity']}: {entity['reason']}")
         if entity.get("in_quarantine"):

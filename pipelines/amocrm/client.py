@@ -21,9 +21,25 @@ from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
 from pipelines.amocrm.credentials import AccessToken, TokenSource
-from pipelines.amocrm.errors import AccessRevokedError, AmoError, BadRequestError, BlockedError, PageTooLargeError, ThrottledError, TransientError
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    AmoError,
+    BadRequestError,
+    BlockedError,
+    PageTooLargeError,
+    ThrottledError,
+    TransientError,
+)
 from pipelines.amocrm.rate_limiter import RateLimiter
-from pipelines.amocrm.responses import ApiResponse, BodyCheck, Parameters, describe_request, parse_change_response, parse_response, seconds_ahead
+from pipelines.amocrm.responses import (
+    ApiResponse,
+    BodyCheck,
+    Parameters,
+    describe_request,
+    parse_change_response,
+    parse_response,
+    seconds_ahead,
+)
 from pipelines.amocrm.session import USER_AGENT, Session, is_amocrm, is_local, send_or_raise
 
 __all__ = ["USER_AGENT", "ApiResponse", "Client", "CountingClient", "HttpGet", "Parameters", "RetryPolicy"]
@@ -66,7 +82,8 @@ class Client:
 
     def __init__(self, base_url: str, token_source: TokenSource, rate_limiters: Sequence[RateLimiter],
                  retry_policy: RetryPolicy | None = None) -> None:
-        self.base_url, self.token_source, self.rate_limiters = base_url.rstrip("/"), token_source, rate_limiters
+        self.base_url, self.token_source, self.rate_limiters = (base_url.rstrip("/"), token_source,
+                                                                rate_limiters)
         self.retry_policy = retry_policy or RetryPolicy()
         self.requests = 0
         self._adapter = HTTPAdapter(pool_maxsize=64)
@@ -86,7 +103,8 @@ class Client:
         request = describe_request("GET", path, parameters)
         self._url(path, base)
         return self._with_retries(
-            lambda: self._send_authorized(request, lambda session: session.prepare_get(self._url(path, base), parameters),
+            lambda: self._send_authorized(
+                request, lambda session: session.prepare_get(self._url(path, base), parameters),
                                lambda response, started: parse_response(response, started, request, check)),
             _can_shrink(parameters))
 
@@ -94,7 +112,8 @@ class Client:
         """Changes something in the account. The change must be idempotent, because it may be retried."""
         request = describe_request(method, path)
         return self._with_retries(
-            lambda: self._send_authorized(request, lambda session: session.prepare_change(method, self._url(path, ""), body),
+            lambda: self._send_authorized(
+                request, lambda session: session.prepare_change(method, self._url(path, ""), body),
                                lambda response, started: parse_change_response(response, started, request)))
 
     def _with_retries(self, once: Callable[[], ApiResponse], can_shrink: bool = False) -> ApiResponse:
@@ -128,7 +147,8 @@ class Client:
 
     def _url(self, path: str, base: str) -> str:
         if base and not (is_amocrm(base) or (is_local(self.base_url) and is_local(base))):
-            raise BadRequestError(f"{base} is not one of amoCRM's hosts; no token is sent there", describe_request("GET", path))
+            raise BadRequestError(f"{base} is not one of amoCRM's hosts; no token is sent there",
+                                  describe_request("GET", path))
         return base + path if base else self.base_url + API + path
 
     def _send_authorized(self, request: str, prepare: Callable[[Session], PreparedRequest],
@@ -153,7 +173,8 @@ class Client:
         prepared = prepare(session)
         self._acquire()
         started = time.time_ns() // 1000
-        response = send_or_raise(lambda: session.transmit(prepared, (self.retry_policy.connect_timeout, self.retry_policy.read_timeout)),
+        response = send_or_raise(lambda: session.transmit(prepared, (self.retry_policy.connect_timeout,
+                                                                     self.retry_policy.read_timeout)),
                         request)
         ahead = seconds_ahead(response.headers.get("Date", ""))
         if ahead is not None:
@@ -181,7 +202,8 @@ class Client:
 
     def _raise_if_halted(self) -> None:
         if self._halt_reason:
-            raise type(self._halt_reason)(self._halt_reason.reason, self._halt_reason.request, self._halt_reason.status)
+            raise type(self._halt_reason)(self._halt_reason.reason, self._halt_reason.request,
+                                          self._halt_reason.status)
 
     def halt(self, reason: AmoError) -> None:
         """Stops the client: from now on every request raises `reason`, or the first reason given."""

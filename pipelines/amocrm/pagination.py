@@ -37,9 +37,10 @@ def page(client: HttpGet, path: str, parameters: Parameters, key: str, single: b
     answer = client.get(path, parameters, base, lambda value: _records(value, key, single))
     if answer.status == 204:
         return Page([], None, answer.started, answer.request)
-    records, body = _records(answer.value, key, single), answer.value if isinstance(answer.value, dict) else {}
-    return Page(records, None if single else _next_parameters(body, parameters), answer.started, answer.request,
-                answer.replaced, body)
+    records, body = (_records(answer.value, key, single),
+                     answer.value if isinstance(answer.value, dict) else {})
+    return Page(records, None if single else _next_parameters(body, parameters), answer.started,
+                answer.request, answer.replaced, body)
 
 
 def _records(body: Any, key: str, single: bool) -> list[Any]:
@@ -98,8 +99,9 @@ def pages(client: HttpGet, path: str, parameters: Parameters, key: str, single: 
             continue
         content = tuple(identity(record) for record in current.records)
         if tuple(sorted(next_parameters)) in seen_parameters or (content and content in seen_contents):
-            raise TransientError("the list leads back to a page already read: its `next` goes in a circle. Report "
-                          "it to amoCRM's support", current.request)
+            raise TransientError(
+                "the list leads back to a page already read: its `next` goes in a circle. Report "
+                "it to amoCRM's support", current.request)
         seen_parameters.add(tuple(sorted(next_parameters)))
         seen_contents.add(content)
         yield current

@@ -29,9 +29,9 @@ Parameters = Sequence[tuple[str, str]]
 BodyCheck = Callable[[Any], object]
 """Called with the decoded body. Raises ValueError when it is not what was asked for."""
 
-UNAVAILABLE_REASONS = {402: "it is not paid for", 403: "the token has no right to it", 404: "it does not exist here",
-               405: "it does not exist here", 422: "it is switched off", 425: "it is not available",
-               426: "it is switched off"}
+UNAVAILABLE_REASONS = {402: "it is not paid for", 403: "the token has no right to it",
+                       404: "it does not exist here", 405: "it does not exist here",
+                       422: "it is switched off", 425: "it is not available", 426: "it is switched off"}
 """Statuses that mean this account or token does not have the list, with the reason as people read it."""
 
 
@@ -58,7 +58,8 @@ def describe_request(method: str, path: str, parameters: Parameters = ()) -> str
     return f"{method} {path}?{query}" if query else f"{method} {path}"
 
 
-def parse_response(response: Response, started: int, request: str, check: BodyCheck | None = None) -> ApiResponse:
+def parse_response(response: Response, started: int, request: str,
+                   check: BodyCheck | None = None) -> ApiResponse:
     """Returns the response to a GET. Raises the error whose recovery fits: retry later, ask for a smaller
     page, slow down, skip the list, or give up."""
     status, date = response.status_code, response.headers.get("Date", "")
@@ -72,7 +73,8 @@ def parse_response(response: Response, started: int, request: str, check: BodyCh
         except (ValueError, RecursionError) as reason:
             problem = str(reason)[:200] or type(reason).__name__
         else:
-            return ApiResponse(status, response.content, started, request, date, decoded.value, decoded.replaced_characters)
+            return ApiResponse(status, response.content, started, request, date, decoded.value,
+                               decoded.replaced_characters)
         raise TransientError(f"the answer is not what the API promises ({problem})", request, status)
     if status == 504:
         raise PageTooLargeError("the server did not manage it in time (504)", request, status)
@@ -105,13 +107,15 @@ def raise_for_status(response: Response, request: str) -> NoReturn:
                       "support, then run `amocrm-mirror doctor` to see whether the block is lifted", request,
                       status)
     if status == 401:
-        raise AccessRevokedError(f"amoCRM refuses the token (401{detail}). What is mirrored stays as it is. Check "
-                         "that the integration is on and that the user who granted access may log in; if "
-                         "so, grant access again", request, status)
+        raise AccessRevokedError(
+            f"amoCRM refuses the token (401{detail}). What is mirrored stays as it is. Check "
+            "that the integration is on and that the user who granted access may log in; if "
+            "so, grant access again", request, status)
     if status in UNAVAILABLE_REASONS:
         raise NotAvailableError(f"{UNAVAILABLE_REASONS[status]} ({status}{detail})", request, status)
-    raise BadRequestError(f"amoCRM refuses the request ({status}{detail}). This is a fault of amocrm-mirror's: "
-                  "please report it", request, status)
+    raise BadRequestError(
+        f"amoCRM refuses the request ({status}{detail}). This is a fault of amocrm-mirror's: "
+        "please report it", request, status)
 
 
 def is_block(response: Response) -> bool:

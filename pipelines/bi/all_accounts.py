@@ -63,7 +63,8 @@ def refresh(connection: Connection, recheck: bool = False, excluding: str = "") 
     """Brings the views up to date with the accounts and their tables. Costs one query if the set of accounts
     is unchanged, unless `recheck` forces a check. `excluding` leaves out an account that is about to be
     removed. The connection must be in autocommit mode."""
-    accounts = [each for each in all_accounts(connection) if each.has_tables and each.name not in (DEMO_ACCOUNT, excluding)]
+    accounts = [each for each in all_accounts(connection)
+                if each.has_tables and each.name not in (DEMO_ACCOUNT, excluding)]
     found = connection.execute(
         "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s",
         [SCHEMA]).fetchone()
@@ -95,24 +96,27 @@ def _refresh(connection: Connection, accounts: Sequence[AccountRecord], summary:
     result = RefreshResult()
     for name, declared in tables.items():
         account_columns = [(each, columns.get((each.schema, name), {})) for each in accounts]
-        definition = _union_query(name, _view_columns(columns.get((SCHEMA, name), {}), declared), account_columns)
+        definition = _union_query(name, _view_columns(columns.get((SCHEMA, name), {}), declared),
+                                  account_columns)
         comment = (f"{name} of all accounts; account is the account's name here. "
                    f"Made by amocrm-mirror ({_hash(connection, definition)})")
         if comments.get(name) != comment:
-            _replace_view(connection, name, definition, _union_query(name, declared, account_columns), comment, result)
+            _replace_view(connection, name, definition, _union_query(name, declared, account_columns),
+                          comment, result)
     connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(
         Identifier(SCHEMA), Literal("Views over all accounts" if result.is_retryable else summary)))
     return result
 
 
-def _replace_view(connection: Connection, name: str, definition: Composed, fresh_definition: Composed, comment: str,
-         result: RefreshResult) -> None:
+def _replace_view(connection: Connection, name: str, definition: Composed, fresh_definition: Composed,
+                  comment: str, result: RefreshResult) -> None:
     """Replaces the view with CREATE OR REPLACE (`definition`) or, if Postgres refuses that and no object
     depends on the view, drops it and creates it again (`fresh_definition`). Records the outcome in
     `result`."""
     view = Identifier(SCHEMA, name)
     ways = ([SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, definition)],
-            [SQL("DROP VIEW IF EXISTS {}").format(view), SQL("CREATE VIEW {} AS {}").format(view, fresh_definition)])
+            [SQL("DROP VIEW IF EXISTS {}").format(view),
+             SQL("CREATE VIEW {} AS {}").format(view, fresh_definition)])
     reason = ""
     for statements in ways:
         try:
@@ -150,13 +154,15 @@ def _view_columns(before: ColumnTypes, declared: ColumnTypes) -> ColumnTypes:
     return kept | declared
 
 
-def _union_query(name: str, wanted: ColumnTypes, accounts: Sequence[tuple[AccountRecord, ColumnTypes]]) -> Composed:
+def _union_query(name: str, wanted: ColumnTypes,
+                 accounts: Sequence[tuple[AccountRecord, ColumnTypes]]) -> Composed:
     """The query of one view: UNION ALL over the accounts that have the table; without any, a query of no
     rows."""
     branches = [SQL("SELECT {}::text AS account, {} FROM {} t").format(
         Literal(each.name), SQL(", ").join(_select_list(wanted, there)), Identifier(each.schema, name))
         for each, there in accounts if there]
-    empty = SQL("SELECT NULL::text AS account, {} WHERE false").format(SQL(", ").join(_select_list(wanted, {})))
+    empty = SQL("SELECT NULL::text AS account, {} WHERE false").format(
+        SQL(", ").join(_select_list(wanted, {})))
     return SQL("\nUNION ALL ").join(branches or [empty])
 
 

@@ -47,8 +47,9 @@ VALUE_OWNER_COLUMNS = {"entity_type": ("text", f"Kind of the record: {RECORD_KIN
          "entity_id": ("bigint", "Record that has the value")}
 
 
-VALUE_TYPES = {"position": "integer", "value_number": "numeric", "value_boolean": "boolean", "value_date": "date",
-         "value_at": "timestamptz", "value_json": "jsonb", "field_id": "bigint", "enum_id": "bigint"}
+VALUE_TYPES = {"position": "integer", "value_number": "numeric", "value_boolean": "boolean",
+               "value_date": "date", "value_at": "timestamptz", "value_json": "jsonb", "field_id": "bigint",
+               "enum_id": "bigint"}
 
 
 def described_columns(view: str) -> dict[str, tuple[str, str]]:
@@ -159,9 +160,10 @@ def links_query(schema: str) -> Composed:
         parts.append(SQL(
             "SELECT {}::text AS from_entity_type, {} AS from_id, {}::text AS to_entity_type, {} AS to_id, "
             "{}, {} AS from_uid, {} AS to_uid FROM {} t {}").format(
-            Literal(parent), _column_or_null(of, one, "bigint"), Literal(target), _column_or_null(of, other, "bigint"),
-            SQL(", ").join(more),
-            _column_or_null(of, one, "text"), _column_or_null(of, other, "text"), Identifier(schema, of.name), join))
+            Literal(parent), _column_or_null(of, one, "bigint"), Literal(target),
+            _column_or_null(of, other, "bigint"), SQL(", ").join(more),
+            _column_or_null(of, one, "text"), _column_or_null(of, other, "text"), Identifier(schema, of.name),
+            join))
     return SQL(" UNION ALL ").join(parts)
 
 

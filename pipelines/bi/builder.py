@@ -30,8 +30,8 @@ from pipelines.bi.view_files import ViewFile, file_names, view_file
 from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
 from pipelines.postgres.errors import describe_postgres_error
 
-__all__ = ["CATALOG_VIEWS", "OWN_MARK", "ViewResult", "drop_views", "view_faults", "files_by_view", "view_group", "untypable_values", "view_tables", "own_views",
-           "bi_schema", "build_views"]
+__all__ = ["CATALOG_VIEWS", "OWN_MARK", "ViewResult", "drop_views", "view_faults", "files_by_view",
+           "view_group", "untypable_values", "view_tables", "own_views", "bi_schema", "build_views"]
 
 Connection = psycopg.Connection[Any]
 CATALOG_VIEWS = "catalogs"
@@ -41,10 +41,12 @@ BUILD_VERSION = "2"
 LOCK_TIMEOUT = "5s"
 """Lock timeout of one view's transaction."""
 KEPT_AS_IT_WAS, SHOWS_NOTHING = "It stayed as it was", "It shows no rows until then"
-LOCKED_REASON = (f"another session was reading it, or building views, for longer than 5 s. {KEPT_AS_IT_WAS}; the next sync "
-        "tries again, or run `amocrm-mirror views`")
-NAME_TAKEN_REASON = ("there is {} of that name already which is not ours. It was not touched; rename it, and run "
-            "`amocrm-mirror views`")
+LOCKED_REASON = (f"another session was reading it, or building views, for longer than 5 s. {KEPT_AS_IT_WAS}; "
+                 "the next sync "
+                 "tries again, or run `amocrm-mirror views`")
+NAME_TAKEN_REASON = (
+    "there is {} of that name already which is not ours. It was not touched; rename it, and run "
+    "`amocrm-mirror views`")
 READER_ROLES = """
 SELECT DISTINCT pg_get_userbyid(a.grantee)::text FROM pg_default_acl d, LATERAL aclexplode(d.defaclacl) a
 WHERE d.defaclnamespace = to_regnamespace(%s) AND d.defaclobjtype = 'r'
@@ -75,7 +77,8 @@ def build_views(connection: Connection, schema: str, force: bool = False) -> lis
     if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
         return []
     state = read_state(connection, schema)
-    return [built for each in _view_builders(state) for built in _build_if_changed(connection, schema, each, state, force)]
+    return [built for each in _view_builders(state)
+            for built in _build_if_changed(connection, schema, each, state, force)]
 
 
 def drop_views(connection: Connection, schema: str) -> None:
@@ -84,12 +87,14 @@ def drop_views(connection: Connection, schema: str) -> None:
     with connection.transaction():
         if found := own_views(connection, schema):
             connection.execute(
-                SQL("DROP VIEW {}").format(SQL(", ").join(Identifier(bi_schema(schema), name) for name in found)))
+                SQL("DROP VIEW {}").format(
+                    SQL(", ").join(Identifier(bi_schema(schema), name) for name in found)))
 
 
 def own_views(connection: Connection, schema: str) -> list[str]:
     """Names of the mirror's own views that exist in the BI schema."""
-    return [name for name, (kind, comment) in read_state(connection, schema, with_stored=False).relations.items()
+    return [name
+            for name, (kind, comment) in read_state(connection, schema, with_stored=False).relations.items()
             if kind == "v" and OWN_MARK in comment]
 
 
@@ -133,7 +138,8 @@ def _view_builders(state: ViewState) -> Iterator[_View]:
             lambda now, one=one: (view_file("wide", one.file), _fields(now, one)),  # type: ignore[misc]
             lambda connection, schema, now, one=one:  # type: ignore[misc]
                 _build_wide(connection, schema, one, now),
-            lambda now, one=one: {one.name} | {each.view for each in _stored_columns(now, one)})  # type: ignore[misc]
+            lambda now, one=one: {one.name} | {each.view
+                                               for each in _stored_columns(now, one)})  # type: ignore[misc]
     for name in marts:
         yield _View(
             name,
@@ -184,11 +190,13 @@ def _build_if_changed(connection: Connection, schema: str, each: _View, state: V
                 "ON CONFLICT (name) DO UPDATE "
                 "SET digest = excluded.digest, built_at = now(), fault = NULL, failed_at = NULL"
             ).format(Identifier(schema)),
-                [each.name, hashlib.sha256(repr((BUILD_VERSION, each.digest_input(now))).encode()).hexdigest()])
+                [each.name,
+                 hashlib.sha256(repr((BUILD_VERSION, each.digest_input(now))).encode()).hexdigest()])
         yield from found
     except (psycopg.Error, ValueError) as reason:
         yield ViewResult(each.name, "failed", _record_failure(
-            connection, schema, each.name, reason, PLACEHOLDER_MARK in state.relations.get(each.name, ("", ""))[1]))
+            connection, schema, each.name, reason,
+            PLACEHOLDER_MARK in state.relations.get(each.name, ("", ""))[1]))
 
 
 def _ensure_schema(connection: Connection, schema: str) -> None:
@@ -219,7 +227,8 @@ def _record_failure(connection: Connection, schema: str, view: str, reason: Exce
         why = LOCKED_REASON
     elif isinstance(reason, errors.DependentObjectsStillExist):
         why = (f"its columns are different in this version, and other views depend on it: "
-               f"{reason.diag.message_detail}. {KEPT_AS_IT_WAS}; drop those views, run `amocrm-mirror views`, and "
+               f"{reason.diag.message_detail}. {KEPT_AS_IT_WAS}; "
+               "drop those views, run `amocrm-mirror views`, and "
                "create them again")
     else:
         why = describe_postgres_error(reason) if isinstance(reason, psycopg.Error) else str(reason)
@@ -238,7 +247,8 @@ def _build_wide(connection: Connection, schema: str, one: WideView, state: ViewS
     file = view_file("wide", one.file)
     base = file.bind(schema, catalog=Literal(one.catalog_id))
     fields = {each.id: each for each in _fields(state, one)}
-    found = wide.view_columns(one, _stored_columns(state, one), _column_types(connection, base), list(fields.values()))
+    found = wide.view_columns(one, _stored_columns(state, one), _column_types(connection, base),
+                              list(fields.values()))
     views = list(dict.fromkeys([one.name, *(each.view for each in found)]))
     for view in views:
         shown = [each for each in found if each.view == view]
@@ -293,15 +303,16 @@ def _save_columns(connection: Connection, schema: str, changed: set[Column]) -> 
              for each in changed])
 
 
-def replace_view(connection: Connection, schema: str, view: str, query: Composed, comment: str, state: ViewState,
-            columns: dict[str, str]) -> None:
+def replace_view(connection: Connection, schema: str, view: str, query: Composed, comment: str,
+                 state: ViewState, columns: dict[str, str]) -> None:
     """Runs CREATE OR REPLACE VIEW, which keeps grants and views of others on top, and sets the comments
     (`columns`: name → comment). If the columns are incompatible, the view is dropped and created again with
     the grants it had. Raises ValueError if the name is taken by a relation that is not ours, and
     psycopg.errors.DependentObjectsStillExist if the view must be dropped and others depend on it."""
     kind, former = state.relations.get(view, ("", ""))
     if kind and not (kind == "v" and OWN_MARK in former):
-        raise ValueError(NAME_TAKEN_REASON.format({"v": "a view", "m": "a materialized view"}.get(kind, "a table")))
+        raise ValueError(
+            NAME_TAKEN_REASON.format({"v": "a view", "m": "a materialized view"}.get(kind, "a table")))
     name = Identifier(bi_schema(schema), view)
     create = SQL("CREATE OR REPLACE VIEW {} AS {}").format(name, query)
     try:

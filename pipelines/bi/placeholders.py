@@ -41,8 +41,9 @@ def placeholder_views(connection: Connection, views: Sequence[tuple[str, str]]) 
         for schema, name, comment, _, columns, types in found:
             cells = SQL(", ").join(SQL("NULL::{} AS {}").format(SQL(type_), Identifier(column))
                                    for column, type_ in zip(columns, types, strict=True))
-            _create_view(connection, Identifier(schema, name), f"SELECT {cells.as_string(connection)} WHERE false",
-                 comment.removesuffix(PLACEHOLDER_MARK) + PLACEHOLDER_MARK)
+            _create_view(connection, Identifier(schema, name),
+                         f"SELECT {cells.as_string(connection)} WHERE false",
+                         comment.removesuffix(PLACEHOLDER_MARK) + PLACEHOLDER_MARK)
     try:
         yield
     except BaseException:

@@ -67,14 +67,16 @@ WIDE_VIEWS = (
     WideView("companies", "companies", "companies", "company_custom_field_values", "company_id"),
     WideView("customers", "customers", "customers", "customer_custom_field_values", "customer_id"),
     WideView("tasks", "tasks"), WideView("calls", "calls"), WideView("unsorted", "unsorted"))
-CATALOG_TEMPLATE = WideView("", "catalog", "catalogs", "catalog_element_custom_field_values", "catalog_element_id")
+CATALOG_TEMPLATE = WideView("", "catalog", "catalogs", "catalog_element_custom_field_values",
+                            "catalog_element_id")
 
 
 def catalog_view(catalog_id: int, name: str | None, taken: Iterable[str]) -> WideView:
     """The view for a list that has none yet, with a name that is not in `taken`."""
     words = readable_name(name)
     return replace(CATALOG_TEMPLATE, catalog_id=catalog_id,
-                   name=make_unique(truncate(f"catalog_{words or catalog_id}", 40), set(taken), [str(catalog_id)]))
+                   name=make_unique(truncate(f"catalog_{words or catalog_id}", 40), set(taken),
+                                    [str(catalog_id)]))
 
 
 @dataclass(frozen=True)

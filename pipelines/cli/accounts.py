@@ -71,7 +71,8 @@ def register(app: typer.Typer, report_errors: ErrorReporter, example: ExampleTex
             typer.echo(set_paused(open_installation(), name, False))
 
 
-def _register_add_and_remove(accounts: typer.Typer, report_errors: ErrorReporter, example: ExampleText) -> None:
+def _register_add_and_remove(accounts: typer.Typer, report_errors: ErrorReporter,
+                             example: ExampleText) -> None:
     @accounts.command(epilog=example("amocrm-mirror accounts add acme https://acme.amocrm.ru < token.txt",
                                      "amocrm-mirror accounts add acme acme --browser"))
     def add(name: Name,

@@ -106,9 +106,9 @@ def postgres(action: Annotated[
         mirror = Installation(load_settings())
         server = EmbeddedPostgres(mirror.settings.mirror_home)
         actions: dict[str, Callable[[], str]] = {
-            "start": lambda: f"running: {_address_without_password(server.start())}", "stop": lambda: _stop_server(server),
-            "status": lambda: _describe_status(server), "url": server.start,
-            "psql": lambda: exec_psql(server.start(), mirror.settings.mirror_home)}
+            "start": lambda: f"running: {_address_without_password(server.start())}",
+            "stop": lambda: _stop_server(server), "status": lambda: _describe_status(server),
+            "url": server.start, "psql": lambda: exec_psql(server.start(), mirror.settings.mirror_home)}
         if action not in actions:
             exit_with_error(f"there is no action {action!r}: use {', '.join(actions)}", 2)
         typer.echo(actions[action]())

@@ -27,8 +27,9 @@ from pipelines.config.settings import SettingsError
 from pipelines.errors import UsageError
 from pipelines.installation import Installation
 
-TOKEN_INSTRUCTIONS = ("In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "
-         "scopes, make a long-lived token.")
+TOKEN_INSTRUCTIONS = (
+    "In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "
+    "scopes, make a long-lived token.")
 
 
 def by_token(mirror: Installation) -> Iterator[str]:
@@ -49,7 +50,6 @@ WAYS_PROMPT = """How do you give access?
 def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None) -> Iterator[str]:
     """Runs the way of authorization that the options choose. Without options, asks at a terminal; else
     reads a long-lived token from standard input."""
-    pass
     if browser and paste:
         raise UsageError("--browser and --paste are two ways to the same code: use one of them")
     if not (browser or paste or port) and sys.stdin.isatty():
@@ -63,7 +63,8 @@ def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None
     return by_token(mirror)
 
 
-def grant_and_report(mirror: Installation, base_url: str, pair: TokenPair, application: ConfiguredTokens) -> Iterator[str]:
+def grant_and_report(mirror: Installation, base_url: str, pair: TokenPair,
+                     application: ConfiguredTokens) -> Iterator[str]:
     """Checks and stores the pair, then yields the lines that a person should read about it."""
     permissions = grant_access(mirror, base_url, pair, application)
     for heading, text in describe(permissions, pair, mirror.cli_option):
@@ -108,7 +109,8 @@ def prompt_secret(prompt: str, what: str) -> str:
     else:
         text = sys.stdin.readline() if what != "token" else sys.stdin.read()
     if not text.strip():
-        raise UsageError(f"no {what} was given. Nothing was changed. Run it again and paste it, or pipe it in")
+        raise UsageError(
+            f"no {what} was given. Nothing was changed. Run it again and paste it, or pipe it in")
     return text.strip()
 
 
@@ -154,8 +156,9 @@ def _obtain_consent(base_url: str, client_id: str, port: int | None) -> Consent:
         say(f"Open this as an administrator of the account, in any browser, and agree:\n{url}\nThen copy "
             "the address that the browser was sent to, whole, within 20 minutes; the page itself need not "
             "open.")
-        return parse_redirect(urlsplit(prompt_secret("Address that the browser was sent to (it is not shown): ",
-                                       "address")).query, state, base_url)
+        return parse_redirect(
+            urlsplit(prompt_secret("Address that the browser was sent to (it is not shown): ",
+                                           "address")).query, state, base_url)
     server = open_redirect_server(port, lambda query: parse_redirect(query, state, base_url))
     say("Open this as an administrator of the account, in a browser on this computer, and agree (it waits "
         f"20 minutes):\n{url}")
@@ -170,7 +173,8 @@ def _redeem(application: ConfiguredTokens, granted: Consent) -> TokenPair:
     try:
         return redeem_code(asking, granted.code)
     except TransientError as reason:
-        raise TransientError(f"{reason.reason}. The code may be used up, and works once only. {NOTHING_CHANGED}",
+        raise TransientError(
+            f"{reason.reason}. The code may be used up, and works once only. {NOTHING_CHANGED}",
                       reason.request, reason.status) from None
 
 
@@ -185,9 +189,10 @@ def _listening_port(redirect: str, port: int | None) -> int:
             return parts.port
     except ValueError:
         pass
-    raise UsageError(f"the redirect address {redirect} does not lead to a port of this computer: use --paste; "
-                   "or --port with the port here that it is forwarded to; or set "
-                   f"AMOCRM_REDIRECT_URI=http://{LOOPBACK}:{DEFAULT_PORT}/, here and in the integration")
+    raise UsageError(
+        f"the redirect address {redirect} does not lead to a port of this computer: use --paste; "
+        "or --port with the port here that it is forwarded to; or set "
+        f"AMOCRM_REDIRECT_URI=http://{LOOPBACK}:{DEFAULT_PORT}/, here and in the integration")
 
 
 def _integration_keys(mirror: Installation) -> tuple[str, str]:

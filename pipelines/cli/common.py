@@ -36,7 +36,8 @@ from pipelines.postgres.embedded.errors import PostgresUnavailableError
 from pipelines.postgres.errors import describe_postgres_error, with_full_stop
 from pipelines.sync.context import EntityResult
 
-EXPECTED_ERRORS = (AmoError, DecryptionError, PostgresUnavailableError, MigrationError, SettingsError, SyncRefusedError)
+EXPECTED_ERRORS = (AmoError, DecryptionError, PostgresUnavailableError, MigrationError, SettingsError,
+                   SyncRefusedError)
 """Errors that end a command with one message and without a traceback."""
 
 
@@ -62,7 +63,9 @@ def report_errors() -> Iterator[None]:
     except EXPECTED_ERRORS as reason:
         exit_with_error(str(reason), 2 if isinstance(reason, SettingsError | UsageError) else 1)
     except (psycopg.Error, DBAPIError) as reason:
-        exit_with_error(f"{with_full_stop(describe_postgres_error(reason))} Check the server and DATABASE_URL, then run again; {RESUME_NOTE}", 1)
+        exit_with_error(
+            f"{with_full_stop(describe_postgres_error(reason))} Check the server and DATABASE_URL, "
+            f"then run again; {RESUME_NOTE}", 1)
     except BrokenPipeError:
         raise
     except OSError as reason:

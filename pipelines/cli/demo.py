@@ -71,11 +71,13 @@ def run_demo(scale: int, seed: int) -> int:
 
 
 @contextmanager
-def demo_sandbox(mirror: Installation, scale: int | None = None, seed: int | None = None) -> Iterator[SandboxProcess]:
+def demo_sandbox(mirror: Installation, scale: int | None = None,
+                 seed: int | None = None) -> Iterator[SandboxProcess]:
     """Runs the sandbox account whose rows the demo's schema holds. If `scale` or `seed` differ from it, or
     its quarter is over, empties the tables and runs a new account."""
     stored, now = _stored_account(mirror), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    wanted = SandboxAccount(scale or stored.scale, seed or stored.seed, f"{now.year}-{(now.month - 1) // 3 + 1}")
+    wanted = SandboxAccount(scale or stored.scale, seed or stored.seed,
+                            f"{now.year}-{(now.month - 1) // 3 + 1}")
     if (stored.scale, stored.seed, stored.quarter) == (wanted.scale, wanted.seed, wanted.quarter):
         wanted = stored
     else:

@@ -83,7 +83,8 @@ def _grants(role: str, ask: bool, stdin: bool, new_password: bool, account: str,
         known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None
         password = given or (None if known and not new_password else reader_role.generate_password())
         try:
-            granted = reader_role.grant_read_access(connection, schema, role, password, is_generated=not given)
+            granted = reader_role.grant_read_access(connection, schema, role, password,
+                                                    is_generated=not given)
         except reader_role.AdministratorRequiredError as reason:
             typer.echo(reason.sql, nl=False)
             raise
@@ -137,12 +138,14 @@ def _forget(contact: int | None, lift: int | None, show: bool, yes: bool, accoun
 def _erase(connection: psycopg.Connection[Any], mirror: Installation, contact: int, yes: bool) -> None:
     if not yes:
         with connection.transaction() as preview:
-            _print_counts(forgetting.erase_person(connection, mirror.schema, mirror.account, PERSON_ENTITY, contact),
+            _print_counts(
+                forgetting.erase_person(connection, mirror.schema, mirror.account, PERSON_ENTITY, contact),
                   "would be erased or changed")
             raise psycopg.Rollback(preview)
         typer.confirm(f"Erase contact {contact}{_name_suffix(connection, mirror.schema, contact)} for good?",
                       abort=True)
-    _print_counts(forgetting.erase_person(connection, mirror.schema, mirror.account, PERSON_ENTITY, contact), "erased or changed")
+    _print_counts(forgetting.erase_person(connection, mirror.schema, mirror.account, PERSON_ENTITY, contact),
+                  "erased or changed")
     typer.echo(f"contact {contact} is erased, and kept from coming back until `amocrm-mirror forget --lift "
                f"{contact}{mirror.cli_option}`.")
     typer.echo(forgetting.NOT_REACHED)
@@ -158,6 +161,7 @@ def _print_counts(touched: dict[str, int], what: str) -> None:
 
 def _name_suffix(connection: psycopg.Connection[Any], schema: str, contact: int) -> str:
     """Returns the contact's name in parentheses, with a space before it; empty if the mirror has none."""
-    row = connection.execute(SQL("SELECT name FROM {} WHERE id = %s").format(Identifier(schema, PERSON_ENTITY)),
-                             [contact]).fetchone()
+    row = connection.execute(
+        SQL("SELECT name FROM {} WHERE id = %s").format(Identifier(schema, PERSON_ENTITY)),
+        [contact]).fetchone()
     return f" ({row[0]})" if row and row[0] else ""

@@ -24,9 +24,9 @@ def sync_table(report: Report, rows: dict[str, int]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for result in report.results:
         counts = result.counts
-        table.add_row(result.entity, Text(result.state, style=STATE_COLOURS.get(result.state, "")), result.mode,
-                      f"{rows.get(result.entity, 0):,}", f"{counts.changed:,}", str(result.requests),
-                      f"{result.seconds:.1f}")
+        table.add_row(result.entity, Text(result.state, style=STATE_COLOURS.get(result.state, "")),
+                      result.mode, f"{rows.get(result.entity, 0):,}", f"{counts.changed:,}",
+                      str(result.requests), f"{result.seconds:.1f}")
     total = sum(result.requests for result in report.results)
     table.add_row("", "", "", "", "", str(total), f"{report.seconds:.1f}", style="bold")
     return table
@@ -40,9 +40,10 @@ def sync_notes(report: Report) -> list[str]:
     lines += view_notes(report.views)
     quarantined = sum(result.counts.quarantined for result in report.results)
     if quarantined:
-        lines.append(f"{quarantined} records could not become rows. They are kept in mirror.quarantine with the "
-                     "reason and the request; the other records are loaded. "
-                     "`amocrm-mirror status` lists them")
+        lines.append(
+            f"{quarantined} records could not become rows. They are kept in mirror.quarantine with the "
+            "reason and the request; the other records are loaded. "
+            "`amocrm-mirror status` lists them")
     return lines
 
 
@@ -79,8 +80,8 @@ def verification_table(verification: Verification) -> Table:
     for each in verification.outcomes:
         counts = [each.count("missing"), each.count("extra"), each.count("stale"), each.repaired,
                   each.fixed_by_sync, each.requests]
-        result.add_row(each.entity, Text(each.state, style=VERIFICATION_STYLES.get(each.state, "")), f"{each.compared:,}",
-                      *(f"{count:,}" for count in counts))
+        result.add_row(each.entity, Text(each.state, style=VERIFICATION_STYLES.get(each.state, "")),
+                       f"{each.compared:,}", *(f"{count:,}" for count in counts))
     return result
 
 

@@ -25,7 +25,8 @@ from pipelines.orchestration.account_processes import AccountOutcome, _max_paral
 from pipelines.sync.run_log import row_counts
 
 
-def sync_all(mirror: Installation, only: Sequence[str], full: bool, allow_mass_delete: bool, at_once: int) -> int:
+def sync_all(mirror: Installation, only: Sequence[str], full: bool, allow_mass_delete: bool,
+             at_once: int) -> int:
     """Syncs every account that is due, `at_once` at a time, and prints the outcomes. Returns the worst of all
     exit codes. A paused account is no failure; one whose access amoCRM refuses is. Raises UsageError if there
     is no account."""

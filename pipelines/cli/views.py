@@ -114,8 +114,9 @@ def write_files(found: Dictionary, folder: Path, format_: Format) -> list[Path]:
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as reason:
-        raise UsageError(f"{folder} cannot be written into ({reason.strerror or reason}): give another folder "
-                       "with --out") from reason
+        raise UsageError(
+            f"{folder} cannot be written into ({reason.strerror or reason}): give another folder "
+            "with --out") from reason
     return [folder / name for name in texts]
 
 

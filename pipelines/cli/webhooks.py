@@ -34,7 +34,8 @@ def register(app: typer.Typer, report_errors: ErrorReporter, example: ExampleTex
     _register_subscription(webhooks, report_errors, example)
 
 
-def _register_servers(app: typer.Typer, webhooks: typer.Typer, report_errors: ErrorReporter, example: ExampleText) -> None:
+def _register_servers(app: typer.Typer, webhooks: typer.Typer, report_errors: ErrorReporter,
+                      example: ExampleText) -> None:
     @webhooks.command("serve", epilog=example("amocrm-mirror webhooks serve",
                                               "amocrm-mirror webhooks serve --host 0.0.0.0 --port 8780"))
     def serve_(host: Host = HOST, port: Port = PORT) -> None:

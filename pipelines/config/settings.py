@@ -107,7 +107,8 @@ class Settings(BaseSettings):
             number = math.nan
         if not 0 < number < math.inf:
             raise ValueError(
-                f"AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most {MAX_REQUESTS_PER_SECOND:g}, or, for "
+                "AMOCRM_REQUESTS_PER_SECOND must be a number above 0 and at most "
+                f"{MAX_REQUESTS_PER_SECOND:g}, or, for "
                 "a local sandbox only, the word unlimited."
             )
         return number

@@ -6,7 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from pipelines.dictionary.layout import ROW_HEIGHT, Box, DiagramLayout, Line, Panel, Point, Row, compute_layout
+from pipelines.dictionary.layout import (
+    ROW_HEIGHT,
+    Box,
+    DiagramLayout,
+    Line,
+    Panel,
+    Point,
+    Row,
+    compute_layout,
+)
 from pipelines.dictionary.model import Dictionary
 
 LINE_COLOURS = 12
@@ -41,7 +50,8 @@ DARK_STYLE = ("--ground:#12161c;--ink:#e6e9ee;--dim:#9aa4b2;--box:#1a2029;--head
 def dark_rules(prefix: str) -> str:
     """The CSS rules of the dark style. `prefix` is the selector, with a space after it, under which they
     apply."""
-    lines = "".join(f"{prefix}.schema .c{number}{{--line:{ink}}}" for number, ink in enumerate(DARK_STYLE[1:]))
+    lines = "".join(f"{prefix}.schema .c{number}{{--line:{ink}}}"
+                    for number, ink in enumerate(DARK_STYLE[1:]))
     return f"{prefix}.schema{{{DARK_STYLE[0]}}}{lines}"
 
 

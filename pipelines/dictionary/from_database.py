@@ -78,8 +78,8 @@ def _titles(connection: Connection, schema: str) -> tuple[str, str]:
                                            + ("" if row else "; nothing is mirrored yet: amocrm-mirror sync"))
 
 
-def _with_row_counts(connection: Connection, schema: str, relation: Relation, report_progress: ProgressCallback, done: int,
-             total: int) -> Relation:
+def _with_row_counts(connection: Connection, schema: str, relation: Relation,
+                     report_progress: ProgressCallback, done: int, total: int) -> Relation:
     """The relation with its row counts, if it is a table. `done` and `total` are for the progress
     callback."""
     if relation.kind != TABLE:
@@ -101,7 +101,8 @@ def bi_relations(connection: Connection, schema: str) -> list[Relation]:
         before = found.get(name) or Relation(name, VIEW if kind in ("v", "m") else TABLE, "bi", comment, (),
                                              schema=schema)
         found[name] = replace(before,
-                              columns=(*before.columns, Column(column, _short_type(type_), column_comment, is_nullable)))
+                              columns=(*before.columns,
+                                       Column(column, _short_type(type_), column_comment, is_nullable)))
     return list(found.values())
 
 
@@ -110,7 +111,8 @@ def _short_type(type_: str) -> str:
         .replace("timestamp without time zone", "timestamp")
 
 
-def _custom_fields(connection: Connection, schema: str, report_progress: ProgressCallback) -> list[CustomField]:
+def _custom_fields(connection: Connection, schema: str,
+                   report_progress: ProgressCallback) -> list[CustomField]:
     filled, shown = dict[tuple[str, int], int](), _view_columns(connection, schema)
     owners = {_kind(of): of for of in tables_of(CustomFieldValue)}
     for place, (kind, of) in enumerate(owners.items()):
@@ -136,7 +138,8 @@ def _heading(kind: str, catalog: int, label: str | None) -> str:
     return f"list {label or ''} ({catalog})" if kind == CATALOGS else kind
 
 
-def _record_counts(connection: Connection, schema: str, owners: dict[str, TableSchema]) -> dict[KindAndCatalog, int]:
+def _record_counts(connection: Connection, schema: str,
+                   owners: dict[str, TableSchema]) -> dict[KindAndCatalog, int]:
     """Number of records that are not deleted, per kind; each list counts as a kind of its own."""
     found: dict[KindAndCatalog, int] = {}
     for kind, of in owners.items():
@@ -151,6 +154,7 @@ def _view_columns(connection: Connection, schema: str) -> dict[int, list[str]]:
     """Custom field id → its columns in the BI views, as view.column."""
     found: dict[int, list[str]] = {}
     if "bi_columns" in AccountBase.metadata.tables:
-        for view, column, number in connection.execute(SQL(SELECT_VIEW_COLUMNS).format(Identifier(schema))).fetchall():
+        for view, column, number in connection.execute(
+                SQL(SELECT_VIEW_COLUMNS).format(Identifier(schema))).fetchall():
             found.setdefault(number, []).append(f"{view}.{column}")
     return found

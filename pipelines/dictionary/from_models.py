@@ -23,16 +23,17 @@ GROUPS = (
     Group("customers", "Customers and purchases"),
     Group("catalogs", "Lists (catalogs) and their elements"),
     Group("activity", "Tasks, notes, events, incoming leads, talks, files"),
-    Group("history", "History"), Group("wiring", "Integrations"),
+    Group("history", "History"), Group("integrations", "Integrations"),
     Group("memory", "Set-up of the views for people"),
     Group("views", "Views over many tables"), Group("bi", "Views for people"))
-GROUP_BY_MODULE = {"bi": "memory"}
+GROUP_BY_MODULE = {"bi_views": "memory"}
 """Module of models/ → group, where the names differ."""
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 SHORT_TYPES = {"TIMESTAMP WITH TIME ZONE": "timestamptz", "TIMESTAMP WITHOUT TIME ZONE": "timestamp"}
 """SQLAlchemy's type names → the short names that Postgres users know."""
-BI_NOTE = ("The views in the schema whose name ends with _bi depend on the account's own fields: see views.md, "
-        "or run amocrm-mirror dictionary to write this page for your account")
+BI_NOTE = (
+    "The views in the schema whose name ends with _bi depend on the account's own fields: see views.md, "
+    "or run amocrm-mirror dictionary to write this page for your account")
 STAGE_KEY = ("pipeline_id", "status_id")
 RECORD_KINDS = ("leads", "contacts", "companies", "customers")
 
@@ -60,10 +61,11 @@ def _table(model: type[AccountBase], entities: dict[str, tuple[Entity, str]]) ->
     entity, place = entities.get(table.name, (None, ""))
     foreign_keys = foreign_keys_of(table)
     columns = tuple(_column(table, column, foreign_keys.get(column.name),
-                            origins.column_origin(table, column.name, entity, place)) for column in table.columns)
+                            origins.column_origin(table, column.name, entity, place))
+                    for column in table.columns)
     owner = next((each.table for each in foreign_keys.values()), "")
-    return Relation(table.name, TABLE, GROUP_BY_MODULE.get(module, module), table.comment or "", columns, owner,
-                    origins.api_sources(entity) if entity else ())
+    return Relation(table.name, TABLE, GROUP_BY_MODULE.get(module, module), table.comment or "", columns,
+                    owner, origins.api_sources(entity) if entity else ())
 
 
 def foreign_keys_of(table: Table) -> dict[str, Reference]:
@@ -98,5 +100,6 @@ def views() -> Iterator[Relation]:
     """The views `links` and `custom_field_values`."""
     for name, comment in base_views.VIEW_COMMENTS.items():
         columns = tuple(
-            Column(column, type_, text) for column, (type_, text) in base_views.described_columns(name).items())
+            Column(column, type_, text)
+            for column, (type_, text) in base_views.described_columns(name).items())
         yield Relation(name, VIEW, "views", comment, columns)

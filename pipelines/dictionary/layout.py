@@ -20,8 +20,10 @@ HUBS = ("users", "accounts", "user_groups")
 """Tables that nearly every table refers to. These references are written in the rows, but not drawn."""
 MIN_UNDRAWN_TARGETS = 4
 """Number of possible target tables from which on a reference is written, but not drawn."""
-GROUP_ORDER = ("account", "wiring", "reference", "crm", "history", "customers", "catalogs", "activity", "memory")
-CHARACTER_WIDTH, ROW_HEIGHT, HEADER_HEIGHT, PADDING, BOX_GAP, TITLE_HEIGHT, MARGIN = 6.65, 17, 24, 8, 26, 30, 20
+GROUP_ORDER = ("account", "integrations", "reference", "crm", "history", "customers", "catalogs", "activity",
+               "memory")
+CHARACTER_WIDTH, ROW_HEIGHT, HEADER_HEIGHT, PADDING, BOX_GAP, TITLE_HEIGHT, MARGIN = (
+    6.65, 17, 24, 8, 26, 30, 20)
 LANE_WIDTH, TRACK_HEIGHT, TITLE_CHARACTER_WIDTH = 7, 5, 7.8
 
 Point = tuple[float, float]
@@ -124,7 +126,8 @@ def _box(dictionary: Dictionary, relation: Relation) -> Box:
 
 def _reference_rows(columns: Sequence[Column], targets: tuple[str, ...]) -> list[Row]:
     """Rows for the columns that refer to `targets`: one each if a line is drawn, else two per row."""
-    drawn = tuple(target for target in targets if target not in HUBS) if len(targets) < MIN_UNDRAWN_TARGETS else ()
+    drawn = (tuple(target for target in targets if target not in HUBS) if len(targets) < MIN_UNDRAWN_TARGETS
+             else ())
     names = [column.name for column in columns]
     if drawn or len(targets) > 1:
         return [Row(name, ", ".join(targets), "key" if column.is_key else "column", drawn)
@@ -151,7 +154,8 @@ def _child_row(part: Relation) -> Row:
 def _split_into_columns(boxes: dict[str, list[Box]]) -> list[list[str]]:
     """The chapters, in their order, split into columns so that the highest column is as low as possible."""
     groups = list(boxes)
-    heights = {group: TITLE_HEIGHT + sum(box.height + BOX_GAP for box in found) for group, found in boxes.items()}
+    heights = {group: TITLE_HEIGHT + sum(box.height + BOX_GAP for box in found)
+               for group, found in boxes.items()}
     cuts = [(0, *cut, len(groups))
             for cut in combinations(range(1, len(groups)), min(MAX_COLUMNS, len(groups)) - 1)]
     best = min(cuts, key=lambda cut: max(sum(heights[group] for group in groups[one:two])
@@ -175,7 +179,8 @@ class Router:
         self.spans: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.titles: dict[str, str] = {}
 
-    def place(self, groups: dict[str, Group], columns: list[list[str]], boxes: dict[str, list[Box]]) -> DiagramLayout:
+    def place(self, groups: dict[str, Group], columns: list[list[str]],
+              boxes: dict[str, list[Box]]) -> DiagramLayout:
         self.titles = {name: group.title for name, group in groups.items()}
         panels = [panel for number, names in enumerate(columns)
                   for panel in self._stack_panels(number, [groups[name] for name in names], boxes)]
@@ -255,8 +260,8 @@ class Router:
         edges.append(x)
         return [*edges, x + _gutter_width(lanes.get(len(columns), {}))]
 
-    def _line_points(self, box: Box, row: Row, target: str, route: list[tuple[int, float]], edges: list[float],
-                lanes: dict[int, dict[str, int]]) -> list[Point]:
+    def _line_points(self, box: Box, row: Row, target: str, route: list[tuple[int, float]],
+                     edges: list[float], lanes: dict[int, dict[str, int]]) -> list[Point]:
         to, end = self.line_ends[target]
         start = box.x + box.width if route[0][0] == box.column + 1 else box.x
         points, y = [(start, row.y)], row.y

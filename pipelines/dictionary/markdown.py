@@ -30,7 +30,8 @@ def code_span(text: str) -> str:
     """A name as a code span, or as escaped text if it contains characters that would end the span or that a
     renderer could take for HTML."""
     flat = " ".join(text.split())
-    return escape_text(flat) if set(flat) & set("`|<>&\\") or BIDI_CONTROLS.search(flat) or not flat else f"`{flat}`"
+    return (escape_text(flat) if set(flat) & set("`|<>&\\") or BIDI_CONTROLS.search(flat)
+            or not flat else f"`{flat}`")
 
 
 def _lines(dictionary: Dictionary, diagram: str) -> Iterator[str]:
@@ -53,7 +54,8 @@ def _lines(dictionary: Dictionary, diagram: str) -> Iterator[str]:
     if dictionary.has_account:
         yield from _fields(dictionary.fields)
     for group in dictionary.groups:
-        yield from (line for each in _chapter(dictionary, group.title, dictionary.relations_in(group)) for line in each)
+        yield from (line for each in _chapter(dictionary, group.title, dictionary.relations_in(group))
+                    for line in each)
 
 
 def _chapter(dictionary: Dictionary, title: str, relations: Iterable[Relation]) -> Iterator[Iterator[str]]:
@@ -90,7 +92,8 @@ def _summary_lines(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
         yield "From: " + ", ".join(code_span(source) for source in relation.sources) + "."
     parts = dictionary.children_of(relation.name)
     if parts:
-        yield "Children: " + ", ".join(f"[{escape_text(each.name)}](#{_anchor(each)})" for each in parts) + "."
+        yield "Children: " + ", ".join(f"[{escape_text(each.name)}](#{_anchor(each)})"
+                                       for each in parts) + "."
 
 
 def _cells(column: Column) -> tuple[str, str, str, str]:

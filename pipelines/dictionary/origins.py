@@ -14,8 +14,8 @@ from pipelines.normalize.normalizer import FIELD_VALUES
 MIRROR_ORIGIN = "the mirror's own"
 PATH_ORIGIN = "the list's path"
 HISTORY_ORIGIN = "made from events and from what the mirror sees change"
-READER_PATHS = {"rights_elements": "rights.{entity_type}.", "status_rights_elements": "rights.status_rights[].",
-        "field_options": "enums[].",
+READER_PATHS = {"rights_elements": "rights.{entity_type}.",
+                "status_rights_elements": "rights.status_rights[].", "field_options": "enums[].",
         "read": "entities[]."}
 """Name of a function that reads a child's elements (`Child.read`) → the path that it reads."""
 VALUE_PATHS = {"field_id": f"{FIELD_VALUES}[].field_id", "position": f"place in {FIELD_VALUES}[].values[]",
@@ -38,7 +38,8 @@ def api_sources(entity: Entity) -> tuple[str, ...]:
 def _api_source(listing: Listing) -> str:
     path = listing.path.replace("{}", "{id}")
     place = f"{{{listing.host_attribute}}}/v1.0/{path}" if listing.host_attribute else f"/api/v4/{path}"
-    inside = listing.collection and listing.collection != path.rsplit("/", 1)[-1] and not listing.is_single_object
+    inside = (listing.collection and listing.collection != path.rsplit("/", 1)[-1]
+              and not listing.is_single_object)
     return f"{place} ({EMBEDDED}.{listing.collection}[])" if inside else place
 
 
@@ -74,7 +75,8 @@ def column_origin(table: Table, column: str, entity: Entity | None, record_path:
     if (table.name, column) in SPECIAL_ORIGINS:
         return SPECIAL_ORIGINS[table.name, column]
     constant_columns = {name for listing in entity.listings
-             for name in [*listing.constants, *([listing.per_parent.own_column] if listing.per_parent else [])]}
+             for name in [*listing.constants,
+                          *([listing.per_parent.own_column] if listing.per_parent else [])]}
     if not record_path and column in constant_columns:
         return PATH_ORIGIN
     if info.get("owner") and "path" not in info:

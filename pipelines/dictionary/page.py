@@ -15,8 +15,9 @@ from pipelines.dictionary import diagram
 from pipelines.dictionary.model import Column, CustomField, Dictionary, Group, Relation
 
 FILES = Path(__file__).parent
-CONTENT_SECURITY_POLICY = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
-          "base-uri 'none'; form-action 'none'")
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'")
 MAX_OPTIONS = 40
 """Options per field that are listed."""
 
@@ -32,7 +33,8 @@ def page(dictionary: Dictionary) -> str:
         f'<style>{style}</style></head><body>\n',
         _header(dictionary), _contents(dictionary), "<main>\n", _introduction(dictionary),
         _fields(dictionary.fields) if dictionary.has_account else "",
-        "\n".join(_chapter(dictionary, group) for group in dictionary.groups if dictionary.relations_in(group)),
+        "\n".join(_chapter(dictionary, group) for group in dictionary.groups
+                  if dictionary.relations_in(group)),
         f'</main>\n<script>{(FILES / "page.js").read_text()}</script></body></html>\n'))
 
 
@@ -157,7 +159,8 @@ def _field(each: CustomField) -> str:
     columns = ", ".join(f"<code>{escape(column)}</code>" for column in each.columns)
     name = anchor_id("field", each.entity_type, str(each.id))
     return (f'<tr id="{name}" data-name="{escape(each.heading)}: {escape(each.name)}"><td>'
-            f'<a class="name" href="#{name}"><bdi>{escape(each.name) or "(no name)"}</bdi></a>{code}{deleted_mark}'
+            '<a class="name" '
+            f'href="#{name}"><bdi>{escape(each.name) or "(no name)"}</bdi></a>{code}{deleted_mark}'
             f'<div class="dim">{each.id}</div><td><code>{escape(each.type)}</code>'
             f'<td class="fill"><meter max="1" value="{each.share:.4f}"></meter> {escape(each.percent)}'
             f'<div class="dim">'

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 RECORD_KINDS = ("leads", "contacts", "companies", "customers")
 """Paths of the lists whose records own links."""
-NON_CHANGING_EVENTS = ("^(.*_note_added|(incoming|outgoing)_(call|sms|mail|chat_message)|entity_direct_message"
-         "|link_followed|robot_repl.*|intent_identified|nps_rate_added|talk_.*|conversation_answered"
-         "|ai_result|meta_.*|page_mention|(video|picture)_.*|zoom_conference|dropbox_attachment)$")
+NON_CHANGING_EVENTS = (
+    "^(.*_note_added|(incoming|outgoing)_(call|sms|mail|chat_message)|entity_direct_message"
+    "|link_followed|robot_repl.*|intent_identified|nps_rate_added|talk_.*|conversation_answered"
+    "|ai_result|meta_.*|page_mention|(video|picture)_.*|zoom_conference|dropbox_attachment)$")
 """Regular expression of the types of events about messages and notes, which change nothing in the record
 itself."""
 

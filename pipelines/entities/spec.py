@@ -191,7 +191,8 @@ class Entity:
     """True if records leave this list in normal use, so that the mass-delete guard does not apply."""
 
     def __post_init__(self) -> None:
-        reports_changes = self.incremental or any(listing.per_parent and listing.per_parent.due_sql for listing in self.listings)
+        reports_changes = self.incremental or any(listing.per_parent and listing.per_parent.due_sql
+                                                  for listing in self.listings)
         object.__setattr__(self, "tier", self.tier or ("moving" if reports_changes else "directories"))
 
     @property

@@ -50,8 +50,10 @@ class IdQuery:
 
 def answers_by_id(query: IdQuery, ids: Sequence[int]) -> Iterator[IdAnswer]:
     """Answers that settle every id once, several requests in parallel."""
-    chunks = [tuple(ids[start:start + query.ids_per_request]) for start in range(0, len(ids), query.ids_per_request)]
-    yield from run_parallel([_chunk_answers(query, chunks[place::MAX_WORKERS]) for place in range(min(MAX_WORKERS, len(chunks)))])
+    chunks = [tuple(ids[start:start + query.ids_per_request])
+              for start in range(0, len(ids), query.ids_per_request)]
+    yield from run_parallel([_chunk_answers(query, chunks[place::MAX_WORKERS])
+                             for place in range(min(MAX_WORKERS, len(chunks)))])
 
 
 def _chunk_answers(query: IdQuery, chunks: Sequence[tuple[int, ...]]) -> Iterator[IdAnswer]:
@@ -91,8 +93,8 @@ def _settled_answers(query: IdQuery, chunk: tuple[int, ...], each: Page) -> Iter
         return
     absent = [ident for ident in chunk if ident not in found_ids]
     settled = tuple(number for number in absent if query.absence_suffices(number))
-    yield IdAnswer(each, tuple(number for number in chunk if number in found_ids or number in settled), settled,
-                   each.started)
+    yield IdAnswer(each, tuple(number for number in chunk if number in found_ids or number in settled),
+                   settled, each.started)
     yield from (_single_answer(query, number) for number in absent if number not in settled)
 
 
@@ -101,8 +103,8 @@ def _single_answer(query: IdQuery, ident: int) -> IdAnswer:
     source, started = query.source, time.time_ns() // 1000
     parameters = [parameter for parameter in source.parameters() if parameter[0] != "limit"]
     try:
-        each = page(source.client, f"{source.listing.path}/{ident}", parameters, source.listing.embedded_key, single=True,
-                    base=source.base)
+        each = page(source.client, f"{source.listing.path}/{ident}", parameters, source.listing.embedded_key,
+                    single=True, base=source.base)
     except NotAvailableError as reason:
         if reason.status != 404:
             raise
@@ -120,7 +122,8 @@ def detail_steps(source: Source, ids: Sequence[Any], concurrency: int, missing: 
     remaining = iter(ids)
     try:
         while True:
-            in_flight.extend((each, pool.submit(_fetch_detail, source, each)) for each in islice(remaining, concurrency - len(in_flight)))
+            in_flight.extend((each, pool.submit(_fetch_detail, source, each))
+                             for each in islice(remaining, concurrency - len(in_flight)))
             if not in_flight:
                 return
             ident, future = in_flight.popleft()

@@ -37,14 +37,16 @@ RangeStep = tuple[Page, tuple[int, int] | None, list[TimeRange]]
 parts of that range that are still to be read, in another mode."""
 
 
-def scan_in_order(source: Source, moving: Incremental, lease: Lease, queue: RangeQueue) -> Iterator[RangeStep]:
+def scan_in_order(source: Source, moving: Incremental, lease: Lease,
+                  queue: RangeQueue) -> Iterator[RangeStep]:
     """Reads a leased range, chain after chain. What is left when the order proves wrong goes back in mode
     SPLIT."""
     while queue.in_order and lease.low <= lease.high:
         first = source.time_range_page(moving, lease.low, lease.high)
         seconds = timestamps(first, moving)
         if first.next is None or len(set(seconds)) == 1:
-            yield first, (lease.low, lease.high), _split_around(lease, seconds[0]) if first.next is not None else []
+            yield first, (lease.low,
+                          lease.high), _split_around(lease, seconds[0]) if first.next is not None else []
             return
         sign = 1 if seconds[0] < seconds[-1] else -1
         chain = OrderedScan(source, moving, sign, lease.low if sign > 0 else -lease.high)
@@ -125,7 +127,8 @@ class OrderedScan:
         """Reports to the queue how far the scan has got; learns how much of the lease is left."""
         low, high = queue.report_progress(
             lease, self.sign,
-            self.sign * self.reached if self.has_more else lease.high if self.sign > 0 else lease.low, seconds_per_page)
+            self.sign * self.reached if self.has_more else lease.high if self.sign > 0 else lease.low,
+            seconds_per_page)
         self.target = self._to_calendar(low, high)[1]
 
     def _to_calendar(self, first: int, last: int) -> tuple[int, int]:
@@ -135,7 +138,8 @@ class OrderedScan:
     def verified_ranges(self, lease: Lease, queue: RangeQueue) -> Iterator[RangeStep]:
         """Verifies the chain and yields its finished ranges: the seconds that were counted (to be split if
         the count disagrees), and the second that exceeds a page."""
-        end, is_verified = self._count(min(self.reached - 1, self.target + 1) if self.has_more else self.target + 1, queue)
+        end, is_verified = self._count(min(self.reached - 1, self.target + 1) if self.has_more
+                                       else self.target + 1, queue)
         if end > self.start:
             seconds = self._to_calendar(self.start, end - 1)
             yield EMPTY_PAGE, seconds, [] if is_verified else [(*seconds, ReadMode.SPLIT)]
@@ -159,8 +163,8 @@ class OrderedScan:
             rows_before = bisect_left(self.seconds, end)
             try:
                 each = self.source.page(
-                    *self.source.time_range_query(self.moving, *self._to_calendar(self.start, end - 1)), limit=limit,
-                    number=rows_before // limit + 1)
+                    *self.source.time_range_query(self.moving, *self._to_calendar(self.start, end - 1)),
+                    limit=limit, number=rows_before // limit + 1)
             except PageTooLargeError:
                 self.source.reduce_page_size(limit)
             except (BadRequestError, NotAvailableError):
@@ -176,7 +180,8 @@ class OrderedScan:
                                   reverse=True)):
             rows_before = bisect_left(self.seconds, end)
             at_end = bisect_right(self.seconds, end) - rows_before
-            if 0 < rows_before % limit <= limit - at_end and rows_before // limit + 1 < MAX_COUNT_PAGE and end > self.start:
+            if (0 < rows_before % limit <= limit - at_end and rows_before // limit + 1 < MAX_COUNT_PAGE
+                and end > self.start):
                 return end
         return self.start
 

@@ -46,7 +46,8 @@ class Lease:
     @property
     def pages_left(self) -> float:
         """Estimate of the pages left."""
-        return ((self.high - self.reached if self.sign > 0 else self.reached - self.low) / self.seconds_per_page
+        return ((self.high - self.reached if self.sign > 0 else self.reached - self.low)
+                / self.seconds_per_page
                 if self.sign else 0)
 
 
@@ -86,7 +87,8 @@ class RangeQueue:
         longest.low = middle + 1
         return far, middle, ReadMode.ORDERED
 
-    def report_progress(self, lease: Lease, sign: int, reached: int, seconds_per_page: int) -> tuple[int, int]:
+    def report_progress(self, lease: Lease, sign: int, reached: int,
+                        seconds_per_page: int) -> tuple[int, int]:
         """Records a worker's progress. Returns the (low, high) that is left to it: other workers may have
         taken a part."""
         with self._changed:

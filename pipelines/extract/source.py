@@ -134,7 +134,8 @@ class Source:
         low-1 and high+1: the request widens the range, because the API does not say whether the ends of a
         range belong to it (amocrm-api.md 6, 16). Raises FilterIgnoredError if the page shows rows of other
         seconds."""
-        return self.check_time_range(self.largest_page(*self.time_range_query(moving, low, high), number=number), moving, low, high)
+        return self.check_time_range(
+            self.largest_page(*self.time_range_query(moving, low, high), number=number), moving, low, high)
 
     def time_range_query(self, moving: Incremental, low: int, high: int) -> QueryPairs:
         """The parameters of a time range, in the documented order of the list: by time if the list has one
@@ -183,8 +184,9 @@ class Source:
             makes_progress = overlaps and (number == 1 or not shown <= seen or each.next is None)
             misaligned = 0 if makes_progress else misaligned + 1
             if misaligned > MAX_REALIGNMENTS:
-                raise TransientError("the list keeps shifting while it is read, or every page shows the same rows. "
-                              "Run the sync again later", each.request)
+                raise TransientError(
+                    "the list keeps shifting while it is read, or every page shows the same rows. "
+                    "Run the sync again later", each.request)
             yield each
             if overlaps and (each.next is None or not shown):
                 return

@@ -28,8 +28,8 @@ from pipelines.extract.source import EMPTY_PAGE, MAX_TIMESTAMP, FilterIgnoredErr
 from pipelines.extract.sweep import PageDepthError, scan_both_ends, scan_by_id
 from pipelines.extract.time_ranges import MAX_PAGES_PER_RANGE, scan_time_ranges
 
-__all__ = ["FilterIgnoredError", "Position", "Source", "Step", "incremental", "newest_first", "snapshot", "sweep",
-           "window"]
+__all__ = ["FilterIgnoredError", "Position", "Source", "Step", "incremental", "newest_first", "snapshot",
+           "sweep", "window"]
 
 OVERLAP_SECONDS = 600
 """Seconds before the watermark that an incremental read repeats."""
@@ -41,8 +41,8 @@ def snapshot(source: Source) -> Iterator[Step]:
     """The whole list, page by page, ordered by id where the API documents that order."""
     order = [source.id_order] if source.entity.order_column else []
     listing = source.listing
-    for each in pages(source.client, listing.path, source.parameters(*order), listing.embedded_key, listing.is_single_object,
-                      source.base):
+    for each in pages(source.client, listing.path, source.parameters(*order), listing.embedded_key,
+                      listing.is_single_object, source.base):
         yield Step(each)
 
 
@@ -61,7 +61,8 @@ def sweep(source: Source, position: Position) -> Iterator[Step]:
             watermark = 0
             if moving.append_only:
                 for step in scan_time_ranges(source, moving, position):
-                    watermark = (step.position or {}).get("watermark", 0)  # start of the read, possibly long ago
+                    watermark = (step.position
+                                 or {}).get("watermark", 0)  # start of the read, possibly long ago
                     yield step
             yield from window(source, moving, {"watermark": watermark})
             return
@@ -80,7 +81,8 @@ def unordered_scan(source: Source) -> Iterator[Step]:
 def incremental(source: Source, moving: Incremental, position: Position, has_filter: bool) -> Iterator[Step]:
     """Changes since the position's watermark: by the filter; if the list ignores it, newest first; if the
     list ignores that order too, the whole list. `has_filter`: the account has the filter option."""
-    strategies = [window] * (has_filter or not moving.needs_paid_filter) + [newest_first] * moving.newest_first
+    strategies = [window] * (has_filter
+                             or not moving.needs_paid_filter) + [newest_first] * moving.newest_first
     for strategy in strategies:
         try:
             yield from strategy(source, moving, position)
@@ -132,7 +134,8 @@ def _verify_order(source: Source, moving: Incremental, latest: int) -> None:
     row must be older than `latest` (unix seconds). Raises FilterIgnoredError."""
     oldest = source.page((f"order[{moving.column}]", "asc"), limit=MIN_PAGE_SIZE)
     if min(timestamps(oldest, moving), default=latest) >= latest:
-        raise FilterIgnoredError(f"{source.listing.path} does not show that it honours order[{moving.column}]")
+        raise FilterIgnoredError(
+            f"{source.listing.path} does not show that it honours order[{moving.column}]")
 
 
 def _split_point(source: Source, moving: Incremental, sample: Page, low: int, high: int) -> int:

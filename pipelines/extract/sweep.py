@@ -12,7 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from pipelines.amocrm.errors import BadRequestError, ListIncompleteError, NotAvailableError, PageTooLargeError, TransientError
+from pipelines.amocrm.errors import (
+    BadRequestError,
+    ListIncompleteError,
+    NotAvailableError,
+    PageTooLargeError,
+    TransientError,
+)
 from pipelines.amocrm.pagination import Page
 from pipelines.cursors import Position
 from pipelines.extract.source import EMPTY_PAGE, MAX_REALIGNMENTS, Source, Step, previous_overlapping_page
@@ -92,7 +98,8 @@ def _plan_segments(rows: int, limit: int) -> list[Position]:
     highest id read. The uppermost segment has to find the list's end, which may have moved since it was
     looked up."""
     count = max(1, min(MAX_WORKERS, rows // limit // 4))
-    segments = [{"at": rows * place // count - 1, "floor": None, "top": None} for place in range(1, count + 1)]
+    segments = [{"at": rows * place // count - 1, "floor": None, "top": None}
+                for place in range(1, count + 1)]
     return [*segments[:-1], segments[-1] | {"floor": MAX_ID}]
 
 
@@ -102,8 +109,9 @@ def _scan_segments(source: Source, segments: list[Position]) -> Iterator[tuple[i
     for index, segment in enumerate(segments[:-1]):
         if segment["top"] is None:
             yield from _with_index(index, _first_item(_scan_down(source, segment, None)))
-    yield from run_parallel([_with_index(place, _scan_down(source, run, segments[place - 1]["top"] if place else None))
-                             for place, run in enumerate(segments)])
+    yield from run_parallel(
+        [_with_index(place, _scan_down(source, run, segments[place - 1]["top"] if place else None))
+         for place, run in enumerate(segments)])
 
 
 def _first_item(items: Iterator[T]) -> Iterator[T]:
@@ -168,6 +176,7 @@ def scan_both_ends(source: Source) -> Iterator[Step]:
                 return
     except (BadRequestError, NotAvailableError):
         pass
-    raise ListIncompleteError(f"amoCRM does not serve the middle pages of {source.listing.path}, and without a filter "
-                     "the list cannot be read in parts: only its oldest and newest rows are mirrored. "
-                     "Switch on the filter option (Settings → Billing → API filtration)")
+    raise ListIncompleteError(
+        f"amoCRM does not serve the middle pages of {source.listing.path}, and without a filter "
+        "the list cannot be read in parts: only its oldest and newest rows are mirrored. "
+        "Switch on the filter option (Settings → Billing → API filtration)")

@@ -26,10 +26,12 @@ MAX_PAGES_PER_RANGE = 20
 def scan_time_ranges(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:
     """Every row up to `source.stable_until`. `position` may hold an interrupted read, which is resumed.
     Raises FilterIgnoredError."""
-    state = position.get("sweep") or {"watermark": source.stable_until, "spans": [[0, source.stable_until, ReadMode.ORDERED]]}
+    state = position.get("sweep") or {"watermark": source.stable_until,
+                                      "spans": [[0, source.stable_until, ReadMode.ORDERED]]}
     remaining: list[TimeRange] = [(low, high, ReadMode(way)) for low, high, way in state["spans"]]
     queue = RangeQueue(remaining)
-    for each, seconds, parts in run_parallel([_worker_steps(source, moving, queue) for _ in range(MAX_WORKERS)]):
+    for each, seconds, parts in run_parallel([_worker_steps(source, moving, queue)
+                                              for _ in range(MAX_WORKERS)]):
         if seconds is not None:
             remaining = subtract_range(remaining, *seconds) + parts
         yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}})
@@ -65,7 +67,8 @@ def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: Range
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
                   if each.next is not None and low < high else EMPTY_PAGE)
         if each.next is None or later_page.records:
-            yield each, (low, high), (_split_range(timestamps(each, moving), timestamps(later_page, moving), low, high)
+            yield each, (low, high), (_split_range(timestamps(each, moving), timestamps(later_page, moving),
+                                                   low, high)
                                       if each.next is not None else [])
             return
     for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):

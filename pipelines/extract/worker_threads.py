@@ -79,7 +79,8 @@ class ConcurrencyLimit:
         with self._changed:
             self._wait_ratios.append((seconds - worked) / max(worked, MIN_STEP_SECONDS))
             if len(self._wait_ratios) == SAMPLE_STEPS:
-                self.limit = max(1, min(MAX_WORKERS, 1 + round(min(self._wait_ratios)))) if self._is_busy() else MAX_WORKERS
+                self.limit = (max(1, min(MAX_WORKERS, 1 + round(min(self._wait_ratios)))) if self._is_busy()
+                              else MAX_WORKERS)
                 self._changed.notify(max(0, self.limit - self._active))
 
     def _is_busy(self) -> bool:

@@ -28,8 +28,9 @@ ALL_RECORDS = "all"
 """entity_type of the row of history_due that stands for every record."""
 BEFORE_FIRST_BUILD = f"EXISTS (SELECT FROM {{schema}}.history_due WHERE entity_type = '{ALL_RECORDS}')"
 AFTER_FIRST_BUILD = f"NOT {BEFORE_FIRST_BUILD}"
-UPDATED_AT_IS_PLAUSIBLE = (f"s.updated_at IS DISTINCT FROM t.updated_at AND s.updated_at >= t._synced_at - {CLOCK_SLACK} "
-            f"AND s.updated_at <= s._synced_at + {CLOCK_SLACK}")
+UPDATED_AT_IS_PLAUSIBLE = (
+    f"s.updated_at IS DISTINCT FROM t.updated_at AND s.updated_at >= t._synced_at - {CLOCK_SLACK} "
+    f"AND s.updated_at <= s._synced_at + {CLOCK_SLACK}")
 TIME_COLUMNS = f"""s._synced_at AS seen_at,
        CASE WHEN {UPDATED_AT_IS_PLAUSIBLE} THEN s.updated_at ELSE s._synced_at END AS changed_at,
        CASE WHEN t.updated_at >= t._synced_at - {CLOCK_SLACK} AND t.updated_at <= t._synced_at + {CLOCK_SLACK}
@@ -40,8 +41,9 @@ FROM_STAGE_AND_TABLE = """FROM {stage} s JOIN {table} t ON t.id = s.id
 """SQL: pairs of the new row s and the previous row t. Left out, because they are no readings: new rows that
 are older than the table's, skeletons of deleted records, and table rows that came from such a skeleton
 only."""
-INSERT_OBSERVATIONS = ("INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, "
-        "changed_at, since, value_before, value_after)")
+INSERT_OBSERVATIONS = (
+    "INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, "
+    "changed_at, since, value_before, value_after)")
 OPTION_FIELD_TYPES = "'select', 'multiselect', 'radiobutton', 'category'"
 
 STATUS = ("status", ("pipeline_id", "status_id"),
@@ -60,13 +62,14 @@ WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL AND (s.type IN {EVENT_TYPE
   AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id) ON CONFLICT DO NOTHING""",)
 
 
-def capture_changes(model: type[AccountBase], values: type[AccountBase], *attributes: CapturedAttribute) -> tuple[str, ...]:
+def capture_changes(model: type[AccountBase], values: type[AccountBase],
+                    *attributes: CapturedAttribute) -> tuple[str, ...]:
     """Returns the SQL templates that capture changes of one kind of record. `model`: its table, `values`: the
     table of its custom field values. The templates' placeholders: schema, stage, table, and the parameter
     values."""
     kind = str(model.__tablename__)
-    return (*(_attribute_changes(model, kind, *attribute) for attribute in attributes), _field_value_changes(kind, values),
-            _history_due(kind, attributes))
+    return (*(_attribute_changes(model, kind, *attribute) for attribute in attributes),
+            _field_value_changes(kind, values), _history_due(kind, attributes))
 
 
 def _row_expression(alias: str, columns: tuple[str, ...]) -> str:
@@ -77,7 +80,8 @@ def _jsonb_object(alias: str, columns: tuple[str, ...]) -> str:
     return f"jsonb_build_object({', '.join(f'{name!r}, {alias}.{name}' for name in columns)})"
 
 
-def _attribute_changes(model: type[AccountBase], kind: str, name: str, columns: tuple[str, ...], condition: str) -> str:
+def _attribute_changes(model: type[AccountBase], kind: str, name: str, columns: tuple[str, ...],
+                       condition: str) -> str:
     column_names = [column.name for column in table_schema_of(model).columns]
     absent_bits = sum(1 << column_names.index(column) for column in columns)
     return f"""

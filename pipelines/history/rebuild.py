@@ -46,7 +46,8 @@ SOURCE_TABLES = {"companies": ("id",), "contacts": ("id",), "customers": ("id",)
            "events": ("entity_id", "entity_type", "type", "created_at"), "leads": ("id",)}
 """The tables that history is made from, in the order in which they are locked → the columns whose statistics
 the planner needs."""
-KINDS_SQL = f"(VALUES {', '.join(f'({told!r}, {kind!r})' for told, kind in KINDS.items())}) k (told, entity_type)"
+KINDS_SQL = (
+    f"(VALUES {', '.join(f'({told!r}, {kind!r})' for told, kind in KINDS.items())}) k (told, entity_type)")
 """SQL: the kinds of record that have a history, as events name them (singular) and as the tables are
 named."""
 COUNT_FIRST_READS_IN_PROGRESS = """
@@ -147,7 +148,8 @@ def rebuild(connection: Connection, schema: str, everything: bool = True,
             Identifier(schema))
         if everything:
             connection.execute(delete_due)
-            return _rebuild_on_two_backends(connection, schema, connect) if connect else _rebuild_all(connection, schema)
+            return _rebuild_on_two_backends(connection, schema, connect) if connect else _rebuild_all(
+                connection, schema)
         _execute(connection, schema, "tables")
         connection.execute(SQL(
             "WITH due AS ({}) INSERT INTO affected (entity_type, entity_id, told) "
@@ -176,14 +178,16 @@ def _rebuild_on_two_backends(connection: Connection, schema: str, connect: Conne
             _execute(connection, schema, "everything")
             analyzed.result()
             records = _rebuild_attributes(connection, schema, ATTRIBUTES[:1])
-            return records if second_part.result() else _rebuild_attributes(connection, schema, ATTRIBUTES[1:])
+            return records if second_part.result() else _rebuild_attributes(
+                connection, schema, ATTRIBUTES[1:])
         finally:
             while not second_part.done():
                 other.cancel()
                 wait([second_part], 0.1)
 
 
-def _rebuild_on_second_backend(connection: Connection, schema: str, attributes: tuple[Attribute, ...]) -> bool:
+def _rebuild_on_second_backend(connection: Connection, schema: str,
+                               attributes: tuple[Attribute, ...]) -> bool:
     """Rebuilds some attributes on the second backend. Returns False, with nothing done, if a table is
     locked."""
     try:
@@ -228,7 +232,8 @@ def _statement(name: str, schema: str, attribute: Attribute | None = None) -> Co
         "attribute": Literal(attribute.name), "value": SQL(attribute.sql_type),
         "seen_before": SQL(attribute.from_jsonb.format("o.value_before")),
         "seen_after": SQL(attribute.from_jsonb.format("o.value_after")),
-        "last": SQL(attribute.to_jsonb.format("last.after")), "now": SQL(attribute.to_jsonb.format("r.value"))}
+        "last": SQL(attribute.to_jsonb.format("last.after")),
+        "now": SQL(attribute.to_jsonb.format("r.value"))}
     return SQL(_read_sql(name)).format(
         schema=Identifier(schema), types=Literal(list(EVENT_TYPES)), field_event=Literal(FIELD_EVENT_PATTERN),
         slack=SQL(CLOCK_SLACK), kinds=SQL(KINDS_SQL), **attribute_parts)
@@ -281,8 +286,9 @@ def _write_statement(schema: str, attribute: Attribute, is_empty: bool) -> Compo
     return SQL("{}, gone AS (DELETE FROM {} t USING affected a "
                "WHERE {} AND NOT EXISTS (SELECT FROM rows n WHERE {})) {} "
                "ON CONFLICT ({}) DO UPDATE SET {} WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
-        rows, table, owner, same, insert, _comma_list("{}", list(target.key)), _comma_list("{0} = excluded.{0}", value_columns),
-        _comma_list("t.{}", value_columns), _comma_list("excluded.{}", value_columns))
+        rows, table, owner, same, insert, _comma_list("{}", list(target.key)),
+        _comma_list("{0} = excluded.{0}", value_columns), _comma_list("t.{}", value_columns),
+        _comma_list("excluded.{}", value_columns))
 
 
 def _comma_list(form: str, names: list[str]) -> Composed:

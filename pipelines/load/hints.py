@@ -50,7 +50,8 @@ class HintFilter:
 ALL_HINTS = HintFilter()
 
 
-def listings_with_hints(connection: Connection, account: str, hint_filter: HintFilter = ALL_HINTS) -> set[str]:
+def listings_with_hints(connection: Connection, account: str,
+                        hint_filter: HintFilter = ALL_HINTS) -> set[str]:
     """Returns the paths of the lists that have queued hints."""
     return {row[0] for row in connection.execute(
         SQL("SELECT DISTINCT listing FROM mirror.hints WHERE account = %(account)s") + hint_filter.where,
@@ -98,8 +99,8 @@ def enqueue_suspects(connection: Connection, account: str, listing: str, keys: S
         [account, listing, [str(key) for key in keys]])
 
 
-def unseen_ids(connection: Connection, schema: str, table_schema: TableSchema, constants: Mapping[str, Any], id_range: tuple[int, int],
-           seen: set[Any]) -> list[int]:
+def unseen_ids(connection: Connection, schema: str, table_schema: TableSchema, constants: Mapping[str, Any],
+               id_range: tuple[int, int], seen: set[Any]) -> list[int]:
     """Returns the ids of live rows in an inclusive id range that the pages covering the range did not
     show."""
     scope = [SQL("{} = {}").format(statements.name("t", column), constants[column])

@@ -21,7 +21,8 @@ TRUNCATED_AT = 50
 # Links as shown by the records on their other side
 
 
-def pop_reverse_links(entity: Entity, records: Iterable[Any]) -> dict[ReverseLink, list[tuple[int, list[int]]]]:
+def pop_reverse_links(entity: Entity,
+                      records: Iterable[Any]) -> dict[ReverseLink, list[tuple[int, list[int]]]]:
     """Removes the reverse lists of links from the records. Returns, per ReverseLink, (id of the record, ids
     of the links' owners) for each record; absent lists are left out."""
     links: dict[ReverseLink, list[tuple[int, list[int]]]] = {side: [] for side in entity.reverse_links}
@@ -56,7 +57,8 @@ def enqueue_link_mismatches(connection: Connection, schema: str, account: str,
 @cache
 def _mismatch_sql(link: ReverseLink) -> str:
     link_table = table_schema_of(link.link)
-    owner, other = link_table.owner_key[0], next(name for name in link_table.key if name not in link_table.owner_key)
+    owner, other = link_table.owner_key[0], next(name for name in link_table.key
+                                                 if name not in link_table.owner_key)
     reported = "SELECT * FROM unnest(%(owners)s::int8[], %(others)s::int8[]) p (owner, other)"
     return enqueue_sql(f"""
 SELECT '{link.name}' AS listing, p.owner AS id, now() AS told_at,

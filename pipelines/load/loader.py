@@ -66,14 +66,16 @@ class Loader:
         self.staged_children = [replace for replace in self.child_replacements if replace.needs_stage]
         self._create_stages()
         fk_check_query = statements.can_skip_fk_checks(schema, self.table_schema, self.children)
-        self.skips_fk_checks = bool(self.children) and connection.execute(fk_check_query).fetchone() == (True,)
+        self.skips_fk_checks = bool(self.children) and connection.execute(fk_check_query).fetchone() == (
+            True,)
         self.quarantined_keys = {row[0] for row in connection.execute(
             "SELECT record_key FROM mirror.quarantine WHERE account = %s AND entity = %s",
             [account, self.entity.name]).fetchall()}
 
     def _create_stages(self) -> None:
         with self.connection.transaction():
-            self._execute(statements.create_stage(self.upsert.stage, statements.stage_columns(self.table_schema)))
+            self._execute(statements.create_stage(self.upsert.stage,
+                                                  statements.stage_columns(self.table_schema)))
             self._execute(statements.CREATE_TOUCHED)
             self._execute(statements.create_seen_table(self.table_schema))
             for child in self.children:
@@ -117,14 +119,16 @@ class Loader:
         another one (`extract/source.py`). In the order of the keys, so that indexes grow at their end."""
         counts = Counts()
         existing = self.existing_keys(batch)
-        for keys, write in ((existing, self._update_existing), (batch.rows.keys() - existing, self._insert_new)):
+        for keys, write in ((existing, self._update_existing),
+                            (batch.rows.keys() - existing, self._insert_new)):
             if keys:
                 counts += write([batch.rows[key] for key in sorted(keys)], keep_seen)
         return counts
 
     def existing_keys(self, batch: Batch) -> set[Row]:
         """Returns the keys of the batch that the table holds."""
-        keys = dict(zip(self.table_schema.key, map(array_literal, zip(*batch.rows, strict=True)), strict=True))
+        keys = dict(zip(self.table_schema.key, map(array_literal, zip(*batch.rows, strict=True)),
+                        strict=True))
         return set(self.connection.execute(self.upsert.existing_keys(), keys).fetchall())
 
     def stage(self, rows: Sequence[TimedRecord], children: Iterable[statements.ReplaceChildren]) -> None:
@@ -135,8 +139,8 @@ class Loader:
         for child in children:
             self._copy_children(child, (child.stage,), rows)
 
-    def _stage_and_run_hooks(self, rows: Sequence[TimedRecord], children: Iterable[statements.ReplaceChildren],
-               keep_seen: bool) -> None:
+    def _stage_and_run_hooks(self, rows: Sequence[TimedRecord],
+                             children: Iterable[statements.ReplaceChildren], keep_seen: bool) -> None:
         """Stages the records, runs the entity's `before_upsert` hooks, and records the keys as seen if asked
         to."""
         self.stage(rows, children)
@@ -151,7 +155,8 @@ class Loader:
             return False
         if not self.entity.before_upsert:
             return True
-        return bool(self.entity.skip_before_when) and self._condition_holds(self.entity.skip_before_when, rows)
+        return bool(self.entity.skip_before_when) and self._condition_holds(
+            self.entity.skip_before_when, rows)
 
     def _condition_holds(self, condition: str, rows: Sequence[TimedRecord]) -> bool:
         """Evaluates the SQL condition `Entity.skip_before_when`."""
@@ -171,10 +176,12 @@ class Loader:
                         ((*each.row[:-1], started - PG_EPOCH_MICROS) for started, each in rows))
         deleted = self.table_schema.columns.index(self.table_schema.column("is_deleted"))
         return copy_rows(self.connection, into, fields, (
-            (*each.row[:-1], started - PG_EPOCH_MICROS, started - PG_EPOCH_MICROS if each.row[deleted] else None)
+            (*each.row[:-1], started - PG_EPOCH_MICROS,
+             started - PG_EPOCH_MICROS if each.row[deleted] else None)
             for started, each in rows))
 
-    def _copy_children(self, replace: statements.ReplaceChildren, into: tuple[str, ...], rows: Sequence[TimedRecord]) -> int:
+    def _copy_children(self, replace: statements.ReplaceChildren, into: tuple[str, ...],
+                       rows: Sequence[TimedRecord]) -> int:
         index = replace.bit
         if not any(each.children[index] for _, each in rows):
             return 0
@@ -202,7 +209,8 @@ class Loader:
     def _load_embedded(self, batch: Batch) -> None:
         """Loads the embedded objects of other entities into those entities' tables."""
         for model, rows in sorted(batch.embedded.items(), key=lambda item: table_schema_of(item[0]).name):
-            stage, fields = f"feed_{table_schema_of(model).name}", statements.embedded_columns(table_schema_of(model))
+            stage, fields = f"feed_{table_schema_of(model).name}", statements.embedded_columns(
+                table_schema_of(model))
             self._execute(statements.create_stage(stage, fields))
             copy_rows(self.connection, (stage,), fields,
                  ((*row, started - PG_EPOCH_MICROS) for started, row in rows.values()))

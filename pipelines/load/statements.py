@@ -47,7 +47,8 @@ def stage_columns(table_schema: TableSchema) -> tuple[CopyColumn, ...]:
 @cache
 def new_record_columns(table_schema: TableSchema) -> tuple[CopyColumn, ...]:
     """Returns the columns of new records that are copied directly into the table."""
-    return (*child_columns(table_schema), SYNCED_AT, *([DELETED_AT] if table_schema.has_column("is_deleted") else []))
+    return (*child_columns(table_schema), SYNCED_AT,
+            *([DELETED_AT] if table_schema.has_column("is_deleted") else []))
 
 
 @cache
@@ -62,7 +63,8 @@ def embedded_columns(table_schema: TableSchema) -> tuple[CopyColumn, ...]:
 
 def create_stage(stage: str, columns: Sequence[CopyColumn]) -> Composed:
     definitions = comma(name(each.name) + SQL(" " + each.sql_type) for each in columns)
-    return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(name(stage), definitions)
+    return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(
+        name(stage), definitions)
 
 
 class Upsert:
@@ -110,8 +112,8 @@ class Upsert:
         assignments += self._mirror_columns()
         return SQL("UPDATE {} t SET {}, _synced_at = {} FROM {} s "
                    "WHERE {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
-            self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assignments), READ_AT,
-            name(self.stage), keys_equal("t", "s", self.table_schema.key),
+            self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assignments),
+            READ_AT, name(self.stage), keys_equal("t", "s", self.table_schema.key),
             comma(name("t", column) for column, _ in assignments), comma(value for _, value in assignments))
 
     def insert(self) -> Composed:
@@ -123,7 +125,8 @@ class Upsert:
             columns.append("_deleted_at")
             values.append(SQL("CASE WHEN s.is_deleted THEN {} END").format(READ_AT))
         return SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {} s{}").format(
-            self.table, comma(map(name, columns)), comma(values), name(self.stage), self._on_conflict(columns))
+            self.table, comma(map(name, columns)), comma(values), name(self.stage),
+            self._on_conflict(columns))
 
     def _on_conflict(self, columns: list[str]) -> Composed:
         """Returns the ON CONFLICT clause for a table that embedded objects also fill: another entity's load
@@ -146,8 +149,8 @@ class Upsert:
         """Selects the ids (last key columns) of the staged rows that this transaction has written, at most
         `limit`."""
         return SQL("SELECT {} FROM {} s JOIN {} t ON {} WHERE t._synced_at = {} LIMIT {}").format(
-            name("s", self.table_schema.key[-1]), name(self.stage), self.table, keys_equal("t", "s", self.table_schema.key), READ_AT,
-            Literal(limit))
+            name("s", self.table_schema.key[-1]), name(self.stage), self.table,
+            keys_equal("t", "s", self.table_schema.key), READ_AT, Literal(limit))
 
 
 class ReplaceChildren:
@@ -191,14 +194,16 @@ class ReplaceChildren:
         """Deletes child rows whose element left the list; tombstones them if the child is a listed entity
         itself. Rows owned by a deleted record stay as last seen."""
         is_missing = SQL("s._lists >> {0} & 1 = 1 AND s._whole >> {0} & 1 = 1 AND {1} "
-                   "AND NOT EXISTS (SELECT FROM {2} x WHERE {3})").format(
-            Literal(self.bit), self._belongs_to_owner("t"), name(self.stage), keys_equal("x", "t", self.child.key))
+                         "AND NOT EXISTS (SELECT FROM {2} x WHERE {3})").format(
+            Literal(self.bit), self._belongs_to_owner("t"), name(self.stage),
+            keys_equal("x", "t", self.child.key))
         if self.child.is_listed:
             return SQL("UPDATE {} t SET _deleted_at = {}, _synced_at = {} FROM {} s "
                        "WHERE t._deleted_at IS NULL AND {}").format(
                 self.table, READ_AT, READ_AT, name(self.owner_stage), is_missing)
         return SQL("DELETE FROM {} t USING {} s WHERE {}").format(
-            self.table, name(self.owner_stage), AND.join([is_missing, *self._owner_exists("t", " AND h._deleted_at IS NULL")]))
+            self.table, name(self.owner_stage),
+            AND.join([is_missing, *self._owner_exists("t", " AND h._deleted_at IS NULL")]))
 
     def _assignments(self) -> list[tuple[str, Composable]]:
         assignments: list[tuple[str, Composable]] = [
@@ -214,8 +219,9 @@ class ReplaceChildren:
         return SQL("UPDATE {} t SET {}{} FROM {} x, {} s "
                    "WHERE {} AND {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
             self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assignments),
-            set_synced_at, name(self.stage), name(self.owner_stage), keys_equal("t", "x", self.child.key), self._belongs_to_owner("x"),
-            comma(name("t", column) for column, _ in assignments), comma(value for _, value in assignments))
+            set_synced_at, name(self.stage), name(self.owner_stage), keys_equal("t", "x", self.child.key),
+            self._belongs_to_owner("x"), comma(name("t", column) for column, _ in assignments),
+            comma(value for _, value in assignments))
 
     def insert(self, owners_are_new: bool = False) -> Composed:
         """Inserts the missing child rows. `owners_are_new`: no row of this child can exist yet, so none is
@@ -227,7 +233,8 @@ class ReplaceChildren:
         source: Composable = SQL("{} x").format(name(self.stage))
         if self.child.is_listed:
             values.append(READ_AT)
-            source = SQL("{} x JOIN {} s ON {}").format(name(self.stage), name(self.owner_stage), self._belongs_to_owner("x"))
+            source = SQL("{} x JOIN {} s ON {}").format(name(self.stage), name(self.owner_stage),
+                                                        self._belongs_to_owner("x"))
         statement = SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {}").format(
             self.table, comma(map(name, columns)), comma(values), source)
         is_new = SQL("NOT EXISTS (SELECT FROM {} o WHERE {})").format(
@@ -269,17 +276,19 @@ def upsert_embedded(schema: str, table_schema: TableSchema) -> Composed:
     """Upserts embedded objects into another entity's table. Updates only rows that come from embedded objects
     alone, never a row that the entity's own list has shown (`_listed`)."""
     columns = [column.name for column in table_schema.columns] + ["_synced_at", "_listed"]
-    values: list[Composable] = [name("s", column.name) for column in table_schema.columns] + [READ_AT, SQL("false")]
+    values: list[Composable] = [name("s", column.name) for column in table_schema.columns] + [
+        READ_AT, SQL("false")]
     other_columns = [column.name for column in table_schema.columns if column.name not in table_schema.key]
     return SQL("INSERT INTO {0} AS t ({1}) SELECT {2} FROM {3} s "
                "WHERE NOT EXISTS (SELECT FROM {0} t WHERE {4} AND t._listed) ORDER BY {5} "
                "ON CONFLICT ({6}) DO UPDATE SET {7}, _synced_at = excluded._synced_at WHERE NOT t._listed "
                "AND t._synced_at < excluded._synced_at AND ROW({8}) IS DISTINCT FROM ROW({9})").format(
-        name(schema, table_schema.name), comma(map(name, columns)), comma(values), name(f"feed_{table_schema.name}"),
-        keys_equal("t", "s", table_schema.key), comma(name("s", column) for column in table_schema.key),
-        comma(map(name, table_schema.key)),
+        name(schema, table_schema.name), comma(map(name, columns)), comma(values),
+        name(f"feed_{table_schema.name}"), keys_equal("t", "s", table_schema.key),
+        comma(name("s", column) for column in table_schema.key), comma(map(name, table_schema.key)),
         comma(SQL("{} = excluded.{}").format(name(column), name(column)) for column in other_columns),
-        comma(name("t", column) for column in other_columns), comma(name("excluded", column) for column in other_columns))
+        comma(name("t", column) for column in other_columns),
+        comma(name("excluded", column) for column in other_columns))
 
 
 def record_seen(table_schema: TableSchema) -> Composed:
@@ -292,7 +301,8 @@ def record_seen(table_schema: TableSchema) -> Composed:
 def create_seen_table(table_schema: TableSchema) -> Composed:
     """Creates the table of the keys that a complete read of a list has returned; it lives as long as the
     connection."""
-    columns = comma(name(column) + SQL(" " + table_schema.column(column).codec.sql_type) for column in table_schema.key)
+    columns = comma(name(column) + SQL(" " + table_schema.column(column).codec.sql_type)
+                    for column in table_schema.key)
     return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))").format(
         name(f"seen_{table_schema.name}"), columns, comma(map(name, table_schema.key)))
 
@@ -306,7 +316,8 @@ def absent_rows(schema: str, table_schema: TableSchema, constants: Iterable[str]
     unseen = SQL("NOT EXISTS (SELECT FROM {} x WHERE {})").format(
         name(f"seen_{table_schema.name}"), keys_equal("x", "t", table_schema.key))
     return SQL("{} t WHERE {}").format(
-        name(schema, table_schema.name), AND.join([*scope, *only_listed, SQL("t._deleted_at IS NULL"), unseen]))
+        name(schema, table_schema.name),
+        AND.join([*scope, *only_listed, SQL("t._deleted_at IS NULL"), unseen]))
 
 
 def live_rows(schema: str, table_schema: TableSchema, constants: Iterable[str]) -> Composed:
@@ -317,7 +328,9 @@ def live_rows(schema: str, table_schema: TableSchema, constants: Iterable[str]) 
         name(schema, table_schema.name), AND.join([*scope, SQL("t._deleted_at IS NULL")]))
 
 
-def orphaned_rows(schema: str, table_schema: TableSchema, column: str, parent: TableSchema, parent_column: str) -> Composed:
+def orphaned_rows(schema: str, table_schema: TableSchema, column: str, parent: TableSchema,
+                  parent_column: str) -> Composed:
     """FROM … WHERE …: the live rows whose parent has been deleted."""
     return SQL("{} t JOIN {} p ON {} = {} WHERE t._deleted_at IS NULL AND p._deleted_at IS NOT NULL").format(
-        name(schema, table_schema.name), name(schema, parent.name), name("p", parent_column), name("t", column))
+        name(schema, table_schema.name), name(schema, parent.name), name("p", parent_column),
+        name("t", column))

@@ -75,8 +75,9 @@ class Tombstones:
 
     def absent_keys(self, constants: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         keys = statements.comma(statements.name("t", column) for column in self.table_schema.key)
-        return self.connection.execute(SQL("SELECT {} FROM {}").format(keys, self._absent_rows(constants, None)),
-                                       dict(constants)).fetchall()
+        return self.connection.execute(
+            SQL("SELECT {} FROM {}").format(keys, self._absent_rows(constants, None)),
+            dict(constants)).fetchall()
 
     def has_live_rows(self, constants: Mapping[str, Any]) -> bool:
         row = self.connection.execute(SQL("SELECT EXISTS (SELECT FROM {})").format(
@@ -88,8 +89,8 @@ class Tombstones:
 
     def _absent_rows(self, constants: Mapping[str, Any], orphans_of: PerParent | None) -> Composed:
         if orphans_of:
-            return statements.orphaned_rows(self.schema, self.table_schema, orphans_of.own_column, table_schema_of(orphans_of.model),
-                                      orphans_of.parent_column)
+            return statements.orphaned_rows(self.schema, self.table_schema, orphans_of.own_column,
+                                            table_schema_of(orphans_of.model), orphans_of.parent_column)
         return statements.absent_rows(self.schema, self.table_schema, constants)
 
     def _count(self, source: Composed, constants: Mapping[str, Any]) -> int:
@@ -102,7 +103,8 @@ class Tombstones:
         with self.connection.transaction():
             self._prepare()
             self.connection.execute(SQL("INSERT INTO {} SELECT {}, NULL, now() FROM {}").format(
-                Identifier(self.removed_table), keys, self._absent_rows(constants, orphans_of)), dict(constants))
+                Identifier(self.removed_table), keys, self._absent_rows(constants, orphans_of)),
+                                    dict(constants))
             return self._apply()
 
     def enqueue_absent(self, constants: Mapping[str, Any], listing: str) -> None:
@@ -125,7 +127,8 @@ class Tombstones:
         with self.connection.cursor() as cursor:
             values = statements.comma([SQL("%s")] * len(self.table_schema.key))
             cursor.executemany(SQL("INSERT INTO {} VALUES ({}, to_timestamp(%s / 1000000.0), "
-                                   "to_timestamp(%s / 1000000.0))").format(Identifier(self.removed_table), values),
+                                   "to_timestamp(%s / 1000000.0))").format(Identifier(self.removed_table),
+                                                                           values),
                                [(*row.key, row.deleted_at, row.checked_at) for row in rows])
         return self._apply()
 
@@ -133,7 +136,8 @@ class Tombstones:
         """Locks the table and creates the temporary table of removed keys. Done here and not at the start:
         most syncs delete nothing."""
         lock_table(self.connection, self.schema, self.table_schema.name)
-        keys = statements.comma(statements.name(column) + SQL(" " + self.table_schema.column(column).codec.sql_type)
+        keys = statements.comma(statements.name(column)
+                                + SQL(" " + self.table_schema.column(column).codec.sql_type)
                                 for column in self.table_schema.key)
         self.connection.execute(SQL(
             "CREATE TEMP TABLE IF NOT EXISTS {} ({}, deleted_at timestamptz, looked_at timestamptz) "
@@ -153,7 +157,8 @@ class Tombstones:
         if tombstoned:
             keys = self.connection.execute(SQL("SELECT {} FROM {} LIMIT {}").format(
                 Identifier(self.table_schema.key[-1]), removed, MAX_IDS + 1)).fetchall()
-            notify_listeners(self.connection, self.account, self.entity.name, [key for key, in keys], deleted=True)
+            notify_listeners(self.connection, self.account, self.entity.name, [key for key, in keys],
+                             deleted=True)
             for statement in [*_link_owner_hints(self.entity.name), *self.entity.on_delete]:
                 self.connection.execute(SQL(statement).format(schema=Identifier(self.schema), gone=removed),
                                         {"account": self.account})

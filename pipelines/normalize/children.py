@@ -24,7 +24,8 @@ class ChildReader:
         self.owner_positions = [owner.index(column.name)
                       if column.name in owner and column not in self.reader.columns else None
                       for column in self.table_schema.columns]
-        self.owner_key_leads = self.owner_positions == [*range(len(owner)), *[None] * len(self.reader.columns)]
+        self.owner_key_leads = self.owner_positions == [*range(len(owner)),
+                                                        *[None] * len(self.reader.columns)]
         """The owner's key is the row's first columns, in order."""
         self.key_positions = [position for position, column in enumerate(self.table_schema.columns)
                        if column.name in self.table_schema.key]
@@ -78,7 +79,8 @@ class ChildReader:
         if self.owner_key_leads:
             return (*owner, *cells, extra)
         rest = iter(cells)
-        return (*[owner[position] if position is not None else next(rest) for position in self.owner_positions], extra)
+        return (*[owner[position] if position is not None else next(rest)
+                  for position in self.owner_positions], extra)
 
 
 def add_embedded_row(feed: EmbeddedEntity, element: Any, embedded: EmbeddedRows) -> bool:
@@ -106,6 +108,7 @@ def _embedded_row(feed: EmbeddedEntity, *values: Any) -> tuple[Row, Row]:
     other record."""
     reader = _embedded_reader(feed)
     cells = reader.cells(dict(zip(feed.attributes, values, strict=True)), {})
-    cells_by_name = dict(zip((column.name for column in reader.columns), cells, strict=True)) | dict(feed.constants)
+    cells_by_name = dict(zip((column.name for column in reader.columns), cells, strict=True)) | dict(
+        feed.constants)
     return (tuple(cells_by_name.get(name) for name in reader.table_schema.key),
             tuple(cells_by_name.get(column.name) for column in reader.table_schema.columns))

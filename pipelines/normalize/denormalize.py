@@ -51,8 +51,9 @@ def denormalize(entity: Entity, row: Cells, children: Mapping[str, list[Cells]],
         if value_at(extra, feed.path) is MISSING:
             _restore_embedded(record, feed, row, embedded)
     if entity.field_values:
-        put_at(record, (FIELD_VALUES,), restore_values(list(map(dict, children.get(table_schema_of(entity.field_values).name, []))),
-                                              _headers(entity, embedded), zone))
+        put_at(record, (FIELD_VALUES,),
+               restore_values(list(map(dict, children.get(table_schema_of(entity.field_values).name, []))),
+                                                     _headers(entity, embedded), zone))
     _merge(record, extra)
     return entity.restore(record) if entity.restore else record
 

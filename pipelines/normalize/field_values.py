@@ -15,7 +15,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipelines.normalize.rows import Row
-from pipelines.schema.columns import INT8_LIMIT, MAX_UNIX_SECOND, MIN_UNIX_SECOND, PG_EPOCH_ORDINAL, Cell, from_pg_micros, parse_numeric, to_pg_micros
+from pipelines.schema.columns import (
+    INT8_LIMIT,
+    MAX_UNIX_SECOND,
+    MIN_UNIX_SECOND,
+    PG_EPOCH_ORDINAL,
+    Cell,
+    from_pg_micros,
+    parse_numeric,
+    to_pg_micros,
+)
 from pipelines.schema.json_text import dumps, dumps_without_links, jsonb_binary, loads_jsonb, strip_links
 
 Parser = Callable[[Cell, int, int, Any, Any, Any, Any, ZoneInfo], Row]
@@ -33,18 +42,19 @@ def as_text(owner: Cell, field: int, position: int, value: Any, enum_id: Any, co
 def as_number(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
               zone: ZoneInfo) -> Row:
     if type(value) is str:
-        return (owner, field, position, value, parse_numeric(value), None, None, None, enum_id, code, None, extra)
-    if type(value) is int or type(value) is float:
-        return (owner, field, position, repr(value), parse_numeric(repr(value)), None, None, None, enum_id, code, None,
+        return (owner, field, position, value, parse_numeric(value), None, None, None, enum_id, code, None,
                 extra)
+    if type(value) is int or type(value) is float:
+        return (owner, field, position, repr(value), parse_numeric(repr(value)), None, None, None, enum_id,
+                code, None, extra)
     return as_document(owner, field, position, value, enum_id, code, extra, zone)
 
 
 def as_flag(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
             zone: ZoneInfo) -> Row:
     if type(value) is bool:
-        return (owner, field, position, "true" if value else "false", None, value, None, None, enum_id, code, None,
-                extra)
+        return (owner, field, position, "true" if value else "false", None, value, None, None, enum_id, code,
+                None, extra)
     row = as_document(owner, field, position, value, enum_id, code, extra, zone)
     flag = {"1": True, "0": False, 1: True, 0: False}.get(value) if isinstance(value, str | int) else None
     return (*row[:5], flag, *row[6:])
@@ -59,8 +69,8 @@ def as_day(owner: Cell, field: int, position: int, value: Any, enum_id: Any, cod
         date = datetime.date.fromisoformat(value)
     except (TypeError, ValueError):
         return as_document(owner, field, position, value, enum_id, code, extra, zone)
-    return (owner, field, position, date.isoformat(), None, None, date.toordinal() - PG_EPOCH_ORDINAL, None, enum_id, code,
-            jsonb_binary(dumps(value)), extra)
+    return (owner, field, position, date.isoformat(), None, None, date.toordinal() - PG_EPOCH_ORDINAL, None,
+            enum_id, code, jsonb_binary(dumps(value)), extra)
 
 
 def as_instant(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
@@ -106,7 +116,8 @@ def local_day(at: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
         day = datetime.datetime.fromtimestamp(at + 7200, zone).date()
     except (ValueError, OverflowError, OSError):
         return str(at), None, jsonb_binary(str(at))
-    return day.isoformat(), day.toordinal() - PG_EPOCH_ORDINAL, None if _midnight(day, zone) == at else jsonb_binary(str(at))
+    return day.isoformat(), day.toordinal() - PG_EPOCH_ORDINAL, None if _midnight(
+        day, zone) == at else jsonb_binary(str(at))
 
 
 def _midnight(day: datetime.date, zone: ZoneInfo) -> int:
@@ -184,7 +195,8 @@ def _fast_rows(owner: Cell, entries: list[Any], zone: ZoneInfo,
     """Fast path for well-formed values of fields already seen on this page. Raises AttributeError, KeyError,
     TypeError or ValueError for anything else; any of these sends the record to `_rows`."""
     ids = [*map(FIELD_ID, entries)]
-    if not {*map(type, ids)} <= INT_ONLY or not {*map(len, entries)} <= FULL_LENGTH or len({*ids}) != len(ids):
+    if not {*map(type, ids)} <= INT_ONLY or not {*map(len, entries)} <= FULL_LENGTH or len({*ids}) != len(
+            ids):
         raise ValueError
     rows: list[Row] = []
     add = rows.append
@@ -230,7 +242,8 @@ def _text_or_none(value: Any) -> str | None:
 
 def _unknown_attributes(entry: Any) -> dict[str, Any] | None:
     """Returns the attributes of a field's header that no column holds."""
-    more = {key: value for key, value in entry.items() if key not in HEADER_KEYS} if type(entry) is dict else None
+    more = ({key: value for key, value in entry.items() if key not in HEADER_KEYS} if type(entry) is dict
+            else None)
     return {"field": more} if more else None
 
 
@@ -245,7 +258,8 @@ def _row(owner: Cell, field_id: int, position: int, element: dict[str, Any], par
     if parse is as_element:
         return as_element(owner, field_id, position, element, None, None, _dump_extra(extra), zone)
     enum_id, code = element.get("enum_id"), element.get("enum_code")
-    plain = (len(element) == 3 and "value" in element and type(enum_id) is int and -INT8_LIMIT <= enum_id < INT8_LIMIT
+    plain = (len(element) == 3 and "value" in element and type(enum_id) is int
+             and -INT8_LIMIT <= enum_id < INT8_LIMIT
              and (type(code) is str or (code is None and "enum_code" in element)))
     if not plain and element.keys() != VALUE_ONLY:
         enum_id, code, rest = _option(element)

@@ -17,7 +17,16 @@ from models import reference
 from pipelines.entities.spec import EmbeddedEntity, Entity, Record
 from pipelines.normalize.children import ChildReader, add_embedded_row
 from pipelines.normalize.field_values import Header, PageFields, value_rows
-from pipelines.normalize.paths import MISSING, Trie, apply_keep_only, build_trie, known_attributes, put_at, unmapped_attributes, value_at
+from pipelines.normalize.paths import (
+    MISSING,
+    Trie,
+    apply_keep_only,
+    build_trie,
+    known_attributes,
+    put_at,
+    unmapped_attributes,
+    value_at,
+)
 from pipelines.normalize.reader import LayoutCache, Reader, RecordLayout
 from pipelines.normalize.rows import EmbeddedRows, NormalizedPage, NormalizedRecord, Row, UnusableRecordError
 from pipelines.schema.columns import Cell
@@ -54,8 +63,10 @@ class Normalizer:
         self.path_columns = [(place, column.name) for place, column in enumerate(self.table_schema.columns)
                       if column not in self.reader.columns]
         """Columns that the listing's constants supply: (index, name)."""
-        self.key_positions = [self.table_schema.columns.index(self.table_schema.column(name)) for name in self.table_schema.key]
-        self.embedded_id_columns = {feed.id_column: self.table_schema.columns.index(self.table_schema.column(feed.id_column))
+        self.key_positions = [self.table_schema.columns.index(self.table_schema.column(name))
+                              for name in self.table_schema.key]
+        self.embedded_id_columns = {
+            feed.id_column: self.table_schema.columns.index(self.table_schema.column(feed.id_column))
                         for feed in entity.embedded_entities}
         consumed = [(name,) for reader in self.child_readers for name in reader.child.consumes]
         paths = [reader.child.path for reader in self.child_readers if reader.child.path] + [
@@ -66,7 +77,8 @@ class Normalizer:
         self.nested = [(name, inside, known_attributes(inside))
                        for name, inside in self.read_paths.items() if inside is not True]
 
-    def normalize_page(self, records: Iterable[Any], fixed: Mapping[str, Any], zone: ZoneInfo) -> NormalizedPage:
+    def normalize_page(self, records: Iterable[Any], fixed: Mapping[str, Any],
+                       zone: ZoneInfo) -> NormalizedPage:
         """Returns the rows of all records of a page. `fixed`: the listing's constants; `zone`: the
         account's."""
         page, fields = NormalizedPage(), PageFields()
@@ -103,13 +115,15 @@ class Normalizer:
             row.insert(place, fixed[name])
         key = tuple([row[place] for place in self.key_positions])
         if None in key or (extra and any(name in extra for name in self.table_schema.key)):
-            raise UnusableRecordError(f"its key ({', '.join(self.table_schema.key)}) is missing or is not of the column's type: "
-                        f"{dumps(list(key))}")
+            raise UnusableRecordError(
+                f"its key ({', '.join(self.table_schema.key)}) is missing or is not of the column's type: "
+                f"{dumps(list(key))}")
         children = self._children(key, record, zone, extra, embedded, fields)
         for feed in self.entity.embedded_entities:
             self._add_embedded(feed, record, row, extra, embedded)
         self._collect_unmapped(record, layout, fixed, extra)
-        return NormalizedRecord(key, (*row, jsonb_binary(dumps(extra)) if extra else None, self._absent_bits(record, layout)),
+        return NormalizedRecord(
+            key, (*row, jsonb_binary(dumps(extra)) if extra else None, self._absent_bits(record, layout)),
                     children)
 
     def _children(self, key: Row, record: Record, zone: ZoneInfo, extra: Record, embedded: EmbeddedRows,
@@ -124,7 +138,8 @@ class Normalizer:
             children.append(_value_rows(key, record, zone, extra, fields))
         return children
 
-    def _add_embedded(self, feed: EmbeddedEntity, record: Record, row: list[Any], extra: Record, embedded: EmbeddedRows) -> None:
+    def _add_embedded(self, feed: EmbeddedEntity, record: Record, row: list[Any], extra: Record,
+                      embedded: EmbeddedRows) -> None:
         """Stores an embedded object of another entity. Its id fills the record's foreign-key column if that
         is empty; when the two disagree, the object goes to `_extra`."""
         value, place = value_at(record, feed.path), self.embedded_id_columns[feed.id_column]
@@ -135,12 +150,14 @@ class Normalizer:
         if type(embedded_id) is int and row[place] is None:
             extra.setdefault(feed.id_column, record.get(feed.id_column))
             row[place] = embedded_id
-        fits = [add_embedded_row(feed, element, embedded) and not unmapped_attributes(element, embedded_trie(feed))
+        fits = [add_embedded_row(feed, element, embedded)
+                and not unmapped_attributes(element, embedded_trie(feed))
                 for element in elements]
         if not all(fits) or len(fits) > 1 or embedded_id != row[place]:
             put_at(extra, feed.path, strip_links(value) or None)
 
-    def _collect_unmapped(self, record: Record, layout: RecordLayout, fixed: Mapping[str, Any], extra: Record) -> None:
+    def _collect_unmapped(self, record: Record, layout: RecordLayout, fixed: Mapping[str, Any],
+                          extra: Record) -> None:
         """Adds to `extra` what no column, child or embedded row holds."""
         if not layout.all_read:
             for name in record.keys() - self.read_paths.keys():
@@ -172,7 +189,8 @@ def embedded_trie(feed: EmbeddedEntity) -> Trie:
     return build_trie((name,) for name in feed.attributes)
 
 
-def _value_rows(key: Row, record: Record, zone: ZoneInfo, extra: Record, fields: PageFields) -> list[Row] | None:
+def _value_rows(key: Row, record: Record, zone: ZoneInfo, extra: Record,
+                fields: PageFields) -> list[Row] | None:
     entries = record.get(FIELD_VALUES, MISSING)
     if entries is MISSING:
         return None

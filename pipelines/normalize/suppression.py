@@ -41,10 +41,12 @@ class Suppression:
         self.key_path = of.column(of.key[-1]).path
         references = [(str(of.table.columns[column.name].info.get("refers", "")).split(".")[0], column.path)
                 for column in of.columns]
-        self.reference_paths = [(kind, path) for kind, path in references if kind in {kind for kind, _ in self.roots}]
+        self.reference_paths = [(kind, path) for kind, path in references
+                                if kind in {kind for kind, _ in self.roots}]
         self.dependents: deque[Key] = deque()
 
-    def filter_records(self, records: list[Any], fixed: Mapping[str, Any], whole: Set[Any] = frozenset()) -> list[Any]:
+    def filter_records(self, records: list[Any], fixed: Mapping[str, Any],
+                       whole: Set[Any] = frozenset()) -> list[Any]:
         """Returns the records that may be loaded, without the elements that point at suppressed records.
         `fixed`: the listing's constants. `whole`: ids of the records whose truncated lists were completed."""
         if not self.roots:
@@ -86,7 +88,8 @@ class Suppression:
         rest: Record = self.without_pointers(record)
         for child in self.entity.children if rest is not record and record.get("id") not in whole else ():
             before, after = value_at(record, child.path), value_at(rest, child.path)
-            if child.truncated_at and isinstance(before, list) and len(before) >= child.truncated_at > len(after):
+            if child.truncated_at and isinstance(before, list) and len(before) >= child.truncated_at > len(
+                    after):
                 # amoCRM may have truncated the list, which its new length no longer shows: leave it out as
                 # unknown rather than load it as complete
                 rest = rest | {EMBEDDED: {name: value for name, value in rest[EMBEDDED].items()
@@ -101,7 +104,8 @@ class Suppression:
             return cut if any(cut[name] is not inner for name, inner in value.items()) else value
         if not isinstance(value, list):
             return value
-        kept = [self.without_pointers(element, within) for element in value if not self._element_root(element, within)]
+        kept = [self.without_pointers(element, within) for element in value
+                if not self._element_root(element, within)]
         return kept if len(kept) < len(value) or any(
             mine is not theirs for mine, theirs in zip(kept, value, strict=True)) else value
 
@@ -110,7 +114,8 @@ class Suppression:
         one; "" if there is none."""
         inner = (value.items() if isinstance(value, dict)
                  else [(within, element) for element in value] if isinstance(value, list) else ())
-        found = (isinstance(value, list) and self._element_root(each, within) or self.find_erased_root(each, name)
+        found = (isinstance(value, list) and self._element_root(each, within)
+                 or self.find_erased_root(each, name)
                  for name, each in inner)
         return next(filter(None, found), "")
 

@@ -113,8 +113,9 @@ def _receive_outcome(pipe: Connection, name: str, process: Any) -> AccountOutcom
         process.join()
         how = (f"killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0
                else f"gone with exit code {process.exitcode}")
-        outcome = AccountOutcome(name, reason=f"its process was {how}; what had landed is kept, and the next sync "
-                          "resumes there")
+        outcome = AccountOutcome(name,
+                                 reason=f"its process was {how}; what had landed is kept, and the next sync "
+                                        "resumes there")
     process.join()
     pipe.close()
     return outcome

@@ -79,9 +79,11 @@ def asset_spec(entity: Entity) -> dg.AssetSpec:
 def view_specs() -> list[dg.AssetSpec]:
     """Returns one asset per BI view. A table that no entity declares is a history table: it is made from
     events."""
-    files, lists = builder.files_by_view(), {table: entity.name for entity in ENTITIES for table in entity.tables}
+    files, lists = builder.files_by_view(), {table: entity.name for entity in ENTITIES
+                                             for table in entity.tables}
     return [dg.AssetSpec(
-        [BI_PREFIX, name], group_name="bi", description=files[name].comment, skippable=True, kinds={"postgres"},
+        [BI_PREFIX, name], group_name="bi", description=files[name].comment, skippable=True,
+        kinds={"postgres"},
         deps=sorted({dg.AssetKey([ENTITY_PREFIX, lists.get(table, "events")]) for table in tables}),
         metadata={"dagster/column_schema": dg.TableSchema(
             [dg.TableColumn(*each) for each in files[name].column_schema])})
@@ -169,9 +171,11 @@ def sync_account(context: dg.AssetExecutionContext, config: SyncOptions,
     rows = apply_retention(context.instance, context.partition_key, context.log)
     for result in report.results:
         if result.state in ("complete", "incomplete"):
-            yield dg.MaterializeResult(asset_key=[ENTITY_PREFIX, result.entity], metadata=result_metadata(result, rows))
+            yield dg.MaterializeResult(asset_key=[ENTITY_PREFIX, result.entity],
+                                       metadata=result_metadata(result, rows))
         else:
-            context.log_event(dg.AssetObservation([ENTITY_PREFIX, result.entity], partition=context.partition_key,
+            context.log_event(dg.AssetObservation([ENTITY_PREFIX, result.entity],
+                                                  partition=context.partition_key,
                                                   metadata=result_metadata(result, rows)))
     yield from view_events(context, report.views)
     failed = [result for result in report.results if result.state == "failed"]

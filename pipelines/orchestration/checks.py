@@ -28,7 +28,8 @@ MIN_RESOLVED_SHARE = 0.95
 REFERENCES, HISTORY, FRESH, EQUAL, ACCESS = (
     "references_resolve", "history_is_consistent", "is_fresh", "equals_the_account", "has_access")
 CURRENT = "is_current"
-WITH_REFERENCES = [entity for entity in ENTITIES if next(soft_references(table_schema_of(entity.model).table), None)]
+WITH_REFERENCES = [entity for entity in ENTITIES
+                   if next(soft_references(table_schema_of(entity.model).table), None)]
 NEEDS_MIGRATION = "its tables are not up to date: run `amocrm-mirror migrate`"
 WITH_HISTORY = [entity for entity in ENTITIES if entity.name in KINDS.values()]
 CheckResult = tuple[str, str]
@@ -50,16 +51,18 @@ def check_results(context: dg.AssetCheckExecutionContext, name: str,
     with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
         known_accounts = active_accounts(connection, mirror.account)
         for entity in (each for each in ENTITIES if dg.AssetKey([ENTITY_PREFIX, each.name]) in selected):
-            results = {each.name: _run_check(check, connection, each.name, each.schema, entity) for each in known_accounts}
+            results = {each.name: _run_check(check, connection, each.name, each.schema, entity)
+                       for each in known_accounts}
             failing = [f"{account}: {why}" for account, (why, _) in results.items() if why]
-            yield dg.AssetCheckResult(passed=not failing, asset_key=[ENTITY_PREFIX, entity.name], check_name=name,
-                                      severity=dg.AssetCheckSeverity.WARN,
+            yield dg.AssetCheckResult(passed=not failing, asset_key=[ENTITY_PREFIX, entity.name],
+                                      check_name=name, severity=dg.AssetCheckSeverity.WARN,
                                       description="; ".join(failing) or None,
-                                      metadata={account: details for account, (_, details) in results.items()})
+                                      metadata={account: details
+                                                for account, (_, details) in results.items()})
 
 
-def _run_check(check: Callable[[Connection, str, str, Entity], CheckResult], connection: Connection, account: str,
-           schema: str, entity: Entity) -> CheckResult:
+def _run_check(check: Callable[[Connection, str, str, Entity], CheckResult], connection: Connection,
+               account: str, schema: str, entity: Entity) -> CheckResult:
     try:
         return check(connection, account, schema, entity)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
@@ -77,7 +80,8 @@ def check_references(connection: Connection, account: str, schema: str, entity: 
 
 @dg.multi_asset_check(can_subset=True, specs=check_specs(
     REFERENCES, WITH_REFERENCES,
-    f"At least {MIN_RESOLVED_SHARE:.0%} of each column's references resolve; the rest are usually users who have left"))
+    f"At least {MIN_RESOLVED_SHARE:.0%} of each column's references resolve; "
+    "the rest are usually users who have left"))
 def references_resolve(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Measures, per column, the share of references that resolve."""
     yield from check_results(context, REFERENCES, check_references)
@@ -143,7 +147,8 @@ def has_access(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheck
     """Reads whether amoCRM has blocked an account, refused its token, or reported that its access was
     revoked."""
     def check(connection: Connection, account: str, schema: str, entity: Entity) -> CheckResult:
-        standing = next((each.not_synced_reason for each in all_accounts(connection) if each.name == account), "")
+        standing = next((each.not_synced_reason for each in all_accounts(connection) if each.name == account),
+                        "")
         return standing, standing or "yes"
 
     yield from check_results(context, ACCESS, check)

@@ -45,7 +45,8 @@ class ContinuousWorkers:
             return
         self._stop(self.workers.keys() - wanted)
         for account in wanted - self.workers.keys():
-            worker = ContinuousSync(account, lambda account=account: self._make_target(account),  # type: ignore[misc]
+            worker = ContinuousSync(account,
+                                    lambda account=account: self._make_target(account),  # type: ignore[misc]
                           self.mirror.connect)
             thread = threading.Thread(target=worker.run, name=f"drain {account}", daemon=True)
             self.workers[account] = (worker, thread)

@@ -43,7 +43,8 @@ MAX_RUNS_PER_CALL = 100
 """Dagster runs deleted per call."""
 
 
-def prune_dagster_runs(instance: dg.DagsterInstance, days: float, failed_days: float, limit: int = MAX_RUNS_PER_CALL) -> int:
+def prune_dagster_runs(instance: dg.DagsterInstance, days: float, failed_days: float,
+                       limit: int = MAX_RUNS_PER_CALL) -> int:
     """Deletes Dagster's runs that were created more than `days` ago (failed runs: `failed_days`), with their
     events and logs, the oldest first and at most `limit` of them; returns how many."""
     deleted = 0

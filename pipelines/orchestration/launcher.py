@@ -81,9 +81,11 @@ def prune_runs(mirror: Installation, days: int | None, dagster_days: int | None)
     keep_days = mirror.settings.mirror_keep_days if days is None else days
     with prepare_instance(mirror) as instance:
         counts, total = (
-            prune_mirror_schema(mirror.connect, mirror.account, keep_days, mirror.settings.mirror_webhook_days), 0)
+            prune_mirror_schema(mirror.connect, mirror.account, keep_days,
+                                mirror.settings.mirror_webhook_days), 0)
         fail_dead_runs(instance)
         while more := prune_dagster_runs(
-                instance, mirror.settings.dagster_keep_days if dagster_days is None else dagster_days, keep_days):
+                instance, mirror.settings.dagster_keep_days if dagster_days is None else dagster_days,
+                keep_days):
             total += more
     return counts | {"Dagster's runs": total}

@@ -31,8 +31,9 @@ from pipelines.webhooks.subscription import WebhookHealth, check_webhook, subscr
 
 TICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=2, read_timeout=15.0)
 """Retries of a request made by a tick, which Dagster gives a minute."""
-UNFINISHED_STATUSES = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
-              dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+UNFINISHED_STATUSES = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED,
+                       dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
+                       dg.DagsterRunStatus.CANCELING]
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,13 @@ def checks_schedule(settings: Settings | None) -> dg.ScheduleDefinition:
     job = dg.define_asset_job("checks", dg.AssetSelection.checks(*CHECKS),
                               description="Every asset check, of every account")
     return dg.ScheduleDefinition("checks_schedule", job=job,
-                                 cron_schedule=(settings or Settings.model_construct()).amocrm_schedule_checks,
+                                 cron_schedule=(settings
+                                                or Settings.model_construct()).amocrm_schedule_checks,
                                  default_status=default_status(settings))
 
 
-def webhook_schedule(job: dg.UnresolvedAssetJobDefinition, settings: Settings | None) -> dg.ScheduleDefinition:
+def webhook_schedule(job: dg.UnresolvedAssetJobDefinition,
+                     settings: Settings | None) -> dg.ScheduleDefinition:
     """Returns the schedule that checks each account's webhook with one request to amoCRM, and starts a sync
     of the moving lists (`job`) if deliveries were missed. That sync covers the gap: it reads what changed
     since each list's watermark, which is no later than the last successful delivery."""
@@ -162,5 +165,6 @@ def _check_webhook(mirror: Installation, connection: Connection) -> WebhookHealt
 SETTINGS = settings_or_none()
 TIERS = tiers(SETTINGS)
 SYNC_JOBS = [sync_job(tier) for tier in TIERS]
-SCHEDULES = [*(sync_schedule(tier, job, default_status(SETTINGS)) for tier, job in zip(TIERS, SYNC_JOBS, strict=True)),
-             webhook_schedule(SYNC_JOBS[0], SETTINGS), checks_schedule(SETTINGS)]
+SCHEDULES = [
+    *(sync_schedule(tier, job, default_status(SETTINGS)) for tier, job in zip(TIERS, SYNC_JOBS, strict=True)),
+    webhook_schedule(SYNC_JOBS[0], SETTINGS), checks_schedule(SETTINGS)]

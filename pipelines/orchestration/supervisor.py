@@ -61,12 +61,14 @@ class Child:
         if self.process is None:
             if now >= self.start_at:
                 command, before_exec = (
-                    [sys.executable, "-m", "pipelines.cli", *self.arguments], partial(die_with_parent, os.getpid()))
+                    [sys.executable, "-m", "pipelines.cli", *self.arguments],
+                    partial(die_with_parent, os.getpid()))
                 self.process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL,
                                                 preexec_fn=before_exec)
                 self.started_at = now
         elif self.process.poll() is not None:
-            self.restart_pause = 0.0 if now - self.started_at > HEALTHY_SECONDS else min(MAX_PAUSE_SECONDS, max(0.5, self.restart_pause * 2))
+            self.restart_pause = 0.0 if now - self.started_at > HEALTHY_SECONDS else min(
+                MAX_PAUSE_SECONDS, max(0.5, self.restart_pause * 2))
             self.start_at = now + self.restart_pause
             log.warning("%s ended with exit status %s; restarting it%s", self.name, self.process.returncode,
                         f" in {self.restart_pause:.1f} s" if self.restart_pause else "")
@@ -92,8 +94,9 @@ def check_port_free(host: str, port: int, option: str = "--port") -> None:
         if reason.errno == errno.EADDRINUSE:
             raise UsageError(f"port {port} on {host} is in use: end the program that holds it, or choose "
                            f"another with {option}") from None
-        raise UsageError(f"cannot listen on port {port} of {host} ({reason.strerror}): choose another address "
-                       f"of this machine, or another port with {option}") from None
+        raise UsageError(
+            f"cannot listen on port {port} of {host} ({reason.strerror}): choose another address "
+            f"of this machine, or another port with {option}") from None
 
 
 def supervise(host: str, port: int, dagster_port: int | None) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-DISK_FULL_MESSAGE = ("the disk of the server is full. What had landed is kept. Make room on it, then run again: it goes "
-        "on where it was")
+DISK_FULL_MESSAGE = (
+    "the disk of the server is full. What had landed is kept. Make room on it, then run again: it goes "
+    "on where it was")
 
-SERVER_DOWN_MESSAGE = "The server has gone down, or is just starting: its log says why, most often a full disk."
+SERVER_DOWN_MESSAGE = (
+    "The server has gone down, or is just starting: its log says why, most often a full disk.")
 """Cause that the server cannot report itself when the disk of its log is full: it stops at once."""
 SERVER_DOWN_SIGNS = ("server closed the connection unexpectedly", "in recovery mode", "starting up",
                  "shutting down")
@@ -30,5 +32,6 @@ def describe_postgres_error(reason: psycopg.Error | DBAPIError) -> str:
     message = one_line(cause)
     if isinstance(cause, psycopg.errors.DiskFull):
         return f"Postgres: {DISK_FULL_MESSAGE} ({message})"
-    return (f"Postgres: {with_full_stop(message)} {SERVER_DOWN_MESSAGE}" if any(sign in message for sign in SERVER_DOWN_SIGNS)
+    return (f"Postgres: {with_full_stop(message)} {SERVER_DOWN_MESSAGE}"
+            if any(sign in message for sign in SERVER_DOWN_SIGNS)
             else f"Postgres: {message}")

@@ -1,4 +1,5 @@
-"""Advisory locks: every one of them by name, and retries of transactions that Postgres ended as deadlock victims."""
+"""Advisory locks: every one of them by name, and retries of transactions that Postgres ended as deadlock
+victims."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def sync_lock(target: Target) -> Iterator[None]:
         row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))",
                                  [f"amocrm-mirror sync {target.name}"]).fetchone()
         if not row or not row[0]:
-            raise SyncAlreadyRunningError(f"another sync of the account {target.name!r} is running: wait for it to end, "
-                       "then run this one again")
+            raise SyncAlreadyRunningError(
+                f"another sync of the account {target.name!r} is running: wait for it to end, "
+                "then run this one again")
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [full_scan_lock(target.name)])
         yield

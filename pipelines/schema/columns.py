@@ -114,7 +114,8 @@ def date_cell(value: Any) -> Cell:
 def timestamp_cell(value: Any) -> Cell:
     """Returns the cell of a text like "2026-08-01 08:00:00", which names no time zone."""
     try:
-        return to_pg_micros(int(datetime.datetime.strptime(value, LOCAL_TIME_FORMAT).replace(tzinfo=datetime.UTC).timestamp()))
+        return to_pg_micros(int(
+            datetime.datetime.strptime(value, LOCAL_TIME_FORMAT).replace(tzinfo=datetime.UTC).timestamp()))
     except (TypeError, ValueError):
         raise LossyValueError(None) from None
 
@@ -176,8 +177,8 @@ CODECS: dict[type[Any], ColumnCodec] = {
     Integer: ColumnCodec("int4", "{}", integer_cell, _identity, int, INT8_RANGE),
     Text: ColumnCodec("text", "{}", text_cell, _identity, str),
     Boolean: ColumnCodec("bool", "{}", bool_cell, _identity, bool),
-    TIMESTAMP: ColumnCodec("timestamptz", AS_PG_MICROS, timestamptz_cell, from_pg_micros, int, (MIN_UNIX_SECOND, MAX_UNIX_SECOND), "int8",
-                    is_unix_time=True),
+    TIMESTAMP: ColumnCodec("timestamptz", AS_PG_MICROS, timestamptz_cell, from_pg_micros, int,
+                           (MIN_UNIX_SECOND, MAX_UNIX_SECOND), "int8", is_unix_time=True),
     Numeric: ColumnCodec("numeric", "{}", numeric_cell, _identity),
     Date: ColumnCodec("date", "{} - date '2000-01-01'", date_cell, _identity, copy_type="int4"),
     JSONB: ColumnCodec("jsonb", "chr(1) || {}::text", jsonb_cell, loads_jsonb, copy_type="text"),

@@ -58,7 +58,8 @@ def _decode_tolerant(body: bytes) -> Any:
     """Decodes numbers beyond doubles exactly (Decimal) and those beyond Postgres' numeric as str; keeps
     broken UTF-8 and lone surrogates, which `_replace_unstorable` replaces afterwards."""
     text = body.decode("utf-8", "surrogateescape")
-    return json.loads(text, parse_float=_parse_number, parse_int=_parse_integer, parse_constant=str, strict=False)
+    return json.loads(text, parse_float=_parse_number, parse_int=_parse_integer, parse_constant=str,
+                      strict=False)
 
 
 def _parse_number(text: str) -> decimal.Decimal | str:

@@ -42,7 +42,8 @@ def soft_references(table: Table) -> Iterator[tuple[Column[Any], Table, str]]:
             yield column, AccountBase.metadata.tables[target], key
 
 
-def measure_references(connection: psycopg.Connection[Any], schema: str, table_schema: TableSchema) -> list[ReferenceStats]:
+def measure_references(connection: psycopg.Connection[Any], schema: str,
+                       table_schema: TableSchema) -> list[ReferenceStats]:
     """Measures the references of one table: one query per column."""
     results = []
     for column, target, key in soft_references(table_schema.table):

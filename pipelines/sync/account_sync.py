@@ -142,7 +142,8 @@ class SyncRun:
         found in rows that the other entities have loaded."""
         results: list[EntityResult] = []
         for phase in phases(entities):
-            if any(listing.per_parent and listing.per_parent.due_sql for entity in phase for listing in entity.listings):
+            if any(listing.per_parent and listing.per_parent.due_sql for entity in phase
+                   for listing in entity.listings):
                 self.process_hints(entities, results)
             results += self.run_jobs(self.entity_jobs(phase))
         self.process_hints(entities, results)
@@ -163,7 +164,8 @@ class SyncRun:
                       if entity.name in readable and paths & {each.path for each in entity.listings}]
             if not hinted or self.scene.stop_reason:
                 return
-            self.run_jobs([partial(self.process_entity_hints, entity, paths, readable[entity.name]) for entity in hinted])
+            self.run_jobs([partial(self.process_entity_hints, entity, paths, readable[entity.name])
+                           for entity in hinted])
 
     def process_entity_hints(self, entity: Entity, paths: set[str], result: EntityResult) -> EntityResult:
         """Processes one entity's hints for the given list paths, and adds to its result."""
@@ -221,7 +223,8 @@ class SyncRun:
     def read_and_load(self, entity: Entity, result: EntityResult, connection: Connection) -> None:
         """Reads and loads one entity in this process; skips it if the account does not offer it."""
         client, unavailable_because = (CountingClient(self.target.client),
-                           entity.unavailable_because(self.scene.account_info) if entity.unavailable_because else "")
+                           entity.unavailable_because(self.scene.account_info) if entity.unavailable_because
+                                       else "")
         with self.errors_as_result(result):
             if self.scene.stop_reason:
                 raise self.scene.stop_reason
@@ -231,7 +234,8 @@ class SyncRun:
                 EntitySync(self.scene, entity, client, connection, result).run()
         result.requests += client.requests
 
-    def _finish(self, result: EntityResult, began: float, connection: Connection | None = None) -> EntityResult:
+    def _finish(self, result: EntityResult, began: float,
+                connection: Connection | None = None) -> EntityResult:
         if result.state in ("failed", "incomplete"):
             result.watermark = None
         result.seconds += time.monotonic() - began

@@ -53,7 +53,8 @@ class ContinuousSync:
     """The loop of one account. `make_target` builds the account's target, and a new one after access was
     lost."""
 
-    def __init__(self, account: str, make_target: Callable[[], Target], connect: Callable[[], Connection]) -> None:
+    def __init__(self, account: str, make_target: Callable[[], Target],
+                 connect: Callable[[], Connection]) -> None:
         self.account, self.make_target, self.connect = account, make_target, connect
         self.stop = threading.Event()
         self.target: Target | None = None
@@ -91,8 +92,10 @@ class ContinuousSync:
             has_more = self.process_once()
             self.failures = 0
             if not has_more:
-                self._update_history(self.history_due_since is not None and time.monotonic() - self.history_due_since >= HISTORY_DELAY_SECONDS)
-                for _ in listener.notifies(timeout=HISTORY_DELAY_SECONDS if self.history_due_since else POLL_SECONDS, stop_after=1):
+                self._update_history(self.history_due_since is not None
+                                     and time.monotonic() - self.history_due_since >= HISTORY_DELAY_SECONDS)
+                for _ in listener.notifies(timeout=HISTORY_DELAY_SECONDS if self.history_due_since
+                                           else POLL_SECONDS, stop_after=1):
                     break
 
     def _pause(self, reason: object, first_pause: float) -> None:
@@ -147,16 +150,20 @@ class ContinuousSync:
         paths = listings_with_hints(connection, self.account, hint_filter)
         hinted = [entity for entity in ENTITIES
                   if paths & {each.path for each in entity.listings} and (idle or entity.is_readable_by_id)]
-        self._delete_hints(connection, [entity for entity in hinted if entity.unavailable_because and entity.unavailable_because(scene.account_info)])
-        hinted = [entity for entity in hinted if not (entity.unavailable_because and entity.unavailable_because(scene.account_info))]
+        self._delete_hints(connection, [entity for entity in hinted if entity.unavailable_because
+                                        and entity.unavailable_because(scene.account_info)])
+        hinted = [entity for entity in hinted
+                  if not (entity.unavailable_because and entity.unavailable_because(scene.account_info))]
         failures: list[Exception] = []
         with ThreadPoolExecutor(max(1, min(self.target.concurrency, len(hinted))), "drain") as pool:
-            for failure in pool.map(lambda entity: self._process_entity(scene, entity, paths, hint_filter), hinted):
+            for failure in pool.map(lambda entity: self._process_entity(scene, entity, paths, hint_filter),
+                                    hinted):
                 failures += [failure] if failure else []
         if failures:
             raise failures[0]
 
-    def _process_entity(self, scene: SyncContext, entity: Entity, paths: set[str], hint_filter: HintFilter) -> Exception | None:
+    def _process_entity(self, scene: SyncContext, entity: Entity, paths: set[str],
+                        hint_filter: HintFilter) -> Exception | None:
         """Processes the hints of one entity; returns its error, so that the other entities go on."""
         connection, result = self._connection(entity.name), EntityResult(entity.name)
         hint_sync = HintSync(scene, entity, CountingClient(scene.target.client), connection, result)

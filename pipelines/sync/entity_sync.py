@@ -32,7 +32,13 @@ from pipelines.normalize.normalizer import Normalizer, normalizer
 from pipelines.normalize.rows import NormalizedPage
 from pipelines.postgres.locks import retry_deadlocks
 from pipelines.sync.context import EntityResult, SyncContext
-from pipelines.sync.entity_reader import HIDDEN_ROWS_MESSAGE, MAX_PAGES_PER_BATCH, MAX_REMEMBERED_READS, MAX_ROWS_PER_BATCH, consume
+from pipelines.sync.entity_reader import (
+    HIDDEN_ROWS_MESSAGE,
+    MAX_PAGES_PER_BATCH,
+    MAX_REMEMBERED_READS,
+    MAX_ROWS_PER_BATCH,
+    consume,
+)
 
 
 class EntitySync:
@@ -57,7 +63,8 @@ class EntitySync:
         configure_session(self.connection)
         first = self.entity.listings[0]
         normal = normalizer(self.entity, (
-            *first.constants, *([first.per_parent.own_column] if first.per_parent and not first.per_parent.due_sql else [])))
+            *first.constants,
+            *([first.per_parent.own_column] if first.per_parent and not first.per_parent.due_sql else [])))
         self.loader = Loader(self.connection, self.context.target.schema, self.context.target.name, normal)
         self.tombstones = Tombstones(self.connection, self.context.target.schema, self.context.target.name,
                                    self.entity)
@@ -234,7 +241,8 @@ class EntitySync:
             records = [inner for record in records for inner in listing.nested_records(record)]
         complete_ids = complete_links(source, self.entity.children, records)
         records = self.loader.suppression.filter_records(records, listing.constants, complete_ids)
-        normalized = self.normalizer.normalize_page(consume(records) if may_consume else records, listing.constants, self.context.zone)
+        normalized = self.normalizer.normalize_page(consume(records) if may_consume else records,
+                                                    listing.constants, self.context.zone)
         for rows in normalized.records if complete_ids else ():
             rows.has_complete_lists = rows.key[-1] in complete_ids
         return normalized
@@ -253,8 +261,8 @@ class EntitySync:
         """Enqueues as suspects the live rows that the pages of a sweep should have shown and did not."""
         seen = {key[-1] for key in batch.rows} if batch.covered_ids else set()
         for span in merge_ranges(batch.covered_ids):
-            missing = unseen_ids(self.connection, self.context.target.schema, self.normalizer.table_schema, listing.constants,
-                             span, seen)
+            missing = unseen_ids(self.connection, self.context.target.schema, self.normalizer.table_schema,
+                                 listing.constants, span, seen)
             if missing:
                 enqueue_suspects(self.connection, self.context.target.name, listing.path, missing)
 
@@ -278,7 +286,8 @@ class EntitySync:
             return
         if not self.sees_all:
             self.add_reason(HIDDEN_ROWS_MESSAGE.format(path, absent))
-        elif exceeds_deletion_guard(absent, living) and not (self.entity.allow_mass_delete or self.context.allow_mass_delete):
+        elif exceeds_deletion_guard(absent, living) and not (self.entity.allow_mass_delete
+                                                             or self.context.allow_mass_delete):
             self.result.state = "incomplete"
             self.add_reason(guard_message(path, absent, living))
         else:

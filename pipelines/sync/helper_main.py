@@ -35,8 +35,8 @@ def helper_target(seed: bytes) -> Target:
     mirror = Installation(settings)
     base_url = mirror.base_url()
     tokens = StoredTokens(mirror.connect, mirror.encryption, mirror.account, base_url, USER_AGENT)
-    return Target(mirror.account, mirror.schema, Client(base_url, tokens, mirror.rate_limiters(base_url), retry_policy),
-                  mirror.connect,
+    return Target(mirror.account, mirror.schema,
+                  Client(base_url, tokens, mirror.rate_limiters(base_url), retry_policy), mirror.connect,
                   settings.amocrm_concurrency)
 
 
@@ -82,8 +82,8 @@ def main() -> None:
     pipe = ProgressPipe(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # output of print() must not get between the pickled messages
     config: HelperConfig = pickle.load(requests)
-    scene = SyncContext(helper_target(config.seed), pipe, config.full, config.allow_mass_delete, config.zone, config.facts,
-                  config.is_admin)
+    scene = SyncContext(helper_target(config.seed), pipe, config.full, config.allow_mass_delete, config.zone,
+                        config.facts, config.is_admin)
     with tuned_memory(), pinned_to(config.cores):
         _serve(requests, SyncRun(scene, config.run_id), pipe)
 

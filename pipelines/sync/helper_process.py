@@ -32,8 +32,9 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 """Seconds that the helper process has to end after its input is closed; then it is killed."""
 
 
-HELPER_ENDED = ("the second process, which read this list, has ended. What had landed is kept; run the sync again: "
-        "it resumes there. With AMOCRM_PROCESSES=1 there is no second process")
+HELPER_ENDED = (
+    "the second process, which read this list, has ended. What had landed is kept; run the sync again: "
+    "it resumes there. With AMOCRM_PROCESSES=1 there is no second process")
 
 
 COUNT_UNREAD_LISTS = """
@@ -148,7 +149,8 @@ class SharedQueue:
 
 
 @contextmanager
-def start_helper(scene: SyncContext, run_id: str, entities: Sequence[Entity]) -> Iterator[HelperProcess | None]:
+def start_helper(scene: SyncContext, run_id: str,
+                 entities: Sequence[Entity]) -> Iterator[HelperProcess | None]:
     """Starts a helper process if more than one long list has to be read completely, and ends it afterwards.
     Yields None if there are fewer, or if the target allows no helper (no `seed`)."""
     seed = scene.target.helper_seed
@@ -158,8 +160,8 @@ def start_helper(scene: SyncContext, run_id: str, entities: Sequence[Entity]) ->
         return
     scene.sees_everything()
     own_cores, helper_cores = pick_cores()
-    helper = HelperProcess(scene, HelperConfig(seed(), run_id, scene.full, scene.allow_mass_delete, scene.zone, scene.account_info,
-                                 scene.is_admin, helper_cores))
+    helper = HelperProcess(scene, HelperConfig(seed(), run_id, scene.full, scene.allow_mass_delete,
+                                               scene.zone, scene.account_info, scene.is_admin, helper_cores))
     try:
         with pinned_to(own_cores):
             yield helper

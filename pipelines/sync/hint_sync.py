@@ -14,7 +14,12 @@ from pipelines.extract.source import Source, Step
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
 from pipelines.load.hints import ALL_HINTS, Hint, HintFilter, complete_hints, pending_by_key, pending_hints
-from pipelines.load.link_hints import enqueue_link_mismatches, enqueue_records, linked_records, pop_reverse_links
+from pipelines.load.link_hints import (
+    enqueue_link_mismatches,
+    enqueue_records,
+    linked_records,
+    pop_reverse_links,
+)
 from pipelines.load.tombstones import AbsentRow, exceeds_deletion_guard, guard_message
 from pipelines.postgres.locks import retry_deadlocks
 from pipelines.sync.entity_reader import HIDDEN_ROWS_MESSAGE
@@ -81,7 +86,8 @@ class HintSync(EntitySync):
         """True if this run has read the record after the hint's event, by amoCRM's clock. Never for hints
         about links."""
         read_at = self.context.read_at.get(listing.path, {}).get(key, 0)
-        return not hint.of_links and read_at - int(self.client.clock_lag() * 1_000_000) >= hint.told_at + EVENT_CLOCK_SLACK_US
+        return (not hint.of_links and read_at - int(self.client.clock_lag() * 1_000_000) >= hint.told_at
+                + EVENT_CLOCK_SLACK_US)
 
     def _apply_deletion_guard(self, listing: Listing, hints: dict[int, Hint]) -> None:
         """Drops the suspects of a sweep, from `hints` and from the queue, if they are implausibly many or
@@ -102,7 +108,8 @@ class HintSync(EntitySync):
     def _read_hinted(self, listing: Listing, hints: dict[int, Hint]) -> None:
         """Re-reads the hinted records by id, with their reverse links, and loads the answers in batches."""
         sides = tuple(side.name for side in self.entity.reverse_links)
-        source = replace(self.make_source(listing), entity=replace(self.entity, with_=self.entity.with_ + sides))
+        source = replace(self.make_source(listing),
+                         entity=replace(self.entity, with_=self.entity.with_ + sides))
 
         def absence_suffices(key: int) -> bool:
             return hints[key].is_suspect or hints[key].deleted_at is not None
@@ -122,7 +129,8 @@ class HintSync(EntitySync):
         whose links changed, and completes the hints that the answers settle."""
         batch, listing, schema, account = (
             Batch(), source.listing, self.context.target.schema, self.context.target.name)
-        sides = pop_reverse_links(self.entity, (record for answered in answers for record in answered.page.records))
+        sides = pop_reverse_links(self.entity,
+                                  (record for answered in answers for record in answered.page.records))
         for answer in answers:
             self.add_page(source, batch, Step(answer.page))
             self.context.read_at.setdefault(listing.path, {}).update(
@@ -140,8 +148,9 @@ class HintSync(EntitySync):
                 counts = self.loader.load(batch)
                 enqueue_records(self.connection, account,
                         linked_before - linked_records(self.connection, schema, self.entity, owners))
-                enqueue_records(self.connection, account, linked_records(self.connection, schema, self.entity, with_link_hints),
-                        of_links=True)
+                enqueue_records(self.connection, account,
+                                linked_records(self.connection, schema, self.entity, with_link_hints),
+                                of_links=True)
                 enqueue_link_mismatches(self.connection, schema, account, sides)
                 counts += self.tombstones.tombstone(absent)
                 complete_hints(self.connection, account, listing.path, settled)

@@ -8,7 +8,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg.types.json import Jsonb
 
-from pipelines.accounts.state import check_account_id, check_account_state, clear_marks, fetch_account, mirrored_account_id, recording_refusals
+from pipelines.accounts.state import (
+    check_account_id,
+    check_account_state,
+    clear_marks,
+    fetch_account,
+    mirrored_account_id,
+    recording_refusals,
+)
 from pipelines.accounts.target import Target
 from pipelines.amocrm.errors import NotAvailableError
 from pipelines.amocrm.pagination import page
@@ -28,7 +35,8 @@ def preflight(context: SyncContext, refresh: bool) -> None:
     was_blocked = check_account_state(target.connect, target.name)
     cached = None if refresh or was_blocked else _cached_account_info(target)
     facts, context.is_admin = cached or (_fetch_account_info(target), None)
-    context.account_info, context.fetch_is_admin = facts, lambda: _fetch_is_admin(target, facts.get("current_user_id"))
+    context.account_info, context.fetch_is_admin = facts, lambda: _fetch_is_admin(
+        target, facts.get("current_user_id"))
     if not cached:
         context.sees_everything()
         _save_account_info(context)
@@ -36,8 +44,9 @@ def preflight(context: SyncContext, refresh: bool) -> None:
     try:
         context.zone = ZoneInfo(settings.get("timezone") or "UTC")
     except (ZoneInfoNotFoundError, ValueError):
-        raise SyncRefusedError(f"the account's time zone {settings.get('timezone')!r} is not in the time zone "
-                          "database: update the package tzdata") from None
+        raise SyncRefusedError(
+            f"the account's time zone {settings.get('timezone')!r} is not in the time zone "
+            "database: update the package tzdata") from None
 
 
 def _fetch_account_info(target: Target) -> AccountInfo:

@@ -104,8 +104,8 @@ WHERE account = %(account)s AND last_received_at < now() - make_interval(days =>
    AND heeded_at IS NOT NULL"""
 
 
-RETENTION_STATEMENTS = (("quarantine", DELETE_QUARANTINE), ("verifications", DELETE_VERIFICATIONS), ("sync_runs", DELETE_SYNC_RUNS),
-          ("webhook_deliveries", DELETE_DELIVERIES))
+RETENTION_STATEMENTS = (("quarantine", DELETE_QUARANTINE), ("verifications", DELETE_VERIFICATIONS),
+                        ("sync_runs", DELETE_SYNC_RUNS), ("webhook_deliveries", DELETE_DELIVERIES))
 """(table of the schema `mirror`, its statement), in the order of execution."""
 
 

@@ -107,7 +107,8 @@ class Comparison(EntitySync):
         if self.entity.incremental is None:
             second_pass = self.compare_all()
             return ComparisonResult(second_pass.records, {
-                path: {key: kind for key, kind in second_pass.differences.get(path, {}).items() if key in keys}
+                path: {key: kind for key, kind in second_pass.differences.get(path, {}).items()
+                       if key in keys}
                 for path, keys in suspects.items()})
         self.prepare()
         self.comparison = ComparisonResult()
@@ -127,7 +128,8 @@ class Comparison(EntitySync):
 
     def _is_live(self, key: tuple[Any, ...]) -> bool:
         """True if the row is live and this token sees every record: its absence in amoCRM is a difference."""
-        same = statements.AND.join(SQL("{} = %s").format(name(column)) for column in self.normalizer.table_schema.key)
+        same = statements.AND.join(SQL("{} = %s").format(name(column))
+                                   for column in self.normalizer.table_schema.key)
         row = self.connection.execute(SQL("SELECT 1 FROM {} WHERE {} AND _deleted_at IS NULL").format(
             name(self.context.target.schema, self.normalizer.table_schema.name), same), list(key)).fetchone()
         return row is not None and self.sees_all
@@ -142,7 +144,8 @@ class Comparison(EntitySync):
             self._compare_details(source, listing.per_parent)
             return
         self.tombstones.clear_seen()
-        self.load_steps(source, sweep(source, {}) if self.entity.incremental else snapshot(source), keep_seen=True)
+        self.load_steps(source, sweep(source, {}) if self.entity.incremental else snapshot(source),
+                        keep_seen=True)
         if not (self.entity.incremental and self.entity.incremental.append_only) and self.sees_all:
             extra = self.tombstones.absent_keys(fixed)
             self.comparison.differences.setdefault(listing.path, {}).update(dict.fromkeys(extra, "extra"))
@@ -150,7 +153,8 @@ class Comparison(EntitySync):
     def _compare_details(self, source: Source, over: PerParent) -> None:
         """Compares an entity without a list endpoint, record by record."""
         missing = list[Any]()
-        self.load_steps(source, detail_steps(source, self.parent_values(over), self.context.target.concurrency, missing))
+        self.load_steps(source, detail_steps(source, self.parent_values(over),
+                                             self.context.target.concurrency, missing))
         extra = {(ident,): "extra" for ident in missing if self._is_live((ident,))}
         self.comparison.differences.setdefault(source.listing.path, {}).update(extra)
 

@@ -90,7 +90,8 @@ def verify(target: Target, only: Sequence[str] = (), repair: bool = False,
     """Compares the account with the mirror, repairs on request, and stores the results. Raises SyncRefused
     as a sync does."""
     began, entities = time.monotonic(), select_entities(only)
-    verification = VerificationRun(SyncRun(SyncContext(target, progress or NoProgress()), str(uuid.uuid4())), entities)
+    verification = VerificationRun(SyncRun(SyncContext(target, progress or NoProgress()), str(uuid.uuid4())),
+                                   entities)
     with sync_lock(target), tuned_memory():
         preflight(verification.run.scene, refresh=True)
         verification.first_pass()
@@ -99,7 +100,8 @@ def verify(target: Target, only: Sequence[str] = (), repair: bool = False,
         if repair and verification.differing_entities():
             verification.repair()
     verification.save()
-    return Verification(verification.run.run_id, list(verification.outcomes.values()), time.monotonic() - began)
+    return Verification(verification.run.run_id, list(verification.outcomes.values()),
+                        time.monotonic() - began)
 
 
 class VerificationRun:
@@ -126,7 +128,8 @@ class VerificationRun:
 
     def compare_again(self) -> dict[str, int]:
         """Compares again what differed; returns the number of differences that are gone, by entity."""
-        before = {entity.name: self.outcomes[entity.name].difference_count for entity in self.differing_entities()}
+        before = {entity.name: self.outcomes[entity.name].difference_count
+                  for entity in self.differing_entities()}
         self._run_full(self.differing_entities(),
                       lambda entity: self._compare_entity(entity, self.outcomes[entity.name].differences))
         return {name: count - self.outcomes[name].difference_count for name, count in before.items()}
@@ -144,19 +147,22 @@ class VerificationRun:
         outcome, client, result = (
             self.outcomes[entity.name], CountingClient(self.run.target.client), EntityResult(entity.name))
         self.run.scene.progress.started(entity.name)
-        unavailable_because = entity.unavailable_because(self.run.scene.account_info) if entity.unavailable_because else ""
+        unavailable_because = (entity.unavailable_because(self.run.scene.account_info)
+                               if entity.unavailable_because else "")
         if unavailable_because:
             result.state, result.reason = "skipped", unavailable_because
         else:
             with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
                 comparison = Comparison(self.run.scene, entity, client, connection, result)
-                compared = comparison.compare_suspects(suspects) if suspects is not None else comparison.compare_all()
+                compared = (comparison.compare_suspects(suspects) if suspects is not None
+                            else comparison.compare_all())
                 outcome.compared = outcome.compared or compared.records
                 outcome.differences = {path: keys for path, keys in compared.differences.items() if keys}
         self._finish_entity(outcome, result, client)
         return result
 
-    def _finish_entity(self, outcome: EntityVerification, result: EntityResult, client: CountingClient) -> None:
+    def _finish_entity(self, outcome: EntityVerification, result: EntityResult,
+                       client: CountingClient) -> None:
         """Updates the entity's verification from a pass, and reports it as finished."""
         outcome.requests += client.requests
         outcome.ended = time.time()

@@ -59,11 +59,13 @@ def enqueue_hints(connection: Connection, account: str) -> int:
     """
     with connection.transaction():
         rows = connection.execute(SELECT_UNREAD, [account, MAX_BATCH]).fetchall()
-        deliveries = [(number, _drop_foreign_records(parse(body), mine), at) for number, body, at, mine in rows]
+        deliveries = [(number, _drop_foreign_records(parse(body), mine), at)
+                      for number, body, at, mine in rows]
         if deliveries:
             _insert_hints(connection, account, deliveries)
             connection.execute(MARK_QUEUED,
-                               [[number for number, _, _ in deliveries], [bool(each.records) for _, each, _ in deliveries],
+                               [[number for number, _, _ in deliveries],
+                                [bool(each.records) for _, each, _ in deliveries],
                                 [" ".join(each.shapes) for _, each, _ in deliveries],
                                 [" ".join(each.unknown) for _, each, _ in deliveries]])
     return len(rows)
@@ -98,8 +100,9 @@ def _insert_hints(connection: Connection, account: str, deliveries: Sequence[Inb
     rows = [(*named, at, named in each.relinked) for _, each, at in deliveries for named in each.records]
     if rows:
         listings, keys, moments, of_links = (list(column) for column in zip(*rows, strict=True))
-        connection.execute(INSERT_HINTS, {"account": account, "listings": listings, "keys": keys, "moments": moments,
-                                   "of_links": of_links})
+        connection.execute(INSERT_HINTS,
+                           {"account": account, "listings": listings, "keys": keys, "moments": moments,
+                                                      "of_links": of_links})
     for _, each, at in deliveries:
         for outcome in each.outcomes:
             connection.execute(UPSERT_OUTCOME, [account, *outcome, at])

@@ -134,7 +134,8 @@ def _parse_record(delivery: ParsedDelivery, what: str, action: str, record: Tree
     number = _id_of(record)
     if number is None:
         return False
-    kinds = KINDS_BY_TYPE.get(str(record.get("type")), ("contacts", "companies")) if what == "contacts" else (what,)
+    kinds = KINDS_BY_TYPE.get(str(record.get("type")), ("contacts", "companies")) if what == "contacts" else (
+        what,)
     delivery.records += [(kind, str(number)) for kind in kinds]
     if action == "restore":
         delivery.relinked |= {(kind, str(number)) for kind in kinds}
@@ -188,5 +189,5 @@ def _parse_review(delivery: ParsedDelivery, what: str, action: str, record: Tree
 
 
 PARSERS: dict[str, Callable[[ParsedDelivery, str, str, Tree], bool]] = {
-    **dict.fromkeys(RECORD_KINDS, _parse_record), "task": _parse_task, "tasks": _parse_task, "unsorted": _parse_unsorted, "talk": _parse_talk,
-    "message": _parse_talk, "add": _parse_review}
+    **dict.fromkeys(RECORD_KINDS, _parse_record), "task": _parse_task, "tasks": _parse_task,
+    "unsorted": _parse_unsorted, "talk": _parse_talk, "message": _parse_talk, "add": _parse_review}

@@ -134,9 +134,10 @@ class Receiver:
         return bytes(body)
 
 
-def make_server(inbox: InboxWriter, host: str, port: int, handle_uninstall: UninstallHandler | None = None) -> uvicorn.Server:
+def make_server(inbox: InboxWriter, host: str, port: int,
+                handle_uninstall: UninstallHandler | None = None) -> uvicorn.Server:
     """Returns the server. Its `run` ends at SIGTERM or Ctrl-C, after the requests in progress."""
     logging.getLogger("uvicorn.access").disabled = True  # its lines contain addresses
-    return uvicorn.Server(uvicorn.Config(Receiver(inbox, handle_uninstall).app, host=host, port=port, access_log=False,
-                                         server_header=False, log_config=None,
+    return uvicorn.Server(uvicorn.Config(Receiver(inbox, handle_uninstall).app, host=host, port=port,
+                                         access_log=False, server_header=False, log_config=None,
                                          timeout_graceful_shutdown=5, backlog=4096))

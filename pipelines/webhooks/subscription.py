@@ -153,12 +153,14 @@ def _register(target: Target, connection: Connection, destination: str,
     Returns the webhook and the refused codes. Raises SyncRefusedError if amoCRM accepts none.
     """
     try:
-        accepted, refused = _offer_events(target, destination, settings or DOCUMENTED, () if settings else UNDOCUMENTED)
+        accepted, refused = _offer_events(target, destination, settings or DOCUMENTED,
+                                          () if settings else UNDOCUMENTED)
     except BadRequestError as reason:
         connection.execute("DELETE FROM mirror.webhook_addresses WHERE account = %s AND digest = %s",
                            [target.name, digest(secret_of(destination))])
-        raise SyncRefusedError(f"amoCRM does not accept a webhook for this account: {reason.reason}. Webhooks "
-                          "belong to the advanced plans, and an account has at most 100") from None
+        raise SyncRefusedError(
+            f"amoCRM does not accept a webhook for this account: {reason.reason}. Webhooks "
+            "belong to the advanced plans, and an account has at most 100") from None
     hook = Webhook(destination, tuple(accepted), False)
     save_state(connection, target.name, hook, refused if not settings else None)
     return hook, refused
@@ -194,7 +196,8 @@ def _try_register(target: Target, destination: str, settings: Sequence[str]) -> 
     return True
 
 
-def save_state(connection: Connection, account: str, hook: Webhook, refused: Sequence[str] | None = None) -> None:
+def save_state(connection: Connection, account: str, hook: Webhook,
+               refused: Sequence[str] | None = None) -> None:
     """Stores what amoCRM reports about the webhook, for `amocrm-mirror webhooks status`."""
     connection.execute(
         "UPDATE mirror.webhook_addresses SET checked_at = now(), is_disabled = %s, settings = %s, "
@@ -230,8 +233,10 @@ def check_webhook(target: Target, connection: Connection) -> WebhookHealth:
     _try_register(target, hook.destination, hook.settings)
     again = find_webhook(target, connection)
     if again is None or again.disabled:
-        return WebhookHealth("amoCRM has switched the webhook off after too many bad answers and does not let us "
-                      "switch it on: do that in amoCRM, under amoMarket → … → WebHooks", gap=True,
+        return WebhookHealth(
+            "amoCRM has switched the webhook off after too many bad answers and does not let us "
+            "switch it on: do that in amoCRM, under amoMarket → … → WebHooks", gap=True,
                       works=False)
     save_state(connection, target.name, again)
-    return WebhookHealth("amoCRM had switched the webhook off after too many bad answers; it is on again", gap=True)
+    return WebhookHealth("amoCRM had switched the webhook off after too many bad answers; it is on again",
+                         gap=True)

@@ -32,7 +32,8 @@ from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.accounts.state import mark_revoked
 from pipelines.installation import Installation
 
-REVOKED_REASON = "amoCRM reported by its signed disable hook that the integration was switched off in the account"
+REVOKED_REASON = (
+    "amoCRM reported by its signed disable hook that the integration was switched off in the account")
 
 
 SELECT_STORED_TOKENS = """
@@ -51,8 +52,8 @@ def is_signed(secret: str, client_id: str, account_id: str, signature: str) -> b
     return bool(secret) and hmac.compare_digest(expected.encode(), signature.strip().lower().encode())
 
 
-def revoke_accounts(connection: psycopg.Connection[Any], vault: Encryption, configured: ConfiguredTokens, *, client_id: str,
-             account_id: str, signature: str) -> list[str]:
+def revoke_accounts(connection: psycopg.Connection[Any], vault: Encryption, configured: ConfiguredTokens, *,
+                    client_id: str, account_id: str, signature: str) -> list[str]:
     """Marks the accounts with this id and tokens of this integration as revoked; returns their names.
 
     `configured` has the secret of an integration of which only a long-lived token is stored. Does not commit.
@@ -63,14 +64,16 @@ def revoke_accounts(connection: psycopg.Connection[Any], vault: Encryption, conf
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(SELECT_STORED_TOKENS, [int(account_id)]).fetchall()
     names = [row["name"] for row in rows if any(is_signed(secret, client_id, account_id, signature)
-                                                for secret in _client_secrets(vault, configured, row, client_id))]
+                                                for secret in _client_secrets(
+                                                    vault, configured, row, client_id))]
     if not names:
         raise InvalidSignatureError("the signature is not from a known integration for a mirrored account")
     mark_revoked(connection, names, REVOKED_REASON)
     return names
 
 
-def _client_secrets(vault: Encryption, configured: ConfiguredTokens, row: dict[str, Any], client_id: str) -> Iterator[str]:
+def _client_secrets(vault: Encryption, configured: ConfiguredTokens, row: dict[str, Any],
+                    client_id: str) -> Iterator[str]:
     """Yields the integration's secrets if the account's tokens are from it.
 
     These are the secret stored with a token pair and the one configured with a long-lived token.
@@ -108,8 +111,8 @@ def uninstall_handler(mirror: Installation) -> UninstallHandler:
     def handle(client_id: str, account_id: str, signature: str) -> list[str]:
         with mirror.connect() as connection:
             connection.execute("SET statement_timeout = '4s'")
-            return revoke_accounts(connection, mirror.encryption, mirror.configured_tokens, client_id=client_id,
-                            account_id=account_id, signature=signature)
+            return revoke_accounts(connection, mirror.encryption, mirror.configured_tokens,
+                                   client_id=client_id, account_id=account_id, signature=signature)
 
     return handle
 

@@ -68,7 +68,8 @@ class EventLog:
         self._state = state
         self.events = EventCollection("events", ("created_at",))
         state.lists["events"] = self.events
-        self._bulk_keys: array[int] | None = array("q")  # unsorted order keys while the account is being built
+        self._bulk_keys: array[int] | None = array(
+            "q")  # unsorted order keys while the account is being built
         self._last_number = 0
 
     def add(self, type_: str, entity: str, ident: int, at: int, by: int, after: bytes = b"[]",

@@ -72,8 +72,8 @@ LISTS = (
          with_={"descriptions": ("descriptions",)}, totals="items"),
     ListSpec("leads/loss_reasons", limit=0),
     ListSpec("sources", limit=0, filters={"external_id": "is:external_id"}, access="admin", totals="items"),
-    *(ListSpec(f"{kind}/custom_fields", limit=50, orders=("sort", "id"), filters={"type": "is:type", "id": "ids"},
-           totals="pages")
+    *(ListSpec(f"{kind}/custom_fields", limit=50, orders=("sort", "id"),
+               filters={"type": "is:type", "id": "ids"}, totals="pages")
       for kind in (*KINDS, "customers/segments", "catalogs/{catalog}")),
     *(ListSpec(f"{kind}/custom_fields/groups", "custom_field_groups", limit=0, totals="items", missing=404)
       for kind in (*KINDS, "catalogs/{catalog}")),
@@ -83,9 +83,9 @@ LISTS = (
          orders=("created_at", "updated_at", "id"), indexes=("closed_at",), with_=_LEAD_WITH),
     _main_list("contacts", {}, with_=_embedded("catalog_elements", "leads", "customers", "social_profiles")),
     _main_list("companies", {}, with_=_embedded("catalog_elements", "leads", "customers", "contacts")),
-    _main_list("customers", {"next_price": "range", "next_date": "range", "status_id": "is:status_id"}, orders=(),
-         indexes=("created_at", "updated_at"), with_=_embedded("catalog_elements", "contacts", "companies"),
-         feature="customers"),
+    _main_list("customers", {"next_price": "range", "next_date": "range", "status_id": "is:status_id"},
+               orders=(), indexes=("created_at", "updated_at"),
+               with_=_embedded("catalog_elements", "contacts", "companies"), feature="customers"),
     ListSpec("leads/unsorted", "unsorted", orders=("created_at", "updated_at"), ident="uid", access="rows",
          filters={"uid": "ids", "category": "is:category", "pipeline_id": "is:pipeline_id"}),
     ListSpec("customers/statuses", limit=0, orders=("sort",), totals="items", feature="periodicity"),
@@ -99,8 +99,9 @@ LISTS = (
                            "created_by": "is:created_by"}
          | {name: f"is:{name}"
             for name in ("responsible_user_id", "is_completed", "entity_type", "entity_id")}),
-    *(ListSpec(f"{kind}/notes", orders=("updated_at", "id"), with_={"is_pinned": ("is_pinned",)}, access="rows",
-           filters=_ID_AND_UPDATED_AT | {"entity_id": "is:entity_id", "note_type": "is:note_type"}) for kind in KINDS),
+    *(ListSpec(f"{kind}/notes", orders=("updated_at", "id"), with_={"is_pinned": ("is_pinned",)},
+               access="rows", filters=_ID_AND_UPDATED_AT | {"entity_id": "is:entity_id",
+                                                            "note_type": "is:note_type"}) for kind in KINDS),
     ListSpec("events", limit=100, indexes=("created_at",), access="rows",
          filters={"id": "ids", "created_at": "since", "created_by": "is:created_by",
                   "entity_id": "is:entity_id", "type": "is:type", "value_before": "value:value_before",

@@ -12,8 +12,8 @@ EMBEDDED_KINDS = {
     "companies": ("contacts", "leads", "customers", "catalog_elements"),
     "customers": ("contacts", "companies", "catalog_elements"),
 }
-_EVENT_FIELD_TYPES = {"text": 1, "numeric": 2, "checkbox": 3, "select": 4, "multiselect": 5, "date": 6, "url": 7,
-                "multitext": 8, "textarea": 9, "radiobutton": 10, "monetary": 22}  # fmt: skip
+_EVENT_FIELD_TYPES = {"text": 1, "numeric": 2, "checkbox": 3, "select": 4, "multiselect": 5, "date": 6,
+                      "url": 7, "multitext": 8, "textarea": 9, "radiobutton": 10, "monetary": 22}  # fmt: skip
 
 
 def reference(kind: str, ident: int) -> Record:

@@ -123,7 +123,8 @@ class Collection:
         elif new is None:
             _discard_key(self.ids, ident)
         for name, order in self.orders.items():
-            before, after = (None if side is None else order_key(side.get(name), ident) for side in (old, new))
+            before, after = (None if side is None else order_key(side.get(name), ident)
+                             for side in (old, new))
             if before != after:
                 _discard_key(order, before)
                 if after is not None:
@@ -164,9 +165,11 @@ class Collection:
     def order_slice(self, name: str, low: int | None, high: int | None) -> tuple[int, int]:
         """Returns start and stop of the slice of an order whose values lie in [low, high]."""
         order = self.orders[name]
-        start = 0 if low is None else bisect_left(order, max(-_MAX_ORDER_VALUE, min(_MAX_ORDER_VALUE, low)) << 32)
+        start = 0 if low is None else bisect_left(order,
+                                                  max(-_MAX_ORDER_VALUE, min(_MAX_ORDER_VALUE, low)) << 32)
         stop = len(order) if high is None else bisect_right(order,
-                                                            (max(-_MAX_ORDER_VALUE, min(_MAX_ORDER_VALUE, high)) << 32) | ID_MASK)
+                                                            (max(-_MAX_ORDER_VALUE, min(
+                                                                _MAX_ORDER_VALUE, high)) << 32) | ID_MASK)
         return start, max(start, stop)
 
 

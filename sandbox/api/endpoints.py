@@ -179,7 +179,8 @@ def _webhooks(call: Call) -> Response:
         asked = call.request.payload()
     except ValueError as error:
         return validation_problem("request", "Invalid", str(error))
-    existing = next((hook for hook in coll.records() if hook["destination"] == asked.get("destination")), None)
+    existing = next((hook for hook in coll.records() if hook["destination"] == asked.get("destination")),
+                    None)
     if call.request.method == "DELETE":
         if existing is not None:
             call.state.outbox.delivery.forget_destination(existing["destination"])
@@ -188,11 +189,13 @@ def _webhooks(call: Call) -> Response:
     unknown_codes = [code for code in asked.get("settings", []) if not _WEBHOOK_CODE.match(str(code))]
     if (not asked.get("destination") or not asked.get("settings")
         or (unknown_codes and call.state.switches["webhook_settings"] == "reject")):
-        return validation_problem("settings", "NotSupportedChoice", "The value you selected is not a valid choice.")
+        return validation_problem("settings", "NotSupportedChoice",
+                                  "The value you selected is not a valid choice.")
     base = existing or {"id": coll.new_id(), "destination": asked["destination"], "created_at": now,
                      "account_id": ACCOUNT_ID, "created_by": call.viewer.user_id,
                      "sort": len(coll) + 1}  # fmt: skip
-    stays_off = existing is not None and existing["disabled"] and call.state.switches["webhook_reenable"] == "off"
+    stays_off = (existing is not None and existing["disabled"]
+                 and call.state.switches["webhook_reenable"] == "off")
     if not stays_off:
         call.state.outbox.delivery.forget_destination(asked["destination"])
     hook = base | {"updated_at": now, "disabled": stays_off, "settings": asked["settings"]}

@@ -19,7 +19,8 @@ def filter_refusal(params: php_query.Tree) -> Response | None:
     types = [part for item in php_query.items(asked.get("type")) for part in item.split(",")]
     if len(types) > 1 and any(name.startswith("custom_field_") and name != "custom_field_value_changed"
                               for name in types):
-        return validation_problem("filter.type", "Invalid", "custom_field_{ID}_value_changed must be the only type.")
+        return validation_problem("filter.type", "Invalid",
+                                  "custom_field_{ID}_value_changed must be the only type.")
     if "entity_id" in asked and len(php_query.items(asked.get("entity"))) != 1:
         return validation_problem("filter.entity_id", "Invalid", "entity_id requires exactly one entity.")
     for name, most in (("id", 100), ("created_by", 10), ("entity_id", 10)):
@@ -37,7 +38,8 @@ def extra_conditions(state: AccountState, params: php_query.Tree) -> list[Condit
     entities = php_query.items(php_query.subtree(params.get("filter")).get("entity"))
     if entities:
         matches_entity = equality_test("entity_type", entities)
-        found.append(Condition(test=lambda raw: "contact" in entities if any(chat in raw for chat in _CHAT_TYPES)
+        found.append(Condition(test=lambda raw: "contact" in entities
+                               if any(chat in raw for chat in _CHAT_TYPES)
                                else matches_entity(raw)))
     days = state.switches.number("events_retention_days")
     if days:

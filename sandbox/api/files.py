@@ -80,8 +80,8 @@ def _conditions(call: Call) -> list[Condition]:
         found.append(Condition(test=equality_test("is_trashed", ["1" if "deleted" in asked else "0"])))
     date = php_query.subtree(asked.get("date"))
     if date:
-        found.append(_date_condition(php_query.scalar(date.get("type"), "created_at"), php_query.integer(date.get("from")),
-                            php_query.integer(date.get("to"))))
+        found.append(_date_condition(php_query.scalar(date.get("type"), "created_at"),
+                                     php_query.integer(date.get("from")), php_query.integer(date.get("to"))))
     return found
 
 

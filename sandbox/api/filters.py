@@ -141,7 +141,8 @@ def order_of(spec: ListSpec, asked: Node, switches: Switches) -> Order:
             return Order(name, php_query.scalar(direction).lower() == "desc")
     if spec.path == "events":
         return _default_order("created_at", switches["events_order"])
-    return _default_order(spec.orders[0] if not spec.limit and spec.orders else "id", switches["default_order"])
+    return _default_order(spec.orders[0] if not spec.limit and spec.orders else "id",
+                          switches["default_order"])
 
 
 def _default_order(name: str, switch: str) -> Order:
@@ -220,7 +221,8 @@ def equality_test(attribute: str, values: Iterable[str]) -> Test:
 
 
 def _status_test(pairs: Tree) -> Test:
-    wanted = {(php_query.integer(php_query.subtree(p).get("pipeline_id")), php_query.integer(php_query.subtree(p).get("status_id")))
+    wanted = {(php_query.integer(php_query.subtree(p).get("pipeline_id")),
+               php_query.integer(php_query.subtree(p).get("status_id")))
               for p in pairs.values()}
 
     def test(raw: bytes) -> bool:

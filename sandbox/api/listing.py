@@ -79,7 +79,8 @@ def serve_list(call: Call, spec: ListSpec, path: str, path_conditions: Sequence[
         return problem(403, "Фильтрация недоступна")
     conditions += [*rights_conditions(call, spec), *path_conditions]
     order = order_of(spec, call.request.params.get("order"), call.state.switches)
-    selected = call.selector.select(coll, conditions, order, f"{shown_path} {call.viewer.user_id} {_walk_label(call)}")
+    selected = call.selector.select(coll, conditions, order,
+                                    f"{shown_path} {call.viewer.user_id} {_walk_label(call)}")
     page, limit = paging(call, spec) if spec.limit else (1, max(1, len(selected)))
     ids = selected.page((page - 1) * limit, limit)
     return _page(call, spec, shown_path, rows(call, spec, coll, ids), page, limit, len(selected))
@@ -122,7 +123,8 @@ def _paging_refusal(call: Call, spec: ListSpec) -> Response | None:
         return validation_problem("page", "TooHigh", f"This value should be {max_page} or less.")
     ids = php_query.subtree(php_query.subtree(params.get("filter")).get("id"))
     allowed = int(call.state.switches.number("max_filter_ids"))
-    return (validation_problem("filter.id", "TooMany", f"At most {allowed} values.") if allowed and len(ids) > allowed
+    return (validation_problem("filter.id", "TooMany", f"At most {allowed} values.") if allowed
+            and len(ids) > allowed
             else None)
 
 
@@ -194,7 +196,8 @@ def reshapes_of(call: Call, spec: ListSpec) -> list[Reshape]:
     """Returns the reshapes that this request and the switches apply to stored records."""
     event_reshapes = events.name_reshapes(call.state, requested_parts(call)) if spec.path == "events" else []
     event_reshapes += events.translation_reshapes(call.request.params) if spec.path == "events/types" else []
-    return part_removers(spec, requested_parts(call)) + event_reshapes + reshapes(spec.path, call.state.switches, TIME_ZONE)
+    return part_removers(spec, requested_parts(call)) + event_reshapes + reshapes(
+        spec.path, call.state.switches, TIME_ZONE)
 
 
 def reshape(row: bytes, changes: list[Reshape]) -> bytes:

@@ -101,12 +101,14 @@ class TokenAuthority:
                        "base_domain": "amocrm.ru", "version": 2, "scopes": scopes,
                        "hash_uuid": str(uuid.UUID(int=user_id)), "user_flags": 0,
                        "api_domain": self.api_domain}  # fmt: skip
-        head = _base64url(orjson.dumps({"typ": "JWT", "alg": "HS256"})) + "." + _base64url(orjson.dumps(claims))
+        head = _base64url(orjson.dumps({"typ": "JWT", "alg": "HS256"})) + "." + _base64url(
+            orjson.dumps(claims))
         return head + "." + _base64url(hmac.new(self._secret, head.encode(), hashlib.sha256).digest())
 
     def revoke(self) -> None:
         """Revokes every token, as when an admin disables the integration (section 2.6)."""
-        for grant in (*self.access_grants.values(), *self.refresh_grants.values(), *self.code_grants.values()):
+        for grant in (*self.access_grants.values(), *self.refresh_grants.values(),
+                      *self.code_grants.values()):
             grant.revoked = True
 
     def grant_of(self, request: Request) -> Grant | None:

@@ -73,7 +73,8 @@ def _value_reshapes(switches: Switches, timezone: ZoneInfo) -> list[Reshape]:
     if switches["numeric_form"] != "string":
         found.append(_value_reshape(_NUMERIC_TYPES, _value_as_number, switches["numeric_form"] == "mixed"))
     if switches["multitext_key"] != "enum_code":
-        found.append(_value_reshape(("multitext",), _use_legacy_enum_key, switches["multitext_key"] == "mixed"))
+        found.append(_value_reshape(("multitext",), _use_legacy_enum_key,
+                                    switches["multitext_key"] == "mixed"))
     if switches["date_form"] == "string":
         found.append(_value_reshape(("date",), lambda value: _value_as_date(value, timezone), False))
     if switches["birthday_offset"] == "today":

@@ -17,7 +17,8 @@ from sandbox.http.server import Response, problem, reply, validation_problem
 
 _KIND_PATTERN = "|".join(KINDS)
 _WRITABLE_PATH = re.compile(
-    rf"^({_KIND_PATTERN}|tasks|(?:{_KIND_PATTERN})/notes|catalogs/\d+/elements|customers/transactions)(?:/(\d+))?$")
+    rf"^({_KIND_PATTERN}|tasks|(?:{_KIND_PATTERN})/notes|catalogs/\d+/elements|"
+    r"customers/transactions)(?:/(\d+))?$")
 _LINK_PATH = re.compile(rf"^({_KIND_PATTERN})/(\d+)/(link|unlink)$")
 
 
@@ -46,7 +47,8 @@ def _write_records(call: Call, path: str, ident: int | None, body: Any) -> Respo
                                                                       for entry in entries):
         return validation_problem("request", "InvalidType", "An array of at most 250 objects is expected.")
     key = path.rsplit("/", 1)[-1]
-    written = [_write_record(new_mutator(call.state), path, entry, call.viewer.user_id, str(place), call.request.method)
+    written = [_write_record(new_mutator(call.state), path, entry, call.viewer.user_id, str(place),
+                             call.request.method)
             for place, entry in enumerate(entries)]
     return reply(written[0] if ident is not None
                  else {"_links": {"self": call.href(path)}, "_embedded": {key: written}})

@@ -91,7 +91,8 @@ def _edit(draw: RandomChanges) -> Ops:
     path = draw.pick_kind()
     changes = ([{"name": draw.draw_name()}, {"price": draw.rng.randrange(10**6)}] if path == "leads"
                else [{"name": draw.draw_name()}])
-    return [{"op": "patch", "list": path, "id": draw.pick_entity(path)["id"], "set": draw.rng.choice(changes)}]
+    return [{"op": "patch", "list": path, "id": draw.pick_entity(path)["id"],
+             "set": draw.rng.choice(changes)}]
 
 
 def _move(draw: RandomChanges) -> Ops:
@@ -114,9 +115,10 @@ def _change_responsible(draw: RandomChanges) -> Ops:
 def _set_value(draw: RandomChanges) -> Ops:
     path = draw.pick_kind()
     definition = draw.pick(fields_path(path))
-    values = VALUE_MAKERS.get(definition["type"], VALUE_MAKERS["text"])(draw.rng, Field(definition, path), draw.state)
-    return [{"op": "set_field", "list": path, "id": draw.pick_entity(path)["id"], "field_id": definition["id"],
-             "values": values}]
+    values = VALUE_MAKERS.get(definition["type"], VALUE_MAKERS["text"])(draw.rng, Field(definition, path),
+                                                                        draw.state)
+    return [{"op": "set_field", "list": path, "id": draw.pick_entity(path)["id"],
+             "field_id": definition["id"], "values": values}]
 
 
 def _clear_value(draw: RandomChanges) -> Ops:
@@ -140,8 +142,8 @@ def _untag(draw: RandomChanges) -> Ops:
              "tag": draw.rng.choice(record["_embedded"]["tags"])["name"]}]
 
 
-_LINK_PAIRS = (("leads", "contacts"), ("leads", "companies"), ("contacts", "companies"), ("customers", "contacts"),
-          ("customers", "companies"))
+_LINK_PAIRS = (("leads", "contacts"), ("leads", "companies"), ("contacts", "companies"),
+               ("customers", "contacts"), ("customers", "companies"))
 
 
 def _link(draw: RandomChanges) -> Ops:
@@ -254,17 +256,17 @@ def _misdate(draw: RandomChanges) -> Ops:
     """A write by an API client that sets updated_at itself, to the past or to the future (section 3.11)."""
     path = draw.pick_kind()
     moment = draw.state.now() + draw.rng.choice((-400, -30, 1, 90)) * 86400
-    return [{"op": "patch", "list": path, "id": draw.pick_entity(path)["id"], "set": {"name": draw.draw_name()},
-             "updated_at": moment}]
+    return [{"op": "patch", "list": path, "id": draw.pick_entity(path)["id"],
+             "set": {"name": draw.draw_name()}, "updated_at": moment}]
 
 
 CHANGES: dict[str, Callable[[RandomChanges], Ops]] = {
-    "create": _create, "edit": _edit, "move": _move, "responsible": _change_responsible, "value_set": _set_value,
-    "value_cleared": _clear_value, "tag": _tag, "untag": _untag, "link": _link,
+    "create": _create, "edit": _edit, "move": _move, "responsible": _change_responsible,
+    "value_set": _set_value, "value_cleared": _clear_value, "tag": _tag, "untag": _untag, "link": _link,
     "link_product": _link_product, "unlink": _unlink, "main_contact": _change_main_contact, "delete": _delete,
     "restore": _restore, "vanish": _vanish, "merge": _merge, "misdated": _misdate, "note": _change_note,
-    "task": _change_task, "element": _change_element, "transaction": _change_transaction, "incoming": _add_incoming_lead,
-    "sorted_out": _accept_or_decline, **random_setup.SETUP_CHANGES,
+    "task": _change_task, "element": _change_element, "transaction": _change_transaction,
+    "incoming": _add_incoming_lead, "sorted_out": _accept_or_decline, **random_setup.SETUP_CHANGES,
 }  # fmt: skip
 _NAMES_BY_WEIGHT = {
     1: ("vanish", "merge", "misdated"),

@@ -71,7 +71,8 @@ def _touch_and_save(mutator: Mutator, path: str, record: Record, op: Record) -> 
     mutator.save(path, record)
 
 
-def _add_link_events(mutator: Mutator, what: str, path: str, ident: int, to: str, to_id: int, op: Record) -> None:
+def _add_link_events(mutator: Mutator, what: str, path: str, ident: int, to: str, to_id: int,
+                     op: Record) -> None:
     """Adds an event on both sides, each named after the other side (section 3.20)."""
     key = mutator.state.switches["unlink_key"] if what == "unlinked" else "link"
     for owner, owner_id, other, other_id in ((path, ident, to, to_id), (to, to_id, path, ident)):

@@ -74,8 +74,8 @@ class Mutator:
     def save(self, path: str, record: Record, action: str = "") -> int:
         """Stores a changed or new record, queues its webhook and returns its internal id."""
         coll = self.state.list(path)
-        self.state.outbox.enqueue(action or ("update" if record.get(coll.ident) in coll.rows else "add"), path,
-                              record)
+        self.state.outbox.enqueue(action or ("update" if record.get(coll.ident) in coll.rows else "add"),
+                                  path, record)
         return coll.put(record)
 
     def add_event(self, type_: str, path: str, ident: int, op: Record, after: Sequence[Record] = (),

@@ -46,7 +46,8 @@ def _add_create_events(mutator: Mutator, path: str, record: Record, op: Record) 
         update_closest_task(mutator, record, op)
     elif path.endswith("/notes"):
         kind = path.split("/")[0]
-        mutator.add_event("common_note_added", kind, record["entity_id"], op, event_payload("note", id=record["id"]))
+        mutator.add_event("common_note_added", kind, record["entity_id"], op,
+                          event_payload("note", id=record["id"]))
         owner = mutator.state.list(kind).get(record["entity_id"])
         if owner is not None and mutator.state.switches.moves_updated_at("note"):
             mutator.touch(owner, {}, "note")
@@ -77,7 +78,8 @@ def patch(mutator: Mutator, op: Record) -> Any:
 def _add_patch_events(mutator: Mutator, path: str, before: Record, after: Record, op: Record) -> None:
     changed = {name for name in op["set"] if before.get(name) != after.get(name)}
     if "responsible_user_id" in changed and path in (*KINDS, "tasks"):
-        sides = [event_payload("responsible_user", id=side["responsible_user_id"]) for side in (after, before)]
+        sides = [event_payload("responsible_user", id=side["responsible_user_id"])
+                 for side in (after, before)]
         mutator.add_event("entity_responsible_changed", path, after["id"], op, *sides)
         mutator.state.outbox.enqueue("responsible", path, after)
     for name in changed & _FIELD_EVENTS.keys() if path in KINDS else ():

@@ -68,7 +68,8 @@ def build(builder: DatasetBuilder) -> None:
 
 def _tasks(builder: DatasetBuilder) -> Iterator[PackedRow]:
     state, rng = builder.state, builder.rng
-    owned = [(kind, ident) for kind, every in _TASK_INTERVALS for ident in list(state.list(kind).ids)[::every]]
+    owned = [(kind, ident) for kind, every in _TASK_INTERVALS
+             for ident in list(state.list(kind).ids)[::every]]
     for place, (kind, ident) in enumerate([("", 0), *owned, ("", 0)]):
         task = TASK_BASE + place
         born = state.start - 3600 - int(rng.random() ** 2 * 400 * 86400)
@@ -180,8 +181,10 @@ def _add_event_of_each_type(builder: DatasetBuilder) -> None:
         ("company_deleted", "company", 48100002, [], []), ("company_restored", "company", company, [], []),
         ("customer_deleted", "customer", 1900001, [], []), ("entity_merged", "contact", contact, [], []),
         ("task_deleted", "task", 50310001, [], []),
-        ("task_text_changed", "task", task, event_payload("task", text="Перезвонить"), event_payload("task", text="Позвонить")),
-        ("task_type_changed", "task", task, event_payload("task_type", id=1), event_payload("task_type", id=2)),
+        ("task_text_changed", "task", task, event_payload("task", text="Перезвонить"),
+         event_payload("task", text="Позвонить")),
+        ("task_type_changed", "task", task, event_payload("task_type", id=1),
+         event_payload("task_type", id=2)),
         ("task_deadline_changed", "task", task, event_payload("task_deadline", timestamp=state.start),
          event_payload("task_deadline", timestamp=state.start - 60)),
         ("task_result_added", "lead", lead, note, []),
@@ -197,8 +200,10 @@ def _add_event_of_each_type(builder: DatasetBuilder) -> None:
         ("customer_status_changed", "customer", customer, status[0], status[1]),
         ("ltv_field_changed", "customer", customer, [{"ltv": {"ltv": 5}}], [{"ltv": {"ltv": 3}}]),
         ("entity_linked", "lead", lead,
-         event_payload("link", entity={"type": f"catalog_{11803}", "id": ELEMENT_BASE + 1, "name": "Фасад"}), []),
-        ("entity_unlinked", "lead", lead, [], event_payload("unlink", entity={"type": "contact", "id": 48100003})),
+         event_payload("link", entity={"type": f"catalog_{11803}", "id": ELEMENT_BASE + 1, "name": "Фасад"}),
+         []),
+        ("entity_unlinked", "lead", lead, [],
+         event_payload("unlink", entity={"type": "contact", "id": 48100003})),
         *_link_events(lead, contact, company, customer),
         ("sale_field_changed", "lead", lead, [{"sale": {"price": 5}}], [{"sale": {"price": 3}}]),
         ("key_action_completed", "lead", lead, [{"key_action": []}], []),

@@ -28,7 +28,8 @@ def build(state: AccountState) -> None:
     pipelines = company.build(state)
     found = fields.build(state)
     planned = link_plan.build(state)
-    builder = DatasetBuilder(state, planned, found, pipelines, state.event_log, Random(f"crm {state.options.seed}"))
+    builder = DatasetBuilder(state, planned, found, pipelines, state.event_log,
+                             Random(f"crm {state.options.seed}"))
     builder.build()
     catalogs.build(state, planned)
     customers.build(builder)

@@ -43,7 +43,8 @@ def build(state: AccountState, plan: LinkPlan) -> None:
         state.list("catalogs").put(_catalog(state, ident, name, kind, sort))
         add_groups(state, f"catalogs/{ident}")
     elements_of: dict[int, tuple[int, int, Callable[[Random, int], str]]] = {
-        PRODUCTS: (ELEMENT_BASE + 1, plan.elements, lambda rng, i: f"{vocabulary.PRODUCT_NAMES[i % 10]} {100 + i}"),
+        PRODUCTS: (ELEMENT_BASE + 1, plan.elements,
+                   lambda rng, i: f"{vocabulary.PRODUCT_NAMES[i % 10]} {100 + i}"),
         INVOICES: (ELEMENT_BASE + 2_000_000, max(6, plan.leads // 40), lambda rng, i: f"Счёт {i + 1}"),
         COLORS: (ELEMENT_BASE + 1_000_000, 30, lambda rng, i: f"RAL {1000 + i}"),
         SUPPLIERS: (ELEMENT_BASE + 3_000_000, 5, lambda rng, i: f"ООО «{vocabulary.FIRMS[i]}»"),
@@ -57,17 +58,18 @@ def build(state: AccountState, plan: LinkPlan) -> None:
 
 
 def _catalog(state: AccountState, ident: int, name: str, kind: str, sort: int) -> Record:
-    return {"id": ident, "name": name, "created_by": ADMIN, "updated_by": ADMIN, "created_at": ACCOUNT_CREATED_AT,
-            "updated_at": state.start - 90 * 86400, "sort": 10 * sort + 10, "type": kind,
-            "can_add_elements": True, "can_show_in_cards": kind == "regular", "can_link_multiple": True,
-            "can_be_deleted": kind == "regular", "sdk_widget_code": None, "account_id": ACCOUNT_ID,
-            "_links": href(f"catalogs/{ident}")}  # fmt: skip
+    return {"id": ident, "name": name, "created_by": ADMIN, "updated_by": ADMIN,
+            "created_at": ACCOUNT_CREATED_AT, "updated_at": state.start - 90 * 86400, "sort": 10 * sort + 10,
+            "type": kind, "can_add_elements": True, "can_show_in_cards": kind == "regular",
+            "can_link_multiple": True, "can_be_deleted": kind == "regular", "sdk_widget_code": None,
+            "account_id": ACCOUNT_ID, "_links": href(f"catalogs/{ident}")}  # fmt: skip
 
 
 def _element(state: AccountState, rng: Random, catalog: int, ident: int, name: str, fields: list[Field],
              place: int) -> Record:
     born = ACCOUNT_CREATED_AT + int(rng.random() * (state.start - ACCOUNT_CREATED_AT - 86400))
-    values = [field.serialized[int(rng.random() * 48)] for field in fields if place % 7 or field.record["code"]]
+    values = [field.serialized[int(rng.random() * 48)] for field in fields
+              if place % 7 or field.record["code"]]
     record: Record = {"id": ident, "name": name, "created_by": ADMIN, "updated_by": 0, "created_at": born,
                       "updated_at": born + 3600, "is_deleted": None if place % 3 else False,
                       "custom_fields_values": values or None, "catalog_id": catalog, "account_id": ACCOUNT_ID,

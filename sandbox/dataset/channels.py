@@ -50,14 +50,16 @@ def _add_incoming_leads(builder: DatasetBuilder, rng: Random) -> None:
     for place in range(plan.incoming):
         pipeline = builder.pipelines[place % 2]
         lead, at = plan.lead_id(plan.leads + place), state.start - 120 - 600 * place
-        record = new_record(state, "leads", lead) | {"name": f"Заявка {place + 1}", "responsible_user_id": None,
-                                                "group_id": None, "status_id": pipeline.unsorted,
-                                                "pipeline_id": pipeline.id, "created_at": at,
-                                                "updated_at": at,
-                                                "price": None if place % 2 else 0}  # fmt: skip
+        record = new_record(state, "leads", lead) | {"name": f"Заявка {place + 1}",
+                                                     "responsible_user_id": None, "group_id": None,
+                                                     "status_id": pipeline.unsorted,
+                                                     "pipeline_id": pipeline.id, "created_at": at,
+                                                     "updated_at": at,
+                                                     "price": None if place % 2 else 0}  # fmt: skip
         state.list("leads").put(record)
         category = _CATEGORIES[place % 4]
-        add_unsorted_item(state, lead, rng, category, at, plan.company_id(place) if category == "mail" else None)
+        add_unsorted_item(state, lead, rng, category, at,
+                          plan.company_id(place) if category == "mail" else None)
 
 
 def add_unsorted_item(state: AccountState, lead: int, rng: Random, category: str, at: int,
@@ -66,8 +68,9 @@ def add_unsorted_item(state: AccountState, lead: int, rng: Random, category: str
     contacts = state.list("contacts")
     contact = contacts.new_id()
     state.list("companies").reserve(contact)
-    person = new_record(state, "contacts", contact) | {"name": rng.choice(vocabulary.FIRST_NAMES), "is_unsorted": True,
-                                                  "created_at": at, "updated_at": at}
+    person = new_record(state, "contacts", contact) | {"name": rng.choice(vocabulary.FIRST_NAMES),
+                                                       "is_unsorted": True, "created_at": at,
+                                                       "updated_at": at}
     person["_embedded"]["leads"] = [reference("leads", lead)]
     contacts.hidden[contact] = dumps(person)
     record = state.list("leads").get(lead)
@@ -137,8 +140,8 @@ def file_record(ident: str, version: str, place: int, created_at: int) -> Record
         "size": 1000 + 37 * place, "source_id": None, "has_multiple_versions": place % 4 == 0,
         "metadata": {"extension": extension, "mime_type": "" if place % 3 else "application/pdf"} if place % 7
         else None, "previews": previews,
-        "created_at": created_at, "created_by": author, "updated_at": created_at + 30, "updated_by": author, "deleted_at": None,
-        "deleted_by": None,
+        "created_at": created_at, "created_by": author, "updated_at": created_at + 30, "updated_by": author,
+        "deleted_at": None, "deleted_by": None,
         "_links": {"download": {"href": f"{base}/download/5f0d/{ident}/Dogovor_{place}.{extension}"},
                    "self": {"href": f"{base}/v1.0/files/{ident}"}},
     }  # fmt: skip
@@ -163,8 +166,8 @@ def _add_integrations(state: AccountState) -> None:
     """Adds webhooks, widgets, website buttons, chat templates and bots (sections 3.24 to 3.30)."""
     state.list("webhooks").put(
         {"id": 1502243, "destination": "https://etl.example.com/hook/6f0c", "created_at": ACCOUNT_CREATED_AT,
-         "updated_at": ACCOUNT_CREATED_AT, "account_id": ACCOUNT_ID, "created_by": ADMIN, "sort": 1, "disabled": True,
-         "settings": ["add_lead", "update_lead", "status_lead"]})  # fmt: skip
+         "updated_at": ACCOUNT_CREATED_AT, "account_id": ACCOUNT_ID, "created_by": ADMIN, "sort": 1,
+         "disabled": True, "settings": ["add_lead", "update_lead", "status_lead"]})  # fmt: skip
     for place in range(3):
         code = ("uralkedr_calc", "public_widget", "telephony")[place]
         state.list("widgets").put(

@@ -12,8 +12,8 @@ from sandbox.dataset import vocabulary
 
 ADMIN, SECOND_ADMIN, REMOVED_USER, INACTIVE_USER = 9412873, 9412875, 9380011, 9412940
 MANAGERS = (9412901, 9412903, 9412907, 9412911, 9412919)
-GROUP_OF = {9412901: 412386, 9412903: 412386, 9412907: 0, 9412911: 0, 9412919: 412390, REMOVED_USER: 0, ADMIN: 0,
-            SECOND_ADMIN: 0, INACTIVE_USER: 0}
+GROUP_OF = {9412901: 412386, 9412903: 412386, 9412907: 0, 9412911: 0, 9412919: 412390, REMOVED_USER: 0,
+            ADMIN: 0, SECOND_ADMIN: 0, INACTIVE_USER: 0}
 RESPONSIBLE_USERS = (*MANAGERS, *MANAGERS, *MANAGERS, ADMIN, REMOVED_USER)
 ACCOUNT_CREATED_AT = 1675660500
 _FULL_RIGHTS = {"view": "A", "edit": "A", "add": "A", "delete": "A", "export": "A"}
@@ -65,8 +65,8 @@ def _set_account(state: AccountState) -> None:
         "country": "RU", "currency": "RUB", "currency_symbol": "₽", "customers_mode": "periodicity",
         "is_unsorted_on": True, "is_loss_reason_enabled": True, "is_helpbot_enabled": False,
         "is_technical_account": False, "is_api_filter_enabled": True, "contact_name_display_order": 1,
-        "created_at": ACCOUNT_CREATED_AT, "created_by": 0, "updated_at": state.start - 40 * 86400, "updated_by": ADMIN,
-        "mobile_feature_version": 0, "amojo_id": "7d0c9a52-3c1e-4be8-9a0f-51c2f6d0b7e4",
+        "created_at": ACCOUNT_CREATED_AT, "created_by": 0, "updated_at": state.start - 40 * 86400,
+        "updated_by": ADMIN, "mobile_feature_version": 0, "amojo_id": "7d0c9a52-3c1e-4be8-9a0f-51c2f6d0b7e4",
         "uuid": "b1e6f0aa-92d5-4a77-8f1c-0d3b6c5e9a21", "drive_url": "", "version": 22,
         "entity_names": {"leads": {"ru": {"gender": "m", "plural_form": forms,
                                           "singular_form": {"default": "заказ"}}}},
@@ -87,9 +87,11 @@ def _set_account(state: AccountState) -> None:
 
 def rights(level: str, **more: Any) -> Record:
     """Returns the rights object of a user or role (section 3.3)."""
-    entity_rights = {"view": level, "edit": "M" if level != "A" else "A", "add": "A", "delete": "D", "export": "D"}
-    return {"leads": entity_rights, "contacts": entity_rights, "companies": entity_rights, "tasks": {"edit": "A", "delete": "D"},
-            "mail_access": False, "catalog_access": True, "status_rights": None} | more  # fmt: skip
+    entity_rights = {"view": level, "edit": "M" if level != "A" else "A", "add": "A", "delete": "D",
+                     "export": "D"}
+    return {"leads": entity_rights, "contacts": entity_rights, "companies": entity_rights,
+            "tasks": {"edit": "A", "delete": "D"}, "mail_access": False, "catalog_access": True,
+            "status_rights": None} | more  # fmt: skip
 
 
 def _add_users_and_roles(state: AccountState) -> None:
@@ -99,11 +101,13 @@ def _add_users_and_roles(state: AccountState) -> None:
     for place, ident in enumerate((ADMIN, SECOND_ADMIN, *MANAGERS, INACTIVE_USER)):
         admin = ident in (ADMIN, SECOND_ADMIN)
         role, role_name, level = _ROLES[place % 2]
-        granted = (dict.fromkeys(("leads", "contacts", "companies"), _FULL_RIGHTS) | {"mail_access": True} if admin
+        granted = (dict.fromkeys(("leads", "contacts", "companies"), _FULL_RIGHTS) | {"mail_access": True}
+                   if admin
                    else {})
-        user_rights = rights(level, **granted, is_admin=admin, is_free=False, is_active=ident != INACTIVE_USER,
-                      group_id=None if admin else GROUP_OF[ident], role_id=None if admin else role) | (
-                          {} if admin else {"status_rights": restricted})  # fmt: skip
+        user_rights = rights(level, **granted, is_admin=admin, is_free=False,
+                             is_active=ident != INACTIVE_USER, group_id=None if admin else GROUP_OF[ident],
+                             role_id=None if admin else role) | (
+                                 {} if admin else {"status_rights": restricted})  # fmt: skip
         first, last = vocabulary.FIRST_NAMES[place], vocabulary.LAST_NAMES[place]
         state.list("users").put({
             "id": ident, "name": f"{first} {last}", "email": f"user{place}@uralkedr.ru", "lang": "ru",
@@ -130,8 +134,8 @@ def status_record(pipeline: int, ident: int, name: str, sort: int, type_: int = 
             "_links": href(f"leads/pipelines/{pipeline}/statuses/{ident}"), "descriptions": []}  # fmt: skip
 
 
-def _add_pipeline(state: AccountState, place: int, ident: int, name: str, archived: bool, stages: tuple[str, ...],
-              won: str) -> Pipeline:
+def _add_pipeline(state: AccountState, place: int, ident: int, name: str, archived: bool,
+                  stages: tuple[str, ...], won: str) -> Pipeline:
     first = 57904400 + 100 * place
     records = [status_record(ident, first, "Неразобранное", 10, 1)]
     records += [status_record(ident, first + 10 + 2 * i, stage, 20 + 10 * i, 0, _COLORS[i])
@@ -173,7 +177,8 @@ def _add_reasons_and_sources(state: AccountState) -> None:
     for place, name in enumerate(vocabulary.LOSS_REASONS):
         ident = 13527061 + 2 * place
         state.list("leads/loss_reasons").put({"id": ident, "name": name, "sort": 100000 + place,
-                                              "created_at": ACCOUNT_CREATED_AT, "updated_at": ACCOUNT_CREATED_AT + 86400 * place,
+                                              "created_at": ACCOUNT_CREATED_AT,
+                                              "updated_at": ACCOUNT_CREATED_AT + 86400 * place,
                                               "_links": href(f"leads/loss_reasons/{ident}")})  # fmt: skip
     for place, name in enumerate(vocabulary.SOURCES[:2]):
         services = [{"type": "whatsapp", "params": {"waba": True},
@@ -188,8 +193,9 @@ def _add_tags(state: AccountState) -> None:
     """Adds one tag list per entity; from a scale of 200 leads on, the leads' list exceeds a page."""
     many = 270 if state.options.scale >= 200 else 0
     rng = Random(f"tags {state.options.seed}")
-    listed = {"leads": (*vocabulary.TAGS, *(f"тендер {i:03d}" for i in range(many))), "contacts": vocabulary.TAGS,
-              "companies": vocabulary.TAGS[:12], "customers": vocabulary.TAGS[:6]}  # fmt: skip
+    listed = {"leads": (*vocabulary.TAGS, *(f"тендер {i:03d}" for i in range(many))),
+              "contacts": vocabulary.TAGS, "companies": vocabulary.TAGS[:12],
+              "customers": vocabulary.TAGS[:6]}  # fmt: skip
     for base, (kind, tags) in enumerate(listed.items()):
         for place, name in enumerate(tags):
             color = rng.choice(("FFDC7F", "BBEBC1", None)) if kind == "leads" else None

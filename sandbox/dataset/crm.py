@@ -42,7 +42,8 @@ class DatasetBuilder:
                         for i, row in self.state.list("leads/loss_reasons").rows.items()}
         self.reason_ids = list(self.reasons)
         self.sources = [{"id": 17204933 + i, "name": name} for i, name in enumerate(vocabulary.SOURCES)]
-        self.usual_fields = {kind: _usual_fields(found, max(3, self.state.options.fields if kind == "leads" else 3))
+        self.usual_fields = {kind: _usual_fields(found,
+                                                 max(3, self.state.options.fields if kind == "leads" else 3))
                          for kind, found in self.fields.items()}
 
     def build(self) -> None:
@@ -72,9 +73,11 @@ class DatasetBuilder:
             name = f"{rng.choice(vocabulary.LEGAL_FORMS)} «{rng.choice(vocabulary.FIRMS)} {place + 1}»"
             embedded = {
                 "tags": self.random_tags("companies"),
-                "contacts": _references("contacts", map(plan.contact_id, plan.company_contacts.get(place, ()))),
+                "contacts": _references("contacts",
+                                        map(plan.contact_id, plan.company_contacts.get(place, ()))),
                 "leads": _references("leads", map(plan.lead_id, plan.company_leads.get(place, ()))),
-                "customers": _references("customers", map(plan.customer_id, plan.company_customers.get(place, ()))),
+                "customers": _references("customers",
+                                         map(plan.customer_id, plan.company_customers.get(place, ()))),
                 "catalog_elements": [],
             }
             yield self._contact_or_company("companies", ident, born, {"name": name}, embedded)
@@ -91,7 +94,8 @@ class DatasetBuilder:
             embedded = {
                 "tags": self.random_tags("contacts"),
                 "leads": _references("leads", map(plan.lead_id, plan.contact_leads.get(place, ()))),
-                "customers": _references("customers", map(plan.customer_id, plan.contact_customers.get(place, ()))),
+                "customers": _references("customers",
+                                         map(plan.customer_id, plan.contact_customers.get(place, ()))),
                 "catalog_elements": [],
                 "companies": _references("companies", [plan.company_id(company)] if company >= 0 else []),
             }
@@ -100,13 +104,14 @@ class DatasetBuilder:
             self.event_log.add("contact_added", "contact", ident, born, MANAGERS[place % 5],
                              b'[{"note":{"id":%d}}]' % (ident + 250000000))
 
-    def _contact_or_company(self, kind: str, ident: int, born: int, name_attributes: Record, embedded: Record) -> PackedRow:
+    def _contact_or_company(self, kind: str, ident: int, born: int, name_attributes: Record,
+                            embedded: Record) -> PackedRow:
         """Returns a contact or company as a packed row."""
         responsible = RESPONSIBLE_USERS[int(self.rng.random() * 17)]
         changed = born + int(self.rng.random() * max(0, min(_MONTH, self.plan.start - 30 - born)))
-        record = {"id": ident, **name_attributes, "responsible_user_id": responsible, "group_id": GROUP_OF[responsible],
-                  "created_by": MANAGERS[ident % 5], "updated_by": 0, "created_at": born,
-                  "updated_at": changed, "is_deleted": False, "closest_task_at": None,
+        record = {"id": ident, **name_attributes, "responsible_user_id": responsible,
+                  "group_id": GROUP_OF[responsible], "created_by": MANAGERS[ident % 5], "updated_by": 0,
+                  "created_at": born, "updated_at": changed, "is_deleted": False, "closest_task_at": None,
                   "custom_fields_values": self.values(kind)}  # fmt: skip
         if kind == "contacts":
             record["is_unsorted"] = False
@@ -134,7 +139,8 @@ class DatasetBuilder:
         price = int(rng.random() * 600) * 500
         closed = last if status in (142, 143) else None
         record = {
-            "id": ident, "name": f"{vocabulary.PRODUCTS[place % 10]}, ул. {vocabulary.STREETS[place % 8]} {place + 1}",
+            "id": ident,
+            "name": f"{vocabulary.PRODUCTS[place % 10]}, ул. {vocabulary.STREETS[place % 8]} {place + 1}",
             "price": price, "responsible_user_id": responsible, "group_id": GROUP_OF[responsible],
             "status_id": status, "pipeline_id": pipeline.id, "loss_reason_id": lost,
             "source_id": source and source["id"], "created_by": 0 if place % 3 else MANAGERS[place % 5],

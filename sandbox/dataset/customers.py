@@ -44,8 +44,9 @@ def _add_segments(builder: DatasetBuilder) -> None:
         values = ([field.entry(field.pool[place]) for field in builder.fields["customers/segments"]]
                   if place == 1 else [])
         builder.state.list("customers/segments").put(
-            {"id": ident, "created_at": ACCOUNT_CREATED_AT, "updated_at": ACCOUNT_CREATED_AT + 86400, "account_id": ACCOUNT_ID,
-             "name": name, "color": color, "available_products_price_types": [1289729] if place == 2
+            {"id": ident, "created_at": ACCOUNT_CREATED_AT, "updated_at": ACCOUNT_CREATED_AT + 86400,
+             "account_id": ACCOUNT_ID, "name": name, "color": color,
+             "available_products_price_types": [1289729] if place == 2
              else None, "customers_count": len(range(place, count, 4)),
              "custom_fields_values": values if place else None,
              "_links": href(f"customers/segments/{ident}")})  # fmt: skip
@@ -83,7 +84,8 @@ def _customers(builder: DatasetBuilder, transactions: list[PackedRow]) -> Iterat
             "status_id": STATUSES[place % 4][0], "periodicity": 60, "created_by": MANAGERS[0],
             "updated_by": 0, "created_at": born, "updated_at": changed, "closest_task_at": None,
             "is_deleted": False, "custom_fields_values": builder.values("customers") if place % 2 else None,
-            "ltv": total, "purchases_count": len(purchases), "average_check": total // len(purchases) if purchases
+            "ltv": total, "purchases_count": len(purchases),
+            "average_check": total // len(purchases) if purchases
             else 0, "account_id": ACCOUNT_ID, "_links": href(f"customers/{ident}"),
             "_embedded": embedded,
         }  # fmt: skip

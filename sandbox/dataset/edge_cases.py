@@ -55,19 +55,23 @@ def _add_undocumented(record: Record) -> None:
 
 
 LEAD_CHANGES: tuple[Callable[[Record], None], ...] = (
-    _set_attribute("name", HOSTILE_TEXT), _set_attribute("name", NUL_TEXT), _set_attribute("name", ""), _set_attribute("name", EMOJI_TEXT),
-    _set_attribute("name", "Ж" * 100_000), _set_attribute("custom_fields_values", None), _set_attribute("custom_fields_values", []),
-    _add_undocumented, _remove_attributes("labor_cost", "score"), _set_attribute("responsible_user_id", REMOVED_USER),
-    _set_first_value("numeric", 42), _set_first_value("numeric", 11.75), _set_first_value("date", "2020-05-08"),
-    _set_attribute("score", 87), _set_attribute("labor_cost", 5400), _set_attribute("price", None), _set_first_value("text", "~half-an-emoji~"),
-    _set_attribute("name", "null"), _set_attribute("x_number", "~number-too-large~"), _remove_attributes("price_with_minor_units"),
-    _set_attribute("price_with_minor_units", 12345678901234.99), _set_attribute("is_deleted", False), _set_attribute("created_at", -3600),
-    _set_attribute("closed_at", 0), _set_attribute("loss_reason_id", 0),
+    _set_attribute("name", HOSTILE_TEXT), _set_attribute("name", NUL_TEXT), _set_attribute("name", ""),
+    _set_attribute("name", EMOJI_TEXT), _set_attribute("name", "Ж" * 100_000),
+    _set_attribute("custom_fields_values", None), _set_attribute("custom_fields_values", []),
+    _add_undocumented, _remove_attributes("labor_cost", "score"),
+    _set_attribute("responsible_user_id", REMOVED_USER), _set_first_value("numeric", 42),
+    _set_first_value("numeric", 11.75), _set_first_value("date", "2020-05-08"),
+    _set_attribute("score", 87), _set_attribute("labor_cost", 5400), _set_attribute("price", None),
+    _set_first_value("text", "~half-an-emoji~"), _set_attribute("name", "null"),
+    _set_attribute("x_number", "~number-too-large~"), _remove_attributes("price_with_minor_units"),
+    _set_attribute("price_with_minor_units", 12345678901234.99), _set_attribute("is_deleted", False),
+    _set_attribute("created_at", -3600), _set_attribute("closed_at", 0), _set_attribute("loss_reason_id", 0),
 )  # fmt: skip
 CONTACT_CHANGES: tuple[Callable[[Record], None], ...] = (
-    _set_attribute("name", HOSTILE_TEXT), _set_attribute("first_name", NUL_TEXT), _set_attribute("custom_fields_values", []),
-    _remove_attributes("is_deleted", "is_unsorted"), _use_legacy_enum_key, _add_undocumented,
-    _set_attribute("responsible_user_id", None), _set_attribute("name", ""),
+    _set_attribute("name", HOSTILE_TEXT), _set_attribute("first_name", NUL_TEXT),
+    _set_attribute("custom_fields_values", []), _remove_attributes("is_deleted", "is_unsorted"),
+    _use_legacy_enum_key, _add_undocumented, _set_attribute("responsible_user_id", None),
+    _set_attribute("name", ""),
 )  # fmt: skip
 
 

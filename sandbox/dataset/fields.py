@@ -114,9 +114,10 @@ def _legal_entity(rng: Random, found: Field, state: AccountState) -> list[Record
 
 def _items(rng: Random, found: Field, state: AccountState) -> list[Record]:
     price, quantity = rng.randint(100, 30000), rng.choice((1, 2, 2.5))
-    return _single_value({"sku": f"F-{rng.randint(100, 999)}", "description": rng.choice(vocabulary.PRODUCT_NAMES),
-                 "unit_price": price, "quantity": quantity, "unit_type": "шт",
-                 "discount": {"type": "percentage", "value": 5}, "vat_rate_id": 0, "vat_rate_value": None,
+    return _single_value({"sku": f"F-{rng.randint(100, 999)}",
+                          "description": rng.choice(vocabulary.PRODUCT_NAMES), "unit_price": price,
+                          "quantity": quantity, "unit_type": "шт", "discount": {
+                              "type": "percentage", "value": 5}, "vat_rate_id": 0, "vat_rate_value": None,
                  "external_uid": "", "product_id": 2218000 + rng.randint(1, 20),
                  "bonus_points_per_purchase": 0, "metadata": [], "is_discount_recalculated": False,
                  "is_total_sum_recalculated": False, "total_sum": price * quantity * 0.95})  # fmt: skip
@@ -154,9 +155,12 @@ def _text(rng: Random, found: Field, state: AccountState) -> list[Record]:
 
 
 VALUE_MAKERS: dict[str, ValueMaker] = {
-    "text": lambda rng, found, world: _single_value(f"{rng.choice(vocabulary.MATERIALS)} {rng.randint(1, 999)}"),
-    "textarea": lambda rng, found, world: _single_value(f"{rng.choice(vocabulary.FIELD_TEXTS)}\n{rng.choice(vocabulary.FIELD_TEXTS)}"),
-    "url": lambda rng, found, world: _single_value(f"https://uralkedr.ru/p/{rng.randint(1, 9999)}?a=1&b=%D1%8F"),
+    "text": lambda rng, found, world: _single_value(
+        f"{rng.choice(vocabulary.MATERIALS)} {rng.randint(1, 999)}"),
+    "textarea": lambda rng, found, world: _single_value(
+        f"{rng.choice(vocabulary.FIELD_TEXTS)}\n{rng.choice(vocabulary.FIELD_TEXTS)}"),
+    "url": lambda rng, found, world: _single_value(
+        f"https://uralkedr.ru/p/{rng.randint(1, 9999)}?a=1&b=%D1%8F"),
     "streetaddress": lambda rng, found, world: _single_value(
         f"{rng.choice(vocabulary.CITIES)}, {_street(rng)}, кв. {rng.randint(1, 200)}"),
     "tracking_data": lambda rng, found, world: _single_value(
@@ -169,9 +173,11 @@ VALUE_MAKERS: dict[str, ValueMaker] = {
     "checkbox": lambda rng, found, world: _single_value(rng.random() < 0.5),
     "select": _option, "radiobutton": _option, "category": _category,
     "multiselect": _options,
-    "date": lambda rng, found, world: _single_value(midnight(_today(world) + timedelta(days=rng.randint(-500, 60)))),
+    "date": lambda rng, found, world: _single_value(
+        midnight(_today(world) + timedelta(days=rng.randint(-500, 60)))),
     "birthday": _birthday,
-    "date_time": lambda rng, found, world: _single_value(world.start - rng.randrange(500 * 86400) + 20 * 86400),
+    "date_time": lambda rng, found, world: _single_value(world.start - rng.randrange(500 * 86400) + 20
+                                                         * 86400),
     "multitext": _multitext,
     "smart_address": _smart_address,
     "legal_entity": _legal_entity,
@@ -229,10 +235,12 @@ def extra_lead_fields(state: AccountState) -> tuple[FieldSpec, ...]:
     wanted = max(40, state.options.fields + 12) - len(EDGE_CASE_NAMES)
     awkward = tuple((name, types[i % 3], None, ("да", "нет", "да; нет"))
                     for i, name in enumerate(EDGE_CASE_NAMES))
-    return awkward + tuple((f"Параметр {i + 1}", types[i % 8], None, vocabulary.MATERIALS) for i in range(wanted))
+    return awkward + tuple((f"Параметр {i + 1}", types[i % 8], None, vocabulary.MATERIALS)
+                           for i in range(wanted))
 
 
-def define_fields(state: AccountState, path: str, specs: Iterable[FieldSpec], first_id: int, rng: Random) -> list[Field]:
+def define_fields(state: AccountState, path: str, specs: Iterable[FieldSpec], first_id: int,
+                  rng: Random) -> list[Field]:
     """Defines the fields of one list, fills their pools and stores the definitions."""
     kind = path.split("/")[-1] if not path.startswith("catalogs") else "catalogs"
     found = []
@@ -309,8 +317,9 @@ def add_groups(state: AccountState, path: str) -> None:
 def build(state: AccountState) -> dict[str, list[Field]]:
     """Adds the fields of leads, contacts, companies, customers and segments; returns them by list path."""
     rng = Random(f"fields {state.options.seed}")
-    specs = {"leads": LEAD_FIELDS + extra_lead_fields(state), "contacts": CONTACT_FIELDS, "companies": COMPANY_FIELDS,
-             "customers": CUSTOMER_FIELDS, "customers/segments": SEGMENT_FIELDS}  # fmt: skip
+    specs = {"leads": LEAD_FIELDS + extra_lead_fields(state), "contacts": CONTACT_FIELDS,
+             "companies": COMPANY_FIELDS, "customers": CUSTOMER_FIELDS,
+             "customers/segments": SEGMENT_FIELDS}  # fmt: skip
     for path in ("leads", "contacts", "companies", "customers"):
         add_groups(state, path)
     return {path: define_fields(state, path, listed, _FIRST_ID[path], rng) for path, listed in specs.items()}

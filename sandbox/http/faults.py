@@ -9,8 +9,9 @@ from typing import Any
 from sandbox.http import php_query
 from sandbox.http.server import HTML, PROBLEM, Request, Response, html_page, problem
 
-FAULT_KINDS = ("429", "500", "502", "503", "504", "403html", "403", "401", "400", "404", "402", "reset", "truncate",
-         "garbage", "slow", "stall", "html200", "empty200", "204", "drop_after_rotate")  # fmt: skip
+FAULT_KINDS = ("429", "500", "502", "503", "504", "403html", "403", "401", "400", "404", "402", "reset",
+               "truncate", "garbage", "slow", "stall", "html200", "empty200", "204",
+               "drop_after_rotate")  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -63,7 +63,8 @@ class WebhookDelivery:
             heapq.heappush(self._queue,
                            Delivery(time.monotonic(), next(self._sequence), destination, body, once=once))
             if not self._workers:
-                self._workers = [threading.Thread(target=self._run_worker, daemon=True) for _ in range(WORKER_THREADS)]
+                self._workers = [threading.Thread(target=self._run_worker, daemon=True)
+                                 for _ in range(WORKER_THREADS)]
                 for worker in self._workers:
                     worker.start()
             self._condition.notify()
@@ -111,7 +112,8 @@ class WebhookDelivery:
         if is_last or delivery.destination in self.to_disable:
             self.counts["failed"] += 1
             return
-        delivery.due = time.monotonic() + RETRY_DELAYS_SECONDS[delivery.attempts - 1] * self.hour_seconds / 3600
+        delivery.due = (time.monotonic() + RETRY_DELAYS_SECONDS[delivery.attempts - 1] * self.hour_seconds
+                        / 3600)
         heapq.heappush(self._queue, delivery)
         self._condition.notify()
 

@@ -97,17 +97,20 @@ def _payload_fields(path: str, record: Record) -> php_query.Tree:
               "responsible_user_id": record.get("responsible_user_id"), "price": record.get("price"),
               "status_id": record.get("status_id"), "pipeline_id": record.get("pipeline_id"),
               "text": record.get("text"), "date_create": record.get("created_at"),
-              "last_modified": record.get("updated_at"), "account_id": ACCOUNT_ID, "type": _ENTITY_TYPES.get(path),
+              "last_modified": record.get("updated_at"), "account_id": ACCOUNT_ID,
+              "type": _ENTITY_TYPES.get(path),
               "element_type": _ENTITY_NUMBERS.get(str(record.get("entity_type"))),
               "element_id": record.get("entity_id")}  # fmt: skip
     return {name: str(value) for name, value in fields.items() if value is not None}
 
 
 def _note_payload(kind: str, record: Record) -> php_query.Tree:
-    fields = {"id": record["id"], "element_id": record.get("entity_id"), "element_type": _ENTITY_NUMBERS[kind],
-              "note_type": record.get("note_type"), "created_by": record.get("created_by"),
-              "date_create": record.get("created_at"), "account_id": ACCOUNT_ID}  # fmt: skip
-    inner: php_query.Tree = {"note": {name: str(value) for name, value in fields.items() if value is not None}}
+    fields = {"id": record["id"], "element_id": record.get("entity_id"),
+              "element_type": _ENTITY_NUMBERS[kind], "note_type": record.get("note_type"),
+              "created_by": record.get("created_by"), "date_create": record.get("created_at"),
+              "account_id": ACCOUNT_ID}  # fmt: skip
+    inner: php_query.Tree = {"note": {name: str(value) for name, value in fields.items()
+                                      if value is not None}}
     return inner | ({"type": _ENTITY_TYPES[kind]} if kind in _ENTITY_TYPES else {})
 
 

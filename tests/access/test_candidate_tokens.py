@@ -1,4 +1,5 @@
-"""Refresh tokens and addresses in the settings beside a pair that is stored: they may take its place once amoCRM has said whose they are."""
+"""Refresh tokens and addresses in the settings beside a pair that is stored: they may take its place once
+amoCRM has said whose they are."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def first(sandboxes: list[SandboxProcess]) -> SandboxProcess:
 def refresh_only(sandbox: SandboxProcess, **more: str) -> dict[str, str]:
     """Settings with a refresh token that has not been used, and no access token."""
     pair = token_pair(sandbox)
-    return {"AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": "", "AMOCRM_REFRESH_TOKEN": pair.refresh_token, "AMOCRM_CLIENT_ID": pair.client_id,
+    return {"AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": "",
+            "AMOCRM_REFRESH_TOKEN": pair.refresh_token, "AMOCRM_CLIENT_ID": pair.client_id,
             "AMOCRM_CLIENT_SECRET": pair.client_secret, "AMOCRM_REDIRECT_URI": pair.redirect_uri} | more
 
 
@@ -54,7 +56,8 @@ def person(first: SandboxProcess, database: str, tmp_path: Path) -> CliInstallat
 
 def waiting(database: str) -> list[Any]:
     with psycopg.connect(database) as connection:
-        return connection.execute("SELECT account, refreshed_at IS NOT NULL, dead_reason FROM mirror.unproven_tokens").fetchall()
+        return connection.execute(
+            "SELECT account, refreshed_at IS NOT NULL, dead_reason FROM mirror.unproven_tokens").fetchall()
 
 
 def addresses(database: str) -> list[Any]:
@@ -67,10 +70,12 @@ def told(done: CommandResult, code: int, *words: str) -> None:
     assert all(word in done.output for word in words), done.output
 
 
-def test_a_new_pair_takes_the_place_of_the_stored_one(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_new_pair_takes_the_place_of_the_stored_one(first: SandboxProcess, person: CliInstallation,
+                                                      database: str) -> None:
     before, new = stored_row(database), refresh_only(first)
     assert person.call(*SYNC, **new).code == 0
-    assert stored_row(database)["seed"] != before["seed"] and decrypted(database, "refresh_token") != new["AMOCRM_REFRESH_TOKEN"]
+    assert (stored_row(database)["seed"] != before["seed"]
+            and decrypted(database, "refresh_token") != new["AMOCRM_REFRESH_TOKEN"])
     assert waiting(database) == []
     assert person.call(*SYNC, **new).code == 0
     update_row(database, "expires_at = now() - interval '1 minute'")
@@ -79,20 +84,25 @@ def test_a_new_pair_takes_the_place_of_the_stored_one(first: SandboxProcess, per
 
 
 @pytest.mark.parametrize("grace", ["off", "once"])
-def test_one_that_was_used_up_here_before_is_not_even_tried(grace: str, first: SandboxProcess, person: CliInstallation, database: str) -> None:
-    """Settings go back to what they were: amoCRM may take a spent token once more, and what it took the place of is newer."""
+def test_one_that_was_used_up_here_before_is_not_even_tried(grace: str, first: SandboxProcess,
+                                                            person: CliInstallation, database: str) -> None:
+    """Settings go back to what they were: amoCRM may take a spent token once more, and what it took the place
+    of is newer."""
     first.switch(refresh_grace=grace)
     assert person.call(*SYNC, **refresh_only(first)).code == 0
     before, refreshes = stored_row(database), first.stats()["refreshes"]
     done = person.run(*SYNC)  # with what is logged
     told(done, 0)
-    assert "AMOCRM_REFRESH_TOKEN" not in done.output and stored_row(database) == before and waiting(database) == []
+    assert ("AMOCRM_REFRESH_TOKEN" not in done.output and stored_row(database) == before
+            and waiting(database) == [])
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (refreshes, 0)
 
 
-def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, person: CliInstallation,
+                                                         database: str) -> None:
     before, spent = stored_row(database), refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent")
-    told(person.run(*SYNC, **spent), 0, "AMOCRM_REFRESH_TOKEN in the environment or .env is not taken", "was used before", "stays and is used")
+    told(person.run(*SYNC, **spent), 0, "AMOCRM_REFRESH_TOKEN in the environment or .env is not taken",
+         "was used before", "stays and is used")
     assert stored_row(database) == before and len(waiting(database)) == 1
     first.reset_stats()
     told(person.run(*SYNC, **spent), 0)
@@ -101,28 +111,33 @@ def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, 
     assert first.stats()["by_status"]["400"] == 1, "but with other settings"
 
 
-def test_it_is_told_where_the_stored_pair_is_dead_too(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_it_is_told_where_the_stored_pair_is_dead_too(first: SandboxProcess, person: CliInstallation,
+                                                      database: str) -> None:
     update_row(database, "dead_reason = 'revoked'")
     for _ in range(2):
         done = person.call(*SYNC, **refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent"))
         told(done, 1, "was used before", "`amocrm-mirror auth --account amocrm`")
 
 
-def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[SandboxProcess], first: SandboxProcess, person: CliInstallation,
+def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[SandboxProcess],
+                                                              first: SandboxProcess, person: CliInstallation,
                                                               database: str) -> None:
     other = sandboxes[1]
     before, wrong = (stored_row(database), addresses(database)), refresh_only(other)
     for _ in range(2):
-        told(person.call(*SYNC, **wrong), 1, f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "kept for it here")
+        told(person.call(*SYNC, **wrong), 1, f"holds amoCRM account {first.account_id}",
+             f"of account {other.account_id}", "kept for it here")
         assert (stored_row(database), addresses(database)) == before
     assert waiting(database) == [("amocrm", True, None)] and other.stats()["refreshes"] == 1
     told(person.call(*SYNC), 0)
     assert person.call("sync", "--only", "accounts,tags", **wrong, AMOCRM_SCHEMA="other").code == 0
     assert waiting(database) == [] and (other.stats()["refreshes"], other.stats()["refresh_reuses"]) == (1, 0)
-    assert [(row[0], row[3]) for row in addresses(database)] == [("amocrm", first.account_id), ("other", other.account_id)]
+    assert [(row[0], row[3]) for row in addresses(database)] == [("amocrm", first.account_id),
+                                                                 ("other", other.account_id)]
 
 
-def test_a_killed_process_loses_no_pair_and_many_lose_none(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_killed_process_loses_no_pair_and_many_lose_none(first: SandboxProcess, person: CliInstallation,
+                                                           database: str) -> None:
     """Between the refresh and the answer of whose it is."""
     new = refresh_only(first)
     first.fault("500", "/api/v4/account", times=0)
@@ -139,57 +154,69 @@ def test_a_killed_process_loses_no_pair_and_many_lose_none(first: SandboxProcess
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (2, 0)
 
 
-def test_a_pair_that_another_process_has_just_made_the_stored_one_is_not_asked_about(first: SandboxProcess, person: CliInstallation,
-                                                                                     database: str) -> None:
+def test_a_pair_that_another_process_has_just_made_the_stored_one_is_not_asked_about(
+        first: SandboxProcess, person: CliInstallation,
+        database: str) -> None:
     new = refresh_only(first)
-    given = ConfiguredTokens("", new["AMOCRM_REFRESH_TOKEN"], first.client_id, first.client_secret, first.redirect_uri)
+    given = ConfiguredTokens("", new["AMOCRM_REFRESH_TOKEN"], first.client_id, first.client_secret,
+                             first.redirect_uri)
     assert person.call(*SYNC, **new).code == 0
     for _ in range(2):  # as the stored pair's own token, then as one that is spent
         with pytest.raises(AccessRevokedError, match="another process has just taken"):
-            CandidateTokens(partial(psycopg.connect, database), Encryption([KEY]), given, first.url, "tests", ACCOUNT).configure(given)
+            CandidateTokens(partial(psycopg.connect, database), Encryption([KEY]), given, first.url, "tests",
+                            ACCOUNT).configure(given)
         assert waiting(database) == []
         assert person.call(*SYNC, **refresh_only(first)).code == 0
 
 
-def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProcess, person: CliInstallation,
+                                                            database: str) -> None:
     before = stored_row(database)
     first.fault("drop_after_rotate", ENDPOINT, times=1)
-    told(person.run(*SYNC, **refresh_only(first)), 0, "The answer to an earlier refresh was lost", "stays and is used")
+    told(person.run(*SYNC, **refresh_only(first)), 0, "The answer to an earlier refresh was lost",
+         "stays and is used")
     assert stored_row(database) == before
 
 
-def test_a_pair_without_an_integration_is_of_the_stored_one(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_pair_without_an_integration_is_of_the_stored_one(first: SandboxProcess, person: CliInstallation,
+                                                            database: str) -> None:
     new = refresh_only(first, AMOCRM_CLIENT_ID="", AMOCRM_CLIENT_SECRET="", AMOCRM_REDIRECT_URI="")
     assert person.call(*SYNC, **new).code == 0
     assert stored_row(database)["client_id"] == first.client_id and waiting(database) == []
 
 
-def test_another_key_opens_what_waits(sandboxes: list[SandboxProcess], first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_another_key_opens_what_waits(sandboxes: list[SandboxProcess], first: SandboxProcess,
+                                      person: CliInstallation, database: str) -> None:
     wrong = refresh_only(sandboxes[1])
     told(person.call(*SYNC, **wrong), 1, "kept for it here")
     new = "bmV3IGtleSBuZXcga2V5IG5ldyBrZXkgbmV3IGtleSE="
     told(person.call("keys", "rotate", MIRROR_KEY=f"{new},{KEY.decode()}"), 0, "6 secrets")
-    assert person.call("sync", "--only", "accounts,tags", **wrong, AMOCRM_SCHEMA="other", MIRROR_KEY=new).code == 0
+    assert person.call("sync", "--only", "accounts,tags", **wrong, AMOCRM_SCHEMA="other",
+                       MIRROR_KEY=new).code == 0
     assert sandboxes[1].stats()["refresh_reuses"] == 0
 
 
-def test_the_integration_of_a_stored_pair_gets_a_new_secret_from_the_settings(first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_the_integration_of_a_stored_pair_gets_a_new_secret_from_the_settings(
+        first: SandboxProcess, person: CliInstallation, database: str) -> None:
     """Also where no token is configured, as after `auth --browser`; what the settings do not say stays."""
     bare = {"AMOCRM_REFRESH_TOKEN": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": ""}
-    for more, code in (({"AMOCRM_CLIENT_SECRET": "mistyped"}, 1), ({"AMOCRM_CLIENT_SECRET": first.client_secret}, 0)):
+    for more, code in (({"AMOCRM_CLIENT_SECRET": "mistyped"}, 1),
+                       ({"AMOCRM_CLIENT_SECRET": first.client_secret}, 0)):
         update_row(database, "expires_at = now() - interval '1 minute'")
         told(person.call(*SYNC, **bare | more), code)
     assert stored_row(database)["redirect_uri"] == first.redirect_uri
 
 
-def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: SandboxProcess,
+                                    person: CliInstallation, database: str) -> None:
     """With a stored token that is good, and with one that has to be renewed for that."""
     person.environment["AMOCRM_REFRESH_TOKEN"] = ""
     before = addresses(database)
     for expired in (False, True):
         if expired:
             update_row(database, "expires_at = now() - interval '1 minute'")
-        told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"{sandboxes[1].url}, which is new here", f"token of {first.url}")
+        told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1,
+             f"{sandboxes[1].url}, which is new here", f"token of {first.url}")
         assert addresses(database) == before and stored_row(database)["dead_reason"] is None
         told(person.call(*SYNC), 0)
     renamed = first.url.replace("127.0.0.1", "localhost")
@@ -201,7 +228,8 @@ def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: Sand
     assert first.stats()["refresh_reuses"] == sandboxes[1].stats()["refresh_reuses"] == 0
 
 
-def test_a_corrected_address_resumes_at_once(first: SandboxProcess, database: str, tmp_path: Path, sandboxes: list[SandboxProcess]) -> None:
+def test_a_corrected_address_resumes_at_once(first: SandboxProcess, database: str, tmp_path: Path,
+                                             sandboxes: list[SandboxProcess]) -> None:
     person = CliInstallation(tmp_path, database, first)
     told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"Check that {sandboxes[1].url}")
     told(person.call(*SYNC), 0)

@@ -46,7 +46,8 @@ def test_a_renamed_account_is_followed(sandbox: SandboxProcess, database: str,
 
 def test_an_integration_that_is_refused_is_not_a_dead_grant(sandbox: SandboxProcess, database: str) -> None:
     client = client_with(
-        stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1, client_secret="mistyped")), sandbox)
+        stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1, client_secret="mistyped")),
+        sandbox)
     with pytest.raises(AccessRevokedError, match="The refresh token itself is good"):
         client.get("account")
 
@@ -60,7 +61,8 @@ def test_revoked_access_is_told(sandbox: SandboxProcess, database: str) -> None:
 
 def test_a_token_that_another_program_has_used_is_told(sandbox: SandboxProcess, database: str) -> None:
     client = client_with(stored_tokens(sandbox, database,
-                                       token_pair(sandbox, expires_in=-1, refresh_token="def502spent")), sandbox)
+                                       token_pair(sandbox, expires_in=-1, refresh_token="def502spent")),
+                         sandbox)
     with pytest.raises(AccessRevokedError, match="was used before, perhaps by another program"):
         client.get("account")
 
@@ -68,7 +70,8 @@ def test_a_token_that_another_program_has_used_is_told(sandbox: SandboxProcess, 
 @pytest.mark.parametrize("domain", ["evil.example", "amocrm.ru.evil.example", "127.0.0.1:1", "", None, 7])
 def test_the_refresh_token_is_sent_to_amocrm_only(domain: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.access.token_refresh.payload", lambda token: {"api_domain": domain})
-    monkeypatch.setattr("pipelines.access.token_refresh.send_or_raise", lambda send, request: pytest.fail("it was sent"))
+    monkeypatch.setattr("pipelines.access.token_refresh.send_or_raise",
+                        lambda send, request: pytest.fail("it was sent"))
     assert _locate_token(Application("https://acme.amocrm.ru", "tests", "id", "secret", "https://x"), "spent",
                   "token") == TokenLocation()
 

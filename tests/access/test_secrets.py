@@ -1,4 +1,5 @@
-"""No secret is anywhere but encrypted: not in what is printed or logged at DEBUG, in Dagster's storage, in a table, in a process' arguments."""
+"""No secret is anywhere but encrypted: not in what is printed or logged at DEBUG, in Dagster's storage, in a
+table, in a process' arguments."""
 
 from __future__ import annotations
 
@@ -51,8 +52,9 @@ def arguments(person: CliInstallation) -> str:
 def run(person: CliInstallation, *words: str, typed: str = "", code: int = 0, **more: str) -> str:
     """What it says at DEBUG, and what processes were called while it worked."""
     with (person.folder / "said").open("w+") as said:
-        process = subprocess.Popen([sys.executable, "-c", TALKATIVE, *words], cwd=person.folder, env=person.process_environment(more), text=True,
-                                   stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, "-c", TALKATIVE, *words], cwd=person.folder,
+                                   env=person.process_environment(more), text=True, stdin=subprocess.PIPE,
+                                   stdout=said, stderr=subprocess.STDOUT)
         assert process.stdin
         process.stdin.write(typed)
         process.stdin.close()
@@ -72,15 +74,18 @@ def tables(database: str) -> str:
     with psycopg.connect(database) as connection:
         names = connection.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
                                    "WHERE schemaname IN ('mirror', 'amocrm', 'second')").fetchall()
-        return "\n".join(str(connection.execute(f"SELECT t::text FROM {name} t".encode()).fetchall()) for name, in names)
+        return "\n".join(str(connection.execute(f"SELECT t::text FROM {name} t".encode()).fetchall())
+                         for name, in names)
 
 
 def files(folder: Path) -> str:
-    return "\n".join(path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file() and path.name != "mirror.key")
+    return "\n".join(path.read_bytes().decode(errors="replace") for path in folder.rglob("*")
+                     if path.is_file() and path.name != "mirror.key")
 
 
 def in_dagster(folder: Path) -> str:
-    """Runs with their configuration and tags, and every event, as Dagster itself reads them (some of it is compressed in its files)."""
+    """Runs with their configuration and tags, and every event, as Dagster itself reads them (some of it is
+    compressed in its files)."""
     with dg.DagsterInstance.from_config(str(folder / "home" / "dagster")) as instance:
         runs = instance.get_runs()
         assert runs
@@ -90,7 +95,8 @@ def in_dagster(folder: Path) -> str:
 def held(person: CliInstallation, database: str) -> list[str]:
     """What is stored now, and the key."""
     key = (person.folder / "home" / "mirror.key").read_text()
-    return [key, *(Encryption([key.encode()]).decrypt(locked) for name in ("access_token", "refresh_token", "client_secret")
+    return [key, *(Encryption([key.encode()]).decrypt(locked)
+                   for name in ("access_token", "refresh_token", "client_secret")
                    if (locked := stored_row(database)[name]))]
 
 
@@ -99,14 +105,17 @@ def test_a_long_lived_token(sandbox: SandboxProcess, database: str, tmp_path: Pa
     told = run(person, "auth", typed=sandbox.admin_token) + run(person, "sync", "--only", "tags,users,leads")
     told += tables(database) + files(tmp_path)
     assert "DEBUG" in told and "tags" in told
-    assert [secret[:12] for secret in held(person, database) for part in (secret, secret.rpartition(".")[2], quote(secret)) if part in told] == []
+    assert [secret[:12] for secret in held(person, database)
+            for part in (secret, secret.rpartition(".")[2], quote(secret)) if part in told] == []
 
 
 def test_a_pair_and_its_renewal(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
-    person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="", AMOCRM_CLIENT_ID=sandbox.client_id,
-                          AMOCRM_CLIENT_SECRET=sandbox.client_secret, AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
+    person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="",
+                             AMOCRM_CLIENT_ID=sandbox.client_id, AMOCRM_CLIENT_SECRET=sandbox.client_secret,
+                             AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
     code = sandbox.token(grant="code")["code"]
-    told = run(person, "auth", "--paste", typed=f"https://mirror.example.com/oauth?code={code}&state=ours&referer=acme.amocrm.ru\n")
+    told = run(person, "auth", "--paste",
+               typed=f"https://mirror.example.com/oauth?code={code}&state=ours&referer=acme.amocrm.ru\n")
     secrets = [code, *held(person, database)]
     update_row(database, "expires_at = now() - interval '1 minute'")
     told += run(person, "sync", "--only", "tags")
@@ -117,17 +126,21 @@ def test_a_pair_and_its_renewal(sandbox: SandboxProcess, database: str, tmp_path
 
 
 def test_what_the_environment_holds_and_what_fails(database: str, tmp_path: Path) -> None:
-    """The keys of the vault and of the database, a pair that is configured, another account's token; and the words of a refusal."""
+    """The keys of the vault and of the database, a pair that is configured, another account's token; and the
+    words of a refusal."""
     with SandboxProcess(scale=50, accounts=2) as first:
         second, pair = first.accounts[1], token_pair(first)
-        secrets = [KEY.decode(), str(conninfo_to_dict(database)["password"]), pair.access_token, pair.refresh_token, pair.client_secret,
-                   second.admin_token, "a mistyped secret"]
-        person = CliInstallation(tmp_path, database, first, AMOCRM_ACCESS_TOKEN=pair.access_token, AMOCRM_REFRESH_TOKEN=pair.refresh_token,
-                              AMOCRM_CLIENT_ID=pair.client_id, AMOCRM_CLIENT_SECRET=pair.client_secret, AMOCRM_REDIRECT_URI=pair.redirect_uri,
-                              MIRROR_KEY=KEY.decode())
-        told = run(person, "accounts", "add", "second", second.url, typed=second.admin_token) + run(person, "sync", "--only", "tags")
+        secrets = [KEY.decode(), str(conninfo_to_dict(database)["password"]), pair.access_token,
+                   pair.refresh_token, pair.client_secret, second.admin_token, "a mistyped secret"]
+        person = CliInstallation(tmp_path, database, first, AMOCRM_ACCESS_TOKEN=pair.access_token,
+                                 AMOCRM_REFRESH_TOKEN=pair.refresh_token, AMOCRM_CLIENT_ID=pair.client_id,
+                                 AMOCRM_CLIENT_SECRET=pair.client_secret,
+                                 AMOCRM_REDIRECT_URI=pair.redirect_uri, MIRROR_KEY=KEY.decode())
+        told = run(person, "accounts", "add", "second", second.url, typed=second.admin_token) + run(
+            person, "sync", "--only", "tags")
         update_row(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
-        told += run(person, "sync", "--all", "--only", "tags", code=1, AMOCRM_CLIENT_SECRET="a mistyped secret")
+        told += run(person, "sync", "--all", "--only", "tags", code=1,
+                    AMOCRM_CLIENT_SECRET="a mistyped secret")
     told += tables(database) + files(tmp_path) + in_dagster(tmp_path)
     assert "The refresh token itself is good" in told and "second: complete" in told
     assert [secret[:12] for secret in secrets for part in (secret, quote(secret)) if part in told] == []

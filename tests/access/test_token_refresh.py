@@ -17,7 +17,16 @@ from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.amocrm.errors import AccessRevokedError, BlockedError, ThrottledError, TransientError
 from sandbox.process import SandboxProcess
 from tests.support.helpers import Reply, scripted_server, stored_tokens
-from tests.support.tokens import ENDPOINT, client_with, decrypted, no_wait, start_refreshers, stored_row, token_pair, update_row
+from tests.support.tokens import (
+    ENDPOINT,
+    client_with,
+    decrypted,
+    no_wait,
+    start_refreshers,
+    stored_row,
+    token_pair,
+    update_row,
+)
 from tests.support.webhooks import wait_until
 
 ROUNDS = int(os.environ.get("ROUNDS", "20"))
@@ -107,7 +116,8 @@ def test_a_lost_answer_is_asked_for_again_and_else_told(grace: str, sandbox: San
     if grace == "once":
         assert client.get("account").status == 200
     else:
-        with pytest.raises(AccessRevokedError, match="grant access again.*The answer to an earlier refresh was lost"):
+        with pytest.raises(AccessRevokedError,
+                           match="grant access again.*The answer to an earlier refresh was lost"):
             client.get("account")
         assert decrypted(database, "refresh_token") == old.refresh_token
 

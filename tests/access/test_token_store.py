@@ -14,7 +14,15 @@ from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.amocrm.errors import AccessRevokedError, AmoError
 from sandbox.process import SandboxProcess
 from tests.support.helpers import exception_text, stored_tokens
-from tests.support.tokens import ENDPOINT, client_with, decrypted, no_wait, stored_row, token_check, token_pair
+from tests.support.tokens import (
+    ENDPOINT,
+    client_with,
+    decrypted,
+    no_wait,
+    stored_row,
+    token_check,
+    token_pair,
+)
 
 
 def test_a_code_becomes_a_pair(sandbox: SandboxProcess, database: str) -> None:

@@ -1,4 +1,5 @@
-"""Access that is not what it should be, configured or pasted: it is told, nothing is lost by it, and no other account is touched."""
+"""Access that is not what it should be, configured or pasted: it is told, nothing is lost by it, and no other
+account is touched."""
 
 from __future__ import annotations
 
@@ -29,9 +30,10 @@ def sandboxes() -> Iterator[list[SandboxProcess]]:
 def person(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> CliInstallation:
     """Whose settings hold the pair of the first account, as it was when it was configured."""
     pair = token_pair(sandboxes[0])
-    return CliInstallation(tmp_path, database, sandboxes[0], AMOCRM_ACCESS_TOKEN=pair.access_token, AMOCRM_REFRESH_TOKEN=pair.refresh_token,
-                        AMOCRM_CLIENT_ID=pair.client_id, AMOCRM_CLIENT_SECRET=pair.client_secret, AMOCRM_REDIRECT_URI=pair.redirect_uri,
-                        MIRROR_KEY=KEY.decode())
+    return CliInstallation(tmp_path, database, sandboxes[0], AMOCRM_ACCESS_TOKEN=pair.access_token,
+                           AMOCRM_REFRESH_TOKEN=pair.refresh_token, AMOCRM_CLIENT_ID=pair.client_id,
+                           AMOCRM_CLIENT_SECRET=pair.client_secret, AMOCRM_REDIRECT_URI=pair.redirect_uri,
+                           MIRROR_KEY=KEY.decode())
 
 
 def refused(done: CommandResult, code: int, *words: str) -> None:
@@ -44,8 +46,10 @@ def known(database: str) -> Any:
         return connection.execute("SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1").fetchall()
 
 
-def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxProcess], person: CliInstallation, database: str) -> None:
-    """The pair has been renewed since: what the settings hold of it is spent, and what is stored exists nowhere else."""
+def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxProcess],
+                                                      person: CliInstallation, database: str) -> None:
+    """The pair has been renewed since: what the settings hold of it is spent, and what is stored exists
+    nowhere else."""
     first, other = sandboxes
     assert person.call("sync", "--only", "accounts,tags").code == 0
     update_row(database, "expires_at = now() - interval '1 minute'")
@@ -66,7 +70,8 @@ def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxPro
     assert first.stats()["refresh_reuses"] == 0
 
 
-def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[SandboxProcess], person: CliInstallation, database: str) -> None:
+def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[SandboxProcess],
+                                                              person: CliInstallation, database: str) -> None:
     first, other = sandboxes
     assert person.call("accounts", "add", "other", other.url, typed=other.admin_token).code == 0
     assert person.call("sync", "--only", "accounts,tags").code == 0
@@ -79,33 +84,41 @@ def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[Sa
     assert first.stats()["refresh_reuses"] == 0
 
 
-def test_the_cure_is_for_the_account_that_needs_it(sandboxes: list[SandboxProcess], person: CliInstallation, database: str) -> None:
+def test_the_cure_is_for_the_account_that_needs_it(sandboxes: list[SandboxProcess], person: CliInstallation,
+                                                   database: str) -> None:
     added = person.call("accounts", "add", "other", sandboxes[1].url, typed=sandboxes[1].admin_token)
-    refused(added, 0, "run `amocrm-mirror auth --account other`", "`amocrm-mirror sync --account other` goes on")
+    refused(added, 0, "run `amocrm-mirror auth --account other`",
+            "`amocrm-mirror sync --account other` goes on")
     update_row(database, f"access_token = '{Encryption([KEY]).encrypt('ended')}' WHERE account = 'other'")
-    refused(person.call("sync", "--account", "other"), 1, sandboxes[1].url, "`amocrm-mirror auth --account other`")
-    refused(person.call("sync", "--account", "other"), 1, "`amocrm-mirror auth --account other`", "`amocrm-mirror doctor --account other` at once")
+    refused(person.call("sync", "--account", "other"), 1, sandboxes[1].url,
+            "`amocrm-mirror auth --account other`")
+    refused(person.call("sync", "--account", "other"), 1, "`amocrm-mirror auth --account other`",
+            "`amocrm-mirror doctor --account other` at once")
     refused(person.call("doctor", "--account", "other"), 1, "run `amocrm-mirror auth --account other`")
-    refused(person.call("auth", "--account", "other", typed=sandboxes[1].admin_token), 0, "`amocrm-mirror sync --account other` goes on")
+    refused(person.call("auth", "--account", "other", typed=sandboxes[1].admin_token), 0,
+            "`amocrm-mirror sync --account other` goes on")
     assert person.call("sync", "--account", "other", "--only", "tags").code == 0
 
 
 def test_what_amocrm_says_is_text(person: CliInstallation, database: str) -> None:
     assert person.call("sync", "--only", "accounts,tags").code == 0
     with psycopg.connect(database) as connection:
-        connection.execute("UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = 'not granted (401: [/b] [red]no)'")
+        connection.execute("UPDATE mirror.accounts SET revoked_at = now(), "
+                           "revoked_reason = 'not granted (401: [/b] [red]no)'")
     refused(person.call("accounts", "list"), 0, "not granted (401: [/b] [red]no)")
 
 
-def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandboxes: list[SandboxProcess], person: CliInstallation,
-                                                                          database: str) -> None:
+def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandboxes: list[SandboxProcess],
+                                                                         person: CliInstallation,
+                                                                         database: str) -> None:
     assert person.call("sync", "--only", "accounts,tags").code == 0
     update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
     before = stored_row(database)
     for words in (("sync", "--only", "tags"), ("verify", "--only", "tags"), ("keys", "rotate")):
         refused(person.call(*words, MIRROR_KEY=Fernet.generate_key().decode()), 1, "restore MIRROR_KEY")
-    refused(person.run("sync", "--all", MIRROR_KEY=Fernet.generate_key().decode()), 1, "amocrm: failed", "restore MIRROR_KEY")
+    refused(person.run("sync", "--all", MIRROR_KEY=Fernet.generate_key().decode()), 1, "amocrm: failed",
+            "restore MIRROR_KEY")
     assert {name: stored_row(database)[name] for name in ("access_token", "refresh_token")} == {
         name: before[name] for name in ("access_token", "refresh_token")}
     update_row(database, "expires_at = now() - interval '1 minute'")
@@ -113,13 +126,15 @@ def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandbox
     assert sandboxes[0].stats()["refresh_reuses"] == 0
 
 
-def test_of_two_accounts_that_claim_a_schema_at_once_one_has_it(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> None:
+def test_of_two_accounts_that_claim_a_schema_at_once_one_has_it(sandboxes: list[SandboxProcess],
+                                                                database: str, tmp_path: Path) -> None:
     """Under the name of a word that SQL reserves, which a forgotten quote would show."""
     person = CliInstallation(tmp_path, database, AMOCRM_SCHEMA="unused")
     for sandbox in sandboxes:
         sandbox.latency(300)
     try:
-        claims = [person.start("accounts", "add", "select", sandbox.url, typed=sandbox.admin_token) for sandbox in sandboxes]
+        claims = [person.start("accounts", "add", "select", sandbox.url, typed=sandbox.admin_token)
+                  for sandbox in sandboxes]
         ended = [wait_for(claim, 300) for claim in claims]
     finally:
         person.stop()
@@ -127,11 +142,14 @@ def test_of_two_accounts_that_claim_a_schema_at_once_one_has_it(sandboxes: list[
             sandbox.latency(0)
     [winner] = [sandbox for sandbox, done in zip(sandboxes, ended, strict=True) if done.code == 0]
     [loser] = [done for done in ended if done.code != 0]
-    assert "Traceback" not in loser.output and ("holds another amoCRM account" in loser.output or "there is an account 'select' already" in loser.output)
-    assert [(row[0], row[1], row[3]) for row in known(database)] == [("select", winner.url, winner.account_id)]
+    assert "Traceback" not in loser.output and ("holds another amoCRM account" in loser.output
+                                                or "there is an account 'select' already" in loser.output)
+    assert [(row[0], row[1], row[3]) for row in known(database)] == [
+        ("select", winner.url, winner.account_id)]
     assert person.call("sync", "--account", "select").code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         assert differences(connection, winner, "select") == []
-    for words in (("verify",), ("views",), ("grants", "--role", f"reads {uuid.uuid4().hex[:8]}"), ("forget", "--contact", "1", "--yes")):
+    for words in (("verify",), ("views",), ("grants", "--role", f"reads {uuid.uuid4().hex[:8]}"),
+                  ("forget", "--contact", "1", "--yes")):
         assert person.call(*words, "--account", "select").code == 0
     assert person.call("accounts", "remove", "select", "--yes").code == 0

@@ -1,4 +1,5 @@
-"""When amoCRM or the disk will not have it: blocked, not paid for, nothing there, no room. What is mirrored stays, and it is said."""
+"""When amoCRM or the disk will not have it: blocked, not paid for, nothing there, no room. What is mirrored
+stays, and it is said."""
 
 from __future__ import annotations
 
@@ -42,9 +43,11 @@ def test_a_blocked_account_is_asked_once_an_hour(sandbox: SandboxProcess, databa
     sandbox.block()
     with pytest.raises(Exception, match="blocked this account"):
         sync_mirror(sandbox, database)
-    assert one(database, "SELECT is_blocked, blocked_at > now() - interval '1 minute' FROM mirror.accounts") == (True, True)
+    assert (one(database, "SELECT is_blocked, blocked_at > now() - interval '1 minute' FROM mirror.accounts")
+            == (True, True))
     sandbox.reset_stats()
-    with pytest.raises(SyncRefusedError, match=r"last seen at .* Nothing was sent.*amoCRM's support.*asks again"):
+    with pytest.raises(SyncRefusedError,
+                       match=r"last seen at .* Nothing was sent.*amoCRM's support.*asks again"):
         sync_mirror(sandbox, database)
     assert sandbox.stats()["requests"] == 0
     one(database, "UPDATE mirror.accounts SET blocked_at = now() - interval '61 minutes'")
@@ -59,7 +62,8 @@ def test_a_blocked_account_is_asked_once_an_hour(sandbox: SandboxProcess, databa
     assert one(database, "SELECT is_blocked, blocked_at FROM mirror.accounts") == (False, None)
 
 
-def test_a_block_in_the_middle_is_remembered_and_the_doctor_may_look_at_once(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_a_block_in_the_middle_is_remembered_and_the_doctor_may_look_at_once(
+        sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     installation = CliInstallation(tmp_path, database, sandbox)
     sandbox.fault("403html", match="/api/v4/leads[?]")
     assert installation.call("sync").code == 1
@@ -70,43 +74,52 @@ def test_a_block_in_the_middle_is_remembered_and_the_doctor_may_look_at_once(san
     assert installation.call("sync").code == 0
 
 
-def test_an_account_that_is_not_paid_for_is_no_list_that_is_not_offered(sandbox: SandboxProcess, database: str) -> None:
+def test_an_account_that_is_not_paid_for_is_no_list_that_is_not_offered(sandbox: SandboxProcess,
+                                                                        database: str) -> None:
     sandbox.fault("402", match="/api/v4/(tasks|customers)[?]", times=0)
     report = sync_mirror(sandbox, database)
     found = states(report)
-    assert (found["tasks"], found["customers"], found["leads"], report.exit_code) == ("failed", "skipped", "complete", 1)
-    assert "Pay for it in amoCRM" in next(result.reason for result in report.results if result.entity == "tasks")
+    assert (found["tasks"], found["customers"], found["leads"], report.exit_code) == (
+        "failed", "skipped", "complete", 1)
+    assert "Pay for it in amoCRM" in next(result.reason for result in report.results
+                                          if result.entity == "tasks")
     sandbox.fault("402", match="/api/v4/account", times=0)
     with pytest.raises(SyncRefusedError, match="not paid for.*stays as it is.*Pay for it"):
         sync_mirror(sandbox, database)
 
 
 @pytest.mark.parametrize(("fault", "words"), [("204", "with nothing"), ("403", "does not show the account")])
-def test_an_account_that_does_not_answer(fault: str, words: str, sandbox: SandboxProcess, database: str) -> None:
+def test_an_account_that_does_not_answer(fault: str, words: str, sandbox: SandboxProcess,
+                                         database: str) -> None:
     sandbox.fault(fault, match="/api/v4/account", times=0)
     with pytest.raises(SyncRefusedError, match=words):
         sync_mirror(sandbox, database)
 
 
 @pytest.mark.parametrize("table", ["amocrm.tags", "mirror.sync_runs"])
-def test_a_full_disk_is_told_and_what_had_landed_goes_on(table: str, sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_what_had_landed_goes_on(table: str, sandbox: SandboxProcess, database: str,
+                                                         tmp_path: Path) -> None:
     installation = CliInstallation(tmp_path, database, sandbox)
     assert installation.call("sync", "--only", "users").code == 0
     one(database, FULL.format(table))
     done = installation.call("sync")
     assert done.code == 1
-    assert "the disk of the server is full. What had landed is kept. Make room on it, then run again" in done.output
+    assert ("the disk of the server is full. What had landed is kept. Make room on it, then run again"
+            in done.output)
     assert "Traceback" not in done.output
     one(database, f"DROP TRIGGER full_disk ON {table}")
     assert installation.call("sync").code == 0
 
 
-def test_an_entity_of_several_lists_is_as_complete_as_the_least_of_them(sandbox: SandboxProcess, database: str) -> None:
+def test_an_entity_of_several_lists_is_as_complete_as_the_least_of_them(sandbox: SandboxProcess,
+                                                                        database: str) -> None:
     sandbox.fault("slow", match="/api/v4/leads/notes", seconds=2.1)
     report = sync_mirror(sandbox, database)
     watermark = next(result.watermark for result in report.results if result.entity == "notes")
-    assert (watermark,) == one(database, "SELECT min((position ->> 'watermark')::int) FROM mirror.cursors WHERE entity = 'notes'")
-    assert (watermark,) < one(database, "SELECT max((position ->> 'watermark')::int) FROM mirror.cursors WHERE entity = 'notes'")
+    assert (watermark,) == one(
+        database, "SELECT min((position ->> 'watermark')::int) FROM mirror.cursors WHERE entity = 'notes'")
+    assert (watermark,) < one(
+        database, "SELECT max((position ->> 'watermark')::int) FROM mirror.cursors WHERE entity = 'notes'")
 
 
 def test_the_doctor_compares_the_clocks(database: str, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Many accounts in one database: each comes, is synced, fails, rests and leaves without harm to the others."""
+"""Many accounts in one database: each comes, is synced, fails, rests and leaves without harm to the
+others."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ def listed(person: CliInstallation) -> dict[str, dict[str, Any]]:
     return {each["account"]: each for each in json.loads(person.call("accounts", "list", "--json").out)}
 
 
-def test_what_one_account_lacks_harms_no_other(synced: CommandResult, sandboxes: dict[str, SandboxProcess], connection: psycopg.Connection[Any]) -> None:
+def test_what_one_account_lacks_harms_no_other(synced: CommandResult, sandboxes: dict[str, SandboxProcess],
+                                               connection: psycopg.Connection[Any]) -> None:
     assert synced.code == 1, synced.output
     lines = {line.partition(":")[0]: line for line in synced.error.splitlines() if ":" in line}
     assert "complete" in lines["whole"] and "rows changed" in lines["whole"]
@@ -77,31 +79,40 @@ def test_what_one_account_lacks_harms_no_other(synced: CommandResult, sandboxes:
     assert "blocked this account" in lines["blocked"] and "refuses the token" in lines["revoked"]
     assert "failed" in lines["failing"] and "roles: GET roles" in lines["failing"]
     assert [line.split()[:2] for line in synced.out.splitlines()[1:6]] == [
-        ["blocked", "failed"], ["failing", "failed"], ["resting", "left"], ["revoked", "failed"], ["whole", "complete"]]
-    told = {"blocked": lines["blocked"], "failing": f"failing: failed: {lines['failing'].split('rows changed; ')[1]}", "revoked": lines["revoked"]}
+        ["blocked", "failed"], ["failing", "failed"], ["resting", "left"], ["revoked", "failed"],
+        ["whole", "complete"]]
+    told = {"blocked": lines["blocked"],
+            "failing": f"failing: failed: {lines['failing'].split('rows changed; ')[1]}",
+            "revoked": lines["revoked"]}
     assert synced.out.splitlines()[6:-1] == [*told.values()], "the whole reason of each, once more at the end"
     assert differences(connection, sandboxes["whole"], "whole") == []
-    assert differences(connection, sandboxes["failing"], "failing", {"leads", "contacts", "users", "pipelines"}) == []
+    assert differences(connection, sandboxes["failing"], "failing",
+                       {"leads", "contacts", "users", "pipelines"}) == []
     for name in ("blocked", "revoked", "resting"):
         assert one(connection, f"SELECT count(*) FROM {name}.leads") == 0
-    assert one(connection, "SELECT count(DISTINCT key) FROM mirror.rate_budgets") in (0, 5), "unlimited, or a budget for each"
+    assert one(connection, "SELECT count(DISTINCT key) FROM mirror.rate_budgets") in (
+        0, 5), "unlimited, or a budget for each"
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
     """The processes of accounts: the server that forks them is the command's child."""
-    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True,
+                           check=True).stdout.split()
     parents = {int(pid): int(parent) for pid, parent in zip(found[::2], found[1::2], strict=True)}
     return [pid for pid, parent in parents.items() if parents.get(parent) == process.pid]
 
 
-def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
-                                                                   connection: psycopg.Connection[Any]) -> None:
+def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(
+        synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
+                                                                   connection: psycopg.Connection[
+                                                                       Any]) -> None:
     for name in ("whole", "failing"):
         sandboxes[name].latency(1500)
         sandboxes[name].reset_stats()
     process = person.start("sync", "--all", "--full")
     try:
-        wait_until(lambda: all(sandboxes[name].stats()["requests"] for name in ("whole", "failing")) and len(children(process)) == 2)
+        wait_until(lambda: all(sandboxes[name].stats()["requests"] for name in ("whole", "failing"))
+                   and len(children(process)) == 2)
         victim, other = children(process)
         os.kill(victim, signal.SIGKILL)
         assert process.stderr
@@ -118,8 +129,9 @@ def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(synced: Comman
                            "WHERE locktype = 'advisory' AND datname = current_database()") == 0
 
 
-def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: CommandResult, person: CliInstallation,
-                                                                     sandboxes: dict[str, SandboxProcess]) -> None:
+def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: CommandResult,
+                                                                    person: CliInstallation, sandboxes: dict[
+                                                                        str, SandboxProcess]) -> None:
     for sandbox in sandboxes.values():
         sandbox.reset_stats()
     again = person.run("sync", "--all", "--only", "tags", "--at-once", "2")
@@ -127,13 +139,16 @@ def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: Comm
     asked = {name: sandbox.stats()["requests"] > 0 for name, sandbox in sandboxes.items()}
     assert asked == {"whole": True, "failing": True, "blocked": False, "revoked": False, "resting": False}
     found = listed(person)
-    assert found["whole"]["standing"] == "synced" and found["blocked"]["standing"].startswith("blocked by amoCRM")
-    assert found["revoked"]["standing"].startswith("without access since") and found["resting"]["standing"].startswith("paused since")
+    assert found["whole"]["standing"] == "synced" and found["blocked"]["standing"].startswith(
+        "blocked by amoCRM")
+    assert (found["revoked"]["standing"].startswith("without access since")
+            and found["resting"]["standing"].startswith("paused since"))
     shown = person.call("status", "--account", "revoked")
     assert shown.code == 1 and "The account is without access since" in shown.output
 
 
-def test_a_paused_account_rests_until_it_is_resumed(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
+def test_a_paused_account_rests_until_it_is_resumed(synced: CommandResult, person: CliInstallation,
+                                                    sandboxes: dict[str, SandboxProcess],
                                                     connection: psycopg.Connection[Any]) -> None:
     refused = person.call("sync", "--account", "resting", "--only", "tags")
     assert refused.code == 1 and "accounts resume resting" in refused.output
@@ -146,7 +161,8 @@ def test_a_paused_account_rests_until_it_is_resumed(synced: CommandResult, perso
     assert "was paused already" not in person.call("accounts", "pause", "resting").out
 
 
-def test_a_new_token_ends_a_revocation(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess]) -> None:
+def test_a_new_token_ends_a_revocation(synced: CommandResult, person: CliInstallation,
+                                       sandboxes: dict[str, SandboxProcess]) -> None:
     assert person.call("sync", "--account", "revoked", "--only", "tags").code == 1
     given = person.call("auth", "--account", "revoked", typed=sandboxes["revoked"].token()["access_token"])
     assert given.code == 0, given.output
@@ -155,32 +171,41 @@ def test_a_new_token_ends_a_revocation(synced: CommandResult, person: CliInstall
 
 @pytest.mark.parametrize(("name", "address", "code", "words"), [
     ("whole", "https://other.amocrm.ru", 2, "there is an account 'whole' already"),
-    ("amocrm_demo", "https://other.amocrm.ru", 2, "is the demo's"), ("mirror", "https://other.amocrm.ru", 2, "reserved"),
-    ('x"; DROP SCHEMA whole CASCADE; --', "https://other.amocrm.ru", 2, "is not a schema name"), ("amocrm_all", "other", 2, "reserved"),
-    ("public", "other", 2, "reserved"), ("whole_bi", "other", 2, "reserved"), ("a" * 63, "other", 2, "at most 59"),
-    ("кедр", "other", 2, "is not a schema name"), ("who's", "other", 2, "is not a schema name"), ("x.y", "other", 2, "is not a schema name"),
-    ("other", "https://amocrm.ru.evil.example", 2, "is not the address"), ("other", "http://other.amocrm.ru", 2, "must use https")])
-def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, words: str, synced: CommandResult, person: CliInstallation,
+    ("amocrm_demo", "https://other.amocrm.ru", 2, "is the demo's"),
+    ("mirror", "https://other.amocrm.ru", 2, "reserved"),
+    ('x"; DROP SCHEMA whole CASCADE; --', "https://other.amocrm.ru", 2, "is not a schema name"),
+    ("amocrm_all", "other", 2, "reserved"), ("public", "other", 2, "reserved"),
+    ("whole_bi", "other", 2, "reserved"), ("a" * 63, "other", 2, "at most 59"),
+    ("кедр", "other", 2, "is not a schema name"), ("who's", "other", 2, "is not a schema name"),
+    ("x.y", "other", 2, "is not a schema name"),
+    ("other", "https://amocrm.ru.evil.example", 2, "is not the address"),
+    ("other", "http://other.amocrm.ru", 2, "must use https")])
+def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, words: str,
+                                         synced: CommandResult, person: CliInstallation,
                                          connection: psycopg.Connection[Any]) -> None:
     before = one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace")
     refused = person.call("accounts", "add", name, address, typed="a-token")
-    assert refused.code == code and words in refused.output and "Traceback" not in refused.output, refused.output
+    assert (refused.code == code and words in refused.output
+            and "Traceback" not in refused.output), refused.output
     assert one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace") == before
 
 
-def test_nothing_is_left_of_an_account_without_access(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
-                                                       connection: psycopg.Connection[Any]) -> None:
+def test_nothing_is_left_of_an_account_without_access(synced: CommandResult, person: CliInstallation,
+                                                      sandboxes: dict[str, SandboxProcess],
+                                                      connection: psycopg.Connection[Any]) -> None:
     refused = person.call("accounts", "add", "newcomer", sandboxes["whole"].url, typed="mistyped.token.x")
     assert refused.code == 1 and "Nothing was changed" in refused.output
     assert "newcomer" not in listed(person) and one(connection, "SELECT to_regnamespace('newcomer')") is None
 
 
-@pytest.mark.parametrize("words", [("sync",), ("verify",), ("status",), ("doctor",), ("auth",), ("migrate",), ("prune",), ("grants",),
-                                   ("forget", "--list"), ("views",), ("dictionary",),
+@pytest.mark.parametrize("words", [("sync",), ("verify",), ("status",), ("doctor",), ("auth",), ("migrate",),
+                                   ("prune",), ("grants",), ("forget", "--list"), ("views",), ("dictionary",),
                                    ("webhooks", "rotate")])
-def test_every_command_says_that_there_is_no_such_account(words: tuple[str, ...], synced: CommandResult, person: CliInstallation) -> None:
+def test_every_command_says_that_there_is_no_such_account(words: tuple[str, ...], synced: CommandResult,
+                                                          person: CliInstallation) -> None:
     refused = person.call(*words, "--account", "nobody")
-    assert refused.code == 2 and "there is no account 'nobody' here, but" in refused.output and "whole" in refused.output
+    assert (refused.code == 2 and "there is no account 'nobody' here, but" in refused.output
+            and "whole" in refused.output)
 
 
 def test_two_ways_to_say_which_are_one_too_many(person: CliInstallation) -> None:
@@ -188,26 +213,32 @@ def test_two_ways_to_say_which_are_one_too_many(person: CliInstallation) -> None
     assert person.call("grants", "--all", "--account", "whole").code == 2
 
 
-def test_another_account_cannot_claim_a_schema_that_was_kept(synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
-                                                              connection: psycopg.Connection[Any]) -> None:
+def test_another_account_cannot_claim_a_schema_that_was_kept(synced: CommandResult, person: CliInstallation,
+                                                             sandboxes: dict[str, SandboxProcess],
+                                                             connection: psycopg.Connection[Any]) -> None:
     sandbox, other = sandboxes["failing"], sandboxes["whole"]
     rows = one(connection, "SELECT count(*) FROM failing.leads")
     kept = person.call("accounts", "remove", "failing", "--keep-data", "--yes")
     assert kept.code == 0 and "its tables stay in failing" in kept.out
-    assert "failing" not in listed(person) and one(connection, "SELECT count(*) FROM mirror.tokens WHERE account = 'failing'") == 0
+    assert ("failing" not in listed(person)
+            and one(connection, "SELECT count(*) FROM mirror.tokens WHERE account = 'failing'") == 0)
     refused = person.call("accounts", "add", "failing", other.url, typed=other.admin_token)
     assert refused.code == 1 and "holds another amoCRM account" in refused.output
-    direct = person.call("sync", "--only", "accounts", AMOCRM_SCHEMA="failing", AMOCRM_BASE_URL=other.url, AMOCRM_ACCESS_TOKEN=other.admin_token)
+    direct = person.call("sync", "--only", "accounts", AMOCRM_SCHEMA="failing", AMOCRM_BASE_URL=other.url,
+                         AMOCRM_ACCESS_TOKEN=other.admin_token)
     assert direct.code == 1 and f"holds amoCRM account {sandbox.account_id}" in direct.output
     assert one(connection, "SELECT count(*) FROM failing.leads") == rows == 50
     connection.execute("DELETE FROM mirror.accounts WHERE name = 'failing'")
     assert person.call("accounts", "add", "failing", sandbox.url, typed=sandbox.admin_token).code == 0
 
 
-def test_removing_asks_and_says_what_goes(synced: CommandResult, person: CliInstallation, connection: psycopg.Connection[Any]) -> None:
+def test_removing_asks_and_says_what_goes(synced: CommandResult, person: CliInstallation,
+                                          connection: psycopg.Connection[Any]) -> None:
     said_no = person.call("accounts", "remove", "blocked", typed="n\n")
-    assert said_no.code == 1 and re.search(r"blocked, blocked_bi \(\d\d tables", said_no.output) and "blocked" in listed(person)
-    connection.execute("CREATE SCHEMA theirs; CREATE VIEW theirs.report AS SELECT count(*) FROM blocked.leads")
+    assert (said_no.code == 1 and re.search(r"blocked, blocked_bi \(\d\d tables", said_no.output)
+            and "blocked" in listed(person))
+    connection.execute(
+        "CREATE SCHEMA theirs; CREATE VIEW theirs.report AS SELECT count(*) FROM blocked.leads")
     held = person.call("accounts", "remove", "blocked", "--yes")
     assert held.code == 1 and "theirs.report would go" in held.output and "blocked" in listed(person)
     connection.execute("DROP SCHEMA theirs CASCADE")

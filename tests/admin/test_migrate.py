@@ -44,7 +44,8 @@ def test_held_tables_are_told(
     assert migrate(empty_database, "amocrm").changed
 
 
-def test_tables_of_others_are_refused(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_tables_of_others_are_refused(empty_database: str, connection: psycopg.Connection,
+                                      versions: MigrationFolder) -> None:
     connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders ()")
     with pytest.raises(MigrationError, match="shop already holds 1 tables.*AMOCRM_SCHEMA"):
         migrate(empty_database, "shop")
@@ -55,7 +56,8 @@ def test_tables_of_others_are_refused(empty_database: str, connection: psycopg.C
     assert migrate(empty_database, "empty_one").changed
 
 
-def test_a_newer_version_is_refused(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_a_newer_version_is_refused(empty_database: str, connection: psycopg.Connection,
+                                    versions: MigrationFolder) -> None:
     versions.add("account", "a2", 'op.execute("CREATE TABLE tasks ()")')
     migrate(empty_database, "amocrm")
     versions.remove("account", "a2")
@@ -71,13 +73,15 @@ def test_reserved_names_are_refused(empty_database: str, schema: str) -> None:
         migrate(empty_database, schema)
 
 
-def test_an_old_postgres_is_refused(empty_database: str, monkeypatch: pytest.MonkeyPatch, versions: MigrationFolder) -> None:
+def test_an_old_postgres_is_refused(empty_database: str, monkeypatch: pytest.MonkeyPatch,
+                                    versions: MigrationFolder) -> None:
     monkeypatch.setattr(subject, "MINIMUM_VERSION", 990000)
     with pytest.raises(MigrationError, match="needs 99 or later; nothing was changed"):
         migrate(empty_database, "amocrm")
 
 
-def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.Connection,
+                                       versions: MigrationFolder) -> None:
     role = f"poor_{connection.info.dbname}"
     name = sql.Identifier(role)
     connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(name))
@@ -89,14 +93,16 @@ def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.
         connection.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
-def test_without_the_repository_it_says_so(empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_repository_it_says_so(empty_database: str, monkeypatch: pytest.MonkeyPatch,
+                                           tmp_path: Path) -> None:
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
     with pytest.raises(MigrationError, match="pip install -e"):
         migrate(empty_database, "amocrm")
 
 
 def test_migrations_at_once_do_not_meet_in_the_views(database: str) -> None:
-    """A schedule, a command and a drain may begin with a migration at the same moment; there is nothing to migrate, but views to make."""
+    """A schedule, a command and a drain may begin with a migration at the same moment; there is nothing to
+    migrate, but views to make."""
     with psycopg.connect(database, autocommit=True) as connection, ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             base_views.drop_base_views(connection, "amocrm")

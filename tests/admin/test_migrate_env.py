@@ -30,7 +30,8 @@ def connection(empty_database: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connection,
+                                versions: MigrationFolder) -> None:
     assert pending_revisions(empty_database, "amocrm") == {"mirror": ["m1"], "account": ["a1"]}
     assert tables(connection) == set()
     report = migrate(empty_database, "amocrm")
@@ -41,7 +42,8 @@ def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connect
     assert pending_revisions(empty_database, "amocrm") == {"mirror": [], "account": []}
 
 
-def test_each_account_has_a_version_of_its_own(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_each_account_has_a_version_of_its_own(empty_database: str, connection: psycopg.Connection,
+                                               versions: MigrationFolder) -> None:
     migrate(empty_database, "amocrm")
     versions.add("account", "a2", 'op.execute("CREATE TABLE tasks ()")')
     report = migrate(empty_database, "amocrm_two")
@@ -52,7 +54,8 @@ def test_each_account_has_a_version_of_its_own(empty_database: str, connection: 
     assert {"amocrm_two.leads", "amocrm_two.tasks"} <= tables(connection)
 
 
-def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(
+        empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     versions.add("account", "a2", 'op.execute("CREATE TABLE half ()")\nraise ValueError("no")')
     with pytest.raises(ValueError, match="no"):
         migrate(empty_database, "amocrm")
@@ -60,7 +63,8 @@ def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(empty_database:
     assert pending_revisions(empty_database, "amocrm")["account"] == ["a2"]
 
 
-def test_outside_a_transaction_it_is_still_the_same_schema(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_outside_a_transaction_it_is_still_the_same_schema(
+        empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
     index = 'op.execute("CREATE INDEX CONCURRENTLY ix ON leads (id)")'
     versions.add("account", "a2", f"with op.get_context().autocommit_block():\n    {index}")
     migrate(empty_database, "amocrm")
@@ -68,7 +72,8 @@ def test_outside_a_transaction_it_is_still_the_same_schema(empty_database: str, 
     assert found.fetchone() == ("amocrm",)
 
 
-def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, connection: psycopg.Connection,
+                                                          versions: MigrationFolder) -> None:
     connection.execute("CREATE TABLE public.leads ()")
     connection.execute("CREATE TABLE public.alembic_version (version_num text)")
     connection.execute("INSERT INTO public.alembic_version VALUES ('other')")
@@ -82,7 +87,8 @@ def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, c
     assert migrate(empty_database, "amocrm").before == {"mirror": "m1", "account": None}
 
 
-def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: str, versions: MigrationFolder) -> None:
+def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: str,
+                                                                versions: MigrationFolder) -> None:
     versions.add(
         "account",
         "a2",
@@ -100,7 +106,8 @@ def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: 
 
 
 ELSEWHERE = (
-    "import sys; from pathlib import Path; from pipelines import migrate;migrate.INI = Path(sys.argv[1]); migrate.migrate(sys.argv[2], 'amocrm')"
+    "import sys; from pathlib import Path; from pipelines import migrate;migrate.INI = Path(sys.argv[1]); "
+    "migrate.migrate(sys.argv[2], 'amocrm')"
 )
 
 
@@ -115,10 +122,13 @@ def test_several_migrators_at_once(empty_database: str, versions: MigrationFolde
     assert pending_revisions(empty_database, "amocrm") == {"mirror": [], "account": []}
 
 
-def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connection: psycopg.Connection,
+                                                    versions: MigrationFolder) -> None:
     """Types, defaults and comments are compared; other schemas are invisible."""
     migrate(empty_database, "amocrm")
-    connection.execute("ALTER TABLE amocrm.leads ADD COLUMN price text, ADD COLUMN count int DEFAULT 1;CREATE TABLE public.stranger ()")
+    connection.execute(
+        "ALTER TABLE amocrm.leads ADD COLUMN price text, ADD COLUMN count int DEFAULT 1;CREATE TABLE "
+        "public.stranger ()")
     metadata = sa.MetaData()
     leads = sa.Table(
         "leads",
@@ -148,7 +158,8 @@ def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connect
         ("mirror", "mirror", MirrorBase.metadata),
     ],
 )
-def test_the_migrations_make_exactly_the_models(database: str, target: str, schema: str, metadata: sa.MetaData) -> None:
+def test_the_migrations_make_exactly_the_models(database: str, target: str, schema: str,
+                                                metadata: sa.MetaData) -> None:
     if not any((REPOSITORY / "alembic" / "versions" / target).glob("*.py")):
         pytest.skip("no migration has landed yet")
     with sa.create_engine(sqlalchemy_url(database)).connect() as opened:

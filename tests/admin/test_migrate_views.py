@@ -1,5 +1,5 @@
-"""A migration that changes what views show: ours give way and come back, with the grants and other people's views on them, or it says what is in
-the way and leaves all as it was."""
+"""A migration that changes what views show: ours give way and come back, with the grants and other people's
+views on them, or it says what is in the way and leaves all as it was."""
 
 from __future__ import annotations
 
@@ -48,11 +48,13 @@ def further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Further:
     """A migration of the account's schema after the real ones; another call writes it anew."""
     shutil.copytree(REPOSITORY / "alembic" / "versions", tmp_path / "versions")
     (tmp_path / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=tmp_path / "versions"))
-    head = ScriptDirectory.from_config(Config(tmp_path / "alembic.ini", ini_section="account")).get_current_head()
+    head = ScriptDirectory.from_config(Config(tmp_path / "alembic.ini",
+                                              ini_section="account")).get_current_head()
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
 
     def write(up: str) -> None:
-        body = MIGRATION.format(revision="further", previous=head, up="    " + up.replace("\n", "\n    "), down="    pass")
+        body = MIGRATION.format(revision="further", previous=head, up="    " + up.replace("\n", "\n    "),
+                                down="    pass")
         (tmp_path / "versions" / "account" / "further.py").write_text(body)
 
     return write
@@ -79,7 +81,8 @@ def identities(connection: Connection) -> Any:
                            "WHERE relkind = 'v' AND relnamespace = 'amocrm_bi'::regnamespace")
 
 
-def test_what_no_view_shows_changes_without_touching_any(connection: Connection, database: str, further: Further) -> None:
+def test_what_no_view_shows_changes_without_touching_any(connection: Connection, database: str,
+                                                         further: Further) -> None:
     before = identities(connection)
     further("op.execute('ALTER TABLE leads ADD COLUMN mood text; CREATE TABLE moods (id bigint)')")
     assert migrate(database, "amocrm").changed
@@ -87,13 +90,15 @@ def test_what_no_view_shows_changes_without_touching_any(connection: Connection,
     all_is_well(connection)
 
 
-def test_ours_give_way_and_come_back_under_what_others_have_on_them(connection: Connection, database: str, further: Further) -> None:
+def test_ours_give_way_and_come_back_under_what_others_have_on_them(connection: Connection, database: str,
+                                                                    further: Further) -> None:
     further(f"{PRICE}\n{MAIN}")
     report = migrate(database, "amocrm")
     assert report.after["account"] == "further"
     assert [each for each in report.views if each.state == "failed"] == []
     all_is_well(connection)
-    assert row(connection, "SELECT price, price_bigint FROM amocrm_bi.leads") == (None, 100), "a column of another type has another name"
+    assert row(connection, "SELECT price, price_bigint FROM amocrm_bi.leads") == (
+        None, 100), "a column of another type has another name"
     assert not migrate(database, "amocrm").changed
 
 
@@ -101,7 +106,9 @@ def test_a_view_of_others_on_a_table_is_named_and_nothing_is_half_done(connectio
                                                                         further: Further) -> None:
     connection.execute("CREATE VIEW public.mine AS SELECT price FROM amocrm.leads")
     further(f"{MAIN}\n{PRICE}")
-    with pytest.raises(MigrationError, match="(?s)view public.mine depends on column \"price\".*Views of yours read what changes"):
+    with pytest.raises(
+            MigrationError,
+            match="(?s)view public.mine depends on column \"price\".*Views of yours read what changes"):
         migrate(database, "amocrm")
     all_is_well(connection)
     assert row(connection, "SELECT pg_typeof(price)::text FROM amocrm.leads") == ("numeric",)
@@ -110,8 +117,9 @@ def test_a_view_of_others_on_a_table_is_named_and_nothing_is_half_done(connectio
     all_is_well(connection)
 
 
-def test_a_migration_that_is_cut_off_leaves_stand_ins_that_the_next_one_fills(connection: Connection, database: str, further: Further,
-                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_is_cut_off_leaves_stand_ins_that_the_next_one_fills(
+        connection: Connection, database: str, further: Further,
+        monkeypatch: pytest.MonkeyPatch) -> None:
     further(PRICE)
     with monkeypatch.context() as patched:
         patched.setattr(builder, "build_views", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -122,37 +130,46 @@ def test_a_migration_that_is_cut_off_leaves_stand_ins_that_the_next_one_fills(co
     all_is_well(connection)
 
 
-def test_a_mart_that_cannot_come_back_is_empty_and_says_so(connection: Connection, database: str, further: Further) -> None:
+def test_a_mart_that_cannot_come_back_is_empty_and_says_so(connection: Connection, database: str,
+                                                           further: Further) -> None:
     """Another version's mart has a column of another type, and somebody's view rests on it."""
-    connection.execute("DROP MATERIALIZED VIEW public.of_wins; CREATE VIEW public.mine AS SELECT price FROM amocrm_bi.deals_without_task")
+    connection.execute("DROP MATERIALIZED VIEW public.of_wins; CREATE VIEW public.mine AS SELECT price "
+                       "FROM amocrm_bi.deals_without_task")
     further(PRICE)
     report = migrate(database, "amocrm")
     failed = {each.view: each.reason for each in report.views if each.state == "failed"}
     assert failed.keys() == {"deals_without_task"}
     assert "view mine depends on view amocrm_bi.deals_without_task" in failed["deals_without_task"]
-    assert builder.SHOWS_NOTHING in failed["deals_without_task"] and builder.KEPT_AS_IT_WAS not in failed["deals_without_task"]
+    assert (builder.SHOWS_NOTHING in failed["deals_without_task"]
+            and builder.KEPT_AS_IT_WAS not in failed["deals_without_task"])
     connection.execute("DROP VIEW public.mine")
     migrate(database, "amocrm")
     all_is_well(connection)
 
 
-@pytest.mark.parametrize(("on", "column"), [("amocrm.links", "to_id"), ("amocrm.custom_field_values", "value_text"), ("amocrm_bi.leads", "id")])
-def test_a_downgrade_names_who_rests_on_a_view(connection: Connection, database: str, on: str, column: str) -> None:
+@pytest.mark.parametrize(("on", "column"), [
+    ("amocrm.links", "to_id"), ("amocrm.custom_field_values", "value_text"), ("amocrm_bi.leads", "id")])
+def test_a_downgrade_names_who_rests_on_a_view(connection: Connection, database: str, on: str,
+                                               column: str) -> None:
     connection.execute(f"DROP VIEW public.of_leads, public.of_links; DROP MATERIALIZED VIEW public.of_wins; "
                        f"CREATE VIEW public.mine AS SELECT {column} FROM {on}".encode())
     with pytest.raises(MigrationError, match=f"view mine depends on view {on}.*Nothing was changed"):
         downgrade(database, "amocrm", "base")
-    assert row(connection, "SELECT count(*) FROM amocrm_bi.leads") == row(connection, "SELECT count(*) FROM amocrm.links") == (1,)
+    assert row(connection, "SELECT count(*) FROM amocrm_bi.leads") == row(
+        connection, "SELECT count(*) FROM amocrm.links") == (1,)
     connection.execute("DROP VIEW public.mine")
     downgrade(database, "amocrm", "base")
     assert row(connection, "SELECT to_regclass('amocrm.links')") == (None,)
 
 
-def test_a_view_on_links_whose_columns_are_others_in_this_version(connection: Connection, database: str, tmp_path: Path) -> None:
-    connection.execute("DROP VIEW public.of_links; DROP VIEW amocrm.links; CREATE VIEW amocrm.links AS SELECT 1 AS old; "
-                       "CREATE VIEW public.mine AS SELECT old FROM amocrm.links")
+def test_a_view_on_links_whose_columns_are_others_in_this_version(connection: Connection, database: str,
+                                                                  tmp_path: Path) -> None:
+    connection.execute(
+        "DROP VIEW public.of_links; DROP VIEW amocrm.links; CREATE VIEW amocrm.links AS SELECT 1 AS old; "
+        "CREATE VIEW public.mine AS SELECT old FROM amocrm.links")
     done = CliInstallation(tmp_path, database).call("migrate")
-    assert done.code == 1 and "view mine depends on view amocrm.links" in done.output and "Views of yours read what changes" in done.output
+    assert (done.code == 1 and "view mine depends on view amocrm.links" in done.output
+            and "Views of yours read what changes" in done.output)
     assert row(connection, "SELECT old FROM public.mine") == (1,)
     connection.execute("DROP VIEW public.mine")
     migrate(database, "amocrm")

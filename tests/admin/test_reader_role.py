@@ -1,4 +1,5 @@
-"""`amocrm-mirror grants`: a role that reads the account's tables and views, and nothing else; on a real Postgres, as that role."""
+"""`amocrm-mirror grants`: a role that reads the account's tables and views, and nothing else; on a real
+Postgres, as that role."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def owner(database: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def role(owner: Connection) -> Iterator[str]:
-    """A name of this test's own (roles are the server's), which a quote is missing from if somebody forgets it."""
+    """A name of this test's own (roles are the server's), which a quote is missing from if somebody forgets
+    it."""
     name = f'b"i {uuid.uuid4().hex[:8]}'
     yield name
     if owner.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone():
@@ -57,23 +59,28 @@ def refused(connection: Connection, *statements: str) -> None:
             connection.execute(statement.encode())
 
 
-def test_it_reads_every_table_and_view_and_neither_writes_nor_sees_mirror(person: CliInstallation, role: str, owner: Connection) -> None:
+def test_it_reads_every_table_and_view_and_neither_writes_nor_sees_mirror(person: CliInstallation, role: str,
+                                                                          owner: Connection) -> None:
     owner.execute("SET client_min_messages = warning; DROP SCHEMA amocrm_bi CASCADE")
     said = granted(person, role)
     assert "created" in said and "not shown again" in said and "amocrm_bi does not exist yet" in said
     with psycopg.connect(url_in(said), autocommit=True) as bi:
         for table in [*AccountBase.metadata.tables, *BASE_VIEWS]:
             bi.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier("amocrm", table)))
-        for table, in owner.execute("SELECT tablename::text FROM pg_tables WHERE schemaname = 'mirror'").fetchall():
+        for table, in owner.execute(
+                "SELECT tablename::text FROM pg_tables WHERE schemaname = 'mirror'").fetchall():
             refused(bi, f"SELECT * FROM mirror.{table}")
-        refused(bi, "INSERT INTO amocrm.leads (id, _synced_at) VALUES (1, now())", "UPDATE amocrm.leads SET name = ''", "DELETE FROM amocrm.leads",
-                "TRUNCATE amocrm.leads", "CREATE TABLE amocrm.mine ()", "CREATE TABLE public.mine ()", "CREATE SCHEMA mine",
+        refused(bi, "INSERT INTO amocrm.leads (id, _synced_at) VALUES (1, now())",
+                "UPDATE amocrm.leads SET name = ''", "DELETE FROM amocrm.leads", "TRUNCATE amocrm.leads",
+                "CREATE TABLE amocrm.mine ()", "CREATE TABLE public.mine ()", "CREATE SCHEMA mine",
                 "DROP VIEW amocrm.links", "CREATE ROLE other")
 
 
-def test_tables_and_views_made_later_are_readable(person: CliInstallation, role: str, owner: Connection) -> None:
+def test_tables_and_views_made_later_are_readable(person: CliInstallation, role: str,
+                                                  owner: Connection) -> None:
     with psycopg.connect(url_in(granted(person, role)), autocommit=True) as bi:
-        owner.execute("DROP VIEW amocrm.links; CREATE TABLE amocrm.later (id int); CREATE TABLE mirror.later (id int)")
+        owner.execute(
+            "DROP VIEW amocrm.links; CREATE TABLE amocrm.later (id int); CREATE TABLE mirror.later (id int)")
         assert person.call("migrate").code == 0
         bi.execute("SELECT * FROM amocrm.later; SELECT * FROM amocrm.links")
         refused(bi, "INSERT INTO amocrm.later VALUES (1)", "SELECT * FROM mirror.later")
@@ -84,9 +91,11 @@ def test_tables_and_views_made_later_are_readable(person: CliInstallation, role:
         bi.execute("SELECT * FROM amocrm_bi.leads; SELECT * FROM amocrm_bi.more")
 
 
-def test_a_second_time_changes_nothing_and_keeps_the_password(person: CliInstallation, role: str, owner: Connection) -> None:
+def test_a_second_time_changes_nothing_and_keeps_the_password(person: CliInstallation, role: str,
+                                                              owner: Connection) -> None:
     first = granted(person, role)
-    rights = "SELECT relname, relacl::text FROM pg_class WHERE relnamespace = 'amocrm'::regnamespace ORDER BY 1"
+    rights = (
+        "SELECT relname, relacl::text FROM pg_class WHERE relnamespace = 'amocrm'::regnamespace ORDER BY 1")
     before = owner.execute(rights).fetchall()
     second = granted(person, role)
     assert "updated" in second and "the one that it had" in second
@@ -100,14 +109,17 @@ def test_a_second_time_changes_nothing_and_keeps_the_password(person: CliInstall
     psycopg.connect(url_in(third)).close()
 
 
-@pytest.mark.parametrize(("option", "typed"), [("--stdin", "пароль @/:%\n"), ("--ask", "пароль @/:%\nпароль @/:%\n")])
-def test_a_password_of_one_s_own_is_taken_and_never_shown(person: CliInstallation, role: str, option: str, typed: str) -> None:
+@pytest.mark.parametrize(("option", "typed"),
+                         [("--stdin", "пароль @/:%\n"), ("--ask", "пароль @/:%\nпароль @/:%\n")])
+def test_a_password_of_one_s_own_is_taken_and_never_shown(person: CliInstallation, role: str, option: str,
+                                                          typed: str) -> None:
     said = granted(person, role, option, typed=typed)
     assert "пароль" not in said and "%40" not in said and "that you gave" in said
     psycopg.connect(url_in(said), password="пароль @/:%").close()
 
 
-def test_the_password_is_nothing_that_postgres_could_log(person: CliInstallation, role: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_is_nothing_that_postgres_could_log(
+        person: CliInstallation, role: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_role, "generate_password", lambda: "hidden-word")
     sent: list[str] = []
     execute = psycopg.Connection.execute
@@ -121,9 +133,11 @@ def test_the_password_is_nothing_that_postgres_could_log(person: CliInstallation
     assert any("SCRAM-SHA-256$" in each for each in sent) and not any("hidden-word" in each for each in sent)
 
 
-def test_rights_that_an_older_hand_gave_are_taken_back(person: CliInstallation, role: str, owner: Connection) -> None:
-    owner.execute(sql.SQL("CREATE ROLE {0}; GRANT USAGE ON SCHEMA mirror TO {0}; GRANT SELECT ON mirror.tokens TO {0}; "
-                          "GRANT ALL ON amocrm.leads TO {0}").format(sql.Identifier(role)))
+def test_rights_that_an_older_hand_gave_are_taken_back(person: CliInstallation, role: str,
+                                                       owner: Connection) -> None:
+    owner.execute(
+        sql.SQL("CREATE ROLE {0}; GRANT USAGE ON SCHEMA mirror TO {0}; GRANT SELECT ON mirror.tokens TO {0}; "
+                "GRANT ALL ON amocrm.leads TO {0}").format(sql.Identifier(role)))
     with psycopg.connect(url_in(granted(person, role, "--new-password")), autocommit=True) as bi:
         refused(bi, "SELECT * FROM mirror.tokens", "DELETE FROM amocrm.leads")
         bi.execute("SELECT * FROM amocrm.leads")
@@ -135,7 +149,8 @@ def test_rights_that_an_older_hand_gave_are_taken_back(person: CliInstallation, 
     ("CREATE ROLE {0} CREATEROLE", "making roles"),
     ("CREATE ROLE {0} SUPERUSER", "superuser"),
 ])
-def test_a_role_with_other_rights_is_refused_and_left_alone(person: CliInstallation, role: str, owner: Connection, given: LiteralString,
+def test_a_role_with_other_rights_is_refused_and_left_alone(person: CliInstallation, role: str,
+                                                            owner: Connection, given: LiteralString,
                                                             reach: str) -> None:
     owner.execute(sql.SQL(given).format(sql.Identifier(role)))
     done = person.call("grants", "--role", role)
@@ -143,12 +158,16 @@ def test_a_role_with_other_rights_is_refused_and_left_alone(person: CliInstallat
     assert owner.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]).fetchone() == (False,)
 
 
-def test_without_the_right_to_make_roles_the_sql_is_printed_and_works(person: CliInstallation, role: str, owner: Connection, database: str) -> None:
+def test_without_the_right_to_make_roles_the_sql_is_printed_and_works(
+        person: CliInstallation, role: str, owner: Connection, database: str) -> None:
     weak = f"weak_{uuid.uuid4().hex[:8]}"
-    owner.execute(f"CREATE ROLE {weak} LOGIN PASSWORD 'weak'; GRANT USAGE ON SCHEMA amocrm TO {weak}".encode())
+    owner.execute(
+        f"CREATE ROLE {weak} LOGIN PASSWORD 'weak'; GRANT USAGE ON SCHEMA amocrm TO {weak}".encode())
     try:
-        done = person.call("grants", "--role", role, DATABASE_URL=make_conninfo(database, user=weak, password="weak"))
-        assert done.code == 1 and "permission denied to create role" in done.output and "Nothing was changed" in done.output
+        done = person.call("grants", "--role", role,
+                           DATABASE_URL=make_conninfo(database, user=weak, password="weak"))
+        assert (done.code == 1 and "permission denied to create role" in done.output
+                and "Nothing was changed" in done.output)
         assert owner.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None
         owner.execute(done.out.encode())
         owner.execute(sql.SQL("ALTER ROLE {} PASSWORD 'given'").format(sql.Identifier(role)))
@@ -159,13 +178,16 @@ def test_without_the_right_to_make_roles_the_sql_is_printed_and_works(person: Cl
         owner.execute(f"DROP OWNED BY {weak}; DROP ROLE {weak}".encode())
 
 
-def test_what_is_there_but_not_ours_to_grant_is_not_passed_over(person: CliInstallation, role: str, owner: Connection, database: str) -> None:
+def test_what_is_there_but_not_ours_to_grant_is_not_passed_over(person: CliInstallation, role: str,
+                                                                owner: Connection, database: str) -> None:
     """Postgres only warns where somebody may read a table and not hand that right on."""
     weak = f"weak_{uuid.uuid4().hex[:8]}"
-    owner.execute(f"CREATE ROLE {weak} LOGIN PASSWORD 'weak' CREATEROLE; GRANT USAGE ON SCHEMA amocrm TO {weak}; "
-                  f"GRANT SELECT ON ALL TABLES IN SCHEMA amocrm TO {weak}".encode())
+    owner.execute(
+        f"CREATE ROLE {weak} LOGIN PASSWORD 'weak' CREATEROLE; GRANT USAGE ON SCHEMA amocrm TO {weak}; "
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA amocrm TO {weak}".encode())
     try:
-        done = person.call("grants", "--role", role, DATABASE_URL=make_conninfo(database, user=weak, password="weak"))
+        done = person.call("grants", "--role", role,
+                           DATABASE_URL=make_conninfo(database, user=weak, password="weak"))
         assert done.code == 1 and "GRANT SELECT" in done.out
         assert owner.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None
     finally:
@@ -179,7 +201,8 @@ def test_what_is_there_but_not_ours_to_grant_is_not_passed_over(person: CliInsta
     (("--stdin", "--ask"), None, 2, "use one of them"),
     (("--stdin",), "\n", 2, "the password is empty"),
 ])
-def test_what_a_person_gets_wrong(person: CliInstallation, words: tuple[str, ...], typed: str | None, code: int, word: str) -> None:
+def test_what_a_person_gets_wrong(person: CliInstallation, words: tuple[str, ...], typed: str | None,
+                                  code: int, word: str) -> None:
     done = person.call("grants", *words, typed=typed)
     assert done.code == code and word in done.output, done.output
 
@@ -192,4 +215,5 @@ def test_before_the_first_migration(empty_database: str, tmp_path: Path) -> None
 def test_addresses(database: str) -> None:
     with psycopg.connect(make_conninfo(database, sslmode="disable")) as connection:
         info = connection.info
-        assert reader_role.connection_url(connection, "b i", "p@") == f"postgresql://b%20i:p%40@{info.host}:{info.port}/{info.dbname}?sslmode=disable"
+        assert (reader_role.connection_url(connection, "b i", "p@")
+                == f"postgresql://b%20i:p%40@{info.host}:{info.port}/{info.dbname}?sslmode=disable")

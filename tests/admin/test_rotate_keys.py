@@ -46,7 +46,8 @@ def opened(database: str, key: bytes) -> list[str]:
     return [Encryption([key]).decrypt(stored_row(database)[name]) for name in COLUMNS]
 
 
-def test_every_secret_gets_the_new_key(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
+def test_every_secret_gets_the_new_key(sandbox: SandboxProcess, person: CliInstallation, database: str,
+                                       home: Path) -> None:
     load_settings(mirror_home=home).encryption_keys()
     [first] = in_file(home)
     pair = token_pair(sandbox)
@@ -63,7 +64,8 @@ def test_every_secret_gets_the_new_key(sandbox: SandboxProcess, person: CliInsta
     assert [path.name for path in home.iterdir() if path.name.startswith(".key-")] == []
 
 
-def test_old_keys_stay_while_they_are_needed(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
+def test_old_keys_stay_while_they_are_needed(sandbox: SandboxProcess, person: CliInstallation, database: str,
+                                             home: Path) -> None:
     first, second = Fernet.generate_key(), Fernet.generate_key()
     home.mkdir()
     (home / "mirror.key").write_bytes(first + b"," + second)
@@ -72,7 +74,8 @@ def test_old_keys_stay_while_they_are_needed(sandbox: SandboxProcess, person: Cl
     assert (done.code, in_file(home)) == (1, [first, second]), done.output
 
 
-def test_a_lost_key_stops_it_before_anything_changes(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
+def test_a_lost_key_stops_it_before_anything_changes(sandbox: SandboxProcess, person: CliInstallation,
+                                                     database: str, home: Path) -> None:
     home.mkdir()
     (home / "mirror.key").write_bytes(kept := Fernet.generate_key())
     stored_tokens(sandbox, database, token_pair(sandbox), Fernet.generate_key())
@@ -82,7 +85,8 @@ def test_a_lost_key_stops_it_before_anything_changes(sandbox: SandboxProcess, pe
     assert (stored_row(database), in_file(home)) == (before, [kept])
 
 
-def test_with_mirror_key_its_first_key(sandbox: SandboxProcess, person: CliInstallation, database: str, home: Path) -> None:
+def test_with_mirror_key_its_first_key(sandbox: SandboxProcess, person: CliInstallation, database: str,
+                                       home: Path) -> None:
     first, second = Fernet.generate_key(), Fernet.generate_key()
     stored_tokens(sandbox, database, token_pair(sandbox), first)
     both = f"{second.decode()},{first.decode()}"
@@ -102,10 +106,13 @@ def test_rotations_at_once_follow_each_other(sandbox: SandboxProcess, database: 
     assert opened(database, in_file(home)[0]) == [pair.access_token, pair.refresh_token, pair.client_secret]
 
 
-def test_a_refresh_under_way_and_a_rotation_lose_nothing(sandbox: SandboxProcess, database: str, home: Path) -> None:
-    """The pair that amoCRM has just issued exists nowhere else: the rotation waits for it, and locks it anew."""
+def test_a_refresh_under_way_and_a_rotation_lose_nothing(sandbox: SandboxProcess, database: str,
+                                                         home: Path) -> None:
+    """The pair that amoCRM has just issued exists nowhere else: the rotation waits for it, and locks it
+    anew."""
     mirror = Installation(load_settings(mirror_home=home, database_url=database))
-    tokens = stored_tokens(sandbox, database, token_pair(sandbox), old := mirror.settings.encryption_keys()[0])
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox),
+                           old := mirror.settings.encryption_keys()[0])
     refused = opened(database, old)[0]
     sandbox.reset_stats()
     sandbox.fault("slow", ENDPOINT, times=1, seconds=1.5)
@@ -122,9 +129,11 @@ def test_a_refresh_under_way_and_a_rotation_lose_nothing(sandbox: SandboxProcess
     assert again.token != access and sandbox.stats()["refresh_reuses"] == 0
 
 
-def test_a_refresh_that_meets_a_newer_key_sends_nothing(sandbox: SandboxProcess, database: str, home: Path) -> None:
+def test_a_refresh_that_meets_a_newer_key_sends_nothing(sandbox: SandboxProcess, database: str,
+                                                        home: Path) -> None:
     mirror = Installation(load_settings(mirror_home=home, database_url=database))
-    tokens = stored_tokens(sandbox, database, token_pair(sandbox), old := mirror.settings.encryption_keys()[0])
+    tokens = stored_tokens(sandbox, database, token_pair(sandbox),
+                           old := mirror.settings.encryption_keys()[0])
     refused = opened(database, old)[0]
     rotate_keys.rotate(mirror)
     sandbox.reset_stats()

@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from pipelines.amocrm.client import Client
-from pipelines.amocrm.errors import AccessRevokedError, AmoError, BadRequestError, BlockedError, NotAvailableError, PageTooLargeError, TransientError
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    AmoError,
+    BadRequestError,
+    BlockedError,
+    NotAvailableError,
+    PageTooLargeError,
+    TransientError,
+)
 from pipelines.amocrm.session import Session
 from sandbox.process import SandboxProcess
 from tests.support.helpers import client_of, exception_text, list_reply, scripted_server
@@ -50,7 +58,8 @@ def test_what_passes_is_tried_again(kind: str, sandbox: SandboxProcess) -> None:
 @pytest.mark.parametrize("kind", PASSING)
 def test_what_does_not_pass_ends_with_the_request_and_the_cure(kind: str, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind, "leads", times=0)
-    with pytest.raises(TransientError, match=r"^GET leads\?limit=10: .* given up after 3 tries\. Run the sync again later"):
+    with pytest.raises(TransientError,
+                       match=r"^GET leads\?limit=10: .* given up after 3 tries\. Run the sync again later"):
         leads(client_of(sandbox))
     assert sandbox.stats()["requests"] == 3
 
@@ -70,7 +79,8 @@ def test_waits_between_tries_grow_and_are_jittered(sandbox: SandboxProcess) -> N
     assert patience.delay(10_000) <= 60
 
 
-@pytest.mark.parametrize(("kind", "error"), [("400", BadRequestError), ("402", NotAvailableError), ("403", NotAvailableError), ("404", NotAvailableError)])
+@pytest.mark.parametrize(("kind", "error"), [("400", BadRequestError), ("402", NotAvailableError),
+                                             ("403", NotAvailableError), ("404", NotAvailableError)])
 def test_what_does_not_pass_is_asked_once(kind: str, error: type[AmoError], sandbox: SandboxProcess) -> None:
     sandbox.fault(kind, "leads", times=0)
     client = client_of(sandbox)
@@ -154,7 +164,8 @@ def test_a_token_is_renewed_for_all_threads_at_once(sandbox: SandboxProcess) -> 
         thread.join()
     sandbox.latency(0)
     statuses = sandbox.stats()["by_status"]
-    assert not failures and statuses["200"] == 8 and statuses["401"] <= 8, "a second renewal would have lost access"
+    assert (not failures and statuses["200"] == 8
+            and statuses["401"] <= 8), "a second renewal would have lost access"
 
 
 def test_a_block_stops_every_thread(sandbox: SandboxProcess) -> None:
@@ -185,14 +196,16 @@ def test_a_block_stops_every_thread(sandbox: SandboxProcess) -> None:
 
 
 def test_redirects_are_never_followed() -> None:
-    with scripted_server(lambda path: list_reply()) as elsewhere, scripted_server(lambda path: (302, {"Location": elsewhere.url}, None)) as server:
+    with scripted_server(lambda path: list_reply()) as elsewhere, scripted_server(
+            lambda path: (302, {"Location": elsewhere.url}, None)) as server:
         with pytest.raises(TransientError, match="AMOCRM_BASE_URL"):
             client_of(server).get("leads")
         assert elsewhere.paths == []
 
 
 def test_no_cookies_are_kept() -> None:
-    with scripted_server(lambda path: (200, {"Set-Cookie": "session_id=1; Path=/"}, {"_links": {}})) as server:
+    with scripted_server(lambda path: (200, {"Set-Cookie": "session_id=1; Path=/"},
+                                       {"_links": {}})) as server:
         client = client_of(server)
         client.get("leads")
         client.get("leads")
@@ -216,7 +229,8 @@ def test_a_netrc_file_does_not_replace_the_token(tmp_path: Path, monkeypatch: py
 
 def test_a_proxy_of_the_environment_is_not_for_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be given the token in plain http."""
-    with scripted_server(lambda path: list_reply()) as proxy, scripted_server(lambda path: list_reply()) as server:
+    with scripted_server(lambda path: list_reply()) as proxy, scripted_server(
+            lambda path: list_reply()) as server:
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         client_of(server).get("leads")
@@ -228,7 +242,8 @@ def test_a_token_goes_to_amocrm_only(sandbox: SandboxProcess) -> None:
         client_of(sandbox).get("files", base=server.url + "/drive/")
         assert server.paths == ["/drive/files"]
         at_amocrm = client_of(type("Account", (), {"url": "https://acme.amocrm.ru"}))
-        for base in (server.url + "/", "https://amocrm.ru.example.com/", "http://drive-b.amocrm.ru/", "https://example.com/amocrm.ru/"):
+        for base in (server.url + "/", "https://amocrm.ru.example.com/", "http://drive-b.amocrm.ru/",
+                     "https://example.com/amocrm.ru/"):
             with pytest.raises(BadRequestError, match="no token is sent there"):
                 at_amocrm.get("files", base=base)
         assert len(server.paths) == 1

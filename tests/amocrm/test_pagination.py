@@ -1,4 +1,5 @@
-"""Answers → pages: what counts as empty, what leads to the next page, and what is no page at all (amocrm-api.md 1.3 to 1.5)."""
+"""Answers → pages: what counts as empty, what leads to the next page, and what is no page at all
+(amocrm-api.md 1.3 to 1.5)."""
 
 from __future__ import annotations
 
@@ -18,32 +19,38 @@ def read(server: Any, key: str = "leads") -> list[Page]:
     return list(pages(client_of(server), key, ASKED, key))
 
 
-@pytest.mark.parametrize("reply", [(204, {}, None), (200, {}, {"_links": {}}), (200, {}, {"_links": {}, "_embedded": []}), (200, {}, []),
-                                   list_reply(), (200, {}, {"_embedded": {"leads": None}})])
+@pytest.mark.parametrize("reply", [(204, {}, None), (200, {}, {"_links": {}}),
+                                   (200, {}, {"_links": {}, "_embedded": []}), (200, {}, []), list_reply(),
+                                   (200, {}, {"_embedded": {"leads": None}})])
 def test_faces_of_empty(reply: Reply) -> None:
     with scripted_server(lambda path: reply) as server:
         assert [(each.records, each.next) for each in read(server)] == [([], None)]
 
 
-@pytest.mark.parametrize("body", [{"title": "Server is tired", "status": 500}, {"_embedded": {"contacts": [{"id": 1}]}}, [{"id": 1}], "leads", 5,
+@pytest.mark.parametrize("body", [{"title": "Server is tired", "status": 500},
+                                  {"_embedded": {"contacts": [{"id": 1}]}}, [{"id": 1}], "leads", 5,
                                   {"_embedded": {"leads": 7}}, {"_embedded": 7}, b"[" * 100_000])
 def test_what_is_not_the_list_is_not_read_as_an_empty_one(body: Any) -> None:
-    with scripted_server(lambda path: (200, {}, body)) as server, pytest.raises(TransientError, match="not what the API promises"):
+    with scripted_server(lambda path: (200, {}, body)) as server, pytest.raises(
+            TransientError, match="not what the API promises"):
         read(server)
     assert len(server.paths) == 3
 
 
 def test_a_problem_is_not_a_whole_record() -> None:
-    with scripted_server(lambda path: (200, {}, {"title": "oops", "status": 403})) as server, pytest.raises(TransientError):
+    with scripted_server(lambda path: (200, {}, {"title": "oops", "status": 403})) as server, pytest.raises(
+            TransientError):
         page(client_of(server), "account", (), "", single=True)
 
 
 def test_records_as_an_object_of_numbers() -> None:
-    with scripted_server(lambda path: (200, {}, {"_embedded": {"leads": {"0": {"id": 1}, "7": {"id": 2}}}})) as server:
+    with scripted_server(lambda path: (200, {},
+                                       {"_embedded": {"leads": {"0": {"id": 1}, "7": {"id": 2}}}})) as server:
         assert [record["id"] for each in read(server) for record in each.records] == [1, 2]
 
 
-@pytest.mark.parametrize("host", ["https://shard152.amocrm.ru", "http://example.com", "", "ftp://127.0.0.1:1"])
+@pytest.mark.parametrize("host",
+                         ["https://shard152.amocrm.ru", "http://example.com", "", "ftp://127.0.0.1:1"])
 def test_next_is_taken_by_its_query_only(host: str) -> None:
     def answer(path: str) -> Reply:
         if "page=2" in path:
@@ -58,7 +65,8 @@ def test_next_is_taken_by_its_query_only(host: str) -> None:
 def test_page_count_where_there_is_no_next() -> None:
     def answer(path: str) -> Reply:
         number = int(path.partition("page=")[2] or 1)
-        return 200, {}, {"_page": number, "_page_count": 3, "_links": {}, "_embedded": {"leads": [{"id": number}]}}
+        return 200, {}, {"_page": number, "_page_count": 3, "_links": {},
+                         "_embedded": {"leads": [{"id": number}]}}
 
     with scripted_server(answer) as server:
         assert [each.records[0]["id"] for each in read(server)] == [1, 2, 3]
@@ -82,8 +90,8 @@ def test_an_empty_page_that_was_promised_is_asked_for_again() -> None:
         assert [record["id"] for each in read(server) for record in each.records] == [1, 2]
 
 
-@pytest.mark.parametrize(("asked", "wanted"), [(("250", "1"), ("125", "1")), (("250", "3"), ("125", "5")), (("125", "3"), ("62", "5")),
-                                               (("20", "2"), ("16", "2"))])
+@pytest.mark.parametrize(("asked", "wanted"), [(("250", "1"), ("125", "1")), (("250", "3"), ("125", "5")),
+                                               (("125", "3"), ("62", "5")), (("20", "2"), ("16", "2"))])
 def test_lighter_pages_begin_no_later(asked: tuple[str, str], wanted: tuple[str, str]) -> None:
     found = dict(halve_page_size([("limit", asked[0]), ("page", asked[1])]))
     assert (found["limit"], found["page"]) == wanted
@@ -93,5 +101,6 @@ def test_lighter_pages_begin_no_later(asked: tuple[str, str], wanted: tuple[str,
 def test_heavy_pages_are_read_in_halves() -> None:
     with SandboxProcess(scale=300) as sandbox:
         sandbox.fault("504", "page=3|leads", times=0, min_limit=60)
-        found = [record["id"] for each in pages(client_of(sandbox), "leads", [("limit", "100")], "leads") for record in each.records]
+        found = [record["id"] for each in pages(client_of(sandbox), "leads", [("limit", "100")], "leads")
+                 for record in each.records]
         assert set(found) == {record["id"] for record in sandbox.truth("leads")} and len(found) < 320

@@ -66,8 +66,9 @@ def test_two_processes_never_exceed_and_never_idle(latency: int, each: int, data
     rate = 6.5
     with SandboxProcess(scale=10, latency_ms=latency) as sandbox:
         arguments = [sandbox.url, sandbox.admin_token, database, str(rate), str(each)]
-        spenders = [subprocess.Popen([sys.executable, "-m", "tests.support.budget_process", *arguments], cwd=REPOSITORY, text=True, bufsize=1,
-                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+        spenders = [subprocess.Popen([sys.executable, "-m", "tests.support.budget_process", *arguments],
+                                     cwd=REPOSITORY, text=True, bufsize=1, stdin=subprocess.PIPE,
+                                     stdout=subprocess.PIPE) for _ in range(2)]
         pipes = [(spender.stdin, spender.stdout) for spender in spenders if spender.stdin and spender.stdout]
         assert [answers.readline() for _, answers in pipes] == ["ready\n"] * 2
         tries = []
@@ -80,7 +81,8 @@ def test_two_processes_never_exceed_and_never_idle(latency: int, each: int, data
             if stats["max_requests_in_a_second"] <= 7 and took <= 1.05 * 2 * each / rate + latency / 1000:
                 break
         else:
-            pytest.fail(f"{2 * each} requests: the busiest second and the seconds they took, each time: {tries}")
+            pytest.fail(
+                f"{2 * each} requests: the busiest second and the seconds they took, each time: {tries}")
         for spender in spenders:
             spender.communicate()
 
@@ -114,7 +116,8 @@ def test_a_turn_is_not_saved_up(database: str) -> None:
 
 
 def test_a_429_pushes_everybody_back_and_halves_the_rate(database: str) -> None:
-    mine, theirs, others = rate_limiter_of(database, 20), rate_limiter_of(database, 20), rate_limiter_of(database, 20, "another account")
+    mine, theirs, others = rate_limiter_of(database, 20), rate_limiter_of(database, 20), rate_limiter_of(
+        database, 20, "another account")
     mine.acquire()
     assert pushed_back(mine, 0.4, theirs) >= 0.4
     assert within(0.33, 0.75, lambda: seconds(theirs.acquire, 5))
@@ -129,7 +132,8 @@ def test_a_429_of_one_client_slows_another(database: str) -> None:
         done = threading.Thread(target=first.get, args=["leads"])
         done.start()
         with psycopg.connect(database, autocommit=True) as connection:
-            wait_until(lambda: connection.execute("SELECT 1 FROM mirror.rate_budgets WHERE slow_until IS NOT NULL").fetchone())
+            wait_until(lambda: connection.execute(
+                "SELECT 1 FROM mirror.rate_budgets WHERE slow_until IS NOT NULL").fetchone())
             told = connection.execute("SELECT next_grant_at FROM mirror.rate_budgets").fetchone()
             second.get("leads")
             assert connection.execute("SELECT clock_timestamp() >= %s", told).fetchone() == (True,)
@@ -141,8 +145,9 @@ def test_a_lost_connection_is_replaced(database: str) -> None:
     for _ in range(3):
         budget.acquire()
         with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-                               "AND pid <> pg_backend_pid() AND backend_type = 'client backend'")
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND backend_type = 'client backend'")
     assert seconds(budget.acquire) < 120
 
 
@@ -158,7 +163,8 @@ def test_a_clock_that_was_set_back_does_not_stop_the_budget(far: str, database: 
     budget = rate_limiter_of(database, 20)
     budget.acquire()
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("UPDATE mirror.rate_budgets SET next_grant_at = clock_timestamp() + %s::interval", [far])
+        connection.execute("UPDATE mirror.rate_budgets SET next_grant_at = clock_timestamp() + %s::interval",
+                           [far])
     assert 0.15 <= seconds(budget.acquire, 5) < 11
 
 
@@ -196,7 +202,8 @@ def test_who_dies_waiting_takes_no_turns_along(database: str) -> None:
     budget = rate_limiter_of(database, 2)
     budget.acquire()
     for _ in range(20):
-        waiting = threading.Thread(target=rate_limiter_of(database, 2).acquire, args=[stop := threading.Event()])
+        waiting = threading.Thread(target=rate_limiter_of(database, 2).acquire,
+                                   args=[stop := threading.Event()])
         waiting.start()
         stop.set()
         waiting.join()

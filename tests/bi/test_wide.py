@@ -1,4 +1,5 @@
-"""Names and columns of the wide views, without a database: what stays, what is added, and what a name may be."""
+"""Names and columns of the wide views, without a database: what stays, what is added, and what a name may
+be."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ LEADS = WIDE_VIEWS[0]
 BASE = [("id", "bigint"), ("name", "text")]
 
 
-def built(*fields: Field, memory: list[Column] | None = None, base: list[tuple[str, str]] | None = None) -> list[Column]:
+def built(*fields: Field, memory: list[Column] | None = None,
+          base: list[tuple[str, str]] | None = None) -> list[Column]:
     return view_columns(LEADS, memory or [], base or BASE, fields)
 
 
@@ -26,8 +28,9 @@ def text(number: int, name: str | None, type_: str = "text", is_live: bool = Tru
 
 
 @pytest.mark.parametrize(("field", "column"), [
-    ("Материал фасада", "материал_фасада"), ("Площадь, м²", "площадь_м2"), ("100%", "field_100"), ('a"; DROP TABLE x --', "a_drop_table_x"),
-    ("  ", ""), ("🪵", ""), ("%(name)s {0}", "name_s_0"), ("Таблица\tс\0табуляцией", "таблица_стабуляцией"), ("й", "й"), (None, "")])
+    ("Материал фасада", "материал_фасада"), ("Площадь, м²", "площадь_м2"), ("100%", "field_100"),
+    ('a"; DROP TABLE x --', "a_drop_table_x"), ("  ", ""), ("🪵", ""), ("%(name)s {0}", "name_s_0"),
+    ("Таблица\tс\0табуляцией", "таблица_стабуляцией"), ("й", "й"), (None, "")])
 def test_a_field_s_name_becomes_a_word(field: str | None, column: str) -> None:
     assert readable_name(field) == column
 
@@ -41,23 +44,29 @@ def test_any_names_become_columns_that_postgres_takes_and_tells_apart(given_name
 
 
 def test_two_fields_of_one_name_and_one_named_as_a_column_of_ours() -> None:
-    assert [name for name, *_ in named(built(text(7, "Комментарий"), text(8, "Комментарий"), text(9, "Name"), text(10, "ctid")))] == [
-        "id", "name", "комментарий", "комментарий_8", "name_9", "ctid_10"]
+    assert [name for name, *_ in named(built(text(7, "Комментарий"), text(8, "Комментарий"), text(9, "Name"),
+                                             text(10, "ctid")))] == [
+                                                 "id", "name", "комментарий", "комментарий_8", "name_9",
+                                                 "ctid_10"]
 
 
 def test_a_long_name_is_cut_at_a_character_and_leaves_room_for_what_tells_it_apart() -> None:
     long = "ё" * 40
-    assert [len(name.encode()) for name, *_ in named(built(text(1_284_500, long), text(1_284_501, long)))[2:]] == [62, 62]
+    assert [len(name.encode())
+            for name, *_ in named(built(text(1_284_500, long), text(1_284_501, long)))[2:]] == [62, 62]
 
 
 def test_a_column_stays_when_its_field_is_renamed_deleted_or_of_another_type() -> None:
     before = built(text(7, "Площадь"), text(8, "Цвет"), text(9, "Скидка"))
-    after = built(text(7, "Площадь кухни"), text(8, "Цвет", is_live=False), text(9, "Скидка", "numeric"), text(10, "Новое"), memory=before)
-    assert named(after) == [("id", "bigint", True), ("name", "text", True), ("площадь", "text", True), ("цвет", "text", False),
-                            ("скидка", "text", False), ("скидка_numeric", "numeric", True), ("новое", "text", True)]
+    after = built(text(7, "Площадь кухни"), text(8, "Цвет", is_live=False), text(9, "Скидка", "numeric"),
+                  text(10, "Новое"), memory=before)
+    assert named(after) == [("id", "bigint", True), ("name", "text", True), ("площадь", "text", True),
+                            ("цвет", "text", False), ("скидка", "text", False),
+                            ("скидка_numeric", "numeric", True), ("новое", "text", True)]
     assert [each.label for each in after[2:]] == ["Площадь кухни", "Цвет", "Скидка", "Скидка", "Новое"]
     assert [each.position for each in after] == list(range(1, 8))
-    back = built(text(7, "Площадь кухни"), text(8, "Цвет"), text(9, "Скидка"), text(10, "Новое"), memory=after)
+    back = built(text(7, "Площадь кухни"), text(8, "Цвет"), text(9, "Скидка"), text(10, "Новое"),
+                 memory=after)
     assert named(back) == [*named(before), ("скидка_numeric", "numeric", False), ("новое", "text", True)]
 
 
@@ -76,7 +85,8 @@ def test_what_a_view_has_no_room_for_goes_to_further_views_and_stays_there() -> 
     found = built(*fields)
     assert {view: sum(each.view == view for each in found) for view in {each.view for each in found}} == {
         "leads": MAX_COLUMNS, "leads__more": MAX_COLUMNS, "leads__more2": 12}
-    again = built(*(text(each.id, each.name, is_live=each.id % 2 == 0) for each in fields), text(90_000, "Ещё"), memory=found)
+    again = built(*(text(each.id, each.name, is_live=each.id % 2 == 0) for each in fields),
+                  text(90_000, "Ещё"), memory=found)
     assert [(each.view, each.name, each.position) for each in again if each.field_id != 90_000] == [
         (each.view, each.name, each.position) for each in found]
     assert again[-1].view == "leads__more2"

@@ -35,8 +35,9 @@ def sandbox() -> Iterator[SandboxProcess]:
 def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[CliInstallation]:
     port = free_port()
     sandbox.redirect_to(f"http://127.0.0.1:{port}/oauth")
-    made = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="", AMOCRM_CLIENT_ID=sandbox.client_id,
-                        AMOCRM_CLIENT_SECRET=sandbox.client_secret, AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
+    made = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="",
+                           AMOCRM_CLIENT_ID=sandbox.client_id, AMOCRM_CLIENT_SECRET=sandbox.client_secret,
+                           AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
     yield made
     made.stop()
 
@@ -72,9 +73,11 @@ def ended(person: CliInstallation) -> CommandResult:
     return CommandResult(process.returncode, out, error)
 
 
-def test_the_browser_brings_a_pair_that_syncs_renew(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_the_browser_brings_a_pair_that_syncs_renew(sandbox: SandboxProcess, person: CliInstallation,
+                                                    database: str) -> None:
     url, _ = asked(person)
-    assert url.startswith(f"{sandbox.url}/oauth?client_id={sandbox.client_id}&state=") and sandbox.client_secret not in url
+    assert (url.startswith(f"{sandbox.url}/oauth?client_id={sandbox.client_id}&state=")
+            and sandbox.client_secret not in url)
     status, page = visited(url)
     assert (status, "amoCRM has given access" in page) == (200, True)
     done = ended(person)
@@ -86,10 +89,12 @@ def test_the_browser_brings_a_pair_that_syncs_renew(sandbox: SandboxProcess, per
     assert stored_row(database)["refreshed_at"] is not None
 
 
-def test_an_older_token_in_the_environment_does_not_undo_it(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_an_older_token_in_the_environment_does_not_undo_it(sandbox: SandboxProcess, person: CliInstallation,
+                                                            database: str) -> None:
     code = sandbox.token(grant="code")["code"]
     old = sandbox.token()["access_token"]
-    bare = {"AMOCRM_CLIENT_ID": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": "", "AMOCRM_ACCESS_TOKEN": old}
+    bare = {"AMOCRM_CLIENT_ID": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": "",
+            "AMOCRM_ACCESS_TOKEN": old}
     assert pasted(person, code, AMOCRM_ACCESS_TOKEN=old).code == 0
     update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags", **bare).code == 0
@@ -106,11 +111,15 @@ def test_another_state_is_turned_away_and_the_wait_goes_on(person: CliInstallati
     assert ended(person).code == 0
 
 
-@pytest.mark.parametrize(("answer", "word"), [({"error": "access_denied"}, "access was denied"), ({"error": "odd"}, "gives no access ('odd')"),
-                                              (GIVEN | {"referer": "evil.example"}, "not one of amoCRM's addresses")])
-def test_what_amocrm_refuses_ends_the_wait(answer: dict[str, str], word: str, person: CliInstallation, database: str) -> None:
+@pytest.mark.parametrize(("answer", "word"), [({"error": "access_denied"}, "access was denied"),
+                                              ({"error": "odd"}, "gives no access ('odd')"),
+                                              (GIVEN | {"referer": "evil.example"},
+                                               "not one of amoCRM's addresses")])
+def test_what_amocrm_refuses_ends_the_wait(answer: dict[str, str], word: str, person: CliInstallation,
+                                           database: str) -> None:
     _, state = asked(person)
-    assert visited(f"{person.environment['AMOCRM_REDIRECT_URI']}?{urlencode(answer | {'state': state})}")[0] == 400
+    assert (visited(f"{person.environment['AMOCRM_REDIRECT_URI']}?{urlencode(answer | {'state': state})}")[0]
+            == 400)
     done = ended(person)
     assert (done.code, "Traceback" in done.output) == (1, False)
     assert word in done.output and "Nothing was" in done.output
@@ -155,31 +164,36 @@ def test_the_address_can_be_pasted(sandbox: SandboxProcess, person: CliInstallat
     ("AMOCRM_CLIENT_SECRET", "mistyped", "Check the integration's id and secret"),
     ("AMOCRM_CLIENT_ID", "mistyped", "Check the integration's id and secret"),
     ("AMOCRM_REDIRECT_URI", "http://127.0.0.1:8976/other", "redirect address is not exactly")])
-def test_an_integration_that_is_not_that_one(setting: str, value: str, word: str, sandbox: SandboxProcess, person: CliInstallation,
-                                             database: str) -> None:
+def test_an_integration_that_is_not_that_one(setting: str, value: str, word: str, sandbox: SandboxProcess,
+                                             person: CliInstallation, database: str) -> None:
     done = pasted(person, sandbox.token(grant="code")["code"], **{setting: value})
     refused(done, 1, word)
     assert sandbox.client_secret not in done.output and nothing_stored(database)
 
 
-def test_a_code_that_is_too_old_and_one_that_nobody_gave(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_code_that_is_too_old_and_one_that_nobody_gave(sandbox: SandboxProcess, person: CliInstallation,
+                                                         database: str) -> None:
     refused(pasted(person, sandbox.token(grant="code", expires_in=-1)["code"]), 1, "older than 20 minutes")
     refused(pasted(person, "def502", state="theirs"), 1, "another state", "Nothing was changed")
-    refused(person.call("auth", "--paste", typed="https://mirror.example.com/oauth\n"), 1, "carries no code", "Nothing was changed")
+    refused(person.call("auth", "--paste", typed="https://mirror.example.com/oauth\n"), 1, "carries no code",
+            "Nothing was changed")
     refused(person.call("auth", "--paste", typed=""), 2, "no address was given")
     assert nothing_stored(database)
 
 
-def test_a_lost_answer_to_the_code_is_told(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_lost_answer_to_the_code_is_told(sandbox: SandboxProcess, person: CliInstallation,
+                                           database: str) -> None:
     sandbox.fault("reset", "/oauth2/access_token", times=1)
-    refused(pasted(person, sandbox.token(grant="code")["code"]), 1, "The code may be used up", "Nothing was changed")
+    refused(pasted(person, sandbox.token(grant="code")["code"]), 1, "The code may be used up",
+            "Nothing was changed")
     assert nothing_stored(database)
 
 
 # What is asked and what is believed
 
 
-@pytest.mark.parametrize(("base_url", "place"), [(ACME, "https://www.amocrm.ru/oauth"), ("https://acme.kommo.com", "https://www.kommo.com/oauth"),
+@pytest.mark.parametrize(("base_url", "place"), [(ACME, "https://www.amocrm.ru/oauth"),
+                                                 ("https://acme.kommo.com", "https://www.kommo.com/oauth"),
                                                  ("https://acme.amocrm.com", "https://www.kommo.com/oauth")])
 def test_the_window_of_amocrm_and_of_kommo(base_url: str, place: str) -> None:
     assert authorize_url(base_url, "an id", "a state") == f"{place}?client_id=an+id&state=a+state&mode=popup"
@@ -187,11 +201,14 @@ def test_the_window_of_amocrm_and_of_kommo(base_url: str, place: str) -> None:
 
 def test_the_account_that_answers_is_the_one_that_was_asked() -> None:
     assert parse_redirect(urlencode(GIVEN), "ours", ACME).base_url == ACME
-    assert parse_redirect(urlencode(GIVEN | {"referer": "https://acme.amocrm.ru"}), "ours", ACME).code == "def502"
+    assert parse_redirect(urlencode(GIVEN | {"referer": "https://acme.amocrm.ru"}), "ours",
+                          ACME).code == "def502"
 
 
-@pytest.mark.parametrize("referer", ["", "evil.example", "amocrm.ru.evil.example", "evil-amocrm.ru", "127.0.0.1:80", "acme.amocrm.ru@evil.example",
-                                     "www.amocrm.ru", "http://acme.amocrm.ru", "acme.amocrm.ru:8443", "evil.example/acme.amocrm.ru"])
+@pytest.mark.parametrize("referer", ["", "evil.example", "amocrm.ru.evil.example", "evil-amocrm.ru",
+                                     "127.0.0.1:80", "acme.amocrm.ru@evil.example",
+                                     "www.amocrm.ru", "http://acme.amocrm.ru", "acme.amocrm.ru:8443",
+                                     "evil.example/acme.amocrm.ru"])
 def test_a_referer_that_is_not_amocrm_s(referer: str) -> None:
     with pytest.raises(ConsentError, match="not one of amoCRM's addresses.*Nothing was sent"):
         parse_redirect(urlencode(GIVEN | {"referer": referer}), "ours", ACME)
@@ -204,10 +221,13 @@ def test_another_account_than_the_configured_one() -> None:
 
 def test_wrong_use(sandbox: SandboxProcess, person: CliInstallation) -> None:
     refused(person.call("auth", "--browser", "--paste"), 2, "use one of them")
-    refused(person.call("auth", "--paste", AMOCRM_CLIENT_SECRET=""), 2, "set AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET")
-    refused(person.call("auth", "--browser", AMOCRM_REDIRECT_URI="https://mirror.example.com/oauth"), 2, "use --paste")
+    refused(person.call("auth", "--paste", AMOCRM_CLIENT_SECRET=""), 2,
+            "set AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET")
+    refused(person.call("auth", "--browser", AMOCRM_REDIRECT_URI="https://mirror.example.com/oauth"), 2,
+            "use --paste")
     taken = urlsplit(sandbox.url).port
-    refused(person.call("auth", "--browser", "--port", str(taken)), 2, f"port {taken} on 127.0.0.1 cannot be used")
+    refused(person.call("auth", "--browser", "--port", str(taken)), 2,
+            f"port {taken} on 127.0.0.1 cannot be used")
 
 
 def test_nobody_comes(person: CliInstallation, monkeypatch: pytest.MonkeyPatch) -> None:

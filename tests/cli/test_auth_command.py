@@ -1,4 +1,5 @@
-"""`amocrm-mirror auth` with a long-lived token: what is admitted, what it says, and that nothing is lost when it refuses."""
+"""`amocrm-mirror auth` with a long-lived token: what is admitted, what it says, and that nothing is lost when
+it refuses."""
 
 from __future__ import annotations
 
@@ -40,11 +41,13 @@ def tokens_stored(database: str) -> int:
     return int(row[0])
 
 
-def test_a_piped_token_is_all_that_a_sync_needs(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_piped_token_is_all_that_a_sync_needs(sandbox: SandboxProcess, person: CliInstallation,
+                                                database: str) -> None:
     refused(person.call("sync", "--only", "tags"), 2, "run `amocrm-mirror auth`")
     done = person.call("auth", typed=sandbox.admin_token + "\n")
     assert done.code == 0, done.output
-    for word in (f"id {sandbox.account_id}", f"id {sandbox.admin_id}", "an administrator", "every list may be read", "ends on 2033-"):
+    for word in (f"id {sandbox.account_id}", f"id {sandbox.admin_id}", "an administrator",
+                 "every list may be read", "ends on 2033-"):
         assert word in done.out
     assert sandbox.admin_token not in done.output and sandbox.admin_token not in str(stored_row(database))
     assert person.call("sync", "--only", "tags").code == 0
@@ -88,7 +91,8 @@ def test_what_a_token_may_not_see_is_said(sandbox: SandboxProcess, person: CliIn
     assert done.code == 0, done.output
     assert f"id {sandbox.manager_id}, no administrator" in done.out
     hidden = next(line for line in done.out.splitlines() if line.startswith("Not seen:"))
-    assert all(name in hidden for name in ("roles", "users", "sources", "webhooks", "website_buttons", "chat_templates", "files")), hidden
+    assert all(name in hidden for name in ("roles", "users", "sources", "webhooks", "website_buttons",
+                                           "chat_templates", "files")), hidden
     assert " leads" not in hidden
 
 
@@ -98,32 +102,42 @@ def test_a_new_token_resumes_after_the_old_one_was_revoked(database: str, tmp_pa
         assert person.call("sync", "--only", "tags").code == 0
         own.revoke()
         refused(person.call("sync", "--only", "tags"), 1, "amocrm-mirror auth")
-        refused(person.call("auth", typed=own.admin_token), 1, "amoCRM refuses the token", "Nothing was changed")
+        refused(person.call("auth", typed=own.admin_token), 1, "amoCRM refuses the token",
+                "Nothing was changed")
         update_row(database, "dead_reason = 'it was revoked'")
         done = person.call("auth", typed=own.token()["access_token"])
         assert done.code == 0 and "no longer used: remove it" in done.output
         assert stored_row(database)["dead_reason"] is None
-        assert person.call("sync", "--only", "tags").code == 0, "the older token in the environment does not come back"
+        assert person.call("sync", "--only",
+                           "tags").code == 0, "the older token in the environment does not come back"
         with psycopg.connect(database) as connection:
             row = connection.execute("SELECT count(*) FROM amocrm.tags").fetchone()
-        assert row and row[0] == sum(len(own.truth(f"{kind}/tags")) for kind in ("leads", "contacts", "companies", "customers"))
+        assert row and row[0] == sum(len(own.truth(f"{kind}/tags"))
+                                     for kind in ("leads", "contacts", "companies", "customers"))
 
 
-def test_a_token_of_another_account_changes_nothing(sandbox: SandboxProcess, person: CliInstallation, database: str) -> None:
+def test_a_token_of_another_account_changes_nothing(sandbox: SandboxProcess, person: CliInstallation,
+                                                    database: str) -> None:
     assert person.call("auth", typed=sandbox.admin_token).code == 0
     with psycopg.connect(database) as connection:
-        connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1, base_url = 'https://acme.amocrm.ru', configured_url = NULL")
+        connection.execute(
+            "UPDATE mirror.accounts SET account_id = account_id + 1, base_url = 'https://acme.amocrm.ru', "
+            "configured_url = NULL")
     before = stored_row(database)
-    refused(person.call("auth", typed=sandbox.token()["access_token"]), 1, "holds another amoCRM account", "another AMOCRM_SCHEMA")
+    refused(person.call("auth", typed=sandbox.token()["access_token"]), 1, "holds another amoCRM account",
+            "another AMOCRM_SCHEMA")
     assert stored_row(database) == before
     with psycopg.connect(database) as connection:
-        assert connection.execute("SELECT base_url FROM mirror.accounts").fetchone() == ("https://acme.amocrm.ru",)
+        assert connection.execute("SELECT base_url FROM mirror.accounts").fetchone() == (
+            "https://acme.amocrm.ru",)
 
 
 @pytest.mark.parametrize(("typed", "code", "word"), [
-    ("", 2, "no token was given"), ("\n\n", 2, "no token was given"), ("two words", 2, "characters that no token has"),
-    ("в кириллице", 2, "characters that no token has"), ("eyJ0.mistyped.token", 1, "amoCRM refuses the token")])
-def test_what_is_no_token_changes_nothing(typed: str, code: int, word: str, person: CliInstallation, database: str) -> None:
+    ("", 2, "no token was given"), ("\n\n", 2, "no token was given"),
+    ("two words", 2, "characters that no token has"), ("в кириллице", 2, "characters that no token has"),
+    ("eyJ0.mistyped.token", 1, "amoCRM refuses the token")])
+def test_what_is_no_token_changes_nothing(typed: str, code: int, word: str, person: CliInstallation,
+                                          database: str) -> None:
     done = person.call("auth", typed=typed)
     refused(done, code, word, "Nothing was changed")
     assert not typed.strip() or typed not in done.output
@@ -133,13 +147,16 @@ def test_what_is_no_token_changes_nothing(typed: str, code: int, word: str, pers
 def test_a_lost_key_is_mended_by_a_new_token(sandbox: SandboxProcess, person: CliInstallation) -> None:
     first, second = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     assert person.call("auth", typed=sandbox.admin_token, MIRROR_KEY=first).code == 0
-    refused(person.call("sync", "--only", "tags", MIRROR_KEY=second), 1, "restore MIRROR_KEY", "authorize the account again")
+    refused(person.call("sync", "--only", "tags", MIRROR_KEY=second), 1, "restore MIRROR_KEY",
+            "authorize the account again")
     assert person.call("auth", typed=sandbox.admin_token, MIRROR_KEY=second).code == 0
     assert person.call("sync", "--only", "tags", MIRROR_KEY=second).code == 0
 
 
-def test_an_account_that_blocks_is_not_asked_on(person: CliInstallation, database: str, tmp_path: Path) -> None:
+def test_an_account_that_blocks_is_not_asked_on(person: CliInstallation, database: str,
+                                                tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as own:
         own.block()
-        refused(CliInstallation(tmp_path, database, own).call("auth", typed=own.admin_token), 1, "amoCRM has blocked")
+        refused(CliInstallation(tmp_path, database, own).call("auth", typed=own.admin_token), 1,
+                "amoCRM has blocked")
         assert own.stats()["requests"] == 1 and tokens_stored(database) == 0

@@ -1,4 +1,5 @@
-"""What a person or a machine gets wrong: each command says it in one message with the cure and the right exit code; nothing is half written."""
+"""What a person or a machine gets wrong: each command says it in one message with the cure and the right exit
+code; nothing is half written."""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ from pipelines.amocrm.client import RetryPolicy
 from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from sandbox.process import SandboxProcess
-from tests.support.broken_postgres import OLD_MAJOR_VERSION, database_on, own_server, server_of_version, small_disk
+from tests.support.broken_postgres import (
+    OLD_MAJOR_VERSION,
+    database_on,
+    own_server,
+    server_of_version,
+    small_disk,
+)
 from tests.support.commands import CliInstallation, CommandResult, wait_for
 from tests.support.equality import differences
 from tests.support.helpers import scripted_server
@@ -27,9 +34,11 @@ Words = tuple[str, ...]
 ASKING: list[Words] = [("sync",), ("doctor",), ("auth",)]
 """Commands that ask amoCRM for the account."""
 DATABASE: list[Words] = [
-    ("sync",), ("sync", "--all"), ("migrate",), ("verify",), ("status",), ("status", "--json"), ("doctor",), ("auth",), ("prune",), ("views",),
-    ("grants",), ("accounts", "list"), ("accounts", "add", "acme", "https://acme.amocrm.ru"), ("dictionary",), ("keys", "rotate"),
-    ("forget", "--contact", "1"), ("webhooks", "status"), ("webhooks", "drain"), ("webhooks", "serve"), ("demo",)]
+    ("sync",), ("sync", "--all"), ("migrate",), ("verify",), ("status",), ("status", "--json"), ("doctor",),
+    ("auth",), ("prune",), ("views",), ("grants",), ("accounts", "list"),
+    ("accounts", "add", "acme", "https://acme.amocrm.ru"), ("dictionary",), ("keys", "rotate"),
+    ("forget", "--contact", "1"), ("webhooks", "status"), ("webhooks", "drain"), ("webhooks", "serve"),
+    ("demo",)]
 MIGRATING: list[Words] = [("sync",), ("verify",), ("doctor",), ("prune",)]
 
 
@@ -46,7 +55,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 @pytest.fixture
 def nowhere(sandbox: SandboxProcess, tmp_path: Path) -> CliInstallation:
     """Its Postgres is not there."""
-    return CliInstallation(tmp_path, f"postgresql://someone:hidden-word@127.0.0.1:{free_port()}/base", sandbox)
+    return CliInstallation(tmp_path, f"postgresql://someone:hidden-word@127.0.0.1:{free_port()}/base",
+                           sandbox)
 
 
 @pytest.fixture
@@ -61,7 +71,8 @@ def told(done: CommandResult, words: Words, code: int, *expected: str) -> None:
         assert done.code == 1 and " NO " in f" {done.output}" and "→" in done.out, done.output
     else:
         assert done.code == code, done.output
-        assert done.error.splitlines()[-1].startswith("amocrm-mirror: ") or "\namocrm-mirror: " in f"\n{done.error}", done.error
+        assert (done.error.splitlines()[-1].startswith("amocrm-mirror: ")
+                or "\namocrm-mirror: " in f"\n{done.error}"), done.error
     for word in expected:
         assert word in done.output, done.output
 
@@ -77,18 +88,22 @@ def count(database: str, table: str) -> int:
 
 @pytest.mark.parametrize("words", [*DATABASE, ("dev",), ("serve",)], ids=ids)
 def test_an_address_that_is_not_amocrm_s(words: Words, nowhere: CliInstallation) -> None:
-    told(nowhere.call(*words, AMOCRM_BASE_URL="https://example.com"), words, 2, "https://<subdomain>.amocrm.ru", "AMOCRM_BASE_URL")
+    told(nowhere.call(*words, AMOCRM_BASE_URL="https://example.com"), words, 2,
+         "https://<subdomain>.amocrm.ru", "AMOCRM_BASE_URL")
 
 
-def test_an_account_is_not_added_with_an_address_that_is_not_amocrm_s(installation: CliInstallation, database: str) -> None:
+def test_an_account_is_not_added_with_an_address_that_is_not_amocrm_s(installation: CliInstallation,
+                                                                      database: str) -> None:
     words = ("accounts", "add", "acme", "https://example.com")
     told(installation.call(*words), words, 2, "https://<subdomain>.amocrm.ru")
     assert count(database, "pg_namespace WHERE nspname = 'acme'") == 0
 
 
 HTML = (200, {"Content-Type": "text/html"}, b"<html><body>It works!</body></html>")
-STRANGERS: dict[str, Any] = {"a web page": HTML, "no such path": (404, {"Content-Type": "text/html"}, b"<html>not found</html>"),
-                             "a redirect": (302, {"Location": "https://www.amocrm.ru/"}, None), "nobody": None}
+STRANGERS: dict[str, Any] = {"a web page": HTML,
+                             "no such path": (404, {"Content-Type": "text/html"}, b"<html>not found</html>"),
+                             "a redirect": (302, {"Location": "https://www.amocrm.ru/"}, None),
+                             "nobody": None}
 
 
 @contextmanager
@@ -103,9 +118,11 @@ def at(stranger: str) -> Iterator[str]:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("words", ASKING, ids=ids)
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_whoever_answers_there_is_not_amocrm(stranger: str, words: Words, installation: CliInstallation, database: str) -> None:
+def test_whoever_answers_there_is_not_amocrm(stranger: str, words: Words, installation: CliInstallation,
+                                             database: str) -> None:
     with at(stranger) as url:
-        done = installation.call(*words, typed="some-token", AMOCRM_BASE_URL=url, AMOCRM_ACCESS_TOKEN="" if words == ("auth",) else "some-token")
+        done = installation.call(*words, typed="some-token", AMOCRM_BASE_URL=url,
+                                 AMOCRM_ACCESS_TOKEN="" if words == ("auth",) else "some-token")
     told(done, words, 1, "AMOCRM_BASE_URL opens in a browser")
     assert "it resumes where it stopped" not in done.output, "nothing has begun"
     assert count(database, "mirror.tokens") == 0 or words != ("auth",)
@@ -123,7 +140,8 @@ def test_a_dead_token(words: Words, installation: CliInstallation, database: str
 
 
 @pytest.mark.parametrize("words", ASKING, ids=ids)
-def test_a_token_that_may_not_even_see_the_account(words: Words, sandbox: SandboxProcess, installation: CliInstallation, database: str) -> None:
+def test_a_token_that_may_not_even_see_the_account(words: Words, sandbox: SandboxProcess,
+                                                   installation: CliInstallation, database: str) -> None:
     sandbox.fault("403", match="/api/v4/account", times=0)
     try:
         done = installation.call(*words, typed=sandbox.admin_token)
@@ -144,22 +162,29 @@ def test_postgres_that_is_not_there(words: Words, nowhere: CliInstallation) -> N
 
 
 @pytest.mark.parametrize(("change", "says"), [({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
-                                              ({"password": "hidden-word"}, "password authentication failed")])
-def test_postgres_that_does_not_let_us_in(change: dict[str, str], says: str, installation: CliInstallation) -> None:
-    done = installation.call("sync", DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], **change))
+                                              ({"password": "hidden-word"},
+                                               "password authentication failed")])
+def test_postgres_that_does_not_let_us_in(change: dict[str, str], says: str,
+                                          installation: CliInstallation) -> None:
+    done = installation.call("sync",
+                             DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], **change))
     told(done, ("sync",), 1, says, "DATABASE_URL")
     assert "hidden-word" not in done.output
 
 
 @pytest.mark.parametrize("words", MIGRATING, ids=ids)
-def test_postgres_that_is_too_old(words: Words, sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
+def test_postgres_that_is_too_old(words: Words, sandbox: SandboxProcess, empty_database: str,
+                                  tmp_path: Path) -> None:
     with server_of_version(empty_database, OLD_MAJOR_VERSION) as old:
-        told(CliInstallation(tmp_path, old, sandbox).call(*words), words, 1, str(OLD_MAJOR_VERSION), "15 or later", "embedded Postgres")
+        told(CliInstallation(tmp_path, old, sandbox).call(*words), words, 1, str(OLD_MAJOR_VERSION),
+             "15 or later", "embedded Postgres")
     assert count(empty_database, "pg_namespace WHERE nspname IN ('amocrm', 'mirror')") == 0
 
 
-@pytest.mark.parametrize(("schema", "words"), [*(("amocrm", words) for words in MIGRATING), ("mirror", ("sync",)), ("mirror", ("doctor",))])
-def test_tables_of_a_newer_version(schema: str, words: Words, installation: CliInstallation, database: str) -> None:
+@pytest.mark.parametrize(("schema", "words"), [*(("amocrm", words) for words in MIGRATING),
+                                               ("mirror", ("sync",)), ("mirror", ("doctor",))])
+def test_tables_of_a_newer_version(schema: str, words: Words, installation: CliInstallation,
+                                   database: str) -> None:
     with psycopg.connect(database) as connection:
         connection.execute(f"UPDATE {schema}.alembic_version SET version_num = '20991231_later'".encode())
     told(installation.call(*words), words, 1, "20991231_later", "nothing was changed", "update the program")
@@ -170,9 +195,10 @@ def test_tables_of_a_newer_version(schema: str, words: Words, installation: CliI
 
 
 @pytest.mark.parametrize(("words", "option"), [
-    (("dev", "--port"), "--port"), (("serve", "--port"), "--port"), (("serve", "--dagster-port"), "--dagster-port"),
-    (("serve", "--host", "0.0.0.0", "--port"), "--port"), (("webhooks", "serve", "--port"), "--port"),
-    (("webhooks", "serve", "--host", "0.0.0.0", "--port"), "--port"), (("auth", "--browser", "--port"), "--port"),
+    (("dev", "--port"), "--port"), (("serve", "--port"), "--port"),
+    (("serve", "--dagster-port"), "--dagster-port"), (("serve", "--host", "0.0.0.0", "--port"), "--port"),
+    (("webhooks", "serve", "--port"), "--port"), (("webhooks", "serve", "--host", "0.0.0.0", "--port"),
+                                                  "--port"), (("auth", "--browser", "--port"), "--port"),
     (("sandbox", "--port"), "")], ids=lambda value: ids(value) if isinstance(value, tuple) else "")
 def test_a_port_that_is_taken(words: Words, option: str, installation: CliInstallation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
@@ -199,7 +225,8 @@ def test_a_disk_that_tables_fill(sandbox: SandboxProcess, tmp_path: Path) -> Non
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute("CHECKPOINT")  # what has been made is on the disk
         disk.resize(disk.used + 512 * 1024)
-        told(person.call("sync"), ("sync",), 1, "the disk of the server is full. What had landed is kept. Make room on it, then run again")
+        told(person.call("sync"), ("sync",), 1,
+             "the disk of the server is full. What had landed is kept. Make room on it, then run again")
         assert count(database, "amocrm.accounts") == 1, "what was read before is kept"
         disk.resize(400 << 20)
         assert person.call("sync").code == 0
@@ -210,12 +237,14 @@ def test_a_disk_that_tables_fill(sandbox: SandboxProcess, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_disk_that_the_embedded_server_s_own_files_fill(sandbox: SandboxProcess, tmp_path: Path) -> None:
     with small_disk(52) as disk:
-        person = CliInstallation(tmp_path, "", sandbox, MIRROR_HOME=str(disk.folder / "home"), DAGSTER_HOME=str(tmp_path / "dagster"),
-                              MIRROR_KEY="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+        person = CliInstallation(tmp_path, "", sandbox, MIRROR_HOME=str(disk.folder / "home"),
+                                 DAGSTER_HOME=str(tmp_path / "dagster"),
+                                 MIRROR_KEY="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
         server = EmbeddedPostgres(disk.folder / "home")
         try:
             told(person.call("sync"), ("sync",), 1, "full", "run again")
-            told(person.call("sync"), ("sync",), 1, "No space left on device", "What it had stored is untouched. Free some disk space")
+            told(person.call("sync"), ("sync",), 1, "No space left on device",
+                 "What it had stored is untouched. Free some disk space")
             disk.resize(400 << 20)
             assert person.call("sync").code == 0
             with psycopg.connect(server.start()) as connection:
@@ -228,7 +257,8 @@ def test_a_disk_that_the_embedded_server_s_own_files_fill(sandbox: SandboxProces
 
 
 @pytest.mark.parametrize("words", [("verify",), ("doctor",)], ids=ids)
-def test_ctrl_c_while_amocrm_is_asked(words: Words, sandbox: SandboxProcess, installation: CliInstallation) -> None:
+def test_ctrl_c_while_amocrm_is_asked(words: Words, sandbox: SandboxProcess,
+                                      installation: CliInstallation) -> None:
     sandbox.reset_stats()
     sandbox.fault("slow", match="/api/v4/account", times=0, seconds=600)
     try:

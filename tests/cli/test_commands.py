@@ -1,4 +1,5 @@
-"""The command line: what each command does, its exit code, and one message with a cure for whatever a person gets wrong."""
+"""The command line: what each command does, its exit code, and one message with a cure for whatever a person
+gets wrong."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from sandbox.process import SandboxProcess
 from tests.conftest import temporary_database
 from tests.support.commands import CliInstallation, CommandResult, offered_entities
 
-COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres", "prune", "sandbox", "grants", "forget",
-            "accounts", "dictionary", "serve", "views", "webhooks"]
+COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres",
+            "prune", "sandbox", "grants", "forget", "accounts", "dictionary", "serve", "views", "webhooks"]
 BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,10 @@ def test_every_command_is_in_the_list_above(tmp_path: Path) -> None:
     assert sorted(get_command(app).commands) == sorted(COMMANDS)  # type: ignore[attr-defined]
 
 
-def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
-    """In processes of their own, with the settings in .env: doctor, migrate, sync on a pipe, status for people and programs."""
+def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empty_database: str,
+                                                   tmp_path: Path) -> None:
+    """In processes of their own, with the settings in .env: doctor, migrate, sync on a pipe, status for
+    people and programs."""
     variables = CliInstallation(tmp_path, empty_database, sandbox).environment
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
     person = CliInstallation(tmp_path)
@@ -85,8 +88,10 @@ def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empt
     assert told.code == 0
     found = json.loads(told.out)
     states = {each["entity"]: each["state"] for each in found["entities"]}
-    assert states == {each.name: "complete" if each.name in offered_entities(sandbox) else "skipped" for each in ENTITIES}
-    assert {each["entity"]: each["rows"] for each in found["entities"]}["leads"] == len(sandbox.truth("leads"))
+    assert states == {each.name: "complete" if each.name in offered_entities(sandbox) else "skipped"
+                      for each in ENTITIES}
+    assert {each["entity"]: each["rows"] for each in found["entities"]}["leads"] == len(
+        sandbox.truth("leads"))
 
 
 def test_status_for_people(sandbox: SandboxProcess, mirrored: CliInstallation) -> None:
@@ -99,7 +104,8 @@ def test_status_for_people(sandbox: SandboxProcess, mirrored: CliInstallation) -
     assert {name for name, line in table.items() if " complete " in line} == offered_entities(sandbox)
     assert lines[1].split()[-6:] == ["state", "how", "requests", "complete", "to", "lag"]
     found = {each["entity"]: each for each in json.loads(mirrored.call("status", "--json").out)["entities"]}
-    assert (found["leads"]["in_quarantine"], found["leads"]["requests"] > 0, bool(found["leads"]["watermark"])) == (0, True, True)
+    assert (found["leads"]["in_quarantine"], found["leads"]["requests"] > 0,
+            bool(found["leads"]["watermark"])) == (0, True, True)
     assert "customers" in found["segments"]["reason"]
 
 
@@ -127,7 +133,8 @@ def test_postgres_status_starts_nothing(tmp_path: Path) -> None:
 
 def test_sandbox_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
     port = free_port()
-    process = CliInstallation(tmp_path).start("sandbox", "--port", str(port), "--scale", "50", "--switch", "filter_option=ignore")
+    process = CliInstallation(tmp_path).start("sandbox", "--port", str(port), "--scale", "50", "--switch",
+                                              "filter_option=ignore")
     assert process.stdout
     assert process.stdout.readline().strip() == f"sandbox listening on http://127.0.0.1:{port}"
     second = CliInstallation(tmp_path).run("sandbox", "--port", str(port), "--scale", "50")
@@ -224,14 +231,17 @@ def test_a_damaged_dagster_configuration(installation: CliInstallation, tmp_path
     refused(installation.call("sync", DAGSTER_HOME=str(tmp_path / "dagster")), 1, "dagster.yaml")
 
 
-def test_status_before_the_first_migration(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
-    refused(CliInstallation(tmp_path, empty_database, sandbox).call("status"), 1, "run `amocrm-mirror migrate`")
+def test_status_before_the_first_migration(sandbox: SandboxProcess, empty_database: str,
+                                           tmp_path: Path) -> None:
+    refused(CliInstallation(tmp_path, empty_database, sandbox).call("status"), 1,
+            "run `amocrm-mirror migrate`")
 
 
 def test_tables_of_somebody_else(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
     with psycopg.connect(empty_database) as connection:
         connection.execute("CREATE SCHEMA amocrm CREATE TABLE invoices (id int)")
-    refused(CliInstallation(tmp_path, empty_database, sandbox).call("sync"), 1, "not ours", "another AMOCRM_SCHEMA")
+    refused(CliInstallation(tmp_path, empty_database, sandbox).call("sync"), 1, "not ours",
+            "another AMOCRM_SCHEMA")
 
 
 @pytest.mark.parametrize("token", ["no-token-at-all", "revoked"])
@@ -249,14 +259,16 @@ def test_a_dead_token(token: str, database: str, tmp_path: Path) -> None:
 
 
 def test_a_token_of_another_account_than_the_schema_s(mirrored: CliInstallation) -> None:
-    with SandboxProcess(scale=50, seed=7) as other, psycopg.connect(mirrored.environment["DATABASE_URL"], autocommit=True) as connection:
+    with SandboxProcess(scale=50, seed=7) as other, psycopg.connect(mirrored.environment["DATABASE_URL"],
+                                                                    autocommit=True) as connection:
         connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1")
         done = mirrored.call("sync", AMOCRM_BASE_URL=other.url, AMOCRM_ACCESS_TOKEN=other.admin_token)
         connection.execute("UPDATE mirror.accounts SET account_id = account_id - 1")
     refused(done, 1, "holds amoCRM account", "Nothing was changed", "another AMOCRM_SCHEMA")
 
 
-def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess, installation: CliInstallation) -> None:
+def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess,
+                                                         installation: CliInstallation) -> None:
     done = installation.call("sync", AMOCRM_ACCESS_TOKEN=sandbox.manager_token)
     assert done.code == 0, done.output
     assert "users: skipped: users: the token has no right to it (403" in done.output
@@ -267,7 +279,8 @@ def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess
 
 
 def test_another_database_for_each_doubt_of_the_doctor(installation: CliInstallation) -> None:
-    wrong = installation.call("doctor", DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], dbname="nowhere"))
+    wrong = installation.call(
+        "doctor", DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], dbname="nowhere"))
     assert wrong.code == 1
     assert "NO Postgres: connection failed" in wrong.output
     assert "→ Start the server" in wrong.output

@@ -50,11 +50,14 @@ def under_way(installation: CliInstallation, sandbox: SandboxProcess) -> subproc
     return process
 
 
-def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(sandbox: SandboxProcess, installation: CliInstallation, database: str) -> None:
+def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(
+        sandbox: SandboxProcess, installation: CliInstallation, database: str) -> None:
     process = under_way(installation, sandbox)
     second = installation.call("sync")
     assert second.code == 1
-    assert second.error == "amocrm-mirror: another sync of the account 'amocrm' is running: wait for it to end, then run this one again\n"
+    assert (
+        second.error == "amocrm-mirror: another sync of the account 'amocrm' is running: wait for it to end, "
+                        "then run this one again\n")
     assert installation.call("status").out.splitlines()[-1] == "A sync is running now."
     interrupted(process, signal.SIGINT)
     sandbox.clear_faults()
@@ -73,7 +76,8 @@ def interrupted(process: subprocess.Popen[str], number: signal.Signals) -> None:
     done = wait_for(process)
     assert done.code == 1
     assert "Traceback" not in done.error
-    assert done.error.splitlines()[-1] == "amocrm-mirror: interrupted; what had landed is kept, and the next sync resumes there"
+    assert (done.error.splitlines()[-1]
+            == "amocrm-mirror: interrupted; what had landed is kept, and the next sync resumes there")
 
 
 def test_a_live_display_on_a_terminal(sandbox: SandboxProcess, installation: CliInstallation) -> None:
@@ -87,7 +91,8 @@ def test_a_live_display_on_a_terminal(sandbox: SandboxProcess, installation: Cli
     last = text[text.rindex("entity "):]
     assert "Sync complete." in last
     assert re.search(r"leads +complete +sweep +600 ", last)
-    assert CONTROL.sub(b"", KNOWN.sub(b"", seen)) == KNOWN.sub(b"", seen), "an escape sequence that was not expected"
+    assert CONTROL.sub(b"", KNOWN.sub(b"", seen)) == KNOWN.sub(
+        b"", seen), "an escape sequence that was not expected"
     assert b"dagster" not in seen.lower(), "Dagster's log got in between"
     assert seen.rstrip().endswith(b" s."), "the display was left standing"
     assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h"), "the cursor was left hidden"
@@ -96,8 +101,9 @@ def test_a_live_display_on_a_terminal(sandbox: SandboxProcess, installation: Cli
 def on_a_terminal(installation: CliInstallation, *words: str) -> tuple[bytes, int]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    process = subprocess.Popen([*COMMAND, *words], cwd=installation.folder, env=installation.process_environment({"TERM": "xterm-256color"}),
-                               stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen([*COMMAND, *words], cwd=installation.folder,
+                               env=installation.process_environment({"TERM": "xterm-256color"}), stdin=theirs,
+                               stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     seen = b""
     while process.poll() is None or select.select([ours], [], [], 0.2)[0]:

@@ -1,4 +1,5 @@
-"""`amocrm-mirror serve`, as a person runs it: a change in amoCRM is a row at once, what dies is started again, and nothing is left behind."""
+"""`amocrm-mirror serve`, as a person runs it: a change in amoCRM is a row at once, what dies is started
+again, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -37,25 +38,30 @@ def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
 
         def becomes(price: int) -> None:
             sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": price}})
-            wait_until(lambda: connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s AND price = %s", [lead, price]).fetchone())
+            wait_until(lambda: connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s AND price = %s",
+                                                  [lead, price]).fetchone())
 
         process = installation.start("serve", "--no-dagster", "--port", str(port))
         try:
             wait_until(lambda: is_listening(base))
             subscribed = installation.call("webhooks", "subscribe", "--url", base)
             assert subscribed.code == 0, subscribed.output
-            [destination] = [hook["destination"] for hook in sandbox.truth("webhooks") if hook["destination"].startswith(base)]
+            [destination] = [hook["destination"] for hook in sandbox.truth("webhooks")
+                             if hook["destination"].startswith(base)]
             wait_until(lambda: is_known(destination))
             becomes(111)
             parts = children(process.pid)
             assert len(parts) == 2
             for part in parts:
                 os.kill(part, signal.SIGKILL)
-            wait_until(lambda: len(children(process.pid)) == 2 and not set(children(process.pid)) & set(parts))
-            wait_until(lambda: is_listening(base) and requests.get(f"{base}/health", timeout=60).status_code == 200)
+            wait_until(lambda: len(children(process.pid)) == 2
+                       and not set(children(process.pid)) & set(parts))
+            wait_until(lambda: is_listening(base)
+                       and requests.get(f"{base}/health", timeout=60).status_code == 200)
             becomes(222)
             parts = children(process.pid)
-            assert sorted(word for part in parts for word in ("drain", "serve") if f"webhooks {word}" in command_of(part)) == ["drain", "serve"]
+            assert sorted(word for part in parts for word in ("drain", "serve")
+                          if f"webhooks {word}" in command_of(part)) == ["drain", "serve"]
             process.send_signal(signal.SIGTERM)
             done = wait_for(process)
             assert done.code == 0 and "Traceback" not in done.error, done.output

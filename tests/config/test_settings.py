@@ -25,8 +25,10 @@ def test_nothing_has_to_be_set() -> None:
     assert settings.amocrm_schema == "amocrm" and settings.mirror_home.is_absolute()
 
 
-def test_environment_beats_dotenv_and_empty_means_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("AMOCRM_BASE_URL=acme\nAMOCRM_SCHEMA=from_file\nAMOCRM_ACCESS_TOKEN=\nOTHER=1\n")
+def test_environment_beats_dotenv_and_empty_means_absent(tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text(
+        "AMOCRM_BASE_URL=acme\nAMOCRM_SCHEMA=from_file\nAMOCRM_ACCESS_TOKEN=\nOTHER=1\n")
     monkeypatch.setenv("AMOCRM_SCHEMA", "from_environment")
     settings = load_settings()
     assert settings.amocrm_base_url == "https://acme.amocrm.ru"

@@ -50,23 +50,37 @@ class Parsed(HTMLParser):
 @pytest.fixture(scope="module")
 def database_of(postgres_server: str, template_database: str) -> Iterator[str]:
     """A few rows, written by hand: what is counted can be told by heart."""
-    with temporary_database(postgres_server, template_database) as conninfo, psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute("INSERT INTO amocrm.accounts (id, name, _synced_at) VALUES (1, %s, now())", [HOSTILE])
-        connection.execute("INSERT INTO amocrm.leads (id, _synced_at, _deleted_at) SELECT n, now(), CASE n WHEN 4 THEN now() END "
+    with temporary_database(postgres_server, template_database) as conninfo, psycopg.connect(
+            conninfo, autocommit=True) as connection:
+        connection.execute("INSERT INTO amocrm.accounts (id, name, _synced_at) VALUES (1, %s, now())",
+                           [HOSTILE])
+        connection.execute("INSERT INTO amocrm.leads (id, _synced_at, _deleted_at) SELECT n, now(), "
+                           "CASE n WHEN 4 THEN now() END "
                            "FROM generate_series(1, 4) n")
-        connection.execute("INSERT INTO amocrm.catalogs (id, name, _synced_at) VALUES (7, 'Товары', now()), (8, 'Товары', now())")
-        connection.execute("INSERT INTO amocrm.catalog_elements (id, catalog_id, _synced_at) VALUES (1, 7, now()), (2, 8, now())")
+        connection.execute("INSERT INTO amocrm.catalogs (id, name, _synced_at) VALUES (7, 'Товары', now()), "
+                           "(8, 'Товары', now())")
         connection.execute(
-            "INSERT INTO amocrm.custom_fields (entity_type, id, catalog_id, name, type, code, _synced_at, _deleted_at) VALUES "
-            "('leads', 10, 0, %(name)s, 'select', %(name)s, now(), NULL), ('leads', 11, 0, 'Пусто', 'text', NULL, now(), NULL), "
-            "('leads', 12, 0, 'Удалено', 'text', NULL, now(), now()), ('catalogs', 13, 7, 'Артикул', 'text', 'SKU', now(), NULL)", {"name": HOSTILE})
-        connection.execute("INSERT INTO amocrm.custom_field_enums (entity_type, field_id, id, value, sort) VALUES "
-                           "('leads', 10, 1, %s, 2), ('leads', 10, 2, 'Первая', 1)", [HOSTILE])
-        connection.execute("INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text) VALUES "
-                           "(1, 10, 0, 'a'), (1, 10, 1, 'b'), (2, 10, 0, 'c'), (4, 10, 0, 'of a deleted one')")
-        connection.execute("INSERT INTO amocrm.catalog_element_custom_field_values (catalog_element_id, field_id, position, value_text) "
-                           "VALUES (1, 13, 0, 'A-1')")
-        connection.execute("DROP SCHEMA IF EXISTS amocrm_bi CASCADE; CREATE SCHEMA amocrm_bi; CREATE VIEW amocrm_bi.\"сделки <b>\" AS SELECT "
+            "INSERT INTO amocrm.catalog_elements (id, catalog_id, _synced_at) VALUES (1, 7, now()), "
+            "(2, 8, now())")
+        connection.execute(
+            "INSERT INTO amocrm.custom_fields (entity_type, id, catalog_id, name, type, code, _synced_at, "
+            "_deleted_at) VALUES "
+            "('leads', 10, 0, %(name)s, 'select', %(name)s, now(), NULL), ('leads', 11, 0, 'Пусто', 'text', "
+            "NULL, now(), NULL), "
+            "('leads', 12, 0, 'Удалено', 'text', NULL, now(), now()), ('catalogs', 13, 7, 'Артикул', 'text', "
+            "'SKU', now(), NULL)", {"name": HOSTILE})
+        connection.execute(
+            "INSERT INTO amocrm.custom_field_enums (entity_type, field_id, id, value, sort) VALUES "
+            "('leads', 10, 1, %s, 2), ('leads', 10, 2, 'Первая', 1)", [HOSTILE])
+        connection.execute(
+            "INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text) VALUES "
+            "(1, 10, 0, 'a'), (1, 10, 1, 'b'), (2, 10, 0, 'c'), (4, 10, 0, 'of a deleted one')")
+        connection.execute(
+            "INSERT INTO amocrm.catalog_element_custom_field_values (catalog_element_id, field_id, position, "
+            "value_text) "
+            "VALUES (1, 13, 0, 'A-1')")
+        connection.execute("DROP SCHEMA IF EXISTS amocrm_bi CASCADE; CREATE SCHEMA amocrm_bi; "
+                           "CREATE VIEW amocrm_bi.\"сделки <b>\" AS SELECT "
                            "1::bigint AS \"Площадь, м²\", now() AS \"<script>\"")
         for place in ('VIEW amocrm_bi."сделки <b>"', 'COLUMN amocrm_bi."сделки <b>"."Площадь, м²"'):
             connection.execute(f"COMMENT ON {place} IS '</script><script>alert(2)</script>'".encode())
@@ -78,27 +92,32 @@ def written(database_of: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dictionary")
     done = CliInstallation(folder, database_of).call("dictionary", "--out", "made/here")
     assert done.code == 0, done.output
-    assert "4 custom fields, 2 of them never filled" not in done.output and "4 custom fields, 1 of them never filled" in done.output
-    assert sorted(path.name for path in (folder / "made" / "here").iterdir()) == ["dictionary.html", "dictionary.md", "schema.svg"]
+    assert ("4 custom fields, 2 of them never filled" not in done.output
+            and "4 custom fields, 1 of them never filled" in done.output)
+    assert sorted(path.name for path in (folder / "made" / "here").iterdir()) == [
+        "dictionary.html", "dictionary.md", "schema.svg"]
     return folder / "made" / "here"
 
 
 def test_hostile_names_stay_text(written: Path) -> None:
     html = (written / "dictionary.html").read_text()
     parsed = Parsed(html)
-    assert parsed.tags.count("script") == 1 and not {"img", "b onerror"} & set(parsed.tags) and parsed.handlers == []
+    assert (parsed.tags.count("script") == 1 and not {"img", "b onerror"} & set(parsed.tags)
+            and parsed.handlers == [])
     assert parsed.tags.count("title") >= 1 and any(HOSTILE.split("\n")[0] in words for words in parsed.words)
     assert all(link.startswith("#") for link in parsed.links)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", html) and "default-src 'none'" in html
     text = (written / "dictionary.md").read_text()
-    assert "<script" not in text and "<img" not in text and "\u202e" not in text and "](http://evil)" not in text.replace("\\]", "")
+    assert ("<script" not in text and "<img" not in text and "\u202e" not in text
+            and "](http://evil)" not in text.replace("\\]", ""))
     assert "\n# " not in text[3:], "a name with a line break makes no heading"
 
 
 def test_every_anchor_is_there_once(written: Path) -> None:
     for text in ((written / "dictionary.html").read_text(), page(base_dictionary())):
         parsed = Parsed(text)
-        assert len(parsed.ids) == len(set(parsed.ids)) and not any(set(each) & set(" \t\n\"<>") for each in parsed.ids)
+        assert len(parsed.ids) == len(set(parsed.ids)) and not any(set(each) & set(" \t\n\"<>")
+                                                                   for each in parsed.ids)
         assert {link[1:] for link in parsed.links} <= set(parsed.ids)
     for path in (written / "dictionary.md", REPOSITORY / "docs" / MARKDOWN_FILE):
         text = path.read_text()
@@ -106,9 +125,11 @@ def test_every_anchor_is_there_once(written: Path) -> None:
 
 
 def test_it_counts_fields_of_living_records(written: Path) -> None:
-    rows = {line.split(" | ")[1]: line for line in (written / "dictionary.md").read_text().splitlines() if line.startswith("| ")
+    rows = {line.split(" | ")[1]: line for line in (written / "dictionary.md").read_text().splitlines()
+            if line.startswith("| ")
             and re.match(r"\d+$", line.split(" | ")[1])}
-    assert "2 / 3 (67 %)" in rows["10"] and "Первая; " in rows["10"], "two of three living leads, options in their order"
+    assert ("2 / 3 (67 %)" in rows["10"]
+            and "Первая; " in rows["10"]), "two of three living leads, options in their order"
     assert "0 / 3 (0 %)" in rows["11"] and "deleted" in rows["12"]
     assert "1 / 1 (100 %)" in rows["13"] and "`SKU`" in rows["13"], "the elements of its own list"
 
@@ -117,7 +138,8 @@ def test_it_shows_rows_and_views_for_people(written: Path) -> None:
     html = (written / "dictionary.html").read_text()
     words = " ".join(Parsed(html).words)
     assert "4 rows, 3 of them visible in amoCRM" in words
-    assert "сделки <b>" in words and "Площадь, м²" in words and "amocrm_bi." in words and "timestamptz" in words
+    assert ("сделки <b>" in words and "Площадь, м²" in words and "amocrm_bi." in words
+            and "timestamptz" in words)
     assert "list Товары (7)" in words
 
 
@@ -127,7 +149,8 @@ def test_a_second_run_replaces_and_a_bad_place_is_told(database_of: str, tmp_pat
     (tmp_path / "dictionary" / "dictionary.html").write_text("old")
     (tmp_path / "dictionary" / "mine.txt").write_text("mine")
     assert person.call("dictionary", "--format", "html").code == 0
-    assert sorted(path.name for path in (tmp_path / "dictionary").iterdir()) == ["dictionary.html", "mine.txt"]
+    assert sorted(path.name for path in (tmp_path / "dictionary").iterdir()) == [
+        "dictionary.html", "mine.txt"]
     assert (tmp_path / "dictionary" / "dictionary.html").read_text() != "old"
     done = person.call("dictionary", "--out", "dictionary/mine.txt")
     assert done.code == 2 and "--out" in done.output and "Traceback" not in done.output
@@ -137,7 +160,8 @@ def test_a_second_run_replaces_and_a_bad_place_is_told(database_of: str, tmp_pat
 def test_without_tables_it_says_what_to_do_and_base_needs_none(empty_database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, empty_database)
     done = person.call("dictionary")
-    assert done.code == 1 and "amocrm-mirror migrate" in done.output and "--base" in done.output and not (tmp_path / "dictionary").exists()
+    assert (done.code == 1 and "amocrm-mirror migrate" in done.output and "--base" in done.output
+            and not (tmp_path / "dictionary").exists())
     person.environment["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/none"
     assert person.call("dictionary", "--base").code == 0
     assert "Example" in person.call("dictionary", "--help", COLUMNS="200").out
@@ -153,7 +177,8 @@ def test_an_account_before_its_first_sync(database: str, tmp_path: Path) -> None
 
 
 def test_docs_hold_what_the_models_say() -> None:
-    assert (REPOSITORY / "docs" / MARKDOWN_FILE).read_text() == markdown(base_dictionary(), DIAGRAM_FILE), STALE
+    assert (REPOSITORY / "docs"
+            / MARKDOWN_FILE).read_text() == markdown(base_dictionary(), DIAGRAM_FILE), STALE
     assert (REPOSITORY / "docs" / DIAGRAM_FILE).read_text() == svg(base_dictionary(), MARKDOWN_FILE), STALE
 
 
@@ -163,16 +188,20 @@ def test_every_table_and_column_is_told_of_and_comes_from_somewhere() -> None:
     for table in AccountBase.metadata.tables.values():
         relation = found[table.name]
         assert [column.name for column in relation.columns] == [column.name for column in table.columns]
-        assert relation.comment and all(column.comment and column.origin for column in relation.columns), table.name
+        assert relation.comment and all(column.comment and column.origin
+                                        for column in relation.columns), table.name
         assert {each.table for column in relation.columns for each in column.refers} <= set(found)
 
 
 def test_the_database_says_the_same(database: str) -> None:
     with psycopg.connect(database) as connection:
         rows = connection.execute(
-            "SELECT c.relname, a.attname, coalesce(col_description(c.oid, a.attnum), ''), obj_description(c.oid, 'pg_class'), "
-            "format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND "
-            "a.attnum > 0 AND NOT a.attisdropped WHERE c.relnamespace = 'amocrm'::regnamespace AND c.relkind IN ('r', 'v') "
+            "SELECT c.relname, a.attname, coalesce(col_description(c.oid, a.attnum), ''), "
+            "obj_description(c.oid, 'pg_class'), "
+            "format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_class c JOIN pg_attribute a "
+            "ON a.attrelid = c.oid AND "
+            "a.attnum > 0 AND NOT a.attisdropped WHERE c.relnamespace = 'amocrm'::regnamespace AND c.relkind "
+            "IN ('r', 'v') "
             "AND c.relname <> 'alembic_version'").fetchall()
     told = {(relation.name, column.name): (column.comment, relation.comment, column.type, column.is_nullable)
             for relation in base_dictionary().relations for column in relation.columns}
@@ -189,7 +218,8 @@ def test_the_diagram_shows_every_table_and_no_box_covers_another() -> None:
     assert all(name in text for name in AccountBase.metadata.tables)
     for one in found.boxes:
         for two in found.boxes:
-            apart = one.x + one.width <= two.x or two.x + two.width <= one.x or one.y + one.height <= two.y or two.y + two.height <= one.y
+            apart = (one.x + one.width <= two.x or two.x + two.width <= one.x or one.y + one.height <= two.y
+                     or two.y + two.height <= one.y)
             assert one is two or apart, (one.name, two.name)
         assert one.x >= 0 and one.x + one.width <= found.width and one.y + one.height <= found.height
 
@@ -201,12 +231,14 @@ def test_lines_run_between_boxes_and_end_at_them() -> None:
         for (x1, y1), (x2, y2) in zip(line.points, line.points[1:], strict=False):
             assert x1 == x2 or y1 == y2, "straight"
             for box in found.boxes:
-                across = y1 == y2 and box.y < y1 < box.y + box.height and min(x1, x2) < box.x + box.width and box.x < max(x1, x2)
+                across = (y1 == y2 and box.y < y1 < box.y + box.height and min(x1, x2) < box.x + box.width
+                          and box.x < max(x1, x2))
                 along = x1 == x2 and box.x < x1 < box.x + box.width
                 assert not across and not along, (line.target, box.name)
 
 
-@pytest.mark.parametrize(("text", "safe"), [("a|b", "a\\|b"), ("<script>", "&lt;script&gt;"), ("x\n# y", "x \\# y"), ("a_b`c", "a\\_b\\`c")])
+@pytest.mark.parametrize(("text", "safe"), [("a|b", "a\\|b"), ("<script>", "&lt;script&gt;"),
+                                            ("x\n# y", "x \\# y"), ("a_b`c", "a\\_b\\`c")])
 def test_markdown_is_escaped(text: str, safe: str) -> None:
     assert escape_text(text) == safe
     assert code_span("имя") == "`имя`" and code_span("a`b") == "a\\`b"
@@ -217,7 +249,8 @@ def test_markdown_is_escaped(text: str, safe: str) -> None:
 
 @pytest.mark.slow
 def test_in_a_real_browser(written: Path, tmp_path: Path) -> None:
-    """Search by keyboard, go there, light and dark; nothing runs that is not ours, and nothing is asked of a network."""
+    """Search by keyboard, go there, light and dark; nothing runs that is not ours, and nothing is asked of a
+    network."""
     from tests.support.chromium import Chromium
     with Chromium(tmp_path / "profile") as browser:
         browser.open((written / "dictionary.html").as_uri())
@@ -254,6 +287,7 @@ def test_of_a_whole_sandbox(database: str, tmp_path: Path) -> None:
         person = CliInstallation(tmp_path, database, sandbox)
         assert person.call("sync").code == 0
         assert person.call("dictionary").code == 0
-    assert "leads.площадь_м2" in (tmp_path / "dictionary" / "dictionary.md").read_text(), "a field, and its column in the wide view"
+    assert "leads.площадь_м2" in (tmp_path / "dictionary"
+                                  / "dictionary.md").read_text(), "a field, and its column in the wide view"
     parsed = Parsed((tmp_path / "dictionary" / "dictionary.html").read_text())
     assert len(parsed.ids) == len(set(parsed.ids)) and {link[1:] for link in parsed.links} <= set(parsed.ids)

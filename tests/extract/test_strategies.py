@@ -1,4 +1,5 @@
-"""Lists that move while they are read: no watermark promises more than was read, and what is not honoured is noticed."""
+"""Lists that move while they are read: no watermark promises more than was read, and what is not honoured is
+noticed."""
 
 from __future__ import annotations
 
@@ -18,7 +19,19 @@ from pipelines.extract.source import SETTLE_SECONDS, Step
 from pipelines.extract.strategies import OVERLAP_SECONDS, incremental, snapshot, sweep, window
 from sandbox.process import SandboxProcess
 from tests.support.helpers import Reply, list_reply, scripted_server
-from tests.support.lists import MOVING, Record, crowd_one_second, ids, ids_while, moving_of, path_of, request_count, sandbox_time, source_of, true_ids
+from tests.support.lists import (
+    MOVING,
+    Record,
+    crowd_one_second,
+    ids,
+    ids_while,
+    moving_of,
+    path_of,
+    request_count,
+    sandbox_time,
+    source_of,
+    true_ids,
+)
 
 
 @pytest.fixture
@@ -38,7 +51,8 @@ def shared() -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
-    """One that is only read; lists moving by updated_at have more than a page in one second, a few beside it, some in the future."""
+    """One that is only read; lists moving by updated_at have more than a page in one second, a few beside it,
+    some in the future."""
     before = {switch["name"]: switch["value"] for switch in shared.control("GET", "switches")}
     shared.reset_stats()
     yield shared
@@ -51,23 +65,27 @@ def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
 
 @pytest.mark.parametrize("inclusive", ["both", "from", "to", "none"])
 @pytest.mark.parametrize("name", MOVING)
-def test_window_meets_all_that_changed(name: str, inclusive: str, still: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_meets_all_that_changed(name: str, inclusive: str, still: SandboxProcess,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "INSIDE", 3)
     still.switch(filter_inclusive=inclusive)
     moments = {record["id"]: record[moving_of(name).column] for record in still.truth(path_of(name))}
     for since in (0, sorted(moments.values())[len(moments) // 2], sorted(moments.values())[-30]):
         seen: set[Any] = set()
-        for step in window(source_of(still, name, limit=100 if name == "events" else 10), moving_of(name), {"watermark": since + OVERLAP_SECONDS}):
+        for step in window(source_of(still, name, limit=100 if name == "events" else 10), moving_of(name),
+                           {"watermark": since + OVERLAP_SECONDS}):
             seen |= ids([step])
             if step.position:  # no watermark promises more than was read
-                assert {ident for ident, at in moments.items() if since + OVERLAP_SECONDS <= at < step.position["watermark"]} <= seen
+                assert {ident for ident, at in moments.items()
+                        if since + OVERLAP_SECONDS <= at < step.position["watermark"]} <= seen
         assert {ident for ident, at in moments.items() if at >= since} <= seen
         assert step.position and abs(step.position["watermark"] - (time.time() - SETTLE_SECONDS)) < 300
 
 
 @pytest.mark.parametrize("name", MOVING)
 def test_a_quiet_list_costs_one_request(name: str, still: SandboxProcess) -> None:
-    steps = list(incremental(source_of(still, name, limit=entity_named(name).limit), moving_of(name), {"watermark": int(time.time())}, True))
+    steps = list(incremental(source_of(still, name, limit=entity_named(name).limit), moving_of(name),
+                             {"watermark": int(time.time())}, True))
     assert request_count(still) == 1 and len(steps) == 1
 
 
@@ -77,8 +95,10 @@ def test_window_of_a_living_list(name: str, sandbox: SandboxProcess) -> None:
     path, last = path_of(name), [{"watermark": 0}]
 
     def act(number: int) -> None:
-        sandbox.mutate({"op": "patch", "list": path, "id": chosen.pop(), "set": {"responsible_user_id": sandbox.admin_id}},
-                       {"op": "vanish", "list": path, "id": chosen.pop()} if number % 2 else {"op": "create", "list": path, "record": owned(name)})
+        sandbox.mutate({"op": "patch", "list": path, "id": chosen.pop(),
+                        "set": {"responsible_user_id": sandbox.admin_id}},
+                       {"op": "vanish", "list": path, "id": chosen.pop()} if number % 2
+                       else {"op": "create", "list": path, "record": owned(name)})
 
     def steps() -> Iterator[Step]:
         for step in window(source_of(sandbox, name), moving_of(name), {"watermark": 0}):
@@ -96,12 +116,14 @@ def owned(name: str) -> Record:
 
 
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
-def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProcess,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "INSIDE", 8)
     still.switch(events_order=order)
     steps = list(sweep(source_of(still, "events", limit=100), {}))
     assert ids(steps) == true_ids(still, "events")
-    assert request_count(still) <= 1.7 * len(true_ids(still, "events")) / 100 + 1  # one shows that there is no order of time
+    assert (request_count(still) <= 1.7 * len(true_ids(still, "events")) / 100
+            + 1)  # one shows that there is no order of time
 
 
 def test_all_events_after_a_first_reading_that_was_interrupted_for_a_month(still: SandboxProcess) -> None:
@@ -115,7 +137,8 @@ def test_all_events_after_a_first_reading_that_was_interrupted_for_a_month(still
 def test_events_that_disappear_take_no_others_along(sandbox: SandboxProcess) -> None:
     sandbox.switch(deleted_entity_events="hide")
     leads = sorted(true_ids(sandbox))
-    seen = ids_while(sweep(source_of(sandbox, "events", limit=50), {}), lambda number: sandbox.mutate({"op": "delete", "list": "leads", "id": leads.pop()}))
+    seen = ids_while(sweep(source_of(sandbox, "events", limit=50), {}),
+                     lambda number: sandbox.mutate({"op": "delete", "list": "leads", "id": leads.pop()}))
     assert true_ids(sandbox, "events", before=time.time() - 600) <= seen
 
 
@@ -141,7 +164,8 @@ def test_a_watermark_on_the_word_of_a_filter_that_is_not_one_is_taken_back() -> 
         if "filter" not in path:
             return list_reply({"id": 3, "updated_at": 7000}, {"id": 1, "updated_at": 100})
         first = len(server.paths) == 1
-        return list_reply({"id": 1, "updated_at": 5990 if first else 100}, {"id": 2, "updated_at": 6000 if first else 100}, next="?page=2")
+        return list_reply({"id": 1, "updated_at": 5990 if first else 100},
+                          {"id": 2, "updated_at": 6000 if first else 100}, next="?page=2")
 
     with scripted_server(answer) as server:
         steps = list(incremental(source_of(server), moving_of("leads"), {"watermark": 5000}, True))
@@ -155,23 +179,28 @@ def test_an_ignored_order_is_noticed(filter_option: str, sandbox: SandboxProcess
     sandbox.switch(updated_at_order="ignore", filter_option=filter_option)
     since = sorted(record["updated_at"] for record in sandbox.truth("leads"))[200]
     for filtered in (True, False):
-        steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": since + OVERLAP_SECONDS}, filtered)
+        steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": since + OVERLAP_SECONDS},
+                            filtered)
         assert true_ids(sandbox, since=since) <= ids(steps)
 
 
 @pytest.mark.parametrize("filter_option", ["honour", "ignore"])
 @pytest.mark.parametrize("seconds", [[100], [200, 100]])
-def test_an_ignored_order_is_noticed_where_pages_show_none(seconds: list[int], filter_option: str, sandbox: SandboxProcess) -> None:
+def test_an_ignored_order_is_noticed_where_pages_show_none(seconds: list[int], filter_option: str,
+                                                           sandbox: SandboxProcess) -> None:
     """Bulk imports: every row of the first pages has the same second."""
     sandbox.switch(updated_at_order="ignore", filter_option=filter_option)
     numbers = sorted(true_ids(sandbox))
     first, began = numbers[:250 * len(seconds)], sandbox_time(sandbox)
-    sandbox.mutate(*({"op": "patch", "list": "leads", "id": number, "set": {"price": 5}, "updated_at": began - 10**8 + seconds[place // 250]}
+    sandbox.mutate(*({"op": "patch", "list": "leads", "id": number, "set": {"price": 5},
+                      "updated_at": began - 10**8 + seconds[place // 250]}
                      for place, number in enumerate(first)))
     sandbox.mutate({"op": "patch", "list": "leads", "id": numbers[-1], "set": {"price": 7}})
-    steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": began - 100}, filter_option == "honour")
+    steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": began - 100},
+                        filter_option == "honour")
     assert numbers[-1] in ids(steps)
-    steps = incremental(source_of(sandbox), moving_of("leads"), {"watermark": began - 10**8 + OVERLAP_SECONDS}, filter_option == "honour")
+    steps = incremental(source_of(sandbox), moving_of("leads"),
+                        {"watermark": began - 10**8 + OVERLAP_SECONDS}, filter_option == "honour")
     assert set(first) <= ids(steps)
 
 
@@ -179,7 +208,8 @@ def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
     """amoCRM knows no order[created_at] of contacts, so it gives them by id."""
     sandbox.switch(filter_option="ignore")
     lowest = sorted(true_ids(sandbox, "contacts"))[:3]
-    sandbox.mutate(*({"op": "patch", "list": "contacts", "id": ident, "set": {"created_at": 10**9}} for ident in lowest))
+    sandbox.mutate(*({"op": "patch", "list": "contacts", "id": ident, "set": {"created_at": 10**9}}
+                     for ident in lowest))
     found = source_of(sandbox, "contacts", moving=Incremental("created_at", newest_first=True))
     steps = list(incremental(found, moving_of(found.entity), {"watermark": int(time.time()) - 10**7}, True))
     assert ids(steps) == true_ids(sandbox, "contacts")
@@ -195,7 +225,8 @@ def test_newest_first_of_a_living_list(sandbox: SandboxProcess) -> None:
     def go(number: int) -> None:
         sandbox.mutate(*({"op": "vanish", "list": "leads", "id": going.pop()} for _ in range(3)))
 
-    seen = ids_while(incremental(source_of(sandbox), moving_of("leads"), {"watermark": since + OVERLAP_SECONDS}, False), go)
+    seen = ids_while(incremental(source_of(sandbox), moving_of("leads"),
+                                 {"watermark": since + OVERLAP_SECONDS}, False), go)
     assert true_ids(sandbox, since=since) <= seen
 
 
@@ -214,9 +245,11 @@ def test_a_list_that_is_not_there_is_asked_for_once(still: SandboxProcess) -> No
 def test_an_empty_list(name: str, reply: Reply) -> None:
     if reply[2] and name != "events" and reply[2]["_embedded"].keys() == {"events"}:
         reply = 200, {}, {"_links": {}}
-    with scripted_server(lambda path: reply if reply[2] is None or not isinstance(reply[2], dict) else (200, {}, {"_links": {}, "_embedded": []})) as server:
+    with scripted_server(lambda path: reply if reply[2] is None or not isinstance(reply[2], dict)
+                         else (200, {}, {"_links": {}, "_embedded": []})) as server:
         found = source_of(server, name)
-        ways = [snapshot(found)] if name == "tags" else [sweep(found, {}), incremental(found, moving_of(name), {"watermark": 0}, True)]
+        ways = [snapshot(found)] if name == "tags" else [
+            sweep(found, {}), incremental(found, moving_of(name), {"watermark": 0}, True)]
         for steps in ways:
             landed = list(steps)
             assert ids(landed) == set() and (name == "tags" or (landed[-1].position or {}).get("watermark"))
@@ -228,6 +261,9 @@ def test_snapshot(still: SandboxProcess) -> None:
 
 @pytest.mark.parametrize("name", ["leads", "tasks"])
 def test_the_watermark_follows_the_earlier_clock(name: str) -> None:
-    with scripted_server(lambda path: (204, {"Date": formatdate(time.time() - 3600, usegmt=True)}, None)) as server:
-        for steps in (sweep(source_of(server, name), {}), incremental(source_of(server, name), moving_of(name), {"watermark": 5}, True)):
-            assert [(step.position or {})["watermark"] for step in steps] == [pytest.approx(time.time() - 3600 - SETTLE_SECONDS, abs=300)]
+    with scripted_server(lambda path: (204, {"Date": formatdate(time.time() - 3600, usegmt=True)},
+                                       None)) as server:
+        for steps in (sweep(source_of(server, name), {}),
+                      incremental(source_of(server, name), moving_of(name), {"watermark": 5}, True)):
+            assert [(step.position or {})["watermark"] for step in steps] == [
+                pytest.approx(time.time() - 3600 - SETTLE_SECONDS, abs=300)]

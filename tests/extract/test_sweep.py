@@ -1,4 +1,5 @@
-"""Whole lists, read while they live: whatever was there all the time is met, from wherever the reading resumes."""
+"""Whole lists, read while they live: whatever was there all the time is met, from wherever the reading
+resumes."""
 
 from __future__ import annotations
 
@@ -12,11 +13,25 @@ import pytest
 from pipelines.amocrm.errors import ListIncompleteError, TransientError
 from pipelines.extract import strategies
 from pipelines.extract import sweep as walking
-from pipelines.extract.source import SETTLE_SECONDS, FilterIgnoredError, next_overlapping_page, previous_overlapping_page
+from pipelines.extract.source import (
+    SETTLE_SECONDS,
+    FilterIgnoredError,
+    next_overlapping_page,
+    previous_overlapping_page,
+)
 from pipelines.extract.strategies import sweep, window
 from sandbox.process import SandboxProcess
 from tests.support.helpers import Reply, list_reply, scripted_server
-from tests.support.lists import ids, ids_while, moving_of, paged_list, request_count, sandbox_time, source_of, true_ids
+from tests.support.lists import (
+    ids,
+    ids_while,
+    moving_of,
+    paged_list,
+    request_count,
+    sandbox_time,
+    source_of,
+    true_ids,
+)
 
 
 @pytest.fixture
@@ -34,7 +49,8 @@ def shared() -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
-    """One that is only read; lists moving by updated_at have more than a page in one second, a few beside it, some in the future."""
+    """One that is only read; lists moving by updated_at have more than a page in one second, a few beside it,
+    some in the future."""
     before = {switch["name"]: switch["value"] for switch in shared.control("GET", "switches")}
     shared.reset_stats()
     yield shared
@@ -43,18 +59,21 @@ def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
 
 
 @pytest.mark.parametrize("runs", [1, 6])
-def test_sweep_meets_every_row_and_few_twice(runs: int, still: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_meets_every_row_and_few_twice(runs: int, still: SandboxProcess,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "RUNS", runs)
     began = time.time()
     steps = list(sweep(source_of(still, limit=20), {}))
     assert ids(steps) == true_ids(still)
-    assert began - SETTLE_SECONDS - 3 < (steps[-1].position or {})["watermark"] <= time.time() - SETTLE_SECONDS
+    assert began - SETTLE_SECONDS - 3 < (steps[-1].position
+                                         or {})["watermark"] <= time.time() - SETTLE_SECONDS
     assert sum(bool(step.page.records) for step in steps) <= 1.5 * len(true_ids(still)) / 20 + runs
     assert request_count(still) - len(steps) <= 10  # the search for the last page
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("kinds", [["delete", "vanish"], ["create"], ["restore"], ["delete", "restore", "create", "edit", "vanish"]], ids="-".join)
+@pytest.mark.parametrize("kinds", [["delete", "vanish"], ["create"], ["restore"],
+                                   ["delete", "restore", "create", "edit", "vanish"]], ids="-".join)
 def test_sweep_of_a_living_list(kinds: list[str], seed: int, sandbox: SandboxProcess) -> None:
     lowest = sorted(true_ids(sandbox))[:40]
     sandbox.mutate(*({"op": "delete", "list": "leads", "id": ident} for ident in lowest[::2]))
@@ -67,7 +86,8 @@ def test_sweep_of_a_living_list(kinds: list[str], seed: int, sandbox: SandboxPro
 
 
 @pytest.mark.parametrize("runs", [1, 6])
-def test_sweep_steps_back_up_when_rows_come_back(runs: int, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_steps_back_up_when_rows_come_back(runs: int, sandbox: SandboxProcess,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "RUNS", runs)
     gone = sorted(true_ids(sandbox))[:60]
     sandbox.mutate(*({"op": "delete", "list": "leads", "id": ident} for ident in gone))
@@ -75,7 +95,8 @@ def test_sweep_steps_back_up_when_rows_come_back(runs: int, sandbox: SandboxProc
 
     def come_back(number: int) -> None:
         if gone and number % 3 == 0:
-            sandbox.mutate(*({"op": "restore", "list": "leads", "id": gone.pop()} for _ in range(min(15, len(gone)))))
+            sandbox.mutate(*({"op": "restore", "list": "leads", "id": gone.pop()}
+                             for _ in range(min(15, len(gone)))))
 
     assert there <= ids_while(sweep(source_of(sandbox), {}), come_back)
     assert not gone
@@ -121,19 +142,22 @@ def test_an_empty_answer_by_mistake_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("where", ["leads|tasks|events", "page=2", "page=3"])
-def test_heavy_pages_are_asked_for_in_smaller_ones(where: str, still: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heavy_pages_are_asked_for_in_smaller_ones(where: str, still: SandboxProcess,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "INSIDE", 3)
     still.fault("504", where, times=0, min_limit=60)
     for name in ("leads", "tasks", "events"):
         assert ids(sweep(source_of(still, name, limit=100), {})) == true_ids(still, name)
-        assert ids(window(source_of(still, name, limit=100), moving_of(name), {"watermark": 0})) == true_ids(still, name)
+        assert ids(window(source_of(still, name, limit=100), moving_of(name), {"watermark": 0})) == true_ids(
+            still, name)
 
 
 @pytest.mark.parametrize("option", ["honour", "ignore", "refuse"])
 def test_sweep_of_a_list_whose_late_pages_are_refused(option: str, still: SandboxProcess) -> None:
     still.switch(max_page=6, filter_option=option)
     seen: set[Any] = set()
-    assert len(true_ids(still, "contacts")) > 6 * 50 and ids(sweep(source_of(still, "contacts", limit=50), {})) == true_ids(still, "contacts")
+    assert (len(true_ids(still, "contacts")) > 6 * 50
+            and ids(sweep(source_of(still, "contacts", limit=50), {})) == true_ids(still, "contacts"))
     try:
         for step in sweep(source_of(still, limit=25), {}):
             seen |= ids([step])
@@ -145,7 +169,8 @@ def test_sweep_of_a_list_whose_late_pages_are_refused(option: str, still: Sandbo
 
 
 def test_a_list_without_end_is_told() -> None:
-    with scripted_server(lambda path: list_reply({"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(TransientError, match="no end"):
+    with scripted_server(lambda path: list_reply(
+        {"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(TransientError, match="no end"):
         list(sweep(source_of(server), {}))
 
 

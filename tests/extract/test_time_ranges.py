@@ -1,4 +1,5 @@
-"""Events have no order that anybody promised: whatever it is, all are read; where it is that of time, in hardly more requests than pages."""
+"""Events have no order that anybody promised: whatever it is, all are read; where it is that of time, in
+hardly more requests than pages."""
 
 from __future__ import annotations
 
@@ -49,10 +50,13 @@ def test_all_are_read_in_whatever_order(order: str, inclusive: tuple[bool, bool]
     assert read(EventList(rows, order, inclusive)) == set(rows)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.sampled_from(["desc", "asc", "almost"]), inclusive=st.sampled_from(INCLUSIVE), seconds=st.lists(st.integers(0, 60), max_size=300),
-       crowd=st.integers(0, 45), longest=st.sampled_from([1, 2, 6]))
-def test_all_are_read_however_they_lie(order: str, inclusive: tuple[bool, bool], seconds: list[int], crowd: int, longest: int) -> None:
+@settings(max_examples=60, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.sampled_from(["desc", "asc", "almost"]), inclusive=st.sampled_from(INCLUSIVE),
+       seconds=st.lists(st.integers(0, 60), max_size=300), crowd=st.integers(0, 45),
+       longest=st.sampled_from([1, 2, 6]))
+def test_all_are_read_however_they_lie(order: str, inclusive: tuple[bool, bool], seconds: list[int],
+                                       crowd: int, longest: int) -> None:
     rows = dict(enumerate([*(1_700_000_000 + second for second in seconds), *[1_700_000_030] * crowd], 1))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ordered_scan, "MAX_PAGES_PER_CHAIN", longest)
@@ -64,7 +68,8 @@ def test_hardly_more_requests_than_pages(order: str) -> None:
     rows = {ident: 1_600_000_000 + ident * 977 for ident in range(1, 12_001)}
     events = EventList(rows, order)
     assert read(events, 20) == set(rows)
-    assert events.requests <= 1.16 * len(rows) / 20  # 1.05 for the row that joins two pages, 1.02 for the counts
+    assert (events.requests <= 1.16 * len(rows)
+            / 20)  # 1.05 for the row that joins two pages, 1.02 for the counts
     assert events.deepest_page < 100
 
 
@@ -109,7 +114,8 @@ def test_smaller_pages_than_asked_for() -> None:
     rows = uneven_rows(60)
     events = EventList(rows, largest=7)
     with scripted_server(events) as server:
-        chain = ordered_scan.OrderedScan(source_of(server, "events", limit=10), moving_of("events"), -1, -max(rows.values()))
+        chain = ordered_scan.OrderedScan(source_of(server, "events", limit=10), moving_of("events"), -1,
+                                         -max(rows.values()))
         chain.row_ids.update(set(rows) - {5})
         chain.seconds = sorted(-at for ident, at in rows.items() if ident != 5)
         end, proven = chain._count(-min(rows.values()) + 1, RangeQueue([]))
@@ -157,13 +163,15 @@ def test_a_cursor_of_before() -> None:
     rows = uneven_rows(300)
     middle = rows[150]
     spans = [[0, middle, False], [middle + 1, 2_000_000_000, True]]
-    assert read(EventList(rows), position={"sweep": {"watermark": 2_000_000_000, "spans": spans}}) == set(rows)
+    assert read(EventList(rows), position={"sweep": {"watermark": 2_000_000_000, "spans": spans}}) == set(
+        rows)
 
 
 def test_spans_less_what_is_read() -> None:
     spans = [(0, 9, ReadMode.ORDERED), (20, 29, ReadMode.SPLIT)]
     assert subtract_range(spans, 5, 24) == [(0, 4, ReadMode.ORDERED), (25, 29, ReadMode.SPLIT)]
-    assert subtract_range(spans, 3, 4) == [(0, 2, ReadMode.ORDERED), (5, 9, ReadMode.ORDERED), (20, 29, ReadMode.SPLIT)]
+    assert subtract_range(spans, 3, 4) == [(0, 2, ReadMode.ORDERED), (5, 9, ReadMode.ORDERED),
+                                           (20, 29, ReadMode.SPLIT)]
     assert subtract_range(spans, 10, 19) == spans and subtract_range(spans, 0, 40) == []
 
 
@@ -180,14 +188,16 @@ def test_of_the_sandbox(order: str, inclusive: str, sandbox: SandboxProcess, sho
     assert ids(sweep(source_of(sandbox, "events", limit=20), {})) == true_ids(sandbox, "events")
 
 
-@pytest.mark.parametrize("switches", [{"events_retention_days": 300}, {"empty_list": "200"}, {"max_page": 30}, {"events_limit": 250}],
+@pytest.mark.parametrize("switches", [{"events_retention_days": 300}, {"empty_list": "200"}, {"max_page": 30},
+                                      {"events_limit": 250}],
                          ids=lambda switches: "-".join(switches))
 def test_of_the_sandbox_otherwise(switches: dict[str, Any], sandbox: SandboxProcess) -> None:
     before = {switch["name"]: switch["value"] for switch in sandbox.control("GET", "switches")}
     sandbox.switch(events_order="desc", filter_inclusive="both", **switches)
     since = time.time() - 299 * 86400 if "events_retention_days" in switches else 0
     try:
-        assert ids(sweep(source_of(sandbox, "events", limit=20), {})) >= true_ids(sandbox, "events", since=since)
+        assert ids(sweep(source_of(sandbox, "events", limit=20), {})) >= true_ids(
+            sandbox, "events", since=since)
     finally:
         sandbox.switch(**before)
 
@@ -199,7 +209,8 @@ def test_work_is_taken_from_who_has_most() -> None:
     pool.report_progress(first, -1, 9_000, 100)
     second, third = pool.take(), pool.take()
     assert second and third
-    assert (second.low, second.high) == (0, 4500) and (third.low, third.high) == (4501, 6750) and (first.low, first.high) == (6751, 10_000)
+    assert ((second.low, second.high) == (0, 4500) and (third.low, third.high) == (4501, 6750)
+            and (first.low, first.high) == (6751, 10_000))
     pool.report_progress(second, 1, 100, 100)
     fourth = pool.take()
     assert fourth and (fourth.low, fourth.high) == (2301, 4500) and second.high == 2300

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.extract.worker_threads import INITIAL_WORKERS, MAX_WORKERS, SAMPLE_STEPS, ConcurrencyLimit, released_slot, run_parallel
+from pipelines.extract.worker_threads import (
+    INITIAL_WORKERS,
+    MAX_WORKERS,
+    SAMPLE_STEPS,
+    ConcurrencyLimit,
+    released_slot,
+    run_parallel,
+)
 
 STEPS = 40
 
@@ -20,7 +27,8 @@ def busy(seconds: float) -> None:
 
 
 class Walks:
-    """Walks that work and wait for so many seconds a step, and how many of them were under way at once in the second half of their steps."""
+    """Walks that work and wait for so many seconds a step, and how many of them were under way at once in the
+    second half of their steps."""
 
     def __init__(self, worked: float, waited: float) -> None:
         self.worked, self.waited, self._lock = worked, waited, threading.Lock()
@@ -39,7 +47,8 @@ class Walks:
 
 
 class Clock:
-    """A time of its own for crew.py, whatever else the machine does: it runs `share` of the time for this process."""
+    """A time of its own for crew.py, whatever else the machine does: it runs `share` of the time for this
+    process."""
 
     def __init__(self, share: float) -> None:
         self.share, self.now = share, 0.0
@@ -92,13 +101,15 @@ def test_no_more_walks_are_under_way_than_may_be(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(ConcurrencyLimit, "record_step", took)
     walks = Walks(0.0002, 0.001)
-    assert sorted(run_parallel([walks.walk() for _ in range(MAX_WORKERS)])) == sorted([*range(STEPS)] * MAX_WORKERS)
+    assert sorted(run_parallel([walks.walk() for _ in range(MAX_WORKERS)])) == sorted(
+        [*range(STEPS)] * MAX_WORKERS)
     assert walks.most == 2
 
 
 def test_where_answers_come_late_all_walks_are_under_way() -> None:
     walks = Walks(0.0005, 0.02)
-    assert sorted(run_parallel([walks.walk() for _ in range(MAX_WORKERS)])) == sorted([*range(STEPS)] * MAX_WORKERS)
+    assert sorted(run_parallel([walks.walk() for _ in range(MAX_WORKERS)])) == sorted(
+        [*range(STEPS)] * MAX_WORKERS)
     assert walks.most == MAX_WORKERS
 
 

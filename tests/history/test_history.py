@@ -31,7 +31,8 @@ def test_events_are_followed_back_to_the_beginning(account: ScriptedAccount) -> 
     account.load_events(account.status_event(300, B, C), account.status_event(100, A, B))
     account.advance()
     assert account.stages() == [(A, 0, 100, "created"), (B, 100, 300, "event"), (C, 300, None, "event")]
-    assert account.rows("SELECT changed_by FROM amocrm.lead_status_history ORDER BY entered_at") == [(3,), (5,), (5,)]
+    assert account.rows("SELECT changed_by FROM amocrm.lead_status_history ORDER BY entered_at") == [
+        (3,), (5,), (5,)]
     assert is_consistent(account)
 
 
@@ -59,13 +60,15 @@ def test_an_updated_at_that_cannot_be_believed_dates_nothing(account: ScriptedAc
     assert is_consistent(account)
 
 
-def test_a_late_event_replaces_the_observation_that_it_explains_and_no_other(account: ScriptedAccount) -> None:
+def test_a_late_event_replaces_the_observation_that_it_explains_and_no_other(
+        account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     account.advance()
     account.read("leads", 900, lead(B, 700))
     account.read("leads", 1300, lead(C, 1100))
     account.advance()
-    assert account.stages() == [(A, 0, 700, "created"), (B, 700, 1100, "observed"), (C, 1100, None, "observed")]
+    assert account.stages() == [(A, 0, 700, "created"), (B, 700, 1100, "observed"),
+                                (C, 1100, None, "observed")]
     account.load_events(account.status_event(690, A, B))
     assert account.advance() == 1
     assert account.stages() == [(A, 0, 690, "created"), (B, 690, 1100, "event"), (C, 1100, None, "observed")]
@@ -82,8 +85,8 @@ def test_an_event_that_a_later_one_took_back_explains_no_observation(account: Sc
     account.read("leads", 1300, lead(C, 1100))
     account.load_events(account.status_event(600, A, B), account.status_event(650, B, A))
     account.advance()
-    assert account.stages() == [(A, 0, 600, "created"), (B, 600, 650, "event"), (A, 650, 800, "event"), (B, 800, 1100, "observed"),
-                                (C, 1100, None, "observed")]
+    assert account.stages() == [(A, 0, 600, "created"), (B, 600, 650, "event"), (A, 650, 800, "event"),
+                                (B, 800, 1100, "observed"), (C, 1100, None, "observed")]
     assert is_consistent(account)
 
 
@@ -94,13 +97,15 @@ def test_there_and_back_again_without_events_is_two_changes(account: ScriptedAcc
     account.read("leads", 900, lead(B, 700))
     account.read("leads", 1300, lead(A, 1100))
     account.advance()
-    assert account.stages() == [(D, 0, 400, "created"), (A, 400, 700, "event"), (B, 700, 1100, "observed"), (A, 1100, None, "observed")]
+    assert account.stages() == [(D, 0, 400, "created"), (A, 400, 700, "event"), (B, 700, 1100, "observed"),
+                                (A, 1100, None, "observed")]
     assert is_consistent(account)
 
 
 def test_of_several_changes_within_one_second_the_last_counts(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(C, 300))
-    account.load_events(account.status_event(200, A, B), account.status_event(200, B, A), account.status_event(300, A, B), account.status_event(300, B, C))
+    account.load_events(account.status_event(200, A, B), account.status_event(200, B, A),
+                        account.status_event(300, A, B), account.status_event(300, B, C))
     account.advance()
     assert account.stages() == [(A, 0, 300, "created"), (C, 300, None, "event")]
     assert is_consistent(account)
@@ -111,7 +116,8 @@ def test_an_event_newer_than_the_row_wins_and_nothing_is_invented(account: Scrip
     account.load_events(account.status_event(520, A, B))
     account.advance()
     assert account.stages() == [(A, 0, 520, "created"), (B, 520, None, "event")]
-    assert not any(each.astray for each in consistency(account.connection, "amocrm")), "the row lags, that is all"
+    assert not any(each.astray for each in consistency(account.connection,
+                                                       "amocrm")), "the row lags, that is all"
     account.read("leads", 900, lead(B, 520))
     account.advance()
     assert account.stages() == [(A, 0, 520, "created"), (B, 520, None, "event")]
@@ -127,13 +133,14 @@ def test_events_that_are_missing_leave_a_change_that_is_dated_by_the_row(account
     account.read("leads", 2000, lead(C, 1900, name="nothing but a name"))
     account.load_events(account.status_event(650, B, D), account.status_event(2500, C, A))
     account.advance()
-    assert account.stages() == [(A, 0, 300, "created"), (B, 300, 650, "event"), (D, 650, 700, "event"), (C, 700, 2500, "observed"),
-                                (A, 2500, None, "event")]
+    assert account.stages() == [(A, 0, 300, "created"), (B, 300, 650, "event"), (D, 650, 700, "event"),
+                                (C, 700, 2500, "observed"), (A, 2500, None, "event")]
     assert is_consistent(account)
 
 
 def test_a_silent_change_back_to_what_the_row_was_is_noticed(account: ScriptedAccount) -> None:
-    """The event came while the row stayed as it was: only its updated_at tells that it was read after the event."""
+    """The event came while the row stayed as it was: only its updated_at tells that it was read after the
+    event."""
     account.read("leads", 500, lead(A, 400))
     account.load_events(account.status_event(600, A, B))
     account.advance()
@@ -147,9 +154,11 @@ def test_what_is_no_reading_is_not_observed(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     account.advance()
     account.read("leads", 300, lead(B, 200))
-    account.read("leads", 600, {"id": 1, "name": "the other attributes did not come", "updated_at": START + 550})
+    account.read("leads", 600,
+                 {"id": 1, "name": "the other attributes did not come", "updated_at": START + 550})
     account.read("leads", 900, {"id": 1, "updated_at": START + 800, "is_deleted": True})
-    account.read("leads", 990, {"id": 2, "updated_at": START + 820, "is_deleted": True, "status_id": None, "responsible_user_id": None})
+    account.read("leads", 990, {"id": 2, "updated_at": START + 820, "is_deleted": True, "status_id": None,
+                                "responsible_user_id": None})
     account.read("leads", 999, lead(B, 850, number=2))
     account.advance()
     assert account.observation_count() == 0
@@ -157,20 +166,25 @@ def test_what_is_no_reading_is_not_observed(account: ScriptedAccount) -> None:
 
 
 def test_a_deal_known_from_events_alone_begins_where_they_begin(account: ScriptedAccount) -> None:
-    account.load_events(account.event("lead_added", 50, [{"note": {"id": 1}}], []), account.status_event(300, A, B), account.status_event(400, C, D, record=9))
+    account.load_events(account.event("lead_added", 50, [{"note": {"id": 1}}], []),
+                        account.status_event(300, A, B), account.status_event(400, C, D, record=9))
     account.advance()
     assert account.stages() == [(A, 50, 300, "created"), (B, 300, None, "event")]
     assert account.stages(9) == [(D, 400, None, "event")]
 
 
 def test_of_four_kinds_of_record_somebody_is_responsible_or_nobody(account: ScriptedAccount) -> None:
-    for place, (name, kind) in enumerate((("contacts", "contact"), ("companies", "company"), ("customers", "customer"))):
-        account.read(name, 500, {"id": 1, "responsible_user_id": None, "created_at": START + place, "updated_at": START + 200})
-        account.load_events(account.responsible_event(100 + place, 4, None, kind), account.responsible_event(100 + place, 3, 4, "task"))
+    for place, (name, kind) in enumerate((("contacts", "contact"), ("companies", "company"),
+                                          ("customers", "customer"))):
+        account.read(name, 500, {"id": 1, "responsible_user_id": None, "created_at": START + place,
+                                 "updated_at": START + 200})
+        account.load_events(account.responsible_event(100 + place, 4, None, kind),
+                            account.responsible_event(100 + place, 3, 4, "task"))
     account.advance()
     assert account.responsible() == [(4, place, 100 + place, "created") for place in range(3)] + [
         (None, 100 + place, None, "event") for place in range(3)]
-    assert account.rows("SELECT DISTINCT entity_type FROM amocrm.responsible_history ORDER BY 1") == [("companies",), ("contacts",), ("customers",)]
+    assert account.rows("SELECT DISTINCT entity_type FROM amocrm.responsible_history ORDER BY 1") == [
+        ("companies",), ("contacts",), ("customers",)]
     assert is_consistent(account)
 
 
@@ -181,13 +195,17 @@ def test_field_changes_are_told_by_events_of_either_type(account: ScriptedAccoun
     account.read("leads", 500, lead(A, 400))
     nameless = account.field_event(300, 12, ["x"], [])
     nameless["value_before"][0]["custom_field_value"].pop("field_id")
-    account.load_events(account.field_event(100, 11, [], ["a", "b"]), account.field_event(200, 11, ["a", "b"], ["c"], "custom_field_value_changed"), nameless)
+    account.load_events(account.field_event(100, 11, [], ["a", "b"]), account.field_event(
+        200, 11, ["a", "b"], ["c"], "custom_field_value_changed"), nameless)
     account.advance()
-    assert account.values() == [(11, 100, None, ["a", "b"], "event"), (11, 200, ["a", "b"], ["c"], "event"), (12, 300, ["x"], None, "event")]
-    assert account.rows("SELECT value_after::text FROM amocrm.custom_field_history WHERE field_id = 12") == [("[]",)]
+    assert account.values() == [(11, 100, None, ["a", "b"], "event"), (11, 200, ["a", "b"], ["c"], "event"),
+                                (12, 300, ["x"], None, "event")]
+    assert account.rows("SELECT value_after::text FROM amocrm.custom_field_history WHERE field_id = 12") == [
+        ("[]",)]
 
 
-def test_values_that_differ_from_the_former_reading_are_observed_until_an_event_explains_them(account: ScriptedAccount) -> None:
+def test_values_that_differ_from_the_former_reading_are_observed_until_an_event_explains_them(
+        account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400, custom_fields_values=[field(11, "a"), field(12, "same")]))
     account.advance()
     account.read("leads", 900, lead(A, 800, custom_fields_values=[field(12, "same"), field(13, "new")]))
@@ -195,14 +213,16 @@ def test_values_that_differ_from_the_former_reading_are_observed_until_an_event_
     assert account.values() == [(11, 800, ["a"], None, "observed"), (13, 800, None, ["new"], "observed")]
     account.load_events(account.field_event(790, 13, [], ["in amoCRM's words"]))
     account.advance()
-    assert account.values() == [(13, 790, None, ["in amoCRM's words"], "event"), (11, 800, ["a"], None, "observed")]
+    assert account.values() == [(13, 790, None, ["in amoCRM's words"], "event"),
+                                (11, 800, ["a"], None, "observed")]
     assert is_consistent(account)
 
 
 def test_what_is_no_change_of_a_value_is_not_observed(account: ScriptedAccount) -> None:
     def read(at: int, moved: int, label: str, number: Any, more: str) -> None:
         account.read("leads", at, lead(A, moved, custom_fields_values=[
-            field(11, {"value": label, "enum_id": 5}, type_="select"), field(12, number, type_="numeric"), field(13, more)]))
+            field(11, {"value": label, "enum_id": 5}, type_="select"), field(12, number, type_="numeric"),
+            field(13, more)]))
 
     read(500, 400, "дуб", "1.50", "a")
     account.advance()
@@ -219,7 +239,8 @@ def test_what_is_no_change_of_a_value_is_not_observed(account: ScriptedAccount) 
 # When
 
 
-def test_nothing_is_noted_until_history_is_made_for_the_first_time_and_then_only_what_changed(account: ScriptedAccount) -> None:
+def test_nothing_is_noted_until_history_is_made_for_the_first_time_and_then_only_what_changed(
+        account: ScriptedAccount) -> None:
     account.read("leads", 500, *(lead(A, 400, number=number) for number in range(1, 6)))
     account.load_events(account.status_event(300, B, A))
     assert account.rows("SELECT * FROM amocrm.history_due") == [("all", 0)]
@@ -231,21 +252,27 @@ def test_nothing_is_noted_until_history_is_made_for_the_first_time_and_then_only
     before = account.row_versions()
     late = account.status_event(300, B, A, record=3)
     account.load_events(late)
-    account.read("leads", 900, *(lead(A, 400, number=number) for number in range(1, 5)), lead(B, 800, number=5), lead(A, 800, number=6))
+    account.read("leads", 900, *(lead(A, 400, number=number) for number in range(1, 5)),
+                 lead(B, 800, number=5), lead(A, 800, number=6))
     assert account.rows("SELECT entity_id FROM amocrm.history_due ORDER BY 1") == [(3,), (5,), (6,)]
     assert account.advance() == 3
     account.load_events(late)
     assert account.advance() == 0
-    assert {row[1] for row in before} - {row[1] for row in account.row_versions()} == {row[1] for row in before if row[1].startswith(("(3,", "(5,"))}
+    assert {row[1] for row in before} - {row[1] for row in account.row_versions()} == {
+        row[1] for row in before if row[1].startswith(("(3,", "(5,"))}
 
 
 def test_payloads_that_nobody_has_described_harm_nobody(account: ScriptedAccount) -> None:
-    odd: list[Any] = [None, [], {}, 5, "text", [5], [None], [{"lead_status": 5}], [{"lead_status": {"id": "x", "pipeline_id": 10**30}}],
-                      [{"responsible_user": []}], [{"responsible_user": {"id": "x"}}], [{"custom_field_value": {"field_id": 10**30, "text": {}}}],
+    odd: list[Any] = [None, [], {}, 5, "text", [5], [None], [{"lead_status": 5}],
+                      [{"lead_status": {"id": "x", "pipeline_id": 10**30}}],
+                      [{"responsible_user": []}], [{"responsible_user": {"id": "x"}}],
+                      [{"custom_field_value": {"field_id": 10**30, "text": {}}}],
                       [{"custom_field_value": [1]}]]
-    types = ("lead_status_changed", "entity_responsible_changed", "custom_field_value_changed", "custom_field_99999999999999999999_value_changed")
+    types = ("lead_status_changed", "entity_responsible_changed", "custom_field_value_changed",
+             "custom_field_99999999999999999999_value_changed")
     account.read("leads", 500, lead(A, 400))
-    account.load_events(*(account.event(type_, 10 * place, payload, payload) for type_ in types for place, payload in enumerate(odd)),
+    account.load_events(*(account.event(type_, 10 * place, payload, payload) for type_ in types
+                          for place, payload in enumerate(odd)),
                  account.status_event(390, B, A))
     account.advance()
     assert account.stages() == [(B, 0, 390, "created"), (A, 390, None, "event")]

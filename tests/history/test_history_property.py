@@ -1,5 +1,5 @@
-"""Whatever happens to a deal, in whatever order the mirror meets it: what all was told of becomes exactly what happened, and what was read is
-never contradicted."""
+"""Whatever happens to a deal, in whatever order the mirror meets it: what all was told of becomes exactly
+what happened, and what was read is never contradicted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from pipelines.load.loader import configure_session
 from tests.conftest import temporary_database
 from tests.support.history import ScriptedAccount, lead
 
-EXAMPLES = settings(max_examples=int(os.environ.get("EXAMPLES", "40")), derandomize="EXAMPLES" not in os.environ, deadline=None,
+EXAMPLES = settings(max_examples=int(os.environ.get("EXAMPLES", "40")),
+                    derandomize="EXAMPLES" not in os.environ, deadline=None,
                     suppress_health_check=list(HealthCheck))
 STATUSES = st.integers(1, 3)
 SKEW = st.sampled_from([0, -20, 20])
@@ -30,24 +31,27 @@ Step = tuple[str, float, int]
 
 
 def steps(*pauses: float) -> st.SearchStrategy[list[Step]]:
-    """move: to a stage, told of; silent: the same, not told of; edit: something else; sync: read the deal, land events, make history;
-    events: land all but the last few events."""
+    """move: to a stage, told of; silent: the same, not told of; edit: something else; sync: read the deal,
+    land events, make history; events: land all but the last few events."""
     kinds = st.sampled_from(["move", "move", "silent", "edit", "sync", "events"])
     return st.lists(st.tuples(kinds, st.sampled_from(pauses), STATUSES), max_size=14)
 
 
 @pytest.fixture(scope="module")
 def account(postgres_server: str, template_database: str) -> Iterator[ScriptedAccount]:
-    with temporary_database(postgres_server, template_database) as database, psycopg.connect(database, autocommit=True) as opened:
-        opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
+    with temporary_database(postgres_server, template_database) as database, psycopg.connect(
+            database, autocommit=True) as opened:
+        opened.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', "
+            "'http://127.0.0.1')")
         configure_session(opened)
         made = ScriptedAccount(opened)
         made.advance()
         yield made
 
 
-OWNED = (("events", "entity_id"), ("observations", "entity_id"), ("lead_status_history", "lead_id"), ("responsible_history", "entity_id"),
-         ("history_due", "entity_id"), ("leads", "id"))
+OWNED = (("events", "entity_id"), ("observations", "entity_id"), ("lead_status_history", "lead_id"),
+         ("responsible_history", "entity_id"), ("history_due", "entity_id"), ("leads", "id"))
 
 
 @contextmanager
@@ -87,7 +91,8 @@ class Deal:
         self.now += 1  # no two readings are of one second
 
     def land(self, left: int = 0) -> None:
-        landing, self.unlanded = self.unlanded[:len(self.unlanded) - left], self.unlanded[len(self.unlanded) - left:]
+        landing, self.unlanded = (self.unlanded[:len(self.unlanded) - left],
+                                  self.unlanded[len(self.unlanded) - left:])
         if landing:
             self.account.load_events(*landing)
 
@@ -98,7 +103,8 @@ class Deal:
 
     def happened(self) -> list[tuple[int, int]]:
         """Its life without the seconds that left things as they were."""
-        return [moment for place, moment in enumerate(self.life) if place == 0 or self.life[place - 1][1] != moment[1]]
+        return [moment for place, moment in enumerate(self.life)
+                if place == 0 or self.life[place - 1][1] != moment[1]]
 
     def stage_at(self, second: int) -> int:
         return next(int(status) for status, entered, left, _ in self.account.stages(self.number)
@@ -110,14 +116,17 @@ class Deal:
         assert self.account.row_versions() == before, "a second time changes nothing"
         assert [str(each) for each in consistency(self.account.connection, "amocrm") if each.wrong_rows] == []
         kept = [row[1] for row in before]
-        self.account.connection.execute("TRUNCATE amocrm.lead_status_history, amocrm.responsible_history, amocrm.custom_field_history")
+        self.account.connection.execute(
+            "TRUNCATE amocrm.lead_status_history, amocrm.responsible_history, amocrm.custom_field_history")
         rebuild(self.account.connection, "amocrm")
-        assert [row[1] for row in self.account.row_versions()] == kept, "made at once it is what it became bit by bit"
+        assert ([row[1] for row in self.account.row_versions()]
+                == kept), "made at once it is what it became bit by bit"
 
     def forget(self) -> None:
         """So that what is wrong with this deal is not told of the next."""
         for table, column in OWNED:
-            self.account.connection.execute(SQL("DELETE FROM amocrm.{} WHERE {} = %s").format(Identifier(table), Identifier(column)), [self.number])
+            self.account.connection.execute(SQL("DELETE FROM amocrm.{} WHERE {} = %s").format(
+                Identifier(table), Identifier(column)), [self.number])
 
 
 @EXAMPLES
@@ -137,14 +146,16 @@ def test_what_all_was_told_of_is_what_happened(account: ScriptedAccount, life: l
         deal.now += 300
         deal.sync()
         assert [(entered, status) for status, entered, _, _ in account.stages(deal.number)] == deal.happened()
-        assert account.rows(f"SELECT count(*) FROM amocrm.observations WHERE entity_id = {deal.number}") == [(0,)]
+        assert account.rows(f"SELECT count(*) FROM amocrm.observations WHERE entity_id = {deal.number}") == [
+            (0,)]
         deal.check()
 
 
 @EXAMPLES
 @given(steps(2, 7, 90, 5000), SKEW)
 def test_what_was_read_is_never_contradicted(account: ScriptedAccount, life: list[Step], skew: int) -> None:
-    """By a reading that differs from the one before, and by the last: one that does not differ leaves no trace."""
+    """By a reading that differs from the one before, and by the last: one that does not differ leaves no
+    trace."""
     with deal_of(account, skew) as deal:
         for what, pause, number in [*life, ("sync", 300, 0)]:
             deal.now += pause
@@ -154,10 +165,13 @@ def test_what_was_read_is_never_contradicted(account: ScriptedAccount, life: lis
                 deal.updated = int(deal.now)
             elif what == "sync":
                 deal.sync()
-        traces = [reading for former, reading in pairwise(deal.readings) if former[1] != reading[1]] + deal.readings[-1:]
+        traces = [reading for former, reading in pairwise(deal.readings)
+                  if former[1] != reading[1]] + deal.readings[-1:]
         assert [deal.stage_at(second) for second, _ in traces] == [status for _, status in traces]
-        observed = [(entered, status) for status, entered, _, source in account.stages(deal.number) if source == "observed"]
-        told = [(entered, status) for status, entered, _, source in account.stages(deal.number) if source == "event"]
+        observed = [(entered, status) for status, entered, _, source in account.stages(deal.number)
+                    if source == "observed"]
+        told = [(entered, status) for status, entered, _, source in account.stages(deal.number)
+                if source == "event"]
         assert set(told) <= set(deal.life)
         assert len(observed) <= len(deal.readings)
         deal.check()

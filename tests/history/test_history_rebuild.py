@@ -1,4 +1,5 @@
-"""All of an account's history made anew, in one backend of Postgres or in two: the same rows as came bit by bit."""
+"""All of an account's history made anew, in one backend of Postgres or in two: the same rows as came bit by
+bit."""
 
 from __future__ import annotations
 
@@ -23,15 +24,20 @@ def account(database: str) -> Iterator[ScriptedAccount]:
 
 
 def eventful(account: ScriptedAccount) -> list[str]:
-    """An account of everything that history is made from, and its history as it came bit by bit: rows without who wrote them."""
+    """An account of everything that history is made from, and its history as it came bit by bit: rows without
+    who wrote them."""
     account.advance()
     for number in range(1, 5):
         account.read("leads", 500, lead(A, 400, number, custom_fields_values=[field(11, "a")]))
-        account.load_events(account.status_event(200, B, A, number), account.status_event(200, A, C, number), account.status_event(300, C, A, number))
+        account.load_events(account.status_event(200, B, A, number), account.status_event(200, A, C, number),
+                            account.status_event(300, C, A, number))
         account.advance()
-    account.load_events(account.field_event(100, 11, [], ["a"]), account.responsible_event(150, 4, 5), account.event("contact_added", 10, [], [], "contact", 9))
-    account.load_events(account.responsible_event(350, 6, None, "contact"), account.status_event(450, B, C, record=8))
-    account.read("leads", 900, lead(B, 700, 2, responsible_user_id=6), lead(C, 800, 3, custom_fields_values=[field(11, "b"), field(12, "c")]))
+    account.load_events(account.field_event(100, 11, [], ["a"]), account.responsible_event(150, 4, 5),
+                        account.event("contact_added", 10, [], [], "contact", 9))
+    account.load_events(account.responsible_event(350, 6, None, "contact"),
+                        account.status_event(450, B, C, record=8))
+    account.read("leads", 900, lead(B, 700, 2, responsible_user_id=6),
+                 lead(C, 800, 3, custom_fields_values=[field(11, "b"), field(12, "c")]))
     account.advance()
     account.load_events(account.status_event(800, A, C, 3))
     account.advance()
@@ -46,7 +52,8 @@ HISTORY = ("lead_status_history", "responsible_history", "custom_field_history")
 
 
 @pytest.mark.parametrize("emptied", [HISTORY, HISTORY[1:], ()], ids=["all empty", "one filled", "all filled"])
-def test_two_backends_make_of_everything_what_came_bit_by_bit(account: ScriptedAccount, database: str, emptied: tuple[str, ...]) -> None:
+def test_two_backends_make_of_everything_what_came_bit_by_bit(account: ScriptedAccount, database: str,
+                                                              emptied: tuple[str, ...]) -> None:
     expected = eventful(account)
     assert len(expected) > 20
     for table in emptied:
@@ -59,8 +66,9 @@ def test_two_backends_make_of_everything_what_came_bit_by_bit(account: ScriptedA
     assert is_consistent(account)
 
 
-def test_a_lock_that_keeps_the_second_backend_waiting_leaves_its_part_to_the_first(account: ScriptedAccount, database: str,
-                                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_keeps_the_second_backend_waiting_leaves_its_part_to_the_first(
+        account: ScriptedAccount, database: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
     expected, given_up = eventful(account), Event()
     monkeypatch.setattr(rebuild_, "LOCK_TIMEOUT", "50ms")
     with psycopg.connect(database) as blocker:
@@ -82,13 +90,16 @@ def test_a_lock_that_keeps_the_second_backend_waiting_leaves_its_part_to_the_fir
 
 def test_killed_between_the_two_commits_it_is_all_due_again(account: ScriptedAccount, database: str) -> None:
     expected = eventful(account)
-    account.connection.execute("TRUNCATE amocrm.lead_status_history, amocrm.responsible_history, amocrm.custom_field_history")
+    account.connection.execute(
+        "TRUNCATE amocrm.lead_status_history, amocrm.responsible_history, amocrm.custom_field_history")
     account.connection.execute("INSERT INTO amocrm.history_due VALUES ('all', 0)")
-    with psycopg.connect(database) as blocker, psycopg.connect(database) as dying, ThreadPoolExecutor(1) as pool:
+    with psycopg.connect(database) as blocker, psycopg.connect(database) as dying, ThreadPoolExecutor(
+            1) as pool:
         blocker.execute("LOCK amocrm.lead_status_history")
         made = pool.submit(advance, dying, "amocrm", "amocrm", lambda: psycopg.connect(database))
         wait_until(lambda: account.rows("SELECT count(*) > 0 FROM amocrm.custom_field_history") == [(True,)])
-        wait_until(lambda: account.rows(f"SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = {dying.info.backend_pid}") == [(1,)])
+        wait_until(lambda: account.rows(
+            f"SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = {dying.info.backend_pid}") == [(1,)])
         account.connection.execute("SELECT pg_terminate_backend(%s)", [dying.info.backend_pid])
         with pytest.raises(psycopg.OperationalError):
             made.result()

@@ -25,7 +25,9 @@ Connection = psycopg.Connection[Any]
 @pytest.fixture
 def connection(database: str) -> Iterator[Connection]:
     with psycopg.connect(database, autocommit=True) as opened:
-        opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
+        opened.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', "
+            "'http://127.0.0.1')")
         configure_session(opened)
         yield opened
 
@@ -53,7 +55,8 @@ def lead(number: int = 1, **attributes: Any) -> Record:
 
 def test_a_record_read_earlier_never_overwrites_one_read_later(connection: Connection) -> None:
     land(connection, "leads", (20, [lead(name="later")]))
-    counts = land(connection, "leads", (10, [lead(name="earlier", _embedded={"tags": [{"id": 5, "name": "old"}]})]))
+    counts = land(connection, "leads",
+                  (10, [lead(name="earlier", _embedded={"tags": [{"id": 5, "name": "old"}]})]))
     assert counts.changed == 0
     assert column(connection, "SELECT name FROM amocrm.leads") == ["later"]
     assert column(connection, "SELECT count(*) FROM amocrm.lead_tags") == [0]
@@ -71,7 +74,8 @@ def test_updated_at_decides_nothing(connection: Connection) -> None:
 
 
 def test_an_unchanged_record_is_not_written(connection: Connection) -> None:
-    record = lead(price=10, custom_fields_values=[{"field_id": 1, "field_type": "numeric", "values": [{"value": "1.50"}]}], odd={"a": [1]})
+    record = lead(price=10, custom_fields_values=[{"field_id": 1, "field_type": "numeric",
+                                                   "values": [{"value": "1.50"}]}], odd={"a": [1]})
     assert land(connection, "leads", (10, [record])).inserted == 2
     before = column(connection, "SELECT xmin::text FROM amocrm.leads")
     assert land(connection, "leads", (20, [record])).changed == 0
@@ -94,11 +98,13 @@ def test_children_are_replaced_by_set_difference(connection: Connection) -> None
     counts = land(connection, "leads", (20, [tagged(2, 3, 4)]))
     assert (counts.inserted, counts.updated, counts.deleted) == (1, 0, 1)
     assert column(connection, "SELECT tag_id FROM amocrm.lead_tags ORDER BY 1") == [2, 3, 4]
-    assert column(connection, "SELECT name FROM amocrm.tags WHERE NOT _listed ORDER BY 1") == ["t1", "t2", "t3", "t4"]
+    assert column(connection, "SELECT name FROM amocrm.tags WHERE NOT _listed ORDER BY 1") == [
+        "t1", "t2", "t3", "t4"]
 
 
 def test_an_absent_list_touches_no_child_and_an_empty_one_clears(connection: Connection) -> None:
-    land(connection, "leads", (10, [lead(_embedded={"tags": [{"id": 1, "name": "t"}]}, custom_fields_values=[])]))
+    land(connection, "leads",
+         (10, [lead(_embedded={"tags": [{"id": 1, "name": "t"}]}, custom_fields_values=[])]))
     land(connection, "leads", (20, [lead()]))
     assert column(connection, "SELECT tag_id FROM amocrm.lead_tags") == [1]
     land(connection, "leads", (30, [lead(_embedded={"tags": []})]))
@@ -128,7 +134,8 @@ def test_a_list_that_may_be_cut_short_removes_nothing(connection: Connection) ->
 
 def test_a_stage_that_left_its_pipeline_is_kept_and_marked(connection: Connection) -> None:
     def pipeline(*statuses: int) -> Record:
-        return {"id": 1, "name": "p", "_embedded": {"statuses": [{"id": each, "pipeline_id": 1, "name": f"s{each}"} for each in statuses]}}
+        return {"id": 1, "name": "p", "_embedded": {
+            "statuses": [{"id": each, "pipeline_id": 1, "name": f"s{each}"} for each in statuses]}}
 
     land(connection, "pipelines", (10, [pipeline(142, 143, 7)]))
     land(connection, "pipelines", (20, [pipeline(142, 143)]))
@@ -140,9 +147,11 @@ def test_a_stage_that_left_its_pipeline_is_kept_and_marked(connection: Connectio
 def test_a_list_replaces_what_records_told_and_never_the_other_way(connection: Connection) -> None:
     told = lead(_embedded={"tags": [{"id": 9, "name": "from the lead", "color": None}]})
     land(connection, "leads", (10, [told]))
-    land(connection, "tags", (5, [{"id": 9, "name": "from the list", "color": "FFFFFF"}]), entity_type="leads")
+    land(connection, "tags", (5, [{"id": 9, "name": "from the list", "color": "FFFFFF"}]),
+         entity_type="leads")
     assert column(connection, "SELECT name FROM amocrm.tags") == ["from the lead"], "read earlier"
-    land(connection, "tags", (20, [{"id": 9, "name": "from the list", "color": "FFFFFF"}]), entity_type="leads")
+    land(connection, "tags", (20, [{"id": 9, "name": "from the list", "color": "FFFFFF"}]),
+         entity_type="leads")
     land(connection, "leads", (30, [told]))
     assert column(connection, "SELECT name FROM amocrm.tags WHERE _listed") == ["from the list"]
 
@@ -169,14 +178,16 @@ def test_the_cursor_is_in_the_transaction_of_the_rows(connection: Connection) ->
     landing.load(batch("leads", (10, [lead(1)])), {"watermark": 1}, "leads")
     broken = batch("leads", (20, [lead(2), lead(3)]))
     key, (started, rows) = next(iter(broken.rows.items()))
-    broken.rows[key] = (started, type(rows)(rows.key, (*rows.row[:-2], jsonb_binary("not JSON"), rows.row[-1]), rows.children))
+    broken.rows[key] = (started, type(rows)(
+        rows.key, (*rows.row[:-2], jsonb_binary("not JSON"), rows.row[-1]), rows.children))
     with pytest.raises(psycopg.Error):
         landing.load(broken, {"watermark": 2}, "leads")
     assert column(connection, "SELECT id FROM amocrm.leads") == [1]
     assert column(connection, "SELECT (position->>'watermark')::int FROM mirror.cursors") == [1]
 
 
-@pytest.mark.parametrize("value", ["'; DROP TABLE leads; --", 'a"b', "\\N", "a\tb\nc\\", "🪵" * 300, "x" * 1_000_000])
+@pytest.mark.parametrize("value",
+                         ["'; DROP TABLE leads; --", 'a"b', "\\N", "a\tb\nc\\", "🪵" * 300, "x" * 1_000_000])
 def test_hostile_text_is_only_text(connection: Connection, value: str) -> None:
     land(connection, "leads", (10, [lead(name=value) | {f"odd {value[:50]}": value}]))
     assert column(connection, "SELECT name FROM amocrm.leads") == [value]
@@ -184,27 +195,32 @@ def test_hostile_text_is_only_text(connection: Connection, value: str) -> None:
 
 
 @pytest.mark.parametrize(("attribute", "value", "expected"), [
-    ("created_at", 253402300800, "10000-01-01 00:00:00+00"), ("created_at", -62135596801, "0001-12-31 23:59:59+00 BC"),
-    ("price", 0.1, "0.1"), ("price", 1e300, str(10**300)), ("price", -(2**70), str(-(2**70)))])
+    ("created_at", 253402300800, "10000-01-01 00:00:00+00"),
+    ("created_at", -62135596801, "0001-12-31 23:59:59+00 BC"), ("price", 0.1, "0.1"),
+    ("price", 1e300, str(10**300)), ("price", -(2**70), str(-(2**70)))])
 def test_the_edges_of_types_land(connection: Connection, attribute: str, value: Any, expected: str) -> None:
     land(connection, "leads", (10, [lead(**{attribute: value})]))
     assert column(connection, f"SELECT {attribute}::text FROM amocrm.leads") == [expected]
 
 
-@pytest.mark.parametrize(("attribute", "value"), [("created_at", 10**17), ("created_at", "yesterday"), ("price", "1e400000"), ("status_id", 2**63),
+@pytest.mark.parametrize(("attribute", "value"), [("created_at", 10**17), ("created_at", "yesterday"),
+                                                  ("price", "1e400000"), ("status_id", 2**63),
                                                   ("is_deleted", "maybe"), ("price", [1])])
 def test_what_a_column_cannot_hold_stays_in_extra(connection: Connection, attribute: str, value: Any) -> None:
     land(connection, "leads", (10, [lead(**{attribute: value})]))
-    row = connection.execute(f"SELECT {attribute}, _extra -> %s FROM amocrm.leads".encode(), [attribute]).fetchone()
+    row = connection.execute(f"SELECT {attribute}, _extra -> %s FROM amocrm.leads".encode(),
+                             [attribute]).fetchone()
     assert row == (None, value)
 
 
 TAGGED: Record = {"_embedded": {"tags": [{"id": 5, "name": "B2B"}]}}
 
 
-def test_a_mixed_batch_is_compared_where_it_is_known_and_inserted_where_it_is_new(connection: Connection) -> None:
+def test_a_mixed_batch_is_compared_where_it_is_known_and_inserted_where_it_is_new(
+        connection: Connection) -> None:
     land(connection, "leads", (10, [lead(1, **TAGGED), lead(2, **TAGGED)]))
-    counts = land(connection, "leads", (9, [lead(2, name="earlier")]), (20, [lead(1, name="Шкаф", _embedded={"tags": []}), lead(3, **TAGGED)]))
+    counts = land(connection, "leads", (9, [lead(2, name="earlier")]),
+                  (20, [lead(1, name="Шкаф", _embedded={"tags": []}), lead(3, **TAGGED)]))
     assert (counts.inserted, counts.updated, counts.deleted) == (2, 1, 1)
     assert column(connection, "SELECT name FROM amocrm.leads ORDER BY id") == ["Шкаф", "Кухня", "Кухня"]
     assert column(connection, "SELECT lead_id FROM amocrm.lead_tags ORDER BY 1") == [2, 3]
@@ -213,13 +229,17 @@ def test_a_mixed_batch_is_compared_where_it_is_known_and_inserted_where_it_is_ne
 def test_new_children_are_not_looked_up_and_old_keys_hold_as_before(connection: Connection) -> None:
     land(connection, "leads", (10, [lead(**TAGGED)]))
     assert column(connection, "SHOW session_replication_role") == ["origin"]
-    assert column(connection, "SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgrelid = 'amocrm.lead_tags'::regclass") == ["O"]
+    assert column(
+        connection,
+        "SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgrelid = 'amocrm.lead_tags'::regclass") == ["O"]
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         connection.execute("INSERT INTO amocrm.lead_tags (lead_id, tag_id) VALUES (2, 5)")
 
 
 def test_what_somebody_has_hung_on_a_child_table_still_happens(connection: Connection) -> None:
-    connection.execute("CREATE TABLE favourites (id int8 PRIMARY KEY); ALTER TABLE amocrm.lead_tags ADD FOREIGN KEY (tag_id) REFERENCES favourites")
+    connection.execute(
+        "CREATE TABLE favourites (id int8 PRIMARY KEY); ALTER TABLE amocrm.lead_tags ADD FOREIGN KEY "
+        "(tag_id) REFERENCES favourites")
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         land(connection, "leads", (10, [lead(**TAGGED)]))
 
@@ -236,8 +256,10 @@ def test_a_user_who_may_not_set_it_lands_all_the_same(connection: Connection) ->
 HOSTILE_KEYS = ['a"b', '","', "a\\b", "\\", "{a,b}", "NULL", "", " ", '"', "a,b", "'"]
 
 
-@pytest.mark.parametrize("keys", [HOSTILE_KEYS, *[[key, "plain"] for key in HOSTILE_KEYS], ["one", "two", "NULL", "{}", ""]])
-def test_a_key_that_an_array_would_have_to_escape_is_found_again(keys: list[str], connection: Connection) -> None:
+@pytest.mark.parametrize("keys", [HOSTILE_KEYS, *[[key, "plain"] for key in HOSTILE_KEYS],
+                                  ["one", "two", "NULL", "{}", ""]])
+def test_a_key_that_an_array_would_have_to_escape_is_found_again(keys: list[str],
+                                                                 connection: Connection) -> None:
     events = [{"id": key, "type": "lead_added", "created_at": 1} for key in keys]
     assert land(connection, "events", (10, events)).inserted == len(keys)
     counts = land(connection, "events", (20, events))

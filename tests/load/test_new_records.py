@@ -1,4 +1,5 @@
-"""New records that nobody has to look at first go into their table as they come: the same rows, hints and history as through a stage."""
+"""New records that nobody has to look at first go into their table as they come: the same rows, hints and
+history as through a stage."""
 
 from __future__ import annotations
 
@@ -40,21 +41,27 @@ class Watched(Loader):
 
 @pytest.fixture(scope="module")
 def connection(postgres_server: str, template_database: str) -> Iterator[Connection]:
-    with temporary_database(postgres_server, template_database) as database, psycopg.connect(database, autocommit=True) as opened:
-        opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'http://127.0.0.1')")
+    with temporary_database(postgres_server, template_database) as database, psycopg.connect(
+            database, autocommit=True) as opened:
+        opened.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', "
+            "'http://127.0.0.1')")
         configure_session(opened)
         yield opened
 
 
-def landed(connection: Connection, of: Entity, told: list[Record], keep_seen: bool = False, first: Iterable[str] = ()) -> tuple[int, list[list[Any]]]:
-    """How many rows were staged, and all that was written, which is undone. Who keeps what was seen stages everything."""
+def landed(connection: Connection, of: Entity, told: list[Record], keep_seen: bool = False,
+           first: Iterable[str] = ()) -> tuple[int, list[list[Any]]]:
+    """How many rows were staged, and all that was written, which is undone. Who keeps what was seen stages
+    everything."""
     fixed = dict(of.listings[0].constants)
     landing = Watched(connection, "amocrm", "amocrm", normalizer(of, tuple(fixed)))
     with connection.transaction(force_rollback=True):
         for statement in first:
             connection.execute(statement.encode())
         landing.load(batch(of.name, (NOW // 60, told), **fixed), keep_seen=keep_seen)
-        written = [column(connection, f"SELECT t::text FROM {table} t ORDER BY 1") for table in column(connection, EVERYTHING)]
+        written = [column(connection, f"SELECT t::text FROM {table} t ORDER BY 1")
+                   for table in column(connection, EVERYTHING)]
     return landing.staged, written
 
 
@@ -67,15 +74,16 @@ RECORD: dict[str, Record] = {
     **dict.fromkeys(("leads", "contacts", "companies", "customers"), {"id": 1}),
     "tasks": {"id": 1, "entity_type": "leads", "entity_id": 7, "is_completed": False},
     "events": {"id": "01k", "type": "lead_deleted", "entity_type": "lead", "entity_id": 7, "created_at": NOW}}
-NEWS = {**dict.fromkeys(("leads", "contacts", "companies", "customers"), [SEEDED]), "tasks": [watermark("tasks", "tasks", NOW)],
-        "events": [watermark("leads", "leads", NOW)]}
+NEWS = {**dict.fromkeys(("leads", "contacts", "companies", "customers"), [SEEDED]),
+        "tasks": [watermark("tasks", "tasks", NOW)], "events": [watermark("leads", "leads", NOW)]}
 """Of each kind a record, and after which statements it is news."""
 
 
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_with_and_without_a_stage_the_same_is_written(of: Entity, data: st.DataObject, connection: Connection) -> None:
+def test_with_and_without_a_stage_the_same_is_written(of: Entity, data: st.DataObject,
+                                                      connection: Connection) -> None:
     told = data.draw(st.lists(records(of, dict(of.listings[0].constants)), min_size=1, max_size=3))
     assert landed(connection, of, told)[1] == landed(connection, of, told, keep_seen=True)[1]
 
@@ -92,13 +100,15 @@ def test_in_a_first_reading_new_records_need_no_stage(of: Entity, connection: Co
 def test_what_is_news_is_looked_at(of: Entity, connection: Connection) -> None:
     staged, written = landed(connection, of, [RECORD[of.name]], first=NEWS[of.name])
     assert staged == 1
-    told = [rows for table, rows in zip(column(connection, EVERYTHING), written, strict=True) if table in ("mirror.hints", "amocrm.history_due")]
+    told = [rows for table, rows in zip(column(connection, EVERYTHING), written, strict=True)
+            if table in ("mirror.hints", "amocrm.history_due")]
     assert any("7" in row or of.name in row for rows in told for row in rows)
 
 
 def test_events_are_news_where_history_is_kept_already(connection: Connection) -> None:
     moved = RECORD["events"] | {"type": "lead_status_changed", "created_at": 5}
-    staged, written = landed(connection, entity_named("events"), [moved], first=[SEEDED, watermark("leads", "leads", NOW)])
+    staged, written = landed(connection, entity_named("events"), [moved],
+                             first=[SEEDED, watermark("leads", "leads", NOW)])
     assert staged == 1
     assert "(leads,7)" in written[column(connection, EVERYTHING).index("amocrm.history_due")]
 
@@ -106,9 +116,11 @@ def test_events_are_news_where_history_is_kept_already(connection: Connection) -
 def test_a_record_that_comes_deleted_is_marked(connection: Connection) -> None:
     landing = Watched(connection, "amocrm", "amocrm", normalizer(entity_named("leads"), ()))
     with connection.transaction(force_rollback=True):
-        landing.load(batch("leads", (10, [{"id": 1, "is_deleted": True}, {"id": 2, "is_deleted": False}, {"id": 3}])))
+        landing.load(
+            batch("leads", (10, [{"id": 1, "is_deleted": True}, {"id": 2, "is_deleted": False}, {"id": 3}])))
         assert landing.staged == 0
-        assert column(connection, "SELECT _deleted_at = _synced_at FROM amocrm.leads ORDER BY id") == [True, None, None]
+        assert column(connection, "SELECT _deleted_at = _synced_at FROM amocrm.leads ORDER BY id") == [
+            True, None, None]
 
 
 def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Connection) -> None:
@@ -134,7 +146,9 @@ def test_a_row_that_another_list_tells_of_meanwhile_gives_way(database: str) -> 
         def existing_keys(self, batch: Batch) -> set[Row]:
             found = super().existing_keys(batch)
             with psycopg.connect(database, autocommit=True) as other:
-                other.execute("INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) VALUES (9, 'told', now(), false)")
+                other.execute(
+                    "INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) VALUES (9, 'told', "
+                    "now(), false)")
             return found
 
     with psycopg.connect(database, autocommit=True) as connection:

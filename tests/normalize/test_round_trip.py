@@ -1,4 +1,5 @@
-"""payload → rows → payload is the identity, for any record that the declarations allow and many that they do not."""
+"""payload → rows → payload is the identity, for any record that the declarations allow and many that they do
+not."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ from tests.support.records import ANY_FIELD_VALUES, ELEMENT, FIELD, JSON, record
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
 ANYTHING: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 0.0, 1.5, 2**31, 2**63 - 1, 2**63, -2**63, -2**63 - 1, 10**13, -3 * 10**11, "", "x", "1.5", "2026-08-01",
-    [], {}, [1], ["a"], {"a": 1}, {"_links": {}})
+    None, True, False, 0, 1, -1, 0.0, 1.5, 2**31, 2**63 - 1, 2**63, -2**63, -2**63 - 1, 10**13, -3 * 10**11,
+    "", "x", "1.5", "2026-08-01", [], {}, [1], ["a"], {"a": 1}, {"_links": {}})
 
 
 def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
@@ -39,7 +40,8 @@ def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
     found = normal.normalize_page([record], fixed, ZONE)
     assert found.unusable == []
     rows = found.records[0]
-    row = dict(zip([column.name for column in normal.table_schema.columns] + ["_extra", "_absent"], rows.row, strict=True))
+    row = dict(zip([column.name for column in normal.table_schema.columns] + ["_extra", "_absent"], rows.row,
+                   strict=True))
     children: dict[str, list[Cells]] = {child.name: [named(child.columns, each) for each in each_list or []]
                 for child, each_list in zip(normal.child_tables, rows.children, strict=True)}
     return denormalize(of, row, children, told(found.embedded), ZONE)
@@ -50,7 +52,8 @@ def named(columns: Any, row: Any) -> Record:
 
 
 def told(feeds: EmbeddedRows) -> dict[type[AccountBase], dict[Any, Record]]:
-    return {model: {key: dict(zip([column.name for column in table_schema_of(model).columns], row, strict=True)) for key, row in rows.items()}
+    return {model: {key: dict(zip([column.name for column in table_schema_of(model).columns], row,
+                                  strict=True)) for key, row in rows.items()}
             for model, rows in feeds.items()}
 
 
@@ -64,12 +67,15 @@ def test_rows_give_the_record_back(of: Entity, data: st.DataObject) -> None:
     assert canonical(of, rebuilt(of, record, fixed), fixed) == expected
 
 
-@pytest.mark.parametrize("number", [-2**63 - 1, 2**64 + 1, 12345678901234567890123, Decimal("0.1234567890123456789"), -9.223372036854776e18, 1e308])
+@pytest.mark.parametrize("number", [-2**63 - 1, 2**64 + 1, 12345678901234567890123,
+                                    Decimal("0.1234567890123456789"), -9.223372036854776e18, 1e308])
 @pytest.mark.parametrize("place", ["price", "unheard_of", "custom_fields_values"])
 def test_long_numbers_come_back_digit_by_digit(place: str, number: Any) -> None:
-    told = [{"field_id": 1, "field_type": "numeric", "values": [{"value": number}]}] if place == "custom_fields_values" else number
+    told = ([{"field_id": 1, "field_type": "numeric", "values": [{"value": number}]}]
+            if place == "custom_fields_values" else number)
     record = {"id": 0, "price_with_minor_units": 0, place: told}
-    assert canonical(entity_named("leads"), rebuilt(entity_named("leads"), record, {}), {}) == canonical(entity_named("leads"), record, {})
+    assert canonical(entity_named("leads"), rebuilt(entity_named("leads"), record, {}), {}) == canonical(
+        entity_named("leads"), record, {})
 
 
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
@@ -80,19 +86,23 @@ def test_the_function_made_for_a_records_attributes_makes_what_the_reader_makes(
             record: Record = {name: value, "unheard_of": 1}
             sooner, later = Record(), Record()
             expected = reader.cells(record, later)
-            assert repr((reader.read(record, LayoutCache(reader, {})[tuple(record)], sooner), sooner)) == repr((expected, later))
+            assert repr((reader.read(record, LayoutCache(reader, {})[tuple(record)], sooner),
+                         sooner)) == repr((expected, later))
 
 
 USUAL = st.fixed_dictionaries({
     "field_id": st.integers(1, 4), "field_name": st.just("f"), "field_code": st.none(),
     "field_type": st.sampled_from(["text", "numeric", "chained_list"]),
-    "values": st.lists(st.one_of(st.fixed_dictionaries({"value": ANY_FIELD_VALUES}), ELEMENT), min_size=1, max_size=2)})
-ENTRIES = st.lists(st.one_of(*[USUAL] * 8, USUAL.map(lambda entry: entry | {"odd": 1}), FIELD, JSON), max_size=4)
+    "values": st.lists(st.one_of(st.fixed_dictionaries({"value": ANY_FIELD_VALUES}), ELEMENT), min_size=1,
+                       max_size=2)})
+ENTRIES = st.lists(st.one_of(*[USUAL] * 8, USUAL.map(lambda entry: entry | {"odd": 1}), FIELD, JSON),
+                   max_size=4)
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(entries=ENTRIES, others=st.lists(USUAL, max_size=2))
-def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entries: list[Any], others: list[Any]) -> None:
+def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entries: list[Any],
+                                                                            others: list[Any]) -> None:
     fields = PageFields()
     for each in [*others, *entries]:
         value_rows(2, [each], ZONE, fields)
@@ -103,8 +113,10 @@ def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entr
 @pytest.mark.parametrize("type_", ["text", "chained_list"])
 def test_a_value_that_is_no_object_takes_no_record_with_it(type_: str, odd: Any) -> None:
     """Also where the same field has been met before with values that are."""
-    fields = [{"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [value]} for value in ({"value": "x"}, odd)]
-    found = normalizer(entity_named("leads"), ()).normalize_page([{"id": number, "custom_fields_values": [field]} for number, field in enumerate(fields)], {}, ZONE)
+    fields = [{"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [value]}
+              for value in ({"value": "x"}, odd)]
+    found = normalizer(entity_named("leads"), ()).normalize_page(
+        [{"id": number, "custom_fields_values": [field]} for number, field in enumerate(fields)], {}, ZONE)
     assert found.unusable == [] and [len(rows.children[-1] or []) for rows in found.records] == [1, 0]
     assert found.records[1].row[-2] == jsonb_binary(dumps({"custom_fields_values": [fields[1]]}))
 
@@ -125,30 +137,36 @@ def test_a_record_without_a_usable_key_is_unfit_alone(of: Entity, key: Any) -> N
 def test_an_absent_list_is_unknown_and_an_empty_one_is_empty() -> None:
     normal = normalizer(entity_named("leads"), ())
     absent = normal.normalize_record({"id": 1}, {}, ZONE, {}, PageFields())
-    empty = normal.normalize_record({"id": 1, "custom_fields_values": None, "_embedded": {"tags": [], "contacts": None, "companies": {}}}, {}, ZONE, {}, PageFields())
+    empty = normal.normalize_record({"id": 1, "custom_fields_values": None, "_embedded": {
+        "tags": [], "contacts": None, "companies": {}}}, {}, ZONE, {}, PageFields())
     assert set(map(str, absent.children)) == {"None"}
     assert empty.children == [[], [], [], None, []]
 
 
 def test_a_field_that_only_a_record_names_is_told() -> None:
-    value = {"field_id": 7, "field_name": "Цвет \"дуба\"; --", "field_code": None, "field_type": "text", "values": [{"value": "x"}]}
-    feeds = normalizer(entity_named("leads"), ()).normalize_page([{"id": 1, "custom_fields_values": [value]}], {}, ZONE).embedded
+    value = {"field_id": 7, "field_name": "Цвет \"дуба\"; --", "field_code": None, "field_type": "text",
+             "values": [{"value": "x"}]}
+    feeds = normalizer(entity_named("leads"), ()).normalize_page([{"id": 1, "custom_fields_values": [value]}],
+                                                                 {}, ZONE).embedded
     row = told(feeds)[reference.CustomField][("leads", 7)]
     assert (row["name"], row["type"], row["entity_type"]) == ("Цвет \"дуба\"; --", "text", "leads")
 
 
 def one_value(type_: str, value: Any, **more: Any) -> Record:
-    entry = {"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [{"value": value, **more}]}
+    entry = {"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_,
+             "values": [{"value": value, **more}]}
     normal: Normalizer = normalizer(entity_named("leads"), ())
     rows = normal.normalize_record({"id": 1, "custom_fields_values": [entry]}, {}, ZONE, {}, PageFields())
     return named(normal.child_tables[-1].columns, (rows.children[-1] or [])[0])
 
 
 @pytest.mark.parametrize(("type_", "value", "column", "cell"), [
-    ("numeric", "11.4", "value_number", Decimal("11.4")), ("monetary", 12, "value_number", Decimal(12)), ("price", "abc", "value_number", None),
-    ("numeric", "1e5000", "value_number", None), ("checkbox", True, "value_boolean", True), ("checkbox", "1", "value_boolean", True),
-    ("date_time", 1794907800, "value_at", to_pg_micros(1794907800)), ("date_time", 10**15, "value_at", None), ("select", "Дуб", "value_text", "Дуб"),
-    ("checkbox", False, "value_text", "false"), ("unheard_of", {"a": 1}, "value_json", jsonb_binary('{"a":1}')),
+    ("numeric", "11.4", "value_number", Decimal("11.4")), ("monetary", 12, "value_number", Decimal(12)),
+    ("price", "abc", "value_number", None), ("numeric", "1e5000", "value_number", None),
+    ("checkbox", True, "value_boolean", True), ("checkbox", "1", "value_boolean", True),
+    ("date_time", 1794907800, "value_at", to_pg_micros(1794907800)), ("date_time", 10**15, "value_at", None),
+    ("select", "Дуб", "value_text", "Дуб"), ("checkbox", False, "value_text", "false"),
+    ("unheard_of", {"a": 1}, "value_json", jsonb_binary('{"a":1}')),
     ("legal_entity", {"name": "ООО"}, "value_text", "ООО")])
 def test_a_value_lands_in_its_types_column(type_: str, value: Any, column: str, cell: Any) -> None:
     assert one_value(type_, value)[column] == cell
@@ -165,22 +183,26 @@ def test_a_date_is_the_accounts_calendar_day(second: int, day: str) -> None:
 
 
 def test_a_page_that_the_fast_decoder_refuses() -> None:
-    page = decode(b'{"a": "\\ud800x", "b": 1e400, "c": "\\u0000", "d": 123456789012345678901234567890, "e": "\xff"}')
+    page = decode(
+        b'{"a": "\\ud800x", "b": 1e400, "c": "\\u0000", "d": 123456789012345678901234567890, "e": "\xff"}')
     assert page.value["a"] == "\ufffdx" and page.value["c"] == "\ufffd" and page.value["e"] == "\ufffd"
     assert str(page.value["b"]) == "1E+400" and page.value["d"] == 123456789012345678901234567890
     assert page.replaced_characters == 3
 
 
 @pytest.mark.parametrize(("number", "value"), [
-    ("1e131071", decimal.Decimal("1e131071")), ("1e131072", "1e131072"), ("-1e-20000", "-1e-20000"), ("1e-16383", decimal.Decimal("1e-16383")),
-    ("9" * 5000, decimal.Decimal("9" * 5000)), ("9" * 131073, "9" * 131073)])
+    ("1e131071", decimal.Decimal("1e131071")), ("1e131072", "1e131072"), ("-1e-20000", "-1e-20000"),
+    ("1e-16383", decimal.Decimal("1e-16383")), ("9" * 5000, decimal.Decimal("9" * 5000)),
+    ("9" * 131073, "9" * 131073)])
 def test_a_number_that_no_numeric_holds_is_a_text(number: str, value: Any) -> None:
     assert decode(b'[1e400, %b]' % number.encode()).value[1] == value
 
 
-@pytest.mark.parametrize("price", [10**1500, -(10**4000), decimal.Decimal("9" * 1500 + ".5")], ids=["long", "longer", "exact"])
+@pytest.mark.parametrize("price", [10**1500, -(10**4000), decimal.Decimal("9" * 1500 + ".5")],
+                         ids=["long", "longer", "exact"])
 def test_a_number_longer_than_we_send_is_kept(price: Any) -> None:
-    record = {"id": 1, "price": price, "custom_fields_values": [{"field_id": 1, "field_type": "numeric", "values": [{"value": price}]}]}
+    record = {"id": 1, "price": price, "custom_fields_values": [
+        {"field_id": 1, "field_type": "numeric", "values": [{"value": price}]}]}
     of = entity_named("leads")
     assert canonical(of, rebuilt(of, record, {}), {}) == canonical(of, record, {})
 
@@ -199,17 +221,22 @@ def test_what_merely_repeats_a_column_is_not_kept_and_what_contradicts_it_is() -
     event = {"id": "1", "entity_id": 7, "_embedded": {"entity": {"id": 7, "_links": {"self": {"href": "…"}}}}}
     other = event | {"_embedded": {"entity": {"id": 8}}}
     normal = normalizer(entity_named("events"), ())
-    assert [normal.normalize_record(each, {}, ZONE, {}, PageFields()).row[-2] for each in (event, other)] == [None, jsonb_binary('{"_embedded":{"entity":{"id":8}}}')]
+    assert [normal.normalize_record(each, {}, ZONE, {}, PageFields()).row[-2] for each in (event, other)] == [
+        None, jsonb_binary('{"_embedded":{"entity":{"id":8}}}')]
 
 
 def test_a_field_that_is_called_by_no_name_takes_nothing_with_it() -> None:
     entry = {"field_id": 7, "field_name": ["a"], "field_code": {}, "field_type": "text",
              "values": [{"value": "x", "enum_id": 2**63, "enum_code": None}]}
-    found = normalizer(entity_named("leads"), ()).normalize_page([{"id": 1, "custom_fields_values": [entry]}], {}, ZONE)
-    assert found.unusable == [] and found.records[0].children[-1] == [(1, 7, 0, "x", *[None] * 7, jsonb_binary('{"element":{"enum_id":9223372036854775808}}'))]
+    found = normalizer(entity_named("leads"), ()).normalize_page([{"id": 1, "custom_fields_values": [entry]}],
+                                                                 {}, ZONE)
+    assert found.unusable == [] and found.records[0].children[-1] == [
+        (1, 7, 0, "x", *[None] * 7, jsonb_binary('{"element":{"enum_id":9223372036854775808}}'))]
 
 
 def test_what_no_column_holds_of_a_links_inner_object_is_kept() -> None:
-    linked = {"id": 1, "_embedded": {"catalog_elements": [{"id": 5, "metadata": {"catalog_id": 2, "unheard_of": 1}}]}}
-    children = normalizer(entity_named("leads"), ()).normalize_record(linked, {}, ZONE, {}, PageFields()).children
+    linked = {"id": 1,
+              "_embedded": {"catalog_elements": [{"id": 5, "metadata": {"catalog_id": 2, "unheard_of": 1}}]}}
+    children = normalizer(entity_named("leads"),
+                          ()).normalize_record(linked, {}, ZONE, {}, PageFields()).children
     assert [rows[0][-1] for rows in children if rows] == [jsonb_binary('{"metadata":{"unheard_of":1}}')]

@@ -1,4 +1,5 @@
-"""What of a record may land when somebody was forgotten: the record itself, what is on it, and what points at it from elsewhere."""
+"""What of a record may land when somebody was forgotten: the record itself, what is on it, and what points at
+it from elsewhere."""
 
 from __future__ import annotations
 
@@ -20,8 +21,10 @@ CHOSEN = {"name": "Зоя", "entity_id": GONE, "entity_type": "contacts", "catal
 @pytest.fixture
 def connection(database: str) -> Iterator[Connection]:
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'https://x.amocrm.ru'), "
-                           "('other', 'other', 'https://y.amocrm.ru')")
+        connection.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', "
+            "'https://x.amocrm.ru'), "
+            "('other', 'other', 'https://y.amocrm.ru')")
         yield connection
 
 
@@ -43,14 +46,17 @@ def cut(connection: Connection, name: str, record: Any, account: str = "amocrm",
     ("events", {"id": "a", "entity_id": GONE, "entity_type": "contact"}, {}),
     ("events", {"id": "a", "entity_id": 31, "entity_type": "task"}, {}),
     ("events", {"id": "a", "entity_id": 5, "entity_type": "lead", "linked_talk_contact_id": GONE}, {}),
-    ("events", {"id": "a", "entity_id": 5, "entity_type": "lead", "value_after": [{"link": {"entity": {"type": "contact", "id": GONE}}}]}, {}),
+    ("events", {"id": "a", "entity_id": 5, "entity_type": "lead",
+                "value_after": [{"link": {"entity": {"type": "contact", "id": GONE}}}]}, {}),
     ("events", {"id": "a", "entity_id": 5, "entity_type": "lead", "value_before": [{"value": CHOSEN}]}, {}),
     ("talks", {"talk_id": 1, "contact_id": GONE, "entity_type": "lead", "entity_id": 5}, {}),
     ("unsorted", {"uid": "u", "metadata": {"from": "Зоя"}, "_embedded": {"contacts": [{"id": GONE}]}}, {}),
 ])
-def test_what_goes_altogether(forgetting: Connection, name: str, record: dict[str, Any], fixed: dict[str, str]) -> None:
+def test_what_goes_altogether(forgetting: Connection, name: str, record: dict[str, Any],
+                              fixed: dict[str, str]) -> None:
     assert cut(forgetting, name, record, **fixed) == []
-    assert cut(forgetting, name, record, account="other", **fixed) == [record], "another account has forgotten nobody"
+    assert cut(forgetting, name, record, account="other",
+               **fixed) == [record], "another account has forgotten nobody"
 
 
 @pytest.mark.parametrize(("name", "record", "fixed"), [
@@ -58,8 +64,10 @@ def test_what_goes_altogether(forgetting: Connection, name: str, record: dict[st
     ("tasks", {"id": 31, "entity_id": 5, "entity_type": "leads"}, {}),
     ("notes", {"id": GONE, "entity_id": 5}, {"entity_type": "contacts"}),
     ("notes", {"id": 1, "entity_id": GONE}, {"entity_type": "leads"}),
-    ("events", {"id": "a", "entity_id": GONE, "entity_type": "lead", "value_after": [{"link": {"entity": {"type": "lead", "id": GONE}}}]}, {}),
-    ("custom_fields", {"id": GONE, "entity_type": "contacts", "enums": [{"id": GONE, "value": "да"}]}, {"entity_type": "contacts"}),
+    ("events", {"id": "a", "entity_id": GONE, "entity_type": "lead",
+                "value_after": [{"link": {"entity": {"type": "lead", "id": GONE}}}]}, {}),
+    ("custom_fields", {"id": GONE, "entity_type": "contacts", "enums": [{"id": GONE, "value": "да"}]},
+     {"entity_type": "contacts"}),
     ("leads", "no record", {}),
 ])
 def test_what_stays_as_it_is(forgetting: Connection, name: str, record: Any, fixed: dict[str, str]) -> None:
@@ -67,31 +75,40 @@ def test_what_stays_as_it_is(forgetting: Connection, name: str, record: Any, fix
 
 
 @pytest.mark.parametrize(("name", "before", "after"), [
-    ("leads", {"_embedded": {"contacts": [{"id": GONE, "is_main": True}, {"id": OTHER}], "tags": [{"id": GONE}]}},
+    ("leads",
+     {"_embedded": {"contacts": [{"id": GONE, "is_main": True}, {"id": OTHER}], "tags": [{"id": GONE}]}},
      {"_embedded": {"contacts": [{"id": OTHER}], "tags": [{"id": GONE}]}}),
-    ("catalog_elements", {"custom_fields_values": [{"field_id": 9, "values": [{"value": CHOSEN}, {"value": "x"}]}]},
+    ("catalog_elements",
+     {"custom_fields_values": [{"field_id": 9, "values": [{"value": CHOSEN}, {"value": "x"}]}]},
      {"custom_fields_values": [{"field_id": 9, "values": [{"value": "x"}]}]}),
-    ("file_links", {"entities": [{"entity_type": "contacts", "id": GONE, "name": "Зоя"}, {"entity_type": "leads", "id": GONE}]},
+    ("file_links", {"entities": [{"entity_type": "contacts", "id": GONE, "name": "Зоя"},
+                                 {"entity_type": "leads", "id": GONE}]},
      {"entities": [{"entity_type": "leads", "id": GONE}]}),
 ])
-def test_what_loses_an_element(forgetting: Connection, name: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_what_loses_an_element(forgetting: Connection, name: str, before: dict[str, Any],
+                               after: dict[str, Any]) -> None:
     assert cut(forgetting, name, before | {"id": 5}) == [after | {"id": 5}]
 
 
 def test_a_list_that_may_have_been_cut_short_is_not_taken_for_a_whole_one(forgetting: Connection) -> None:
-    record = {"id": 5, "_embedded": {"tags": [], "contacts": [{"id": number} for number in range(100, 149)] + [{"id": GONE}]}}
+    record = {"id": 5, "_embedded": {"tags": [], "contacts": [{"id": number} for number in range(100, 149)]
+                                     + [{"id": GONE}]}}
     leads = Suppression(forgetting, "amocrm", entity_named("leads"))
     assert leads.filter_records([record], {}) == [{"id": 5, "_embedded": {"tags": []}}]
     assert len(leads.filter_records([record], {}, {5})[0]["_embedded"]["contacts"]) == 49
 
 
-def test_a_new_task_on_somebody_forgotten_is_remembered_for_the_events_that_tell_of_it(forgetting: Connection) -> None:
+def test_a_new_task_on_somebody_forgotten_is_remembered_for_the_events_that_tell_of_it(
+        forgetting: Connection) -> None:
     tasks = Suppression(forgetting, "amocrm", entity_named("tasks"))
     assert tasks.filter_records([{"id": 77, "entity_id": GONE, "entity_type": "contacts"}], {}) == []
-    forgetting.execute("INSERT INTO amocrm.events (id, entity_type, entity_id, _synced_at) VALUES ('a', 'task', 77, now()), ('b', 'task', 78, now())")
+    forgetting.execute(
+        "INSERT INTO amocrm.events (id, entity_type, entity_id, _synced_at) VALUES ('a', 'task', 77, now()), "
+        "('b', 'task', 78, now())")
     tasks.save_dependents(forgetting)
     erasure.erase_late_rows(forgetting, "amocrm", "amocrm")
-    assert forgetting.execute("SELECT id FROM amocrm.events").fetchall() == [("b",)], "it came before the task was met"
+    assert forgetting.execute(
+        "SELECT id FROM amocrm.events").fetchall() == [("b",)], "it came before the task was met"
     assert cut(forgetting, "events", {"id": "c", "entity_type": "task", "entity_id": 77}) == []
     assert erasure.allow_again(forgetting, "amocrm", "contacts", GONE)
     assert forgetting.execute("SELECT count(*) FROM mirror.forgotten").fetchone() == (0,)
@@ -100,14 +117,20 @@ def test_a_new_task_on_somebody_forgotten_is_remembered_for_the_events_that_tell
 def test_values_of_other_records_that_chose_the_person_go(connection: Connection) -> None:
     connection.execute("INSERT INTO amocrm.companies (id, _synced_at) VALUES (5, now())")
     for position, number in enumerate((GONE, OTHER, 4848)):
-        connection.execute("INSERT INTO amocrm.company_custom_field_values (company_id, field_id, position, value_text, value_json) VALUES "
-                           "(5, 9, %s, 'Зоя', jsonb_build_object('entity_type', 'contacts', 'entity_id', %s::int8))", [position, number])
-    assert erasure.erase_person(connection, "amocrm", "amocrm", "contacts", GONE) == {"amocrm.company_custom_field_values": 1}
-    assert connection.execute("SELECT position FROM amocrm.company_custom_field_values ORDER BY 1").fetchall() == [(1,), (2,)]
+        connection.execute(
+            "INSERT INTO amocrm.company_custom_field_values (company_id, field_id, position, value_text, "
+            "value_json) VALUES "
+            "(5, 9, %s, 'Зоя', jsonb_build_object('entity_type', 'contacts', 'entity_id', %s::int8))",
+            [position, number])
+    assert erasure.erase_person(connection, "amocrm", "amocrm", "contacts", GONE) == {
+        "amocrm.company_custom_field_values": 1}
+    assert connection.execute(
+        "SELECT position FROM amocrm.company_custom_field_values ORDER BY 1").fetchall() == [(1,), (2,)]
 
 
 def test_hints_of_somebody_forgotten_are_not_queued(forgetting: Connection) -> None:
     from pipelines.load.link_hints import enqueue_records
-    enqueue_records(forgetting, "amocrm", [("contacts", GONE), ("contacts", OTHER), ("leads", GONE), ("tasks", 31)])
+    enqueue_records(forgetting, "amocrm",
+                    [("contacts", GONE), ("contacts", OTHER), ("leads", GONE), ("tasks", 31)])
     assert forgetting.execute("SELECT listing, key FROM mirror.hints ORDER BY 1, 2").fetchall() == [
         ("contacts", str(OTHER)), ("leads", str(GONE)), ("tasks", "31")]

@@ -25,11 +25,13 @@ def remember(home: Path, name: str, begin: Any, said: Any) -> None:
 
 
 def test_processes_that_make_dagster_s_memory_at_once_do_not_break_it(tmp_path: Path) -> None:
-    """SQLite files that several make at once stay broken: "more than one head present", for every account and for good."""
+    """SQLite files that several make at once stay broken: "more than one head present", for every account and
+    for good."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipelines.orchestration.launcher"])
     begin, said = context.Barrier(MANY), context.Queue()
-    processes = [context.Process(target=remember, args=(tmp_path / "home", f"a{number}", begin, said)) for number in range(MANY)]
+    processes = [context.Process(target=remember, args=(tmp_path / "home", f"a{number}", begin, said))
+                 for number in range(MANY)]
     for process in processes:
         process.start()
     assert [said.get(timeout=300) for _ in processes] == [""] * MANY

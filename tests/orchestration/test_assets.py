@@ -41,7 +41,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def environment(sandbox: SandboxProcess, empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def environment(sandbox: SandboxProcess, empty_database: str, tmp_path: Path,
+                monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An account and a database without tables: a run makes them."""
     variables = CliInstallation(tmp_path, empty_database, sandbox).environment
     for name, value in variables.items():
@@ -59,8 +60,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def materialize(instance: dg.DagsterInstance, *names: str, partition: str = "amocrm", options: dict[str, Any] | None = None,
-                prefix: str = "amocrm") -> Any:
+def materialize(instance: dg.DagsterInstance, *names: str, partition: str = "amocrm",
+                options: dict[str, Any] | None = None, prefix: str = "amocrm") -> Any:
     job = defs.resolve_implicit_global_asset_job_def()
     config = {"ops": {"sync_account": {"config": options}}} if options else {}
     return job.execute_in_process(config, instance=instance, partition_key=partition, raise_on_error=False,
@@ -69,17 +70,20 @@ def materialize(instance: dg.DagsterInstance, *names: str, partition: str = "amo
 
 def told(result: Any, prefix: str = "amocrm") -> dict[str, dict[str, Any]]:
     """The metadata of each materialization, by the asset's last name."""
-    return {event.asset_key.path[-1]: {name: value.value for name, value in event.materialization.metadata.items()}
+    return {event.asset_key.path[-1]: {name: value.value
+                                       for name, value in event.materialization.metadata.items()}
             for event in result.get_asset_materialization_events() if event.asset_key.path[0] == prefix}
 
 
 def test_definitions_load_with_no_network_and_no_environment(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LOAD], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path, check=False,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", LOAD], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path,
+                          check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {f"amocrm/{each.name}" for each in ENTITIES} | {f"amocrm_bi/{name}" for name in view_tables()}
-    assert all(description and columns and all(columns.values()) for group, description, columns in found.values())
+    assert set(found) == {f"amocrm/{each.name}" for each in ENTITIES} | {
+        f"amocrm_bi/{name}" for name in view_tables()}
+    assert all(description and columns and all(columns.values())
+               for group, description, columns in found.values())
     for each in ENTITIES:
         group, description, columns = found[f"amocrm/{each.name}"]
         assert group == each.group
@@ -88,17 +92,21 @@ def test_definitions_load_with_no_network_and_no_environment(tmp_path: Path) -> 
 
 
 def test_the_workspace_loads_with_dagster_s_own_command_line(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"], cwd=REPOSITORY, check=False,
-                          capture_output=True, text=True, env=INHERITED | {"PYTHONPATH": str(REPOSITORY), "DAGSTER_HOME": str(tmp_path)})
+    done = subprocess.run([sys.executable, "-m", "dagster", "definitions", "validate", "-w",
+                           "workspace.yaml"], cwd=REPOSITORY, check=False,
+                          capture_output=True, text=True,
+                          env=INHERITED | {"PYTHONPATH": str(REPOSITORY), "DAGSTER_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert "Validation successful for code location pipelines.definitions" in done.stderr + done.stdout
 
 
-def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance: dg.DagsterInstance, sandbox: SandboxProcess) -> None:
+def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance: dg.DagsterInstance,
+                                           sandbox: SandboxProcess) -> None:
     one = materialize(instance, "tags")
     assert one.success
     assert set(told(one)) == {"tags"}
-    assert told(one)["tags"]["rows seen"] == sum(len(sandbox.truth(listing.path)) for listing in entity_named("tags").listings)
+    assert told(one)["tags"]["rows seen"] == sum(len(sandbox.truth(listing.path))
+                                                 for listing in entity_named("tags").listings)
     everything = materialize(instance)
     assert everything.success
     facts = told(everything)
@@ -112,16 +120,19 @@ def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance
     assert leads["complete up to"] > 1_700_000_000
     assert 0 <= leads["lag in seconds"] < 3600
     assert leads["rows in the table, about"] >= 0
-    seen = [event.asset_observation_data.asset_observation for event in everything.all_events if event.event_type_value == "ASSET_OBSERVATION"]
+    seen = [event.asset_observation_data.asset_observation for event in everything.all_events
+            if event.event_type_value == "ASSET_OBSERVATION"]
     skipped = {each.asset_key.path[-1]: each.metadata["reason"].value for each in seen}
     assert set(skipped) == {each.name for each in ENTITIES} - offered_entities(sandbox)
     assert all("customers" in reason for reason in skipped.values())
-    assert set(told(everything, "amocrm_bi")) == {"leads", "contacts", "companies", "customers", "catalogs"}, "the views whose fields have come"
+    assert set(told(everything, "amocrm_bi")) == {"leads", "contacts", "companies", "customers",
+                                                  "catalogs"}, "the views whose fields have come"
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         assert differences(connection, sandbox) == []
 
 
-def test_views_are_assets_that_ask_amocrm_for_nothing(environment: dict[str, str], instance: dg.DagsterInstance, sandbox: SandboxProcess) -> None:
+def test_views_are_assets_that_ask_amocrm_for_nothing(
+        environment: dict[str, str], instance: dg.DagsterInstance, sandbox: SandboxProcess) -> None:
     sandbox.reset_stats()
     result = materialize(instance, "leads", "funnel", prefix="amocrm_bi")
     assert result.success and sandbox.stats()["requests"] == 0
@@ -130,12 +141,14 @@ def test_views_are_assets_that_ask_amocrm_for_nothing(environment: dict[str, str
         connection.execute("DROP VIEW amocrm_bi.funnel; CREATE TABLE amocrm_bi.funnel (mine int)")
     again = materialize(instance, "leads", "funnel", prefix="amocrm_bi")
     assert again.success and set(told(again, "amocrm_bi")) == {"leads"}
-    seen = [event.asset_observation_data.asset_observation for event in again.all_events if event.event_type_value == "ASSET_OBSERVATION"]
+    seen = [event.asset_observation_data.asset_observation for event in again.all_events
+            if event.event_type_value == "ASSET_OBSERVATION"]
     assert ["not ours" in each.metadata["funnel"].value for each in seen] == [True]
 
 
-def test_a_failing_entity_fails_the_run_and_keeps_the_others(environment: dict[str, str], instance: dg.DagsterInstance,
-                                                              sandbox: SandboxProcess) -> None:
+def test_a_failing_entity_fails_the_run_and_keeps_the_others(environment: dict[str, str],
+                                                             instance: dg.DagsterInstance,
+                                                             sandbox: SandboxProcess) -> None:
     sandbox.fault("400", match="/api/v4/roles", times=0)
     try:
         result = materialize(instance, "roles", "users", "leads")
@@ -151,20 +164,24 @@ def test_a_failing_entity_fails_the_run_and_keeps_the_others(environment: dict[s
         assert differences(connection, sandbox, only={"users", "leads"}) == []
 
 
-def test_another_account_s_partition_is_refused(environment: dict[str, str], instance: dg.DagsterInstance) -> None:
+def test_another_account_s_partition_is_refused(environment: dict[str, str],
+                                                instance: dg.DagsterInstance) -> None:
     result = materialize(instance, "users", partition="other")
     assert not result.success
     assert "accounts add other" in str([event.message for event in result.all_events] + [
-        event.step_failure_data.error.to_string() for event in result.all_events if event.event_type_value == "STEP_FAILURE"])
+        event.step_failure_data.error.to_string() for event in result.all_events
+        if event.event_type_value == "STEP_FAILURE"])
 
 
-def test_full_is_an_option_of_the_launchpad(environment: dict[str, str], instance: dg.DagsterInstance) -> None:
+def test_full_is_an_option_of_the_launchpad(environment: dict[str, str],
+                                            instance: dg.DagsterInstance) -> None:
     assert materialize(instance, "companies").success
     assert told(materialize(instance, "companies"))["companies"]["mode"] == "window"
     assert told(materialize(instance, "companies", options={"full": True}))["companies"]["mode"] == "sweep"
 
 
-def test_no_secret_is_recorded(environment: dict[str, str], instance: dg.DagsterInstance, sandbox: SandboxProcess, tmp_path: Path,
+def test_no_secret_is_recorded(environment: dict[str, str], instance: dg.DagsterInstance,
+                               sandbox: SandboxProcess, tmp_path: Path,
                                monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of a run that succeeds nor of one that fails for its token."""
     assert materialize(instance, "accounts", "users").success

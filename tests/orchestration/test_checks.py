@@ -44,7 +44,8 @@ def checked(name: str) -> dict[str, dg.AssetCheckEvaluation]:
     """What the job of all checks finds, by asset."""
     with dg.DagsterInstance.ephemeral() as instance:
         result = defs.resolve_job_def("checks").execute_in_process(instance=instance)
-        return {each.asset_key.path[-1]: each for each in result.get_asset_check_evaluations() if each.check_name == name}
+        return {each.asset_key.path[-1]: each for each in result.get_asset_check_evaluations()
+                if each.check_name == name}
 
 
 def change(database: str, statement: str) -> None:
@@ -57,29 +58,38 @@ def test_freshness_is_said_of_every_list_and_names_who_is_late(database_of: str)
     assert set(found) == {each.name for each in ENTITIES}
     assert [name for name, each in found.items() if not each.passed] == []
     assert "customers are not in the mode with segments" in str(found["segments"].metadata["amocrm"].value)
-    change(database_of, "UPDATE mirror.sync_runs SET watermark = watermark - interval '30 hours' WHERE entity = 'leads'")
-    change(database_of, "UPDATE mirror.sync_runs SET state = 'failed', reason = 'no room', watermark = NULL WHERE entity = 'tags'")
+    change(database_of,
+           "UPDATE mirror.sync_runs SET watermark = watermark - interval '30 hours' WHERE entity = 'leads'")
+    change(database_of, "UPDATE mirror.sync_runs SET state = 'failed', reason = 'no room', watermark = NULL "
+                        "WHERE entity = 'tags'")
     migrate(database_of, "second")
-    change(database_of, "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('second', 'second', 'https://second.amocrm.ru'), "
-                        "('demo', 'demo', 'http://127.0.0.1:1')")
+    change(database_of,
+           "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('second', 'second', "
+           "'https://second.amocrm.ru'), "
+           "('demo', 'demo', 'http://127.0.0.1:1')")
     found = checked("is_fresh")
     assert not found["leads"].passed
-    assert "amocrm: complete up to" in str(found["leads"].description) and "30 h ago" in str(found["leads"].description)
+    assert "amocrm: complete up to" in str(found["leads"].description) and "30 h ago" in str(
+        found["leads"].description)
     assert str(found["leads"].description).endswith("; second: never read")
-    assert found["tags"].description == "amocrm: never complete; its last run: failed: no room; second: never read"
+    assert (found["tags"].description
+            == "amocrm: never complete; its last run: failed: no room; second: never read")
     assert found["users"].description == "second: never read"
     assert set(found["users"].metadata) == {"amocrm", "second"}
 
 
 def test_references_are_measured_and_name_the_account(database_of: str) -> None:
     migrate(database_of, "second")
-    change(database_of, "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('second', 'second', 'https://second.amocrm.ru')")
+    change(database_of,
+           "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('second', 'second', "
+           "'https://second.amocrm.ru')")
     change(database_of, "INSERT INTO second.tasks (id, task_type_id, _synced_at) VALUES (1, 77, now())")
     found = checked("references_resolve")
     assert found["leads"].passed
     assert "found in users.id" in str(found["leads"].metadata["amocrm"].value)
     assert not found["tasks"].passed
-    assert str(found["tasks"].description).endswith("second: task_type_id: 0 of 1 found in task_types.id (0.0%)")
+    assert str(found["tasks"].description).endswith(
+        "second: task_type_id: 0 of 1 found in task_types.id (0.0%)")
 
 
 def test_history_is_measured_and_names_the_account(database_of: str) -> None:
@@ -98,10 +108,11 @@ def test_a_view_that_could_not_be_rebuilt_is_named(database_of: str) -> None:
         build_views(connection, "amocrm")
     found = checked("is_current")
     assert [name for name, each in found.items() if not each.passed] == ["funnel"]
-    assert "amocrm: view funnel: there is a table of that name already which is not ours" in (found["funnel"].description or "")
+    assert "amocrm: view funnel: there is a table of that name already which is not ours" in (
+        found["funnel"].description or "")
 
 
 def test_nothing_of_dagster_s_that_we_use_is_a_preview_or_ends_soon(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", WARNED], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path, check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", WARNED], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path,
+                          check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

@@ -1,4 +1,5 @@
-"""`amocrm-mirror dev`: Dagster's own web server and daemon over our assets. A minute or two, so it is marked slow."""
+"""`amocrm-mirror dev`: Dagster's own web server and daemon over our assets. A minute or two, so it is marked
+slow."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ from tests.support.commands import CliInstallation, wait_for
 from tests.support.equality import differences
 from tests.support.webhooks import wait_until
 
-ASSETS = "{assetNodes {assetKey {path} groupName description partitionKeys jobNames repository {name location {name}}}}"
+ASSETS = (
+    "{assetNodes {assetKey {path} groupName description partitionKeys jobNames repository {name location "
+    "{name}}}}")
 LAUNCH = """mutation ($with: ExecutionParams!) {launchPipelineExecution(executionParams: $with) {
   __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
 STATUS = "query ($run: ID!) {runOrError(runId: $run) {... on Run {status}}}"
@@ -57,12 +60,15 @@ class WebServer:
 
     def materialize(self, node: dict[str, Any], paths: list[list[str]], seconds: float = 300) -> str:
         """Launches a run as the UI's button does, and waits for its end."""
-        selector = {"repositoryLocationName": node["repository"]["location"]["name"], "repositoryName": node["repository"]["name"],
-                    "pipelineName": node["jobNames"][0], "assetSelection": [{"path": path} for path in paths], "assetCheckSelection": []}
+        selector = {"repositoryLocationName": node["repository"]["location"]["name"],
+                    "repositoryName": node["repository"]["name"], "pipelineName": node["jobNames"][0],
+                    "assetSelection": [{"path": path} for path in paths], "assetCheckSelection": []}
         tags = [{"key": "dagster/partition", "value": PARTITION}]
-        launched = self.ask(LAUNCH, **{"with": {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}})
+        launched = self.ask(LAUNCH, **{"with": {"selector": selector, "mode": "default", "runConfigData": {},
+                                                "executionMetadata": {"tags": tags}}})
         run, deadline = launched["launchPipelineExecution"]["run"]["runId"], time.monotonic() + seconds
-        while (status := self.ask(STATUS, run=run)["runOrError"]["status"]) not in ("SUCCESS", "FAILURE", "CANCELED"):
+        while (status := self.ask(STATUS, run=run)["runOrError"]["status"]) not in (
+                "SUCCESS", "FAILURE", "CANCELED"):
             assert time.monotonic() < deadline, status
             time.sleep(0.3)
         return str(status)
@@ -117,11 +123,12 @@ def test_the_web_ui_shows_and_materializes_every_asset(installation: CliInstalla
 
 
 @pytest.mark.slow
-def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(installation: CliInstallation) -> None:
+def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(
+        installation: CliInstallation) -> None:
     with SandboxProcess(scale=50, accounts=2) as first:
         second = first.accounts[1]
-        installation.environment |= {"AMOCRM_BASE_URL": first.url, "AMOCRM_ACCESS_TOKEN": first.admin_token, "AMOCRM_SCHEDULES": "on",
-                                     "AMOCRM_SCHEDULE_MOVING": "* * * * *"}
+        installation.environment |= {"AMOCRM_BASE_URL": first.url, "AMOCRM_ACCESS_TOKEN": first.admin_token,
+                                     "AMOCRM_SCHEDULES": "on", "AMOCRM_SCHEDULE_MOVING": "* * * * *"}
         port = free_port()
         process = installation.start("dev", "--port", str(port))
         WebServer(port).assets()
@@ -129,8 +136,10 @@ def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(install
         assert added.code == 0, added.output
         with psycopg.connect(installation.environment["DATABASE_URL"], autocommit=True) as connection:
             deadline = time.monotonic() + 300
-            while connection.execute("SELECT count(*) FROM mirror.sync_runs WHERE account = 'second' AND entity = 'leads' AND state = 'complete'"
-                                     ).fetchone() == (0,):
+            while connection.execute(
+                    "SELECT count(*) FROM mirror.sync_runs WHERE account = 'second' AND entity = 'leads' "
+                    "AND state = 'complete'"
+                    ).fetchone() == (0,):
                 assert time.monotonic() < deadline and process.poll() is None
                 time.sleep(1)
             assert differences(connection, second, "second", {"leads", "contacts"}) == []
@@ -141,5 +150,7 @@ def test_a_port_in_use_is_told(installation: CliInstallation) -> None:
         port = held.getsockname()[1]
         done = installation.call("dev", "--port", str(port))
     assert done.code == 2
-    assert done.error == f"amocrm-mirror: port {port} on 127.0.0.1 is in use: end the program that holds it, or choose another with --port\n"
+    assert (
+        done.error == f"amocrm-mirror: port {port} on 127.0.0.1 is in use: end the program that holds it, "
+                      "or choose another with --port\n")
 

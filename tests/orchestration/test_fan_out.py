@@ -1,4 +1,5 @@
-"""Schedules over several accounts: one that amoCRM blocks and one without access harm no other, and are left in peace afterwards."""
+"""Schedules over several accounts: one that amoCRM blocks and one without access harm no other, and are left
+in peace afterwards."""
 
 from __future__ import annotations
 
@@ -33,16 +34,19 @@ def person(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
 def ticked(instance: dg.DagsterInstance) -> tuple[dict[str, bool], str]:
     """Runs what a tick asks for: whether each account's run succeeded; and what the failed ones said."""
     schedule = next(each for each in SCHEDULES if each.name == "moving_schedule")
-    asked = schedule.evaluate_tick(dg.build_schedule_context(instance, repository_def=defs.get_repository_def())).run_requests or []
+    asked = schedule.evaluate_tick(
+        dg.build_schedule_context(instance, repository_def=defs.get_repository_def())).run_requests or []
     job = defs.resolve_job_def("sync_moving")
     runs: dict[str, Any] = {str(each.partition_key): job.execute_in_process(
-        instance=instance, partition_key=each.partition_key, tags=dict(each.tags), raise_on_error=False) for each in asked}
+        instance=instance, partition_key=each.partition_key, tags=dict(each.tags), raise_on_error=False)
+                            for each in asked}
     events = [entry for run in runs.values() for entry in instance.all_logs(run.run_id)]
     return {name: run.success for name, run in runs.items()}, "\n".join(str(entry) for entry in events)
 
 
 def test_a_failing_account_harms_no_other_and_a_new_token_brings_it_back(
-        sandboxes: dict[str, SandboxProcess], person: CliInstallation, instance: dg.DagsterInstance, database: str) -> None:
+        sandboxes: dict[str, SandboxProcess], person: CliInstallation, instance: dg.DagsterInstance,
+        database: str) -> None:
     for name, sandbox in sandboxes.items():
         assert person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token).code == 0
     sandboxes["blocked"].block()
@@ -56,11 +60,13 @@ def test_a_failing_account_harms_no_other_and_a_new_token_brings_it_back(
         assert differences(connection, sandboxes["whole"], "whole", lists) == []
         for each in sandboxes.values():
             each.reset_stats()
-        sandboxes["whole"].mutate({"op": "patch", "list": "leads", "id": sandboxes["whole"].truth("leads")[0]["id"], "set": {"name": "Другое имя"}})
+        sandboxes["whole"].mutate({"op": "patch", "list": "leads", "id": sandboxes["whole"].truth(
+            "leads")[0]["id"], "set": {"name": "Другое имя"}})
         assert ticked(instance)[0] == {"whole": True}, "the others are not asked within the hour"
         assert differences(connection, sandboxes["whole"], "whole", lists) == []
         assert [sandboxes[name].stats()["requests"] for name in ("blocked", "revoked")] == [0, 0]
-        given = person.call("auth", "--account", "revoked", typed=sandboxes["revoked"].token()["access_token"])
+        given = person.call("auth", "--account", "revoked",
+                            typed=sandboxes["revoked"].token()["access_token"])
         assert given.code == 0, given.output
         assert ticked(instance)[0] == {"revoked": True, "whole": True}
         assert differences(connection, sandboxes["revoked"], "revoked", lists) == []

@@ -16,15 +16,20 @@ from sandbox.process import SandboxProcess
 from tests.support.commands import CliInstallation
 
 RUN = ("INSERT INTO mirror.sync_runs (run_id, account, entity, state, mode, started_at) "
-       "SELECT 'r', 'amocrm', entity, state, mode, now() - make_interval(days => age) FROM (VALUES {}) v (entity, state, mode, age)")
-RECORD = ("INSERT INTO mirror.quarantine (account, entity, record_key, reason, request, payload, last_seen_at) "
-          "SELECT 'amocrm', entity, key, '', '', '', now() - make_interval(days => age) FROM (VALUES {}) v (entity, key, age)")
+       "SELECT 'r', 'amocrm', entity, state, mode, now() - make_interval(days => age) "
+       "FROM (VALUES {}) v (entity, state, mode, age)")
+RECORD = (
+    "INSERT INTO mirror.quarantine (account, entity, record_key, reason, request, payload, last_seen_at) "
+    "SELECT 'amocrm', entity, key, '', '', '', now() - make_interval(days => age) "
+    "FROM (VALUES {}) v (entity, key, age)")
 
 
 @pytest.fixture
 def memory(database: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', ''), ('other', 'other', '')")
+        connection.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', ''), "
+            "('other', 'other', '')")
         yield connection
 
 
@@ -32,23 +37,30 @@ def insert(memory: psycopg.Connection[Any], statement: str, *rows: tuple[Any, ..
     memory.execute(statement.format(", ".join(map(str, rows))).encode())
 
 
-def test_the_latest_and_the_latest_complete_run_of_each_entity_stay(memory: psycopg.Connection[Any], database: str) -> None:
-    insert(memory, RUN, ("leads", "complete", "window", 90), ("leads", "complete", "window", 80), ("leads", "failed", "window", 70),
-           ("leads", "failed", "window", 60), ("tags", "complete", "snapshot", 50), ("tags", "complete", "snapshot", 2))
+def test_the_latest_and_the_latest_complete_run_of_each_entity_stay(memory: psycopg.Connection[Any],
+                                                                    database: str) -> None:
+    insert(memory, RUN, ("leads", "complete", "window", 90), ("leads", "complete", "window", 80),
+           ("leads", "failed", "window", 70), ("leads", "failed", "window", 60),
+           ("tags", "complete", "snapshot", 50), ("tags", "complete", "snapshot", 2))
     memory.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state, started_at) VALUES "
-                   "('r', 'other', 'leads', 'failed', now() - interval '99 days'), ('r', 'other', 'leads', 'failed', now())")
+                   "('r', 'other', 'leads', 'failed', now() - interval '99 days'), ('r', 'other', 'leads', "
+                   "'failed', now())")
     assert prune_mirror_schema(lambda: psycopg.connect(database), "amocrm", 30, 7)["sync_runs"] == 3
-    left = memory.execute("SELECT entity, state, (now()::date - started_at::date) FROM mirror.sync_runs WHERE account = 'amocrm' "
+    left = memory.execute("SELECT entity, state, (now()::date - started_at::date) FROM mirror.sync_runs "
+                          "WHERE account = 'amocrm' "
                           "ORDER BY 1, 3").fetchall()
     assert left == [("leads", "failed", 60), ("leads", "complete", 80), ("tags", "complete", 2)]
     assert memory.execute("SELECT count(*) FROM mirror.sync_runs WHERE account = 'other'").fetchone() == (2,)
 
 
-def test_a_record_leaves_quarantine_when_whole_readings_no_longer_bring_it(memory: psycopg.Connection[Any], database: str) -> None:
-    insert(memory, RUN, ("leads", "complete", "window", 1), ("tags", "complete", "snapshot", 1), ("tasks", "failed", "sweep", 1))
+def test_a_record_leaves_quarantine_when_whole_readings_no_longer_bring_it(memory: psycopg.Connection[Any],
+                                                                           database: str) -> None:
+    insert(memory, RUN, ("leads", "complete", "window", 1), ("tags", "complete", "snapshot", 1),
+           ("tasks", "failed", "sweep", 1))
     insert(memory, RECORD, ("leads", "1", 90), ("tags", "2", 90), ("tags", "3", 20), ("tasks", "4", 90))
     assert prune_mirror_schema(lambda: psycopg.connect(database), "amocrm", 30, 7)["quarantine"] == 1
-    assert memory.execute("SELECT record_key FROM mirror.quarantine ORDER BY 1").fetchall() == [("1",), ("3",), ("4",)]
+    assert memory.execute("SELECT record_key FROM mirror.quarantine ORDER BY 1").fetchall() == [
+        ("1",), ("3",), ("4",)]
 
 
 def test_dagster_forgets_runs_with_their_files(tmp_path: Path) -> None:
@@ -67,7 +79,8 @@ def test_dagster_forgets_runs_with_their_files(tmp_path: Path) -> None:
         assert prune_dagster_runs(instance, 1, 1) == 0
         assert prune_dagster_runs(instance, -1, 30, limit=2) == 2, "the oldest first, so many a time"
         assert {run.run_id for run in instance.get_runs()} == {ran[2], under_way}
-        assert not any(path.name.startswith(tuple(ran[:2])) for path in tmp_path.rglob("*")), "SQLite has a file per run"
+        assert not any(path.name.startswith(tuple(ran[:2]))
+                       for path in tmp_path.rglob("*")), "SQLite has a file per run"
         assert (prune_dagster_runs(instance, -1, 30), prune_dagster_runs(instance, -1, 30)) == (1, 0)
 
 
@@ -81,6 +94,7 @@ def test_every_sync_forgets_and_so_does_the_command(database: str, tmp_path: Pat
             assert installation.call("sync", "--only", "tags").code == 0
             assert connection.execute("SELECT count(*) FROM mirror.sync_runs").fetchone() == (1,)
         done = installation.call("prune", "--dagster-days", "0")
-    assert (done.code, done.out.splitlines()) == (0, ["quarantine: 0 deleted", "verifications: 0 deleted", "sync_runs: 0 deleted",
-                                                       "webhook_deliveries: 0 deleted", "Dagster's runs: 3 deleted"])
+    assert (done.code, done.out.splitlines()) == (0, ["quarantine: 0 deleted", "verifications: 0 deleted",
+                                                      "sync_runs: 0 deleted", "webhook_deliveries: 0 deleted",
+                                                      "Dagster's runs: 3 deleted"])
     assert CliInstallation(tmp_path, database).call("prune", "--days", "-1").code == 2

@@ -37,19 +37,21 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture
-def installation(sandbox: SandboxProcess, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliInstallation:
+def installation(sandbox: SandboxProcess, database: str, tmp_path: Path,
+                 monkeypatch: pytest.MonkeyPatch) -> CliInstallation:
     return CliInstallation(tmp_path, database, sandbox).apply_environment(monkeypatch)
 
 
 def shown(tmp_path: Path, **environment: str) -> Any:
-    done = subprocess.run([sys.executable, "-c", SHOW], env={"PYTHONPATH": str(REPOSITORY)} | environment, cwd=tmp_path, check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SHOW], env={"PYTHONPATH": str(REPOSITORY)} | environment,
+                          cwd=tmp_path, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
 
 def ticked(instance: dg.DagsterInstance, name: str = "moving") -> Any:
     schedule = next(each for each in SCHEDULES if each.name == f"{name}_schedule")
-    return schedule.evaluate_tick(dg.build_schedule_context(instance, repository_def=defs.get_repository_def()))
+    return schedule.evaluate_tick(
+        dg.build_schedule_context(instance, repository_def=defs.get_repository_def()))
 
 
 def tick(instance: dg.DagsterInstance, name: str = "moving") -> Any:
@@ -58,7 +60,8 @@ def tick(instance: dg.DagsterInstance, name: str = "moving") -> Any:
 
 
 def execute(instance: dg.DagsterInstance, name: str) -> dg.ExecuteInProcessResult:
-    return defs.resolve_job_def(f"sync_{name}").execute_in_process(instance=instance, partition_key="amocrm", tags=TAGS, raise_on_error=False)
+    return defs.resolve_job_def(f"sync_{name}").execute_in_process(instance=instance, partition_key="amocrm",
+                                                                   tags=TAGS, raise_on_error=False)
 
 
 def read(result: dg.ExecuteInProcessResult) -> set[str]:
@@ -76,27 +79,33 @@ def test_every_entity_has_a_tier_and_the_sweep_reads_them_all() -> None:
 
 
 def test_schedules_are_off_until_one_switch_turns_them_on(tmp_path: Path) -> None:
-    crons = {"moving_schedule": "*/5 * * * *", "directories_schedule": "7 * * * *", "sweep_schedule": "23 22 * * *",
-             "webhooks_schedule": "*/10 * * * *", "checks_schedule": "37 */6 * * *"}
+    crons = {"moving_schedule": "*/5 * * * *", "directories_schedule": "7 * * * *",
+             "sweep_schedule": "23 22 * * *", "webhooks_schedule": "*/10 * * * *",
+             "checks_schedule": "37 */6 * * *"}
     assert shown(tmp_path) == {name: ["STOPPED", cron] for name, cron in crons.items()}
     on = shown(tmp_path, AMOCRM_SCHEDULES="on", AMOCRM_SCHEDULE_MOVING="*/2  * * * *")
-    assert on == {name: ["RUNNING", cron] for name, cron in (crons | {"moving_schedule": "*/2 * * * *"}).items()}
-    assert set(shown(tmp_path, AMOCRM_SCHEDULE_MOVING="often")) == set(crons), "wrong settings are told when a run needs them"
+    assert on == {name: ["RUNNING", cron]
+                  for name, cron in (crons | {"moving_schedule": "*/2 * * * *"}).items()}
+    assert set(shown(tmp_path, AMOCRM_SCHEDULE_MOVING="often")) == set(
+        crons), "wrong settings are told when a run needs them"
 
 
-def test_a_tick_asks_for_one_run_of_the_account(installation: CliInstallation, instance: dg.DagsterInstance) -> None:
+def test_a_tick_asks_for_one_run_of_the_account(installation: CliInstallation,
+                                                instance: dg.DagsterInstance) -> None:
     assert "no partition of `accounts` yet" in tick(instance)
     instance.add_dynamic_partitions("accounts", ["amocrm", "another_installation_s"])
     asked = tick(instance)
     assert (asked.partition_key, asked.tags["amocrm-mirror/account"]) == ("amocrm", "amocrm")
-    waiting = instance.create_run_for_job(defs.resolve_job_def("sync_moving"), tags=TAGS, status=dg.DagsterRunStatus.NOT_STARTED)
+    waiting = instance.create_run_for_job(defs.resolve_job_def("sync_moving"), tags=TAGS,
+                                          status=dg.DagsterRunStatus.NOT_STARTED)
     assert tick(instance) == "amocrm: the moving run before has not ended yet"
     assert tick(instance, "sweep").partition_key == "amocrm", "another tier waits in the queue"
     instance.report_run_canceled(waiting)
     assert tick(instance).partition_key == "amocrm"
 
 
-def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: CliInstallation, instance: dg.DagsterInstance, database: str) -> None:
+def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: CliInstallation,
+                                                         instance: dg.DagsterInstance, database: str) -> None:
     """The two hundredth needs no restart, and those that rest hold up nobody."""
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     with psycopg.connect(database, autocommit=True) as connection:
@@ -105,28 +114,36 @@ def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: CliInstal
             SELECT name, name, 'https://' || name || '.amocrm.ru', CASE name WHEN 'a001' THEN now() END, name = 'a002',
                    CASE name WHEN 'a002' THEN now() END, CASE name WHEN 'a003' THEN now() WHEN 'a004' THEN now() - interval '61 minutes' END, 'told'
             FROM (SELECT 'a' || to_char(n, 'FM000') AS name FROM generate_series(1, 200) n UNION SELECT 'amocrm_demo') x""")
-        connection.execute("INSERT INTO mirror.tokens (account) SELECT name FROM mirror.accounts WHERE name <> 'a005'")
+        connection.execute(
+            "INSERT INTO mirror.tokens (account) SELECT name FROM mirror.accounts WHERE name <> 'a005'")
         requests = ticked(instance).run_requests
         wanted = {"amocrm", *(f"a{n:03}" for n in range(1, 201))} - {"a001", "a002", "a003", "a005"}
-        assert requests and {each.partition_key for each in requests} == wanted and len(requests) == len(wanted) == 197
+        assert (requests and {each.partition_key for each in requests} == wanted
+                and len(requests) == len(wanted) == 197)
         assert {each.run_key for each in requests} == wanted, "or Dagster takes them for one another"
         assert set(instance.get_dynamic_partitions("accounts")) == wanted
         connection.execute("UPDATE mirror.accounts SET paused_at = now() WHERE name LIKE 'a%'")
-        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url, paused_at) VALUES ('amocrm', 'amocrm', 'https://a', now())"
-                           "ON CONFLICT (name) DO UPDATE SET paused_at = now()")
+        connection.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url, paused_at) VALUES ('amocrm', "
+            "'amocrm', 'https://a', now())"
+            "ON CONFLICT (name) DO UPDATE SET paused_at = now()")
     assert "a001: paused since" in str(tick(instance)) and "amocrm: paused since" in str(tick(instance))
 
 
 def test_the_queue_admits_some_runs_and_one_of_an_account(instance: dg.DagsterInstance) -> None:
     queue = instance.get_concurrency_config().run_queue_config
     assert queue
-    assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1)]
+    assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [
+        ("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1)]
 
 
-def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation: CliInstallation, instance: dg.DagsterInstance,
-                                                                    sandbox: SandboxProcess, database: str) -> None:
+def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation: CliInstallation,
+                                                                   instance: dg.DagsterInstance,
+                                                                   sandbox: SandboxProcess,
+                                                                   database: str) -> None:
     instance.add_dynamic_partitions("accounts", ["amocrm"])
-    assert read(execute(instance, "directories")) == set(names_in_tier("directories")) & offered_entities(sandbox)
+    assert read(execute(instance, "directories")) == set(names_in_tier("directories")) & offered_entities(
+        sandbox)
     with psycopg.connect(database) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
         aside = execute(instance, "moving")
@@ -136,14 +153,17 @@ def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation:
     assert [job.name for job in SYNC_JOBS] == ["sync_moving", "sync_directories", "sync_sweep"]
 
 
-def test_a_run_whose_process_was_killed_is_buried(installation: CliInstallation, instance: dg.DagsterInstance) -> None:
+def test_a_run_whose_process_was_killed_is_buried(installation: CliInstallation,
+                                                  instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     gone = subprocess.Popen(["true"])
     gone.wait()
     host = socket.gethostname()
     job = defs.resolve_job_def("sync_moving")
-    dead = instance.create_run_for_job(job, tags=TAGS | {PROCESS_TAG: f"{host} {gone.pid}"}, status=dg.DagsterRunStatus.STARTED)
-    other = instance.create_run_for_job(job, tags={PROCESS_TAG: "another-host 1"}, status=dg.DagsterRunStatus.STARTED)
+    dead = instance.create_run_for_job(job, tags=TAGS | {PROCESS_TAG: f"{host} {gone.pid}"},
+                                       status=dg.DagsterRunStatus.STARTED)
+    other = instance.create_run_for_job(job, tags={PROCESS_TAG: "another-host 1"},
+                                        status=dg.DagsterRunStatus.STARTED)
     assert tick(instance).partition_key == "amocrm"
     fail_dead_runs(instance)
     found = {run.run_id: run.status for run in instance.get_runs()}
@@ -153,6 +173,7 @@ def test_a_run_whose_process_was_killed_is_buried(installation: CliInstallation,
 def test_one_tier_from_the_command_line(installation: CliInstallation, sandbox: SandboxProcess) -> None:
     assert installation.call("sync", "--tier", "moving").code == 0
     found = json.loads(installation.call("status", "--json").out)
-    assert {each["entity"] for each in found["entities"] if each["state"] == "complete"} == set(names_in_tier("moving")) & offered_entities(sandbox)
+    assert {each["entity"] for each in found["entities"]
+            if each["state"] == "complete"} == set(names_in_tier("moving")) & offered_entities(sandbox)
     assert installation.call("sync", "--tier", "moving", "--only", "leads").code == 2
     assert installation.call("sync", "--tier", "nightly").code == 2

@@ -76,7 +76,8 @@ def test_stop_keeps_the_data_and_the_port(server: EmbeddedPostgres) -> None:
     assert query_value(conninfo, "SELECT count(*) FROM kept") == 0
 
 
-def test_a_taken_port_is_told_and_a_new_home_takes_the_next(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_taken_port_is_told_and_a_new_home_takes_the_next(server: EmbeddedPostgres,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
@@ -150,7 +151,8 @@ def test_a_lost_password_is_told(server: EmbeddedPostgres) -> None:
         server.start()
 
 
-def test_the_log_is_bounded_and_says_no_data(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_bounded_and_says_no_data(server: EmbeddedPostgres,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
     conninfo = server.start()
     with psycopg.connect(conninfo) as connection:
         connection.execute("CREATE TABLE t (name text PRIMARY KEY)")

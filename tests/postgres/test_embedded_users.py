@@ -34,7 +34,8 @@ def test_no_binaries_name_the_cure(postgres_home: Path, monkeypatch: pytest.Monk
         EmbeddedPostgres(postgres_home).start()
 
 
-def test_without_the_wheel_a_system_postgres_serves(postgres_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_wheel_a_system_postgres_serves(postgres_home: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     if not any(binaries.system_bindirs()):
         pytest.skip("no system PostgreSQL")
     monkeypatch.setattr(binaries, "wheel_bindir", lambda: None)

@@ -1,4 +1,5 @@
-"""The architecture, read from the code itself: which package imports which, where settings come from, and how long files get."""
+"""The architecture, read from the code itself: which package imports which, where settings come from, and how
+long files get."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from pipelines.entities.registry import ENTITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("models", "pipelines", "sandbox", "benchmarks")
-SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")) + [ROOT / "alembic" / "env.py"]
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")) + [
+    ROOT / "alembic" / "env.py"]
 LAYERS: tuple[str | tuple[str, ...], ...] = (
     "models",
     ("pipelines.errors", "pipelines.cursors", "pipelines.schema"),
@@ -32,10 +34,12 @@ LAYERS: tuple[str | tuple[str, ...], ...] = (
     "pipelines.cli",
 )
 """Lowest first. A package imports only packages of layers before its own."""
-LEVELS = {name: level for level, layer in enumerate(LAYERS) for name in ([layer] if isinstance(layer, str) else layer)}
+LEVELS = {name: level for level, layer in enumerate(LAYERS)
+          for name in ([layer] if isinstance(layer, str) else layer)}
 MAX_MODULES = 12
 """Modules in a folder, `__init__` not counted."""
-READ_THE_ENVIRONMENT = {"pipelines/config/settings.py", "pipelines/config/home.py", "pipelines/installation.py", "alembic/env.py"}
+READ_THE_ENVIRONMENT = {"pipelines/config/settings.py", "pipelines/config/home.py",
+                        "pipelines/installation.py", "alembic/env.py"}
 FORBIDDEN = {
     "a package registry": re.compile(r"index-url|trusted-host|https?://\S*(pypi|artifactory|nexus|simple/)"),
     "a path of one machine": re.compile(r"/work/(main|shared)|/home/\w+/|/Users/\w+/"),
@@ -64,7 +68,8 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
 def imported_modules(name: str) -> set[str]:
     """This project's modules that a module imports. `from package import submodule` imports the submodule."""
     pairs = imports(MODULES[name])
-    return {f"{source}.{what}" if f"{source}.{what}" in MODULES else source for source, what in pairs} & set(MODULES) - {name}
+    return {f"{source}.{what}" if f"{source}.{what}" in MODULES else source
+            for source, what in pairs} & set(MODULES) - {name}
 
 
 USES = {name: imported_modules(name) for name in MODULES}
@@ -77,8 +82,9 @@ def package(name: str) -> str:
 
 
 @pytest.mark.parametrize(("top", "others"), [
-    ("models", {"pipelines", "sandbox", "tests", "benchmarks"}), ("sandbox", {"pipelines", "models", "tests", "benchmarks"}),
-    ("pipelines", {"tests", "benchmarks"}), ("benchmarks", {"tests"})])
+    ("models", {"pipelines", "sandbox", "tests", "benchmarks"}),
+    ("sandbox", {"pipelines", "models", "tests", "benchmarks"}), ("pipelines", {"tests", "benchmarks"}),
+    ("benchmarks", {"tests"})])
 def test_top_level_folders_import_one_way(top: str, others: set[str]) -> None:
     wrong = [(name, source) for name, tree in MODULES.items() if name.split(".")[0] == top
              for source, _ in imports(tree) if source.split(".")[0] in others]
@@ -97,7 +103,8 @@ def test_every_package_of_pipelines_has_a_layer() -> None:
 
 
 def test_no_circle_of_files() -> None:
-    """Removes modules that import nothing that is left, until nothing changes: what stays is part of a circle, or imports one."""
+    """Removes modules that import nothing that is left, until nothing changes: what stays is part of a
+    circle, or imports one."""
     left = dict(USES)
     while leaves := [name for name, uses in left.items() if not uses & left.keys()]:
         for name in leaves:
@@ -106,11 +113,13 @@ def test_no_circle_of_files() -> None:
 
 
 def test_no_folder_grows_too_large() -> None:
-    sizes = Counter(path.parent for path in SOURCES if path.name != "__init__.py" and path.is_relative_to(ROOT))
+    sizes = Counter(path.parent for path in SOURCES
+                    if path.name != "__init__.py" and path.is_relative_to(ROOT))
     assert {str(folder.relative_to(ROOT)): size for folder, size in sizes.items() if size > MAX_MODULES} == {}
 
 
-PACKAGES = sorted(path for folder in ("pipelines", "sandbox") for path in (ROOT / folder).rglob("__init__.py"))
+PACKAGES = sorted(path for folder in ("pipelines", "sandbox")
+                  for path in (ROOT / folder).rglob("__init__.py"))
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=lambda path: str(path.parent.relative_to(ROOT)))
@@ -126,13 +135,15 @@ def test_one_name_has_one_home() -> None:
     lent = []
     for name, tree in MODULES.items():
         for source, what in imports(tree):
-            if source in MODULES and f"{source}.{what}" not in MODULES and what in {each for _, each in imports(MODULES[source])}:
+            if source in MODULES and f"{source}.{what}" not in MODULES and what in {
+                    each for _, each in imports(MODULES[source])}:
                 lent.append((name, source, what))
     assert lent == []
 
 
 ENGINE = sorted(name for name in MODULES if package(name) in {f"pipelines.{each}" for each in (
-    "schema", "amocrm", "extract", "normalize", "load", "sync", "history", "verify", "bi", "webhooks", "dictionary", "orchestration")}
+    "schema", "amocrm", "extract", "normalize", "load", "sync", "history", "verify", "bi", "webhooks",
+    "dictionary", "orchestration")}
     or name in ("pipelines.erasure", "pipelines.cursors", "pipelines.entities.spec"))
 
 
@@ -146,7 +157,8 @@ def test_the_engine_never_asks_for_an_entity_by_name(name: str) -> None:
 
 
 def reads_environment(tree: ast.AST) -> list[int]:
-    """Lines that read os.environ. To pass it to a child process (`os.environ | {…}`) or to set a variable is not to read it."""
+    """Lines that read os.environ. To pass it to a child process (`os.environ | {…}`) or to set a variable is
+    not to read it."""
     harmless = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -154,14 +166,16 @@ def reads_environment(tree: ast.AST) -> list[int]:
         elif isinstance(node, ast.Attribute) and node.attr == "setdefault":
             harmless.add(node.value)
     return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute)
-            and node.attr in ("environ", "getenv", "environb") and isinstance(node.value, ast.Name) and node.value.id == "os"
+            and node.attr in ("environ", "getenv", "environb") and isinstance(node.value, ast.Name)
+            and node.value.id == "os"
             and node not in harmless]
 
 
 def test_only_settings_read_the_environment() -> None:
     readers = {str(path.relative_to(ROOT)): reads_environment(MODULES[module(path)]) for path in SOURCES
                if not path.is_relative_to(ROOT / "benchmarks")}
-    assert {path: lines for path, lines in readers.items() if lines and path not in READ_THE_ENVIRONMENT} == {}
+    assert {path: lines for path, lines in readers.items()
+            if lines and path not in READ_THE_ENVIRONMENT} == {}
     assert any(readers[path] for path in READ_THE_ENVIRONMENT), "this test finds what it looks for"
 
 
@@ -169,19 +183,22 @@ def test_only_settings_read_the_environment() -> None:
 def test_files_and_functions_stay_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
     long = [(node.name, node.end_lineno - node.lineno + 1) for node in ast.walk(MODULES[module(path)])
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno and node.end_lineno - node.lineno >= 40]
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+            and node.end_lineno - node.lineno >= 40]
     assert long == []
 
 
 def tracked() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8",
+                            check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
 def test_no_tracked_file_holds_what_should_not_leave_the_machine() -> None:
-    found = [f"{path.relative_to(ROOT)}: {what}: {match.group()[:60]}" for path in tracked() if path != Path(__file__)
+    found = [f"{path.relative_to(ROOT)}: {what}: {match.group()[:60]}" for path in tracked()
+             if path != Path(__file__)
              for what, pattern in FORBIDDEN.items()
              for match in [pattern.search(path.read_text(encoding="utf-8", errors="replace"))] if match]
     assert found == []

@@ -17,7 +17,8 @@ from tests.support.commands import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 COVERAGE = (REPOSITORY / "docs" / "coverage.md").read_text()
-ROWS = {row[0]: row for row in (re.findall(r"(?<=\| )(?:[^|]*?)(?= ?\|)", line) for line in COVERAGE.splitlines() if line.startswith("| `"))}
+ROWS = {row[0]: row for row in (re.findall(r"(?<=\| )(?:[^|]*?)(?= ?\|)", line)
+                                for line in COVERAGE.splitlines() if line.startswith("| `"))}
 
 
 def how(entity: Entity) -> str:
@@ -30,20 +31,24 @@ def how(entity: Entity) -> str:
 def test_coverage_tells_of_each_entity(entity: Entity) -> None:
     row = ROWS[f"`{entity.name}`"]
     assert row[2].startswith(how(entity))
-    children = {child.model.__tablename__ for child in entity.children} | ({entity.field_values.__tablename__} if entity.field_values else set())
+    children = {child.model.__tablename__ for child in entity.children} | (
+        {entity.field_values.__tablename__} if entity.field_values else set())
     assert set(re.findall(r"`(\w+)`", row[3] if len(row) > 3 else "")) == children
 
 
 def test_coverage_tells_of_every_table_and_of_no_other() -> None:
     assert set(ROWS) == {f"`{entity.name}`" for entity in ENTITIES}
-    told = {name for row in ROWS.values() for cell in (row[0], row[-1]) for name in re.findall(r"`(\w+)`", cell)}
-    told |= set(re.findall(r"`(\w+)`", COVERAGE[COVERAGE.index("## History"):COVERAGE.index("## Not mirrored")]))
+    told = {name for row in ROWS.values() for cell in (row[0], row[-1])
+            for name in re.findall(r"`(\w+)`", cell)}
+    told |= set(re.findall(r"`(\w+)`",
+                           COVERAGE[COVERAGE.index("## History"):COVERAGE.index("## Not mirrored")]))
     assert set(AccountBase.metadata.tables) <= told
 
 
 def test_the_readme_tells_of_every_setting() -> None:
     settings = README[README.index("## Settings"):README.index("## What is mirrored")]
-    told = {name for line in settings.splitlines() if line.startswith("| `") for name in re.findall(r"`([A-Z_]+)`", line.split("|")[1])}
+    told = {name for line in settings.splitlines() if line.startswith("| `")
+            for name in re.findall(r"`([A-Z_]+)`", line.split("|")[1])}
     assert told == {name.upper() for name in Settings.model_fields}
 
 
@@ -58,8 +63,10 @@ def test_the_readme_tells_of_every_command_and_option() -> None:
 
 def test_the_sandbox_page_tells_of_every_fault_and_option() -> None:
     page = (REPOSITORY / "docs" / "sandbox.md").read_text()
-    assert set(re.findall(r"`(\w+)`", page[page.index("**Faults**"):page.index("Each takes")])) == set(FAULT_KINDS)
-    options = {parameter.opts[0] for parameter in get_command(app).commands["sandbox"].params}  # type: ignore[attr-defined]
+    assert set(re.findall(r"`(\w+)`", page[page.index("**Faults**"):page.index("Each takes")])) == set(
+        FAULT_KINDS)
+    options = {parameter.opts[0]
+               for parameter in get_command(app).commands["sandbox"].params}  # type: ignore[attr-defined]
     assert options <= set(re.findall(r"--[a-z-]+", page))
 
 

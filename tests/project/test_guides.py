@@ -1,4 +1,5 @@
-"""The guides and the Russian README: their queries run as the role that they tell of, their links lead somewhere, and both languages say the same."""
+"""The guides and the Russian README: their queries run as the role that they tell of, their links lead
+somewhere, and both languages say the same."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from tests.support.mirrors import sync_mirror
 
 GUIDES = REPOSITORY / "docs" / "guides"
 NAMES = sorted(path.name for path in GUIDES.glob("*.md"))
-PAGES = [*(GUIDES / name for name in NAMES), *(GUIDES / "ru" / name for name in NAMES), REPOSITORY / "README.md", REPOSITORY / "README.ru.md"]
+PAGES = [*(GUIDES / name for name in NAMES), *(GUIDES / "ru" / name for name in NAMES),
+         REPOSITORY / "README.md", REPOSITORY / "README.ru.md"]
 DOCUMENTS = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")})
 BLOCK = re.compile(r"```sql\n(.*?)```", re.S)
 FILTER = re.compile(r"\$__timeFilter\((\w+)\)")
@@ -31,7 +33,8 @@ ROLE = f"guides_reader_{os.getpid()}"
 @pytest.fixture(scope="module")
 def reader(postgres_server: str, template_database: str) -> Iterator[psycopg.Connection]:
     """The role of the guides, on a synced sandbox account."""
-    with SandboxProcess(scale=60) as sandbox, temporary_database(postgres_server, template_database) as database:
+    with SandboxProcess(scale=60) as sandbox, temporary_database(postgres_server,
+                                                                 template_database) as database:
         sync_mirror(sandbox, database)
         with psycopg.connect(database, autocommit=True) as owner:
             url = grant_read_access(owner, "amocrm", ROLE, "a password", is_generated=True).url
@@ -55,7 +58,8 @@ def written_out(macro: re.Match[str]) -> str:
 
 def slugs(page: Path) -> set[str]:
     """The anchors that GitHub gives to headings."""
-    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.M)}
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+            for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.M)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -69,7 +73,8 @@ def test_its_queries_run_as_the_role_that_reads(page: Path, reader: psycopg.Conn
 @pytest.mark.parametrize("name", NAMES)
 def test_both_languages_show_the_same_queries(name: str) -> None:
     assert blocks(GUIDES / name) == blocks(GUIDES / "ru" / name)
-    english, russian = (re.findall(r"```python\n(.*?)```", (folder / name).read_text(), re.S) for folder in (GUIDES, GUIDES / "ru"))
+    english, russian = (re.findall(r"```python\n(.*?)```", (folder / name).read_text(), re.S)
+                        for folder in (GUIDES, GUIDES / "ru"))
     assert english == russian
     for page, words in ((GUIDES / name, "What was tried"), (GUIDES / "ru" / name, "Что проверено")):
         assert f"## {words}" in page.read_text()
@@ -80,7 +85,8 @@ def test_every_guide_is_found() -> None:
     readme, russian = (REPOSITORY / "README.md").read_text(), (REPOSITORY / "README.ru.md").read_text()
     for name in NAMES:
         assert f"docs/guides/{name}" in readme and f"docs/guides/ru/{name}" in russian
-        assert name == "README.md" or all(f"]({name})" in (folder / "README.md").read_text() for folder in (GUIDES, GUIDES / "ru"))
+        assert name == "README.md" or all(f"]({name})" in (folder / "README.md").read_text()
+                                          for folder in (GUIDES, GUIDES / "ru"))
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -95,7 +101,8 @@ def test_links_and_anchors_lead_somewhere(page: Path) -> None:
 
 
 def rows(page: str, first: str, last: str, cell: int = 1) -> list[list[str]]:
-    """The words in backticks of one cell of each row: commands with their options, settings, or their defaults."""
+    """The words in backticks of one cell of each row: commands with their options, settings, or their
+    defaults."""
     text = (REPOSITORY / page).read_text()
     part = text[text.index(first):text.index(last)]
     cells = [re.split(r"(?<!\\)\|", line)[cell] for line in part.splitlines() if line.startswith("| `")]
@@ -103,14 +110,18 @@ def rows(page: str, first: str, last: str, cell: int = 1) -> list[list[str]]:
 
 
 def test_both_readmes_tell_of_the_same_commands_and_settings() -> None:
-    assert rows("README.ru.md", "## Команды", "## Настройки") == rows("README.md", "## Commands", "## Settings") != []
+    assert rows("README.ru.md", "## Команды",
+                "## Настройки") == rows("README.md", "## Commands", "## Settings") != []
     for cell in (1, 2):
-        assert rows("README.ru.md", "## Настройки", "## Чего ждать", cell) == rows("README.md", "## Settings", "## What is mirrored", cell) != []
+        assert rows("README.ru.md", "## Настройки", "## Чего ждать",
+                    cell) == rows("README.md", "## Settings", "## What is mirrored", cell) != []
 
 
 def test_both_readmes_know_the_same_messages() -> None:
-    english, russian = (re.findall(r"^\| (.+?) \|", text[text.index(heading):], re.M)[1:-1] for text, heading in (
-        ((REPOSITORY / "README.md").read_text(), "## Troubleshooting"), ((REPOSITORY / "README.ru.md").read_text(), "## Если что-то не так")))
+    english, russian = (re.findall(r"^\| (.+?) \|", text[text.index(heading):], re.M)[1:-1]
+                        for text, heading in (
+                            ((REPOSITORY / "README.md").read_text(), "## Troubleshooting"),
+                            ((REPOSITORY / "README.ru.md").read_text(), "## Если что-то не так")))
     assert english == russian and len(english) > 10
 
 

@@ -35,7 +35,8 @@ def server_of_version(conninfo: str, major: int) -> Iterator[str]:
     replacements = {number.encode(): str(major).encode() + number[2:].encode(),
             shown.encode(): str(major).encode() + shown[2:].encode()}
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_accept, args=(listener, (str(known["host"]), int(known["port"] or 5432)), replacements),
+    threading.Thread(target=_accept,
+                     args=(listener, (str(known["host"]), int(known["port"] or 5432)), replacements),
                      daemon=True).start()
     try:
         yield make_conninfo(conninfo, host="127.0.0.1", port=listener.getsockname()[1], sslmode="disable")

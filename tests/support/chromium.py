@@ -119,7 +119,8 @@ class Chromium:
         self.send_command("Input.insertText", text=text)
 
     def prefer_colour_scheme(self, scheme: str) -> None:
-        self.send_command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.send_command("Emulation.setEmulatedMedia",
+                          features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.send_command("Page.captureScreenshot", format="png")["data"]))

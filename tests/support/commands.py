@@ -75,8 +75,8 @@ class CliInstallation:
             given.write(typed or "")
             given.seek(0)
             self.processes.append(subprocess.Popen(
-                [*COMMAND, *words], cwd=self.folder, env=self.process_environment(more), text=True, stdin=given,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+                [*COMMAND, *words], cwd=self.folder, env=self.process_environment(more), text=True,
+                stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return self.processes[-1]
 
     def run(self, *words: str, **more: str) -> CommandResult:
@@ -98,7 +98,8 @@ class CliInstallation:
 def offered_entities(sandbox: SandboxProcess) -> set[str]:
     """Returns the names of the entities that the sandbox's account offers."""
     account = sandbox.truth("account")[0]
-    return {each.name for each in ENTITIES if not (each.unavailable_because and each.unavailable_because(account))}
+    return {each.name for each in ENTITIES
+            if not (each.unavailable_because and each.unavailable_because(account))}
 
 
 def wait_for(process: subprocess.Popen[str], seconds: float = 120) -> CommandResult:

@@ -37,9 +37,10 @@ def expand_listing(sandbox: SandboxProcess, listing: Listing) -> list[Listing]:
     if over.due_sql:
         return [replace(listing, path=listing.path.replace("/{}", ""), per_parent=None)]
     parent = next(entity for entity in ENTITIES if entity.model is over.model)
-    keys = [record[over.parent_column] for of in parent.listings for record in expected_records(sandbox, parent, of)]
-    return [replace(listing, path=listing.path.format(key), constants={**listing.constants, over.own_column: key},
-                    per_parent=None) for key in keys]
+    keys = [record[over.parent_column] for of in parent.listings
+            for record in expected_records(sandbox, parent, of)]
+    return [replace(listing, path=listing.path.format(key),
+                    constants={**listing.constants, over.own_column: key}, per_parent=None) for key in keys]
 
 
 def expected_records(sandbox: SandboxProcess, entity: Entity, listing: Listing) -> list[Record]:
@@ -97,7 +98,8 @@ def entity_differences(reading: TableReader, sandbox: SandboxProcess, entity: En
 def _without_dead_pointers(sandbox: SandboxProcess, entity: Entity) -> Callable[[Record], Record]:
     """Returns a function that removes a record's pointers to deleted records: amoCRM does not show those, and
     the mirror keeps them as last reported."""
-    there = ({(kind, record["id"]) for kind in ALWAYS_EMBEDDED for record in sandbox.truth(kind)} if entity.keep_only
+    there = ({(kind, record["id"]) for kind in ALWAYS_EMBEDDED for record in sandbox.truth(kind)}
+             if entity.keep_only
              else set())
 
     def cut(record: Record) -> Record:

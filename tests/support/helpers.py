@@ -56,7 +56,8 @@ def stored_tokens(sandbox: SandboxProcess, database: str, configured: Configured
     with psycopg.connect(database) as connection:
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) "
                            "ON CONFLICT DO NOTHING", [ACCOUNT, ACCOUNT, sandbox.url])
-    tokens = StoredTokens(partial(psycopg.connect, database), Encryption([key]), ACCOUNT, sandbox.url, "tests")
+    tokens = StoredTokens(partial(psycopg.connect, database), Encryption([key]), ACCOUNT, sandbox.url,
+                          "tests")
     if configured:
         tokens.configure(configured)
     return tokens

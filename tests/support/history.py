@@ -62,7 +62,8 @@ class ScriptedAccount:
         return self.event("entity_responsible_changed", at, [{"responsible_user": {"id": after}}],
                           [{"responsible_user": {"id": before}}], kind)
 
-    def field_event(self, at: int, field: int, before: list[str], after: list[str], type_: str = "") -> Record:
+    def field_event(self, at: int, field: int, before: list[str], after: list[str],
+                    type_: str = "") -> Record:
         def side(texts: list[str]) -> list[Any]:
             return [{"custom_field_value":
                      {"field_id": field, "field_type": 1, "enum_id": None, "text": text}} for text in texts]

@@ -38,7 +38,8 @@ def ids(steps: Iterable[Step]) -> set[Any]:
     return {record["id"] for step in steps for record in step.page.records}
 
 
-def true_ids(sandbox: SandboxProcess, name: str = "leads", since: float = 0, before: float = 1e12) -> set[Any]:
+def true_ids(sandbox: SandboxProcess, name: str = "leads", since: float = 0,
+             before: float = 1e12) -> set[Any]:
     """Returns the ids of the records that changed in [since, before)."""
     moving = entity_named(name).incremental
     column = moving.column if moving else "updated_at"

@@ -28,8 +28,10 @@ VALUES_BY_CELL: dict[str, st.SearchStrategy[Any]] = {
     "timestamptz_cell": st.integers(-2 * 10**11, 9 * 10**12),
     "numeric_cell": st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
     "date_cell": st.dates().map(str),
-    "timestamp_cell": st.datetimes(min_value=datetime.datetime(1000, 1, 1)).map(lambda at: at.strftime(LOCAL_TIME_FORMAT))}
-ARRAYS: dict[ColumnCodec, st.SearchStrategy[Any]] = {INTEGER_ARRAY: st.integers(-2**40, 2**40), TEXT_ARRAY: TEXT}
+    "timestamp_cell": st.datetimes(min_value=datetime.datetime(1000, 1, 1)).map(
+        lambda at: at.strftime(LOCAL_TIME_FORMAT))}
+ARRAYS: dict[ColumnCodec, st.SearchStrategy[Any]] = {INTEGER_ARRAY: st.integers(-2**40, 2**40),
+                                                     TEXT_ARRAY: TEXT}
 FIELD_TYPES = st.one_of(st.sampled_from([*PARSERS, "legal_entity", "items", "linked_entity", "chained_list",
                                          "file", "unheard_of"]), st.none())
 ANY_FIELD_VALUES = st.one_of(TEXT, st.integers(-2**40, 2**40), st.booleans(), st.none(), JSON,
@@ -55,7 +57,8 @@ def valid_value(column: ApiColumn) -> st.SearchStrategy[Any]:
 def any_value(column: ApiColumn) -> st.SearchStrategy[Any]:
     """A value of the column's type, mostly; sometimes one that the API should never send."""
     return st.one_of(
-        valid_value(column), valid_value(column), valid_value(column), st.none(), st.just([]), st.just({}), JSON)
+        valid_value(column), valid_value(column), valid_value(column), st.none(), st.just([]), st.just({}),
+        JSON)
 
 
 def objects(of: TableSchema, skip: set[str], key: set[str]) -> st.SearchStrategy[Record]:

@@ -152,8 +152,8 @@ def webhooks_running(sandbox: SandboxProcess, database: str) -> Iterator[None]:
     webhook."""
     with tempfile.TemporaryDirectory(prefix="mirror-soak-hooks-") as folder:
         installation, port = CliInstallation(Path(folder), database, sandbox), free_port()
-        parts = [subprocess.Popen([*COMMAND, "webhooks", *words], cwd=folder, env=installation.process_environment({}),
-                                  stderr=subprocess.DEVNULL)
+        parts = [subprocess.Popen([*COMMAND, "webhooks", *words], cwd=folder,
+                                  env=installation.process_environment({}), stderr=subprocess.DEVNULL)
                  for words in (["serve", "--port", str(port)], ["drain"])]
         try:
             sandbox.switch(webhook_hour="2")
@@ -166,7 +166,8 @@ def webhooks_running(sandbox: SandboxProcess, database: str) -> Iterator[None]:
                 part.wait()
 
 
-def run_soak(seed: int, first: int, rounds: int, database: str, scale: int = 150, webhooks: bool = False) -> int:
+def run_soak(seed: int, first: int, rounds: int, database: str, scale: int = 150,
+             webhooks: bool = False) -> int:
     """Runs the rounds from `first` on. Returns the exit code: 0, or 1 at the first wrong row."""
     began = time.monotonic()
     with SandboxProcess(scale=scale, fields=8, seed=seed, switches=SWITCHES[seed % len(SWITCHES)]) as sandbox:

@@ -66,8 +66,8 @@ def start_refreshers(sandbox: SandboxProcess, database: str, count: int) -> list
     """Starts processes that refresh the token when they read a line (`refresh_process.py`), and waits until
     they are ready."""
     processes = [subprocess.Popen(
-        [sys.executable, "-m", "tests.support.refresh_process", sandbox.url, database], cwd=REPOSITORY, text=True,
-        bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        [sys.executable, "-m", "tests.support.refresh_process", sandbox.url, database], cwd=REPOSITORY,
+        text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         for _ in range(count)]
     assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * count
     return processes

@@ -49,7 +49,8 @@ def running_receiver(database: str, disable: UninstallHandler | None = None, **o
 
 
 @contextmanager
-def running_continuous_sync(sandbox: SandboxProcess, database: str, **settings: Any) -> Iterator[ContinuousSync]:
+def running_continuous_sync(sandbox: SandboxProcess, database: str,
+                            **settings: Any) -> Iterator[ContinuousSync]:
     """Runs a continuous sync of the account in a thread."""
     mirror = mirror_of(sandbox, database, **settings)
     drain = ContinuousSync(ACCOUNT, lambda: mirror.target(FAST_RETRIES), mirror.connect)
@@ -69,7 +70,8 @@ def notify(database: str) -> None:
         connection.execute("SELECT pg_notify('amocrm_mirror_delivered', '')")
 
 
-def register_address(database: str, base: str, secret: str = "a-secret", account: str = ACCOUNT) -> str:  # noqa: S107
+def register_address(database: str, base: str, secret: str = "a-secret",
+                     account: str = ACCOUNT) -> str:  # noqa: S107
     """Registers an address with the receiver, without a request to amoCRM, and returns it once the receiver
     accepts it."""
     with psycopg.connect(database, autocommit=True) as connection:

@@ -1,4 +1,5 @@
-"""From a change in amoCRM to a committed row, through webhooks alone: no sync runs here, unless a test is about that."""
+"""From a change in amoCRM to a committed row, through webhooks alone: no sync runs here, unless a test is
+about that."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(postgres_server: str, template_database: str) -> Iterator[Live]:
-    with SandboxProcess(scale=60) as sandbox, temporary_database(postgres_server, template_database) as database, running_receiver(database) as base:
+    with SandboxProcess(scale=60) as sandbox, temporary_database(
+            postgres_server, template_database) as database, running_receiver(database) as base:
         sync_mirror(sandbox, database)
         destination = subscribe_webhook(sandbox, database, base)
         with running_continuous_sync(sandbox, database) as drain:
@@ -85,11 +87,14 @@ def calm(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def test_the_subscription_is_for_every_documented_event_and_its_secret_is_nowhere_here(live: Live) -> None:
     hook = next(each for each in live.sandbox.truth("webhooks") if each["destination"] == live.destination)
-    assert {"add_lead", "note_customer", "responsible_task", "add_talk", "restore_company", "status_lead"} <= set(hook["settings"])
-    assert live.value("SELECT refused FROM mirror.webhook_addresses") == ["add_unsorted", "update_unsorted", "delete_unsorted", "add_message"]
+    assert {"add_lead", "note_customer", "responsible_task", "add_talk", "restore_company",
+            "status_lead"} <= set(hook["settings"])
+    assert live.value("SELECT refused FROM mirror.webhook_addresses") == ["add_unsorted", "update_unsorted",
+                                                                          "delete_unsorted", "add_message"]
     sync_mirror(live.sandbox, live.database, only=["webhooks"])
     secret = secret_of(live.destination)
-    assert live.value("SELECT destination FROM amocrm.webhooks WHERE NOT disabled") == live.destination.replace(secret, "…")
+    assert (live.value("SELECT destination FROM amocrm.webhooks WHERE NOT disabled")
+            == live.destination.replace(secret, "…"))
     assert live.value("SELECT digest FROM mirror.webhook_addresses") == digest(secret)
 
 
@@ -101,14 +106,15 @@ def test_a_change_is_a_row_as_soon_as_it_is_told(live: Live, monkeypatch: pytest
     notify(live.database)
     for price in (77123, 77124, 77125):
         live.sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": price}})
-        wait_until(lambda price=price: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == price)  # type: ignore[misc]
+        wait_until(lambda price=price: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead)
+                   == price)  # type: ignore[misc]
     monkeypatch.undo()
     notify(live.database)
 
 
 def test_everything_that_webhooks_tell_of_arrives(live: Live) -> None:
-    kinds = ["create", "edit", "move", "responsible", "value_set", "value_cleared", "tag", "untag", "delete", "restore", "task", "incoming",
-             "sorted_out"]
+    kinds = ["create", "edit", "move", "responsible", "value_set", "value_cleared", "tag", "untag", "delete",
+             "restore", "task", "incoming", "sorted_out"]
     live.sandbox.apply_random_changes(80, "everything", kinds)
     live.equal()
     assert live.rows("SELECT DISTINCT unnest(unknown) FROM mirror.webhook_deliveries") == []
@@ -119,7 +125,8 @@ def test_twice_or_in_another_order(live: Live, form: str) -> None:
     live.sandbox.switch(webhook_delivery=form)
     made = live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "here and gone"}})[0]
     live.sandbox.mutate(*({"op": "delete", "list": "leads", "id": live.sandbox.mutate(
-        {"op": "create", "list": "leads", "record": {"name": f"{form} {number}"}})[0]} for number in range(3)),
+        {"op": "create", "list": "leads", "record": {"name": f"{form} {number}"}})[0]} for number in range(
+            3)),
         {"op": "delete", "list": "leads", "id": made})
     live.sandbox.apply_random_changes(20, form, ["edit", "delete", "restore", "create"])
     live.equal()
@@ -131,14 +138,17 @@ def test_a_delete_before_its_add_and_an_old_delivery_again(live: Live) -> None:
     live.sandbox.mutate({"op": "delete", "list": "leads", "id": lead})
     wait_until(lambda: live.value("SELECT _deleted_at IS NOT NULL FROM amocrm.leads WHERE id = %s", lead))
     assert post(live.destination, f"leads[delete][0][id]={lead}&again=1") == 200
-    for body, in live.rows("SELECT body FROM mirror.webhook_deliveries WHERE body LIKE %s", f"%{lead}%".encode()):
+    for body, in live.rows("SELECT body FROM mirror.webhook_deliveries WHERE body LIKE %s",
+                           f"%{lead}%".encode()):
         assert post(live.destination, body) == 200
     wait_until_processed(live.sandbox, live.database)
-    assert live.value("SELECT _deleted_at IS NOT NULL FROM amocrm.leads WHERE id = %s", lead), "an old add brings nobody back"
+    assert live.value("SELECT _deleted_at IS NOT NULL FROM amocrm.leads WHERE id = %s",
+                      lead), "an old add brings nobody back"
     living = live.first("leads")["id"]
     assert post(live.destination, f"leads[delete][0][id]={living}") == 200
     wait_until_processed(live.sandbox, live.database)
-    assert live.value("SELECT _deleted_at IS NULL FROM amocrm.leads WHERE id = %s", living), "a delete is confirmed by asking for the id"
+    assert live.value("SELECT _deleted_at IS NULL FROM amocrm.leads WHERE id = %s",
+                      living), "a delete is confirmed by asking for the id"
 
 
 def test_what_somebody_makes_up_changes_nothing(live: Live) -> None:
@@ -157,7 +167,8 @@ def test_another_accounts_ids_mean_nothing_here(live: Live) -> None:
     assert post(live.destination, f"leads[update][0][id]={live.first('leads')['id']}&account[id]=1") == 200
     wait_until_processed(live.sandbox, live.database)
     assert live.sandbox.stats()["requests"] == asked
-    assert live.value("SELECT unknown FROM mirror.webhook_deliveries ORDER BY id DESC LIMIT 1") == ["account[1]"]
+    assert live.value("SELECT unknown FROM mirror.webhook_deliveries ORDER BY id DESC LIMIT 1") == [
+        "account[1]"]
 
 
 def test_an_id_that_amocrm_refuses_does_not_stay_in_the_way(live: Live) -> None:
@@ -168,29 +179,38 @@ def test_an_id_that_amocrm_refuses_does_not_stay_in_the_way(live: Live) -> None:
 
 def test_notes_and_talks(live: Live) -> None:
     lead, talk = live.first("leads")["id"], live.first("talks", 0)
-    note = live.sandbox.mutate({"op": "create", "list": "leads/notes", "record": {"entity_id": lead, "params": {"text": "just said"}}})[0]
+    note = live.sandbox.mutate({"op": "create", "list": "leads/notes",
+                                "record": {"entity_id": lead, "params": {"text": "just said"}}})[0]
     live.sandbox.mutate({"op": "patch", "list": "talks", "id": str(talk["talk_id"]), "set": {"rate": 4}})
-    wait_until(lambda: live.rows("SELECT params ->> 'text' FROM amocrm.notes WHERE id = %s", note) == [("just said",)])
+    wait_until(lambda: live.rows("SELECT params ->> 'text' FROM amocrm.notes WHERE id = %s", note)
+               == [("just said",)])
     wait_until(lambda: live.value("SELECT rate FROM amocrm.talks WHERE talk_id = %s", talk["talk_id"]) == 4)
 
 
 def test_what_became_of_incoming_leads_is_recorded(live: Live) -> None:
-    accepted, declined = live.sandbox.mutate({"op": "incoming", "name": "first"}, {"op": "incoming", "name": "second"})
-    wait_until(lambda: len(live.rows("SELECT FROM amocrm.unsorted WHERE uid IN (%s, %s)", accepted, declined)) == 2)
+    accepted, declined = live.sandbox.mutate({"op": "incoming", "name": "first"},
+                                             {"op": "incoming", "name": "second"})
+    wait_until(lambda: len(live.rows("SELECT FROM amocrm.unsorted WHERE uid IN (%s, %s)", accepted, declined))
+               == 2)
     wait_until_processed(live.sandbox, live.database)
     live.sandbox.mutate({"op": "accept", "uid": accepted}, {"op": "decline", "uid": declined})
     wait_until_processed(live.sandbox, live.database)
-    told = dict(live.rows("SELECT uid, action FROM mirror.unsorted_outcomes WHERE uid IN (%s, %s)", accepted, declined))
+    told = dict(live.rows("SELECT uid, action FROM mirror.unsorted_outcomes WHERE uid IN (%s, %s)", accepted,
+                          declined))
     assert told == {accepted: "accept", declined: "decline"}
-    alive = dict(live.rows("SELECT o.action, l._deleted_at IS NULL FROM mirror.unsorted_outcomes o JOIN amocrm.leads l ON l.id = ANY(o.leads) "
-                           "WHERE o.uid IN (%s, %s)", accepted, declined))
+    alive = dict(live.rows(
+        "SELECT o.action, l._deleted_at IS NULL FROM mirror.unsorted_outcomes o JOIN amocrm.leads l "
+        "ON l.id = ANY(o.leads) "
+        "WHERE o.uid IN (%s, %s)", accepted, declined))
     assert alive == {"accept": True, "decline": False}, "and the rows say the same"
 
 
 def test_a_stage_of_the_digital_pipeline_is_told_once_and_enough(live: Live) -> None:
     lead, before = live.first("leads"), live.sandbox.delivery_counts()
-    target = next(each["id"] for pipeline in live.sandbox.truth("leads/pipelines") if pipeline["id"] == lead["pipeline_id"]
-                  for each in pipeline["_embedded"]["statuses"] if each["type"] == 0 and each["id"] not in (lead["status_id"], 142, 143))
+    target = next(each["id"] for pipeline in live.sandbox.truth("leads/pipelines")
+                  if pipeline["id"] == lead["pipeline_id"]
+                  for each in pipeline["_embedded"]["statuses"]
+                  if each["type"] == 0 and each["id"] not in (lead["status_id"], 142, 143))
     live.sandbox.switch(webhook_delivery="lose")
     live.sandbox.digital_pipeline(live.destination, lead["id"], target)
     wait_until(lambda: live.value("SELECT status_id FROM amocrm.leads WHERE id = %s", lead["id"]) == target)
@@ -199,23 +219,30 @@ def test_a_stage_of_the_digital_pipeline_is_told_once_and_enough(live: Live) -> 
 
 def test_a_delivery_that_never_came_is_repaired_by_the_next_sync(live: Live) -> None:
     live.sandbox.switch(webhook_delivery="lose")
-    live.sandbox.apply_random_changes(30, "lost", ["create", "edit", "move", "delete", "restore", "task", "tag"])
+    live.sandbox.apply_random_changes(30, "lost",
+                                      ["create", "edit", "move", "delete", "restore", "task", "tag"])
     assert sync_mirror(live.sandbox, live.database).exit_code == 0
     live.equal()
 
 
 def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Live) -> None:
     lead = live.first("leads")["id"]
-    with psycopg.connect(live.database, autocommit=True) as sync, advisory_lock(sync, full_scan_lock(ACCOUNT)) as held:
+    with psycopg.connect(live.database,
+                         autocommit=True) as sync, advisory_lock(sync, full_scan_lock(ACCOUNT)) as held:
         assert held
-        sync.execute("INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) VALUES ('amocrm', 'leads', '77', now(), true)")
-        live.sandbox.mutate({"op": "incoming", "name": "later"}, {"op": "patch", "list": "leads", "id": lead, "set": {"price": 88001}})
+        sync.execute(
+            "INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) VALUES ('amocrm', "
+            "'leads', '77', now(), true)")
+        live.sandbox.mutate({"op": "incoming", "name": "later"},
+                            {"op": "patch", "list": "leads", "id": lead, "set": {"price": 88001}})
         wait_until(lambda: live.value("SELECT price FROM amocrm.leads WHERE id = %s", lead) == 88001)
-        assert live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [("leads/unsorted",)]
+        assert live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [
+            ("leads/unsorted",)]
         assert live.rows("SELECT key FROM mirror.hints WHERE is_suspect") == [("77",)]
     notify(live.database)
     wait_until(lambda: live.rows("SELECT listing FROM mirror.hints WHERE hooked_at IS NOT NULL") == [])
-    assert live.rows("SELECT key FROM mirror.hints WHERE is_suspect") == [("77",)], "a suspicion is for the sweep that knows all of them"
+    assert live.rows("SELECT key FROM mirror.hints WHERE is_suspect") == [
+        ("77",)], "a suspicion is for the sweep that knows all of them"
     with psycopg.connect(live.database, autocommit=True) as connection:
         connection.execute("DELETE FROM mirror.hints WHERE is_suspect")
 
@@ -223,13 +250,16 @@ def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Li
 def test_a_sync_reads_what_no_drain_has(live: Live) -> None:
     lead, talk = live.first("leads")["id"], live.first("talks", 0)["talk_id"]
     with psycopg.connect(live.database, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [continuous_sync_lock(ACCOUNT)])
-        connection.execute("INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', 'x', %s)",
-                           [f"leads[update][0][id]={lead}&unsorted[update][0][uid]=x&talk[add][0][talk_id]={talk}".encode()])
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))",
+                           [continuous_sync_lock(ACCOUNT)])
+        connection.execute(
+            "INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', 'x', %s)",
+            [f"leads[update][0][id]={lead}&unsorted[update][0][uid]=x&talk[add][0][talk_id]={talk}".encode()])
         connection.execute("UPDATE amocrm.leads SET name = 'wrong' WHERE id = %s", [lead])
         assert sync_mirror(live.sandbox, live.database, only=["leads", "unsorted", "talks"]).exit_code == 0
         assert connection.execute("SELECT listing FROM mirror.hints").fetchall() == []
-        assert connection.execute("SELECT name FROM amocrm.leads WHERE id = %s", [lead]).fetchone() == (live.first("leads")["name"],)
+        assert connection.execute("SELECT name FROM amocrm.leads WHERE id = %s",
+                                  [lead]).fetchone() == (live.first("leads")["name"],)
     notify(live.database)
 
 
@@ -238,7 +268,8 @@ def test_a_forgotten_person_does_not_come_back_by_webhook(live: Live) -> None:
     wait_until(lambda: live.rows("SELECT FROM amocrm.contacts WHERE id = %s", contact))
     with psycopg.connect(live.database, autocommit=True) as connection:
         erasure.erase_person(connection, ACCOUNT, ACCOUNT, "contacts", contact)
-    assert live.rows("SELECT FROM mirror.webhook_deliveries WHERE body LIKE %s", f"%{contact}%".encode()) == []
+    assert live.rows("SELECT FROM mirror.webhook_deliveries WHERE body LIKE %s",
+                     f"%{contact}%".encode()) == []
     live.sandbox.mutate({"op": "patch", "list": "contacts", "id": contact, "set": {"name": "Still Here"}})
     wait_until_processed(live.sandbox, live.database)
     assert live.rows("SELECT FROM amocrm.contacts WHERE id = %s", contact) == []
@@ -246,15 +277,18 @@ def test_a_forgotten_person_does_not_come_back_by_webhook(live: Live) -> None:
 
 
 def test_who_listens_hears_of_every_commit_and_can_read_it(live: Live) -> None:
-    lead, gone = live.first("leads")["id"], live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "soon gone"}})[0]
+    lead, gone = (live.first("leads")["id"],
+                  live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "soon gone"}})[0])
     wait_until_processed(live.sandbox, live.database)
     with psycopg.connect(live.database, autocommit=True) as listener:
         listener.execute("LISTEN amocrm_changes")
-        live.sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": 99001}}, {"op": "delete", "list": "leads", "id": gone})
+        live.sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"price": 99001}},
+                            {"op": "delete", "list": "leads", "id": gone})
         heard = []
         for notice in listener.notifies(timeout=60):
             heard.append(json.loads(notice.payload))
-            told = {(number, each["deleted"]) for each in heard if each["entity"] == "leads" for number in each["ids"] or ()}
+            told = {(number, each["deleted"]) for each in heard if each["entity"] == "leads"
+                    for number in each["ids"] or ()}
             if {(lead, False), (gone, True)} <= told:
                 break
         assert listener.execute("SELECT price FROM amocrm.leads WHERE id = %s", [lead]).fetchone() == (99001,)
@@ -265,16 +299,19 @@ def test_a_token_that_sees_less_takes_nothing_for_deleted(live: Live, database: 
     mirror = mirror_of(live.sandbox, database, amocrm_access_token=live.sandbox.manager_token)
     sync_mirror(live.sandbox, database, only=["leads"])
     with psycopg.connect(database, autocommit=True) as connection:
-        mine = {lead["id"] for lead in live.sandbox.truth("leads") if lead["responsible_user_id"] == live.sandbox.manager_id}
+        mine = {lead["id"] for lead in live.sandbox.truth("leads")
+                if lead["responsible_user_id"] == live.sandbox.manager_id}
         hidden = next(lead["id"] for lead in live.sandbox.truth("leads") if lead["id"] not in mine)
         connection.execute("UPDATE mirror.accounts SET learned_at = NULL")
-        connection.execute("INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', 'x', %s)",
-                           [f"leads[delete][0][id]={hidden}".encode()])
+        connection.execute(
+            "INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', 'x', %s)",
+            [f"leads[delete][0][id]={hidden}".encode()])
         drain = ContinuousSync(ACCOUNT, lambda: mirror.target(FAST_RETRIES), mirror.connect)
         while drain.process_once():
             pass
         drain.close()
-        assert connection.execute("SELECT _deleted_at FROM amocrm.leads WHERE id = %s", [hidden]).fetchone() == (None,)
+        assert connection.execute("SELECT _deleted_at FROM amocrm.leads WHERE id = %s",
+                                  [hidden]).fetchone() == (None,)
         assert connection.execute("SELECT count(*) FROM mirror.hints").fetchone() == (0,)
 
 
@@ -292,7 +329,8 @@ def test_many_deliveries_at_once(live: Live) -> None:
     with psycopg.connect(live.database, autocommit=True) as connection:
         connection.cursor().executemany(
             "INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', sha256(%s), %s)",
-            [(body, body) for number in range(2_500) for body in [f"leads[update][0][id]={leads[number % len(leads)]}&n={number}".encode()]])
+            [(body, body) for number in range(2_500)
+             for body in [f"leads[update][0][id]={leads[number % len(leads)]}&n={number}".encode()]])
     assert post(address, f"leads[update][0][id]={leads[0]}") == 200
     wait_until_processed(live.sandbox, live.database)
     assert live.sandbox.stats()["requests"] - asked < 60, "a lead is read again once for all that told of it"

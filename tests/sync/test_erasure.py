@@ -1,4 +1,5 @@
-"""`amocrm-mirror forget`: nothing of the person is left in any table, nothing brings it back, and lifted it comes back whole."""
+"""`amocrm-mirror forget`: nothing of the person is left in any table, nothing brings it back, and lifted it
+comes back whole."""
 
 from __future__ import annotations
 
@@ -42,12 +43,17 @@ def field(sandbox: SandboxProcess, code: str) -> int:
 def add_everything(sandbox: SandboxProcess, number: int) -> None:
     lead, customer, company = (sandbox.truth(path)[3]["id"] for path in ("leads", "customers", "companies"))
     task, _ = sandbox.mutate(
-        {"op": "create", "list": "tasks", "record": {"entity_type": "contacts", "entity_id": number, "text": f"Позвонить: {MARK}"}},
-        {"op": "create", "list": "contacts/notes", "record": {"entity_id": number, "params": {"text": f"{MARK} просит скидку"}}})
+        {"op": "create", "list": "tasks", "record": {"entity_type": "contacts", "entity_id": number,
+                                                     "text": f"Позвонить: {MARK}"}},
+        {"op": "create", "list": "contacts/notes",
+         "record": {"entity_id": number, "params": {"text": f"{MARK} просит скидку"}}})
     sandbox.mutate(
-        {"op": "patch", "list": "contacts", "id": number, "set": {"name": f"Зоя {MARK}", "first_name": "Зоя", "last_name": MARK}},
-        {"op": "set_field", "list": "contacts", "id": number, "field_id": field(sandbox, "PHONE"), "values": [{"value": PHONE}]},
-        {"op": "set_field", "list": "contacts", "id": number, "field_id": field(sandbox, "EMAIL"), "values": [{"value": EMAIL}]},
+        {"op": "patch", "list": "contacts", "id": number,
+         "set": {"name": f"Зоя {MARK}", "first_name": "Зоя", "last_name": MARK}},
+        {"op": "set_field", "list": "contacts", "id": number, "field_id": field(sandbox, "PHONE"),
+         "values": [{"value": PHONE}]},
+        {"op": "set_field", "list": "contacts", "id": number, "field_id": field(sandbox, "EMAIL"),
+         "values": [{"value": EMAIL}]},
         {"op": "patch", "list": "tasks", "id": task, "set": {"text": f"Больше не звонить: {MARK}"}},
         {"op": "tag", "list": "contacts", "id": number, "tag": "VIP"},
         {"op": "link", "list": "leads", "id": lead, "to": "contacts", "to_id": number},
@@ -56,15 +62,18 @@ def add_everything(sandbox: SandboxProcess, number: int) -> None:
         {"op": "attach_file", "list": "contacts", "id": number, "file": sandbox.truth("files")[0]["uuid"]})
     uid = sandbox.truth("leads/unsorted")[0]
     inside = uid["_embedded"] | {"contacts": [{"id": number}]}
-    sandbox.mutate({"op": "patch", "list": "leads/unsorted", "id": uid["uid"], "set": {"metadata": {"from": MARK}, "_embedded": inside}})
+    sandbox.mutate({"op": "patch", "list": "leads/unsorted", "id": uid["uid"],
+                    "set": {"metadata": {"from": MARK}, "_embedded": inside}})
 
 
 def holding(connection: Connection, *words: str) -> dict[str, int]:
     """Rows of any table, the mirror's memory included, that hold one of the words anywhere."""
     found = {}
-    tables = "SELECT schemaname::text, tablename::text FROM pg_tables WHERE schemaname IN ('amocrm', 'mirror')"
+    tables = (
+        "SELECT schemaname::text, tablename::text FROM pg_tables WHERE schemaname IN ('amocrm', 'mirror')")
     for schema, table in connection.execute(tables).fetchall():
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {} t WHERE t::text LIKE ANY(%s)").format(sql.Identifier(schema, table)),
+        row = connection.execute(sql.SQL(
+            "SELECT count(*) FROM {} t WHERE t::text LIKE ANY(%s)").format(sql.Identifier(schema, table)),
                                  [[f"%{word}%" for word in words]]).fetchone()
         if row and row[0]:
             found[f"{schema}.{table}"] = row[0]
@@ -76,7 +85,8 @@ def person_of(sandbox: SandboxProcess, database: str, folder: Path) -> CliInstal
 
 
 def left(connection: Connection, number: int) -> dict[str, int]:
-    return {table: count for table, count in holding(connection, MARK, PHONE, EMAIL, str(number)).items() if table != "mirror.forgotten"}
+    return {table: count for table, count in holding(connection, MARK, PHONE, EMAIL, str(number)).items()
+            if table != "mirror.forgotten"}
 
 
 def forgotten(person: CliInstallation, number: int) -> CommandResult:
@@ -91,17 +101,21 @@ def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
     assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         before = left(connection, contact)
-        assert {"amocrm.contacts", "amocrm.contact_custom_field_values", "amocrm.contact_tags", "amocrm.contact_companies", "amocrm.contact_files",
-                "amocrm.lead_contacts", "amocrm.customer_contacts", "amocrm.unsorted", "amocrm.unsorted_contacts", "amocrm.talks", "amocrm.events",
-                "amocrm.notes", "amocrm.tasks", "amocrm.file_links", "amocrm.responsible_history"} <= before.keys()
-        others = connection.execute("SELECT (SELECT count(*) FROM amocrm.contacts), (SELECT count(*) FROM amocrm.leads)").fetchone()
+        assert {"amocrm.contacts", "amocrm.contact_custom_field_values", "amocrm.contact_tags",
+                "amocrm.contact_companies", "amocrm.contact_files", "amocrm.lead_contacts",
+                "amocrm.customer_contacts", "amocrm.unsorted", "amocrm.unsorted_contacts", "amocrm.talks",
+                "amocrm.events", "amocrm.notes", "amocrm.tasks", "amocrm.file_links",
+                "amocrm.responsible_history"} <= before.keys()
+        others = connection.execute(
+            "SELECT (SELECT count(*) FROM amocrm.contacts), (SELECT count(*) FROM amocrm.leads)").fetchone()
         done = forgotten(person, contact)
         for table in before.keys() - {"amocrm.unsorted_contacts"}:
             assert f"{table}: " in done.out, "it lists what it touched"
         assert "Not reached" in done.out
         assert left(connection, contact) == {}
-        assert others and connection.execute("SELECT (SELECT count(*) FROM amocrm.contacts), (SELECT count(*) FROM amocrm.leads)"
-                                             ).fetchone() == (others[0] - 1, others[1])
+        assert others and connection.execute(
+            "SELECT (SELECT count(*) FROM amocrm.contacts), (SELECT count(*) FROM amocrm.leads)"
+            ).fetchone() == (others[0] - 1, others[1])
 
         assert sync_mirror(sandbox, database).exit_code == 0
         assert left(connection, contact) == {}
@@ -113,17 +127,21 @@ def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
 
         connection.execute("""UPDATE mirror.cursors SET position = jsonb_build_object('sweep', jsonb_build_object('rows', 1, 'watermark',
             position -> 'watermark', 'runs', '[{"at": 0, "floor": null, "top": null}]'::jsonb)) WHERE listing = 'contacts/notes'""")
-        assert person.call("forget", "--lift", str(contact)).code == 0, "while a sweep stands still that has passed its notes"
+        assert person.call("forget", "--lift",
+                           str(contact)).code == 0, "while a sweep stands still that has passed its notes"
         assert connection.execute("SELECT count(*) FROM mirror.forgotten").fetchone() == (0,)
         report = sync_mirror(sandbox, database)
         assert report.exit_code == 0
-        assert {result.mode for result in report.results if result.entity in ("leads", "notes", "events")} == {"sweep"}
+        assert {result.mode for result in report.results
+                if result.entity in ("leads", "notes", "events")} == {"sweep"}
         assert differences(connection, sandbox) == [], "the next sync brings everything"
         assert left(connection, contact).keys() >= before.keys() - {"amocrm.contact_custom_field_history"}
-        assert {result.mode for result in sync_mirror(sandbox, database).results if result.entity in ("leads", "notes", "events")} == {"window"}
+        assert {result.mode for result in sync_mirror(sandbox, database).results
+                if result.entity in ("leads", "notes", "events")} == {"window"}
 
 
-def test_verify_neither_misses_nor_repairs_it(sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
+def test_verify_neither_misses_nor_repairs_it(sandbox: SandboxProcess, contact: int, database: str,
+                                              tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database).exit_code == 0
     forgotten(person, contact)
@@ -131,19 +149,24 @@ def test_verify_neither_misses_nor_repairs_it(sandbox: SandboxProcess, contact: 
         connection.execute("DELETE FROM amocrm.leads WHERE id = (SELECT min(id) FROM amocrm.leads)")
         for repair, code in ((False, 3), (True, 0), (False, 0)):
             verification = verify(mirror_of(sandbox, database).target(FAST_RETRIES), repair=repair)
-            differing = {outcome.entity for outcome in verification.outcomes if outcome.difference_count and outcome.state != "repaired"}
-            assert (verification.exit_code, differing <= {"leads"}) == (code, True), [each for each in verification.outcomes if each.difference_count]
+            differing = {outcome.entity for outcome in verification.outcomes
+                         if outcome.difference_count and outcome.state != "repaired"}
+            assert (verification.exit_code, differing <= {"leads"}) == (code, True), [
+                each for each in verification.outcomes if each.difference_count]
             assert left(connection, contact) == {}
 
 
-def test_a_preview_is_shown_before_it_asks_and_a_no_changes_nothing(sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
+def test_a_preview_is_shown_before_it_asks_and_a_no_changes_nothing(sandbox: SandboxProcess, contact: int,
+                                                                    database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         before = left(connection, contact)
         done = person.call("forget", "--contact", str(contact), typed="n\n")
-        assert done.code == 1 and "amocrm.contacts: 1 would be erased" in done.out and f"Зоя {MARK}" in done.out
-        assert (left(connection, contact), erasure.suppressed_records(connection, "amocrm", "contacts")) == (before, [])
+        assert (done.code == 1 and "amocrm.contacts: 1 would be erased" in done.out
+                and f"Зоя {MARK}" in done.out)
+        assert (left(connection, contact), erasure.suppressed_records(connection, "amocrm", "contacts")) == (
+            before, [])
         assert person.call("forget", "--contact", str(contact), typed="y\n").code == 0
         assert left(connection, contact) == {}
         assert f"contact {contact}, erased 20" in person.call("forget", "--list").out
@@ -151,39 +174,51 @@ def test_a_preview_is_shown_before_it_asks_and_a_no_changes_nothing(sandbox: San
         assert "nothing of it is here" in again.out
 
 
-def test_what_stands_in_quarantine_and_in_the_queue_goes_too(sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
+def test_what_stands_in_quarantine_and_in_the_queue_goes_too(sandbox: SandboxProcess, contact: int,
+                                                             database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database, only=["accounts", "contacts"]).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         connection.cursor().executemany(
-            "INSERT INTO mirror.quarantine (account, entity, record_key, reason, request, payload) VALUES ('amocrm', %s, %s, '', %s, %s)",
-            [("contacts", str(contact), "GET contacts?page=1", "{}"), ("notes", "x", "GET contacts/notes?page=1", f'{{"entity_id": {contact}}}'),
-             ("leads", "y", "GET leads", f'{{"id": "y", "_embedded": {{"contacts": [{{"id": {contact}}}, {{"id": 7}}]}}}}'),
+            "INSERT INTO mirror.quarantine (account, entity, record_key, reason, request, payload) "
+            "VALUES ('amocrm', %s, %s, '', %s, %s)",
+            [("contacts", str(contact), "GET contacts?page=1", "{}"),
+             ("notes", "x", "GET contacts/notes?page=1", f'{{"entity_id": {contact}}}'),
+             ("leads", "y", "GET leads",
+              f'{{"id": "y", "_embedded": {{"contacts": [{{"id": {contact}}}, {{"id": 7}}]}}}}'),
              ("notes", "z", "GET leads/notes?page=1", f'{{"entity_id": {contact}}}')])
-        connection.execute("INSERT INTO mirror.hints (account, listing, key, told_at) VALUES ('amocrm', 'contacts', %s, now())", [str(contact)])
+        connection.execute(
+            "INSERT INTO mirror.hints (account, listing, key, told_at) VALUES ('amocrm', 'contacts', %s, "
+            "now())", [str(contact)])
         forgotten(person, contact)
-        assert connection.execute("SELECT entity, record_key, payload FROM mirror.quarantine ORDER BY 1").fetchall() == [
-            ("leads", "y", '{"id":"y","_embedded":{"contacts":[{"id":7}]}}'), ("notes", "z", f'{{"entity_id": {contact}}}')]
+        assert connection.execute(
+            "SELECT entity, record_key, payload FROM mirror.quarantine ORDER BY 1").fetchall() == [
+                ("leads", "y", '{"id":"y","_embedded":{"contacts":[{"id":7}]}}'),
+                ("notes", "z", f'{{"entity_id": {contact}}}')]
         assert connection.execute("SELECT count(*) FROM mirror.hints").fetchone() == (0,)
 
 
-def test_while_a_sync_runs_it_waits_for_nobody(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_while_a_sync_runs_it_waits_for_nobody(sandbox: SandboxProcess, database: str,
+                                               tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database, only=["accounts"]).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
         for words in (("--contact", "5", "--yes"), ("--lift", "5")):
             done = person.call("forget", *words)
-            assert done.code == 1 and "a sync of the account 'amocrm' is running" in done.output, "it would bring nothing back"
+            assert (done.code == 1 and "a sync of the account 'amocrm' is running"
+                    in done.output), "it would bring nothing back"
 
 
-@pytest.mark.parametrize(("words", "word"), [((), "say one of"), (("--list", "--lift", "5"), "say one of"), (("--contact", "5"), "no contact to erase")])
+@pytest.mark.parametrize(("words", "word"), [((), "say one of"), (("--list", "--lift", "5"), "say one of"),
+                                             (("--contact", "5"), "no contact to erase")])
 def test_what_a_person_gets_wrong(words: tuple[str, ...], word: str, database: str, tmp_path: Path) -> None:
     done = CliInstallation(tmp_path, database).call("forget", *words)
     assert done.code == 2 and word in done.output
 
 
-def test_who_was_not_forgotten_cannot_be_lifted(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_who_was_not_forgotten_cannot_be_lifted(sandbox: SandboxProcess, database: str,
+                                                tmp_path: Path) -> None:
     assert sync_mirror(sandbox, database, only=["accounts"]).exit_code == 0
     done = person_of(sandbox, database, tmp_path).call("forget", "--lift", "5")
     assert done.code == 2 and "was not forgotten" in done.output

@@ -46,7 +46,8 @@ def test_each_file_is_asked_for_once(sandbox: SandboxProcess, database: str) -> 
     assert asked(sync_mirror(sandbox, database)) == 0
 
 
-def test_a_note_tells_of_a_file_put_on_a_record_and_a_full_sync_of_the_rest(sandbox: SandboxProcess, database: str) -> None:
+def test_a_note_tells_of_a_file_put_on_a_record_and_a_full_sync_of_the_rest(sandbox: SandboxProcess,
+                                                                            database: str) -> None:
     sync_mirror(sandbox, database)
     (one, other), lead = files(sandbox)[:2], sandbox.truth("leads")[7]["id"]
     held = links(database, other)
@@ -59,11 +60,13 @@ def test_a_note_tells_of_a_file_put_on_a_record_and_a_full_sync_of_the_rest(sand
     assert (links(database, other), equal(database, sandbox)) == (set(), True)
 
 
-def test_the_link_to_a_record_that_is_not_mirrored_comes_with_the_record(sandbox: SandboxProcess, database: str) -> None:
+def test_the_link_to_a_record_that_is_not_mirrored_comes_with_the_record(sandbox: SandboxProcess,
+                                                                         database: str) -> None:
     """A record may be hidden from the token, or its list may have failed."""
     sandbox.fault("500", match="^/api/v4/leads[?]", times=0)
     sync_mirror(sandbox, database)
-    on_leads = sum(each["entity_type"] == "leads" for record in sandbox.truth("files/links") for each in record["entities"])
+    on_leads = sum(each["entity_type"] == "leads" for record in sandbox.truth("files/links")
+                   for each in record["entities"])
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM amocrm.lead_files").fetchone() == (0,)
         assert equal(database, sandbox), "file_links keeps them"
@@ -76,7 +79,8 @@ def test_the_link_to_a_record_that_is_not_mirrored_comes_with_the_record(sandbox
 
 def test_a_deleted_record_keeps_its_files_until_it_is_back(sandbox: SandboxProcess, database: str) -> None:
     sync_mirror(sandbox, database)
-    file = next(record for record in sandbox.truth("files/links") if record["entities"][0]["entity_type"] == "leads")
+    file = next(record for record in sandbox.truth("files/links")
+                if record["entities"][0]["entity_type"] == "leads")
     lead = file["entities"][0]["id"]
     sandbox.mutate({"op": "delete", "list": "leads", "id": lead})
     sync_mirror(sandbox, database)
@@ -89,7 +93,8 @@ def test_a_deleted_record_keeps_its_files_until_it_is_back(sandbox: SandboxProce
     assert equal(database, sandbox)
 
 
-def test_a_file_that_goes_takes_its_row_along_and_brings_it_back(sandbox: SandboxProcess, database: str) -> None:
+def test_a_file_that_goes_takes_its_row_along_and_brings_it_back(sandbox: SandboxProcess,
+                                                                 database: str) -> None:
     sync_mirror(sandbox, database)
     file = files(sandbox)[0]
     sandbox.mutate({"op": "patch", "list": "files", "id": file, "set": {"is_trashed": True}})
@@ -100,7 +105,8 @@ def test_a_file_that_goes_takes_its_row_along_and_brings_it_back(sandbox: Sandbo
     assert equal(database, sandbox)
 
 
-def test_a_file_without_links_is_asked_for_once_and_a_lost_one_is_marked(sandbox: SandboxProcess, database: str) -> None:
+def test_a_file_without_links_is_asked_for_once_and_a_lost_one_is_marked(sandbox: SandboxProcess,
+                                                                         database: str) -> None:
     one, other = files(sandbox)[:2]
     sandbox.fault("404", match=f"files/{one}/links", times=0)
     assert sync_mirror(sandbox, database).exit_code == 0
@@ -108,7 +114,8 @@ def test_a_file_without_links_is_asked_for_once_and_a_lost_one_is_marked(sandbox
     sandbox.fault("404", match=f"files/{other}/links", times=0)
     sync_mirror(sandbox, database, full=True)
     with psycopg.connect(database) as connection:
-        assert connection.execute("SELECT file_uuid FROM amocrm.file_links WHERE _deleted_at IS NOT NULL").fetchall() == [(other,)]
+        assert connection.execute(
+            "SELECT file_uuid FROM amocrm.file_links WHERE _deleted_at IS NOT NULL").fetchall() == [(other,)]
 
 
 def test_without_the_right_to_files_it_is_skipped_at_once(sandbox: SandboxProcess, database: str) -> None:

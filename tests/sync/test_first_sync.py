@@ -50,22 +50,29 @@ def test_equals_the_account_and_loses_nothing(entity: Entity, sandbox: SandboxPr
 
 
 @pytest.mark.parametrize("kind", ["leads", "contacts", "companies", "customers"])
-def test_a_wide_view_shows_every_living_record_and_every_value(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
-    cells = {"text": "value_text", "numeric": "value_number", "date": "value_date", "boolean": "value_boolean",
-             "timestamp with time zone": "value_at"}
+def test_a_wide_view_shows_every_living_record_and_every_value(kind: str, sandbox: SandboxProcess,
+                                                               mirrored: str) -> None:
+    cells = {"text": "value_text", "numeric": "value_number", "date": "value_date",
+             "boolean": "value_boolean", "timestamp with time zone": "value_at"}
     with psycopg.connect(mirrored) as connection:
         columns = connection.execute("SELECT column_name, data_type, field_id FROM amocrm.bi_columns "
                                      "WHERE view_name = %s AND field_id > 0 AND is_live", [kind]).fetchall()
-        assert {field for _, _, field in columns} == {record["id"] for record in sandbox.truth(f"{kind}/custom_fields")}
-        total = connection.execute(SQL("SELECT count(*), (SELECT count(*) FROM {} WHERE _deleted_at IS NULL) FROM {}").format(
-            Identifier("amocrm", kind), Identifier("amocrm_bi", kind))).fetchone()
+        assert {field for _, _, field in columns} == {record["id"]
+                                                      for record in sandbox.truth(f"{kind}/custom_fields")}
+        total = connection.execute(
+            SQL("SELECT count(*), (SELECT count(*) FROM {} WHERE _deleted_at IS NULL) FROM {}").format(
+                Identifier("amocrm", kind), Identifier("amocrm_bi", kind))).fetchone()
         assert total and total[0] == total[1] > 0
         for name, type_, field in columns:
-            cell = SQL("v.{}").format(Identifier(cells[type_])) if type_ in cells else SQL("w.{}").format(Identifier(name))
+            cell = SQL("v.{}").format(Identifier(cells[type_])) if type_ in cells else SQL("w.{}").format(
+                Identifier(name))
             wrong = connection.execute(SQL(
-                "SELECT count(*) FILTER (WHERE w.{0} IS DISTINCT FROM {1}), count(v.value_text), count(w.{0}) FROM {2} w LEFT JOIN "
-                "amocrm.custom_field_values v ON v.entity_type = {3} AND v.entity_id = w.id AND v.field_id = {4} AND v.position = 0").format(
-                Identifier(name), cell, Identifier("amocrm_bi", kind), Literal(kind), Literal(field))).fetchone()
+                "SELECT count(*) FILTER (WHERE w.{0} IS DISTINCT FROM {1}), count(v.value_text), "
+                "count(w.{0}) FROM {2} w LEFT JOIN "
+                "amocrm.custom_field_values v ON v.entity_type = {3} AND v.entity_id = w.id AND v.field_id = "
+                "{4} AND v.position = 0").format(
+                Identifier(name), cell, Identifier("amocrm_bi", kind), Literal(kind),
+                Literal(field))).fetchone()
             assert wrong and wrong[0] == 0 and wrong[1] == wrong[2], name
 
 
@@ -75,31 +82,37 @@ def test_the_marts_count_what_the_account_has(sandbox: SandboxProcess, mirrored:
         return row[0] if row else None
 
     with psycopg.connect(mirrored) as connection:
-        notes = [note for kind in ("leads", "contacts", "companies", "customers") for note in sandbox.truth(f"{kind}/notes")]
-        assert one("SELECT sum(calls) FROM amocrm_bi.call_report") == sum(note["note_type"] in ("call_in", "call_out") for note in notes)
+        notes = [note for kind in ("leads", "contacts", "companies", "customers")
+                 for note in sandbox.truth(f"{kind}/notes")]
+        assert one("SELECT sum(calls) FROM amocrm_bi.call_report") == sum(
+            note["note_type"] in ("call_in", "call_out") for note in notes)
         bought = [each["price"] for each in sandbox.truth("customers/transactions") if not each["is_deleted"]]
         assert one("SELECT sum(ltv) FROM amocrm_bi.customer_ltv") == sum(bought)
         leads = sandbox.truth("leads")
-        assert one("SELECT sum(deals) FROM amocrm_bi.win_loss WHERE outcome = 'won'") == sum(lead["status_id"] == 142 for lead in leads)
+        assert one("SELECT sum(deals) FROM amocrm_bi.win_loss WHERE outcome = 'won'") == sum(
+            lead["status_id"] == 142 for lead in leads)
         assert one("SELECT sum(deals_now) FROM amocrm_bi.funnel") == len(leads)
         today = "SELECT max(day) FROM amocrm_bi.pipeline_value"
         assert one(f"SELECT sum(deals) FROM amocrm_bi.pipeline_value WHERE day = ({today})") == sum(
             lead["status_id"] not in (142, 143) for lead in leads)
         assert one("SELECT count(*) FROM amocrm_bi.attribution") == len(leads)
-        due = [task for task in sandbox.truth("tasks") if not task["is_completed"] and task["complete_till"] < time.time()]
+        due = [task for task in sandbox.truth("tasks")
+               if not task["is_completed"] and task["complete_till"] < time.time()]
         assert one("SELECT count(*) FROM amocrm_bi.overdue_tasks") == len(due)
 
 
 OTHERS = {"holidays", "history_due"}
 """A person's own, and empty between syncs."""
-OF_THE_OTHER_MODE = {"periodicity": {"segments", "segment_custom_field_values"}, "segments": {"customer_statuses"}}
+OF_THE_OTHER_MODE = {"periodicity": {"segments", "segment_custom_field_values"},
+                     "segments": {"customer_statuses"}}
 
 
 def test_no_table_is_empty(sandbox: SandboxProcess, mirrored: str) -> None:
     """A table that no record of the sandbox fills is a table that no test sees."""
     with psycopg.connect(mirrored) as connection:
         empty = {name for name in AccountBase.metadata.tables
-                 if connection.execute(SQL("SELECT FROM {} LIMIT 1").format(Identifier("amocrm", name))).fetchone() is None}
+                 if connection.execute(
+                     SQL("SELECT FROM {} LIMIT 1").format(Identifier("amocrm", name))).fetchone() is None}
     assert empty == OTHERS | OF_THE_OTHER_MODE[sandbox.truth("account")[0]["customers_mode"]]
 
 
@@ -107,7 +120,8 @@ def test_a_second_sync_writes_no_row(sandbox: SandboxProcess, database: str) -> 
     sync_mirror(sandbox, database)
     before = rows_written(database)
     report = sync_mirror(sandbox, database)
-    assert [(result.entity, result.counts.changed) for result in report.results if result.counts.changed] == []
+    assert [(result.entity, result.counts.changed) for result in report.results
+            if result.counts.changed] == []
     assert rows_written(database) == before
 
 
@@ -123,9 +137,11 @@ def test_an_increment_brings_what_changed(database: str, option: str) -> None:
     with SandboxProcess(scale=300, switches={"filter_option": option}) as sandbox:
         sync_mirror(sandbox, database)
         lead, other = sandbox.truth("leads")[3]["id"], sandbox.truth("leads")[4]["id"]
-        sandbox.mutate({"op": "patch", "list": "leads", "id": lead, "set": {"name": "Переименована", "price": 77}},
-                       {"op": "patch", "list": "contacts", "id": sandbox.truth("contacts")[2]["id"], "set": {"first_name": "Зоя"}},
-                       {"op": "create", "list": "leads", "record": {"name": "Новая"}})
+        sandbox.mutate(
+            {"op": "patch", "list": "leads", "id": lead, "set": {"name": "Переименована", "price": 77}},
+            {"op": "patch", "list": "contacts", "id": sandbox.truth("contacts")[2]["id"],
+             "set": {"first_name": "Зоя"}},
+            {"op": "create", "list": "leads", "record": {"name": "Новая"}})
         report = sync_mirror(sandbox, database)
         assert report.exit_code == 0
         modes = {result.entity: result.mode for result in report.results}
@@ -137,7 +153,8 @@ def test_an_increment_brings_what_changed(database: str, option: str) -> None:
             assert connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s", [other]).fetchone()
 
 
-def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxProcess, database: str) -> None:
+def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxProcess,
+                                                               database: str) -> None:
     with SandboxProcess(scale=50) as own:
         sync_mirror(own, database)
         user = own.truth("users")[-1]["id"]
@@ -146,11 +163,13 @@ def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxP
         report = sync_mirror(own, database)
         assert report.exit_code == 0
         with psycopg.connect(database) as connection:
-            row = connection.execute("SELECT _deleted_at IS NOT NULL FROM amocrm.users WHERE id = %s", [user]).fetchone()
+            row = connection.execute("SELECT _deleted_at IS NOT NULL FROM amocrm.users WHERE id = %s",
+                                     [user]).fetchone()
             assert row == (True,)
             assert differences(connection, own) == []
         requests = {result.entity: result.requests for result in report.results}
-        assert requests["users"] == 2, "absence is a suspicion: the list is read twice before anything is marked"
+        assert (requests["users"]
+                == 2), "absence is a suspicion: the list is read twice before anything is marked"
 
 
 def test_a_directory_that_lost_too_much_is_not_believed(database: str) -> None:
@@ -165,16 +184,19 @@ def test_a_directory_that_lost_too_much_is_not_believed(database: str) -> None:
         assert (report.exit_code, result.state) == (3, "incomplete")
         assert "--allow-mass-delete" in result.reason
         with psycopg.connect(database) as connection:
-            row = connection.execute("SELECT count(*) FROM amocrm.tags WHERE _deleted_at IS NULL AND name = 'gone'").fetchone()
+            row = connection.execute(
+                "SELECT count(*) FROM amocrm.tags WHERE _deleted_at IS NULL AND name = 'gone'").fetchone()
             assert row == (400,)
         assert sync_mirror(sandbox, database, allow_mass_delete=True).exit_code == 0
         with psycopg.connect(database) as connection:
             assert differences(connection, sandbox, only={"tags"}) == []
 
 
-def test_lists_that_the_token_may_not_read_are_skipped_and_delete_nothing(sandbox: SandboxProcess, database: str) -> None:
+def test_lists_that_the_token_may_not_read_are_skipped_and_delete_nothing(sandbox: SandboxProcess,
+                                                                          database: str) -> None:
     sync_mirror(sandbox, database)
-    report = sync(mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(FAST_RETRIES), only=["accounts", "users", "roles"])
+    report = sync(mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(
+        FAST_RETRIES), only=["accounts", "users", "roles"])
     states = {result.entity: result.state for result in report.results}
     assert states["users"] == states["roles"] == "skipped"
     assert report.exit_code == 0
@@ -197,7 +219,8 @@ ODD: tuple[tuple[Any, tuple[str, str | None, str | None, Any]], ...] = (
 
 
 def test_what_postgres_cannot_hold_lands_with_its_neighbours(database: str) -> None:
-    """From the bytes of a page that only a tolerant reader can read to the row, each oddity in a record of its own."""
+    """From the bytes of a page that only a tolerant reader can read to the row, each oddity in a record of
+    its own."""
     with SandboxProcess(scale=60) as sandbox:
         leads = sandbox.truth("leads")
         plain = {"name": "Шкаф", "price": 7, "price_with_minor_units": None, "created_at": FIRST_SECOND}
@@ -217,9 +240,11 @@ def test_what_postgres_cannot_hold_lands_with_its_neighbours(database: str) -> N
 def test_references_between_lists_are_measured(sandbox: SandboxProcess, mirrored: str) -> None:
     """Removed users stay referenced (the sandbox has one), everything else resolves."""
     with psycopg.connect(mirrored, autocommit=True) as connection:
-        measured = [each for entity in ENTITIES for each in measure_references(connection, "amocrm", table_schema_of(entity.model))]
+        measured = [each for entity in ENTITIES
+                    for each in measure_references(connection, "amocrm", table_schema_of(entity.model))]
     broken = {each.target for each in measured if each.resolved < each.total}
-    assert broken - {"customer_statuses.id"} == {"users.id"}, "without their feature, customers name stages that no list shows"
+    assert broken - {"customer_statuses.id"} == {
+        "users.id"}, "without their feature, customers name stages that no list shows"
     assert sum(each.total for each in measured) > 1000
 
 
@@ -227,8 +252,9 @@ def test_relations_are_declared_to_who_asks_the_catalog(mirrored: str) -> None:
     with psycopg.connect(mirrored, autocommit=True) as connection:
         if connection.info.server_version < 180000:
             pytest.skip("PostgreSQL 18 knows keys that are not enforced")
-        rows = connection.execute("SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint "
-                                  "WHERE contype = 'f' AND NOT conenforced AND connamespace = 'amocrm'::regnamespace").fetchall()
+        rows = connection.execute(
+            "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint "
+            "WHERE contype = 'f' AND NOT conenforced AND connamespace = 'amocrm'::regnamespace").fetchall()
     assert ("amocrm.leads", "amocrm.users") in rows and len(rows) == len(list(declared_references()))
 
 
@@ -240,6 +266,9 @@ def test_one_view_shows_every_link_and_one_every_value(mirrored: str) -> None:
 
         assert count("links") == sum(count(of.name) for of in tables_of(Link))
         assert count("custom_field_values") == sum(count(of.name) for of in tables_of(CustomFieldValue))
-        main = connection.execute("SELECT count(*) FROM amocrm.links WHERE from_entity_type = 'leads' AND to_entity_type = 'contacts' AND is_main"
-                                  ).fetchone()
-        assert main == connection.execute("SELECT count(*) FROM amocrm.lead_contacts WHERE is_main").fetchone()
+        main = connection.execute(
+            "SELECT count(*) FROM amocrm.links WHERE from_entity_type = 'leads' AND to_entity_type = "
+            "'contacts' AND is_main"
+            ).fetchone()
+        assert main == connection.execute(
+            "SELECT count(*) FROM amocrm.lead_contacts WHERE is_main").fetchone()

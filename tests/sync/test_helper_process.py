@@ -1,4 +1,5 @@
-"""A second process that reads half of the long lists: the tables are the same, and whatever ends one of the two ends as it should."""
+"""A second process that reads half of the long lists: the tables are the same, and whatever ends one of the
+two ends as it should."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from tests.support.equality import differences
 from tests.support.mirrors import FAST_RETRIES, KEY, mirror_of, rows_written
 from tests.sync.test_kill import when
 
-LONG = [entity.name for entity in next(phase for phase in phases(ENTITIES) if all(entity.incremental for entity in phase))]
+LONG = [entity.name for entity in next(phase for phase in phases(ENTITIES)
+                                       if all(entity.incremental for entity in phase))]
 OTHERS = set(LONG[len(LONG) // 2:])
 
 
@@ -43,7 +45,8 @@ def seconds_of(pid: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            if f"\nPPid:\t{pid}\n" in status.read_text() and b"pipelines.sync.helper_main" in status.with_name("cmdline").read_bytes():
+            if (f"\nPPid:\t{pid}\n" in status.read_text()
+                and b"pipelines.sync.helper_main" in status.with_name("cmdline").read_bytes()):
                 found.append(int(status.parent.name))
         except OSError:
             continue
@@ -63,33 +66,42 @@ class Watching(NoProgress):
         self.told.add(entity)
         self.met |= set(seconds_of(os.getpid()))
         with suppress(OSError):
-            self.cores |= {frozenset(os.sched_getaffinity(pid)) for pid in (0, *self.met) if pid or entity == LONG[0]}
+            self.cores |= {frozenset(os.sched_getaffinity(pid)) for pid in (0, *self.met)
+                           if pid or entity == LONG[0]}
 
     def states(self, report: Report) -> dict[str, str]:
         return {result.entity: result.state for result in report.results if result.entity in LONG}
 
 
-def test_two_processes_make_the_same_mirror_and_a_second_sync_needs_one(sandbox: SandboxProcess, database: str) -> None:
+def test_two_processes_make_the_same_mirror_and_a_second_sync_needs_one(sandbox: SandboxProcess,
+                                                                        database: str) -> None:
     target, watching, cores = two(sandbox, database).target(FAST_RETRIES), Watching(), os.sched_getaffinity(0)
     report = sync(target, progress=watching)
     assert report.exit_code == 0 and len(watching.met) == 1 and watching.told >= OTHERS
-    assert sum(result.requests for result in report.results) > target.client.requests > 0, "some were sent by the other process"
+    assert (sum(result.requests for result in report.results) > target.client.requests
+            > 0), "some were sent by the other process"
     assert os.sched_getaffinity(0) == cores
-    assert len(cores) == 1 or len({core for core in watching.cores if len(core) == 1}) == 2, "each keeps to a core of its own"
+    assert len(cores) == 1 or len({core for core in watching.cores
+                                   if len(core) == 1}) == 2, "each keeps to a core of its own"
     with psycopg.connect(database) as connection:
         assert differences(connection, sandbox) == []
-        runs = connection.execute("SELECT entity, state, requests > 0 FROM mirror.sync_runs WHERE entity = ANY(%s)", [LONG]).fetchall()
+        runs = connection.execute(
+            "SELECT entity, state, requests > 0 FROM mirror.sync_runs WHERE entity = ANY(%s)",
+            [LONG]).fetchall()
     assert sorted(runs) == [(name, "complete", True) for name in sorted(LONG)]
     before, later = rows_written(database), Watching()
     assert sync(two(sandbox, database).target(FAST_RETRIES), progress=later).exit_code == 0
     assert rows_written(database) == before and later.met == set()
     again = Watching()
     assert sync(two(sandbox, database).target(FAST_RETRIES), progress=again, full=True).exit_code == 0
-    assert rows_written(database) == before and len(again.met) == 1, "a full sync reads the long lists whole, too"
+    assert (rows_written(database) == before
+            and len(again.met) == 1), "a full sync reads the long lists whole, too"
 
 
-@pytest.mark.parametrize("settings", [{"amocrm_processes": 1}, {"amocrm_requests_per_second": 500}], ids=["one wanted", "a rate is kept"])
-def test_one_process_where_two_are_not_wanted_or_of_no_use(settings: dict[str, Any], sandbox: SandboxProcess, database: str) -> None:
+@pytest.mark.parametrize("settings", [{"amocrm_processes": 1}, {"amocrm_requests_per_second": 500}],
+                         ids=["one wanted", "a rate is kept"])
+def test_one_process_where_two_are_not_wanted_or_of_no_use(settings: dict[str, Any], sandbox: SandboxProcess,
+                                                           database: str) -> None:
     assert two(sandbox, database, **settings).target(FAST_RETRIES).helper_seed is None
 
 
@@ -104,15 +116,18 @@ def test_the_death_of_the_second_process_fails_its_lists_only(sandbox: SandboxPr
     states = watching.states(report)
     assert {states[name] for name in LONG if name not in OTHERS} == {"complete"} and report.exit_code == 1
     failed = [result for result in report.results if result.state == "failed"]
-    assert len(failed) == 1 and {result.entity for result in failed} <= OTHERS, "what the other process had not begun is read here"
-    assert all("second process" in result.reason and "run the sync again" in result.reason for result in failed)
+    assert len(failed) == 1 and {
+        result.entity for result in failed} <= OTHERS, "what the other process had not begun is read here"
+    assert all("second process" in result.reason and "run the sync again" in result.reason
+               for result in failed)
     assert sync(mirror_of(sandbox, database).target(FAST_RETRIES)).exit_code == 0
     with psycopg.connect(database) as connection:
         assert differences(connection, sandbox) == []
 
 
 @pytest.mark.parametrize(("blocked", "slow"), [("/events", "/leads[?]"), ("/leads[?]", "/events")])
-def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox: SandboxProcess, database: str) -> None:
+def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox: SandboxProcess,
+                                                database: str) -> None:
     sandbox.fault("403html", blocked, times=0)
     sandbox.fault("slow", slow, times=0, seconds=3)
     try:
@@ -120,20 +135,24 @@ def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox
     finally:
         sandbox.clear_faults()
     reasons = {result.entity: result.reason for result in report.results if result.state == "failed"}
-    assert set(reasons) == {"leads", "events"} and all("has blocked this account" in reason for reason in reasons.values()), reasons
+    assert set(reasons) == {"leads", "events"} and all("has blocked this account" in reason
+                                                       for reason in reasons.values()), reasons
     assert report.exit_code == 1
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT is_blocked FROM mirror.accounts").fetchone() == (True,)
 
 
 def test_nobody_stays_behind_when_the_first_process_is_killed(sandbox: SandboxProcess, database: str) -> None:
-    code = ("from tests.test_beside import *\nsandbox = SandboxProcess()\nsandbox.url, sandbox.admin_token, database = sys.argv[1:]\n"
+    code = ("from tests.test_beside import *\nsandbox = SandboxProcess()\nsandbox.url, sandbox.admin_token, "
+            "database = sys.argv[1:]\n"
             "sync(two(sandbox, database).target(HASTE))")
-    process = subprocess.Popen([sys.executable, "-c", code, sandbox.url, sandbox.admin_token, database], cwd=REPOSITORY)
+    process = subprocess.Popen([sys.executable, "-c", code, sandbox.url, sandbox.admin_token, database],
+                               cwd=REPOSITORY)
     when(lambda: bool(seconds_of(process.pid)) or process.poll() is not None)
     second, = seconds_of(process.pid)
     shown = Path(f"/proc/{second}/cmdline").read_bytes()
-    assert sandbox.admin_token.encode() not in shown and KEY.encode() not in shown and database.encode() not in shown
+    assert (sandbox.admin_token.encode() not in shown and KEY.encode() not in shown
+            and database.encode() not in shown)
     process.kill()
     process.wait()
     when(lambda: not Path(f"/proc/{second}").exists())

@@ -1,4 +1,5 @@
-"""The promise (README, "What a sync sees"): after any mix of changes the mirror equals the account, after one sync or after the next sweep."""
+"""The promise (README, "What a sync sees"): after any mix of changes the mirror equals the account, after one
+sync or after the next sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from tests.support.equality import differences
 from tests.support.mirrors import FAST_RETRIES, mirror_of, sync_mirror
 
 SWEPT = ("vanish", "merge", "main_contact", "link_product", "note")
-"""What leaves neither a moved updated_at nor an event that names all it changed: main contacts, linked products, notes that are no comments."""
+"""What leaves neither a moved updated_at nor an event that names all it changed: main contacts, linked
+products, notes that are no comments."""
 SEEN = [name for name in CHANGES if name not in SWEPT]
 
 
@@ -54,13 +56,17 @@ def test_the_next_sweep_brings(kind: str, sandbox: SandboxProcess, mirrored: str
 def test_comments_come_and_go_within_one_sync(sandbox: SandboxProcess, mirrored: str) -> None:
     comments = [note for note in sandbox.truth("contacts/notes") if note["note_type"] == "common"]
     sandbox.mutate({"op": "delete", "list": "contacts/notes", "id": comments[0]["id"]},
-                   {"op": "patch", "list": "contacts/notes", "id": comments[1]["id"], "set": {"params": {"text": "иначе"}}},
-                   {"op": "create", "list": "leads/notes", "record": {"entity_id": sandbox.truth("leads")[0]["id"], "params": {"text": "ново"}}})
+                   {"op": "patch", "list": "contacts/notes", "id": comments[1]["id"],
+                    "set": {"params": {"text": "иначе"}}},
+                   {"op": "create", "list": "leads/notes",
+                    "record": {"entity_id": sandbox.truth("leads")[0]["id"], "params": {"text": "ново"}}})
     sync_mirror(sandbox, mirrored)
     assert wrong(sandbox, mirrored) == []
     with psycopg.connect(mirrored) as connection:
-        row = connection.execute("SELECT n._deleted_at = e.created_at FROM amocrm.notes n, amocrm.events e WHERE n.entity_type = 'contacts' "
-                                 "AND n.id = %s AND e.type = 'common_note_deleted' AND e.value_after -> 0 -> 'note' ->> 'id' = n.id::text",
+        row = connection.execute("SELECT n._deleted_at = e.created_at FROM amocrm.notes n, amocrm.events e "
+                                 "WHERE n.entity_type = 'contacts' "
+                                 "AND n.id = %s AND e.type = 'common_note_deleted' AND e.value_after -> 0 -> "
+                                 "'note' ->> 'id' = n.id::text",
                                  [comments[0]["id"]]).fetchone()
     assert row == (True,), "the row stays, deleted when the event says"
 
@@ -93,7 +99,8 @@ def test_more_than_fits_any_page_within_one_second(database: str) -> None:
     with SandboxProcess(scale=2000, fields=2, switches={"max_page": "25"}) as own:
         assert sync_mirror(own, database).exit_code == 0
         leads = [lead["id"] for lead in own.truth("leads")]
-        own.mutate(*({"op": "patch", "list": "leads", "id": lead, "set": {"price": 11}} for lead in leads[:600]))
+        own.mutate(*({"op": "patch", "list": "leads", "id": lead, "set": {"price": 11}}
+                     for lead in leads[:600]))
         assert sync_mirror(own, database).exit_code == 0
         assert wrong(own, database) == []
 
@@ -111,10 +118,13 @@ def _seen_by_a_manager(sandbox: SandboxProcess, database: str) -> None:
         before = connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone()
     target = mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token).target(FAST_RETRIES)
     report = sync(target, full=True)
-    assert report.exit_code == 0, [(result.entity, result.reason) for result in report.results if result.state == "failed"]
+    assert report.exit_code == 0, [(result.entity, result.reason) for result in report.results
+                                   if result.state == "failed"]
     leads = next(result for result in report.results if result.entity == "leads")
     assert "not shown to this token" in leads.reason
     with psycopg.connect(database) as connection:
-        assert connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone() == before
-        rights = connection.execute("SELECT DISTINCT is_admin FROM mirror.sync_runs WHERE run_id = %s", [report.run_id]).fetchall()
+        assert connection.execute(
+            "SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone() == before
+        rights = connection.execute("SELECT DISTINCT is_admin FROM mirror.sync_runs WHERE run_id = %s",
+                                    [report.run_id]).fetchall()
         assert rights == [(None,)], "written with the run: this token may not even ask"

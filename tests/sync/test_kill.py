@@ -1,4 +1,5 @@
-"""Whatever ends a sync at whatever moment, the next ones bring the tables to equal the account, and go on where it was.
+"""Whatever ends a sync at whatever moment, the next ones bring the tables to equal the account, and go on
+where it was.
 
 KILLS says how often a sync is killed and, divided, how often it dies in other ways, SEED at which moments."""
 
@@ -61,8 +62,10 @@ def after(sandbox: SandboxProcess, requests: int, ended: Callable[[], bool]) -> 
     when(lambda: asked(sandbox) - before >= requests or ended())
 
 
-def disturbed(installation: CliInstallation, sandbox: SandboxProcess, requests: int, disturb: Callable[[], object], *words: str) -> CommandResult:
-    """A sync that is disturbed after so many requests; a while later it would stand still, or it might end before that on a busy machine."""
+def disturbed(installation: CliInstallation, sandbox: SandboxProcess, requests: int,
+              disturb: Callable[[], object], *words: str) -> CommandResult:
+    """A sync that is disturbed after so many requests; a while later it would stand still, or it might end
+    before that on a busy machine."""
     sandbox.fault("slow", times=0, after=requests + 25, seconds=10)
     process = installation.start("sync", *words)
     after(sandbox, requests, lambda: process.poll() is not None)
@@ -82,7 +85,8 @@ def equal_in_the_end(installation: CliInstallation, sandbox: SandboxProcess) -> 
 def test_killed_at_any_moment(sandbox: SandboxProcess, database: str, requests_in_all: int) -> None:
     moments, codes = random.Random(SEED), [0]
     for _ in range(KILLS):
-        codes.append(killed(sandbox, forked(sandbox, database, full=codes[-1] == 0), moments.randint(1, requests_in_all)))
+        codes.append(killed(sandbox, forked(sandbox, database, full=codes[-1] == 0),
+                            moments.randint(1, requests_in_all)))
     assert set(codes) <= {-9, 0} and -9 in codes
     assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database) as connection:
@@ -91,7 +95,8 @@ def test_killed_at_any_moment(sandbox: SandboxProcess, database: str, requests_i
 
 def forked(sandbox: SandboxProcess, database: str, full: bool) -> multiprocessing.process.BaseProcess:
     """A sync without the second that a command takes to start."""
-    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(sync_mirror(sandbox, database, full=full).exit_code))
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: os._exit(sync_mirror(sandbox, database, full=full).exit_code))
     process.start()
     return process
 
@@ -103,10 +108,12 @@ def killed(sandbox: SandboxProcess, process: multiprocessing.process.BaseProcess
     return process.exitcode or 0
 
 
-def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProcess, installation: CliInstallation) -> None:
+def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProcess,
+                                                          installation: CliInstallation) -> None:
     moments = random.Random(SEED)
     for _ in range(max(1, KILLS // 20)):
-        assert disturbed(installation, sandbox, moments.randint(1, 40), lambda: installation.processes[-1].kill()).code == -9
+        assert disturbed(installation, sandbox, moments.randint(1, 40),
+                         lambda: installation.processes[-1].kill()).code == -9
     equal_in_the_end(installation, sandbox)
     with dg.DagsterInstance.from_config(str(installation.folder / "home" / "dagster")) as instance:
         states = [run.status.value for run in instance.get_runs()]
@@ -116,7 +123,8 @@ def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProces
 def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: CliInstallation) -> None:
     moments, codes = random.Random(SEED), []
     for _ in range(max(1, KILLS // 20)):
-        done = disturbed(installation, sandbox, moments.randint(3, 20), lambda: hang_up(installation), "--full", "--only", LONG)
+        done = disturbed(installation, sandbox, moments.randint(3, 20), lambda: hang_up(installation),
+                         "--full", "--only", LONG)
         assert "Traceback" not in done.error, done.error
         assert "Postgres: " in done.error or done.code == 0
         codes.append(done.code)
@@ -131,10 +139,12 @@ def hang_up(installation: CliInstallation) -> None:
                            "WHERE datname = current_database() AND application_name = 'amocrm-mirror'")
 
 
-def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation, requests_in_all: int) -> None:
+def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation,
+                               requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         done = disturbed(installation, sandbox, moment, sandbox.block, "--full")
-        assert done.code == 1 and "amoCRM has blocked this account" in done.error and "Traceback" not in done.error, done.error
+        assert (done.code == 1 and "amoCRM has blocked this account" in done.error
+                and "Traceback" not in done.error), done.error
         refused = installation.call("sync")
         assert refused.code == 1 and "Nothing was sent" in refused.error, "one probe an hour, and not more"
         sandbox.block(False)
@@ -142,18 +152,22 @@ def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: CliInstall
     equal_in_the_end(installation, sandbox)
 
 
-def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation, requests_in_all: int) -> None:
+def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation,
+                                            requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         installation.environment["AMOCRM_ACCESS_TOKEN"] = sandbox.token()["access_token"]
         done = disturbed(installation, sandbox, moment, sandbox.revoke, "--full")
-        assert done.code == 1 and "amoCRM refuses the token" in done.error and "Traceback" not in done.error, done.error
+        assert (done.code == 1 and "amoCRM refuses the token" in done.error
+                and "Traceback" not in done.error), done.error
     installation.environment["AMOCRM_ACCESS_TOKEN"] = sandbox.token()["access_token"]
     equal_in_the_end(installation, sandbox)
 
 
 def test_a_killed_sync_goes_on_where_it_was(database: str, tmp_path: Path) -> None:
-    with SandboxProcess(scale=12_000, fields=2, latency_ms=40) as own, psycopg.connect(database, autocommit=True) as connection:
-        installation, pages = CliInstallation(tmp_path, database, own), len(own.truth_lines("leads")) // PAGE + 1
+    with SandboxProcess(scale=12_000, fields=2,
+                        latency_ms=40) as own, psycopg.connect(database, autocommit=True) as connection:
+        installation, pages = (CliInstallation(tmp_path, database, own),
+                               len(own.truth_lines("leads")) // PAGE + 1)
 
         def landed() -> int:
             row = connection.execute("SELECT count(*) FROM amocrm.leads").fetchone()
@@ -169,5 +183,6 @@ def test_a_killed_sync_goes_on_where_it_was(database: str, tmp_path: Path) -> No
         assert 0 < kept < pages, "killed in the middle"
         assert installation.call("sync", "--only", "leads").code == 0
         rest = asked(own, "/api/v4/leads") - before
-        assert pages - kept <= rest <= pages - kept + 4, f"{kept} of {pages} pages had landed, {rest} were asked for again"
+        assert (pages - kept <= rest <= pages - kept
+                + 4), f"{kept} of {pages} pages had landed, {rest} were asked for again"
         assert differences(connection, own, only={"leads"}) == []

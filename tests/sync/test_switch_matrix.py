@@ -1,4 +1,5 @@
-"""Whichever way amoCRM behaves where nobody could tell (amocrm-api.md 6): a matrix over the sandbox's switches, each row a whole promise."""
+"""Whichever way amoCRM behaves where nobody could tell (amocrm-api.md 6): a matrix over the sandbox's
+switches, each row a whole promise."""
 
 from __future__ import annotations
 
@@ -13,11 +14,13 @@ from sandbox.process import SandboxProcess
 from tests.support.mirrors import FAST_RETRIES, mirror_of, sync_mirror
 from tests.sync.test_increments import SEEN, SWEPT
 
-UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent", "refresh_grace", "refresh_dead_status",
-             "jwt_claims", "webhook_settings", "webhook_hour", "webhook_reenable",
-             "webhook_delivery", "customers_off_status", "nasty", "events_retention_days", "bin_days", "deleted_entity_events"}
+UNMATCHED = {"rate_unit", "random_429", "retry_after_header", "block_after", "require_user_agent",
+             "refresh_grace", "refresh_dead_status", "jwt_claims", "webhook_settings", "webhook_hour",
+             "webhook_reenable", "webhook_delivery", "customers_off_status", "nasty", "events_retention_days",
+             "bin_days", "deleted_entity_events"}
 """Switches that other tests turn, or that take away what an increment sees by."""
-NUMBERS = {"max_page": ("0", "25"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"), "omit_attributes": ("0",)}
+NUMBERS = {"max_page": ("0", "25"), "max_filter_ids": ("0", "20"), "links_max_ids": ("0", "10"),
+           "omit_attributes": ("0",)}
 ROWS = 8
 
 
@@ -39,13 +42,15 @@ def matrix() -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("row", range(ROWS))
 def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
-    """The account as the API shows it, which some switches bend, against the rows: nothing differs, at the first look."""
+    """The account as the API shows it, which some switches bend, against the rows: nothing differs, at the
+    first look."""
     switches: dict[str, Any] = matrix()[row]
 
     def differing(own: SandboxProcess, full: bool) -> list[str]:
         assert sync_mirror(own, database, full=full).exit_code == 0, switches
         verification = verify(mirror_of(own, database).target(FAST_RETRIES))
-        assert [(each.entity, each.state, each.examples) for each in verification.outcomes if each.state not in ("equal", "skipped")] == [], switches
+        assert [(each.entity, each.state, each.examples) for each in verification.outcomes
+                if each.state not in ("equal", "skipped")] == [], switches
         return [outcome.entity for outcome in verification.outcomes if outcome.fixed_by_sync]
 
     with SandboxProcess(scale=120, fields=8, switches=switches) as own:
@@ -58,4 +63,5 @@ def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
 
 def test_every_switch_is_in_the_matrix_or_has_a_reason() -> None:
     known = {switch.name for switch in SWITCHES}
-    assert known >= UNMATCHED and set().union(*matrix()) == known - UNMATCHED - {"filter_option"} | {"filter_option"} - UNMATCHED
+    assert (known >= UNMATCHED and set().union(*matrix()) == known - UNMATCHED - {"filter_option"}
+            | {"filter_option"} - UNMATCHED)

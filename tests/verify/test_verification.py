@@ -1,4 +1,5 @@
-"""Verification: it finds what increments cannot see, blames nothing that the next sync would bring, and mends what differs."""
+"""Verification: it finds what increments cannot see, blames nothing that the next sync would bring, and mends
+what differs."""
 
 from __future__ import annotations
 
@@ -17,19 +18,23 @@ from tests.support.mirrors import FAST_RETRIES, mirror_of, rows_written, sync_mi
 
 SPOILT = {
     "leads": "DELETE FROM amocrm.leads WHERE id = (SELECT min(id) FROM amocrm.leads)",
-    "contacts": "UPDATE amocrm.contacts SET first_name = 'другое' WHERE id = (SELECT id FROM amocrm.contacts ORDER BY updated_at LIMIT 1)",
+    "contacts": "UPDATE amocrm.contacts SET first_name = 'другое' WHERE id = (SELECT id FROM amocrm.contacts "
+                "ORDER BY updated_at LIMIT 1)",
     "companies": "INSERT INTO amocrm.companies (id, name, _synced_at) VALUES (77, 'нет такой', '2020-01-01')",
     "events": "DELETE FROM amocrm.events WHERE id = (SELECT min(id) FROM amocrm.events)",
-    "notes": "DELETE FROM amocrm.notes WHERE (entity_type, id) = (SELECT entity_type, id FROM amocrm.notes ORDER BY 1, 2 LIMIT 1)",
+    "notes": "DELETE FROM amocrm.notes WHERE (entity_type, id) = (SELECT entity_type, id FROM amocrm.notes "
+             "ORDER BY 1, 2 LIMIT 1)",
     "customers": "DELETE FROM amocrm.customer_tags",
 }
 MENDED_BY_ANY_SYNC = {
-    "tags": "UPDATE amocrm.tags SET _deleted_at = now() WHERE (entity_type, id) = (SELECT entity_type, id FROM amocrm.tags ORDER BY 1, 2 LIMIT 1)",
-    "catalog_elements": "UPDATE amocrm.catalog_element_custom_field_values SET value_text = 'испорчено' WHERE ctid = "
+    "tags": "UPDATE amocrm.tags SET _deleted_at = now() WHERE (entity_type, id) = (SELECT entity_type, id "
+            "FROM amocrm.tags ORDER BY 1, 2 LIMIT 1)",
+    "catalog_elements": "UPDATE amocrm.catalog_element_custom_field_values SET value_text = 'испорчено' "
+                        "WHERE ctid = "
                         "(SELECT min(ctid) FROM amocrm.catalog_element_custom_field_values)",
 }
-KINDS = {"leads": "missing", "contacts": "stale", "companies": "extra", "events": "missing", "notes": "missing",
-         "customers": "stale"}
+KINDS = {"leads": "missing", "contacts": "stale", "companies": "extra", "events": "missing",
+         "notes": "missing", "customers": "stale"}
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +55,27 @@ def verified(sandbox: SandboxProcess, database: str, repair: bool = False) -> Ve
 
 
 def states(verification: Verification) -> dict[str, str]:
-    return {outcome.entity: outcome.state for outcome in verification.outcomes if outcome.state not in ("equal", "skipped")}
+    return {outcome.entity: outcome.state for outcome in verification.outcomes
+            if outcome.state not in ("equal", "skipped")}
 
 
-def test_an_equal_mirror_is_equal_in_every_entity_and_nothing_is_written(sandbox: SandboxProcess, mirrored: str) -> None:
+def test_an_equal_mirror_is_equal_in_every_entity_and_nothing_is_written(sandbox: SandboxProcess,
+                                                                         mirrored: str) -> None:
     before = rows_written(mirrored)
     verification = verified(sandbox, mirrored)
     assert (states(verification), verification.exit_code) == ({}, 0)
     assert rows_written(mirrored) == before
     with psycopg.connect(mirrored) as connection:
-        rows = connection.execute("SELECT entity, state, compared, began_at <= ended_at FROM mirror.verifications").fetchall()
+        rows = connection.execute(
+            "SELECT entity, state, compared, began_at <= ended_at FROM mirror.verifications").fetchall()
     assert {row[0] for row in rows} == {entity.name for entity in ENTITIES}
     assert all(row[3] for row in rows)
-    assert {row[0] for row in rows if row[1] == "equal" and not row[2]} <= {"talks"}, "an empty list proves nothing"
+    assert {row[0] for row in rows
+            if row[1] == "equal" and not row[2]} <= {"talks"}, "an empty list proves nothing"
 
 
-def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: SandboxProcess, mirrored: str) -> None:
+def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: SandboxProcess,
+                                                                   mirrored: str) -> None:
     with psycopg.connect(mirrored) as connection:
         for statement in (*SPOILT.values(), *MENDED_BY_ANY_SYNC.values()):
             connection.execute(statement.encode())
@@ -83,13 +93,15 @@ def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: Sand
     assert verified(sandbox, mirrored).exit_code == 0
     with psycopg.connect(mirrored) as connection:
         assert differences(connection, sandbox) == []
-        assert connection.execute("SELECT _deleted_at IS NOT NULL FROM amocrm.companies WHERE id = 77").fetchone() == (True,)
+        assert connection.execute(
+            "SELECT _deleted_at IS NOT NULL FROM amocrm.companies WHERE id = 77").fetchone() == (True,)
 
 
 def test_what_the_next_sync_would_bring_is_no_difference(database: str) -> None:
     with SandboxProcess(scale=150, fields=8) as own:
         sync_mirror(own, database)
-        own.apply_random_changes(30, "meanwhile", ["create", "edit", "tag", "link", "delete", "task", "field_renamed", "status_added"])
+        own.apply_random_changes(30, "meanwhile", ["create", "edit", "tag", "link", "delete", "task",
+                                                   "field_renamed", "status_added"])
         verification = verified(own, database)
         assert (states(verification), verification.exit_code) == ({}, 0)
         assert sum(outcome.fixed_by_sync for outcome in verification.outcomes) > 10
@@ -99,7 +111,8 @@ def test_what_vanished_without_a_trace_is_found_and_mended(database: str) -> Non
     with SandboxProcess(scale=150, fields=8) as own:
         sync_mirror(own, database)
         lead, contact = own.truth("leads")[5]["id"], own.truth("contacts")[7]["id"]
-        own.mutate({"op": "vanish", "list": "leads", "id": lead}, {"op": "vanish", "list": "contacts", "id": contact})
+        own.mutate({"op": "vanish", "list": "leads", "id": lead},
+                   {"op": "vanish", "list": "contacts", "id": contact})
         assert sync_mirror(own, database).exit_code == 0
         found = verified(own, database)
         assert found.exit_code == 3 and {"leads", "contacts"} <= states(found).keys()
@@ -113,7 +126,8 @@ def test_a_token_that_sees_less_finds_nothing_to_bury(sandbox: SandboxProcess, m
     verification = verify(target, repair=True)
     assert all(outcome.count("extra") == 0 for outcome in verification.outcomes)
     with psycopg.connect(mirrored) as connection:
-        assert connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone() == (len(sandbox.truth("leads")),)
+        assert (connection.execute("SELECT count(*) FROM amocrm.leads WHERE _deleted_at IS NULL").fetchone()
+                == (len(sandbox.truth("leads")),))
 
 
 def test_two_at_once_are_refused(sandbox: SandboxProcess, mirrored: str) -> None:

@@ -18,7 +18,9 @@ from tests.support.commands import REPOSITORY
 from tests.support.equality import ZONE
 from tests.support.webhooks import wait_until
 
-LISTENS = ("SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN amocrm_changes' AND state = 'idle'")
+LISTENS = (
+    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN amocrm_changes' "
+    "AND state = 'idle'")
 EXAMPLE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "webhooks.md").read_text(), re.S)
 
 
@@ -26,7 +28,8 @@ def landed(database: str, *ids: int) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         configure_session(connection)
         normal, batch = normalizer(entity_named("leads"), ()), Batch()
-        batch.add(normal.normalize_page([{"id": number, "name": f"Deal {number}", "price": 5} for number in ids], {}, ZONE), 1, "test")
+        batch.add(normal.normalize_page([{"id": number, "name": f"Deal {number}", "price": 5}
+                                         for number in ids], {}, ZONE), 1, "test")
         Loader(connection, "amocrm", "amocrm", normal).load(batch)
 
 
@@ -34,10 +37,12 @@ def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
     (example,) = EXAMPLE
     assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
     (tmp_path / "follow.py").write_text(example)
-    follower = subprocess.Popen([sys.executable, str(tmp_path / "follow.py"), database], stdout=subprocess.PIPE, text=True)
+    follower = subprocess.Popen([sys.executable, str(tmp_path / "follow.py"), database],
+                                stdout=subprocess.PIPE, text=True)
     assert follower.stdout
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
+        connection.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
         wait_until(lambda: connection.execute(LISTENS).fetchall())
     landed(database, 7)
     assert follower.stdout.readline() == "leads 7 Deal 7 5\n"
@@ -45,7 +50,8 @@ def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
     landed(database, *range(100, 250))
     landed(database, 8, 9)
     told = [follower.stdout.readline() for _ in range(2)]
-    assert told == ["leads 8 Deal 8 5\n", "leads 9 Deal 9 5\n"], "equal rows and crowds are not told one by one"
+    assert told == ["leads 8 Deal 8 5\n",
+                    "leads 9 Deal 9 5\n"], "equal rows and crowds are not told one by one"
     follower.kill()
     follower.communicate()
 
@@ -53,7 +59,8 @@ def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [100, 101])
 def test_many_at_once_are_told_without_their_ids(database: str, count: int) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
+        connection.execute(
+            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")
         connection.execute("LISTEN amocrm_changes")
         landed(database, *range(1, count + 1))
         (notice,) = connection.notifies(timeout=60, stop_after=1)

@@ -1,4 +1,5 @@
-"""What a delivery tells of: every documented shape, and nothing that anybody could make up breaks it or gets past the ids."""
+"""What a delivery tells of: every documented shape, and nothing that anybody could make up breaks it or gets
+past the ids."""
 
 from __future__ import annotations
 
@@ -30,12 +31,16 @@ SHAPES: list[tuple[str, list[tuple[str, str]]]] = [
     ("talk[update][0][talk_id]=16&talk[update][0][entity_id]=5", [("talks/{}", "16")]),
     ("message[add][0][id]=a-b-c&message[add][0][talk_id]=17", [("talks/{}", "17")]),
     ("unsorted[add][0][uid]=0a1b", [("leads/unsorted", "0a1b")]),
-    ("unsorted[delete][0][uid]=0a1b&unsorted[delete][0][action]=accept&unsorted[delete][0][accept_result][leads][0]=18"
-     "&unsorted[delete][0][accept_result][contacts][0][id]=19", [("leads/unsorted", "0a1b"), ("leads", "18"), ("contacts", "19")]),
+    (
+        "unsorted[delete][0][uid]=0a1b&unsorted[delete][0][action]=accept&unsorted[delete][0][accept_result][leads][0]=18"
+        "&unsorted[delete][0][accept_result][contacts][0][id]=19",
+        [("leads/unsorted", "0a1b"), ("leads", "18"), ("contacts", "19")]),
     ("add[0][id]=20&add[0][status]=approved", [("chats/templates", "*")]),
-    ("leads[status][0][id]=21&leads[status][0][old_pipeline_id]=1&leads[status][0][pipeline_id]=2&leads[status][0][old_status_id]=3"
-     "&leads[status][0][status_id]=4", [("leads", "21")]),
-    ("customers[status][0][id]=22&customers[status][0][old_period_id]=1&customers[status][0][period_id]=2", [("customers", "22")])]
+    (
+        "leads[status][0][id]=21&leads[status][0][old_pipeline_id]=1&leads[status][0][pipeline_id]=2&leads[status][0][old_status_id]=3"
+        "&leads[status][0][status_id]=4", [("leads", "21")]),
+    ("customers[status][0][id]=22&customers[status][0][old_period_id]=1&customers[status][0][period_id]=2",
+     [("customers", "22")])]
 
 
 def encoded(form: str) -> bytes:
@@ -68,8 +73,9 @@ def test_a_restored_record_may_have_other_links() -> None:
 
 
 @pytest.mark.parametrize(("form", "unknown"), [
-    (b"catalogs[add][0][id]=5", ["catalogs[add]"]), (b"leads[add][0][id]=five", ["leads[add]"]), (b"leads[add][0][id]=-5", ["leads[add]"]),
-    (b"leads[add][0][id]=99999999999999999999", ["leads[add]"]), (b"leads=5", ["leads"]), (b"unsorted[add][0][uid]=a'b", ["unsorted[add]"]),
+    (b"catalogs[add][0][id]=5", ["catalogs[add]"]), (b"leads[add][0][id]=five", ["leads[add]"]),
+    (b"leads[add][0][id]=-5", ["leads[add]"]), (b"leads[add][0][id]=99999999999999999999", ["leads[add]"]),
+    (b"leads=5", ["leads"]), (b"unsorted[add][0][uid]=a'b", ["unsorted[add]"]),
     ("leads[add][0][id]=٥".encode(), ["leads[add]"]), (b"x%00y[z%20w]=5&%00[a][0]=1", ["x?y", "?[a]"]),
     (b"leads[add][0][id]=0", ["leads[add]"])])
 def test_what_is_not_understood_is_said_in_short_and_names_nothing(form: bytes, unknown: list[str]) -> None:
@@ -80,7 +86,8 @@ def test_what_is_not_understood_is_said_in_short_and_names_nothing(form: bytes, 
 def test_there_is_an_end_to_what_one_delivery_may_name() -> None:
     many = urlencode({f"leads[add][{number}][id]": number for number in range(1, MAX_RECORDS + 500)}).encode()
     assert len(parse(many).records) == MAX_RECORDS
-    assert parse(urlencode({f"x{number}[a][b]": 1 for number in range(60_000)}).encode()) == ParsedDelivery(unknown=["(not a form)"])
+    assert parse(urlencode({f"x{number}[a][b]": 1 for number in range(60_000)}).encode()) == ParsedDelivery(
+        unknown=["(not a form)"])
     odd = parse(urlencode({f"x{number}[a][b]": 1 for number in range(5_000)}).encode())
     assert len(odd.unknown) == len(odd.shapes) == MAX_SHAPES
     assert parse(b"a" + b"[b]" * 100_000 + b"=1").records == []
@@ -88,11 +95,15 @@ def test_there_is_an_end_to_what_one_delivery_may_name() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.binary(max_size=300), st.lists(st.tuples(
-    st.lists(st.sampled_from(["leads", "contacts", "task", "unsorted", "talk", "message", "add", "account", "0", "1", "id", "uid", "note", "type",
-                              "delete", "action", "accept_result", "\0", ""]), min_size=1, max_size=6), st.text(max_size=8)), max_size=8).map(
-    lambda pairs: urlencode([(steps[0] + "".join(f"[{step}]" for step in steps[1:]), value) for steps, value in pairs]).encode())))
+    st.lists(st.sampled_from(["leads", "contacts", "task", "unsorted", "talk", "message", "add", "account",
+                              "0", "1", "id", "uid", "note", "type", "delete", "action", "accept_result",
+                              "\0", ""]), min_size=1, max_size=6), st.text(max_size=8)), max_size=8).map(
+    lambda pairs: urlencode([(steps[0] + "".join(f"[{step}]" for step in steps[1:]), value)
+                             for steps, value in pairs]).encode())))
 def test_nothing_breaks_it(body: bytes) -> None:
     found = parse(body)
     for path, key in found.records:
-        assert "\0" not in key and (key.isascii() and key.isdecimal() or path in ("leads/unsorted", "chats/templates"))
-    assert not [word for word in (*found.shapes, *found.unknown) if "\0" in word or " " in word and word != "(not a form)"]
+        assert "\0" not in key and (key.isascii() and key.isdecimal()
+                                    or path in ("leads/unsorted", "chats/templates"))
+    assert not [word for word in (*found.shapes, *found.unknown)
+                if "\0" in word or " " in word and word != "(not a form)"]

@@ -1,4 +1,5 @@
-"""The receiver: what it answers, what it keeps, and that neither a slow Postgres nor a stranger gets the better of it."""
+"""The receiver: what it answers, what it keeps, and that neither a slow Postgres nor a stranger gets the
+better of it."""
 
 from __future__ import annotations
 
@@ -28,32 +29,40 @@ BODY = "leads%5Badd%5D%5B0%5D%5Bid%5D=5&account%5Bid%5D=1"
 @pytest.fixture(scope="module")
 def place(postgres_server: str, template_database: str) -> Iterator[tuple[str, str]]:
     """A database, and an address of a receiver over it."""
-    with temporary_database(postgres_server, template_database) as database, running_receiver(database) as base:
+    with temporary_database(postgres_server,
+                            template_database) as database, running_receiver(database) as base:
         yield database, register_address(database, base)
 
 
 def kept(database: str) -> list[tuple[bytes, int, bool]]:
     with psycopg.connect(database) as connection:
-        return connection.execute("SELECT body, times, heeded_at IS NULL FROM mirror.webhook_deliveries ORDER BY id").fetchall()
+        return connection.execute(
+            "SELECT body, times, heeded_at IS NULL FROM mirror.webhook_deliveries ORDER BY id").fetchall()
 
 
 def test_a_delivery_is_kept_as_it_came_and_once(place: tuple[str, str]) -> None:
     database, address = place
-    assert [post(address, BODY), post(address, BODY), post(address, "x=%D0%9A\xff&y".encode("latin-1"))] == [200, 200, 200]
+    assert [post(address, BODY), post(address, BODY), post(address, "x=%D0%9A\xff&y".encode("latin-1"))] == [
+        200, 200, 200]
     assert kept(database) == [(BODY.encode(), 2, True), ("x=%D0%9A\xff&y".encode("latin-1"), 1, True)]
     with psycopg.connect(database) as connection:
         assert enqueue_all_hints(connection, ACCOUNT) == 2
     assert not any(waits for *_, waits in kept(database))
     assert post(address, BODY) == 200
-    assert kept(database)[0] == (BODY.encode(), 3, True), "what comes again is heeded again: a stage can be entered twice"
+    assert kept(database)[0] == (BODY.encode(), 3,
+                                 True), "what comes again is heeded again: a stage can be entered twice"
 
 
 @pytest.mark.parametrize(("method", "end", "headers", "body", "status"), [
-    ("GET", "", {}, b"", 405), ("PUT", "", FORM_HEADERS, b"a=1", 405), ("POST", "", {"Content-Type": "application/json"}, b"{}", 415),
-    ("POST", "", {}, b"a=1", 415), ("POST", "", FORM_HEADERS, b"", 400), ("POST", "", FORM_HEADERS, b"{}", 400),
-    ("POST", "", {"Content-Type": FORM_HEADERS["Content-Type"] + "; charset=utf-8"}, b"a=1", 200), ("POST", "x", FORM_HEADERS, b"a=1", 404),
-    ("GET", "x", {}, b"", 404), ("POST", "/more", FORM_HEADERS, b"a=1", 404), ("POST", "", FORM_HEADERS, b"a" * (MAX_BODY_BYTES + 1), 413)])
-def test_what_it_answers(place: tuple[str, str], method: str, end: str, headers: dict[str, str], body: bytes, status: int) -> None:
+    ("GET", "", {}, b"", 405), ("PUT", "", FORM_HEADERS, b"a=1", 405),
+    ("POST", "", {"Content-Type": "application/json"}, b"{}", 415), ("POST", "", {}, b"a=1", 415),
+    ("POST", "", FORM_HEADERS, b"", 400), ("POST", "", FORM_HEADERS, b"{}", 400),
+    ("POST", "", {"Content-Type": FORM_HEADERS["Content-Type"] + "; charset=utf-8"}, b"a=1", 200),
+    ("POST", "x", FORM_HEADERS, b"a=1", 404), ("GET", "x", {}, b"", 404),
+    ("POST", "/more", FORM_HEADERS, b"a=1", 404),
+    ("POST", "", FORM_HEADERS, b"a" * (MAX_BODY_BYTES + 1), 413)])
+def test_what_it_answers(place: tuple[str, str], method: str, end: str, headers: dict[str, str], body: bytes,
+                         status: int) -> None:
     answer = requests.request(method, place[1] + end, headers=headers, data=body, timeout=60)
     assert answer.status_code == status
     assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
@@ -61,36 +70,44 @@ def test_what_it_answers(place: tuple[str, str], method: str, end: str, headers:
 
 
 def test_a_body_that_hides_its_length_is_cut_off(place: tuple[str, str]) -> None:
-    assert requests.post(place[1], headers=FORM_HEADERS, data=iter([b"a" * 2**16] * 20), timeout=60).status_code == 413
+    assert requests.post(place[1], headers=FORM_HEADERS, data=iter([b"a" * 2**16] * 20),
+                         timeout=60).status_code == 413
 
 
 def test_nobody_learns_which_accounts_there_are(place: tuple[str, str]) -> None:
     _, address = place
-    wrong = [address.replace("a-secret", "b-secret"), address.replace("/amocrm/amocrm/", "/amocrm/nobody/"), address.rsplit("/", 1)[0] + "/",
-             address.rsplit("/", 1)[0] + "/%00"]
+    wrong = [address.replace("a-secret", "b-secret"), address.replace("/amocrm/amocrm/", "/amocrm/nobody/"),
+             address.rsplit("/", 1)[0] + "/", address.rsplit("/", 1)[0] + "/%00"]
     answers = [requests.post(each, data="a=1", headers=FORM_HEADERS, timeout=60) for each in wrong]
     assert {(each.status_code, each.text) for each in answers[:2]} == {(404, "not found\n")}
     assert {each.status_code for each in answers} == {404}
 
 
-def test_an_address_that_is_withdrawn_is_refused_and_another_account_has_its_own(place: tuple[str, str]) -> None:
+def test_an_address_that_is_withdrawn_is_refused_and_another_account_has_its_own(
+        place: tuple[str, str]) -> None:
     database, address = place
     base = address.partition("/amocrm/")[0]
     other = register_address(database, base, "other-secret", "amocrm_two")
     assert post(other, "a=other") == 200
-    assert post(other.replace("other-secret", "a-secret"), "a=1") == 404, "the secret of one account opens no other one"
+    assert post(other.replace("other-secret", "a-secret"),
+                "a=1") == 404, "the secret of one account opens no other one"
     with psycopg.connect(database, autocommit=True) as connection:
-        assert connection.execute("SELECT account FROM mirror.webhook_deliveries WHERE body = 'a=other'").fetchall() == [("amocrm_two",)]
+        assert connection.execute(
+            "SELECT account FROM mirror.webhook_deliveries WHERE body = 'a=other'").fetchall() == [
+                ("amocrm_two",)]
         connection.execute("DELETE FROM mirror.webhook_addresses WHERE account = 'amocrm_two'")
     wait_until(lambda: post(other, "a=1") == 404)
 
 
-def test_the_log_holds_neither_contents_nor_addresses(place: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_holds_neither_contents_nor_addresses(place: tuple[str, str],
+                                                      caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        for headers, body in ((FORM_HEADERS, "name=Алина"), ({}, "name=Алина"), (FORM_HEADERS, "Алина" * 100_000)):
+        for headers, body in ((FORM_HEADERS, "name=Алина"), ({}, "name=Алина"),
+                              (FORM_HEADERS, "Алина" * 100_000)):
             requests.post(place[1], data=body.encode(), headers=headers, timeout=60)
         requests.post(place[1] + "wrong", data="name=Алина".encode(), headers=FORM_HEADERS, timeout=60)
-    ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("urllib3", "asyncio"))]
+    ours = [record.getMessage() for record in caplog.records
+            if not record.name.startswith(("urllib3", "asyncio"))]
     assert "refused with 415: the body must be a form" in ours and "refused with 404: not found" in ours
     assert not [line for line in ours if "secret" in line or "Алина" in line or "name" in line]
 
@@ -103,16 +120,19 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def stuck(postgres_server: str, template_database: str, **options: Any) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
+def stuck(postgres_server: str, template_database: str,
+          **options: Any) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
     """An address whose deliveries Postgres does not take until the connection commits."""
-    with temporary_database(postgres_server, template_database) as database, running_receiver(database, **options) as base:
+    with temporary_database(postgres_server,
+                            template_database) as database, running_receiver(database, **options) as base:
         address = register_address(database, base)
         with psycopg.connect(database) as holder:
             holder.execute("LOCK TABLE mirror.webhook_deliveries IN ACCESS EXCLUSIVE MODE")
             yield address, holder
 
 
-def test_while_postgres_is_stuck_it_refuses_in_time_and_then_goes_on(postgres_server: str, template_database: str, unhurried: None) -> None:
+def test_while_postgres_is_stuck_it_refuses_in_time_and_then_goes_on(
+        postgres_server: str, template_database: str, unhurried: None) -> None:
     assert ANSWER_DEADLINE_SECONDS < 2, "amoCRM waits for two seconds"
     with stuck(postgres_server, template_database) as (address, holder):
         with ThreadPoolExecutor(20) as pool:
@@ -122,10 +142,12 @@ def test_while_postgres_is_stuck_it_refuses_in_time_and_then_goes_on(postgres_se
         wait_until(lambda: post(address, "after=1") == 200)
 
 
-def test_a_full_queue_refuses_at_once(postgres_server: str, template_database: str, monkeypatch: pytest.MonkeyPatch, unhurried: None) -> None:
+def test_a_full_queue_refuses_at_once(postgres_server: str, template_database: str,
+                                      monkeypatch: pytest.MonkeyPatch, unhurried: None) -> None:
     """One is being written, three wait in the queue, and wait on; the others need not."""
     monkeypatch.setattr("pipelines.webhooks.inbox_writer.MAX_QUEUED", 3)
-    with stuck(postgres_server, template_database, patience=3600.0) as (address, holder), ThreadPoolExecutor(10) as pool:
+    with stuck(postgres_server, template_database,
+               patience=3600.0) as (address, holder), ThreadPoolExecutor(10) as pool:
         first = pool.submit(post, address, "first=1")
         wait_until(lambda: holder.execute("SELECT FROM pg_locks WHERE NOT granted AND relation = 'mirror.webhook_deliveries'::regclass").fetchall())
         rest = [pool.submit(post, address, f"n={number}") for number in range(6)]
@@ -158,7 +180,8 @@ def test_it_outlives_a_broken_connection(place: tuple[str, str]) -> None:
     finally:
         done.set()
         sender.join()
-    assert {each.encode() for each in answered} <= {body for body, *_ in kept(database)}, "what was answered with 200 is there"
+    assert {each.encode() for each in answered} <= {body for body, *_ in kept(
+        database)}, "what was answered with 200 is there"
 
 
 def test_health(place: tuple[str, str]) -> None:

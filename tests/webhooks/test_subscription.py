@@ -1,4 +1,5 @@
-"""The account's webhook from the command line and by schedule: made, looked at, given a new address, switched on again, taken away."""
+"""The account's webhook from the command line and by schedule: made, looked at, given a new address, switched
+on again, taken away."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[C
     made = CliInstallation(tmp_path, database, sandbox)
     yield made
     for hook in ours(sandbox):
-        requests.delete(f"{sandbox.url}/api/v4/webhooks", json={"destination": hook["destination"]}, timeout=60,
-                        headers={"Authorization": f"Bearer {sandbox.admin_token}"})
+        requests.delete(f"{sandbox.url}/api/v4/webhooks", json={"destination": hook["destination"]},
+                        timeout=60, headers={"Authorization": f"Bearer {sandbox.admin_token}"})
     sandbox.switch(webhook_settings="reject", webhook_reenable="on")
 
 
@@ -48,13 +49,16 @@ def ours(sandbox: SandboxProcess) -> list[dict[str, Any]]:
 
 def digests(database: str) -> list[str]:
     with psycopg.connect(database) as connection:
-        return [row[0] for row in connection.execute("SELECT digest FROM mirror.webhook_addresses").fetchall()]
+        return [row[0]
+                for row in connection.execute("SELECT digest FROM mirror.webhook_addresses").fetchall()]
 
 
-def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
+def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: CliInstallation, sandbox: SandboxProcess,
+                                                            database: str) -> None:
     done = person.call("webhooks", "subscribe", "--url", BASE + "/")
     assert done.code == 0 and "amoCRM reports 31 events: add_lead" in done.output, done.output
-    assert "not available in this account: add_unsorted, update_unsorted, delete_unsorted, add_message" in done.output
+    assert ("not available in this account: add_unsorted, update_unsorted, delete_unsorted, add_message"
+            in done.output)
     (hook,) = ours(sandbox)
     secret = subscription.secret_of(hook["destination"])
     assert hook["destination"] == f"{BASE}/amocrm/amocrm/{secret}" and len(secret) >= 40
@@ -65,11 +69,13 @@ def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: CliInstallat
     assert "http://127.0.0.1:10" not in str(ours(sandbox))
     assert person.call("webhooks", "subscribe", "--url", "http://127.0.0.1:10").code == 0
     (moved,) = ours(sandbox)
-    assert moved["destination"].startswith("http://127.0.0.1:10/amocrm/amocrm/") and "add_unsorted" in moved["settings"]
+    assert (moved["destination"].startswith("http://127.0.0.1:10/amocrm/amocrm/")
+            and "add_unsorted" in moved["settings"])
     assert digests(database) == [subscription.digest(subscription.secret_of(moved["destination"]))]
 
 
-def test_rotating_refuses_the_old_address_and_unsubscribing_every_one(person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
+def test_rotating_refuses_the_old_address_and_unsubscribing_every_one(
+        person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
     assert "run `amocrm-mirror webhooks subscribe" in person.call("webhooks", "rotate").output
     with running_receiver(database) as base:
         assert person.call("webhooks", "subscribe", "--url", base).code == 0
@@ -86,14 +92,17 @@ def test_rotating_refuses_the_old_address_and_unsubscribing_every_one(person: Cl
     assert person.call("webhooks", "unsubscribe").code == 0, "again"
 
 
-@pytest.mark.parametrize(("url", "why"), [("http://hooks.example.com", "use https"), ("hooks.example.com", "is not the address of a web server"),
-                                          ("https://хуки.рф", "no Cyrillic"), ("https://a.example/?x=1", "is not the address of a web server")])
+@pytest.mark.parametrize(("url", "why"), [("http://hooks.example.com", "use https"),
+                                          ("hooks.example.com", "is not the address of a web server"),
+                                          ("https://хуки.рф", "no Cyrillic"),
+                                          ("https://a.example/?x=1", "is not the address of a web server")])
 def test_an_address_that_amocrm_could_not_use_is_refused(person: CliInstallation, url: str, why: str) -> None:
     done = person.call("webhooks", "subscribe", "--url", url)
     assert done.code == 2 and why in done.output
 
 
-def test_a_plan_without_webhooks_is_told_and_leaves_nothing(person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
+def test_a_plan_without_webhooks_is_told_and_leaves_nothing(person: CliInstallation, sandbox: SandboxProcess,
+                                                            database: str) -> None:
     sandbox.fault("400", match="webhooks", times=0)
     done = person.call("webhooks", "subscribe", "--url", BASE)
     sandbox.clear_faults()
@@ -105,23 +114,32 @@ def test_status(person: CliInstallation, sandbox: SandboxProcess, database: str)
     assert person.call("webhooks", "status").code == 3
     assert person.call("webhooks", "subscribe", "--url", BASE).code == 0
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("INSERT INTO mirror.webhook_deliveries (account, digest, body, times, told, unknown, heeded_at, settled_at, "
-                           "last_received_at) VALUES ('amocrm', 'a', 'x', 2, '{leads[update]}', NULL, now(), now() + interval '1 s', now()), "
-                           "('amocrm', 'b', 'y', 1, '{odd[add]}', '{odd[add]}', NULL, NULL, now() - interval '5 min')")
+        connection.execute(
+            "INSERT INTO mirror.webhook_deliveries (account, digest, body, times, told, unknown, heeded_at, "
+            "settled_at, "
+            "last_received_at) VALUES ('amocrm', 'a', 'x', 2, '{leads[update]}', NULL, now(), "
+            "now() + interval '1 s', now()), "
+            "('amocrm', 'b', 'y', 1, '{odd[add]}', '{odd[add]}', NULL, NULL, now() - interval '5 min')")
     done = person.call("webhooks", "status")
-    assert done.code == 3 and "2 stored, received 3 times" in done.output and "1 deliveries, 0 records to read again; the oldest for 30" in done.output
-    assert "nothing is processing them" in done.output and "odd[add] (not understood; kept)" in done.output and "1.00 s from arrival to commit" in done.output
+    assert (done.code == 3 and "2 stored, received 3 times" in done.output
+            and "1 deliveries, 0 records to read again; the oldest for 30" in done.output)
+    assert ("nothing is processing them" in done.output and "odd[add] (not understood; kept)" in done.output
+            and "1.00 s from arrival to commit" in done.output)
     found = json.loads(person.call("webhooks", "status", "--json").out)
-    assert (found["deliveries"], found["unknown"], found["webhook"]["is_disabled"], found["exit_code"]) == (2, 1, False, 3)
+    assert (found["deliveries"], found["unknown"], found["webhook"]["is_disabled"], found["exit_code"]) == (
+        2, 1, False, 3)
 
 
 def tick(instance: dg.DagsterInstance) -> Any:
     schedule = next(each for each in SCHEDULES if each.name == "webhooks_schedule")
-    found = schedule.evaluate_tick(dg.build_schedule_context(instance, repository_def=defs.get_repository_def()))
-    return [request.partition_key for request in found.run_requests] if found.run_requests else found.skip_message
+    found = schedule.evaluate_tick(
+        dg.build_schedule_context(instance, repository_def=defs.get_repository_def()))
+    return ([request.partition_key for request in found.run_requests] if found.run_requests
+            else found.skip_message)
 
 
-def test_what_amocrm_switched_off_is_switched_on_and_the_gap_is_read(person: CliInstallation, sandbox: SandboxProcess, tmp_path: Path,
+def test_what_amocrm_switched_off_is_switched_on_and_the_gap_is_read(person: CliInstallation,
+                                                                     sandbox: SandboxProcess, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in person.environment.items():
         monkeypatch.setenv(name, value)
@@ -149,9 +167,11 @@ def switched_off(sandbox: SandboxProcess) -> None:
 
 
 def test_the_disable_hook_is_answered_by_its_signature(sandbox: SandboxProcess, database: str) -> None:
-    mirror = mirror_of(sandbox, database, amocrm_client_id="ours", amocrm_client_secret="its secret")  # noqa: S106
+    mirror = mirror_of(sandbox, database, amocrm_client_id="ours",
+                       amocrm_client_secret="its secret")  # noqa: S106
     mirror.target()
-    with psycopg.connect(database, autocommit=True) as connection, running_receiver(database, disable=uninstall_handler(mirror)) as base:
+    with psycopg.connect(database, autocommit=True) as connection, running_receiver(
+            database, disable=uninstall_handler(mirror)) as base:
         connection.execute("UPDATE mirror.accounts SET account_id = 7")
         signed = hmac.new(b"its secret", b"ours|7", hashlib.sha256).hexdigest()
         address = f"{base}/amocrm/disabled"

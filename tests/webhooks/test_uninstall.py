@@ -1,4 +1,5 @@
-"""The signed disable hook: whom it revokes, whom it does not, what a revoked account does, and what ends it."""
+"""The signed disable hook: whom it revokes, whom it does not, what a revoked account does, and what ends
+it."""
 
 from __future__ import annotations
 
@@ -38,21 +39,29 @@ def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
     """Two integrations in account 7, one of them in account 8 as well."""
     with psycopg.connect(database, autocommit=True) as opened:
         vault = Encryption([KEY])
-        for name, number, client_id, secret in (("one", 7, "8d1c-one", "its secret"), ("two", 7, "8d1c-two", "another"),
+        for name, number, client_id, secret in (("one", 7, "8d1c-one", "its secret"),
+                                                ("two", 7, "8d1c-two", "another"),
                                                 ("far", 8, "8d1c-one", "its secret")):
-            opened.execute("INSERT INTO mirror.accounts (name, schema_name, base_url, account_id) VALUES (%s, %s, 'https://a.amocrm.ru', %s)",
-                           [name, name, number])
-            opened.execute("INSERT INTO mirror.tokens (account, client_id, client_secret) VALUES (%s, %s, %s)", [name, client_id, vault.encrypt(secret)])
+            opened.execute(
+                "INSERT INTO mirror.accounts (name, schema_name, base_url, account_id) VALUES (%s, %s, "
+                "'https://a.amocrm.ru', %s)",
+                [name, name, number])
+            opened.execute(
+                "INSERT INTO mirror.tokens (account, client_id, client_secret) VALUES (%s, %s, %s)",
+                [name, client_id, vault.encrypt(secret)])
         yield opened
 
 
 def revoked(connection: psycopg.Connection[Any]) -> list[str]:
-    return [row[0] for row in connection.execute("SELECT name FROM mirror.accounts WHERE revoked_at IS NOT NULL ORDER BY name")]
+    return [row[0] for row in connection.execute(
+        "SELECT name FROM mirror.accounts WHERE revoked_at IS NOT NULL ORDER BY name")]
 
 
-def told(connection: psycopg.Connection[Any], client_id: str = "8d1c-one", account_id: str = "7", secret: str = "its secret",
-         configured: ConfiguredTokens = ConfiguredTokens(), **more: str) -> list[str]:  # noqa: B008
-    given = {"client_id": client_id, "account_id": account_id, "signature": signature(client_id, account_id, secret)} | more
+def told(connection: psycopg.Connection[Any], client_id: str = "8d1c-one", account_id: str = "7",
+         secret: str = "its secret", configured: ConfiguredTokens = ConfiguredTokens(),
+         **more: str) -> list[str]:  # noqa: B008
+    given = {"client_id": client_id, "account_id": account_id,
+             "signature": signature(client_id, account_id, secret)} | more
     return revoke_accounts(connection, Encryption([KEY]), configured, **given)
 
 
@@ -60,7 +69,8 @@ def test_the_signature_is_the_documented_one() -> None:
     """hex HMAC-SHA256 of client_id|account_id under the secret, computed once by openssl."""
     expected = "b5080a91b323445392ee5282018be7ba117e4ccc700ad21b397e98ca7629e779"
     assert is_signed("s", "c", "7", expected) and is_signed("s", "c", "7", expected.upper() + "\n")
-    for secret, client_id, account_id, given in (("t", "c", "7", expected), ("s", "d", "7", expected), ("s", "c", "8", expected), ("s", "c", "7", ""),
+    for secret, client_id, account_id, given in (("t", "c", "7", expected), ("s", "d", "7", expected),
+                                                 ("s", "c", "8", expected), ("s", "c", "7", ""),
                                                  ("s", "c", "7", expected[:-1]), ("s", "c", "7", "подпись")):
         assert not is_signed(secret, client_id, account_id, given)
     assert not is_signed("", "c", "7", signature("c", "7", "")), "no secret signs nothing"
@@ -71,9 +81,11 @@ def test_only_that_integration_in_that_account_is_revoked(connection: psycopg.Co
     assert told(connection) == ["one"], "told twice is told once"
 
 
-@pytest.mark.parametrize("wrong", [{"secret": "guessed"}, {"client_id": "8d1c-two"}, {"account_id": "9"}, {"account_id": "7 OR 1=1"},
-                                   {"account_id": "9" * 40}, {"signature": ""}, {"signature": "\x00"}, {"client_id": ""}])
-def test_what_nobody_signed_changes_nothing(wrong: dict[str, str], connection: psycopg.Connection[Any]) -> None:
+@pytest.mark.parametrize("wrong", [{"secret": "guessed"}, {"client_id": "8d1c-two"}, {"account_id": "9"},
+                                   {"account_id": "7 OR 1=1"}, {"account_id": "9" * 40}, {"signature": ""},
+                                   {"signature": "\x00"}, {"client_id": ""}])
+def test_what_nobody_signed_changes_nothing(wrong: dict[str, str],
+                                            connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(InvalidSignatureError):
         told(connection, **wrong)  # type: ignore[arg-type]
     assert revoked(connection) == []
@@ -81,14 +93,17 @@ def test_what_nobody_signed_changes_nothing(wrong: dict[str, str], connection: p
 
 def test_a_lost_key_is_no_signature(connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(DecryptionError):
-        revoke_accounts(connection, Encryption([Fernet.generate_key()]), ConfiguredTokens(), client_id="8d1c-one", account_id="7",
-                 signature=signature("8d1c-one", "7", "its secret"))
+        revoke_accounts(connection, Encryption([Fernet.generate_key()]), ConfiguredTokens(),
+                        client_id="8d1c-one", account_id="7",
+                        signature=signature("8d1c-one", "7", "its secret"))
     assert revoked(connection) == []
 
 
-def test_a_long_lived_token_is_its_integration_s(connection: psycopg.Connection[Any], sandbox: SandboxProcess) -> None:
+def test_a_long_lived_token_is_its_integration_s(connection: psycopg.Connection[Any],
+                                                 sandbox: SandboxProcess) -> None:
     """Its secret is not stored, but may be configured; the token names its integration."""
-    connection.execute("UPDATE mirror.tokens SET client_id = NULL, client_secret = NULL, access_token = %s WHERE account = 'one'",
+    connection.execute("UPDATE mirror.tokens SET client_id = NULL, client_secret = NULL, access_token = %s "
+                       "WHERE account = 'one'",
                        [Encryption([KEY]).encrypt(sandbox.admin_token)])
     with pytest.raises(InvalidSignatureError):
         told(connection)
@@ -98,30 +113,38 @@ def test_a_long_lived_token_is_its_integration_s(connection: psycopg.Connection[
     assert told(connection, client_id=sandbox.client_id, secret="mine", configured=mine) == ["one"]
 
 
-def test_a_revoked_account_rests_until_access_is_given_again(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_a_revoked_account_rests_until_access_is_given_again(sandbox: SandboxProcess, database: str,
+                                                             tmp_path: Path) -> None:
     person, pair = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN=""), token_pair(sandbox)
-    given = {"AMOCRM_ACCESS_TOKEN": pair.access_token, "AMOCRM_REFRESH_TOKEN": pair.refresh_token, "AMOCRM_CLIENT_ID": pair.client_id,
-             "AMOCRM_CLIENT_SECRET": pair.client_secret, "AMOCRM_REDIRECT_URI": pair.redirect_uri, "MIRROR_KEY": KEY.decode()}
+    given = {"AMOCRM_ACCESS_TOKEN": pair.access_token, "AMOCRM_REFRESH_TOKEN": pair.refresh_token,
+             "AMOCRM_CLIENT_ID": pair.client_id, "AMOCRM_CLIENT_SECRET": pair.client_secret,
+             "AMOCRM_REDIRECT_URI": pair.redirect_uri, "MIRROR_KEY": KEY.decode()}
     assert person.call("sync", "--only", "accounts,tags", **given).code == 0
     with psycopg.connect(database) as connection:
         number = str(sandbox.account_id)
-        assert revoke_accounts(connection, Encryption([KEY]), ConfiguredTokens(), client_id=pair.client_id, account_id=number,
-                        signature=signature(pair.client_id, number, pair.client_secret)) == ["amocrm"]
+        assert revoke_accounts(connection, Encryption([KEY]), ConfiguredTokens(), client_id=pair.client_id,
+                               account_id=number,
+                               signature=signature(pair.client_id, number, pair.client_secret)) == ["amocrm"]
     sandbox.reset_stats()
     refused = person.call("sync", "--only", "tags", **given)
-    assert refused.code == 1 and "signed disable hook" in refused.output and "amocrm-mirror auth" in refused.output
+    assert (refused.code == 1 and "signed disable hook" in refused.output
+            and "amocrm-mirror auth" in refused.output)
     assert sandbox.stats()["requests"] == 0
     with psycopg.connect(database) as connection:
         rows = connection.execute("SELECT count(*) FROM amocrm.tags").fetchone()
-        assert rows and rows[0] == sum(len(sandbox.truth(f"{kind}/tags")) for kind in ("leads", "contacts", "companies", "customers"))
+        assert rows and rows[0] == sum(len(sandbox.truth(f"{kind}/tags"))
+                                       for kind in ("leads", "contacts", "companies", "customers"))
     assert person.call("auth", typed=sandbox.token()["access_token"], **given).code == 0
     assert person.call("sync", "--only", "tags", **given).code == 0
 
 
-def test_a_hook_that_was_sent_again_is_found_out_after_an_hour(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_a_hook_that_was_sent_again_is_found_out_after_an_hour(sandbox: SandboxProcess, database: str,
+                                                               tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database, sandbox)
     assert person.call("sync", "--only", "accounts,tags").code == 0
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("UPDATE mirror.accounts SET revoked_at = now() - interval '61 minutes', revoked_reason = 'it was told'")
+        connection.execute(
+            "UPDATE mirror.accounts SET revoked_at = now() - interval '61 minutes', revoked_reason = "
+            "'it was told'")
         assert person.call("sync", "--only", "tags").code == 0
         assert revoked(connection) == []

@@ -1,4 +1,5 @@
-"""Whatever dies at whatever moment (the receiver, the drain, Postgres): when the queue is empty, the mirror equals the account."""
+"""Whatever dies at whatever moment (the receiver, the drain, Postgres): when the queue is empty, the mirror
+equals the account."""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ from tests.support.mirrors import sync_mirror
 from tests.support.webhooks import is_listening, subscribe_webhook, wait_until, wait_until_processed
 
 FAULTS = max(3, min(12, int(os.environ.get("KILLS", "20")) // 5 - 1))
-"""Each costs amoCRM about five bad answers, and after a hundred within two hours it switches a webhook off (3.26)."""
+"""Each costs amoCRM about five bad answers, and after a hundred within two hours it switches a webhook off
+(3.26)."""
 SEED = int(os.environ.get("SEED", "1"))
 TOLD = {"leads", "contacts", "companies", "customers", "tasks", "unsorted"}
-KINDS = ["create", "edit", "move", "responsible", "value_set", "tag", "delete", "restore", "task", "incoming", "sorted_out"]
+KINDS = ["create", "edit", "move", "responsible", "value_set", "tag", "delete", "restore", "task", "incoming",
+         "sorted_out"]
 
 
 class Parts:

@@ -24,7 +24,11 @@ import psycopg
 from pipelines.config.home import make_home
 from pipelines.postgres.embedded.binaries import ServerUser, find_bindir, server_major, server_user
 from pipelines.postgres.embedded.data_directory import DATABASE, ROLE, initialize, write_settings
-from pipelines.postgres.embedded.errors import PostgresUnavailableError, explain_system_errors, unavailable_error
+from pipelines.postgres.embedded.errors import (
+    PostgresUnavailableError,
+    explain_system_errors,
+    unavailable_error,
+)
 from pipelines.postgres.embedded.postmaster import Postmaster, free_port, port_is_free, start_watchdog
 
 __all__ = ["EmbeddedPostgres", "PostgresStatus", "PostgresUnavailableError"]
