@@ -42,7 +42,7 @@ class BenchmarkError(Exception):
 def cpu_of(pid: int) -> float:
     """CPU seconds of a process and its ended children; 0 if the process has ended."""
     try:
-        words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return sum(map(int, words[11:15])) / TICKS_PER_SECOND
@@ -53,7 +53,7 @@ def children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            found += [int(word) for word in task.read_text().split()]
+            found += [int(word) for word in task.read_text(encoding="utf-8").split()]
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
@@ -70,7 +70,7 @@ def cpu_of_server(postmaster: int) -> float:
 
 def _kilobytes(path: Path, word: str) -> int:
     try:
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith(word):
                 return int(line.split()[1])
     except OSError:

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 def machine(postgres: str) -> dict[str, Any]:
     """Describes the machine, the versions and the command."""
-    with Path("/proc/cpuinfo").open() as info:
+    with Path("/proc/cpuinfo").open(encoding="utf-8") as info:
         model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")),
                      platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -37,7 +37,7 @@ def save(lane: str, postgres: str, **results: Any) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{lane}.json"
     path.write_text(json.dumps({"lane": lane, "machine": machine(postgres), **results}, indent=1,
-                               ensure_ascii=False) + "\n")
+                               ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -104,7 +104,7 @@ def plot(path: Path, points: Sequence[tuple[float, float]], across: str, up: str
               f'points="{_path(at(*point) for point in points)}"/>']
     parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#1769aa"/>'
               for x, y in (at(*point) for point in points)]
-    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:

@@ -39,7 +39,7 @@ def views(arena: Arena, options: Any) -> None:
     leads = options.leads or MILLION
     with arena.database("migrated") as database, psycopg.connect(database, autocommit=True) as connection:
         say(f"\nviews: {leads:,} deals of 20 values; making them")
-        for statement in ACCOUNT.read_text().split(";\n"):
+        for statement in ACCOUNT.read_text(encoding="utf-8").split(";\n"):
             connection.execute(statement.replace(":leads", str(leads)).encode())
         began = time.monotonic()
         builder.build_views(connection, "amocrm")
@@ -63,7 +63,7 @@ def _time_query(connection: psycopg.Connection[Any], name: str, query: str, aim:
     """Times a query until the client has every row; returns the fastest heat, with its backend's CPU time."""
     best: dict[str, Any] = {}
     for _ in range(heats):
-        load = Path("/proc/loadavg").read_text().split()[0]
+        load = Path("/proc/loadavg").read_text(encoding="utf-8").split()[0]
         before, began = cpu_of(connection.info.backend_pid), time.monotonic()
         with connection.cursor(binary=True) as cursor:
             count = len(cursor.execute(query.encode()).fetchall())

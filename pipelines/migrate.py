@@ -52,7 +52,7 @@ COUNT_FOREIGN_TABLES = text(
 may create the tables."""
 
 
-class MigrationError(Exception):  # noqa: N818
+class MigrationError(Exception):
     """The migration stopped; finished migrations are kept. The message gives the reason and the cure."""
 
 

@@ -35,7 +35,7 @@ class SandboxProcess:
 
     def start(self) -> Self:
         """Starts the process and waits until it listens; RuntimeError with its output if it fails."""
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          stderr=errors, text=True)
         assert self._process.stdout is not None

@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not worker:
         run = Path(tempfile.mkdtemp(prefix="mirror-tests-", dir=memory_folder())).resolve()
         run.chmod(0o711)  # as root the server runs as another user
-        (run / "owner").write_text(str(os.getpid()))
+        (run / "owner").write_text(str(os.getpid()), encoding="utf-8")
         (run / "tmp").mkdir()
         (run / "tmp").chmod(0o1777)
         os.environ["TMPDIR"] = tempfile.tempdir = str(run / "tmp")
@@ -88,7 +88,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if run is None or hasattr(config, "workerinput"):
         return
     if (run / "server.json").exists():
-        server = json.loads((run / "server.json").read_text())
+        server = json.loads((run / "server.json").read_text(encoding="utf-8"))
         with psycopg.connect(server["conninfo"], autocommit=True) as connection:
             template = server["template"]
             connection.execute(f'ALTER DATABASE "{template}" IS_TEMPLATE false')
@@ -99,7 +99,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @contextmanager
 def file_lock(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -113,7 +113,7 @@ def start_server(run: Path) -> str:
         run / "home",
         bindir=Path(bindir) if bindir else None,
         ephemeral=True,
-        owner_pid=int((run / "owner").read_text()),
+        owner_pid=int((run / "owner").read_text(encoding="utf-8")),
     ).start()
     tune_for_tests(started)
     return started
@@ -149,8 +149,8 @@ def postgres_server(pytestconfig: pytest.Config) -> str:
     with file_lock(run):
         known = run / "conninfo"
         if not known.exists():
-            known.write_text(start_server(run))
-        return known.read_text()
+            known.write_text(start_server(run), encoding="utf-8")
+        return known.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -160,8 +160,8 @@ def template_database(postgres_server: str, pytestconfig: pytest.Config) -> str:
         known = run / "server.json"
         if not known.exists():
             name = build_template(postgres_server)
-            known.write_text(json.dumps({"conninfo": postgres_server, "template": name}))
-        return str(json.loads(known.read_text())["template"])
+            known.write_text(json.dumps({"conninfo": postgres_server, "template": name}), encoding="utf-8")
+        return str(json.loads(known.read_text(encoding="utf-8"))["template"])
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def instance(tmp_path: Path) -> Iterator[Any]:
     from pipelines.orchestration.instance import DAGSTER_YAML
 
     (tmp_path / "dagster").mkdir()
-    (tmp_path / "dagster" / "dagster.yaml").write_text(DAGSTER_YAML)
+    (tmp_path / "dagster" / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
         yield made
 

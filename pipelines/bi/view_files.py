@@ -45,7 +45,7 @@ class ViewFile:
 
 @cache
 def view_file(folder: str, name: str) -> ViewFile:
-    lines = (SQL_FOLDER / folder / f"{name}.sql").read_text().splitlines()
+    lines = (SQL_FOLDER / folder / f"{name}.sql").read_text(encoding="utf-8").splitlines()
     top = [line.removeprefix("--").strip() for line in lines if line.startswith("--")]
     body = [line for line in lines if not line.startswith("--")]
     columns = {found[1]: found[2] for line in body if (found := COLUMN_COMMENT.search(line))}

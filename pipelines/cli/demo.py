@@ -142,7 +142,7 @@ def _print_results(out: Console, mirror: Installation, report: Report) -> None:
             out.print(line, markup=False, soft_wrap=True)
         connection.execute(SQL("SET search_path TO {}").format(Identifier(mirror.schema)))
         for name in QUERIES:
-            text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text().replace(
+            text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8").replace(
                 "amocrm_bi.", f"{bi_schema(mirror.schema)}.")
             out.print(f"\n{text}", markup=False, style="cyan", soft_wrap=True)
             _print_result(out, connection, text)

@@ -24,7 +24,7 @@ SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
 RESERVED_SCHEMAS = {"mirror", "public", "information_schema", "amocrm_all"}
 
 
-class SettingsError(ValueError):  # noqa: N818 - an answer, not a mistake
+class SettingsError(ValueError):
     """A setting cannot be used. The message says which and why, with the cure."""
 
 

@@ -23,7 +23,7 @@ MAX_OPTIONS = 40
 
 
 def page(dictionary: Dictionary) -> str:
-    style = (FILES / "page.css").read_text() + diagram.STYLE + diagram.dark_rules('[data-theme="dark"] ') \
+    style = (FILES / "page.css").read_text(encoding="utf-8") + diagram.STYLE + diagram.dark_rules('[data-theme="dark"] ') \
         + f"@media (prefers-color-scheme:dark){{{diagram.dark_rules(':root:not([data-theme=light]) ')}}}"
     return "".join((
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -35,7 +35,7 @@ def page(dictionary: Dictionary) -> str:
         _fields(dictionary.fields) if dictionary.has_account else "",
         "\n".join(_chapter(dictionary, group) for group in dictionary.groups
                   if dictionary.relations_in(group)),
-        f'</main>\n<script>{(FILES / "page.js").read_text()}</script></body></html>\n'))
+        f'</main>\n<script>{(FILES / "page.js").read_text(encoding="utf-8")}</script></body></html>\n'))
 
 
 def anchor_id(*names: str) -> str:

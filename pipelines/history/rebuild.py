@@ -223,7 +223,7 @@ def _count(connection: Connection, statement: str | Composed, parameters: list[A
 
 @cache
 def _read_sql(name: str) -> str:
-    return (SQL_DIR / f"{name}.sql").read_text()
+    return (SQL_DIR / f"{name}.sql").read_text(encoding="utf-8")
 
 
 @cache

@@ -51,7 +51,7 @@ def _instance_lock(home: Path) -> Iterator[None]:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if not (home / "dagster.yaml").exists():
-            (home / "dagster.yaml").write_text(DAGSTER_YAML)
+            (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
         yield
     finally:
         os.close(folder)

@@ -51,7 +51,7 @@ def arguments(person: CliInstallation) -> str:
 
 def run(person: CliInstallation, *words: str, typed: str = "", code: int = 0, **more: str) -> str:
     """What it says at DEBUG, and what processes were called while it worked."""
-    with (person.folder / "said").open("w+") as said:
+    with (person.folder / "said").open("w+", encoding="utf-8") as said:
         process = subprocess.Popen([sys.executable, "-c", TALKATIVE, *words], cwd=person.folder,
                                    env=person.process_environment(more), text=True, stdin=subprocess.PIPE,
                                    stdout=said, stderr=subprocess.STDOUT)
@@ -94,7 +94,7 @@ def in_dagster(folder: Path) -> str:
 
 def held(person: CliInstallation, database: str) -> list[str]:
     """What is stored now, and the key."""
-    key = (person.folder / "home" / "mirror.key").read_text()
+    key = (person.folder / "home" / "mirror.key").read_text(encoding="utf-8")
     return [key, *(Encryption([key.encode()]).decrypt(locked)
                    for name in ("access_token", "refresh_token", "client_secret")
                    if (locked := stored_row(database)[name]))]

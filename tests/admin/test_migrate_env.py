@@ -144,7 +144,7 @@ def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connect
         command.revision(config, "Second step", autogenerate=True)
         usual = opened.dialect.default_schema_name
     (made,) = (versions.folder / "account").glob("2*_second_step.py")
-    text = made.read_text()
+    text = made.read_text(encoding="utf-8")
     assert "create_table('notes'" in text and "sa.Numeric()" in text
     assert "The deal's number" in text and "server_default" in text
     assert "stranger" not in text and "alembic_version" not in text and "schema=" not in text

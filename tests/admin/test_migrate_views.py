@@ -47,7 +47,8 @@ def connection(database: str) -> Iterator[Connection]:
 def further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Further:
     """A migration of the account's schema after the real ones; another call writes it anew."""
     shutil.copytree(REPOSITORY / "alembic" / "versions", tmp_path / "versions")
-    (tmp_path / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=tmp_path / "versions"))
+    (tmp_path / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=tmp_path / "versions"),
+                                          encoding="utf-8")
     head = ScriptDirectory.from_config(Config(tmp_path / "alembic.ini",
                                               ini_section="account")).get_current_head()
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
@@ -55,7 +56,7 @@ def further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Further:
     def write(up: str) -> None:
         body = MIGRATION.format(revision="further", previous=head, up="    " + up.replace("\n", "\n    "),
                                 down="    pass")
-        (tmp_path / "versions" / "account" / "further.py").write_text(body)
+        (tmp_path / "versions" / "account" / "further.py").write_text(body, encoding="utf-8")
 
     return write
 

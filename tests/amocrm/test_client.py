@@ -215,7 +215,7 @@ def test_no_cookies_are_kept() -> None:
 
 def test_a_netrc_file_does_not_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     with scripted_server(lambda path: list_reply()) as server:

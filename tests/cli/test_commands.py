@@ -70,7 +70,8 @@ def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empt
     """In processes of their own, with the settings in .env: doctor, migrate, sync on a pipe, status for
     people and programs."""
     variables = CliInstallation(tmp_path, empty_database, sandbox).environment
-    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()),
+                                   encoding="utf-8")
     person = CliInstallation(tmp_path)
     person.environment = {}
     checked = person.run("doctor")
@@ -215,19 +216,19 @@ def test_wrong_options(words: tuple[str, ...], installation: CliInstallation) ->
 
 
 def test_a_home_that_cannot_be_made(installation: CliInstallation, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     refused(installation.call("sync", MIRROR_HOME=str(tmp_path / "file")), 1, "MIRROR_HOME")
 
 
 def test_a_damaged_key_file(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "mirror.key").write_text("nonsense")
+    (tmp_path / "home" / "mirror.key").write_text("nonsense", encoding="utf-8")
     refused(installation.call("sync"), 2, "mirror.key", "restore the file")
 
 
 def test_a_damaged_dagster_configuration(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "dagster").mkdir()
-    (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: 7\n")
+    (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: 7\n", encoding="utf-8")
     refused(installation.call("sync", DAGSTER_HOME=str(tmp_path / "dagster")), 1, "dagster.yaml")
 
 

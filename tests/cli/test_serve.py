@@ -24,7 +24,7 @@ def alive(pid: int) -> bool:
 
 def command_of(pid: int) -> str:
     path = Path(f"/proc/{pid}/cmdline")
-    return path.read_text().replace("\0", " ") if path.exists() else ""
+    return path.read_text(encoding="utf-8").replace("\0", " ") if path.exists() else ""
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks its processes up in /proc")

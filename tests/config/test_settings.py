@@ -28,7 +28,7 @@ def test_nothing_has_to_be_set() -> None:
 def test_environment_beats_dotenv_and_empty_means_absent(tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text(
-        "AMOCRM_BASE_URL=acme\nAMOCRM_SCHEMA=from_file\nAMOCRM_ACCESS_TOKEN=\nOTHER=1\n")
+        "AMOCRM_BASE_URL=acme\nAMOCRM_SCHEMA=from_file\nAMOCRM_ACCESS_TOKEN=\nOTHER=1\n", encoding="utf-8")
     monkeypatch.setenv("AMOCRM_SCHEMA", "from_environment")
     settings = load_settings()
     assert settings.amocrm_base_url == "https://acme.amocrm.ru"
@@ -206,10 +206,10 @@ def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
 
 
 def test_a_damaged_key_file_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "mirror.key").write_text("half a k")
+    (tmp_path / "mirror.key").write_text("half a k", encoding="utf-8")
     with pytest.raises(ValueError, match=r"mirror\.key"):
         load_settings(mirror_home=tmp_path).encryption_keys()
-    assert (tmp_path / "mirror.key").read_text() == "half a k"
+    assert (tmp_path / "mirror.key").read_text(encoding="utf-8") == "half a k"
 
 
 def test_several_keys_so_that_one_can_be_replaced() -> None:

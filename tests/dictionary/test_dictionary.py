@@ -100,32 +100,33 @@ def written(database_of: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_hostile_names_stay_text(written: Path) -> None:
-    html = (written / "dictionary.html").read_text()
+    html = (written / "dictionary.html").read_text(encoding="utf-8")
     parsed = Parsed(html)
     assert (parsed.tags.count("script") == 1 and not {"img", "b onerror"} & set(parsed.tags)
             and parsed.handlers == [])
     assert parsed.tags.count("title") >= 1 and any(HOSTILE.split("\n")[0] in words for words in parsed.words)
     assert all(link.startswith("#") for link in parsed.links)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", html) and "default-src 'none'" in html
-    text = (written / "dictionary.md").read_text()
+    text = (written / "dictionary.md").read_text(encoding="utf-8")
     assert ("<script" not in text and "<img" not in text and "\u202e" not in text
             and "](http://evil)" not in text.replace("\\]", ""))
     assert "\n# " not in text[3:], "a name with a line break makes no heading"
 
 
 def test_every_anchor_is_there_once(written: Path) -> None:
-    for text in ((written / "dictionary.html").read_text(), page(base_dictionary())):
+    for text in ((written / "dictionary.html").read_text(encoding="utf-8"), page(base_dictionary())):
         parsed = Parsed(text)
         assert len(parsed.ids) == len(set(parsed.ids)) and not any(set(each) & set(" \t\n\"<>")
                                                                    for each in parsed.ids)
         assert {link[1:] for link in parsed.links} <= set(parsed.ids)
     for path in (written / "dictionary.md", REPOSITORY / "docs" / MARKDOWN_FILE):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= set(re.findall(r'<a id="([^"]+)">', text))
 
 
 def test_it_counts_fields_of_living_records(written: Path) -> None:
-    rows = {line.split(" | ")[1]: line for line in (written / "dictionary.md").read_text().splitlines()
+    rows = {line.split(" | ")[1]: line
+            for line in (written / "dictionary.md").read_text(encoding="utf-8").splitlines()
             if line.startswith("| ")
             and re.match(r"\d+$", line.split(" | ")[1])}
     assert ("2 / 3 (67 %)" in rows["10"]
@@ -135,7 +136,7 @@ def test_it_counts_fields_of_living_records(written: Path) -> None:
 
 
 def test_it_shows_rows_and_views_for_people(written: Path) -> None:
-    html = (written / "dictionary.html").read_text()
+    html = (written / "dictionary.html").read_text(encoding="utf-8")
     words = " ".join(Parsed(html).words)
     assert "4 rows, 3 of them visible in amoCRM" in words
     assert ("сделки <b>" in words and "Площадь, м²" in words and "amocrm_bi." in words
@@ -146,12 +147,12 @@ def test_it_shows_rows_and_views_for_people(written: Path) -> None:
 def test_a_second_run_replaces_and_a_bad_place_is_told(database_of: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database_of)
     (tmp_path / "dictionary").mkdir()
-    (tmp_path / "dictionary" / "dictionary.html").write_text("old")
-    (tmp_path / "dictionary" / "mine.txt").write_text("mine")
+    (tmp_path / "dictionary" / "dictionary.html").write_text("old", encoding="utf-8")
+    (tmp_path / "dictionary" / "mine.txt").write_text("mine", encoding="utf-8")
     assert person.call("dictionary", "--format", "html").code == 0
     assert sorted(path.name for path in (tmp_path / "dictionary").iterdir()) == [
         "dictionary.html", "mine.txt"]
-    assert (tmp_path / "dictionary" / "dictionary.html").read_text() != "old"
+    assert (tmp_path / "dictionary" / "dictionary.html").read_text(encoding="utf-8") != "old"
     done = person.call("dictionary", "--out", "dictionary/mine.txt")
     assert done.code == 2 and "--out" in done.output and "Traceback" not in done.output
     assert person.call("dictionary", "--format", "pdf").code == 2
@@ -170,7 +171,8 @@ def test_without_tables_it_says_what_to_do_and_base_needs_none(empty_database: s
 def test_an_account_before_its_first_sync(database: str, tmp_path: Path) -> None:
     done = CliInstallation(tmp_path, database).call("dictionary")
     assert done.code == 0, done.output
-    assert "nothing is mirrored yet" in (tmp_path / "dictionary" / "dictionary.md").read_text()
+    assert "nothing is mirrored yet" in (tmp_path / "dictionary" / "dictionary.md").read_text(
+        encoding="utf-8")
 
 
 # The base schema's, in docs/
@@ -178,8 +180,9 @@ def test_an_account_before_its_first_sync(database: str, tmp_path: Path) -> None
 
 def test_docs_hold_what_the_models_say() -> None:
     assert (REPOSITORY / "docs"
-            / MARKDOWN_FILE).read_text() == markdown(base_dictionary(), DIAGRAM_FILE), STALE
-    assert (REPOSITORY / "docs" / DIAGRAM_FILE).read_text() == svg(base_dictionary(), MARKDOWN_FILE), STALE
+            / MARKDOWN_FILE).read_text(encoding="utf-8") == markdown(base_dictionary(), DIAGRAM_FILE), STALE
+    assert (REPOSITORY / "docs"
+            / DIAGRAM_FILE).read_text(encoding="utf-8") == svg(base_dictionary(), MARKDOWN_FILE), STALE
 
 
 def test_every_table_and_column_is_told_of_and_comes_from_somewhere() -> None:
@@ -288,6 +291,7 @@ def test_of_a_whole_sandbox(database: str, tmp_path: Path) -> None:
         assert person.call("sync").code == 0
         assert person.call("dictionary").code == 0
     assert "leads.площадь_м2" in (tmp_path / "dictionary"
-                                  / "dictionary.md").read_text(), "a field, and its column in the wide view"
-    parsed = Parsed((tmp_path / "dictionary" / "dictionary.html").read_text())
+                                  / "dictionary.md").read_text(
+                                      encoding="utf-8"), "a field, and its column in the wide view"
+    parsed = Parsed((tmp_path / "dictionary" / "dictionary.html").read_text(encoding="utf-8"))
     assert len(parsed.ids) == len(set(parsed.ids)) and {link[1:] for link in parsed.links} <= set(parsed.ids)

@@ -54,7 +54,7 @@ def environment(sandbox: SandboxProcess, empty_database: str, tmp_path: Path,
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     (tmp_path / "dagster").mkdir()
-    (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
         made.add_dynamic_partitions("accounts", ["amocrm", "other"])
         yield made

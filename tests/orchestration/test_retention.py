@@ -72,7 +72,7 @@ def test_dagster_forgets_runs_with_their_files(tmp_path: Path) -> None:
     def work() -> None:
         nothing()
 
-    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         ran = [work.execute_in_process(instance=instance).run_id for _ in range(3)]
         under_way = instance.create_run_for_job(work.to_job(), status=dg.DagsterRunStatus.STARTED).run_id

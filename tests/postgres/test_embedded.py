@@ -53,7 +53,7 @@ def test_a_stale_pid_of_a_stranger_is_left_alone(server: EmbeddedPostgres) -> No
     server.stop()
     stranger = subprocess.Popen(["sleep", "60"])
     try:
-        (server.data / "postmaster.pid").write_text(f"{stranger.pid}\n{server.data}\n")
+        (server.data / "postmaster.pid").write_text(f"{stranger.pid}\n{server.data}\n", encoding="utf-8")
         assert not server.status().running
         server.stop()
         assert server.start() == conninfo
@@ -87,7 +87,8 @@ def test_a_taken_port_is_told_and_a_new_home_takes_the_next(server: EmbeddedPost
         assert server.status().port != taken
         server.stop()
         store = server.home / "postgres.json"
-        store.write_text(json.dumps(json.loads(store.read_text()) | {"port": taken}))
+        store.write_text(json.dumps(json.loads(store.read_text(encoding="utf-8")) | {"port": taken}),
+                         encoding="utf-8")
         with pytest.raises(PostgresUnavailableError, match=f"port {taken} .* taken"):
             server.start()
     server.start()
@@ -131,7 +132,7 @@ def test_secrets_are_private_and_asked_for(server: EmbeddedPostgres) -> None:
     conninfo = server.start()
     for name in ("postgres.json", "postgres.log", "postgres.lock"):
         assert stat.S_IMODE((server.home / name).stat().st_mode) == 0o600
-    password = json.loads((server.home / "postgres.json").read_text())["password"]
+    password = json.loads((server.home / "postgres.json").read_text(encoding="utf-8"))["password"]
     with pytest.raises(psycopg.OperationalError, match="authentication failed"):
         psycopg.connect(conninfo.replace(password, "guess"))
 
@@ -139,11 +140,11 @@ def test_secrets_are_private_and_asked_for(server: EmbeddedPostgres) -> None:
 def test_a_lost_password_is_told(server: EmbeddedPostgres) -> None:
     server.start()
     store = server.home / "postgres.json"
-    kept = store.read_text()
+    kept = store.read_text(encoding="utf-8")
     store.unlink()
     with pytest.raises(PostgresUnavailableError, match=r"postgres\.json.*missing"):
         server.start()
-    store.write_text(json.dumps(json.loads(kept) | {"password": "wrong"}))
+    store.write_text(json.dumps(json.loads(kept) | {"password": "wrong"}), encoding="utf-8")
     with pytest.raises(PostgresUnavailableError, match="authentication failed"):
         server.start()
     server.stop()
@@ -158,11 +159,11 @@ def test_the_log_is_bounded_and_says_no_data(server: EmbeddedPostgres,
         connection.execute("CREATE TABLE t (name text PRIMARY KEY)")
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute("INSERT INTO t VALUES ('Ivanov'), ('Ivanov')")
-    assert "unique constraint" in server.log.read_text()
-    assert "Ivanov" not in server.log.read_text()
+    assert "unique constraint" in server.log.read_text(encoding="utf-8")
+    assert "Ivanov" not in server.log.read_text(encoding="utf-8")
     monkeypatch.setattr(server_, "LOG_LIMIT_BYTES", 10_000)
     monkeypatch.setattr(server_, "LOG_KEPT_BYTES", 1_000)
-    with server.log.open("a") as log:
+    with server.log.open("a", encoding="utf-8") as log:
         log.write("x" * 20_000)
     server.start()
     assert server.log.stat().st_size == 0
@@ -172,7 +173,7 @@ def test_the_log_is_bounded_and_says_no_data(server: EmbeddedPostgres,
 def test_an_interrupted_initdb_is_done_again(server: EmbeddedPostgres) -> None:
     (server.home / "postgres.new").mkdir(parents=True)
     server.home.chmod(0o711)
-    (server.home / "postgres.new" / "PG_VERSION").write_text("18\n")
+    (server.home / "postgres.new" / "PG_VERSION").write_text("18\n", encoding="utf-8")
     assert query_value(server.start(), "SELECT 1") == 1
 
 

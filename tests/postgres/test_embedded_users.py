@@ -49,11 +49,11 @@ def test_data_of_a_version_that_is_gone(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
     version = server.data / "PG_VERSION"
-    kept = version.read_text()
-    version.write_text("12\n")
+    kept = version.read_text(encoding="utf-8")
+    version.write_text("12\n", encoding="utf-8")
     with pytest.raises(PostgresUnavailableError, match="PostgreSQL 12"):
         server.start()
-    version.write_text(kept)
+    version.write_text(kept, encoding="utf-8")
 
 
 def test_ephemeral_ends_with_its_owner(postgres_home: Path) -> None:
@@ -93,7 +93,8 @@ needs_root = pytest.mark.skipif(not AS_ROOT, reason="root drops its privileges")
 def test_root_is_dropped_for_good(server: EmbeddedPostgres) -> None:
     server.start()
     pid = server.status().pid
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = dict(line.split(":\t", 1)
+                  for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
     account = pwd.getpwuid(server.data.stat().st_uid)
     assert account.pw_name in ("postgres", "nobody")
     assert set(status["Uid"].split()) == {str(account.pw_uid)}

@@ -15,8 +15,8 @@ from pipelines.entities.spec import Entity
 from sandbox.http.faults import FAULT_KINDS
 from tests.support.commands import REPOSITORY
 
-README = (REPOSITORY / "README.md").read_text()
-COVERAGE = (REPOSITORY / "docs" / "coverage.md").read_text()
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COVERAGE = (REPOSITORY / "docs" / "coverage.md").read_text(encoding="utf-8")
 ROWS = {row[0]: row for row in (re.findall(r"(?<=\| )(?:[^|]*?)(?= ?\|)", line)
                                 for line in COVERAGE.splitlines() if line.startswith("| `"))}
 
@@ -62,7 +62,7 @@ def test_the_readme_tells_of_every_command_and_option() -> None:
 
 
 def test_the_sandbox_page_tells_of_every_fault_and_option() -> None:
-    page = (REPOSITORY / "docs" / "sandbox.md").read_text()
+    page = (REPOSITORY / "docs" / "sandbox.md").read_text(encoding="utf-8")
     assert set(re.findall(r"`(\w+)`", page[page.index("**Faults**"):page.index("Each takes")])) == set(
         FAULT_KINDS)
     options = {parameter.opts[0]
@@ -72,5 +72,5 @@ def test_the_sandbox_page_tells_of_every_fault_and_option() -> None:
 
 @pytest.mark.parametrize("name", ["wide_leads", "pipeline_on_a_day"])
 def test_the_readme_shows_queries_that_the_demo_runs(name: str) -> None:
-    query = (REPOSITORY / "pipelines" / "sql" / f"{name}.sql").read_text().partition("\n")[2]
+    query = (REPOSITORY / "pipelines" / "sql" / f"{name}.sql").read_text(encoding="utf-8").partition("\n")[2]
     assert query in README

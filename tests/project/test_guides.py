@@ -47,7 +47,7 @@ def reader(postgres_server: str, template_database: str) -> Iterator[psycopg.Con
 
 
 def blocks(page: Path) -> list[str]:
-    return BLOCK.findall(page.read_text())
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
 def written_out(macro: re.Match[str]) -> str:
@@ -59,7 +59,7 @@ def written_out(macro: re.Match[str]) -> str:
 def slugs(page: Path) -> set[str]:
     """The anchors that GitHub gives to headings."""
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
-            for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.M)}
+            for heading in re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -73,25 +73,26 @@ def test_its_queries_run_as_the_role_that_reads(page: Path, reader: psycopg.Conn
 @pytest.mark.parametrize("name", NAMES)
 def test_both_languages_show_the_same_queries(name: str) -> None:
     assert blocks(GUIDES / name) == blocks(GUIDES / "ru" / name)
-    english, russian = (re.findall(r"```python\n(.*?)```", (folder / name).read_text(), re.S)
+    english, russian = (re.findall(r"```python\n(.*?)```", (folder / name).read_text(encoding="utf-8"), re.S)
                         for folder in (GUIDES, GUIDES / "ru"))
     assert english == russian
     for page, words in ((GUIDES / name, "What was tried"), (GUIDES / "ru" / name, "Что проверено")):
-        assert f"## {words}" in page.read_text()
+        assert f"## {words}" in page.read_text(encoding="utf-8")
 
 
 def test_every_guide_is_found() -> None:
     assert {path.name for path in (GUIDES / "ru").glob("*.md")} == set(NAMES)
-    readme, russian = (REPOSITORY / "README.md").read_text(), (REPOSITORY / "README.ru.md").read_text()
+    readme, russian = ((REPOSITORY / "README.md").read_text(encoding="utf-8"),
+                       (REPOSITORY / "README.ru.md").read_text(encoding="utf-8"))
     for name in NAMES:
         assert f"docs/guides/{name}" in readme and f"docs/guides/ru/{name}" in russian
-        assert name == "README.md" or all(f"]({name})" in (folder / "README.md").read_text()
+        assert name == "README.md" or all(f"]({name})" in (folder / "README.md").read_text(encoding="utf-8")
                                           for folder in (GUIDES, GUIDES / "ru"))
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_and_anchors_lead_somewhere(page: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
         there = (page.parent / target).resolve() if target else page
         assert there.exists(), target
         assert not anchor or anchor in slugs(there), f"{target}#{anchor}"
@@ -103,7 +104,7 @@ def test_links_and_anchors_lead_somewhere(page: Path) -> None:
 def rows(page: str, first: str, last: str, cell: int = 1) -> list[list[str]]:
     """The words in backticks of one cell of each row: commands with their options, settings, or their
     defaults."""
-    text = (REPOSITORY / page).read_text()
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
     part = text[text.index(first):text.index(last)]
     cells = [re.split(r"(?<!\\)\|", line)[cell] for line in part.splitlines() if line.startswith("| `")]
     return [re.findall(r"`([^`]+)`", each) for each in cells]
@@ -120,8 +121,9 @@ def test_both_readmes_tell_of_the_same_commands_and_settings() -> None:
 def test_both_readmes_know_the_same_messages() -> None:
     english, russian = (re.findall(r"^\| (.+?) \|", text[text.index(heading):], re.M)[1:-1]
                         for text, heading in (
-                            ((REPOSITORY / "README.md").read_text(), "## Troubleshooting"),
-                            ((REPOSITORY / "README.ru.md").read_text(), "## Если что-то не так")))
+                            ((REPOSITORY / "README.md").read_text(encoding="utf-8"), "## Troubleshooting"),
+                            ((REPOSITORY / "README.ru.md").read_text(encoding="utf-8"),
+                             "## Если что-то не так")))
     assert english == russian and len(english) > 10
 
 

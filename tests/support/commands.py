@@ -71,7 +71,7 @@ class CliInstallation:
 
     def start(self, *words: str, typed: str | None = None, **more: str) -> subprocess.Popen[str]:
         """Starts a command in a process. `typed`: its standard input; `more`: environment variables."""
-        with tempfile.TemporaryFile("w+") as given:
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as given:
             given.write(typed or "")
             given.seek(0)
             self.processes.append(subprocess.Popen(

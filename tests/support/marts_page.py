@@ -18,7 +18,7 @@ def column_table(name: str) -> str:
 
 
 def main() -> None:
-    page = PAGE.read_text()
+    page = PAGE.read_text(encoding="utf-8")
     for name in file_names("marts"):
         begin = page.index(f"\n## {name}\n")
         end = page.find("\n## ", begin + 5)
@@ -27,7 +27,7 @@ def main() -> None:
         head, rest = before.split("\n\n", 2)[0], before.split("\n\n", 2)[2]
         page = page.replace(part,
                             f"{head}\n\n{view_file('marts', name).comment}\n\n{rest}{column_table(name)}\n{after}")
-    PAGE.write_text(page)
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

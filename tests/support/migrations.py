@@ -42,7 +42,7 @@ class MigrationFolder:
             up="    " + up.replace("\n", "\n    "),
             down="    " + down,
         )
-        (self.folder / target / f"{revision}.py").write_text(body)
+        (self.folder / target / f"{revision}.py").write_text(body, encoding="utf-8")
         self.previous[target] = revision
 
     def remove(self, target: str, revision: str) -> None:
@@ -51,7 +51,7 @@ class MigrationFolder:
 
 def write_two_migrations(folder: Path) -> MigrationFolder:
     """Writes an alembic.ini and one migration for each target."""
-    (folder / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=folder))
+    (folder / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=folder), encoding="utf-8")
     made = MigrationFolder(folder)
     made.add("mirror", "m1", 'op.execute("CREATE TABLE tokens ()")')
     made.add(

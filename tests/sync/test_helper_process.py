@@ -45,7 +45,7 @@ def seconds_of(pid: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            if (f"\nPPid:\t{pid}\n" in status.read_text()
+            if (f"\nPPid:\t{pid}\n" in status.read_text(encoding="utf-8")
                 and b"pipelines.sync.helper_main" in status.with_name("cmdline").read_bytes()):
                 found.append(int(status.parent.name))
         except OSError:

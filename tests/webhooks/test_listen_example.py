@@ -21,7 +21,8 @@ from tests.support.webhooks import wait_until
 LISTENS = (
     "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN amocrm_changes' "
     "AND state = 'idle'")
-EXAMPLE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "webhooks.md").read_text(), re.S)
+EXAMPLE = re.findall(r"```python\n(.*?)```",
+                     (REPOSITORY / "docs" / "webhooks.md").read_text(encoding="utf-8"), re.S)
 
 
 def landed(database: str, *ids: int) -> None:
@@ -36,7 +37,7 @@ def landed(database: str, *ids: int) -> None:
 def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
     (example,) = EXAMPLE
     assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
-    (tmp_path / "follow.py").write_text(example)
+    (tmp_path / "follow.py").write_text(example, encoding="utf-8")
     follower = subprocess.Popen([sys.executable, str(tmp_path / "follow.py"), database],
                                 stdout=subprocess.PIPE, text=True)
     assert follower.stdout

@@ -43,7 +43,7 @@ def initialize(data: Path, bindir: Path, user: ServerUser, password: str) -> Non
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     user.chown(draft)
-    with tempfile.NamedTemporaryFile("w", dir=data.parent) as secret:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=data.parent) as secret:
         secret.write(password)
         secret.flush()
         user.chown(Path(secret.name))
@@ -55,7 +55,7 @@ def initialize(data: Path, bindir: Path, user: ServerUser, password: str) -> Non
     if result.returncode:
         shutil.rmtree(draft, ignore_errors=True)
         raise unavailable_error(data.parent, result.stderr or result.stdout)
-    with (draft / "postgresql.conf").open("a") as settings:
+    with (draft / "postgresql.conf").open("a", encoding="utf-8") as settings:
         settings.write("\ninclude_if_exists = 'mirror.conf'\n")
     draft.rename(data)
 
@@ -64,7 +64,7 @@ def write_settings(data: Path, port: int | None, ephemeral: bool) -> None:
     """Writes mirror.conf, at each start. Settings that a user makes with ALTER SYSTEM take precedence."""
     settings = data / "mirror.conf"
     extra = EPHEMERAL_SETTINGS if ephemeral else ""
-    settings.write_text(f"{SETTINGS}{extra}port = {port}\n")
+    settings.write_text(f"{SETTINGS}{extra}port = {port}\n", encoding="utf-8")
     settings.chmod(0o644)  # written by root, read by the server's user
 
 

@@ -17,7 +17,7 @@ CURES = {
 DEFAULT_CURE = "See postgres.log there, or set DATABASE_URL to a database of yours."
 
 
-class PostgresUnavailableError(Exception):  # noqa: N818 - a state, not a mistake
+class PostgresUnavailableError(Exception):
     """The embedded Postgres cannot be used; the message says why, what happened to the data, and the cure."""
 
 

@@ -38,7 +38,7 @@ class Postmaster:
         """Pid of the running server on this data; None for a stale or reused pid."""
         self._reap()
         try:
-            line = (self.data / "postmaster.pid").read_text().partition("\n")[0]
+            line = (self.data / "postmaster.pid").read_text(encoding="utf-8").partition("\n")[0]
             pid = abs(int(line))  # negative for a single-user server
         except (FileNotFoundError, ValueError):
             return None
@@ -47,7 +47,7 @@ class Postmaster:
     def is_ready(self) -> bool:
         """True once the server's pid file says so: its port may be answered by another program meanwhile."""
         try:
-            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return False
         return self.pid() is not None and lines[7:] == ["ready   "]

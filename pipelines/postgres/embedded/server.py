@@ -145,7 +145,7 @@ class EmbeddedPostgres:
     def _choose_bindir(self, user: ServerUser) -> Path:
         """Folder of server programs that `user` can run and whose version matches the data's."""
         version = self.data / "PG_VERSION"
-        major = int(version.read_text()) if version.exists() else None
+        major = int(version.read_text(encoding="utf-8")) if version.exists() else None
         if self._bindir is None:
             return find_bindir(user, self.home, major)
         bindir_major = server_major(self._bindir, user)
@@ -261,14 +261,14 @@ class EmbeddedPostgres:
 
     def _read_access(self) -> _ServerAccess | None:
         try:
-            return _ServerAccess(**json.loads((self.home / "postgres.json").read_text()))
+            return _ServerAccess(**json.loads((self.home / "postgres.json").read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def _update_access(self, **changes: str | int | None) -> None:
         """Updates postgres.json atomically and durably."""
         access = replace(self._read_access() or _ServerAccess(""), **changes)  # type: ignore[arg-type]
-        with tempfile.NamedTemporaryFile("w", dir=self.home, delete=False) as draft:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.home, delete=False) as draft:
             json.dump(asdict(access), draft)
             draft.flush()
             os.fsync(draft.fileno())

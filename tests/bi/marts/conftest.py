@@ -18,7 +18,7 @@ LEAD = (
 STAYS = (
     "INSERT INTO amocrm.lead_status_history (lead_id, pipeline_id, status_id, entered_at, left_at, source) "
     "VALUES ")
-ACCOUNT = (Path(__file__).parent / "account.sql").read_text()
+ACCOUNT = (Path(__file__).parent / "account.sql").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="package")

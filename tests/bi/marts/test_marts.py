@@ -15,7 +15,7 @@ from pipelines.bi.view_files import file_names, view_file
 from tests.bi.marts.conftest import Connection, rows
 from tests.support.commands import REPOSITORY
 
-PAGE = (REPOSITORY / "docs" / "marts.md").read_text()
+PAGE = (REPOSITORY / "docs" / "marts.md").read_text(encoding="utf-8")
 
 
 def test_funnel_counts_skipped_reopened_and_lost_deals(connection: Connection) -> None:
@@ -202,7 +202,8 @@ def test_the_page_tells_of_each_mart_and_its_query_runs(connection: Connection, 
     part = PAGE[begin:PAGE.index("\n## ", begin + 5) if "\n## " in PAGE[begin + 5:] else len(PAGE)]
     told = {line.split("|")[1].strip().strip("`"): line.split("|")[2].strip() for line in part.splitlines()
             if line.startswith("| `")}
-    assert told == view_file("marts", name).columns, "docs/marts.md is made by `python -m tests.support.marts_page`"
+    assert told == view_file("marts",
+                             name).columns, "docs/marts.md is made by `python -m tests.support.marts_page`"
     assert view_file("marts", name).comment in part
     query = part[part.index("```sql") + 6:part.rindex("```")]
     assert connection.execute(query.encode()).description
