@@ -23,7 +23,8 @@ MAX_OPTIONS = 40
 
 
 def page(dictionary: Dictionary) -> str:
-    style = (FILES / "page.css").read_text(encoding="utf-8") + diagram.STYLE + diagram.dark_rules('[data-theme="dark"] ') \
+    style = (FILES / "page.css").read_text(encoding="utf-8") + diagram.STYLE \
+        + diagram.dark_rules('[data-theme="dark"] ') \
         + f"@media (prefers-color-scheme:dark){{{diagram.dark_rules(':root:not([data-theme=light]) ')}}}"
     return "".join((
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
