@@ -17,7 +17,7 @@ from pipelines.amocrm.credentials import AccessToken, WaitForSlot
 from pipelines.amocrm.errors import AccessRevokedError
 
 TOKEN_REFUSED = (
-    "amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied "
+    "amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied "  # noqa: S105
     "whole; or the address is of no account. Nothing was changed. Check AMOCRM_BASE_URL, or create "
     "another token, and try again. If the terminal cuts off a long token, pipe it in: "
     "`amocrm-mirror auth < token.txt`")

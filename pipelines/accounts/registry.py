@@ -20,7 +20,8 @@ DEMO_ACCOUNT = "amocrm_demo"
 LIST_ACCOUNTS = f"""
 SELECT a.name, a.schema_name AS schema, a.base_url, a.account_id, t.account IS NOT NULL AS has_tokens,
        to_regclass(quote_ident(a.schema_name) || '.accounts') IS NOT NULL AS has_tables,
-       to_char(a.paused_at, '{DISPLAY_FORMAT}') AS paused, to_char(a.blocked_at, '{DISPLAY_FORMAT}') AS blocked,
+       to_char(a.paused_at, '{DISPLAY_FORMAT}') AS paused,
+       to_char(a.blocked_at, '{DISPLAY_FORMAT}') AS blocked,
        to_char(a.revoked_at, '{DISPLAY_FORMAT}') AS revoked, a.revoked_reason AS why_revoked,
        coalesce(greatest(a.blocked_at, a.revoked_at) > now() - interval '1 hour', false) AS is_barred
 FROM mirror.accounts a LEFT JOIN mirror.tokens t ON t.account = a.name ORDER BY a.name"""

@@ -55,8 +55,9 @@ def _bind_account(mirror: Installation, base_url: str, facts: AccountInfo) -> No
     fails."""
     with mirror.connect() as connection:
         connection.execute(INSERT_ACCOUNT, {"name": mirror.account, "schema": mirror.schema, "url": base_url})
-        row = connection.execute(BIND_ACCOUNT, {"name": mirror.account, "url": base_url, "id": facts.get("id"),
-                                         "given": mirror.settings.amocrm_base_url}).fetchone()
+        row = connection.execute(BIND_ACCOUNT, {
+            "name": mirror.account, "url": base_url, "id": facts.get("id"),
+            "given": mirror.settings.amocrm_base_url}).fetchone()
     if row is None:
         raise _wrong_account_error(mirror, facts)
 

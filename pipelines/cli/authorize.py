@@ -28,7 +28,7 @@ from pipelines.errors import UsageError
 from pipelines.installation import Installation
 
 TOKEN_INSTRUCTIONS = (
-    "In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "
+    "In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "  # noqa: S105
     "scopes, make a long-lived token.")
 
 

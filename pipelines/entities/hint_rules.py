@@ -92,7 +92,8 @@ FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id,
      LATERAL (VALUES (s.entity_type, s.entity_id), (t.entity_type, t.entity_id)) k (kind, number)
 WHERE (t.id IS NULL OR t._deleted_at IS NOT NULL OR ROW(t.entity_id, t.is_completed, t.complete_till)
        IS DISTINCT FROM ROW(s.entity_id, s.is_completed, s.complete_till))
-AND k.kind IN ('leads', 'contacts', 'companies', 'customers') AND k.number > 0 AND {after_first_read("tasks")}""")
+AND k.kind IN ('leads', 'contacts', 'companies', 'customers') AND k.number > 0
+AND {after_first_read("tasks")}""")
 """A task that was added, removed or moved changes closest_task_at of its record, which moves no
 updated_at."""
 

@@ -58,7 +58,8 @@ SELECT DISTINCT k.entity_type, s.entity_id
 FROM {{stage}} s
 JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in KINDS.items())}) k (told, entity_type)
   ON k.told = s.entity_type
-WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
+WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL
+  AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
   AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id) ON CONFLICT DO NOTHING""",)
 
 
@@ -86,8 +87,10 @@ def _attribute_changes(model: type[AccountBase], kind: str, name: str, columns: 
     absent_bits = sum(1 << column_names.index(column) for column in columns)
     return f"""
 {INSERT_OBSERVATIONS}
-SELECT '{kind}', s.id, '{name}', 0, {TIME_COLUMNS}, {_jsonb_object("t", columns)}, {_jsonb_object("s", columns)}
-{FROM_STAGE_AND_TABLE} AND {_row_expression("t", columns)} IS DISTINCT FROM {_row_expression("s", columns)} AND s._absent & {absent_bits} = 0 AND {condition}
+SELECT '{kind}', s.id, '{name}', 0, {TIME_COLUMNS},
+       {_jsonb_object("t", columns)}, {_jsonb_object("s", columns)}
+{FROM_STAGE_AND_TABLE} AND {_row_expression("t", columns)} IS DISTINCT FROM {_row_expression("s", columns)}
+  AND s._absent & {absent_bits} = 0 AND {condition}
 ON CONFLICT DO NOTHING"""
 
 
@@ -115,7 +118,8 @@ def _grouped_values(kind: str, source: str, owner: str) -> str:
   SELECT o.id, v.field_id,
          jsonb_agg(jsonb_build_object('text', v.value_text, 'enum_id', v.enum_id)
                    ORDER BY v.position) AS value,
-         jsonb_agg(CASE WHEN f.type IN ({OPTION_FIELD_TYPES}) AND v.enum_id IS NOT NULL THEN to_jsonb(v.enum_id)
+         jsonb_agg(CASE WHEN f.type IN ({OPTION_FIELD_TYPES}) AND v.enum_id IS NOT NULL
+                        THEN to_jsonb(v.enum_id)
                         WHEN v.value_number IS NOT NULL THEN to_jsonb(trim_scale(v.value_number))
                         WHEN coalesce(v.value_date::text, v.value_at::text, v.value_boolean::text) IS NOT NULL
                         THEN to_jsonb(v.value_text)

@@ -64,10 +64,12 @@ def _mismatch_sql(link: ReverseLink) -> str:
 SELECT '{link.name}' AS listing, p.owner AS id, now() AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
 FROM ({reported}) p
-WHERE NOT EXISTS (SELECT FROM {{schema}}.{link_table.name} l WHERE l.{owner} = p.owner AND l.{other} = p.other)
+WHERE NOT EXISTS (SELECT FROM {{schema}}.{link_table.name} l
+                  WHERE l.{owner} = p.owner AND l.{other} = p.other)
 UNION ALL
 SELECT '{link.name}', l.{owner}, now(), NULL, false
-FROM {{schema}}.{link_table.name} l JOIN {{schema}}.{link.name} o ON o.id = l.{owner} AND o._deleted_at IS NULL
+FROM {{schema}}.{link_table.name} l
+JOIN {{schema}}.{link.name} o ON o.id = l.{owner} AND o._deleted_at IS NULL
 WHERE l.{other} = ANY(%(whole)s::int8[])
 AND NOT EXISTS (SELECT FROM ({reported}) p WHERE p.owner = l.{owner} AND p.other = l.{other})""")
 

@@ -62,7 +62,9 @@ def waiting(database: str) -> list[Any]:
 
 def addresses(database: str) -> list[Any]:
     with psycopg.connect(database) as connection:
-        return connection.execute("SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1").fetchall()
+        return connection.execute(
+            "SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1"
+        ).fetchall()
 
 
 def told(done: CommandResult, code: int, *words: str) -> None:

@@ -43,7 +43,9 @@ def refused(done: CommandResult, code: int, *words: str) -> None:
 
 def known(database: str) -> Any:
     with psycopg.connect(database) as connection:
-        return connection.execute("SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1").fetchall()
+        return connection.execute(
+            "SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1"
+        ).fetchall()
 
 
 def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxProcess],
@@ -57,7 +59,8 @@ def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxPro
     before = stored_row(database), known(database)
     assert before[0]["refreshed_at"] is not None
     another = f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "AMOCRM_SCHEMA"
-    moved = f"{other.url}, which is new here, does not take the stored token of {first.url}", "Nothing was changed", "another AMOCRM_SCHEMA"
+    moved = (f"{other.url}, which is new here, does not take the stored token of {first.url}",
+             "Nothing was changed", "another AMOCRM_SCHEMA")
     for more, told in (({"AMOCRM_ACCESS_TOKEN": other.admin_token, "AMOCRM_REFRESH_TOKEN": ""}, another),
                        ({"AMOCRM_ACCESS_TOKEN": other.admin_token}, moved), ({}, moved)):
         wrong = {"AMOCRM_BASE_URL": other.url} | more

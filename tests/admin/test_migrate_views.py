@@ -28,9 +28,11 @@ MAIN = "op.execute('ALTER TABLE lead_contacts ALTER COLUMN is_main TYPE boolean'
 """One that `links` shows; Postgres minds, although nothing changes."""
 ACCOUNT = """
 INSERT INTO amocrm.accounts (id, timezone, _synced_at) VALUES (1, 'Europe/Berlin', now());
-INSERT INTO amocrm.leads (id, name, price, status_id, pipeline_id, closed_at, _synced_at) VALUES (1, 'Кухня', 100, 142, 7, now(), now());
+INSERT INTO amocrm.leads (id, name, price, status_id, pipeline_id, closed_at, _synced_at)
+VALUES (1, 'Кухня', 100, 142, 7, now(), now());
 INSERT INTO amocrm.lead_contacts (lead_id, contact_id, is_main) VALUES (1, 5, true);
-CREATE VIEW public.of_leads AS SELECT id, name FROM amocrm_bi.leads; CREATE VIEW public.of_links AS SELECT to_id, is_main FROM amocrm.links;
+CREATE VIEW public.of_leads AS SELECT id, name FROM amocrm_bi.leads;
+CREATE VIEW public.of_links AS SELECT to_id, is_main FROM amocrm.links;
 CREATE MATERIALIZED VIEW public.of_wins AS SELECT closed_month, deals FROM amocrm_bi.win_loss;
 GRANT SELECT ON amocrm_bi.leads, amocrm.links TO pg_monitor;
 """

@@ -74,8 +74,10 @@ def test_page_count_where_there_is_no_next() -> None:
 
 @pytest.mark.parametrize("next_", ["?page=1&limit=2", "?page={}&limit=2"])
 def test_a_next_that_leads_in_a_circle(next_: str) -> None:
-    with scripted_server(lambda path: list_reply({"id": 1}, {"id": 2}, next=next_.format(len(server.paths) + 1))) as server, \
-            pytest.raises(TransientError, match="circle"):
+    def reply(path: str) -> Reply:
+        return list_reply({"id": 1}, {"id": 2}, next=next_.format(len(server.paths) + 1))
+
+    with scripted_server(reply) as server, pytest.raises(TransientError, match="circle"):
         read(server)
     assert len(server.paths) < 5
 

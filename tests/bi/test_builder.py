@@ -22,25 +22,35 @@ from tests.support.commands import CliInstallation
 
 Connection = psycopg.Connection[Any]
 VALUES = """
-INSERT INTO amocrm.leads (id, name, price, status_id, pipeline_id, responsible_user_id, created_at, _synced_at, _deleted_at) VALUES
-  (1, 'Кухня', 100, 142, 7, 3, '2026-03-28 21:30+00', now(), NULL), (2, 'Шкаф', 50, 11, 7, 4, now(), now(), NULL),
+INSERT INTO amocrm.leads
+  (id, name, price, status_id, pipeline_id, responsible_user_id, created_at, _synced_at, _deleted_at)
+VALUES
+  (1, 'Кухня', 100, 142, 7, 3, '2026-03-28 21:30+00', now(), NULL),
+  (2, 'Шкаф', 50, 11, 7, 4, now(), now(), NULL),
   (3, 'Удалён', 10, 11, 7, 3, now(), now(), now());
 INSERT INTO amocrm.accounts (id, timezone, _synced_at) VALUES (1, 'Europe/Berlin', now());
 INSERT INTO amocrm.users (id, name, _synced_at) VALUES (3, 'Ольга', now());
 INSERT INTO amocrm.pipelines (id, name, _synced_at) VALUES (7, 'Розница', now());
 INSERT INTO amocrm.statuses (pipeline_id, id, name, _synced_at) VALUES (7, 142, 'Успех', now());
 INSERT INTO amocrm.custom_fields (entity_type, id, name, type, sort, _synced_at) VALUES
-  ('leads', 10, 'Площадь', 'numeric', 1, now()), ('leads', 11, 'Цвет', 'select', 2, now()), ('leads', 12, 'Цвет', 'multiselect', 3, now()),
-  ('leads', 13, 'День', 'date', 4, now()), ('leads', 14, 'Лифт', 'checkbox', 5, now()), ('leads', 15, 'Визит', 'date_time', 6, now()),
-  ('leads', 16, 'Реквизиты', 'legal_entity', 7, now()), ('leads', 17, 'x"; DROP TABLE amocrm.leads; --', 'text', 8, now()),
+  ('leads', 10, 'Площадь', 'numeric', 1, now()), ('leads', 11, 'Цвет', 'select', 2, now()),
+  ('leads', 12, 'Цвет', 'multiselect', 3, now()), ('leads', 13, 'День', 'date', 4, now()),
+  ('leads', 14, 'Лифт', 'checkbox', 5, now()), ('leads', 15, 'Визит', 'date_time', 6, now()),
+  ('leads', 16, 'Реквизиты', 'legal_entity', 7, now()),
+  ('leads', 17, 'x"; DROP TABLE amocrm.leads; --', 'text', 8, now()),
   ('contacts', 18, 'Телефон', 'multitext', 1, now());
-INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text, value_number, value_date, value_boolean, value_at, value_json)
+INSERT INTO amocrm.lead_custom_field_values
+  (lead_id, field_id, position, value_text, value_number, value_date, value_boolean, value_at, value_json)
 VALUES (1, 10, 0, '11.4', 11.4, NULL, NULL, NULL, NULL), (2, 10, 0, 'около 12', NULL, NULL, NULL, NULL, NULL),
-  (1, 11, 0, 'белый', NULL, NULL, NULL, NULL, NULL), (1, 12, 0, 'a', NULL, NULL, NULL, NULL, NULL), (1, 12, 1, 'b', NULL, NULL, NULL, NULL, NULL),
-  (1, 13, 0, '2026-03-29', NULL, '2026-03-29', NULL, NULL, NULL), (1, 14, 0, 'false', NULL, NULL, false, NULL, NULL),
-  (1, 15, 0, 'x', NULL, NULL, NULL, '2026-03-29 10:00+00', NULL), (1, 16, 0, 'ООО', NULL, NULL, NULL, NULL, '{"name": "ООО"}'),
+  (1, 11, 0, 'белый', NULL, NULL, NULL, NULL, NULL), (1, 12, 0, 'a', NULL, NULL, NULL, NULL, NULL),
+  (1, 12, 1, 'b', NULL, NULL, NULL, NULL, NULL),
+  (1, 13, 0, '2026-03-29', NULL, '2026-03-29', NULL, NULL, NULL),
+  (1, 14, 0, 'false', NULL, NULL, false, NULL, NULL),
+  (1, 15, 0, 'x', NULL, NULL, NULL, '2026-03-29 10:00+00', NULL),
+  (1, 16, 0, 'ООО', NULL, NULL, NULL, NULL, '{"name": "ООО"}'),
   (1, 17, 0, 'kept', NULL, NULL, NULL, NULL, NULL);
-INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) VALUES ('leads', 1, 'срочно', now()), ('leads', 2, 'вип', now());
+INSERT INTO amocrm.tags (entity_type, id, name, _synced_at)
+VALUES ('leads', 1, 'срочно', now()), ('leads', 2, 'вип', now());
 INSERT INTO amocrm.lead_tags (lead_id, tag_id) VALUES (1, 1), (1, 2);
 INSERT INTO amocrm.contacts (id, name, _synced_at) VALUES (5, 'Алина', now());
 INSERT INTO amocrm.lead_contacts (lead_id, contact_id, is_main) VALUES (1, 5, true), (1, 6, false);
@@ -183,9 +193,10 @@ def test_a_comment_that_is_another_in_this_version_arrives(connection: Connectio
         view_file(*names), comment="Otherwise", columns={"pipeline": "Another"}))
     assert {each.state for each in build_views(connection, "amocrm")} == {"built"}
     for view in ("leads", "funnel"):
-        told = f"SELECT obj_description(attrelid, 'pg_class'), col_description(attrelid, attnum) FROM pg_attribute " \
-               f"WHERE attrelid = 'amocrm_bi.{view}'::regclass AND attname = 'pipeline'"
-        assert one(connection, told) == (f"Otherwise ({OWN_MARK})", "Another")
+        comments = (
+            "SELECT obj_description(attrelid, 'pg_class'), col_description(attrelid, attnum) "
+            f"FROM pg_attribute WHERE attrelid = 'amocrm_bi.{view}'::regclass AND attname = 'pipeline'")
+        assert one(connection, comments) == (f"Otherwise ({OWN_MARK})", "Another")
 
 
 def test_a_dropped_schema_comes_back_with_the_names_that_it_had(connection: Connection) -> None:

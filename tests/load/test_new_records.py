@@ -26,7 +26,9 @@ SILENT = [each for each in ENTITIES if each.skip_before_when]
 NOW = 1_790_000_000
 EVERYTHING = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
-WHERE schemaname = 'amocrm' OR (schemaname, tablename) IN (('mirror', 'hints'), ('mirror', 'forgotten'), ('mirror', 'quarantine')) ORDER BY 1"""
+WHERE schemaname = 'amocrm'
+   OR (schemaname, tablename) IN (('mirror', 'hints'), ('mirror', 'forgotten'), ('mirror', 'quarantine'))
+ORDER BY 1"""
 
 
 class Watched(Loader):
@@ -66,7 +68,8 @@ def landed(connection: Connection, of: Entity, told: list[Record], keep_seen: bo
 
 
 def watermark(name: str, path: str, at: int) -> str:
-    return f"INSERT INTO mirror.cursors (account, entity, listing, position) VALUES ('amocrm', '{name}', '{path}', '{{\"watermark\": {at}}}')"
+    return ("INSERT INTO mirror.cursors (account, entity, listing, position) "
+            f"VALUES ('amocrm', '{name}', '{path}', '{{\"watermark\": {at}}}')")
 
 
 SEEDED = "DELETE FROM amocrm.history_due WHERE entity_type = 'all'"

@@ -29,7 +29,8 @@ from pipelines.definitions import defs
 found = {}
 for spec in defs.resolve_all_asset_specs():
     schema = spec.metadata["dagster/column_schema"]
-    found["/".join(spec.key.path)] = [spec.group_name, spec.description, {column.name: column.description for column in schema.columns}]
+    columns = {column.name: column.description for column in schema.columns}
+    found["/".join(spec.key.path)] = [spec.group_name, spec.description, columns]
 json.dump(found, sys.stdout)
 """
 

@@ -110,10 +110,14 @@ def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: CliInstal
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("""
-            INSERT INTO mirror.accounts (name, schema_name, base_url, paused_at, is_blocked, blocked_at, revoked_at, revoked_reason)
-            SELECT name, name, 'https://' || name || '.amocrm.ru', CASE name WHEN 'a001' THEN now() END, name = 'a002',
-                   CASE name WHEN 'a002' THEN now() END, CASE name WHEN 'a003' THEN now() WHEN 'a004' THEN now() - interval '61 minutes' END, 'told'
-            FROM (SELECT 'a' || to_char(n, 'FM000') AS name FROM generate_series(1, 200) n UNION SELECT 'amocrm_demo') x""")
+            INSERT INTO mirror.accounts
+              (name, schema_name, base_url, paused_at, is_blocked, blocked_at, revoked_at, revoked_reason)
+            SELECT name, name, 'https://' || name || '.amocrm.ru', CASE name WHEN 'a001' THEN now() END,
+                   name = 'a002', CASE name WHEN 'a002' THEN now() END,
+                   CASE name WHEN 'a003' THEN now() WHEN 'a004' THEN now() - interval '61 minutes' END,
+                   'a reason'
+            FROM (SELECT 'a' || to_char(n, 'FM000') AS name FROM generate_series(1, 200) n
+                  UNION SELECT 'amocrm_demo') x""")
         connection.execute(
             "INSERT INTO mirror.tokens (account) SELECT name FROM mirror.accounts WHERE name <> 'a005'")
         requests = ticked(instance).run_requests

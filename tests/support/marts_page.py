@@ -25,8 +25,8 @@ def main() -> None:
         part = page[begin:end if end > 0 else len(page)]
         before, _, after = re.sub(r"\| column \| \|\n(\|.*\n)+", "@", part).partition("@")
         head, rest = before.split("\n\n", 2)[0], before.split("\n\n", 2)[2]
-        page = page.replace(part,
-                            f"{head}\n\n{view_file('marts', name).comment}\n\n{rest}{column_table(name)}\n{after}")
+        comment = view_file("marts", name).comment
+        page = page.replace(part, f"{head}\n\n{comment}\n\n{rest}{column_table(name)}\n{after}")
     PAGE.write_text(page, encoding="utf-8")
 
 

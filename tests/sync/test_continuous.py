@@ -153,8 +153,10 @@ def test_a_delete_before_its_add_and_an_old_delivery_again(live: Live) -> None:
 
 def test_what_somebody_makes_up_changes_nothing(live: Live) -> None:
     lead = live.first("leads")
-    forged = (f"leads[update][0][id]={lead['id']}&leads[update][0][name]=forged&leads[update][0][price]=1&leads[status][0][id]={lead['id']}"
-              "&leads[add][0][id]=999999999999999999&leads[add][1][id]=424242&contacts[add][0][id]=1&task[add][0][id]=7&talk[add][0][talk_id]=9"
+    forged = (f"leads[update][0][id]={lead['id']}&leads[update][0][name]=forged&leads[update][0][price]=1"
+              f"&leads[status][0][id]={lead['id']}"
+              "&leads[add][0][id]=999999999999999999&leads[add][1][id]=424242&contacts[add][0][id]=1"
+              "&task[add][0][id]=7&talk[add][0][talk_id]=9"
               "&unsorted[add][0][uid]=made-up&leads[note][0][note][id]=5")
     assert post(live.destination, forged) == 200
     wait_until_processed(live.sandbox, live.database)

@@ -125,8 +125,11 @@ def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
         assert sync_mirror(sandbox, database, full=True).exit_code == 0
         assert left(connection, contact) == {}
 
-        connection.execute("""UPDATE mirror.cursors SET position = jsonb_build_object('sweep', jsonb_build_object('rows', 1, 'watermark',
-            position -> 'watermark', 'runs', '[{"at": 0, "floor": null, "top": null}]'::jsonb)) WHERE listing = 'contacts/notes'""")
+        connection.execute("""
+            UPDATE mirror.cursors SET position = jsonb_build_object('sweep', jsonb_build_object(
+                'rows', 1, 'watermark', position -> 'watermark',
+                'runs', '[{"at": 0, "floor": null, "top": null}]'::jsonb))
+            WHERE listing = 'contacts/notes'""")
         assert person.call("forget", "--lift",
                            str(contact)).code == 0, "while a sweep stands still that has passed its notes"
         assert connection.execute("SELECT count(*) FROM mirror.forgotten").fetchone() == (0,)

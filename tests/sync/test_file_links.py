@@ -21,7 +21,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 def links(database: str, file: str) -> set[tuple[str, int]]:
     with psycopg.connect(database) as connection:
-        rows = connection.execute("SELECT from_entity_type, from_id FROM amocrm.links WHERE to_entity_type = 'files' AND to_uid = %s", [file])
+        rows = connection.execute("SELECT from_entity_type, from_id FROM amocrm.links "
+                                  "WHERE to_entity_type = 'files' AND to_uid = %s", [file])
         return set(rows.fetchall())
 
 

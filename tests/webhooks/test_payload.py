@@ -13,7 +13,8 @@ from pipelines.entities.registry import ENTITIES
 from pipelines.webhooks.payload import MAX_RECORDS, MAX_SHAPES, ParsedDelivery, parse
 
 ACCOUNT = "&account[subdomain]=severles&account[id]=30718245&account[_links][self]=https://severles.amocrm.ru"
-STATUS = ("leads[status][0][id]=21640987&leads[status][0][name]=Кухня&leads[status][0][status_id]=143&leads[status][0][old_status_id]=57904418"
+STATUS = ("leads[status][0][id]=21640987&leads[status][0][name]=Кухня&leads[status][0][status_id]=143"
+          "&leads[status][0][old_status_id]=57904418"
           "&leads[status][0][price]=318500&leads[status][0][responsible_user_id]=9412901&leads[status][0][last_modified]=1795093331"
           "&leads[status][0][account_id]=30718245&leads[status][0][pipeline_id]=6820154" + ACCOUNT)
 SHAPES: list[tuple[str, list[tuple[str, str]]]] = [
@@ -62,7 +63,8 @@ def test_every_list_that_is_named_is_one_that_is_mirrored() -> None:
 
 
 def test_an_incoming_lead_says_what_became_of_it() -> None:
-    declined = parse(b"unsorted[delete][0][uid]=0a&unsorted[delete][0][action]=decline&unsorted[delete][0][decline_result][leads][]=5")
+    declined = parse(b"unsorted[delete][0][uid]=0a&unsorted[delete][0][action]=decline"
+                     b"&unsorted[delete][0][decline_result][leads][]=5")
     assert declined.outcomes == [("0a", "decline", [5], [])]
     assert parse(b"unsorted[add][0][uid]=0a").outcomes == []
 

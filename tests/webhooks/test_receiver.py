@@ -149,7 +149,9 @@ def test_a_full_queue_refuses_at_once(postgres_server: str, template_database: s
     with stuck(postgres_server, template_database,
                patience=3600.0) as (address, holder), ThreadPoolExecutor(10) as pool:
         first = pool.submit(post, address, "first=1")
-        wait_until(lambda: holder.execute("SELECT FROM pg_locks WHERE NOT granted AND relation = 'mirror.webhook_deliveries'::regclass").fetchall())
+        wait_until(lambda: holder.execute(
+            "SELECT FROM pg_locks "
+            "WHERE NOT granted AND relation = 'mirror.webhook_deliveries'::regclass").fetchall())
         rest = [pool.submit(post, address, f"n={number}") for number in range(6)]
         wait_until(lambda: sum(each.done() for each in rest) == 3)
         assert [each.result() for each in rest if each.done()] == [503] * 3 and not first.done()

@@ -58,8 +58,8 @@ def revoked(connection: psycopg.Connection[Any]) -> list[str]:
 
 
 def told(connection: psycopg.Connection[Any], client_id: str = "8d1c-one", account_id: str = "7",
-         secret: str = "its secret", configured: ConfiguredTokens = ConfiguredTokens(),
-         **more: str) -> list[str]:  # noqa: B008
+         secret: str = "its secret", configured: ConfiguredTokens = ConfiguredTokens(),  # noqa: B008
+         **more: str) -> list[str]:
     given = {"client_id": client_id, "account_id": account_id,
              "signature": signature(client_id, account_id, secret)} | more
     return revoke_accounts(connection, Encryption([KEY]), configured, **given)

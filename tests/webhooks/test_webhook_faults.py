@@ -87,7 +87,8 @@ def test_killed_and_restarted_at_any_moment(parts: tuple[Parts, SandboxProcess, 
     hooks = sandbox.delivery_counts()
     assert hooks["failed"] == 0 and hooks["sent"] == hooks["delivered"], f"{hooks}"
     with psycopg.connect(database) as connection:
-        row = connection.execute("SELECT sum(times), count(*) FILTER (WHERE settled_at IS NULL) FROM mirror.webhook_deliveries").fetchone()
+        row = connection.execute("SELECT sum(times), count(*) FILTER (WHERE settled_at IS NULL) "
+                                 "FROM mirror.webhook_deliveries").fetchone()
         assert row and row[0] >= hooks["delivered"] and row[1] == 0
         assert differences(connection, sandbox, only=TOLD) == []
     for process in (running.receiver, running.drain):

@@ -200,10 +200,10 @@ def test_the_pipeline_as_of_any_date(connection: Connection) -> None:
 def test_the_page_tells_of_each_mart_and_its_query_runs(connection: Connection, name: str) -> None:
     begin = PAGE.index(f"\n## {name}\n")
     part = PAGE[begin:PAGE.index("\n## ", begin + 5) if "\n## " in PAGE[begin + 5:] else len(PAGE)]
-    told = {line.split("|")[1].strip().strip("`"): line.split("|")[2].strip() for line in part.splitlines()
-            if line.startswith("| `")}
-    assert told == view_file("marts",
-                             name).columns, "docs/marts.md is made by `python -m tests.support.marts_page`"
+    documented = {line.split("|")[1].strip().strip("`"): line.split("|")[2].strip()
+                  for line in part.splitlines() if line.startswith("| `")}
+    assert documented == view_file("marts", name).columns, (
+        "docs/marts.md is made by `python -m tests.support.marts_page`")
     assert view_file("marts", name).comment in part
     query = part[part.index("```sql") + 6:part.rindex("```")]
     assert connection.execute(query.encode()).description
