@@ -18,7 +18,7 @@ from sqlalchemy import Table
 
 from models.base import AccountBase
 from models.crm import CustomFieldValue
-from pipelines.cursors import FULL_READ_DUE
+from pipelines.cursors import request_full_reads
 from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.errors import SyncRefusedError
 from pipelines.load.statements import AND
@@ -41,8 +41,6 @@ POINTS_AT_RECORD = ("$.** ? ((@.type == $kinds[*] && @.id == $ids[*]) || "
 """jsonpath: objects that name one of the records `$ids` of the kinds `$kinds`."""
 DELETE_SUPPRESSION = ("DELETE FROM mirror.forgotten "
         "WHERE account = %s AND (entity = %s AND key = %s AND because IS NULL OR because = %s) RETURNING 1")
-REQUEST_FULL_READ = ("UPDATE mirror.cursors SET position = position || jsonb_build_object(%s::text, true) "
-              "WHERE account = %s")
 SELECT_DEPENDENTS = "SELECT entity, key FROM mirror.forgotten WHERE account = %s AND because IS NOT NULL"
 
 
@@ -75,7 +73,7 @@ def allow_again(connection: Connection, account: str, kind: str, number: int) ->
         removed = connection.execute(DELETE_SUPPRESSION,
                                      [account, kind, str(number), f"{kind}/{number}"]).fetchall()
         if removed:
-            connection.execute(REQUEST_FULL_READ, [FULL_READ_DUE, account])
+            request_full_reads(connection, account)
     return bool(removed)
 
 

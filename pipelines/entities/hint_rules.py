@@ -8,6 +8,8 @@ Each statement adds to the queue `mirror.hints`, in the transaction that loads t
 
 from __future__ import annotations
 
+from pipelines.cursors import after_first_read, log_relevant_since
+
 RECORD_KINDS = ("leads", "contacts", "companies", "customers")
 """Paths of the lists whose records own links."""
 NON_CHANGING_EVENTS = (
@@ -34,21 +36,8 @@ is_suspect = false, version = h.version + 1,
 deleted_at = greatest(h.deleted_at, excluded.deleted_at), of_links = h.of_links OR excluded.of_links"""
 
 
-def after_first_read(listing: str) -> str:
-    """Returns the SQL condition that the list's first read is complete: until then no hints are needed,
-    because every record will be read."""
-    return (f"EXISTS (SELECT FROM mirror.cursors WHERE account = %(account)s AND listing = '{listing}' "
-            "AND position ->> 'watermark' IS NOT NULL)")
-
-
-EVENTS_RELEVANT_SINCE = """
-SELECT coalesce(min((position ->> 'watermark')::int8) FILTER (WHERE entity = 'events') * 0,
-                min(coalesce(position ->> 'watermark', position -> 'sweep' ->> 'watermark')::int8)
-                FILTER (WHERE entity <> 'events'),
-                extract(epoch FROM now())::int8 - 600) AS at
-FROM mirror.cursors WHERE account = %(account)s"""
-"""SELECT of the time from which events enqueue hints (`at`, in seconds since 1970). During the first read of
-the events, those older than the reads of all other lists are irrelevant: the records were read later."""
+EVENTS_RELEVANT_SINCE = log_relevant_since("events")
+"""SELECT of the time from which events enqueue hints (`at`, in seconds since 1970)."""
 EVENTS_ARE_OLD = f"%(latest)s < (SELECT at FROM ({EVENTS_RELEVANT_SINCE}) since)"
 """SQL condition that all events of a batch are older than that."""
 

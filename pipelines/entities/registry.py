@@ -12,6 +12,7 @@ from typing import Any
 
 from models import account, activity, catalogs, crm, customers, integrations, links, reference
 from models.base import AccountBase
+from pipelines.cursors import after_first_read
 from pipelines.entities import hint_rules as rules
 from pipelines.entities.detail_queries import DUE_FILES, DUE_TALKS
 from pipelines.entities.record_hooks import (
@@ -214,7 +215,7 @@ ENTITIES: tuple[Entity, ...] = (
                      embedded_list(links.CustomerCatalogElement, "catalog_elements", truncated_at=50))),
     Entity(activity.Task, "activity", (Listing("tasks"),), order_column="id", incremental=Incremental(),
            limited_by_permissions=True, before_upsert=(rules.TASK_HINTS,),
-           skip_before_when=f"NOT {rules.after_first_read('tasks')}", on_delete=(rules.DELETED_TASK_HINTS,)),
+           skip_before_when=f"NOT {after_first_read('tasks')}", on_delete=(rules.DELETED_TASK_HINTS,)),
     Entity(activity.Note, "activity", per_kind("{}/notes", RECORD_KINDS), order_column="id",
            incremental=Incremental(newest_first=True), with_=("is_pinned",), limited_by_permissions=True),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100,

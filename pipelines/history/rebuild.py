@@ -34,6 +34,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from models.base import AccountBase
 from models.history import CustomFieldHistory, LeadStatusHistory, ResponsibleHistory
+from pipelines.cursors import count_first_reads_in_progress
 from pipelines.history.capture import ALL_RECORDS, CLOCK_SLACK, EVENT_TYPES, FIELD_EVENT_PATTERN, KINDS
 from pipelines.schema.tables import table_schema_of
 
@@ -50,8 +51,6 @@ KINDS_SQL = (
     f"(VALUES {', '.join(f'({told!r}, {kind!r})' for told, kind in KINDS.items())}) k (told, entity_type)")
 """SQL: the kinds of record that have a history, as events name them (singular) and as the tables are
 named."""
-COUNT_FIRST_READS_IN_PROGRESS = """
-SELECT count(*) FROM mirror.cursors WHERE account = %s AND entity = ANY(%s) AND NOT position ? 'watermark'"""
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def advance(connection: Connection, schema: str, account: str, connect: Connect 
         due = SQL("{}.history_due").format(Identifier(schema))
         everything = _count(connection, SQL("SELECT count(*) FROM {} WHERE entity_type = {}").format(
             due, Literal(ALL_RECORDS))) > 0
-        if everything and _count(connection, COUNT_FIRST_READS_IN_PROGRESS, [account, list(SOURCE_TABLES)]):
+        if everything and count_first_reads_in_progress(connection, account, list(SOURCE_TABLES)):
             return 0
         if not _count(connection, SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(due)):
             return 0

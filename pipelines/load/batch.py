@@ -9,12 +9,15 @@ from typing import Any
 from models.base import AccountBase
 from pipelines.normalize.rows import EmbeddedRows, NormalizedPage, NormalizedRecord, Row
 
+TimedRecord = tuple[int, NormalizedRecord]
+"""The start of the request that read a record, in microseconds since 1970, and the record's rows."""
+
 
 @dataclass
 class Batch:
     """Rows of several pages, one per key: of repeated records, the one whose request started last wins."""
 
-    rows: dict[Row, tuple[int, NormalizedRecord]] = field(default_factory=dict)
+    rows: dict[Row, TimedRecord] = field(default_factory=dict)
     embedded: dict[type[AccountBase], dict[Row, tuple[int, Row]]] = field(default_factory=dict)
     unusable: list[tuple[Any, str, str]] = field(default_factory=list)
     covered_ids: list[tuple[int, int]] = field(default_factory=list)

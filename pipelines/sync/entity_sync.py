@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
 from pipelines.accounts.state import UNPAID_MESSAGE
@@ -17,7 +16,7 @@ from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
 from pipelines.amocrm.errors import AmoError, NotAvailableError
 from pipelines.amocrm.pagination import Page
-from pipelines.cursors import FULL_READ_DUE, Position
+from pipelines.cursors import FULL_READ_DUE, Position, read_position, write_position
 from pipelines.entities.spec import DRIVE_PATH, Entity, Listing, PerParent
 from pipelines.extract.by_id import detail_steps
 from pipelines.extract.link_completion import complete_links
@@ -134,7 +133,8 @@ class EntitySync:
         for ident in missing:
             self._tombstone({over.own_column: ident}, source.listing.path)
         self.result.watermark = int(began)
-        self.loader.advance_cursor(source.listing.path, {"watermark": int(began), "began": began})
+        write_position(self.connection, self.context.target.name, self.entity.name, source.listing.path,
+                       {"watermark": int(began), "began": began})
 
     def make_source(self, listing: Listing) -> Source:
         """Returns the reader of a list; pages are normalized in the worker's thread."""
@@ -191,12 +191,7 @@ class EntitySync:
         return reached
 
     def _read_position(self, listing: Listing) -> Position:
-        """Reads the list's cursor; empty if there is none."""
-        with self.connection.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute(
-                "SELECT position FROM mirror.cursors WHERE account = %s AND entity = %s AND listing = %s",
-                [self.context.target.name, self.entity.name, listing.path]).fetchone()
-        return dict(row["position"]) if row else {}
+        return read_position(self.connection, self.context.target.name, self.entity.name, listing.path)
 
     def load_steps(self, source: Source, steps: Iterator[Step], keep_seen: bool = False) -> Position | None:
         """Loads every step, a batch at a time; returns the last position. While Postgres works on one

@@ -24,6 +24,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipelines.amocrm.errors import AmoError
+from pipelines.cursors import count_unread_lists
 from pipelines.entities.spec import AccountInfo, Entity
 from pipelines.sync.context import EntityResult, SyncContext
 from pipelines.sync.runtime import pick_cores, pinned_to
@@ -35,12 +36,6 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 HELPER_ENDED = (
     "the second process, which read this list, has ended. What had landed is kept; run the sync again: "
     "it resumes there. With AMOCRM_PROCESSES=1 there is no second process")
-
-
-COUNT_UNREAD_LISTS = """
-SELECT count(*) FROM unnest(%s::text[]) AS asked(path)
-WHERE NOT EXISTS (SELECT FROM mirror.cursors c
-                  WHERE c.account = %s AND c.listing = path AND c.position ? 'watermark')"""
 
 
 @dataclass(frozen=True)
@@ -171,5 +166,4 @@ def start_helper(scene: SyncContext, run_id: str,
 
 def _count_unread_lists(scene: SyncContext, paths: list[str]) -> int:
     with scene.target.connect() as connection:
-        row = connection.execute(COUNT_UNREAD_LISTS, [paths, scene.target.name]).fetchone()
-    return row[0] if row else 0
+        return count_unread_lists(connection, scene.target.name, paths)

@@ -20,8 +20,8 @@ from pipelines.extract.by_id import IdQuery, answers_by_id, detail_steps
 from pipelines.extract.source import Source, Step
 from pipelines.extract.strategies import snapshot, sweep
 from pipelines.load import statements
-from pipelines.load.batch import Batch
-from pipelines.load.loader import Loader, TimedRecord, absence_bits
+from pipelines.load.batch import Batch, TimedRecord
+from pipelines.load.stage import Stage, absence_bits
 from pipelines.load.statements import comma, name
 from pipelines.sync.entity_sync import EntitySync
 
@@ -30,37 +30,37 @@ Differences = dict[tuple[Any, ...], str]
 row, not visible in amoCRM)."""
 
 
-def find_differences(loader: Loader, batch: Batch, mark_seen: bool) -> Differences:
+def find_differences(stage: Stage, batch: Batch, mark_seen: bool) -> Differences:
     """Returns the keys of a batch that a sync would change. `mark_seen`: the batch's keys are remembered as
     seen by this complete read."""
     if not batch.rows:
         return {}
-    connection = loader.connection
-    existing = loader.existing_keys(batch)
+    connection = stage.connection
+    existing = stage.existing_keys(batch)
     differences: Differences = dict.fromkeys(batch.rows.keys() - existing, "missing")
     with connection.transaction():
         rows = [batch.rows[key] for key in sorted(existing)]
-        loader.stage(rows, loader.child_replacements)
+        stage.copy_to_stage(rows, stage.child_replacements)
         if mark_seen:
-            connection.execute(statements.record_seen(loader.table_schema))
+            stage.mark_seen()
         with connection.transaction() as savepoint:
-            differences |= _keys_written(loader, rows)
+            differences |= _keys_written(stage, rows)
             raise psycopg.Rollback(savepoint)
     return differences
 
 
-def _keys_written(loader: Loader, rows: Sequence[TimedRecord]) -> Differences:
+def _keys_written(stage: Stage, rows: Sequence[TimedRecord]) -> Differences:
     """Runs a sync's statements on rows whose keys the table has; returns the keys of those they write. The
     caller rolls back."""
-    upsert, connection = loader.upsert, loader.connection
-    keys = comma(name("s", column) for column in loader.table_schema.key)
+    upsert, connection = stage.upsert, stage.connection
+    keys = comma(name("s", column) for column in stage.table_schema.key)
     connection.execute(upsert.drop_older())
     living = SQL("SELECT FROM {} t WHERE {} AND t._deleted_at IS NULL").format(
-        upsert.table, statements.keys_equal("t", "s", loader.table_schema.key))
+        upsert.table, statements.keys_equal("t", "s", stage.table_schema.key))
     missing = set(connection.execute(SQL("SELECT {} FROM {} s WHERE NOT EXISTS ({})").format(
         keys, name(upsert.stage), living)).fetchall())
-    connection.execute(_recording_keys(upsert.update(*absence_bits(rows)), loader))
-    for replace in loader.child_replacements:
+    connection.execute(_recording_keys(upsert.update(*absence_bits(rows)), stage))
+    for replace in stage.child_replacements:
         connection.execute(replace.drop_older())
         for statement in (replace.delete_missing(), replace.update(), replace.insert()):
             connection.execute(replace.recording_owners(statement))
@@ -70,11 +70,11 @@ def _keys_written(loader: Loader, rows: Sequence[TimedRecord]) -> Differences:
     return {tuple(row): "missing" if tuple(row) in missing else "stale" for row in touched}
 
 
-def _recording_keys(statement: Composed, loader: Loader) -> Composed:
+def _recording_keys(statement: Composed, stage: Stage) -> Composed:
     """The statement, extended to insert the keys that it changes into the temporary table `touched`."""
     return SQL("WITH changed AS ({} RETURNING ROW({})::text AS key) "
                "INSERT INTO touched SELECT DISTINCT key FROM changed").format(
-        statement, comma(name("t", column) for column in loader.table_schema.key))
+        statement, comma(name("t", column) for column in stage.table_schema.key))
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Comparison(EntitySync):
         for answer in answers_by_id(IdQuery(source, lambda _: False, self.has_filter), sorted(ids)):
             batch = Batch()
             self.add_page(source, batch, Step(answer.page))
-            differences |= find_differences(self.loader, batch, mark_seen=False)
+            differences |= find_differences(self.loader.stage, batch, mark_seen=False)
             differences |= {ids[ident]: "extra" for ident in answer.absent_ids if self._is_live(ids[ident])}
 
     def _is_live(self, key: tuple[Any, ...]) -> bool:
@@ -160,7 +160,7 @@ class Comparison(EntitySync):
 
     def _load_batch(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
         """Compares a batch; loads nothing and leaves the cursor alone."""
-        differences = find_differences(self.loader, batch, keep_seen)
+        differences = find_differences(self.loader.stage, batch, keep_seen)
         if differences:
             self.comparison.differences.setdefault(listing.path, {}).update(differences)
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.entities.spec import Entity, Record
-from pipelines.load.batch import Batch
-from pipelines.load.loader import Loader, TimedRecord, configure_session
+from pipelines.load.batch import Batch, TimedRecord
+from pipelines.load.loader import Loader, configure_session
+from pipelines.load.stage import Stage
 from pipelines.load.statements import ReplaceChildren
-from pipelines.normalize.normalizer import normalizer
+from pipelines.normalize.normalizer import Normalizer, normalizer
 from pipelines.normalize.rows import Row
 from tests.conftest import temporary_database
 from tests.load.test_loader import Connection, batch, column
@@ -34,11 +35,15 @@ ORDER BY 1"""
 class Watched(Loader):
     """Counts the rows that it stages."""
 
-    staged = 0
+    def __init__(self, connection: Connection, normal: Normalizer) -> None:
+        super().__init__(connection, "amocrm", "amocrm", normal)
+        self.staged, copy = 0, self.stage.copy_to_stage
 
-    def stage(self, rows: Sequence[TimedRecord], children: Iterable[ReplaceChildren]) -> None:
-        self.staged += len(rows)
-        super().stage(rows, children)
+        def counting(rows: Sequence[TimedRecord], children: Iterable[ReplaceChildren]) -> None:
+            self.staged += len(rows)
+            copy(rows, children)
+
+        self.stage.copy_to_stage = counting  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def landed(connection: Connection, of: Entity, told: list[Record], keep_seen: bo
     """How many rows were staged, and all that was written, which is undone. Who keeps what was seen stages
     everything."""
     fixed = dict(of.listings[0].constants)
-    landing = Watched(connection, "amocrm", "amocrm", normalizer(of, tuple(fixed)))
+    landing = Watched(connection, normalizer(of, tuple(fixed)))
     with connection.transaction(force_rollback=True):
         for statement in first:
             connection.execute(statement.encode())
@@ -117,7 +122,7 @@ def test_events_are_news_where_history_is_kept_already(connection: Connection) -
 
 
 def test_a_record_that_comes_deleted_is_marked(connection: Connection) -> None:
-    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity_named("leads"), ()))
+    landing = Watched(connection, normalizer(entity_named("leads"), ()))
     with connection.transaction(force_rollback=True):
         landing.load(
             batch("leads", (10, [{"id": 1, "is_deleted": True}, {"id": 2, "is_deleted": False}, {"id": 3}])))
@@ -127,7 +132,7 @@ def test_a_record_that_comes_deleted_is_marked(connection: Connection) -> None:
 
 
 def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Connection) -> None:
-    landing = Watched(connection, "amocrm", "amocrm", normalizer(entity_named("leads"), ()))
+    landing = Watched(connection, normalizer(entity_named("leads"), ()))
     with connection.transaction(force_rollback=True):
         landing.load(batch("leads", (10, [{"id": 1, "name": "first"}])))
         counts = landing.load(batch("leads", (20, [{"id": 1, "name": "second"}, {"id": 2}])))
@@ -142,20 +147,22 @@ def test_children_that_are_listed_themselves_come_by_the_stage(connection: Conne
     assert len(written[column(connection, EVERYTHING).index("amocrm.statuses")]) == 1
 
 
-def test_a_row_that_another_list_tells_of_meanwhile_gives_way(database: str) -> None:
-    class Late(Loader):
-        """Between its look and its insert another entity tells of the same record."""
+def test_a_row_that_another_list_tells_of_meanwhile_gives_way(database: str,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    existing_keys = Stage.existing_keys
 
-        def existing_keys(self, batch: Batch) -> set[Row]:
-            found = super().existing_keys(batch)
-            with psycopg.connect(database, autocommit=True) as other:
-                other.execute(
-                    "INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) VALUES (9, 'told', "
-                    "now(), false)")
-            return found
+    def late(stage: Stage, batch: Batch) -> set[Row]:
+        """Between the look-up and the insert, another entity's load writes the same record."""
+        found = existing_keys(stage, batch)
+        with psycopg.connect(database, autocommit=True) as other:
+            other.execute("INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) "
+                          "VALUES (9, 'told', now(), false)")
+        return found
+
+    monkeypatch.setattr(Stage, "existing_keys", late)
 
     with psycopg.connect(database, autocommit=True) as connection:
         configure_session(connection)
-        landing = Late(connection, "amocrm", "amocrm", normalizer(entity_named("loss_reasons"), ()))
+        landing = Loader(connection, "amocrm", "amocrm", normalizer(entity_named("loss_reasons"), ()))
         landing.load(batch("loss_reasons", (10, [{"id": 9, "name": "listed"}])))
         assert column(connection, "SELECT name FROM amocrm.loss_reasons WHERE _listed") == ["listed"]
