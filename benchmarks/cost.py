@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.arena import Arena, row_changes, sandbox
 from benchmarks.measure import Cost
 from benchmarks.report import save, say, table
+from benchmarks.runs import run_ours
 from pipelines.entities.registry import ENTITIES
 from sandbox.process import SandboxProcess
 
@@ -17,11 +18,10 @@ OPTIONAL_SIZE = 1_000_000
 """Only run on request (--leads 1000000): its sandbox alone takes 10 GB."""
 MOVING_ENTITIES = tuple(entity.name for entity in ENTITIES if entity.tier == "moving")
 MOVING_LISTS = sum(len(entity.listings) for entity in ENTITIES if entity.tier == "moving"
-            and not any(listing.per_parent for listing in entity.listings))
+                   and not any(listing.per_parent for listing in entity.listings))
 
 
 def cost(arena: Arena, options: Any) -> None:
-    from benchmarks.runs import run_ours
     rows: list[dict[str, Any]] = []
     say(f"\ncost: requests of a sync of the moving tier ({MOVING_LISTS} lists)")
     for leads in [size for size in (*SIZES, OPTIONAL_SIZE) if size <= (options.leads or SIZES[-1])]:

@@ -30,9 +30,8 @@ from benchmarks.views import views as views_lane
 from sandbox.process import SandboxProcess
 
 DEFAULT_RATE = 6.5
-
-
 REQUEST_LIMIT = 7
+"""Requests a second: the mirror's own limit, and amoCRM's."""
 
 
 @dataclass(frozen=True)

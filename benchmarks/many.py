@@ -76,18 +76,18 @@ def _report(arena: Arena, database: str, names: dict[str, SandboxProcess], leads
           views: float) -> None:
     stats = {name: box.stats() for name, box in names.items()}
     with psycopg.connect(database, autocommit=True) as connection:
-        unequal = {name: results for name, box in names.items()
-                   if (results := differences(connection, box, name))}
+        unequal = {name: lines for name, box in names.items()
+                   if (lines := differences(connection, box, name))}
         rows: Any = connection.execute("SELECT sum(seen) FROM mirror.sync_runs").fetchone()
     busiest = Counter(each["max_requests_in_a_second"] for each in stats.values())
     results = {"accounts": len(names), "leads each": leads, "records": int(rows[0]),
-             "requests": sum(each["requests"] for each in stats.values()),
-             "seconds": cost.seconds, "peak MB": cost.peak_mb, "MB an account": cost.peak_mb / len(names),
-             "Postgres CPU s": cost.postgres_cpu, "sandbox CPU s": cost.sandbox_cpu,
-             "busiest second": max(busiest),
-             "429s": sum(each["by_status"].get("429", 0) for each in stats.values()),
-             "equal": len(names) - len(unequal),
-             "views s": views, "load before": cost.load_before,
+               "requests": sum(each["requests"] for each in stats.values()),
+               "seconds": cost.seconds, "peak MB": cost.peak_mb, "MB an account": cost.peak_mb / len(names),
+               "Postgres CPU s": cost.postgres_cpu, "sandbox CPU s": cost.sandbox_cpu,
+               "busiest second": max(busiest),
+               "429s": sum(each["by_status"].get("429", 0) for each in stats.values()),
+               "equal": len(names) - len(unequal),
+               "views s": views, "load before": cost.load_before,
                "met": not unequal and max(busiest) <= REQUEST_LIMIT}
     say(f"\naccounts: {len(names)} sandbox accounts of one process, {REQUEST_LIMIT} requests a second "
         "allowed to "

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Runs this project's own sync as a measured command, the way every lane does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from benchmarks.measure import BenchmarkError, Cost, run
 from sandbox.process import SandboxProcess
 
 PYTHON = sys.executable
+"""The interpreter that runs the contenders without an environment of their own."""
 
 
 def run_ours(arena: Arena, box: SandboxProcess, database: str, only: Sequence[str] = ENTITIES,
-         rate: str = "unlimited", processes: int = 1) -> Cost:
+             rate: str = "unlimited", processes: int = 1) -> Cost:
     """Runs a sync of the entities `only` (all if empty).
 
     Raises BenchmarkError unless each entity is complete or skipped.

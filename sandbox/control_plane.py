@@ -6,19 +6,17 @@ served here, which is read directly from the store.
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from sandbox.account.lists import spec_of
 from sandbox.api import endpoints
+from sandbox.api.app import App
 from sandbox.api.listing import access_refusal, with_nasty_bytes
 from sandbox.changes.churn import RandomChanges
 from sandbox.changes.operations import new_mutator
 from sandbox.http.server import JSON, Request, Response, reply
 from sandbox.webhooks.outbox import is_local
-
-if TYPE_CHECKING:
-    from sandbox.api.app import App
 
 Body = Any
 
@@ -26,7 +24,7 @@ Body = Any
 class ControlPlane:
     """Handles the requests under /_sandbox/ for one App."""
 
-    def __init__(self, app: "App") -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
         self._mutator = new_mutator(app.state)
         self._random_changes = RandomChanges(self._mutator)
@@ -52,7 +50,7 @@ class ControlPlane:
             "": self._index,
             "truth": self._list_counts,
             "stats": self._stats,
-            "hooks": lambda: self._app.state.outbox.delivery.describe(),
+            "hooks": lambda: self._app.state.outbox.describe_deliveries(),
             "switches": lambda: self._app.state.switches.describe(),
             "faults": lambda: [{"kind": r.kind, "match": r.match, "matched": r.matched, "hits": r.hits}
                                for r in self._app.faults.rules],
@@ -149,7 +147,7 @@ class ControlPlane:
         """Delivers the given body to a loopback destination."""
         if not is_local(body["destination"]):
             raise ValueError("the destination is not on this computer")
-        self._app.state.outbox.delivery.send(body["destination"], body["body"].encode(),
+        self._app.state.outbox.send(body["destination"], body["body"].encode(),
                                              bool(body.get("once")))
 
     def _enter_stage(self, body: Body) -> None:

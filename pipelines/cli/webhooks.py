@@ -50,7 +50,8 @@ def _register_servers(app: typer.Typer, webhooks: typer.Typer, report_errors: Er
             _configure_logging()
             check_port_free(host, port)
             mirror = _open_migrated()
-            make_server(InboxWriter(mirror.conninfo), host, port, uninstall_handler(mirror)).run()
+            make_server(InboxWriter(mirror.conninfo), host, port, uninstall_handler(
+                mirror.connect, lambda: mirror.encryption, mirror.configured_tokens)).run()
 
     @webhooks.command(epilog=example("amocrm-mirror webhooks drain",
                                      "amocrm-mirror webhooks drain --account amocrm"))
@@ -92,7 +93,8 @@ def _register_subscription(webhooks: typer.Typer, report_errors: ErrorReporter, 
         subscribed, or lagging."""
         from pipelines.webhooks.status import gather, render
         with report_errors():
-            found = gather(_open_migrated())
+            mirror = _open_migrated()
+            found = gather(mirror.connect_autocommit, mirror.account)
             typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2) if as_json
                        else "\n".join(render(found)))
             raise typer.Exit(found["exit_code"])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
-
-from pipelines.installation import Installation
 
 MAX_LAG_SECONDS = 60
 """Seconds that the oldest delivery may wait; longer makes the exit code 3."""
@@ -33,17 +33,17 @@ FROM mirror.webhook_deliveries, unnest(told || unknown) shape
 WHERE account = %s GROUP BY shape ORDER BY 2 DESC, 1 LIMIT 30"""
 
 
-def gather(mirror: Installation) -> dict[str, Any]:
+def gather(connect: Callable[[], psycopg.Connection[Any]], account: str) -> dict[str, Any]:
     """Returns the statistics of one account and the command's exit code. Does not ask amoCRM."""
-    with mirror.connect_autocommit() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        address = cursor.execute(SELECT_ADDRESS, [mirror.account]).fetchone()
-        deliveries = cursor.execute(COUNT_DELIVERIES, [mirror.account]).fetchone() or {}
-        speed = cursor.execute(SELECT_LAG, [mirror.account]).fetchone()
-        shapes = cursor.execute(COUNT_SHAPES, [mirror.account]).fetchall()
+    with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        address = cursor.execute(SELECT_ADDRESS, [account]).fetchone()
+        deliveries = cursor.execute(COUNT_DELIVERIES, [account]).fetchone() or {}
+        speed = cursor.execute(SELECT_LAG, [account]).fetchone()
+        shapes = cursor.execute(COUNT_SHAPES, [account]).fetchall()
         queue = cursor.execute("SELECT count(*) AS hints FROM mirror.hints WHERE account = %s "
-                               "AND hooked_at IS NOT NULL", [mirror.account]).fetchone()
+                               "AND hooked_at IS NOT NULL", [account]).fetchone()
     median, p95 = (speed or {}).get("seconds") or (None, None)
-    status = {"account": mirror.account, "webhook": address, **deliveries, **(queue or {}),
+    status = {"account": account, "webhook": address, **deliveries, **(queue or {}),
              "median_seconds": median, "p95_seconds": p95, "shapes": shapes}
     return status | {"exit_code": 3 if not address or address["is_disabled"]
                     or deliveries["lag_seconds"] > MAX_LAG_SECONDS else 0}

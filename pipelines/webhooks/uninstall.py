@@ -30,91 +30,23 @@ from pipelines.access.encryption import DecryptionError, Encryption
 from pipelines.access.jwt import payload
 from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.accounts.state import mark_revoked
-from pipelines.installation import Installation
 
+Connection = psycopg.Connection[Any]
+UninstallHandler = Callable[[str, str, str], list[str]]
+"""(client_id, account_id, signature) → names of the accounts now revoked."""
+ANSWER_DEADLINE_SECONDS = 1.5
+"""Seconds within which a hook is answered."""
 REVOKED_REASON = (
     "amoCRM reported by its signed disable hook that the integration was switched off in the account")
-
-
 SELECT_STORED_TOKENS = """
 SELECT a.name, t.client_id, t.client_secret, t.access_token
 FROM mirror.accounts a LEFT JOIN mirror.tokens t ON t.account = a.name
 WHERE a.account_id = %s ORDER BY a.name"""
-
-
-class InvalidSignatureError(Exception):  # noqa: N818 - an answer, not a mistake
-    """The signature is not from a known integration for a mirrored account."""
-
-
-def is_signed(secret: str, client_id: str, account_id: str, signature: str) -> bool:
-    """True if amoCRM, which alone shares the secret with us, signed this for the integration and account."""
-    expected = hmac.new(secret.encode(), f"{client_id}|{account_id}".encode(), hashlib.sha256).hexdigest()
-    return bool(secret) and hmac.compare_digest(expected.encode(), signature.strip().lower().encode())
-
-
-def revoke_accounts(connection: psycopg.Connection[Any], vault: Encryption, configured: ConfiguredTokens, *,
-                    client_id: str, account_id: str, signature: str) -> list[str]:
-    """Marks the accounts with this id and tokens of this integration as revoked; returns their names.
-
-    `configured` has the secret of an integration of which only a long-lived token is stored. Does not commit.
-    Raises InvalidSignatureError, or DecryptionError if a stored secret cannot be decrypted.
-    """
-    if not re.fullmatch(r"[0-9]{1,18}", account_id):
-        raise InvalidSignatureError("the account's id is not a number")
-    with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(SELECT_STORED_TOKENS, [int(account_id)]).fetchall()
-    names = [row["name"] for row in rows if any(is_signed(secret, client_id, account_id, signature)
-                                                for secret in _client_secrets(
-                                                    vault, configured, row, client_id))]
-    if not names:
-        raise InvalidSignatureError("the signature is not from a known integration for a mirrored account")
-    mark_revoked(connection, names, REVOKED_REASON)
-    return names
-
-
-def _client_secrets(vault: Encryption, configured: ConfiguredTokens, row: dict[str, Any],
-                    client_id: str) -> Iterator[str]:
-    """Yields the integration's secrets if the account's tokens are from it.
-
-    These are the secret stored with a token pair and the one configured with a long-lived token.
-    """
-    if row["client_id"] == client_id and row["client_secret"]:
-        yield vault.decrypt(row["client_secret"])
-    if configured.client_id == client_id and _issuing_client_id(vault, row) in (client_id, None):
-        yield configured.client_secret
-
-
-def _issuing_client_id(vault: Encryption, row: dict[str, Any]) -> str | None:
-    """Returns the client id of the integration that issued the stored token; None if unknown."""
-    if row["client_id"]:
-        return str(row["client_id"])
-    try:
-        audience = payload(vault.decrypt(row["access_token"])).get("aud") if row["access_token"] else None
-    except DecryptionError:
-        return None
-    return audience if isinstance(audience, str) else None
-
-
-ANSWER_DEADLINE_SECONDS = 1.5
-"""Seconds within which a hook is answered."""
-
-
 log = logging.getLogger(__name__)
 
 
-UninstallHandler = Callable[[str, str, str], list[str]]
-"""(client_id, account_id, signature) → names of the accounts now revoked."""
-
-
-def uninstall_handler(mirror: Installation) -> UninstallHandler:
-    """Returns the handler of uninstall hooks for this installation, with a connection per call."""
-    def handle(client_id: str, account_id: str, signature: str) -> list[str]:
-        with mirror.connect() as connection:
-            connection.execute("SET statement_timeout = '4s'")
-            return revoke_accounts(connection, mirror.encryption, mirror.configured_tokens,
-                                   client_id=client_id, account_id=account_id, signature=signature)
-
-    return handle
+class InvalidSignatureError(Exception):
+    """The signature is not from a known integration for a mirrored account."""
 
 
 class UninstallRoute:
@@ -148,3 +80,68 @@ class UninstallRoute:
             return 503, "send it again"
         log.warning("amoCRM reports that the integration was switched off: %s", ", ".join(names))
         return 200, ""
+
+
+def uninstall_handler(connect: Callable[[], Connection], encryption: Callable[[], Encryption],
+                      configured: ConfiguredTokens) -> UninstallHandler:
+    """Returns the handler of uninstall hooks; it opens a connection per call.
+
+    `encryption` is called at the first hook: a receiver without hooks needs no key.
+    """
+    def handle(client_id: str, account_id: str, signature: str) -> list[str]:
+        with connect() as connection:
+            connection.execute("SET statement_timeout = '4s'")
+            return revoke_accounts(connection, encryption(), configured,
+                                   client_id=client_id, account_id=account_id, signature=signature)
+
+    return handle
+
+
+def revoke_accounts(connection: Connection, encryption: Encryption, configured: ConfiguredTokens, *,
+                    client_id: str, account_id: str, signature: str) -> list[str]:
+    """Marks the accounts with this id and tokens of this integration as revoked; returns their names.
+
+    `configured` has the secret of an integration of which only a long-lived token is stored. Does not commit.
+    Raises InvalidSignatureError, or DecryptionError if a stored secret cannot be decrypted.
+    """
+    if not re.fullmatch(r"[0-9]{1,18}", account_id):
+        raise InvalidSignatureError("the account's id is not a number")
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(SELECT_STORED_TOKENS, [int(account_id)]).fetchall()
+    names = [row["name"] for row in rows if any(is_signed(secret, client_id, account_id, signature)
+                                                for secret in _client_secrets(
+                                                    encryption, configured, row, client_id))]
+    if not names:
+        raise InvalidSignatureError("the signature is not from a known integration for a mirrored account")
+    mark_revoked(connection, names, REVOKED_REASON)
+    return names
+
+
+def _client_secrets(encryption: Encryption, configured: ConfiguredTokens, row: dict[str, Any],
+                    client_id: str) -> Iterator[str]:
+    """Yields the integration's secrets if the account's tokens are from it.
+
+    These are the secret stored with a token pair and the one configured with a long-lived token.
+    """
+    if row["client_id"] == client_id and row["client_secret"]:
+        yield encryption.decrypt(row["client_secret"])
+    if configured.client_id == client_id and _issuing_client_id(encryption, row) in (client_id, None):
+        yield configured.client_secret
+
+
+def _issuing_client_id(encryption: Encryption, row: dict[str, Any]) -> str | None:
+    """Returns the client id of the integration that issued the stored token; None if unknown."""
+    if row["client_id"]:
+        return str(row["client_id"])
+    try:
+        audience = (payload(encryption.decrypt(row["access_token"])).get("aud") if row["access_token"]
+                    else None)
+    except DecryptionError:
+        return None
+    return audience if isinstance(audience, str) else None
+
+
+def is_signed(secret: str, client_id: str, account_id: str, signature: str) -> bool:
+    """True if amoCRM, which alone shares the secret with us, signed this for the integration and account."""
+    expected = hmac.new(secret.encode(), f"{client_id}|{account_id}".encode(), hashlib.sha256).hexdigest()
+    return bool(secret) and hmac.compare_digest(expected.encode(), signature.strip().lower().encode())

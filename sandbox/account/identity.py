@@ -1,27 +1,14 @@
 """Constants of the imitated account, and names of its records and lists."""
 
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from sandbox.account.lists import KINDS
 from sandbox.account.store import Record
 
-if TYPE_CHECKING:
-    pass
-
-
 SUBDOMAIN = "uralkedr"
-
-
 DOMAIN = f"{SUBDOMAIN}.amocrm.ru"
-
-
 API_URL = f"https://{DOMAIN}/api/v4"
-
-
 ACCOUNT_ID = 30984512
-
-
 TIME_ZONE = ZoneInfo("Asia/Yekaterinburg")
 
 

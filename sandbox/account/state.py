@@ -4,16 +4,35 @@ The API and the changes of one account work on the same AccountState. Nothing he
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from sandbox.account.lists import spec_of
 from sandbox.account.store import Collection, Record
 from sandbox.account.switches import Switches
 
-if TYPE_CHECKING:
-    from sandbox.account.event_log import EventLog
-    from sandbox.webhooks.outbox import WebhookOutbox
+
+class Events(Protocol):
+    """The event log as changes use it (`account/event_log.py`)."""
+
+    @property
+    def events(self) -> Collection: ...
+
+    def add_now(self, type_: str, entity: str, ident: int, by: int = 0, after: Sequence[Record] = (),
+                before: Sequence[Record] = ()) -> None: ...
+
+
+class Outbox(Protocol):
+    """The webhook outbox as changes and the API use it (`webhooks/outbox.py`)."""
+
+    def enqueue(self, action: str, path: str, record: Record, more: dict[str, Any] | None = None) -> None: ...
+    def flush(self) -> None: ...
+    def disable_failing(self) -> None: ...
+    def forget_destination(self, destination: str) -> None: ...
+    def send(self, destination: str, body: bytes, once: bool = False) -> None: ...
+    def send_digital_pipeline(self, destination: str, lead: Record, before: Record) -> None: ...
+    def describe_deliveries(self) -> dict[str, object]: ...
 
 
 @dataclass(slots=True)
@@ -57,8 +76,8 @@ class Viewer:
 class AccountState:
     """State of one account."""
 
-    event_log: "EventLog"
-    outbox: "WebhookOutbox"
+    event_log: Events
+    outbox: Outbox
 
     def __init__(self, options: Options) -> None:
         self.options = options

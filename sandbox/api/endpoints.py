@@ -183,7 +183,7 @@ def _webhooks(call: Call) -> Response:
                     None)
     if call.request.method == "DELETE":
         if existing is not None:
-            call.state.outbox.delivery.forget_destination(existing["destination"])
+            call.state.outbox.forget_destination(existing["destination"])
             coll.remove(existing["id"])
         return Response(204) if existing is not None else problem(404)
     unknown_codes = [code for code in asked.get("settings", []) if not _WEBHOOK_CODE.match(str(code))]
@@ -197,7 +197,7 @@ def _webhooks(call: Call) -> Response:
     stays_off = (existing is not None and existing["disabled"]
                  and call.state.switches["webhook_reenable"] == "off")
     if not stays_off:
-        call.state.outbox.delivery.forget_destination(asked["destination"])
+        call.state.outbox.forget_destination(asked["destination"])
     hook = base | {"updated_at": now, "disabled": stays_off, "settings": asked["settings"]}
     coll.put(hook)
     return reply(hook, 201)

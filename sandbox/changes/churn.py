@@ -9,75 +9,19 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from sandbox.account.lists import KINDS
-from sandbox.account.state import AccountState
 from sandbox.account.store import Record
 from sandbox.changes import random_setup
+from sandbox.changes.draw import Draw
 from sandbox.changes.mutator import Mutator, fields_path
-from sandbox.dataset import vocabulary
 from sandbox.dataset.company import MANAGERS
 from sandbox.dataset.fields import VALUE_MAKERS, Field
 
 Ops = list[Record]
 
 
-class RandomChanges:
-    """Chooses changes at random and applies them."""
-
-    def __init__(self, mutator: Mutator) -> None:
-        self._mutator = mutator
-        self.state: AccountState = mutator.state
-        self.rng = Random(0)
-
-    def run(self, n: int, seed: Any, kinds: list[str] | None = None) -> list[Record]:
-        """Applies n changes of these kinds (default: all) and returns each with its operations and results.
-
-        Returns fewer than n if 20 n draws do not suffice.
-        """
-        self.rng = Random(f"churn {seed}")
-        chosen = {name: CHANGE_WEIGHTS[name] for name in kinds or CHANGE_WEIGHTS}
-        applied: list[Record] = []
-        for _ in range(20 * n):
-            if len(applied) >= n:
-                break
-            name = self.rng.choices(list(chosen), list(chosen.values()))[0]
-            try:
-                by = self.rng.choice((0, *MANAGERS))
-                operations = [{"by": by} | op for op in CHANGES[name](self)]
-                results = self._mutator.apply(operations)
-            except (LookupError, ValueError):  # no record can be changed in this way: draw again
-                continue
-            applied += [{"kind": name, "operations": operations, "results": results}]
-        return applied
-
-    def pick(self, path: str) -> Record:
-        """Returns a random record of a list."""
-        coll = self.state.list(path)
-        record = coll.get(self.rng.choice(coll.ids))
-        assert record is not None
-        return record
-
-    def pick_entity(self, path: str = "") -> Record:
-        """Returns a random lead, contact, company or customer; of leads only accepted ones."""
-        path = path or self.rng.choice(KINDS)
-        for _ in range(20):
-            record = self.pick(path)
-            if path != "leads" or record.get("responsible_user_id") is not None:
-                return record
-        raise LookupError(path)
-
-    def pick_kind(self) -> str:
-        """Returns a random kind; leads twice as often as the others."""
-        return self.rng.choice(("leads", *KINDS))
-
-    def draw_name(self) -> str:
-        """Returns a name such as a user would type."""
-        return f"{self.rng.choice(vocabulary.PRODUCTS)} № {self.rng.randrange(10**6)}"
-
-
-def _create(draw: RandomChanges) -> Ops:
+def _create(draw: Draw) -> Ops:
     path, rng = draw.pick_kind(), draw.rng
-    record: Record = {"name": draw.draw_name(), "responsible_user_id": rng.choice(MANAGERS), "_embedded": {}}
+    record: Record = {"name": draw.pick_name(), "responsible_user_id": rng.choice(MANAGERS), "_embedded": {}}
     if path == "leads":
         contact = draw.pick_entity("contacts")["id"]
         record |= {"price": rng.randrange(10**6),
@@ -87,15 +31,15 @@ def _create(draw: RandomChanges) -> Ops:
     return [{"op": "create", "list": path, "record": record}]
 
 
-def _edit(draw: RandomChanges) -> Ops:
+def _edit(draw: Draw) -> Ops:
     path = draw.pick_kind()
-    changes = ([{"name": draw.draw_name()}, {"price": draw.rng.randrange(10**6)}] if path == "leads"
-               else [{"name": draw.draw_name()}])
+    changes = ([{"name": draw.pick_name()}, {"price": draw.rng.randrange(10**6)}] if path == "leads"
+               else [{"name": draw.pick_name()}])
     return [{"op": "patch", "list": path, "id": draw.pick_entity(path)["id"],
              "set": draw.rng.choice(changes)}]
 
 
-def _move(draw: RandomChanges) -> Ops:
+def _move(draw: Draw) -> Ops:
     lead, pipeline = draw.pick_entity("leads"), draw.pick("leads/pipelines")
     statuses = [status["id"] for status in pipeline["_embedded"]["statuses"]
                 if status["type"] != 1 and status["id"] != lead["status_id"]]
@@ -105,14 +49,14 @@ def _move(draw: RandomChanges) -> Ops:
              "loss_reason_id": reason}]
 
 
-def _change_responsible(draw: RandomChanges) -> Ops:
+def _change_responsible(draw: Draw) -> Ops:
     path = draw.pick_kind()
     record, user = draw.pick_entity(path), draw.pick("users")["id"]
     return [{"op": "patch", "list": path, "id": record["id"],
              "set": {"responsible_user_id": user, "group_id": draw.rng.choice((0, 412386))}}]
 
 
-def _set_value(draw: RandomChanges) -> Ops:
+def _set_value(draw: Draw) -> Ops:
     path = draw.pick_kind()
     definition = draw.pick(fields_path(path))
     values = VALUE_MAKERS.get(definition["type"], VALUE_MAKERS["text"])(draw.rng, Field(definition, path),
@@ -121,21 +65,21 @@ def _set_value(draw: RandomChanges) -> Ops:
              "field_id": definition["id"], "values": values}]
 
 
-def _clear_value(draw: RandomChanges) -> Ops:
+def _clear_value(draw: Draw) -> Ops:
     path = draw.pick_kind()
     record = draw.pick_entity(path)
     return [{"op": "clear_field", "list": path, "id": record["id"],
              "field_id": draw.rng.choice(record["custom_fields_values"] or [])["field_id"]}]
 
 
-def _tag(draw: RandomChanges) -> Ops:
+def _tag(draw: Draw) -> Ops:
     path = draw.pick_kind()
     name = (draw.pick(f"{path}/tags")["name"] if draw.rng.random() < 0.8
             else f"новый {draw.rng.randrange(1000)}")
     return [{"op": "tag", "list": path, "id": draw.pick_entity(path)["id"], "tag": name}]
 
 
-def _untag(draw: RandomChanges) -> Ops:
+def _untag(draw: Draw) -> Ops:
     path = draw.pick_kind()
     record = draw.pick_entity(path)
     return [{"op": "untag", "list": path, "id": record["id"],
@@ -146,47 +90,47 @@ _LINK_PAIRS = (("leads", "contacts"), ("leads", "companies"), ("contacts", "comp
                ("customers", "contacts"), ("customers", "companies"))
 
 
-def _link(draw: RandomChanges) -> Ops:
+def _link(draw: Draw) -> Ops:
     path, to = draw.rng.choice(_LINK_PAIRS)
     return [{"op": "link", "list": path, "id": draw.pick_entity(path)["id"], "to": to,
              "to_id": draw.pick_entity(to)["id"]}]
 
 
-def _link_product(draw: RandomChanges) -> Ops:
+def _link_product(draw: Draw) -> Ops:
     element = draw.pick("catalogs/11803/elements")["id"]
     return [{"op": "link", "list": "leads", "id": draw.pick_entity("leads")["id"], "to": "catalog_elements",
              "to_id": element, "metadata": {"quantity": 3.5}}]  # fmt: skip
 
 
-def _unlink(draw: RandomChanges) -> Ops:
+def _unlink(draw: Draw) -> Ops:
     path, to = draw.rng.choice(_LINK_PAIRS)
     record = draw.pick_entity(path)
     return [{"op": "unlink", "list": path, "id": record["id"], "to": to,
              "to_id": draw.rng.choice(record["_embedded"][to])["id"]}]
 
 
-def _change_main_contact(draw: RandomChanges) -> Ops:
+def _change_main_contact(draw: Draw) -> Ops:
     record = draw.pick_entity("leads")
     others = [ref["id"] for ref in record["_embedded"]["contacts"] if not ref["is_main"]]
     return [{"op": "main_contact", "list": "leads", "id": record["id"], "to_id": draw.rng.choice(others)}]
 
 
-def _delete(draw: RandomChanges) -> Ops:
+def _delete(draw: Draw) -> Ops:
     path = draw.pick_kind()
     return [{"op": "delete", "list": path, "id": draw.pick_entity(path)["id"]}]
 
 
-def _restore(draw: RandomChanges) -> Ops:
+def _restore(draw: Draw) -> Ops:
     path = draw.rng.choice(("leads", "contacts", "companies"))
     return [{"op": "restore", "list": path, "id": draw.rng.choice(sorted(draw.state.list(path).bin))}]
 
 
-def _vanish(draw: RandomChanges) -> Ops:
+def _vanish(draw: Draw) -> Ops:
     path = draw.pick_kind()
     return [{"op": "vanish", "list": path, "id": draw.pick_entity(path)["id"]}]
 
 
-def _merge(draw: RandomChanges) -> Ops:
+def _merge(draw: Draw) -> Ops:
     path = draw.rng.choice(("leads", "contacts", "companies"))
     survivor, absorbed = draw.pick_entity(path)["id"], draw.pick_entity(path)["id"]
     if survivor == absorbed:
@@ -194,17 +138,17 @@ def _merge(draw: RandomChanges) -> Ops:
     return [{"op": "merge", "list": path, "id": survivor, "absorbed": absorbed}]
 
 
-def _change_element(draw: RandomChanges) -> Ops:
+def _change_element(draw: Draw) -> Ops:
     path = f"catalogs/{draw.rng.choice((11803, 11805, 11821))}/elements"
     ops: Ops = [
-        {"op": "create", "list": path, "record": {"name": draw.draw_name()}},
-        {"op": "patch", "list": path, "id": draw.pick(path)["id"], "set": {"name": draw.draw_name()}},
+        {"op": "create", "list": path, "record": {"name": draw.pick_name()}},
+        {"op": "patch", "list": path, "id": draw.pick(path)["id"], "set": {"name": draw.pick_name()}},
         {"op": "delete", "list": path, "id": draw.pick(path)["id"]},
     ]
     return [draw.rng.choice(ops)]
 
 
-def _change_transaction(draw: RandomChanges) -> Ops:
+def _change_transaction(draw: Draw) -> Ops:
     path, rng = "customers/transactions", draw.rng
     ops: Ops = [
         {"op": "create", "list": path, "record": {"customer_id": draw.pick_entity("customers")["id"],
@@ -216,34 +160,34 @@ def _change_transaction(draw: RandomChanges) -> Ops:
     return [rng.choice(ops)]
 
 
-def _add_incoming_lead(draw: RandomChanges) -> Ops:
-    return [{"op": "incoming", "name": draw.draw_name()}]
+def _add_incoming_lead(draw: Draw) -> Ops:
+    return [{"op": "incoming", "name": draw.pick_name()}]
 
 
-def _accept_or_decline(draw: RandomChanges) -> Ops:
+def _accept_or_decline(draw: Draw) -> Ops:
     return [{"op": draw.rng.choice(("accept", "decline")), "uid": draw.pick("leads/unsorted")["uid"]}]
 
 
-def _change_note(draw: RandomChanges) -> Ops:
+def _change_note(draw: Draw) -> Ops:
     kind = draw.pick_kind()
     path = f"{kind}/notes"
     ops: Ops = [
         {"op": "create", "list": path, "record": {"entity_id": draw.pick_entity(kind)["id"],
-                                                  "params": {"text": draw.draw_name()}}},
+                                                  "params": {"text": draw.pick_name()}}},
         {"op": "patch", "list": path, "id": draw.pick(path)["id"],
-         "set": {"params": {"text": draw.draw_name()}}},
+         "set": {"params": {"text": draw.pick_name()}}},
         {"op": "delete", "list": path, "id": draw.pick(path)["id"]},
     ]
     return [draw.rng.choice(ops)]
 
 
-def _change_task(draw: RandomChanges) -> Ops:
+def _change_task(draw: Draw) -> Ops:
     kind, task, now = draw.pick_kind(), draw.pick("tasks")["id"], draw.state.now()
     ops: Ops = [
         {"op": "create", "list": "tasks",
-         "record": {"entity_type": kind, "entity_id": draw.pick_entity(kind)["id"], "text": draw.draw_name(),
+         "record": {"entity_type": kind, "entity_id": draw.pick_entity(kind)["id"], "text": draw.pick_name(),
                     "complete_till": now + 9000}},
-        {"op": "patch", "list": "tasks", "id": task, "set": {"text": draw.draw_name()}},
+        {"op": "patch", "list": "tasks", "id": task, "set": {"text": draw.pick_name()}},
         {"op": "patch", "list": "tasks", "id": task,
          "set": {"complete_till": now + draw.rng.randrange(10**6)}},
         {"op": "complete_task", "id": task},
@@ -252,15 +196,15 @@ def _change_task(draw: RandomChanges) -> Ops:
     return [draw.rng.choice(ops)]
 
 
-def _misdate(draw: RandomChanges) -> Ops:
+def _misdate(draw: Draw) -> Ops:
     """A write by an API client that sets updated_at itself, to the past or to the future (section 3.11)."""
     path = draw.pick_kind()
     moment = draw.state.now() + draw.rng.choice((-400, -30, 1, 90)) * 86400
     return [{"op": "patch", "list": path, "id": draw.pick_entity(path)["id"],
-             "set": {"name": draw.draw_name()}, "updated_at": moment}]
+             "set": {"name": draw.pick_name()}, "updated_at": moment}]
 
 
-CHANGES: dict[str, Callable[[RandomChanges], Ops]] = {
+CHANGES: dict[str, Callable[[Draw], Ops]] = {
     "create": _create, "edit": _edit, "move": _move, "responsible": _change_responsible,
     "value_set": _set_value, "value_cleared": _clear_value, "tag": _tag, "untag": _untag, "link": _link,
     "link_product": _link_product, "unlink": _unlink, "main_contact": _change_main_contact, "delete": _delete,
@@ -278,3 +222,32 @@ _NAMES_BY_WEIGHT = {
 }
 CHANGE_WEIGHTS = {name: next((weight for weight, held in _NAMES_BY_WEIGHT.items() if name in held), 2)
                 for name in CHANGES}
+
+
+class RandomChanges:
+    """Chooses changes at random and applies them."""
+
+    def __init__(self, mutator: Mutator) -> None:
+        self._mutator = mutator
+
+    def run(self, n: int, seed: Any, kinds: list[str] | None = None) -> list[Record]:
+        """Applies n changes of these kinds (default: all) and returns each with its operations and results.
+
+        Returns fewer than n if 20 n draws do not suffice.
+        """
+        rng = Random(f"churn {seed}")
+        draw = Draw(self._mutator.state, rng)
+        chosen = {name: CHANGE_WEIGHTS[name] for name in kinds or CHANGE_WEIGHTS}
+        applied: list[Record] = []
+        for _ in range(20 * n):
+            if len(applied) >= n:
+                break
+            name = rng.choices(list(chosen), list(chosen.values()))[0]
+            try:
+                by = rng.choice((0, *MANAGERS))
+                operations = [{"by": by} | op for op in CHANGES[name](draw)]
+                results = self._mutator.apply(operations)
+            except (LookupError, ValueError):  # no record can be changed in this way: draw again
+                continue
+            applied += [{"kind": name, "operations": operations, "results": results}]
+        return applied

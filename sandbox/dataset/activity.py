@@ -12,6 +12,7 @@ from sandbox.account.event_log import event_payload
 from sandbox.account.identity import ACCOUNT_ID, API_URL, singular
 from sandbox.account.lists import KINDS
 from sandbox.account.records import field_event_payload
+from sandbox.account.state import AccountState
 from sandbox.account.store import Record, loads
 from sandbox.dataset import vocabulary
 from sandbox.dataset.company import GROUP_OF, MANAGERS, RESPONSIBLE_USERS
@@ -165,46 +166,54 @@ def _link_events(lead: int, contact: int, company: int, customer: int) -> list[E
             ("customer_unlinked", "contact", contact, [], link("customer", 1900001))]
 
 
-def _add_event_of_each_type(builder: DatasetBuilder) -> None:
-    """Adds one event of each type that nothing else causes, with the payloads of section 3.20."""
-    state = builder.state
-    lead, contact = state.list("leads").ids[0], state.list("contacts").ids[0]
-    company, customer, task = (state.list("companies").ids[0], state.list("customers").ids[0],
-                               state.list("tasks").ids[0])
-    note, message = (event_payload("note", id=NOTE_BASE),
-                     event_payload("message", id="e5f1c2d7-0a4b-4b7e-93c8-2f6d10ab7c55", origin="telegram",
-                          talk_id=3381))
+def _task_events(task: int, start: int) -> list[EventRow]:
+    return [("task_deleted", "task", 50310001, [], []),
+            ("task_text_changed", "task", task, event_payload("task", text="Перезвонить"),
+             event_payload("task", text="Позвонить")),
+            ("task_type_changed", "task", task, event_payload("task_type", id=1),
+             event_payload("task_type", id=2)),
+            ("task_deadline_changed", "task", task, event_payload("task_deadline", timestamp=start),
+             event_payload("task_deadline", timestamp=start - 60))]
+
+
+def _message_events(lead: int, contact: int, note: list[Record]) -> list[EventRow]:
+    message = event_payload("message", id="e5f1c2d7-0a4b-4b7e-93c8-2f6d10ab7c55", origin="telegram",
+                            talk_id=3381)
+    return [("incoming_sms", "contact", contact, note, []), ("outgoing_sms", "contact", contact, note, []),
+            ("link_followed", "contact", contact, note, []),
+            ("incoming_chat_message", "lead", lead, message, []),
+            ("outgoing_chat_message", "contact", contact, message, []),
+            ("entity_direct_message", "lead", lead, message, [])]
+
+
+def _element_events(lead: int) -> list[EventRow]:
+    return [("entity_linked", "lead", lead, event_payload("link", entity={
+                "type": "catalog_11803", "id": ELEMENT_BASE + 1, "name": "Фасад"}), []),
+            ("entity_unlinked", "lead", lead, [],
+             event_payload("unlink", entity={"type": "contact", "id": 48100003}))]
+
+
+def _events_of_each_type(state: AccountState) -> list[EventRow]:
+    """Returns one event of each type that nothing else causes, with the payloads of section 3.20."""
+    lead, contact, company, customer, task = (
+        state.list(path).ids[0] for path in ("leads", "contacts", "companies", "customers", "tasks"))
+    note = event_payload("note", id=NOTE_BASE)
     status = [event_payload("customer_status", id=ident) for ident in (4990721, 4990719)]
-    rows: list[EventRow] = [
+    return [
         ("lead_deleted", "lead", 21599001, [], []), ("lead_restored", "lead", lead, [], []),
         ("contact_deleted", "contact", 48100001, [], []), ("contact_restored", "contact", contact, [], []),
         ("company_deleted", "company", 48100002, [], []), ("company_restored", "company", company, [], []),
         ("customer_deleted", "customer", 1900001, [], []), ("entity_merged", "contact", contact, [], []),
-        ("task_deleted", "task", 50310001, [], []),
-        ("task_text_changed", "task", task, event_payload("task", text="Перезвонить"),
-         event_payload("task", text="Позвонить")),
-        ("task_type_changed", "task", task, event_payload("task_type", id=1),
-         event_payload("task_type", id=2)),
-        ("task_deadline_changed", "task", task, event_payload("task_deadline", timestamp=state.start),
-         event_payload("task_deadline", timestamp=state.start - 60)),
-        ("task_result_added", "lead", lead, note, []),
+        *_task_events(task, state.start), ("task_result_added", "lead", lead, note, []),
         ("robot_replied", "lead", lead, event_payload("helpbot", id=1), []),
         ("intent_identified", "lead", lead, event_payload("helpbot", id=2), []),
         ("nps_rate_added", "lead", lead, event_payload("nps", rate=9), []), *_note_events(lead, note),
         ("common_note_deleted", "lead", lead, event_payload("note", id=301880001), []),
-        ("incoming_sms", "contact", contact, note, []), ("outgoing_sms", "contact", contact, note, []),
-        ("link_followed", "contact", contact, note, []), ("incoming_chat_message", "lead", lead, message, []),
-        ("outgoing_chat_message", "contact", contact, message, []),
-        ("entity_direct_message", "lead", lead, message, []),
+        *_message_events(lead, contact, note),
         ("entity_tag_deleted", "lead", lead, [], event_payload("tag", name="старый")),
         ("customer_status_changed", "customer", customer, status[0], status[1]),
         ("ltv_field_changed", "customer", customer, [{"ltv": {"ltv": 5}}], [{"ltv": {"ltv": 3}}]),
-        ("entity_linked", "lead", lead,
-         event_payload("link", entity={"type": f"catalog_{11803}", "id": ELEMENT_BASE + 1, "name": "Фасад"}),
-         []),
-        ("entity_unlinked", "lead", lead, [],
-         event_payload("unlink", entity={"type": "contact", "id": 48100003})),
-        *_link_events(lead, contact, company, customer),
+        *_element_events(lead), *_link_events(lead, contact, company, customer),
         ("sale_field_changed", "lead", lead, [{"sale": {"price": 5}}], [{"sale": {"price": 3}}]),
         ("key_action_completed", "lead", lead, [{"key_action": []}], []),
         ("name_field_changed", "catalog_11803", ELEMENT_BASE + 1, [{"name": {"name": "Фасад"}}], []),
@@ -215,12 +224,17 @@ def _add_event_of_each_type(builder: DatasetBuilder) -> None:
          event_payload("custom_field_value", field_id=1284404, field_type=1, enum_id=None, text="менеджер")),
         *((reported, "lead", lead, [], []) for reported in REPORTED_TYPES),
     ]  # fmt: skip
-    for place, (type_, entity, ident, after, before) in enumerate(rows):
+
+
+def _add_event_of_each_type(builder: DatasetBuilder) -> None:
+    state = builder.state
+    contact = state.list("contacts").ids[0]
+    for place, (type_, entity, ident, after, before) in enumerate(_events_of_each_type(state)):
         if not type_.startswith("talk_") or state.switches["talk_events"] == "on":
             builder.event_log.add(type_, entity, ident, state.start - 86400 * 2 + 60 * place, 0,
-                                orjson.dumps(after), orjson.dumps(before),
-                                b'"linked_talk_contact_id":%d,' % contact if type_.endswith("_chat_message")
-                                else b"")
+                                  orjson.dumps(after), orjson.dumps(before),
+                                  b'"linked_talk_contact_id":%d,' % contact
+                                  if type_.endswith("_chat_message") else b"")
 
 
 EVENT_TYPES = {

@@ -18,17 +18,15 @@ from sandbox.dataset import (
 from sandbox.dataset.crm import DatasetBuilder
 from sandbox.webhooks.outbox import WebhookOutbox
 
-__all__ = ["build"]
-
 
 def build(state: AccountState) -> None:
     """Fills an empty account."""
-    state.event_log = EventLog(state)
+    state.event_log = event_log = EventLog(state)
     state.outbox = WebhookOutbox(state)
     pipelines = company.build(state)
     found = fields.build(state)
     planned = link_plan.build(state)
-    builder = DatasetBuilder(state, planned, found, pipelines, state.event_log,
+    builder = DatasetBuilder(state, planned, found, pipelines, event_log,
                              Random(f"crm {state.options.seed}"))
     builder.build()
     catalogs.build(state, planned)
@@ -37,4 +35,4 @@ def build(state: AccountState) -> None:
     channels.build(builder)
     edge_cases.build(state)
     rare_attributes.build(state)
-    state.event_log.finish_bulk()
+    event_log.finish_bulk()

@@ -26,7 +26,7 @@ class WebhookOutbox:
     def __init__(self, state: AccountState) -> None:
         self._state = state
         self._pending: list[QueuedChange] = []
-        self.delivery = WebhookDelivery()
+        self._delivery = WebhookDelivery()
 
     def enqueue(self, action: str, path: str, record: Record, more: php_query.Tree | None = None) -> None:
         """Queues a change; `action` is `add`, `update`, `delete`, `restore`, `status` or `responsible`."""
@@ -43,22 +43,34 @@ class WebhookOutbox:
         form = self._state.switches["webhook_delivery"]
         if form == "lose" or not pending:
             return
-        self.delivery.hour_seconds = self._state.switches.number("webhook_hour")
+        self._delivery.hour_seconds = self._state.switches.number("webhook_hour")
         pending = {"duplicate": pending + pending, "reorder": pending[::-1]}.get(form, pending)
         hooks = [hook for hook in self._state.list("webhooks").records()
                  if not hook["disabled"] and is_local(hook["destination"])]
         for action, path, fields in pending:
             for hook in hooks:
                 if _setting_code(action, path) in hook["settings"]:
-                    self.delivery.send(hook["destination"], form_body(action, path, fields))
+                    self._delivery.send(hook["destination"], form_body(action, path, fields))
 
     def disable_failing(self) -> None:
         """Disables the webhooks of destinations with too many bad answers (see `webhooks/delivery.py`)."""
-        while self.delivery.to_disable:
-            destination, hooks = self.delivery.to_disable.popleft(), self._state.list("webhooks")
+        while self._delivery.to_disable:
+            destination, hooks = self._delivery.to_disable.popleft(), self._state.list("webhooks")
             for hook in [hook for hook in hooks.records() if hook["destination"] == destination]:
                 hooks.put(hook | {"disabled": True, "updated_at": self._state.now()})
-            self.delivery.forget_destination(destination)
+            self._delivery.forget_destination(destination)
+
+    def forget_destination(self, destination: str) -> None:
+        """Drops what waits for a destination that was unsubscribed or enabled again."""
+        self._delivery.forget_destination(destination)
+
+    def send(self, destination: str, body: bytes, once: bool = False) -> None:
+        """Sends a body as it is; `once`: without retries."""
+        self._delivery.send(destination, body, once)
+
+    def describe_deliveries(self) -> dict[str, object]:
+        """Returns the delivery counts."""
+        return self._delivery.describe()
 
     def send_digital_pipeline(self, destination: str, lead: Record, before: Record) -> None:
         """Sends the digital pipeline's webhook for a lead that entered a stage, without retries.
@@ -70,7 +82,7 @@ class WebhookOutbox:
                   "status_id": lead["status_id"]}  # fmt: skip
         if not is_local(destination):
             raise ValueError(f"{destination} is not on this computer")
-        self.delivery.send(
+        self._delivery.send(
             destination, form_body("status", "leads", {name: str(value) for name, value in fields.items()
                                                   if value is not None}), once=True)
 

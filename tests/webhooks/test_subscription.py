@@ -171,7 +171,8 @@ def test_the_disable_hook_is_answered_by_its_signature(sandbox: SandboxProcess, 
                        amocrm_client_secret="its secret")  # noqa: S106
     mirror.target()
     with psycopg.connect(database, autocommit=True) as connection, running_receiver(
-            database, disable=uninstall_handler(mirror)) as base:
+            database, disable=uninstall_handler(mirror.connect, lambda: mirror.encryption,
+                                                mirror.configured_tokens)) as base:
         connection.execute("UPDATE mirror.accounts SET account_id = 7")
         signed = hmac.new(b"its secret", b"ours|7", hashlib.sha256).hexdigest()
         address = f"{base}/amocrm/disabled"
