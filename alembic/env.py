@@ -18,8 +18,8 @@ from models.base import AccountBase, MirrorBase
 from pipelines.config.database_urls import sqlalchemy_url
 from pipelines.config.settings import load_settings, validate_schema_name
 from pipelines.postgres.embedded.server import EmbeddedPostgres
+from pipelines.postgres.locks import RELEASE_MIGRATION_LOCK, TAKE_MIGRATION_LOCK
 
-MIGRATION_LOCK = 0x616D6F63  # advisory lock key: any number, the same in every migrator
 SESSION = """
 SET search_path TO "{schema}";
 SET lock_timeout TO '30s';
@@ -63,7 +63,7 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
     dialect = connection.dialect
     usual = dialect.default_schema_name
     connection.exec_driver_sql("SET lock_timeout TO '10min'")
-    connection.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+    connection.exec_driver_sql(TAKE_MIGRATION_LOCK)
     try:
         connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         connection.exec_driver_sql(SESSION.format(schema=schema))
@@ -75,7 +75,7 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
         with suppress(DBAPIError):  # a lost connection has released lock and settings as well
             connection.rollback()
             connection.exec_driver_sql(RESET)
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")
+            connection.exec_driver_sql(RELEASE_MIGRATION_LOCK)
             connection.commit()
 
 

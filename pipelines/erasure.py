@@ -23,7 +23,7 @@ from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.errors import SyncRefusedError
 from pipelines.load.statements import AND
 from pipelines.normalize.suppression import KINDS, Suppression, suppress
-from pipelines.postgres.locks import continuous_sync_lock
+from pipelines.postgres.locks import continuous_sync_lock, sync_lock
 from pipelines.schema.json_text import decode, dumps
 from pipelines.schema.tables import table_schema_of, tables_of
 from pipelines.webhooks.inbox import enqueue_all_hints
@@ -99,14 +99,11 @@ def erase_late_rows(connection: Connection, schema: str, account: str) -> None:
 def _take_locks(connection: Connection, account: str) -> None:
     """Takes the sync lock and the lock of the continuous sync until the transaction ends: no sync runs that
     does not know the new suppression list. Raises SyncRefused while a sync is running."""
-    row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
-                             [f"amocrm-mirror sync {account}"]).fetchone()
-    if not row or not row[0]:
+    if not sync_lock(account).try_hold_until_commit(connection):
         raise SyncRefusedError(
             f"a sync of the account {account!r} is running: wait for it to end, then run this "
             "again. Nothing was changed")
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-                       [continuous_sync_lock(account)])
+    continuous_sync_lock(account).hold_until_commit(connection)
 
 
 # The account's tables

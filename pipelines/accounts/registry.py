@@ -12,7 +12,6 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 
 from pipelines.accounts.state import DISPLAY_FORMAT
-from pipelines.errors import SyncRefusedError
 
 Connection = psycopg.Connection[Any]
 DEMO_ACCOUNT = "amocrm_demo"
@@ -126,14 +125,3 @@ def delete_account(connection: Connection, each: AccountRecord, drop: list[str])
     connection.execute("DELETE FROM mirror.accounts WHERE name = %s", [each.name])
     connection.execute("DELETE FROM mirror.rate_budgets WHERE key = split_part(%s, '/', 3) AND NOT EXISTS "
                        "(SELECT FROM mirror.accounts WHERE base_url = %s)", [each.base_url, each.base_url])
-
-
-def lock_out_syncs(connection: Connection, name: str) -> None:
-    """Keeps syncs of the account from running during this transaction. Raises SyncRefusedError if one is
-    running."""
-    row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
-                             [f"amocrm-mirror sync {name}"]).fetchone()
-    if not row or not row[0]:
-        raise SyncRefusedError(
-            f"a sync of the account {name!r} is running: wait for it to end, or stop it, then "
-            "run this again. Nothing was changed")

@@ -1,5 +1,5 @@
 """The state of an account: available, unpaid or unreachable, blocked or revoked by amoCRM, paused by people
-(amocrm-api.md 1.6, 2.6; 6, 4); and the advisory locks of the processes that work on it.
+(amocrm-api.md 1.6, 2.6; 6, 4).
 
 What amoCRM refuses to one process is recorded for all of them in mirror.accounts. A blocked or revoked
 account is tried at most once an hour; a request that succeeds clears the mark.

@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pipelines.accounts import registry
 from pipelines.accounts.registry import DEMO_ACCOUNT, AccountRecord
 from pipelines.bi import all_accounts
-from pipelines.cli.authorize import parse_base_url
-from pipelines.config.settings import validate_schema_name
+from pipelines.config.settings import parse_base_url, validate_schema_name
 from pipelines.errors import SyncRefusedError, UsageError
 from pipelines.installation import UNSET_FOR_OTHER_ACCOUNTS, Installation
 from pipelines.migrate import migrate
 from pipelines.orchestration.instance import open_instance
+from pipelines.postgres.locks import sync_lock
 
 LAST_RUNS = """
 SELECT a.name, to_char(max(r.finished_at) FILTER (WHERE r.state = 'complete'), 'YYYY-MM-DD HH24:MI TZ'),
@@ -123,7 +124,7 @@ def remove(mirror: Installation, preview: RemovalPreview, keep_data: bool) -> It
     yields the lines to print. No sync of the account runs meanwhile."""
     name, drop = preview.account.name, [] if keep_data else preview.schemas
     with mirror.connect() as connection, mirror.connect_autocommit() as own:
-        registry.lock_out_syncs(connection, name)
+        _exclude_syncs(connection, name)
         yield from all_accounts.refresh(own, excluding=name).kept
         left = registry.dependent_views(connection, drop, include_own=True)
         if left:
@@ -132,6 +133,15 @@ def remove(mirror: Installation, preview: RemovalPreview, keep_data: bool) -> It
         registry.delete_account(connection, preview.account, drop)
     open_instance(mirror, removed=name).dispose()
     yield f"{name}: removed" + (f"; its tables stay in {', '.join(preview.schemas)}" if keep_data else "")
+
+
+def _exclude_syncs(connection: psycopg.Connection[Any], name: str) -> None:
+    """Keeps syncs of the account from running during this transaction. Raises SyncRefusedError if one is
+    running."""
+    if not sync_lock(name).try_hold_until_commit(connection):
+        raise SyncRefusedError(
+            f"a sync of the account {name!r} is running: wait for it to end, or stop it, then "
+            "run this again. Nothing was changed")
 
 
 def list_accounts(mirror: Installation) -> list[dict[str, Any]]:

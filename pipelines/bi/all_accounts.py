@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql
 from models.base import AccountBase
 from pipelines.accounts.registry import DEMO_ACCOUNT, AccountRecord, all_accounts
 from pipelines.postgres.errors import one_line
+from pipelines.postgres.locks import ALL_ACCOUNTS_VIEWS_LOCK
 
 Connection = psycopg.Connection[Any]
 SCHEMA = "amocrm_all"
@@ -33,8 +34,6 @@ MIN_ACCOUNTS = 2
 """Accounts in the database from which on the views exist."""
 LOCK_TIMEOUT = "5s"
 """Lock timeout for replacing a view that another session reads."""
-LOCK = "SELECT pg_advisory_lock(hashtextextended('amocrm-mirror views over all accounts', 0))"
-UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('amocrm-mirror views over all accounts', 0))"
 SELECT_COLUMNS = """
 SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -71,11 +70,8 @@ def refresh(connection: Connection, recheck: bool = False, excluding: str = "") 
     summary = f"Views over all accounts: {', '.join(each.name for each in accounts)}"
     if (len(accounts) < MIN_ACCOUNTS and not found) or (found == (summary,) and not recheck):
         return RefreshResult()
-    connection.execute(LOCK)
-    try:
+    with ALL_ACCOUNTS_VIEWS_LOCK.hold(connection):
         return _refresh(connection, accounts, summary)
-    finally:
-        connection.execute(UNLOCK)
 
 
 def refresh_or_log(connection: Connection, recheck: bool = False) -> None:

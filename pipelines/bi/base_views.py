@@ -19,6 +19,7 @@ from sqlalchemy import Table
 
 from models.base import AccountBase, Link
 from models.crm import CustomFieldValue, LeadCustomFieldValue
+from pipelines.postgres.locks import views_lock
 from pipelines.schema.references import soft_references
 from pipelines.schema.tables import TableSchema, tables_of
 
@@ -91,8 +92,7 @@ def rebuild_base_views(connection: Connection, schema: str) -> None:
     """Creates or replaces the base views and adds missing references, in one transaction. Views of others
     that depend on them survive. Does nothing while tables are missing (a downgraded schema)."""
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-                           [f"amocrm-mirror views {schema}"])
+        views_lock(schema).hold_until_commit(connection)
         rows = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace", [schema]).fetchall()
         if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:

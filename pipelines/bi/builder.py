@@ -29,6 +29,7 @@ from pipelines.bi.state import OWN_MARK, ViewState, bi_schema, read_state, untyp
 from pipelines.bi.view_files import ViewFile, file_names, view_file
 from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
 from pipelines.postgres.errors import describe_postgres_error
+from pipelines.postgres.locks import views_lock
 
 __all__ = ["CATALOG_VIEWS", "OWN_MARK", "ViewResult", "drop_views", "view_faults", "files_by_view",
            "view_group", "untypable_values", "view_tables", "own_views", "bi_schema", "build_views"]
@@ -180,8 +181,7 @@ def _build_if_changed(connection: Connection, schema: str, each: _View, state: V
         with connection.transaction():
             connection.execute(SQL("SET LOCAL lock_timeout = {}; SET LOCAL client_min_messages = warning"
                                    ).format(Literal(LOCK_TIMEOUT)))
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-                               [f"amocrm-mirror views {schema}"])
+            views_lock(schema).hold_until_commit(connection)
             _ensure_schema(connection, schema)
             now = read_state(connection, schema)
             found = list(each.build(connection, schema, now))

@@ -13,6 +13,7 @@ from typing import Any
 from models import account, activity, catalogs, crm, customers, integrations, links, reference
 from models.base import AccountBase
 from pipelines.cursors import after_first_read
+from pipelines.entities import change_capture as capture
 from pipelines.entities import hint_rules as rules
 from pipelines.entities.detail_queries import DUE_FILES, DUE_TALKS
 from pipelines.entities.record_hooks import (
@@ -32,8 +33,10 @@ from pipelines.entities.record_hooks import (
     write_field_options,
 )
 from pipelines.entities.spec import (
+    ACCOUNT_PATH,
     EMBEDDED,
     Child,
+    DetailOf,
     EmbeddedEntity,
     Entity,
     Incremental,
@@ -41,7 +44,6 @@ from pipelines.entities.spec import (
     PerParent,
     ReverseLink,
 )
-from pipelines.history import capture
 
 
 def per_kind(template: str, kinds: tuple[str, ...], collection: str = "",
@@ -69,10 +71,10 @@ def embedded_list(model: type[AccountBase], name: str, truncated_at: int = 0) ->
     return Child(model, (EMBEDDED, name), truncated_at=truncated_at)
 
 
-PER_CATALOG = PerParent(catalogs.Catalog, own_column="catalog_id")
+PER_CATALOG = PerParent(catalogs.Catalog, "catalog_id")
 
 
-ACCOUNT_LISTING = Listing("account", is_single_object=True)
+ACCOUNT_LISTING = Listing(ACCOUNT_PATH, is_single_object=True)
 
 
 LOSS_REASON = EmbeddedEntity(reference.LossReason, ("id", "name", "sort", "created_at", "updated_at"),
@@ -103,9 +105,9 @@ HINTED_VALUE_TABLES = tuple((kind, kind, values, owner) for kind, values, owner 
 
 ENTITIES: tuple[Entity, ...] = (
     Entity(account.Account, "account", (ACCOUNT_LISTING,), with_=ACCOUNT_WITH),
-    Entity(account.UserGroup, "account", (Listing("account", collection="users_groups"),),
+    Entity(account.UserGroup, "account", (Listing(ACCOUNT_PATH, collection="users_groups"),),
            with_=ACCOUNT_WITH),
-    Entity(account.TaskType, "account", (Listing("account", collection="task_types"),), with_=ACCOUNT_WITH),
+    Entity(account.TaskType, "account", (Listing(ACCOUNT_PATH, collection="task_types"),), with_=ACCOUNT_WITH),
     Entity(account.Role, "account", (Listing("roles"),), with_=("users",),
            children=(Child(account.RoleRight, read=rights_elements),
                      Child(account.RoleStatusRight, read=status_rights_elements))),
@@ -119,7 +121,7 @@ ENTITIES: tuple[Entity, ...] = (
            children=(embedded_list(reference.Status, "statuses"),)),
     Entity(reference.StatusDescription, "reference", with_=("descriptions",),
            listings=(Listing("leads/pipelines/{}/statuses",
-                             per_parent=PerParent(reference.Pipeline, own_column="pipeline_id"),
+                             per_parent=PerParent(reference.Pipeline, "pipeline_id"),
                              nested_records=status_descriptions),)),
     Entity(reference.LossReason, "reference", (Listing("leads/loss_reasons"),)),
     Entity(reference.Source, "reference", (Listing("sources"),)),
@@ -142,9 +144,9 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(reference.Tag, "reference", per_kind("{}/tags", RECORD_KINDS), limited_by_permissions=True),
     Entity(activity.EventType, "reference", (Listing("events/types", collection="events_types"),)),
     Entity(customers.CustomerStatus, "customers", (Listing("customers/statuses"),),
-           unavailable_because=no_customer_stages),
+           missing_feature=no_customer_stages),
     Entity(customers.Segment, "customers", (Listing("customers/segments"),),
-           field_values=customers.SegmentCustomFieldValue, unavailable_because=no_segments),
+           field_values=customers.SegmentCustomFieldValue, missing_feature=no_segments),
     Entity(integrations.Webhook, "integrations", (Listing("webhooks"),), redact=redact_webhook_url),
     Entity(integrations.Widget, "integrations", (Listing("widgets"),), secret=("settings",)),
     Entity(integrations.WebsiteButton, "integrations", (Listing("website_buttons"),), with_=("scripts",)),
@@ -152,7 +154,7 @@ ENTITIES: tuple[Entity, ...] = (
            (Listing("chats/templates", collection="chat_templates"),), limit=50, with_=("reviews",)),
     Entity(integrations.Bot, "integrations", (Listing("bots", collection="items"),), with_=("favorite",)),
     Entity(activity.File, "activity", (Listing("files", host_attribute="drive_url"),),
-           unavailable_because=no_file_service),
+           missing_feature=no_file_service),
     Entity(activity.Unsorted, "activity", (Listing("leads/unsorted"),), allow_mass_delete=True, tier="moving",
            limited_by_permissions=True, concerns=("contacts",), on_delete=(rules.DELETED_UNSORTED_HINTS,),
            children=(embedded_list(activity.UnsortedLead, "leads"),
@@ -163,7 +165,7 @@ ENTITIES: tuple[Entity, ...] = (
            field_values=catalogs.CatalogElementCustomFieldValue, field_entity_type="catalogs",
            limited_by_permissions=True),
     Entity(customers.Transaction, "customers", (Listing("customers/transactions"),),
-           unavailable_because=no_customers, limited_by_permissions=True,
+           missing_feature=no_customers, limited_by_permissions=True,
            before_upsert=(rules.PURCHASE_HINTS,), on_delete=(rules.DELETED_PURCHASE_HINTS,),
            redundant={(EMBEDDED, "customer", "id"): "customer_id"},
            children=(embedded_list(links.TransactionCatalogElement, "catalog_elements"),)),
@@ -201,7 +203,7 @@ ENTITIES: tuple[Entity, ...] = (
            children=(tags(crm.CompanyTag, "companies"),
                      embedded_list(links.CompanyCatalogElement, "catalog_elements", truncated_at=50))),
     Entity(customers.Customer, "customers", (Listing("customers"),),
-           incremental=Incremental(needs_paid_filter=True), unavailable_because=no_customers,
+           incremental=Incremental(needs_paid_filter=True), missing_feature=no_customers,
            limited_by_permissions=True, on_delete=(rules.deleted_owner_hints("customers"),),
            before_upsert=capture.capture_changes(customers.Customer, customers.CustomerCustomFieldValue,
                                    capture.RESPONSIBLE),
@@ -225,11 +227,11 @@ ENTITIES: tuple[Entity, ...] = (
            redundant={(EMBEDDED, "entity", "id"): "entity_id"}),
     Entity(activity.Talk, "activity", (
         Listing("talks/{}", is_single_object=True,
-                per_parent=PerParent(activity.Event, "", "talk_id", DUE_TALKS)),), allow_mass_delete=True),
-    Entity(activity.FileLinks, "activity", unavailable_because=no_file_service, allow_mass_delete=True,
+                per_parent=DetailOf(activity.Event, "talk_id", "", due_sql=DUE_TALKS)),), allow_mass_delete=True),
+    Entity(activity.FileLinks, "activity", missing_feature=no_file_service, allow_mass_delete=True,
            keep_only={"entities": ("entity_type", "id")},
            listings=(Listing("files/{}/links", collection="entities", is_single_object=True,
-                             per_parent=PerParent(activity.File, "uuid", "file_uuid", DUE_FILES)),),
+                             per_parent=DetailOf(activity.File, "file_uuid", "uuid", due_sql=DUE_FILES)),),
            children=(Child(links.LeadFile, read=attached_records("leads")),
                      Child(links.ContactFile, read=attached_records("contacts")),
                      Child(links.CompanyFile, read=attached_records("companies")),

@@ -1,3 +1,3 @@
-"""Status, responsible-user and field history: changes captured while loading, and the rebuild from events and
-captures. All of it is derived: it may be dropped and rebuilt at any time.
+"""Status, responsible-user and field history, rebuilt from events and from the changes captured while loading
+(`entities/change_capture.py`). All of it is derived: it may be dropped and rebuilt at any time.
 """

@@ -15,8 +15,8 @@ so it can be rebuilt at any time, for all records or for some, and a second rebu
 
 The last two are parts of the statement that writes the rows.
 
-Loading a record adds it to `history_due` when its history has to be rebuilt (`history/capture.py`); the
-transaction that rebuilds empties `history_due`.
+Loading a record adds it to `history_due` when its history has to be rebuilt
+(`entities/change_capture.py`); the transaction that rebuilds empties `history_due`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from models.base import AccountBase
 from models.history import CustomFieldHistory, LeadStatusHistory, ResponsibleHistory
 from pipelines.cursors import count_first_reads_in_progress
-from pipelines.history.capture import ALL_RECORDS, CLOCK_SLACK, EVENT_TYPES, FIELD_EVENT_PATTERN, KINDS
+from pipelines.entities.change_capture import (
+    ALL_RECORDS,
+    CLOCK_SLACK,
+    EVENT_TYPES,
+    FIELD_EVENT_PATTERN,
+    KINDS,
+)
+from pipelines.postgres.locks import table_lock
 from pipelines.schema.tables import table_schema_of
 
 Connection = psycopg.Connection[Any]
@@ -121,8 +128,7 @@ def advance(connection: Connection, schema: str, account: str, connect: Connect 
     any more (until then: 0). `connect`, if given, then opens the second backend of `rebuild`."""
     with connection.transaction():
         for source in SOURCE_TABLES:  # no other transaction loads into these tables meanwhile
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-                               [f"amocrm-mirror {schema}.{source}"])
+            table_lock(schema, source).hold_until_commit(connection)
         due = SQL("{}.history_due").format(Identifier(schema))
         everything = _count(connection, SQL("SELECT count(*) FROM {} WHERE entity_type = {}").format(
             due, Literal(ALL_RECORDS))) > 0

@@ -17,7 +17,7 @@ from pipelines.load.stage import Stage
 from pipelines.load.writer import RecordWriter, write_embedded
 from pipelines.normalize.normalizer import Normalizer
 from pipelines.normalize.suppression import Suppression
-from pipelines.postgres.locks import lock_table
+from pipelines.postgres.locks import table_lock
 
 Connection = psycopg.Connection[Any]
 
@@ -34,9 +34,11 @@ def configure_session(connection: Connection) -> None:
 class Loader:
     """Loads batches of one entity of one account, on one connection."""
 
-    def __init__(self, connection: Connection, schema: str, account: str, normalizer: Normalizer) -> None:
+    def __init__(self, connection: Connection, schema: str, account: str, normalizer: Normalizer,
+                 suppression: Suppression | None = None) -> None:
+        """`suppression`: the filter that the batches have passed, whose dependents are stored; None: none."""
         self.connection, self.account, self.entity = connection, account, normalizer.entity
-        self.suppression = Suppression(connection, account, self.entity)
+        self.suppression = suppression
         self.stage = Stage(connection, schema, normalizer)
         self.writer = RecordWriter(self.stage, account, self.entity)
         self.quarantine = Quarantine(connection, account, self.entity.name)
@@ -49,14 +51,15 @@ class Loader:
         counts = Counts(seen=batch.seen, replaced_characters=batch.replaced_characters)
         with self.connection.transaction():
             if batch.rows:
-                lock_table(self.connection, self.stage.schema, self.stage.table_schema.name)
+                table_lock(self.stage.schema, self.stage.table_schema.name).hold_until_commit(self.connection)
                 write_embedded(self.connection, self.stage.schema, batch.embedded)
                 written = self.writer.write(batch, keep_seen)
                 counts += written.counts
                 notify_listeners(self.connection, self.account, self.entity.name, written.ids)
             counts.quarantined += self.quarantine.store(batch)
             self.quarantine.release(batch)
-            self.suppression.save_dependents(self.connection)
+            if self.suppression is not None:
+                self.suppression.save_dependents(self.connection)
             if position is not None:
                 write_position(self.connection, self.account, self.entity.name, listing, position)
         return counts

@@ -21,7 +21,7 @@ from pipelines.entities.spec import Entity, PerParent
 from pipelines.load import statements
 from pipelines.load.counts import Counts
 from pipelines.load.notifications import MAX_IDS, notify_listeners
-from pipelines.postgres.locks import lock_table
+from pipelines.postgres.locks import table_lock
 from pipelines.schema.tables import table_schema_of, tables_of
 
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
@@ -135,7 +135,7 @@ class Tombstones:
     def _prepare(self) -> None:
         """Locks the table and creates the temporary table of removed keys. Done here and not at the start:
         most syncs delete nothing."""
-        lock_table(self.connection, self.schema, self.table_schema.name)
+        table_lock(self.schema, self.table_schema.name).hold_until_commit(self.connection)
         keys = statements.comma(statements.name(column)
                                 + SQL(" " + self.table_schema.column(column).codec.sql_type)
                                 for column in self.table_schema.key)

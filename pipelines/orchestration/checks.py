@@ -13,9 +13,9 @@ from pipelines.accounts.registry import all_accounts
 from pipelines.accounts.target import Connection
 from pipelines.bi import builder
 from pipelines.bi.state import view_faults
+from pipelines.entities.change_capture import KINDS
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.history.capture import KINDS
 from pipelines.history.rebuild import Consistency, consistency
 from pipelines.installation import open_installation
 from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX

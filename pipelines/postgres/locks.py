@@ -1,5 +1,18 @@
 """Advisory locks: every one of them by name, and retries of transactions that Postgres ended as deadlock
-victims."""
+victims.
+
+    sync_lock               a sync or verification of the account runs
+    full_scan_lock          a process reads lists completely and tombstones what is missing
+    continuous_sync_lock    shared by the rounds of the continuous sync
+    continuous_worker_lock  a process syncs the account continuously
+    table_lock              a transaction writes the table
+    views_lock              a transaction replaces the account's views
+    ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
+    migration lock          a process migrates (alembic/env.py)
+
+A session's lock ends with its connection, so a killed process leaves none behind. The names are part of the
+contract between versions: a newer program excludes an older one only by the same name.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +20,130 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.sql import SQL
 
-from pipelines.accounts.target import Connection, Target
 from pipelines.errors import SyncAlreadyRunningError
 
+Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 DEADLOCK_ATTEMPTS = 5
+MIGRATION_LOCK_KEY = 0x616D6F63
+"""Key of the migration lock: any number, the same in every migrator."""
+TAKE_MIGRATION_LOCK = f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY})"
+RELEASE_MIGRATION_LOCK = f"SELECT pg_advisory_unlock({MIGRATION_LOCK_KEY})"
+"""Statements, because Alembic's connection is SQLAlchemy's."""
 
 
-def lock_table(connection: Connection, schema: str, table: str) -> None:
-    """Locks the table against other syncs' writes (advisory lock), until the end of the transaction."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-                       [f"amocrm-mirror {schema}.{table}"])
+@dataclass(frozen=True)
+class AdvisoryLock:
+    """An advisory lock of Postgres. Processes that name the same one exclude each other."""
+
+    name: str
+
+    def take(self, connection: Connection) -> None:
+        """Waits for the lock, and takes it until the session ends."""
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [self.name])
+
+    def try_take(self, connection: Connection, shared: bool = False) -> bool:
+        """Takes the lock until the session ends, if it is free; returns whether it was. A shared lock is free
+        unless another session holds it exclusively."""
+        row = connection.execute(SQL("SELECT pg_try_advisory_lock{}(hashtextextended(%s, 0))").format(
+            SQL("_shared" if shared else "")), [self.name]).fetchone()
+        return bool(row and row[0])
+
+    def release(self, connection: Connection, shared: bool = False) -> None:
+        """Releases the lock; does nothing if the session has ended, and the lock with it."""
+        if not connection.closed:
+            connection.execute(SQL("SELECT pg_advisory_unlock{}(hashtextextended(%s, 0))").format(
+                SQL("_shared" if shared else "")), [self.name])
+
+    @contextmanager
+    def hold(self, connection: Connection) -> Iterator[None]:
+        """Waits for the lock and holds it during the block."""
+        self.take(connection)
+        try:
+            yield
+        finally:
+            self.release(connection)
+
+    @contextmanager
+    def try_hold(self, connection: Connection, shared: bool = False) -> Iterator[bool]:
+        """Takes the lock if it is free, holds it during the block and yields whether it was free."""
+        was_free = self.try_take(connection, shared)
+        try:
+            yield was_free
+        finally:
+            if was_free:
+                self.release(connection, shared)
+
+    def hold_until_commit(self, connection: Connection) -> None:
+        """Waits for the lock; the end of the transaction releases it."""
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [self.name])
+
+    def try_hold_until_commit(self, connection: Connection) -> bool:
+        """Takes the lock until the end of the transaction, if it is free; returns whether it was."""
+        row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
+                                 [self.name]).fetchone()
+        return bool(row and row[0])
+
+    def is_held(self, connection: Connection) -> bool:
+        """True if another session holds the lock."""
+        with self.try_hold(connection) as was_free:
+            return not was_free
+
+
+ALL_ACCOUNTS_VIEWS_LOCK = AdvisoryLock("amocrm-mirror views over all accounts")
+"""The lock of a process that replaces the views over all accounts."""
+
+
+def sync_lock(account: str) -> AdvisoryLock:
+    """Returns the lock of a sync of the account; `exclusive_sync` holds it."""
+    return AdvisoryLock(f"amocrm-mirror sync {account}")
+
+
+def full_scan_lock(account: str) -> AdvisoryLock:
+    """Returns the lock of a process that scans lists completely and tombstones what is missing: a sync for
+    its whole run, otherwise the continuous sync for one round."""
+    return AdvisoryLock(f"amocrm-mirror whole lists {account}")
+
+
+def continuous_sync_lock(account: str) -> AdvisoryLock:
+    """Returns the lock that the rounds of the continuous sync share. The erasure of a person waits for it,
+    until the rounds that began before the suppression was stored are over."""
+    return AdvisoryLock(f"amocrm-mirror turn {account}")
+
+
+def continuous_worker_lock(account: str) -> AdvisoryLock:
+    """Returns the lock of the one process that syncs the account continuously."""
+    return AdvisoryLock(f"amocrm-mirror drain {account}")
+
+
+def table_lock(schema: str, table: str) -> AdvisoryLock:
+    """Returns the lock of a transaction that writes the table, against other syncs' writes."""
+    return AdvisoryLock(f"amocrm-mirror {schema}.{table}")
+
+
+def views_lock(schema: str) -> AdvisoryLock:
+    """Returns the lock of a transaction that replaces views of the account."""
+    return AdvisoryLock(f"amocrm-mirror views {schema}")
+
+
+@contextmanager
+def exclusive_sync(connect: Callable[[], Connection], account: str) -> Iterator[None]:
+    """Holds the account's sync lock and its full-scan lock on a connection of its own, so that two syncs of
+    one account never run at once; both locks end with that connection. Raises SyncAlreadyRunningError."""
+    with connect() as connection:
+        connection.autocommit = True
+        if not sync_lock(account).try_take(connection):
+            raise SyncAlreadyRunningError(
+                f"another sync of the account {account!r} is running: wait for it to end, "
+                "then run this one again")
+        full_scan_lock(account).take(connection)
+        yield
 
 
 def retry_deadlocks(work: Callable[[], T]) -> T:
@@ -34,49 +155,3 @@ def retry_deadlocks(work: Callable[[], T]) -> T:
         except psycopg.errors.DeadlockDetected:
             time.sleep(random.uniform(0, 0.1))
     return work()
-
-
-# Advisory locks end with the connection, so a killed process leaves none behind
-
-
-def full_scan_lock(account: str) -> str:
-    """Returns the name of the lock of a worker that scans lists completely and tombstones what is missing:
-    a sync for its whole run, otherwise the continuous sync for one round."""
-    return f"amocrm-mirror whole lists {account}"
-
-
-def continuous_sync_lock(account: str) -> str:
-    """Returns the name of the lock that the rounds of the continuous sync share. The erasure of a person
-    waits for it, until the rounds that began before the suppression was stored are over."""
-    return f"amocrm-mirror turn {account}"
-
-
-@contextmanager
-def advisory_lock(connection: psycopg.Connection[Any], name: str, shared: bool = False) -> Iterator[bool]:
-    """Tries to take the lock, holds it during the block and yields whether it was free."""
-    ending = SQL("_shared" if shared else "")
-    row = connection.execute(SQL("SELECT pg_try_advisory_lock{}(hashtextextended(%s, 0))").format(ending),
-                             [name]).fetchone()
-    held = bool(row and row[0])
-    try:
-        yield held
-    finally:
-        if held and not connection.closed:
-            connection.execute(SQL("SELECT pg_advisory_unlock{}(hashtextextended(%s, 0))").format(ending),
-                               [name])
-
-
-@contextmanager
-def sync_lock(target: Target) -> Iterator[None]:
-    """Holds the account's sync lock, so that two syncs of one account never run at once. The lock ends with
-    its connection: a killed sync leaves none behind. Raises SyncAlreadyRunningError."""
-    with target.connect() as connection:
-        connection.autocommit = True
-        row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))",
-                                 [f"amocrm-mirror sync {target.name}"]).fetchone()
-        if not row or not row[0]:
-            raise SyncAlreadyRunningError(
-                f"another sync of the account {target.name!r} is running: wait for it to end, "
-                "then run this one again")
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [full_scan_lock(target.name)])
-        yield

@@ -33,7 +33,7 @@ from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
 from pipelines.load.hints import listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
-from pipelines.postgres.locks import sync_lock
+from pipelines.postgres.locks import exclusive_sync
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
 from pipelines.sync.entity_sync import EntitySync
 from pipelines.sync.helper_process import HelperProcess, SharedQueue, start_helper
@@ -90,7 +90,7 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     entities = select_entities(only)
     run = SyncRun(SyncContext(target, progress or NoProgress(), full, allow_mass_delete), str(uuid.uuid4()))
     report = Report(run.run_id)
-    with sync_lock(target), tuned_memory():
+    with exclusive_sync(target.connect, target.name), tuned_memory():
         preflight(run.scene, ENTITIES[0] in entities)
         with start_helper(run.scene, run.run_id, entities) as run.helper:
             report.results += run.run_phases(entities)

@@ -29,7 +29,7 @@ from pipelines.errors import SyncRefusedError
 from pipelines.history import rebuild
 from pipelines.load.hints import HintFilter, listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
-from pipelines.postgres.locks import advisory_lock, continuous_sync_lock, full_scan_lock
+from pipelines.postgres.locks import continuous_sync_lock, continuous_worker_lock, full_scan_lock
 from pipelines.sync.context import EntityResult, NoProgress, SyncContext
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
@@ -110,7 +110,7 @@ class ContinuousSync:
         continuously."""
         with self.connect() as connection:
             connection.autocommit = True
-            with advisory_lock(connection, f"amocrm-mirror drain {self.account}") as alone:
+            with continuous_worker_lock(self.account).try_hold(connection) as alone:
                 if alone:
                     connection.execute(f"LISTEN {DELIVERY_CHANNEL}".encode())
                 yield connection if alone else None
@@ -126,7 +126,7 @@ class ContinuousSync:
     def process_once(self) -> bool:
         """Processes everything that is due, once. Returns True if more can be done at once."""
         connection = self._connection("")
-        with (advisory_lock(connection, continuous_sync_lock(self.account), shared=True) as admitted,
+        with (continuous_sync_lock(self.account).try_hold(connection, shared=True) as admitted,
               self._full_scan_lock(connection) as idle):
             if not admitted:
                 return False
@@ -141,7 +141,7 @@ class ContinuousSync:
 
     def _full_scan_lock(self, connection: Connection) -> AbstractContextManager[bool]:
         """Yields True if no sync is running; then none can begin before the context ends."""
-        return advisory_lock(connection, full_scan_lock(self.account))
+        return full_scan_lock(self.account).try_hold(connection)
 
     def _process_hints(self, connection: Connection, hint_filter: HintFilter, idle: bool) -> None:
         self.target = self.target or self.make_target()

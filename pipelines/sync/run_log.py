@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Identifier
 from pipelines.accounts.registry import AccountRecord, scheduled_accounts
 from pipelines.accounts.target import Connection
 from pipelines.entities.registry import ENTITIES
+from pipelines.postgres.locks import sync_lock
 
 LAST_RUNS = """
 SELECT last.entity,
@@ -39,11 +40,7 @@ def last_runs(connection: Connection, account: str, entities: Iterable[str]) -> 
 
 def is_syncing(connection: Connection, account: str) -> bool:
     """True if a process holds the account's sync lock."""
-    lock = f"amocrm-mirror sync {account}"
-    row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [lock]).fetchone()
-    if row and row[0]:
-        connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [lock])
-    return not (row and row[0])
+    return sync_lock(account).is_held(connection)
 
 
 def active_accounts(connection: Connection, mine: str) -> list[AccountRecord]:

@@ -22,7 +22,7 @@ from pipelines.accounts.target import Target
 from pipelines.amocrm.client import CountingClient
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.postgres.locks import sync_lock
+from pipelines.postgres.locks import exclusive_sync
 from pipelines.sync.account_sync import SyncRun, phases, select_entities
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
 from pipelines.sync.entity_sync import EntitySync
@@ -92,7 +92,7 @@ def verify(target: Target, only: Sequence[str] = (), repair: bool = False,
     began, entities = time.monotonic(), select_entities(only)
     verification = VerificationRun(SyncRun(SyncContext(target, progress or NoProgress()), str(uuid.uuid4())),
                                    entities)
-    with sync_lock(target), tuned_memory():
+    with exclusive_sync(target.connect, target.name), tuned_memory():
         preflight(verification.run.scene, refresh=True)
         verification.first_pass()
         if verification.differing_entities():

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pipelines import erasure
-from pipelines.postgres.locks import advisory_lock, continuous_sync_lock, full_scan_lock
+from pipelines.postgres.locks import continuous_sync_lock, full_scan_lock
 from pipelines.sync.continuous import ContinuousSync
 from pipelines.webhooks.subscription import digest, secret_of
 from sandbox.process import SandboxProcess
@@ -230,7 +230,7 @@ def test_a_delivery_that_never_came_is_repaired_by_the_next_sync(live: Live) -> 
 def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Live) -> None:
     lead = live.first("leads")["id"]
     with psycopg.connect(live.database,
-                         autocommit=True) as sync, advisory_lock(sync, full_scan_lock(ACCOUNT)) as held:
+                         autocommit=True) as sync, full_scan_lock(ACCOUNT).try_hold(sync) as held:
         assert held
         sync.execute(
             "INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) VALUES ('amocrm', "
@@ -252,8 +252,7 @@ def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Li
 def test_a_sync_reads_what_no_drain_has(live: Live) -> None:
     lead, talk = live.first("leads")["id"], live.first("talks", 0)["talk_id"]
     with psycopg.connect(live.database, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))",
-                           [continuous_sync_lock(ACCOUNT)])
+        continuous_sync_lock(ACCOUNT).take(connection)
         connection.execute(
             "INSERT INTO mirror.webhook_deliveries (account, digest, body) VALUES ('amocrm', 'x', %s)",
             [f"leads[update][0][id]={lead}&unsorted[update][0][uid]=x&talk[add][0][talk_id]={talk}".encode()])
