@@ -33,40 +33,54 @@ class TokenPermissions:
 
     @property
     def is_admin(self) -> bool:
-        return bool(self._rights.get("is_admin"))
-
-    @property
-    def _rights(self) -> dict[str, Any]:
-        rights = (self.user or {}).get("rights")
-        return rights if isinstance(rights, dict) else {}
+        return bool(is_administrator(self.user))
 
     def restrictions(self) -> list[str]:
         """Returns the kinds of records that the user sees only in part, as far as the token may know."""
-        views = {kind: right.get("view") for kind, right in self._rights.items() if isinstance(right, dict)}
+        views = {kind: right.get("view") for kind, right in _rights(self.user).items()
+                 if isinstance(right, dict)}
         return [f"{kind}: {LIMITED_VIEW_RIGHTS[view]}" for kind, view in views.items()
                 if view in LIMITED_VIEW_RIGHTS]
 
 
 def fetch_permissions(client: HttpGet, facts: AccountInfo) -> TokenPermissions:
     """Fetches the token's user and probes every list with one small request."""
-    return TokenPermissions(facts, _fetch_user(client, facts.get("current_user_id")),
-                 tuple(entity.name for entity in ENTITIES if _is_denied(client, entity, facts)))
-
-
-def _fetch_user(client: HttpGet, ident: Any) -> Record | None:
     try:
-        records = page(client, f"users/{ident}", [], "", single=True).records
-    except (NotAvailableError, BadRequestError):
+        user = fetch_user(client, facts)
+    except BadRequestError:
+        user = None
+    return TokenPermissions(facts, user,
+                            tuple(entity.name for entity in ENTITIES if _is_denied(client, entity, facts)))
+
+
+def fetch_user(client: HttpGet, facts: AccountInfo) -> Record | None:
+    """Fetches the token's user. Only administrators may read users (amocrm-api.md 1.9, 3.3). None: the token
+    may not, or the answer is empty."""
+    try:
+        records = page(client, f"users/{facts.get('current_user_id')}", [], "", single=True).records
+    except NotAvailableError:
         return None
     return dict(records[0]) if records else None
+
+
+def is_administrator(user: Record | None) -> bool | None:
+    """True if the token's user is an administrator, who sees every record. None: the user's record does not
+    say, or the token may not read it."""
+    is_admin = _rights(user).get("is_admin")
+    return is_admin if isinstance(is_admin, bool) else None
+
+
+def _rights(user: Record | None) -> dict[str, Any]:
+    rights = (user or {}).get("rights")
+    return rights if isinstance(rights, dict) else {}
 
 
 def _is_denied(client: HttpGet, entity: Entity, facts: AccountInfo) -> bool:
     """True if the token may not read the entity's list. Lists that the account does not offer are not
     probed."""
-    listing = next((each for each in entity.listings if each.per_parent is None and each.path != "account"),
+    listing = next((each for each in entity.listings if each.per_parent is None and not each.is_in_account),
                    None)
-    if listing is None or (entity.unavailable_because and entity.unavailable_because(facts)):
+    if listing is None or entity.unavailable_because(facts):
         return False
     try:
         client.get(*_probe_request(listing, facts))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.access.encryption import DecryptionError
+from pipelines.access.permissions import fetch_user, is_administrator
 from pipelines.accounts.state import NO_SUCH_PATH, UNREACHABLE_HINT, clear_marks, recording_refusals
-from pipelines.amocrm.client import RetryPolicy
+from pipelines.amocrm.client import HttpGet, RetryPolicy
 from pipelines.amocrm.errors import (
     AccessRevokedError,
     AmoError,
@@ -22,12 +20,14 @@ from pipelines.amocrm.errors import (
     NotAvailableError,
     TransientError,
 )
-from pipelines.amocrm.responses import ApiResponse
+from pipelines.amocrm.responses import ApiResponse, seconds_ahead
 from pipelines.config.settings import SettingsError
+from pipelines.entities.spec import AccountInfo
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
 from pipelines.migrate import MINIMUM_VERSION, MigrationError, migrate
 from pipelines.postgres.embedded.errors import PostgresUnavailableError
+from pipelines.postgres.errors import driver_error, one_line
 
 QUICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=3, read_timeout=20.0)
 MAX_CLOCK_SKEW_SECONDS = 60
@@ -88,7 +88,7 @@ def _postgres_findings(mirror: Installation) -> Generator[Finding, None, bool]:
         yield Finding("wrong", "Postgres: the embedded one is not available", str(reason))
         return False
     except psycopg.Error as reason:
-        yield Finding("wrong", f"Postgres: {_one_line(reason)}",
+        yield Finding("wrong", f"Postgres: {one_line(reason)}",
                       "Start the server, or correct DATABASE_URL; without it the embedded Postgres is used")
         return False
     place = "DATABASE_URL" if mirror.settings.database_url else "embedded"
@@ -112,7 +112,7 @@ def _table_findings(mirror: Installation) -> Generator[Finding, None, bool]:
         yield Finding("wrong", "tables", str(reason))
         return False
     except (psycopg.Error, DBAPIError) as reason:
-        yield Finding("wrong", f"tables: {_one_line(reason)}",
+        yield Finding("wrong", f"tables: {one_line(driver_error(reason))}",
                       "Look at the server's log, then run `amocrm-mirror migrate`")
         return False
     yield Finding("right", f"tables: those of {mirror.schema} and mirror are there and up to date")
@@ -131,10 +131,13 @@ def _account_findings(mirror: Installation) -> Iterator[Finding]:
     except (SyncRefusedError, DecryptionError) as reason:
         yield Finding("wrong", "account", str(reason))
         return
-    facts: dict[str, Any] = orjson.loads(answer.body)
+    facts: AccountInfo = answer.value or {}
+    if not facts:
+        yield Finding("wrong", "account: amoCRM answers with an empty response (204)", "Check AMOCRM_BASE_URL")
+        return
     yield Finding("right", f"token: works, account {facts.get('name')!r} (id {facts.get('id')}, "
                   f"{facts.get('subdomain')})")
-    yield from _permission_findings(target.client.get, facts, mirror.cli_option)
+    yield from _permission_findings(target.client, facts, mirror.cli_option)
     yield from _option_findings(facts)
     yield _clock_finding(answer)
 
@@ -148,20 +151,21 @@ def _failure_finding(what: str, reason: AmoError, option: str) -> Finding:
                    cure.replace("{option}", option))
 
 
-def _permission_findings(get: Callable[..., ApiResponse], facts: dict[str, Any],
-                         option: str) -> Iterator[Finding]:
+def _permission_findings(client: HttpGet, facts: AccountInfo, option: str) -> Iterator[Finding]:
     try:
-        get("users", [("limit", "1")])
+        is_admin = is_administrator(fetch_user(client, facts))
+    except AmoError as reason:
+        yield _failure_finding("rights", reason, option)
+        return
+    if is_admin:
         yield Finding("right", "rights: the token is an administrator's")
-    except NotAvailableError:
+    else:
         yield Finding("note", f"rights: the token's user {facts.get('current_user_id')} is not an "
                       "administrator: records that this user may not see are missing, and so are users and "
                       "roles", "Make the token as an administrator, for a complete mirror")
-    except AmoError as reason:
-        yield _failure_finding("rights", reason, option)
 
 
-def _option_findings(facts: dict[str, Any]) -> Iterator[Finding]:
+def _option_findings(facts: AccountInfo) -> Iterator[Finding]:
     if facts.get("is_api_filter_enabled"):
         yield Finding("right", "filter option: on; changed records are requested by the time of the change")
     else:
@@ -178,19 +182,11 @@ def _option_findings(facts: dict[str, Any]) -> Iterator[Finding]:
 
 def _clock_finding(answer: ApiResponse) -> Finding:
     """Compares this machine's clock, at the time of the request, with the Date header."""
-    try:
-        server_time = parsedate_to_datetime(answer.date)
-    except (TypeError, ValueError):
+    ahead = seconds_ahead(answer.date, answer.started / 1e6)
+    if ahead is None:
         return Finding("note", "clock: not compared, the answer has no Date header")
-    skew = abs(
-        (datetime.datetime.fromtimestamp(answer.started / 1e6, datetime.UTC) - server_time).total_seconds())
+    skew = abs(ahead)
     if skew > MAX_CLOCK_SKEW_SECONDS:
         return Finding("wrong", f"clock: this machine and amoCRM differ by {skew:.0f} s",
                        "Set this machine's clock (NTP): changes are selected by time")
     return Finding("right", f"clock: within {max(skew, 1):.0f} s of amoCRM's")
-
-
-def _one_line(reason: Exception) -> str:
-    """Text of the error on one line; of an SQLAlchemy error, that of the driver's error."""
-    cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
-    return " ".join(str(cause).split())

@@ -161,10 +161,12 @@ def retry_after(response: Response) -> float:
         return max(0.0, seconds_ahead(text) or 0.0)
 
 
-def seconds_ahead(date: str) -> float | None:
-    """Returns how many seconds an HTTP date lies ahead of this machine's clock; None if it is not a date."""
+def seconds_ahead(date: str, clock: float | None = None) -> float | None:
+    """Returns how many seconds an HTTP date lies ahead of this machine's clock; None if it is not a date.
+    `clock`: what the clock showed, in unix seconds; None: what it shows now."""
     try:
         at = parsedate_to_datetime(date)
     except (TypeError, ValueError):
         return None
-    return at.replace(tzinfo=at.tzinfo or datetime.UTC).timestamp() - time.time()
+    return at.replace(tzinfo=at.tzinfo or datetime.UTC).timestamp() - (
+        time.time() if clock is None else clock)

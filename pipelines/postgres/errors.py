@@ -22,13 +22,18 @@ def one_line(reason: BaseException) -> str:
     return " ".join(str(reason).split())
 
 
+def driver_error(reason: Exception) -> BaseException:
+    """Returns psycopg's error of an SQLAlchemy error; any other error as it is."""
+    return reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
+
+
 def with_full_stop(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def describe_postgres_error(reason: psycopg.Error | DBAPIError) -> str:
     """Returns the error of psycopg or SQLAlchemy as one line, with the cure where it is known."""
-    cause = reason.orig if isinstance(reason, DBAPIError) and reason.orig else reason
+    cause = driver_error(reason)
     message = one_line(cause)
     if isinstance(cause, psycopg.errors.DiskFull):
         return f"Postgres: {DISK_FULL_MESSAGE} ({message})"

@@ -3,11 +3,11 @@ administrator's."""
 
 from __future__ import annotations
 
-from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg.types.json import Jsonb
 
+from pipelines.access.permissions import fetch_user, is_administrator
 from pipelines.accounts.state import (
     check_account_id,
     check_account_state,
@@ -17,26 +17,22 @@ from pipelines.accounts.state import (
     recording_refusals,
 )
 from pipelines.accounts.target import Target
-from pipelines.amocrm.errors import NotAvailableError
-from pipelines.amocrm.pagination import page
 from pipelines.entities.registry import ACCOUNT_WITH
 from pipelines.entities.spec import AccountInfo
 from pipelines.errors import SyncRefusedError
 from pipelines.sync.context import SyncContext
 
-__all__ = ["SyncRefusedError", "preflight"]
-
 
 def preflight(context: SyncContext, refresh: bool) -> None:
     """Fills the context with the account's record, its time zone and the token's rights. They are fetched
     from amoCRM if `refresh` is set or the account was blocked; else what was fetched in the last hour is
-    used. Raises SyncRefused."""
+    used. Raises SyncRefusedError."""
     target = context.target
     was_blocked = check_account_state(target.connect, target.name)
     cached = None if refresh or was_blocked else _cached_account_info(target)
     facts, context.is_admin = cached or (_fetch_account_info(target), None)
-    context.account_info, context.fetch_is_admin = facts, lambda: _fetch_is_admin(
-        target, facts.get("current_user_id"))
+    context.account_info = facts
+    context.fetch_is_admin = lambda: is_administrator(fetch_user(target.client, facts))
     if not cached:
         context.sees_everything()
         _save_account_info(context)
@@ -50,7 +46,7 @@ def preflight(context: SyncContext, refresh: bool) -> None:
 
 
 def _fetch_account_info(target: Target) -> AccountInfo:
-    """GET account. Raises SyncRefused if its id is not that of the account mirrored in the schema."""
+    """GET account. Raises SyncRefusedError if its id is not that of the account mirrored in the schema."""
     with recording_refusals(target.connect, target.name):
         facts = fetch_account(target.client, [("with", ",".join(ACCOUNT_WITH))])
     clear_marks(target.connect, target.name)
@@ -75,21 +71,9 @@ def _save_account_info(context: SyncContext) -> None:
             [Jsonb(context.account_info), context.is_admin, context.target.name])
 
 
-def _fetch_is_admin(target: Target, user: Any) -> bool | None:
-    """Fetches whether the token's user is an administrator. Only administrators may read users (amocrm-api.md
-    1.9, 3.3). None: the token may not read the user, or the answer does not say."""
-    try:
-        records = page(target.client, f"users/{user}", [], "", single=True).records
-    except NotAvailableError:
-        return None
-    rights = records[0].get("rights") if records else None
-    is_admin = rights.get("is_admin") if isinstance(rights, dict) else None
-    return is_admin if isinstance(is_admin, bool) else None
-
-
 def _bind_account_id(target: Target, facts: AccountInfo) -> None:
-    """Stores the account's id with a schema that has none. Raises SyncRefused if the schema holds another
-    account."""
+    """Stores the account's id with a schema that has none. Raises SyncRefusedError if the schema holds
+    another account."""
     with target.connect() as connection:
         check_account_id(mirrored_account_id(connection, target.name, target.schema), target.schema, facts)
         connection.execute(
