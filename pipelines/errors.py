@@ -1,10 +1,19 @@
-"""What stops a command before it starts."""
+"""Errors that end a command with their message, and the base class of all of them."""
 
 from __future__ import annotations
 
+from typing import ClassVar
 
-class SyncRefusedError(Exception):
-    """The sync did not start. The message says why, with the cure."""
+
+class MirrorError(Exception):
+    """Ends a command with the message instead of a traceback. The message says why, with the cure."""
+
+    exit_code: ClassVar[int] = 1
+    """Exit code of the command: 1 failed, 2 wrong usage or settings."""
+
+
+class SyncRefusedError(MirrorError):
+    """The command did not start its work."""
 
 
 class AccountPausedError(SyncRefusedError):
@@ -17,3 +26,5 @@ class SyncAlreadyRunningError(SyncRefusedError):
 
 class UsageError(SyncRefusedError):
     """The command names something unknown, or a required setting is missing."""
+
+    exit_code = 2

@@ -22,9 +22,10 @@ from sqlalchemy.exc import DBAPIError
 from alembic import command
 from pipelines.bi import all_accounts, base_views, builder
 from pipelines.bi.placeholders import placeholder_views
-from pipelines.bi.state import bi_schema
 from pipelines.config.database_urls import sqlalchemy_url
 from pipelines.config.settings import validate_schema_name
+from pipelines.errors import MirrorError
+from pipelines.schema.names import bi_schema
 
 INI = Path(__file__).resolve().parent.parent / "alembic.ini"
 MIRROR_SCHEMA = "mirror"
@@ -52,7 +53,7 @@ COUNT_FOREIGN_TABLES = text(
 may create the tables."""
 
 
-class MigrationError(Exception):
+class MigrationError(MirrorError):
     """The migration stopped; finished migrations are kept. The message gives the reason and the cure."""
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from pipelines.errors import MirrorError
 
-class DecryptionError(Exception):
+
+class DecryptionError(MirrorError):
     """The stored secrets were encrypted with a key that this process does not have, or a key is malformed."""
 
 

@@ -104,7 +104,7 @@ def preview_removal(mirror: Installation, name: str, keep_data: bool) -> Removal
         if account is None:
             raise UsageError(f"there is no account {name!r} here: `amocrm-mirror accounts list` lists the "
                            "accounts")
-        schemas = registry.existing_schemas(connection, account)
+        schemas = registry.existing_schemas(connection, account.schema)
         others = [] if keep_data else registry.dependent_views(connection, schemas)
         if others:
             raise SyncRefusedError(

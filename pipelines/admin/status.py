@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
-from rich.table import Table
 
 from pipelines.accounts import registry
-from pipelines.bi.state import view_faults as view_faults
+from pipelines.bi.state import view_faults
 from pipelines.entities.registry import ENTITIES
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
@@ -28,7 +26,7 @@ def gather(mirror: Installation) -> dict[str, Any]:
     """
     if any(pending_revisions(mirror.conninfo, mirror.schema).values()):
         raise SyncRefusedError(f"the tables of {mirror.schema!r} do not exist or are not up to date: run "
-                          "`amocrm-mirror migrate`, then `amocrm-mirror sync`")
+                               "`amocrm-mirror migrate`, then `amocrm-mirror sync`")
     with mirror.connect_autocommit() as connection, connection.cursor(row_factory=dict_row) as cursor:
         syncing = is_syncing(connection, mirror.account)
         runs = last_runs(connection, mirror.account, [entity.name for entity in ENTITIES])
@@ -37,7 +35,7 @@ def gather(mirror: Installation) -> dict[str, Any]:
                                [mirror.account]).fetchone()
         rows, faults = row_counts(connection, mirror.schema), view_faults(connection, mirror.schema)
         record = next((each for each in registry.all_accounts(connection)
-                    if each.name == mirror.account and each.has_tokens), None)
+                       if each.name == mirror.account and each.has_tokens), None)
     entities = [{"entity": entity.name, "rows": rows[entity.name], **_run_or_never(runs.get(entity.name))}
                 for entity in ENTITIES]
     code = (1 if record and (record.blocked or record.revoked)
@@ -57,44 +55,3 @@ def _exit_code(entities: list[dict[str, Any]], quarantined: int, faults: dict[st
     if states & {"failed", "interrupted"}:
         return 1
     return 3 if quarantined or faults or states & {"incomplete", "never"} else 0
-
-
-def render(status: dict[str, Any]) -> tuple[Table, list[str]]:
-    """Returns the table and the lines below it; times in the machine's time zone."""
-    zone = datetime.datetime.now().astimezone().tzname()
-    table = Table(box=None, pad_edge=False, header_style="bold",
-                  title=f"{status['account']} in schema {status['schema']}", title_justify="left")
-    for title in ("entity", "rows", f"last run ({zone})", "state", "how", "requests", "complete to", "lag"):
-        table.add_column(title, justify="right" if title in ("rows", "requests", "lag") else "left")
-    lines = []
-    for entity in status["entities"]:
-        table.add_row(entity["entity"], f"{entity['rows']:,}", _local_time(entity.get("started_at")),
-                      entity["state"], entity.get("mode") or "", str(entity.get("requests", "")),
-                      _local_time(entity.get("watermark")), _format_lag(entity.get("lag_seconds")))
-        if entity.get("reason"):
-            lines.append(f"{entity['entity']}: {entity['reason']}")
-        if entity.get("in_quarantine"):
-            lines.append(f"{entity['entity']}: {entity['in_quarantine']} records in quarantine")
-    if status["quarantined"]:
-        lines.append(f"{status['quarantined']} records in quarantine; the latest:")
-        lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})"
-                  for row in status["quarantine"]]
-    if status["standing"]:
-        lines.append(f"The account is {status['standing']}. The data already mirrored is kept.")
-    lines += [f"view {view} could not be rebuilt: {why}" for view, why in status["views_not_rebuilt"].items()]
-    if status["syncing"]:
-        lines.append("A sync is running now.")
-    return table, lines
-
-
-def _local_time(moment: datetime.datetime | None) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
-
-
-def _format_lag(seconds: int | None) -> str:
-    if seconds is None:
-        return ""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{max(seconds, 0)} s"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pipelines.errors import MirrorError
 
-class AmoError(Exception):
+
+class AmoError(MirrorError):
     """A request failed. `request` is its method, path and query; the message ends with the cure."""
 
     def __init__(self, message: str, request: str = "", status: int = 0) -> None:

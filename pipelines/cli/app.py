@@ -1,24 +1,28 @@
-"""amocrm-mirror: the root command. Every command only parses, calls and prints. Exit codes: 0 complete, 1
-failed, 2 usage error, 3 done but incomplete (design.md 8)."""
+"""amocrm-mirror: the root command, and the commands that belong to no group.
+
+Every command only parses, calls and prints. Exit codes: 0 complete, 1 failed, 2 usage error, 3 done but
+incomplete (design.md 8).
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
-from typing import Annotated
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import psycopg
 import typer
 from rich.console import Console
 
-from pipelines.bi import all_accounts
-from pipelines.cli import accounts, privacy, views, webhooks
-from pipelines.cli.common import Account, example, exit_with_error, report_errors
+from pipelines.cli import accounts, privacy, sync, views, webhooks
+from pipelines.cli.common import Account, example, open_mirror, report_errors
 from pipelines.cli.reports import view_notes
-from pipelines.config.settings import load_settings
-from pipelines.installation import Installation, open_installation
-from pipelines.migrate import migrate
-from pipelines.postgres.embedded.server import EmbeddedPostgres
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.postgres.embedded.server import EmbeddedPostgres
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   rich_markup_mode="markdown",
@@ -26,13 +30,29 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   epilog=example("amocrm-mirror demo", "amocrm-mirror doctor", "amocrm-mirror sync"))
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"amocrm-mirror {version('amocrm-mirror')}")
+        except PackageNotFoundError:
+            typer.echo("amocrm-mirror, not installed as a package: `pip install -e .` in its folder")
+        raise typer.Exit
+
+
+@app.callback()
+def root(version_: Annotated[bool, typer.Option(
+        "--version", help="Show the version and exit.", callback=_print_version, is_eager=True)] = False,
+         ) -> None:
+    pass
+
+
 @app.command(epilog=example("amocrm-mirror demo", "amocrm-mirror demo --scale 5000"))
 def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account.", min=50)] = 1000,
          seed: Annotated[int, typer.Option(help="Another seed, another company.")] = 1) -> None:
     """Mirror a sandbox account into the embedded Postgres, through Dagster, and show what SQL can do with
     it."""
-    from pipelines.cli.demo import run_demo
     with report_errors():
+        from pipelines.cli.demo import run_demo
         raise typer.Exit(run_demo(scale, seed))
 
 
@@ -40,9 +60,10 @@ def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account
 def migrate_(account: Account = "") -> None:
     """Create or update the tables: the account's schema (AMOCRM_SCHEMA) and `mirror`. Running it again
     changes nothing."""
-
     with report_errors():
-        mirror = open_installation(account)
+        from pipelines.bi import all_accounts
+        from pipelines.migrate import migrate
+        mirror = open_mirror(account)
         report = migrate(mirror.conninfo, mirror.schema)
         for target, revision in report.after.items():
             before = report.before[target]
@@ -57,10 +78,10 @@ def migrate_(account: Account = "") -> None:
 def doctor(account: Account = "") -> None:
     """Check settings, Postgres, token, rights, filter option, plan and clock; each fault with its cure.
     Creates the tables."""
-    from pipelines.admin.doctor import findings
     with report_errors():
+        from pipelines.admin.doctor import findings
         failed, console = False, Console(highlight=False, soft_wrap=True)
-        for finding in findings(lambda: open_installation(account)):
+        for finding in findings(lambda: open_mirror(account)):
             failed |= finding.state == "wrong"
             mark, style = {"right": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("NO", "red")}[
                 finding.state]
@@ -82,17 +103,17 @@ def prune(days: Annotated[int | None, typer.Option(
 
     Every sync does the same at its end, for up to 100 of Dagster's runs.
     """
-    from pipelines.orchestration.launcher import prune_runs
     with report_errors():
-        for name, count in prune_runs(open_installation(account), days, dagster_days).items():
+        from pipelines.orchestration.launcher import prune_runs
+        for name, count in prune_runs(open_mirror(account), days, dagster_days).items():
             typer.echo(f"{name}: {count} deleted")
 
 
 @app.command(epilog=example("amocrm-mirror dev", "amocrm-mirror dev --port 3000"))
 def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.")] = 3000) -> None:
     """Run Dagster's web UI and daemon with every asset. Without a configured account, they read a sandbox."""
-    from pipelines.cli.dev import serve
     with report_errors():
+        from pipelines.cli.dev import serve
         raise typer.Exit(serve(port))
 
 
@@ -101,16 +122,17 @@ def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.
 def postgres(action: Annotated[
         str, typer.Argument(help="start, stop, status, url or psql")] = "status") -> None:
     """The embedded Postgres: start it, stop it, show its state or address, or open psql on it."""
-    from pipelines.cli.demo import exec_psql
     with report_errors():
-        mirror = Installation(load_settings())
-        server = EmbeddedPostgres(mirror.settings.mirror_home)
+        from pipelines.config.settings import load_settings
+        from pipelines.postgres.embedded.server import EmbeddedPostgres
+        home = load_settings().mirror_home
+        server = EmbeddedPostgres(home)
         actions: dict[str, Callable[[], str]] = {
             "start": lambda: f"running: {_address_without_password(server.start())}",
             "stop": lambda: _stop_server(server), "status": lambda: _describe_status(server),
-            "url": server.start, "psql": lambda: exec_psql(server.start(), mirror.settings.mirror_home)}
+            "url": server.start, "psql": lambda: _exec_psql(server.start(), home)}
         if action not in actions:
-            exit_with_error(f"there is no action {action!r}: use {', '.join(actions)}", 2)
+            raise UsageError(f"there is no action {action!r}: use {', '.join(actions)}")
         typer.echo(actions[action]())
 
 
@@ -121,7 +143,8 @@ def _stop_server(server: EmbeddedPostgres) -> str:
 
 def _address_without_password(conninfo: str) -> str:
     """Returns the server's address without its password."""
-    parts = psycopg.conninfo.conninfo_to_dict(conninfo)
+    from psycopg.conninfo import conninfo_to_dict
+    parts = conninfo_to_dict(conninfo)
     place = f"{parts.get('host')}:{parts.get('port')}/{parts.get('dbname')}"
     return f"postgresql://{parts.get('user')}@{place} (`amocrm-mirror postgres url` adds the password)"
 
@@ -130,6 +153,19 @@ def _describe_status(server: EmbeddedPostgres) -> str:
     found = server.status()
     return (f"{'running' if found.running else 'stopped'}; port {found.port}, data in {found.data}, "
             f"log in {found.log}")
+
+
+def _exec_psql(conninfo: str, home: Path) -> NoReturn:
+    """Replaces this process with psql. The password is passed in the environment, not in the argument
+    list."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    from pipelines.postgres.embedded.binaries import find_bindir, server_user
+    parts = conninfo_to_dict(conninfo)
+    environment = os.environ | {"PGPASSWORD": str(parts.pop("password", ""))}
+    program = find_bindir(server_user(home), home) / "psql"
+    os.execvpe(str(program), [str(program), " ".join(f"{key}={value}" for key, value in parts.items())],
+               environment)
 
 
 @app.command(epilog=example("amocrm-mirror sandbox --port 8765 --scale 1000 --seed 1",
@@ -149,7 +185,7 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
             ) -> None:
     """A local amoCRM with a company of its own, to try things on: the demo, your own CI, your dashboards.
 
-    Its tokens, faults and switches: GET http://127.0.0.1:8765/_sandbox (README, "The sandbox").
+    Its tokens, faults and switches: GET http://127.0.0.1:8765/_sandbox (docs/sandbox.md).
     """
     from sandbox.__main__ import main as serve
     turned = [word for each in switch for word in ("--switch", each)]
@@ -158,19 +194,9 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
         "--rate", str(rate), "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
 
 
-accounts.register(app, report_errors, example)
-
-
-privacy.register(app, report_errors, example)
-
-
-views.register_views_(app, report_errors, example)
-
-
-webhooks.register(app, report_errors, example)
-
-
-views.register(app, report_errors, example)
+for each in (sync.commands, accounts.access, accounts.accounts, privacy.commands, views.commands,
+             webhooks.webhooks, webhooks.server):
+    app.add_typer(each)
 
 
 def main() -> None:

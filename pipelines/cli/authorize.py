@@ -21,9 +21,9 @@ from pipelines.access.token_endpoint import Application, TokenPair, redeem_code
 from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.admin.grant_access import grant_access
 from pipelines.amocrm.errors import TransientError
-from pipelines.amocrm.hosts import is_loopback, validate_base_url
+from pipelines.amocrm.hosts import is_loopback
 from pipelines.amocrm.session import USER_AGENT
-from pipelines.config.settings import SettingsError
+from pipelines.config.settings import parse_base_url
 from pipelines.errors import UsageError
 from pipelines.installation import Installation
 
@@ -85,14 +85,6 @@ def account_address(mirror: Installation) -> str:
         raise UsageError("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) in "
                        "the environment or in .env")
     return parse_base_url(typer.prompt("Address of the account (https://your-account.amocrm.ru)", err=True))
-
-
-def parse_base_url(text: str) -> str:
-    """Returns the normalised address of an account. Raises SettingsError."""
-    try:
-        return validate_base_url(text)
-    except ValueError as reason:
-        raise SettingsError(str(reason)) from None
 
 
 def prompt_secret(prompt: str, what: str) -> str:

@@ -1,4 +1,9 @@
-"""Progress and reports of a sync: a live table on a terminal, plain lines elsewhere."""
+"""Shared by all commands: errors → exit codes, the option --account, consoles, tables, progress.
+
+`--help` and `--version` start at once, because the modules of commands import nothing heavy at their top:
+no Dagster, Alembic, SQLAlchemy, psycopg or sandbox. A command imports what it needs in its body.
+`authorize.py`, `demo.py` and `dev.py` are imported by the commands that need them, and import freely.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Annotated, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
-import psycopg
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -24,23 +28,17 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import DBAPIError
 
-from pipelines.access.encryption import DecryptionError
-from pipelines.amocrm.errors import AmoError
-from pipelines.config.settings import SettingsError
-from pipelines.errors import SyncRefusedError, UsageError
-from pipelines.migrate import MigrationError
-from pipelines.postgres.embedded.errors import PostgresUnavailableError
-from pipelines.postgres.errors import describe_postgres_error, with_full_stop
-from pipelines.sync.context import EntityResult
+from pipelines.errors import MirrorError
 
-EXPECTED_ERRORS = (AmoError, DecryptionError, PostgresUnavailableError, MigrationError, SettingsError,
-                   SyncRefusedError)
-"""Errors that end a command with one message and without a traceback."""
+if TYPE_CHECKING:
+    from pipelines.installation import Installation
+    from pipelines.sync.context import EntityResult
 
-
+Account = Annotated[str, typer.Option(
+    "--account", help="Another account of the database than the configured one.", metavar="NAME")]
 RESUME_NOTE = "what had landed is kept, and the next sync resumes there"
 
 
@@ -49,10 +47,12 @@ def example(*lines: str) -> str:
     return "**Example:** " + " · ".join(f"`{line}`" for line in lines)
 
 
+# Errors
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turns an expected error of its body into one message on stderr and exit code 1; 2 for wrong settings
-    and names."""
+    """Turns an expected error of its body into one message on stderr and the exit code of its class."""
     try:
         yield
     except KeyboardInterrupt:
@@ -60,39 +60,72 @@ def report_errors() -> Iterator[None]:
         sys.stdout.flush()
         # Does not wait for open requests, which may take a minute; every batch is one transaction.
         os._exit(1)
-    except EXPECTED_ERRORS as reason:
-        exit_with_error(str(reason), 2 if isinstance(reason, SettingsError | UsageError) else 1)
-    except (psycopg.Error, DBAPIError) as reason:
-        exit_with_error(
-            f"{with_full_stop(describe_postgres_error(reason))} Check the server and DATABASE_URL, "
-            f"then run again; {RESUME_NOTE}", 1)
+    except MirrorError as reason:
+        _exit_with_error(str(reason), reason.exit_code)
+    except _database_errors() as reason:
+        from pipelines.postgres.errors import describe_postgres_error, with_full_stop
+        _exit_with_error(f"{with_full_stop(describe_postgres_error(reason))} Check the server and "
+                         f"DATABASE_URL, then run again; {RESUME_NOTE}", 1)
     except BrokenPipeError:
         raise
     except OSError as reason:
-        exit_with_error(f"{reason}. Make the place writable, or set MIRROR_HOME to a folder that is", 1)
+        _exit_with_error(f"{reason}. Make the place writable, or set MIRROR_HOME to a folder that is", 1)
+
+
+def _database_errors() -> tuple[type[Any], ...]:
+    """Returns the base errors of psycopg and SQLAlchemy, as far as these are imported: what is not imported
+    has raised nothing."""
+    return tuple(getattr(sys.modules[module], name)
+                 for module, name in (("psycopg", "Error"), ("sqlalchemy.exc", "DBAPIError"))
+                 if module in sys.modules)
 
 
 def _print_error(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"amocrm-mirror: {message}", markup=False)
 
 
-def exit_with_error(message: str, code: int) -> NoReturn:
+def _exit_with_error(message: str, code: int) -> NoReturn:
     _print_error(message)
     raise typer.Exit(code)
 
 
-ErrorReporter = Callable[[], AbstractContextManager[None]]
+# The installation
 
 
-ExampleText = Callable[..., str]
+def open_mirror(account: str = "") -> Installation:
+    """Returns the installation for the configured account, or for another one of its database."""
+    from pipelines.installation import open_installation
+    return open_installation(account)
 
 
-Account = Annotated[str, typer.Option(
-    "--account", help="Another account of the database than the configured one.", metavar="NAME")]
+def open_migrated_mirror(account: str = "") -> Installation:
+    """Returns the installation after bringing its tables up to date."""
+    from pipelines.migrate import migrate
+    mirror = open_mirror(account)
+    migrate(mirror.conninfo, mirror.schema)
+    return mirror
 
 
-PLAIN_INTERVAL_SECONDS = 5.0
-"""Seconds between two progress lines of an entity, where the output is no terminal."""
+def split_names(text: str) -> list[str]:
+    """Returns the names of an option that takes several, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+# Consoles and tables
+
+
+def table(*columns: str, title: str | None = None, no_wrap: bool = False) -> Table:
+    """Returns an empty table in the style of all commands. A column whose name begins with ">" is
+    right-aligned, as in Python's format strings."""
+    made = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    for column in columns:
+        made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left",
+                        no_wrap=no_wrap)
+    return made
+
+
+def stdout_console() -> Console:
+    return unlimited_width(Console(highlight=False))
 
 
 def stderr_console() -> Console:
@@ -116,6 +149,19 @@ def _has_descriptor() -> bool:
     except (OSError, AttributeError, ValueError):
         return False
     return True
+
+
+def print_lines(console: Console, lines: Iterable[str]) -> None:
+    """Prints lines as they are: no markup, no wrapping."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+# Progress
+
+
+PLAIN_INTERVAL_SECONDS = 5.0
+"""Seconds between two progress lines of an entity, where the output is no terminal."""
 
 
 class RecordRate(ProgressColumn):

@@ -5,30 +5,27 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier, Literal
 from rich.console import Console
-from rich.table import Table
 
 from pipelines.accounts.registry import DEMO_ACCOUNT
-from pipelines.bi.state import bi_schema
-from pipelines.cli import common
+from pipelines.cli.common import print_lines, progress, stderr_console, stdout_console, table
 from pipelines.cli.reports import sync_notes, sync_table, sync_verdict
 from pipelines.config.settings import Settings, load_settings
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
 from pipelines.migrate import downgrade, migrate
 from pipelines.orchestration import launcher
-from pipelines.postgres.embedded.binaries import find_bindir, server_user
+from pipelines.schema.names import bi_schema
 from pipelines.sync.account_sync import Report
 from pipelines.sync.run_log import row_counts
 from sandbox.process import SandboxProcess
@@ -38,6 +35,8 @@ PORT = 8765
 QUERIES = ("wide_leads", "open_deals", "pipeline_on_a_day", "won_lost")
 MAX_ROWS_SHOWN = 12
 """Rows printed of a query's result."""
+NUMERIC_OIDS = (20, 23, 1700)
+"""Type OIDs of bigint, integer and numeric."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class SandboxAccount:
 
 def run_demo(scale: int, seed: int) -> int:
     """Runs the demo with `scale` leads, and prints each step. Returns the sync's exit code."""
-    began, out = time.monotonic(), common.unlimited_width(Console(highlight=False))
+    began, out = time.monotonic(), stdout_console()
     base = Installation(load_settings(amocrm_schema=SCHEMA))
     out.print("Postgres: starting the embedded one" if base.settings.database_url is None
               else "Postgres: the one of DATABASE_URL")
@@ -62,8 +61,8 @@ def run_demo(scale: int, seed: int) -> int:
         out.print(f"Sandbox: a local amoCRM with {scale:,} leads on {sandbox.url}; 7 requests a second, as "
                   "the real one; odd data on purpose")
         mirror = Installation(demo_settings(sandbox))
-        with common.progress(common.stderr_console()) as progress:
-            report = launcher.launch(mirror, progress)
+        with progress(stderr_console()) as shown:
+            report = launcher.launch(mirror, shown)
         _print_results(out, mirror, report)
     out.print(f"Demo done in {time.monotonic() - began:.0f} s.", style="bold")
     _print_next_steps(out, mirror)
@@ -138,8 +137,7 @@ def demo_settings(sandbox: SandboxProcess) -> Settings:
 def _print_results(out: Console, mirror: Installation, report: Report) -> None:
     with mirror.connect_autocommit() as connection:
         out.print(sync_table(report, row_counts(connection, mirror.schema)))
-        for line in [*sync_notes(report), sync_verdict(report)]:
-            out.print(line, markup=False, soft_wrap=True)
+        print_lines(out, [*sync_notes(report), sync_verdict(report)])
         connection.execute(SQL("SET search_path TO {}").format(Identifier(mirror.schema)))
         for name in QUERIES:
             text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8").replace(
@@ -150,14 +148,13 @@ def _print_results(out: Console, mirror: Installation, report: Report) -> None:
 
 def _print_result(out: Console, connection: psycopg.Connection[Any], text: str) -> None:
     cursor = connection.execute(text.encode())
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in cursor.description or ():
-        table.add_column(column.name, justify="right" if column.type_code in (20, 23, 1700) else "left")
+    shown = table(*(f">{column.name}" if column.type_code in NUMERIC_OIDS else column.name
+                    for column in cursor.description or ()))
     rows = cursor.fetchall()
     for row in rows[:MAX_ROWS_SHOWN]:
-        table.add_row(*("" if value is None else f"{value:,}" if column.justify == "right" else str(value)
-                        for value, column in zip(row, table.columns, strict=True)))
-    out.print(table)
+        shown.add_row(*("" if value is None else f"{value:,}" if column.justify == "right" else str(value)
+                        for value, column in zip(row, shown.columns, strict=True)))
+    out.print(shown)
     if len(rows) > MAX_ROWS_SHOWN:
         out.print(f"… and {len(rows) - MAX_ROWS_SHOWN} more rows")
 
@@ -177,15 +174,4 @@ def _print_next_steps(out: Console, mirror: Installation) -> None:
              "  AMOCRM_BASE_URL=https://your-account.amocrm.ru", "  AMOCRM_ACCESS_TOKEN=…",
              "  .venv/bin/amocrm-mirror doctor && .venv/bin/amocrm-mirror sync",
              "Dagster's web UI over the mirror: make dev"]
-    for line in lines:
-        out.print(line, markup=False, soft_wrap=True)
-
-
-def exec_psql(conninfo: str, home: Path) -> NoReturn:
-    """Replaces this process with psql. The password is passed in the environment, not in the argument
-    list."""
-    parts = conninfo_to_dict(conninfo)
-    environment = os.environ | {"PGPASSWORD": str(parts.pop("password", ""))}
-    program = find_bindir(server_user(home), home) / "psql"
-    os.execvpe(str(program), [str(program), " ".join(f"{key}={value}" for key, value in parts.items())],
-               environment)
+    print_lines(out, lines)

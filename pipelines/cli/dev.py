@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from pipelines.cli.demo import SCHEMA, demo_sandbox, demo_settings
@@ -15,6 +14,7 @@ from pipelines.config.settings import load_settings
 from pipelines.installation import Installation
 from pipelines.orchestration.instance import dagster_home, prepare_instance
 from pipelines.orchestration.supervisor import check_port_free
+from pipelines.sync.runtime import stop
 
 WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 SHUTDOWN_GRACE_SECONDS = 30.0
@@ -50,20 +50,11 @@ def _run_dagster(mirror: Installation, port: int, environment: dict[str, str]) -
     except KeyboardInterrupt:
         return 0
     finally:
-        _terminate(process)
+        process.terminate()
+        stop(process, SHUTDOWN_GRACE_SECONDS)
 
 
 def _restore_interrupts() -> None:
     """Restores the default handling of SIGINT in the child process. A shell starts background processes with
     SIGINT ignored, and Dagster, which handles SIGTERM as SIGINT, would then ignore both."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """Terminates Dagster, then kills what is left of its process group."""
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(SHUTDOWN_GRACE_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -1,35 +1,46 @@
-"""What the commands print: tables and verdicts of syncs and verifications."""
+"""What commands print about syncs, verifications and the state of the mirror: tables, notes, verdicts."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.bi.builder import ViewResult
-from pipelines.sync.account_sync import Report
-from pipelines.verify.verification import Verification
+from pipelines.cli.common import RESUME_NOTE, table
 
-STATE_COLOURS = {"complete": "green", "skipped": "yellow", "incomplete": "yellow", "failed": "red"}
+if TYPE_CHECKING:
+    from pipelines.bi.builder import ViewResult
+    from pipelines.sync.account_sync import Report
+    from pipelines.verify.verification import Verification
+
+STATE_COLOURS = {"complete": "green", "equal": "green", "repaired": "green", "skipped": "yellow",
+                 "incomplete": "yellow", "different": "red", "failed": "red"}
+"""Colours of the states of a sync's and a verification's entities."""
+MAX_EXAMPLES_SHOWN = 5
+"""Examples of differences printed per entity."""
+
+
+def _coloured(state: str) -> Text:
+    return Text(state, style=STATE_COLOURS.get(state, ""))
+
+
+# Syncs
 
 
 def sync_table(report: Report, rows: dict[str, int]) -> Table:
     """Returns a table with a line per entity: its rows, changed rows (child rows included), requests and
     seconds. `rows`: live rows by entity name."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("entity", "state", "how"):
-        table.add_column(title, no_wrap=True)
-    for title in ("rows", "changed", "requests", "seconds"):
-        table.add_column(title, justify="right", no_wrap=True)
+    shown = table("entity", "state", "how", ">rows", ">changed", ">requests", ">seconds", no_wrap=True)
     for result in report.results:
-        counts = result.counts
-        table.add_row(result.entity, Text(result.state, style=STATE_COLOURS.get(result.state, "")),
-                      result.mode, f"{rows.get(result.entity, 0):,}", f"{counts.changed:,}",
-                      str(result.requests), f"{result.seconds:.1f}")
+        shown.add_row(result.entity, _coloured(result.state), result.mode,
+                      f"{rows.get(result.entity, 0):,}", f"{result.counts.changed:,}", str(result.requests),
+                      f"{result.seconds:.1f}")
     total = sum(result.requests for result in report.results)
-    table.add_row("", "", "", "", "", str(total), f"{report.seconds:.1f}", style="bold")
-    return table
+    shown.add_row("", "", "", "", "", str(total), f"{report.seconds:.1f}", style="bold")
+    return shown
 
 
 def sync_notes(report: Report) -> list[str]:
@@ -56,37 +67,27 @@ def view_notes(views: Sequence[ViewResult]) -> list[str]:
 def sync_verdict(report: Report) -> str:
     """Returns the last line: how the sync ended, changed rows and seconds."""
     changed = sum(result.counts.changed for result in report.results)
-    words = {0: "complete", 1: "failed: what had landed is kept, and the next sync resumes there",
-             3: "done, but incomplete"}[report.exit_code]
+    words = {0: "complete", 1: f"failed: {RESUME_NOTE}", 3: "done, but incomplete"}[report.exit_code]
     return f"Sync {words}. {changed:,} rows changed in {report.seconds:.1f} s."
 
 
-VERIFICATION_STYLES = {"equal": "green", "repaired": "green", "different": "red", "incomplete": "yellow",
-          "skipped": "yellow", "failed": "red"}
-"""State of an entity → colour."""
-
-
-MAX_EXAMPLES_SHOWN = 5
-"""Examples of differences printed per entity."""
+# Verifications
 
 
 def verification_table(verification: Verification) -> Table:
-    """Per entity: the number of records compared, and what differs after the second pass."""
-    result = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("entity", "state"):
-        result.add_column(title, no_wrap=True)
-    for title in ("compared", "missing", "extra", "stale", "repaired", "caught up", "requests"):
-        result.add_column(title, justify="right", no_wrap=True)
+    """Returns a table with a line per entity: records compared, and what differs after the second pass."""
+    shown = table("entity", "state", ">compared", ">missing", ">extra", ">stale", ">repaired", ">caught up",
+                  ">requests", no_wrap=True)
     for each in verification.outcomes:
         counts = [each.count("missing"), each.count("extra"), each.count("stale"), each.repaired,
                   each.fixed_by_sync, each.requests]
-        result.add_row(each.entity, Text(each.state, style=VERIFICATION_STYLES.get(each.state, "")),
-                       f"{each.compared:,}", *(f"{count:,}" for count in counts))
-    return result
+        shown.add_row(each.entity, _coloured(each.state), f"{each.compared:,}",
+                      *(f"{count:,}" for count in counts))
+    return shown
 
 
 def verification_notes(verification: Verification) -> list[str]:
-    """Lines to print below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity."""
+    """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity."""
     lines = [f"{each.entity}: {each.state}: {each.reason}" for each in verification.outcomes if each.reason]
     for each in verification.outcomes:
         more = each.difference_count - MAX_EXAMPLES_SHOWN
@@ -97,7 +98,7 @@ def verification_notes(verification: Verification) -> list[str]:
 
 
 def verification_verdict(verification: Verification) -> str:
-    """The result of the whole verification, with the cure if something differs."""
+    """Returns the last line: the result of the whole verification, with the cure if something differs."""
     differing = sum(each.difference_count for each in verification.outcomes)
     compared = sum(each.compared for each in verification.outcomes)
     repaired = sum(each.repaired for each in verification.outcomes)
@@ -111,3 +112,52 @@ def verification_verdict(verification: Verification) -> str:
         return (f"Not everything could be compared ({', '.join(incomplete)}); the rest equals the account. "
                 f"{took}.{mended}")
     return f"The mirror equals the account: {took}.{mended}"
+
+
+# The state of the mirror
+
+
+def status_table(status: dict[str, Any]) -> Table:
+    """Returns a table with a line per entity; times in the machine's time zone. `status`: see
+    `admin/status.py`."""
+    zone = datetime.datetime.now().astimezone().tzname()
+    shown = table("entity", ">rows", f"last run ({zone})", "state", "how", ">requests", "complete to", ">lag",
+                  title=f"{status['account']} in schema {status['schema']}")
+    for entity in status["entities"]:
+        shown.add_row(entity["entity"], f"{entity['rows']:,}", _local_time(entity.get("started_at")),
+                      entity["state"], entity.get("mode") or "", str(entity.get("requests", "")),
+                      _local_time(entity.get("watermark")), _format_lag(entity.get("lag_seconds")))
+    return shown
+
+
+def status_notes(status: dict[str, Any]) -> list[str]:
+    """Returns the lines below the table: reasons, the quarantine, views that could not be rebuilt."""
+    lines = []
+    for entity in status["entities"]:
+        if entity.get("reason"):
+            lines.append(f"{entity['entity']}: {entity['reason']}")
+        if entity.get("in_quarantine"):
+            lines.append(f"{entity['entity']}: {entity['in_quarantine']} records in quarantine")
+    if status["quarantined"]:
+        lines.append(f"{status['quarantined']} records in quarantine; the latest:")
+        lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})"
+                  for row in status["quarantine"]]
+    if status["standing"]:
+        lines.append(f"The account is {status['standing']}. The data already mirrored is kept.")
+    lines += [f"view {view} could not be rebuilt: {why}" for view, why in status["views_not_rebuilt"].items()]
+    if status["syncing"]:
+        lines.append("A sync is running now.")
+    return lines
+
+
+def _local_time(moment: datetime.datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+
+
+def _format_lag(seconds: int | None) -> str:
+    if seconds is None:
+        return ""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"

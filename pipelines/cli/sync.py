@@ -1,4 +1,4 @@
-"""Commands that read the account: sync, verify, status."""
+"""Commands that read the account and show its state: sync, verify, status."""
 
 from __future__ import annotations
 
@@ -7,78 +7,35 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.accounts.registry import due
-from pipelines.cli.app import app
-from pipelines.cli.common import Account, example, exit_with_error, report_errors, unlimited_width
-from pipelines.cli.reports import sync_notes, sync_table, sync_verdict
-from pipelines.entities.registry import names_in_tier
+from pipelines.cli import reports
+from pipelines.cli.common import (
+    Account,
+    example,
+    open_migrated_mirror,
+    open_mirror,
+    print_lines,
+    progress,
+    report_errors,
+    split_names,
+    stderr_console,
+    stdout_console,
+    table,
+)
 from pipelines.errors import UsageError
-from pipelines.installation import Installation, open_installation
-from pipelines.migrate import migrate
-from pipelines.orchestration.account_processes import AccountOutcome, _max_parallel_accounts, _outcomes
-from pipelines.sync.run_log import row_counts
 
+if TYPE_CHECKING:
+    from pipelines.installation import Installation
+    from pipelines.orchestration.account_processes import AccountOutcome
+    from pipelines.sync.account_sync import Report
 
-def sync_all(mirror: Installation, only: Sequence[str], full: bool, allow_mass_delete: bool,
-             at_once: int) -> int:
-    """Syncs every account that is due, `at_once` at a time, and prints the outcomes. Returns the worst of all
-    exit codes. A paused account is no failure; one whose access amoCRM refuses is. Raises UsageError if there
-    is no account."""
-    began, out = time.monotonic(), Console(stderr=True, highlight=False, soft_wrap=True)
-    with mirror.connect() as connection:
-        candidates = list(due(connection, mirror.account, bool(mirror.configured_tokens)))
-    if not candidates:
-        raise UsageError("there is no account yet: `amocrm-mirror accounts add NAME https://….amocrm.ru`, or "
-                       "`amocrm-mirror auth`")
-    outcomes = [AccountOutcome(each.name, None if each.paused else 1, reason=why_not)
-                for each, why_not in candidates if why_not]
-    names = [each.name for each, why_not in candidates if not why_not]
-    limit = _max_parallel_accounts(mirror, at_once)
-    if limit < min(at_once, len(names)):
-        out.print(f"only {limit} at once: Postgres has no connections for more. Raise max_connections, "
-                  "or lower AMOCRM_CONCURRENCY: one account takes that many")
-    for outcome in outcomes:
-        out.print(_outcome_line(outcome), markup=False)
-    for outcome in _outcomes(names, limit, (list(only), full, allow_mass_delete)):
-        outcomes.append(outcome)
-        out.print(_outcome_line(outcome), markup=False)
-    outcomes.sort(key=lambda each: each.name)
-    unlimited_width(Console(highlight=False)).print(_outcome_table(outcomes))
-    for outcome in filter(lambda each: each.code, outcomes):
-        typer.echo(f"{outcome.name}: {outcome.label}: {outcome.reason}")
-    counts = Counter(outcome.label for outcome in outcomes)
-    typer.echo(f"{len(outcomes)} accounts in {time.monotonic() - began:.0f} s: "
-               + ", ".join(f"{count} {word}" for word, count in counts.items()))
-    codes = {outcome.code for outcome in outcomes}
-    return 1 if codes & {1, 2} else 3 if 3 in codes else 0
-
-
-# Printing
-
-
-def _outcome_line(outcome: AccountOutcome) -> str:
-    if outcome.states:
-        lists = ", ".join(f"{count} {state}" for state, count in sorted(outcome.states.items()))
-        line = (f"{outcome.name}: {outcome.label} in {outcome.seconds:.1f} s: {lists}; "
-                f"{outcome.seen:,} records read, {outcome.changed:,} rows changed")
-        return line + (f"; {outcome.reason}" if outcome.reason else "")
-    return f"{outcome.name}: {outcome.label}: {outcome.reason}"
-
-
-def _outcome_table(outcomes: Sequence[AccountOutcome]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("account", "state", "read", "changed", "requests", "seconds"):
-        table.add_column(title, justify="left" if title in ("account", "state") else "right")
-    for each in outcomes:
-        table.add_row(each.name, each.label, f"{each.seen:,}", f"{each.changed:,}", f"{each.requests:,}",
-                      f"{each.seconds:.1f}")
-    return table
+commands = typer.Typer()
 
 
 class Tier(StrEnum):
@@ -88,8 +45,8 @@ class Tier(StrEnum):
     directories = "directories"
 
 
-@app.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts",
-                            "amocrm-mirror sync --tier moving", "amocrm-mirror sync --all --at-once 8"))
+@commands.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts",
+                                 "amocrm-mirror sync --tier moving", "amocrm-mirror sync --all --at-once 8"))
 def sync(tier: Annotated[Tier | None, typer.Option(
              help="One tier only: the lists that schedules read every few minutes, or hourly.")] = None,
          only: Annotated[str, typer.Option(
@@ -104,27 +61,27 @@ def sync(tier: Annotated[Tier | None, typer.Option(
          at_once: Annotated[int, typer.Option(
              help="With --all: how many accounts at a time.", min=1, max=200)] = 4) -> None:
     """Bring the mirror up to date, through Dagster: all of the account first, then what changed."""
-    from pipelines.cli import common
-    from pipelines.cli.sync import sync_all
-    from pipelines.orchestration import launcher
     with report_errors():
-        names = [name.strip() for name in only.split(",") if name.strip()]
+        names = split_names(only)
         if tier and names:
-            exit_with_error("--tier and --only both say which entities to read: use one of them", 2)
+            raise UsageError("--tier and --only both say which entities to read: use one of them")
         if every and account:
-            exit_with_error("--all and --account both say which accounts to sync: use one of them", 2)
-        mirror, console = open_installation(account), common.stderr_console()
+            raise UsageError("--all and --account both say which accounts to sync: use one of them")
+        from pipelines.entities.registry import names_in_tier
+        mirror = open_mirror(account)
         names = names or (names_in_tier(tier) if tier else [])
         if every:
-            raise typer.Exit(sync_all(mirror, names, full, allow_mass_delete, at_once))
-        with common.progress(console) as shown:
-            report = launcher.launch(mirror, shown, names, full, allow_mass_delete)
-        print_report(console, mirror, report)
+            raise typer.Exit(_sync_all(mirror, names, full, allow_mass_delete, at_once))
+        from pipelines.orchestration.launcher import launch
+        console = stderr_console()
+        with progress(console) as shown:
+            report = launch(mirror, shown, names, full, allow_mass_delete)
+        _print_report(console, mirror, report)
         raise typer.Exit(report.exit_code)
 
 
-@app.command(epilog=example("amocrm-mirror verify", "amocrm-mirror verify --repair",
-                            "amocrm-mirror verify --only leads,contacts"))
+@commands.command(epilog=example("amocrm-mirror verify", "amocrm-mirror verify --repair",
+                                 "amocrm-mirror verify --only leads,contacts"))
 def verify(only: Annotated[str, typer.Option(
                help="Entities, separated by commas; without it, all.", metavar="leads,contacts")] = "",
            repair: Annotated[bool, typer.Option("--repair", help="Repair the rows that differ.")] = False,
@@ -136,45 +93,82 @@ def verify(only: Annotated[str, typer.Option(
     only if it is still there after an ordinary sync and a second reading of that record. The result is stored
     in mirror.verifications.
     """
-    from pipelines.cli import common, reports
-    from pipelines.verify.verification import verify as compare
     with report_errors():
-        mirror = open_installation(account)
-        migrate(mirror.conninfo, mirror.schema)
-        console = common.stderr_console()
-        with common.progress(console) as shown:
-            verification = compare(mirror.target(),
-                                   [name.strip() for name in only.split(",") if name.strip()], repair, shown)
+        from pipelines.verify.verification import verify as compare
+        mirror, console = open_migrated_mirror(account), stderr_console()
+        with progress(console) as shown:
+            verification = compare(mirror.target(), split_names(only), repair, shown)
         console.print(reports.verification_table(verification))
-        for line in [*reports.verification_notes(verification), reports.verification_verdict(verification)]:
-            console.print(line, markup=False, soft_wrap=True)
+        print_lines(console, [*reports.verification_notes(verification),
+                              reports.verification_verdict(verification)])
         raise typer.Exit(verification.exit_code)
 
 
-def print_report(console: Console, mirror: Installation, report: Any) -> None:
-    """Prints the report of a sync."""
-    with mirror.connect() as connection:
-        rows = row_counts(connection, mirror.schema)
-    console.print(sync_table(report, rows))
-    for line in [*sync_notes(report), sync_verdict(report)]:
-        console.print(line, markup=False, soft_wrap=True)
-
-
-@app.command(epilog=example("amocrm-mirror status", "amocrm-mirror status --json"))
+@commands.command(epilog=example("amocrm-mirror status", "amocrm-mirror status --json"))
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
            account: Account = "") -> None:
     """Show, per entity: rows, the last run, how complete it was, and what is in quarantine."""
-    from pipelines.admin.status import gather, render
-    from pipelines.cli.common import unlimited_width
     with report_errors():
-        mirror = open_installation(account)
-        found = gather(mirror)
+        from pipelines.admin.status import gather
+        found = gather(open_mirror(account))
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2))
         else:
-            table, lines = render(found)
-            console = unlimited_width(Console(highlight=False))
-            console.print(table)
-            for line in lines:
-                console.print(line, markup=False, soft_wrap=True)
+            console = stdout_console()
+            console.print(reports.status_table(found))
+            print_lines(console, reports.status_notes(found))
         raise typer.Exit(found["exit_code"])
+
+
+def _print_report(console: Console, mirror: Installation, report: Report) -> None:
+    from pipelines.sync.run_log import row_counts
+    with mirror.connect() as connection:
+        rows = row_counts(connection, mirror.schema)
+    console.print(reports.sync_table(report, rows))
+    print_lines(console, [*reports.sync_notes(report), reports.sync_verdict(report)])
+
+
+# sync --all
+
+
+def _sync_all(mirror: Installation, only: Sequence[str], full: bool, allow_mass_delete: bool,
+              at_once: int) -> int:
+    """Syncs every account that is due, and prints each outcome as it comes, then all of them in a table.
+    Returns the worst of all exit codes."""
+    from pipelines.orchestration import account_processes as work
+    began, out = time.monotonic(), Console(stderr=True, highlight=False, soft_wrap=True)
+    accounts = work.candidates(mirror)
+    limit = work.max_parallel_accounts(mirror, at_once)
+    if limit < min(at_once, len(accounts.due)):
+        out.print(f"only {limit} at once: Postgres has no connections for more. Raise max_connections, "
+                  "or lower AMOCRM_CONCURRENCY: one account takes that many")
+    outcomes = []
+    for outcome in chain(accounts.left_out,
+                         work.account_outcomes(accounts.due, limit, (list(only), full, allow_mass_delete))):
+        outcomes.append(outcome)
+        out.print(_outcome_line(outcome), markup=False)
+    outcomes.sort(key=lambda each: each.name)
+    stdout_console().print(_outcome_table(outcomes))
+    for outcome in filter(lambda each: each.code, outcomes):
+        typer.echo(f"{outcome.name}: {outcome.label}: {outcome.reason}")
+    counts = Counter(outcome.label for outcome in outcomes)
+    typer.echo(f"{len(outcomes)} accounts in {time.monotonic() - began:.0f} s: "
+               + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    return work.worst_exit_code(outcomes)
+
+
+def _outcome_line(outcome: AccountOutcome) -> str:
+    if outcome.states:
+        lists = ", ".join(f"{count} {state}" for state, count in sorted(outcome.states.items()))
+        line = (f"{outcome.name}: {outcome.label} in {outcome.seconds:.1f} s: {lists}; "
+                f"{outcome.seen:,} records read, {outcome.changed:,} rows changed")
+        return line + (f"; {outcome.reason}" if outcome.reason else "")
+    return f"{outcome.name}: {outcome.label}: {outcome.reason}"
+
+
+def _outcome_table(outcomes: Sequence[AccountOutcome]) -> Table:
+    shown = table("account", "state", ">read", ">changed", ">requests", ">seconds")
+    for each in outcomes:
+        shown.add_row(each.name, each.label, f"{each.seen:,}", f"{each.changed:,}", f"{each.requests:,}",
+                      f"{each.seconds:.1f}")
+    return shown

@@ -1,4 +1,4 @@
-"""The command `dictionary`, which writes the data dictionary. Added to the root command by `cli/app.py`."""
+"""Commands on what people read: `views` builds the BI views, `dictionary` writes the data dictionary."""
 
 from __future__ import annotations
 
@@ -8,97 +8,146 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
-from pipelines.bi import builder
-from pipelines.bi.state import bi_schema, untypable_values
-from pipelines.cli import common
-from pipelines.cli.common import Account, unlimited_width
-from pipelines.cli.privacy import ErrorReporter, ExampleText
+from pipelines.cli.common import (
+    PLAIN_INTERVAL_SECONDS,
+    Account,
+    example,
+    open_mirror,
+    print_lines,
+    report_errors,
+    stderr_console,
+    stdout_console,
+    table,
+)
 from pipelines.cli.reports import view_notes
-from pipelines.dictionary.diagram import svg
-from pipelines.dictionary.from_database import ProgressCallback, account_dictionary
-from pipelines.dictionary.from_models import base_dictionary
-from pipelines.dictionary.markdown import markdown
-from pipelines.dictionary.model import TABLE, Dictionary
-from pipelines.dictionary.page import page
 from pipelines.errors import SyncRefusedError, UsageError
-from pipelines.installation import open_installation
-from pipelines.migrate import migrate, pending_revisions
 
-DIAGRAM_FILE = "schema.svg"
+if TYPE_CHECKING:
+    from pipelines.dictionary.from_database import ProgressCallback
+    from pipelines.dictionary.model import Dictionary
 
-
-PAGE_FILE, MARKDOWN_FILE = "dictionary.html", "dictionary.md"
+commands = typer.Typer()
+PAGE_FILE, MARKDOWN_FILE, DIAGRAM_FILE = "dictionary.html", "dictionary.md", "schema.svg"
 
 
 class Format(StrEnum):
+    """Values of `dictionary --format`."""
+
     html = "html"
     md = "md"
     both = "both"
 
 
-def register(app: typer.Typer, report_errors: ErrorReporter, example: ExampleText) -> None:
-    """Adds the command to `app`. `report_errors` turns errors into exit codes, `example` ends a --help."""
+@commands.command(epilog=example("amocrm-mirror views", "amocrm-mirror views --all"))
+def views(everything: Annotated[bool, typer.Option(
+              "--all", help="Rebuild all of them, also those that are up to date.")] = False,
+          account: Account = "") -> None:
+    """Build the BI views (schema: AMOCRM_SCHEMA with _bi) that are missing or out of date. Exit code 3 if
+    one could not be built.
 
-    @app.command(epilog=example("amocrm-mirror dictionary",
-                                "amocrm-mirror dictionary --out docs/crm --format md",
-                                "amocrm-mirror dictionary --base"))
-    def dictionary(out: Annotated[Path, typer.Option(
-                       help="Folder to write into; created if it is missing.",
-                       metavar="FOLDER")] = Path("dictionary"),
-                   format_: Annotated[Format, typer.Option(
-                       "--format", help="One page to search, text, or both.")] = Format.both,
-                   models: Annotated[bool, typer.Option(
-                       "--base", help="Only what every account has, without a database.")] = False,
-                   account: Account = "") -> None:
-        """Describe every table, view and column: one HTML page to search, Markdown, and a diagram.
+    Every sync does the same at its end. Needs no network: the account's fields are in the mirror.
+    """
+    with report_errors():
+        raise typer.Exit(_build_views(everything, account))
 
-        With the account's own custom fields, their options, and how many records have them filled. The page
-        works without a network.
-        """
-        with report_errors():
-            found = base_dictionary() if models else _account_dictionary(account)
-            for path in write_files(found, out, format_):
-                typer.echo(f"{path}: {path.stat().st_size / 1024:,.0f} kB")
-            typer.echo(dictionary_summary(found))
+
+@commands.command(epilog=example("amocrm-mirror dictionary",
+                                 "amocrm-mirror dictionary --out docs/crm --format md",
+                                 "amocrm-mirror dictionary --base"))
+def dictionary(out: Annotated[Path, typer.Option(
+                   help="Folder to write into; created if it is missing.",
+                   metavar="FOLDER")] = Path("dictionary"),
+               format_: Annotated[Format, typer.Option(
+                   "--format", help="One page to search, text, or both.")] = Format.both,
+               models: Annotated[bool, typer.Option(
+                   "--base", help="Only what every account has, without a database.")] = False,
+               account: Account = "") -> None:
+    """Describe every table, view and column: one HTML page to search, Markdown, and a diagram.
+
+    With the account's own custom fields, their options, and how many records have them filled. The page
+    works without a network.
+    """
+    with report_errors():
+        from pipelines.dictionary.from_models import base_dictionary
+        found = base_dictionary() if models else _account_dictionary(account)
+        for path in _write_files(found, out, format_):
+            typer.echo(f"{path}: {path.stat().st_size / 1024:,.0f} kB")
+        typer.echo(_dictionary_summary(found))
+
+
+# views
+
+
+def _build_views(everything: bool, account: str) -> int:
+    from pipelines.bi.builder import build_views
+    from pipelines.bi.state import untypable_values
+    from pipelines.migrate import migrate
+    from pipelines.schema.names import bi_schema
+    mirror, console = open_mirror(account), stdout_console()
+    with console.status("building views"), mirror.connect_autocommit() as connection:
+        built = migrate(mirror.conninfo, mirror.schema).views
+        built = build_views(connection, mirror.schema, everything) if everything else built
+        untypable = untypable_values(connection, mirror.schema)
+    shown = table("view", "state", ">columns")
+    for each in built:
+        shown.add_row(each.view, each.state, str(each.columns or ""))
+    console.print(shown)
+    print_lines(console, [*view_notes(built), *_untypable_lines(untypable)])
+    failed = sum(each.state == "failed" for each in built)
+    console.print(f"{len(built) - failed} views in {bi_schema(mirror.schema)} are up to date"
+                  + (f", {failed} are not." if failed else "."))
+    return 3 if failed else 0
+
+
+def _untypable_lines(untypable: list[tuple[str, int, str, int]]) -> list[str]:
+    return [f"{entity_type}, field {field_id} ({name}): {count:,} values do not fit its type. Its column "
+            "leaves them out; value_text of "
+            "custom_field_values has them" for entity_type, field_id, name, count in untypable]
+
+
+# dictionary
 
 
 def _account_dictionary(account: str) -> Dictionary:
-    mirror = open_installation(account)
+    from pipelines.dictionary.from_database import account_dictionary
+    from pipelines.migrate import pending_revisions
+    mirror = open_mirror(account)
     if any(pending_revisions(mirror.conninfo, mirror.schema).values()):
-        raise SyncRefusedError(f"the tables of {mirror.schema!r} are not there or not up to date: run "
-                          "`amocrm-mirror migrate`, then this again; or --base, which needs none")
-    with counting_progress() as report, mirror.connect_autocommit() as connection:
+        raise SyncRefusedError(f"the tables of {mirror.schema!r} do not exist or are not up to date: run "
+                               "`amocrm-mirror migrate`, then this again; or use --base, which needs none")
+    with _counting_progress() as report, mirror.connect_autocommit() as connection:
         return account_dictionary(connection, mirror.schema, report)
 
 
 @contextmanager
-def counting_progress() -> Iterator[ProgressCallback]:
+def _counting_progress() -> Iterator[ProgressCallback]:
     """Shows the progress of counting, which takes a while on a big account: a bar on a terminal, elsewhere a
     line every PLAIN_INTERVAL_SECONDS."""
-    to, printed_at = common.stderr_console(), [time.monotonic()]
+    to, printed_at = stderr_console(), [time.monotonic()]
     with Progress(TextColumn("{task.description:<36}"), BarColumn(bar_width=24), console=to, transient=True,
                   disable=not to.is_terminal) as bars:
         task = bars.add_task("counting", total=None)
 
         def report(what: str, done: int, of: int) -> None:
             bars.update(task, description=what, completed=done, total=of)
-            if not to.is_terminal and time.monotonic() - printed_at[0] > common.PLAIN_INTERVAL_SECONDS:
+            if not to.is_terminal and time.monotonic() - printed_at[0] > PLAIN_INTERVAL_SECONDS:
                 printed_at[0] = time.monotonic()
                 to.print(f"counting {what}: {done} of {of} tables", markup=False, soft_wrap=True)
 
         yield report
 
 
-def write_files(found: Dictionary, folder: Path, format_: Format) -> list[Path]:
+def _write_files(found: Dictionary, folder: Path, format_: Format) -> list[Path]:
     """Writes the files of a format and returns their paths. Each is written under a temporary name and then
     renamed, so that it is complete or absent. Raises UsageError if the folder is not writable."""
+    from pipelines.dictionary.diagram import svg
+    from pipelines.dictionary.markdown import markdown
+    from pipelines.dictionary.page import page
     texts = {}
     if format_ != Format.md:
         texts[PAGE_FILE] = page(found)
@@ -120,7 +169,9 @@ def write_files(found: Dictionary, folder: Path, format_: Format) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def dictionary_summary(found: Dictionary) -> str:
+def _dictionary_summary(found: Dictionary) -> str:
+    """Returns the last line: how many tables, views, columns and custom fields are described."""
+    from pipelines.dictionary.model import TABLE
     tables = sum(each.kind == TABLE for each in found.relations)
     columns = sum(len(each.columns) for each in found.relations)
     uncommented = sum(not column.comment for each in found.relations for column in each.columns)
@@ -132,45 +183,3 @@ def dictionary_summary(found: Dictionary) -> str:
     if uncommented:
         words.append(f"{uncommented} columns without a comment")
     return "; ".join(words)
-
-
-def register_views_(app: typer.Typer, told: ErrorReporter, example: ExampleText) -> None:
-    """Adds the command to `app`. `report_errors` turns errors into exit codes, `example` ends a --help."""
-
-    @app.command(epilog=example("amocrm-mirror views", "amocrm-mirror views --all"))
-    def views(everything: Annotated[bool, typer.Option(
-                  "--all", help="Rebuild all of them, also those that are up to date.")] = False,
-              account: Account = "") -> None:
-        """Build the BI views (schema: AMOCRM_SCHEMA with _bi) that are missing or out of date. Exit code 3 if
-        one could not be built.
-
-        Every sync does the same at its end. Needs no network: the account's fields are in the mirror.
-        """
-        with told():
-            raise typer.Exit(_build_views(everything, account))
-
-
-def _build_views(everything: bool, account: str) -> int:
-    mirror, console = open_installation(account), unlimited_width(Console(highlight=False))
-    with console.status("building views"), mirror.connect_autocommit() as connection:
-        found = migrate(mirror.conninfo, mirror.schema).views
-        found = builder.build_views(connection, mirror.schema, everything) if everything else found
-        untypable = untypable_values(connection, mirror.schema)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("view", "state", "columns"):
-        table.add_column(title, justify="right" if title == "columns" else "left")
-    for each in found:
-        table.add_row(each.view, each.state, str(each.columns or ""))
-    console.print(table)
-    for line in [*view_notes(found), *_untypable_lines(untypable)]:
-        console.print(line, markup=False, soft_wrap=True)
-    failed = sum(each.state == "failed" for each in found)
-    console.print(f"{len(found) - failed} views in {bi_schema(mirror.schema)} are up to date"
-                  + (f", {failed} are not." if failed else "."))
-    return 3 if failed else 0
-
-
-def _untypable_lines(untypable: list[tuple[str, int, str, int]]) -> list[str]:
-    return [f"{entity_type}, field {field_id} ({name}): {count:,} values do not fit its type. Its column "
-            "leaves them out; value_text of "
-            "custom_field_values has them" for entity_type, field_id, name, count in untypable]

@@ -1,124 +1,117 @@
-"""Commands on webhooks, and `serve`. Added to the root command by `cli/app.py`."""
+"""Commands on webhooks, and `serve`, which runs everything that keeps a mirror current."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.common import Account
+from pipelines.cli.common import Account, example, open_migrated_mirror, report_errors
 from pipelines.errors import UsageError
-from pipelines.installation import Installation, open_installation
-from pipelines.migrate import migrate
 
-ErrorReporter = Callable[[], AbstractContextManager[None]]
-ExampleText = Callable[..., str]
+server = typer.Typer()
+webhooks = typer.Typer(
+    name="webhooks", no_args_is_help=True, rich_markup_mode="markdown",
+    help="Near real time: amoCRM reports a change, the mirror re-reads the record.",
+    epilog=example("amocrm-mirror webhooks serve",
+                   "amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
 HOST, PORT = "127.0.0.1", 8780
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)]
 
 
-def register(app: typer.Typer, report_errors: ErrorReporter, example: ExampleText) -> None:
-    """Adds the commands to `app`. `report_errors` turns errors into exit codes, `example` ends a --help."""
-    webhooks = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown",
-                           help="Near real time: amoCRM reports a change, the mirror re-reads the record.",
-                           epilog=example("amocrm-mirror webhooks serve",
-                                          "amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
-    app.add_typer(webhooks, name="webhooks")
-    _register_servers(app, webhooks, report_errors, example)
-    _register_subscription(webhooks, report_errors, example)
+@webhooks.command("serve", epilog=example("amocrm-mirror webhooks serve",
+                                          "amocrm-mirror webhooks serve --host 0.0.0.0 --port 8780"))
+def serve_(host: Host = HOST, port: Port = PORT) -> None:
+    """Receive deliveries for every account of the database, until Ctrl-C. Put a TLS web server before it.
 
-
-def _register_servers(app: typer.Typer, webhooks: typer.Typer, report_errors: ErrorReporter,
-                      example: ExampleText) -> None:
-    @webhooks.command("serve", epilog=example("amocrm-mirror webhooks serve",
-                                              "amocrm-mirror webhooks serve --host 0.0.0.0 --port 8780"))
-    def serve_(host: Host = HOST, port: Port = PORT) -> None:
-        """Receive deliveries for every account of the database, until Ctrl-C. Put a TLS web server before it.
-
-        A delivery is answered after it is committed. `webhooks drain` turns deliveries into rows."""
+    A delivery is answered after it is committed. `webhooks drain` turns deliveries into rows."""
+    with report_errors(), _exit_on_interrupt():
         from pipelines.orchestration.supervisor import check_port_free
         from pipelines.webhooks.inbox_writer import InboxWriter
         from pipelines.webhooks.receiver import make_server
         from pipelines.webhooks.uninstall import uninstall_handler
-        with report_errors(), _exit_on_interrupt():
-            _configure_logging()
-            check_port_free(host, port)
-            mirror = _open_migrated()
-            make_server(InboxWriter(mirror.conninfo), host, port, uninstall_handler(
-                mirror.connect, lambda: mirror.encryption, mirror.configured_tokens)).run()
+        _configure_logging()
+        check_port_free(host, port)
+        mirror = open_migrated_mirror()
+        make_server(InboxWriter(mirror.conninfo), host, port, uninstall_handler(
+            mirror.connect, lambda: mirror.encryption, mirror.configured_tokens)).run()
 
-    @webhooks.command(epilog=example("amocrm-mirror webhooks drain",
-                                     "amocrm-mirror webhooks drain --account amocrm"))
-    def drain(account: Annotated[str, typer.Option(help="Without it, all with a webhook.")] = "") -> None:
-        """Re-read the records that deliveries name, within a second or so, until Ctrl-C. Syncs may run."""
+
+@webhooks.command(epilog=example("amocrm-mirror webhooks drain",
+                                 "amocrm-mirror webhooks drain --account amocrm"))
+def drain(account: Annotated[str, typer.Option(help="Without it, all with a webhook.")] = "") -> None:
+    """Re-read the records that deliveries name, within a second or so, until Ctrl-C. Syncs may run."""
+    with report_errors(), _exit_on_interrupt():
         from pipelines.orchestration.continuous_workers import ContinuousWorkers
-        with report_errors(), _exit_on_interrupt():
-            _configure_logging()
-            ContinuousWorkers(_open_migrated(), account).run()
+        _configure_logging()
+        ContinuousWorkers(open_migrated_mirror(), account).run()
 
-    @app.command(epilog=example("amocrm-mirror serve", "amocrm-mirror serve --no-dagster"))
-    def serve(host: Host = HOST, port: Port = PORT,
-              dagster: Annotated[bool, typer.Option(help="Also Dagster, on --dagster-port.")] = True,
-              dagster_port: Annotated[int, typer.Option(
-                  help="Port of Dagster's web UI on 127.0.0.1.", min=1, max=65535)] = 3000) -> None:
-        """Run what keeps a mirror current: webhook receiver, drain, Dagster. Restarts each when it ends."""
+
+@server.command(epilog=example("amocrm-mirror serve", "amocrm-mirror serve --no-dagster"))
+def serve(host: Host = HOST, port: Port = PORT,
+          dagster: Annotated[bool, typer.Option(help="Also Dagster, on --dagster-port.")] = True,
+          dagster_port: Annotated[int, typer.Option(
+              help="Port of Dagster's web UI on 127.0.0.1.", min=1, max=65535)] = 3000) -> None:
+    """Run what keeps a mirror current: webhook receiver, drain, Dagster. Restarts each when it ends."""
+    with report_errors():
         from pipelines.orchestration.supervisor import check_port_free, supervise
-        with report_errors():
-            _configure_logging()
-            check_port_free(host, port)
-            if dagster:
-                check_port_free("127.0.0.1", dagster_port, "--dagster-port")
-            _open_migrated()
-            raise typer.Exit(supervise(host, port, dagster_port if dagster else None))
+        _configure_logging()
+        check_port_free(host, port)
+        if dagster:
+            check_port_free("127.0.0.1", dagster_port, "--dagster-port")
+        open_migrated_mirror()
+        raise typer.Exit(supervise(host, port, dagster_port if dagster else None))
 
 
-def _register_subscription(webhooks: typer.Typer, report_errors: ErrorReporter, example: ExampleText) -> None:
-    @webhooks.command(epilog=example("amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
-    def subscribe(url: Annotated[str, typer.Option(
-                      help="How amoCRM reaches the receiver: https://hooks.example.com")],
-                  account: Account = "") -> None:
-        """Register every event at a secret address of this account. Run it again if the plan changes."""
-        with report_errors():
-            _subscribe(url, account)
+@webhooks.command(epilog=example("amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
+def subscribe(url: Annotated[str, typer.Option(
+                  help="How amoCRM reaches the receiver: https://hooks.example.com")],
+              account: Account = "") -> None:
+    """Register every event at a secret address of this account. Run it again if the plan changes."""
+    with report_errors():
+        _subscribe(url, account)
 
-    @webhooks.command(epilog=example("amocrm-mirror webhooks status", "amocrm-mirror webhooks status --json"))
-    def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-        """Show deliveries, lag, and whether amoCRM has switched the webhook off. Exit code 3: off, not
-        subscribed, or lagging."""
+
+@webhooks.command(epilog=example("amocrm-mirror webhooks status", "amocrm-mirror webhooks status --json"))
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show deliveries, lag, and whether amoCRM has switched the webhook off. Exit code 3: off, not
+    subscribed, or lagging."""
+    with report_errors():
         from pipelines.webhooks.status import gather, render
-        with report_errors():
-            mirror = _open_migrated()
-            found = gather(mirror.connect_autocommit, mirror.account)
-            typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2) if as_json
-                       else "\n".join(render(found)))
-            raise typer.Exit(found["exit_code"])
+        mirror = open_migrated_mirror()
+        found = gather(mirror.connect_autocommit, mirror.account)
+        typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2) if as_json
+                   else "\n".join(render(found)))
+        raise typer.Exit(found["exit_code"])
 
-    @webhooks.command(epilog=example("amocrm-mirror webhooks rotate"))
-    def rotate(account: Account = "") -> None:
-        """Give the webhook a new secret address; the old one is refused from then on."""
-        from pipelines.webhooks import subscription as work
-        with report_errors():
-            mirror = _open_migrated(account)
-            with mirror.connect_autocommit() as connection:
-                work.rotate_secret(mirror.target(), connection)
-            typer.echo("the webhook has a new address; the old one is refused now")
 
-    @webhooks.command(epilog=example("amocrm-mirror webhooks unsubscribe"))
-    def unsubscribe(account: Account = "") -> None:
-        """Remove the webhook, in amoCRM and here."""
+@webhooks.command(epilog=example("amocrm-mirror webhooks rotate"))
+def rotate(account: Account = "") -> None:
+    """Give the webhook a new secret address; the old one is refused from then on."""
+    with report_errors():
         from pipelines.webhooks import subscription as work
-        with report_errors():
-            mirror = _open_migrated(account)
-            with mirror.connect_autocommit() as connection:
-                had = work.unsubscribe(mirror.target(), connection)
-            typer.echo("amoCRM sends nothing any more" if had
-                       else "amoCRM had no webhook of ours; deliveries are refused now")
+        mirror = open_migrated_mirror(account)
+        with mirror.connect_autocommit() as connection:
+            work.rotate_secret(mirror.target(), connection)
+        typer.echo("the webhook has a new address; the old one is refused now")
+
+
+@webhooks.command(epilog=example("amocrm-mirror webhooks unsubscribe"))
+def unsubscribe(account: Account = "") -> None:
+    """Remove the webhook, in amoCRM and here."""
+    with report_errors():
+        from pipelines.webhooks import subscription as work
+        mirror = open_migrated_mirror(account)
+        with mirror.connect_autocommit() as connection:
+            had = work.unsubscribe(mirror.target(), connection)
+        typer.echo("amoCRM sends nothing any more" if had
+                   else "amoCRM had no webhook of ours; deliveries are refused now")
 
 
 def _subscribe(url: str, account: str) -> None:
@@ -126,7 +119,7 @@ def _subscribe(url: str, account: str) -> None:
     fault = work.url_problem(url)
     if fault:
         raise UsageError(fault)
-    mirror = _open_migrated(account)
+    mirror = open_migrated_mirror(account)
     with mirror.connect_autocommit() as connection:
         hook, refused = work.subscribe(mirror.target(), connection, url)
     typer.echo(f"amoCRM reports {len(hook.settings)} events: {', '.join(hook.settings)}")
@@ -136,12 +129,6 @@ def _subscribe(url: str, account: str) -> None:
                "amoMarket → … → WebHooks.")
     typer.echo(
         "Now keep `amocrm-mirror serve` running behind that address, and run `amocrm-mirror sync` once.")
-
-
-def _open_migrated(account: str = "") -> Installation:
-    mirror = open_installation(account)
-    migrate(mirror.conninfo, mirror.schema)
-    return mirror
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """Forms of a database URL: what people configure, what psycopg and SQLAlchemy expect."""
 
+from __future__ import annotations
+
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import URL
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 
 def normalise_database_url(url: str) -> str:
@@ -28,6 +32,7 @@ def normalise_database_url(url: str) -> str:
 
 def sqlalchemy_url(conninfo: str) -> URL:
     """Returns SQLAlchemy's URL of the same database, through psycopg 3."""
+    from sqlalchemy import URL  # here, because most commands need the settings but not SQLAlchemy
     options: dict[str, Any] = conninfo_to_dict(normalise_database_url(conninfo))
     user, password = options.pop("user", None), options.pop("password", None)
     database = options.pop("dbname", None)

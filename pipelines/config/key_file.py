@@ -1,4 +1,4 @@
-"""The key that encrypts secrets at rest: AMOCRM_MIRROR_KEY or a file of mode 0600."""
+"""The key that encrypts secrets at rest: MIRROR_KEY or a file of mode 0600."""
 
 import base64
 import binascii
@@ -30,7 +30,7 @@ def parse_fernet_keys(text: str, source: str) -> list[bytes]:
     return keys
 
 
-def _create_key_file(path: Path) -> None:
+def create_key_file(path: Path) -> None:
     """Creates the key file atomically, unless another process has just done so."""
     make_home(path.parent)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as draft:

@@ -1,8 +1,8 @@
 """Settings: the environment and `.env`, validated and normalised.
 
-Owns the names of the variables, the rules for a schema's name, the mirror's home folder and the encryption
-keys. Addresses are validated in `amocrm/hosts.py` and `config/database_urls.py`. No other module but
-`installation.py` and `alembic/env.py` reads the environment.
+Owns the names of the variables and the rules for a schema's name. Addresses are validated in
+`amocrm/hosts.py` and `config/database_urls.py`. Besides this package, only `installation.py` and
+`alembic/env.py` read the environment.
 """
 
 import math
@@ -16,16 +16,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pipelines.amocrm.hosts import MAX_REQUESTS_PER_SECOND, validate_base_url, validate_requests_per_second
 from pipelines.config.database_urls import normalise_database_url
 from pipelines.config.home import default_home
-from pipelines.config.key_file import KEY_FILE, _create_key_file, parse_fernet_keys
+from pipelines.config.key_file import KEY_FILE, create_key_file, parse_fernet_keys
+from pipelines.errors import MirrorError
+from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA, BI_SUFFIX
 
 SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
+RESERVED_SCHEMAS = {"mirror", "public", "information_schema", ALL_ACCOUNTS_SCHEMA}
 
 
-RESERVED_SCHEMAS = {"mirror", "public", "information_schema", "amocrm_all"}
-
-
-class SettingsError(ValueError):
+class SettingsError(MirrorError, ValueError):
     """A setting cannot be used. The message says which and why, with the cure."""
+
+    exit_code = 2
 
 
 def validate_schema_name(name: str, what: str = "AMOCRM_SCHEMA") -> str:
@@ -39,7 +41,7 @@ def validate_schema_name(name: str, what: str = "AMOCRM_SCHEMA") -> str:
     if len(name) > SCHEMA_MAX_BYTES:
         raise ValueError(f"{what} {name!r} is {len(name)} characters long: shorten it to at most "
                          f"{SCHEMA_MAX_BYTES}.")
-    if name in RESERVED_SCHEMAS or name.startswith("pg_") or name.endswith("_bi"):
+    if name in RESERVED_SCHEMAS or name.startswith("pg_") or name.endswith(BI_SUFFIX):
         raise ValueError(
             f"{what} {name!r} is reserved (by Postgres or by the mirror's own schemas): choose another "
             "name, for example amocrm_acme."
@@ -155,12 +157,12 @@ class Settings(BaseSettings):
             return parse_fernet_keys(self.mirror_key.get_secret_value(), "MIRROR_KEY")
         path = self.mirror_home / KEY_FILE
         if not path.exists():
-            _create_key_file(path)
+            create_key_file(path)
         try:
             return parse_fernet_keys(path.read_text(encoding="ascii"), str(path))
         except ValueError as error:
             raise SettingsError(f"{error} The stored tokens need the keys that were there: restore the "
-                                  "file from a backup.") from None
+                                "file from a backup.") from None
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -169,6 +171,14 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(map(_error_sentence, error.errors()))) from None
+
+
+def parse_base_url(text: str) -> str:
+    """Returns the normalised address of an account. Raises SettingsError."""
+    try:
+        return validate_base_url(text)
+    except ValueError as reason:
+        raise SettingsError(str(reason)) from None
 
 
 def _error_sentence(error: Any) -> str:

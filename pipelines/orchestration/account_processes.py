@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -22,9 +22,12 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
+from pipelines.accounts.registry import due
+from pipelines.errors import MirrorError, UsageError
 from pipelines.installation import Installation, open_installation
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.sync.context import EntityResult, NoProgress
+from pipelines.sync.runtime import stop
 
 PRELOAD = ["pipelines.orchestration.launcher"]
 """Modules that the fork server imports before it forks the accounts' processes."""
@@ -70,7 +73,36 @@ class AccountOutcome:
         return {0: "complete", 3: "incomplete", None: "left out"}.get(self.code, "failed")
 
 
-def _max_parallel_accounts(mirror: Installation, at_once: int) -> int:
+@dataclass(frozen=True)
+class Candidates:
+    """What a sync of every account starts with."""
+
+    left_out: list[AccountOutcome]
+    """Accounts that are paused, or whose access amoCRM refuses."""
+    due: list[str]
+
+
+def candidates(mirror: Installation) -> Candidates:
+    """Divides the accounts of the database into those to sync and those to leave out. Raises UsageError if
+    there is none."""
+    with mirror.connect() as connection:
+        found = list(due(connection, mirror.account, bool(mirror.configured_tokens)))
+    if not found:
+        raise UsageError("there is no account yet: `amocrm-mirror accounts add NAME https://….amocrm.ru`, or "
+                         "`amocrm-mirror auth`")
+    return Candidates([AccountOutcome(each.name, None if each.paused else 1, reason=why_not)
+                       for each, why_not in found if why_not],
+                      [each.name for each, why_not in found if not why_not])
+
+
+def worst_exit_code(outcomes: Iterable[AccountOutcome]) -> int:
+    """Returns the exit code of all outcomes together. A paused account is no failure; one whose access
+    amoCRM refuses is."""
+    codes = {outcome.code for outcome in outcomes}
+    return 1 if codes & {1, 2} else 3 if 3 in codes else 0
+
+
+def max_parallel_accounts(mirror: Installation, at_once: int) -> int:
     """Returns how many accounts, from 1 to `at_once`, Postgres has free connections for."""
     with mirror.connect() as connection:
         row = connection.execute(FREE_CONNECTIONS_SQL).fetchone()
@@ -81,10 +113,11 @@ def _max_parallel_accounts(mirror: Installation, at_once: int) -> int:
 # Processes
 
 
-def _outcomes(names: Sequence[str], at_once: int, options: tuple[Any, ...]) -> Iterator[AccountOutcome]:
-    """Runs `_child_main` for each account in its own process, `at_once` at a time, and yields the outcomes in
-    the order in which they end. When interrupted, it interrupts the running processes and waits
-    SHUTDOWN_GRACE_SECONDS for them."""
+def account_outcomes(names: Sequence[str], at_once: int,
+                     options: tuple[Any, ...]) -> Iterator[AccountOutcome]:
+    """Syncs each account in its own process, `at_once` at a time, and yields the outcomes in the order in
+    which they end. `options`: the arguments of `_child_main` after the pipe. When interrupted, interrupts
+    the running processes and waits SHUTDOWN_GRACE_SECONDS for them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     pending, running = deque(names), dict[Connection, tuple[str, Any]]()
@@ -126,13 +159,11 @@ def _interrupt(processes: Sequence[Any]) -> None:
         os.kill(process.pid, signal.SIGINT)
     until = time.monotonic() + SHUTDOWN_GRACE_SECONDS
     for process in processes:
-        process.join(max(0.0, until - time.monotonic()))
-        if process.is_alive():
-            process.kill()
+        stop(process, max(0.0, until - time.monotonic()))
 
 
 def _child_main(name: str, pipe: Connection, only: list[str], full: bool, allow_mass_delete: bool) -> None:
-    """Main function of an account's process: syncs the account and sends its Outcome through `pipe`. The
+    """Main function of an account's process: syncs the account and sends the outcome through `pipe`. The
     process has its own session, so that Ctrl-C reaches it only once: from the parent."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -143,11 +174,11 @@ def _child_main(name: str, pipe: Connection, only: list[str], full: bool, allow_
         os._exit(1)
     except (psycopg.Error, DBAPIError) as reason:
         outcome.reason = describe_postgres_error(reason)
+    except MirrorError as reason:
+        outcome.reason = one_line(reason)
     except Exception as reason:
-        of_ours = type(reason).__module__.startswith("pipelines.")
-        outcome.reason = one_line(reason) if of_ours else f"{type(reason).__name__}: {one_line(reason)}"
-        if not of_ours:
-            log.exception("%s failed", name)
+        outcome.reason = f"{type(reason).__name__}: {one_line(reason)}"
+        log.exception("%s failed", name)
     pipe.send(outcome)
     pipe.close()
     os._exit(0)  # does not wait for threads whose HTTP request is still open

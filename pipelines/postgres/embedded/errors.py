@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.errors import MirrorError
+
 CURES = {
     "No space left on device": "Free some disk space and start again.",
     "Disk quota exceeded": "Free some disk space and start again.",
@@ -17,7 +19,7 @@ CURES = {
 DEFAULT_CURE = "See postgres.log there, or set DATABASE_URL to a database of yours."
 
 
-class PostgresUnavailableError(Exception):
+class PostgresUnavailableError(MirrorError):
     """The embedded Postgres cannot be used; the message says why, what happened to the data, and the cure."""
 
 
