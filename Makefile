@@ -44,7 +44,7 @@ lint: setup  ## ruff and strict types
 dev: setup  ## Dagster's web UI with every asset
 	@$(BIN)/amocrm-mirror dev
 
-docs: setup  ## Write docs/dictionary.md and docs/schema.svg anew, from the models
+docs: setup  ## Write docs/dictionary.md and docs/schema.svg again, from the models
 	@$(BIN)/amocrm-mirror dictionary --base --format md --out docs
 
 clean:  ## Remove .venv and what the tools left

@@ -1,5 +1,5 @@
-"""The guides and the Russian README: their queries run as the role that they tell of, their links lead
-somewhere, and both languages say the same."""
+"""The guides, the reference pages and their Russian translations: their queries run as the read-only role,
+their links resolve, and both languages show the same."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ GUIDES = REPOSITORY / "docs" / "guides"
 NAMES = sorted(path.name for path in GUIDES.glob("*.md"))
 PAGES = [*(GUIDES / name for name in NAMES), *(GUIDES / "ru" / name for name in NAMES),
          REPOSITORY / "README.md", REPOSITORY / "README.ru.md"]
-DOCUMENTS = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")})
+DOCUMENTS = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")})
 BLOCK = re.compile(r"```sql\n(.*?)```", re.S)
 FILTER = re.compile(r"\$__timeFilter\((\w+)\)")
-"""Grafana's own word, which it writes out before it asks."""
+"""A macro of Grafana, which Grafana expands before it sends the query."""
 ROLE = f"guides_reader_{os.getpid()}"
 
 
@@ -50,8 +50,8 @@ def blocks(page: Path) -> list[str]:
     return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
-def written_out(macro: re.Match[str]) -> str:
-    """The span as Grafana writes it: text, in UTC."""
+def expand_macro(macro: re.Match[str]) -> str:
+    """The time range as Grafana writes it: text, in UTC."""
     begin, end = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}" for days in (90, 0))
     return f"{macro[1]} BETWEEN '{begin}' AND '{end}'"
 
@@ -63,9 +63,9 @@ def slugs(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_its_queries_run_as_the_role_that_reads(page: Path, reader: psycopg.Connection) -> None:
+def test_queries_run_as_the_read_only_role(page: Path, reader: psycopg.Connection) -> None:
     for query in blocks(page):
-        written = FILTER.sub(written_out, query).rstrip().removesuffix(";")
+        written = FILTER.sub(expand_macro, query).rstrip().removesuffix(";")
         rows = reader.execute(written.encode()).fetchall()
         assert rows, query
 
@@ -80,7 +80,7 @@ def test_both_languages_show_the_same_queries(name: str) -> None:
         assert f"## {words}" in page.read_text(encoding="utf-8")
 
 
-def test_every_guide_is_found() -> None:
+def test_every_guide_is_translated_and_linked() -> None:
     assert {path.name for path in (GUIDES / "ru").glob("*.md")} == set(NAMES)
     readme, russian = ((REPOSITORY / "README.md").read_text(encoding="utf-8"),
                        (REPOSITORY / "README.ru.md").read_text(encoding="utf-8"))
@@ -91,41 +91,35 @@ def test_every_guide_is_found() -> None:
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_links_and_anchors_lead_somewhere(page: Path) -> None:
+def test_links_and_anchors_resolve(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
         there = (page.parent / target).resolve() if target else page
         assert there.exists(), target
         assert not anchor or anchor in slugs(there), f"{target}#{anchor}"
 
 
-# The Russian README has the same commands and settings
+# The reference pages: the same commands, settings and messages in both languages
 
 
-def rows(page: str, first: str, last: str, cell: int = 1) -> list[list[str]]:
-    """The words in backticks of one cell of each row: commands with their options, settings, or their
+def cells(page: str, column: int = 1) -> list[list[str]]:
+    """The words in backticks of one column, row by row: commands with their options, settings, or their
     defaults."""
-    text = (REPOSITORY / page).read_text(encoding="utf-8")
-    part = text[text.index(first):text.index(last)]
-    cells = [re.split(r"(?<!\\)\|", line)[cell] for line in part.splitlines() if line.startswith("| `")]
-    return [re.findall(r"`([^`]+)`", each) for each in cells]
+    lines = [line for line in (REPOSITORY / page).read_text(encoding="utf-8").splitlines()
+             if line.startswith("| `")]
+    return [re.findall(r"`([^`]+)`", re.split(r"(?<!\\)\|", line)[column]) for line in lines]
 
 
-def test_both_readmes_tell_of_the_same_commands_and_settings() -> None:
-    assert rows("README.ru.md", "## Команды",
-                "## Настройки") == rows("README.md", "## Commands", "## Settings") != []
-    for cell in (1, 2):
-        assert rows("README.ru.md", "## Настройки", "## Чего ждать",
-                    cell) == rows("README.md", "## Settings", "## What is mirrored", cell) != []
+@pytest.mark.parametrize(("page", "column"), [("commands.md", 1), ("settings.md", 1), ("settings.md", 2)])
+def test_both_languages_list_the_same_commands_and_settings(page: str, column: int) -> None:
+    assert cells(f"docs/ru/{page}", column) == cells(f"docs/{page}", column) != []
 
 
-def test_both_readmes_know_the_same_messages() -> None:
-    english, russian = (re.findall(r"^\| (.+?) \|", text[text.index(heading):], re.M)[1:-1]
-                        for text, heading in (
-                            ((REPOSITORY / "README.md").read_text(encoding="utf-8"), "## Troubleshooting"),
-                            ((REPOSITORY / "README.ru.md").read_text(encoding="utf-8"),
-                             "## Если что-то не так")))
+def test_both_languages_list_the_same_messages() -> None:
+    english, russian = (re.findall(r"^\| (.+?) \|", page.read_text(encoding="utf-8"), re.M)[1:-1]
+                        for page in (REPOSITORY / "docs" / "troubleshooting.md",
+                                     REPOSITORY / "docs" / "ru" / "troubleshooting.md"))
     assert english == russian and len(english) > 10
 
 
-def test_both_readmes_show_the_same_query() -> None:
-    assert blocks(REPOSITORY / "README.ru.md")[0] == blocks(REPOSITORY / "README.md")[0]
+def test_both_readmes_show_the_same_queries() -> None:
+    assert blocks(REPOSITORY / "README.ru.md") == blocks(REPOSITORY / "README.md") != []

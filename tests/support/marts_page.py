@@ -1,5 +1,5 @@
-"""`python -m tests.marts_page`: rewrites the tables of docs/marts.md from the marts' SQL files. The text
-between them is written by hand."""
+"""`python -m tests.support.marts_page`: rewrites the tables of docs/marts.md from the SQL files of the marts.
+The text between them stays."""
 
 from __future__ import annotations
 
