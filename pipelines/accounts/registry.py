@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 
 from pipelines.accounts.state import DISPLAY_FORMAT
+from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA, bi_schema
 
 Connection = psycopg.Connection[Any]
 DEMO_ACCOUNT = "amocrm_demo"
@@ -78,6 +79,12 @@ def scheduled_accounts(connection: Connection, mine: str) -> list[AccountRecord]
     return [each for each in all_accounts(connection) if each.name != DEMO_ACCOUNT or mine == DEMO_ACCOUNT]
 
 
+def active_accounts(connection: Connection, mine: str) -> list[AccountRecord]:
+    """Returns the accounts that this database mirrors, that have tables and are not paused; the demo account
+    only if it is `mine`."""
+    return [each for each in scheduled_accounts(connection, mine) if each.has_tables and not each.paused]
+
+
 def due(connection: Connection, mine: str, is_mine_ready: bool) -> Iterator[tuple[AccountRecord, str]]:
     """Yields each account with the reason why it is not synced now; the reason is empty if it is due.
     `is_mine_ready`: the settings provide the access that `mine` lacks in the database."""
@@ -103,18 +110,19 @@ def resume(connection: Connection, name: str) -> bool:
                               "IS NOT NULL", [name]).rowcount > 0
 
 
-def existing_schemas(connection: Connection, each: AccountRecord) -> list[str]:
-    """Returns the account's existing schemas: that of its tables and that of its views for people."""
+def existing_schemas(connection: Connection, schema: str) -> list[str]:
+    """Returns those of the account's two schemas that exist: that of its tables and that of its views for
+    people."""
     rows = connection.execute("SELECT nspname::text FROM pg_namespace WHERE nspname = ANY(%s) ORDER BY 1",
-                              [[each.schema, f"{each.schema}_bi"]]).fetchall()
+                              [[schema, bi_schema(schema)]]).fetchall()
     return [row[0] for row in rows]
 
 
 def dependent_views(connection: Connection, schemas: list[str], include_own: bool = False) -> list[str]:
-    """Returns the views in other schemas that read tables of these. With `ours`, includes our views over
-    all accounts, which should have been rebuilt without these tables."""
+    """Returns the views in other schemas that read tables of these. With `include_own`, includes our views
+    over all accounts, which should have been rebuilt without these tables."""
     rows = connection.execute(DEPENDENT_VIEWS, {"schemas": schemas}).fetchall() if schemas else []
-    return [row[0] for row in rows if include_own or not row[0].startswith("amocrm_all.")]
+    return [row[0] for row in rows if include_own or not row[0].startswith(f"{ALL_ACCOUNTS_SCHEMA}.")]
 
 
 def delete_account(connection: Connection, each: AccountRecord, drop: list[str]) -> None:

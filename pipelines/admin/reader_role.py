@@ -17,8 +17,9 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from pipelines.bi import all_accounts
+from pipelines.accounts.registry import existing_schemas
 from pipelines.errors import SyncRefusedError
+from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA, bi_schema
 
 Connection = psycopg.Connection[Any]
 MIRROR_SCHEMA = "mirror"
@@ -82,11 +83,11 @@ def role_name_problem(role: str) -> str:
 
 def grant_read_access(connection: Connection, schema: str, role: str, password: str | None,
                       is_generated: bool) -> GrantResult:
-    """Creates or updates the role. `password` None keeps the present password. Raises SyncRefused, or
+    """Creates or updates the role. `password` None keeps the present password. Raises SyncRefusedError, or
     AdministratorRequiredError with the SQL."""
-    schemas = _existing_schemas(connection, schema)
+    schemas = existing_schemas(connection, schema)
     if schema not in schemas:
-        cure = "it is created with the second account" if schema == all_accounts.SCHEMA \
+        cure = "it is created with the second account" if schema == ALL_ACCOUNTS_SCHEMA \
             else "run `amocrm-mirror migrate`"
         raise SyncRefusedError(f"there is no schema {schema!r} yet: {cure}, then run this again")
     existing = connection.execute(SELECT_ROLE, [role]).fetchone()
@@ -147,13 +148,6 @@ def connection_url(connection: Connection, role: str, password: str | None) -> s
         + ("?" + urlencode(options) if options else "")
 
 
-def _existing_schemas(connection: Connection, schema: str) -> list[str]:
-    """Those of the account's two schemas (tables, BI views) that exist."""
-    rows = connection.execute("SELECT nspname::text FROM pg_namespace WHERE nspname = ANY(%s) ORDER BY 1",
-                              [[schema, f"{schema}_bi"]]).fetchall()
-    return [row[0] for row in rows]
-
-
 def _set_password(connection: Connection, role: str, password: str | None) -> None:
     if password is not None:
         verifier = connection.pgconn.encrypt_password(
@@ -162,8 +156,8 @@ def _set_password(connection: Connection, role: str, password: str | None) -> No
 
 
 def _verify_privileges(connection: Connection, role: str, schemas: list[str]) -> None:
-    """Raises SyncRefused if the role would have privileges beyond reading. They come from another role or
-    from PUBLIC, and we must not revoke those. Raises psycopg's InsufficientPrivilege if a table is still
+    """Raises SyncRefusedError if the role would have privileges beyond reading. They come from another role
+    or from PUBLIC, and we must not revoke those. Raises psycopg's InsufficientPrivilege if a table is still
     unreadable."""
     parameters = {"role": role, "schemas": schemas}
     excess = [row[0] for row in connection.execute(EXCESS_PRIVILEGES.encode(), parameters).fetchall()]
@@ -186,8 +180,9 @@ def _sql_script(connection: Connection, schemas: list[str], role: str, can_login
 def _notes(connection: Connection, schema: str, role: str, schemas: list[str]) -> list[str]:
     """Remarks for the operator: no BI schema yet; schemas in which the role may create tables."""
     elsewhere = [row[0] for row in connection.execute(SCHEMAS_WITH_CREATE, [role]).fetchall()]
-    has_bi = f"{schema}_bi" in schemas or schema == all_accounts.SCHEMA
-    notes = [] if has_bi else [f"The schema {schema}_bi does not exist yet: run this again when it does."]
+    has_bi = bi_schema(schema) in schemas or schema == ALL_ACCOUNTS_SCHEMA
+    notes = [] if has_bi else [
+        f"The schema {bi_schema(schema)} does not exist yet: run this again when it does."]
     return notes + ([
         f"It may create tables in {', '.join(elsewhere)}, as every role may: "
         "REVOKE CREATE ON SCHEMA … FROM PUBLIC prevents that."] if elsewhere else [])

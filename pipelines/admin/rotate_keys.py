@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from cryptography.fernet import Fernet
 
 from pipelines.access.encryption import Encryption
-from pipelines.config.key_file import KEY_FILE
+from pipelines.config.key_file import KEY_FILE, replace_key_file
 from pipelines.errors import UsageError
 from pipelines.installation import Installation
 
@@ -37,7 +35,7 @@ def rotate(mirror: Installation) -> str:
         _decrypt_all(connection, Encryption(keys))
         if mirror.settings.mirror_key is None:
             keys = [Fernet.generate_key(), *keys]
-            _write_key_file(path, keys)
+            replace_key_file(path, keys)
         count = _reencrypt_all(connection, Encryption(keys))
     if mirror.settings.mirror_key is None:
         return (f"{count} secrets are encrypted with a new key. It is the first in {path}; the older ones "
@@ -57,7 +55,7 @@ def drop_old_keys(mirror: Installation) -> str:
     with _exclusive_access(mirror) as connection:
         keys = mirror.settings.encryption_keys()
         _decrypt_all(connection, Encryption(keys[:1]))
-        _write_key_file(path, keys[:1])
+        replace_key_file(path, keys[:1])
     return (f"{len(keys) - 1} older keys are forgotten; {path} holds one. Secrets in older backups of the "
             "database can no longer be read")
 
@@ -102,24 +100,3 @@ def _reencrypt_all(connection: psycopg.Connection[Any], encryption: Encryption) 
                                [*reencrypted, row[len(SECRET_COLUMNS)]])
             count += sum(1 for locked in reencrypted if locked)
     return count
-
-
-def _write_key_file(path: Path, keys: Sequence[bytes]) -> None:
-    """Replaces the key file atomically; only its owner may read it."""
-    before = path.stat()
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-", delete=False) as draft:
-        try:
-            draft.write(b",".join(keys))
-            draft.flush()
-            os.fsync(draft.fileno())
-            with suppress(PermissionError):
-                os.chown(draft.name, before.st_uid, before.st_gid)
-            Path(draft.name).replace(path)
-        except BaseException:
-            Path(draft.name).unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

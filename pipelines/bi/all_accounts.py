@@ -19,17 +19,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from models.base import AccountBase
 from pipelines.accounts.registry import DEMO_ACCOUNT, AccountRecord, all_accounts
+from pipelines.bi.replace_view import replace_view
 from pipelines.postgres.errors import one_line
 from pipelines.postgres.locks import ALL_ACCOUNTS_VIEWS_LOCK
+from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA
 
 Connection = psycopg.Connection[Any]
-SCHEMA = "amocrm_all"
 MIN_ACCOUNTS = 2
 """Accounts in the database from which on the views exist."""
 LOCK_TIMEOUT = "5s"
@@ -66,7 +68,7 @@ def refresh(connection: Connection, recheck: bool = False, excluding: str = "") 
                 if each.has_tables and each.name not in (DEMO_ACCOUNT, excluding)]
     found = connection.execute(
         "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s",
-        [SCHEMA]).fetchone()
+        [ALL_ACCOUNTS_SCHEMA]).fetchone()
     summary = f"Views over all accounts: {', '.join(each.name for each in accounts)}"
     if (len(accounts) < MIN_ACCOUNTS and not found) or (found == (summary,) and not recheck):
         return RefreshResult()
@@ -85,55 +87,48 @@ def refresh_or_log(connection: Connection, recheck: bool = False) -> None:
 
 
 def _refresh(connection: Connection, accounts: Sequence[AccountRecord], summary: str) -> RefreshResult:
-    connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
+    connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(ALL_ACCOUNTS_SCHEMA)))
     tables = {table.name: _declared_columns(table) for table in AccountBase.metadata.sorted_tables}
-    columns = _existing_columns(connection, [SCHEMA, *(each.schema for each in accounts)], list(tables))
-    comments = dict(connection.execute(SELECT_COMMENTS, [SCHEMA]).fetchall())
+    columns = _existing_columns(connection, [ALL_ACCOUNTS_SCHEMA, *(each.schema for each in accounts)],
+                                list(tables))
+    comments = dict(connection.execute(SELECT_COMMENTS, [ALL_ACCOUNTS_SCHEMA]).fetchall())
     result = RefreshResult()
     for name, declared in tables.items():
         account_columns = [(each, columns.get((each.schema, name), {})) for each in accounts]
-        definition = _union_query(name, _view_columns(columns.get((SCHEMA, name), {}), declared),
+        definition = _union_query(name, _view_columns(columns.get((ALL_ACCOUNTS_SCHEMA, name), {}), declared),
                                   account_columns)
         comment = (f"{name} of all accounts; account is the account's name here. "
                    f"Made by amocrm-mirror ({_hash(connection, definition)})")
         if comments.get(name) != comment:
-            _replace_view(connection, name, definition, _union_query(name, declared, account_columns),
-                          comment, result)
+            _replace_or_keep(connection, name, definition, _union_query(name, declared, account_columns),
+                             comment, result)
     connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(
-        Identifier(SCHEMA), Literal("Views over all accounts" if result.is_retryable else summary)))
+        Identifier(ALL_ACCOUNTS_SCHEMA),
+        Literal("Views over all accounts" if result.is_retryable else summary)))
     return result
 
 
-def _replace_view(connection: Connection, name: str, definition: Composed, fresh_definition: Composed,
-                  comment: str, result: RefreshResult) -> None:
-    """Replaces the view with CREATE OR REPLACE (`definition`) or, if Postgres refuses that and no object
-    depends on the view, drops it and creates it again (`fresh_definition`). Records the outcome in
-    `result`."""
-    view = Identifier(SCHEMA, name)
-    ways = ([SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, definition)],
-            [SQL("DROP VIEW IF EXISTS {}").format(view),
-             SQL("CREATE VIEW {} AS {}").format(view, fresh_definition)])
-    reason = ""
-    for statements in ways:
-        try:
-            with connection.transaction():
-                connection.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
-                for statement in statements:
-                    connection.execute(statement)
-                connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(view, Literal(comment)))
-            result.changed.append(name)
-            return
-        except (psycopg.errors.InvalidTableDefinition, psycopg.errors.DatatypeMismatch) as error:
-            reason = one_line(error.diag.message_primary or error)  # type: ignore[arg-type]
-        except psycopg.errors.DependentObjectsStillExist as error:
-            reason = (f"{error.diag.message_primary}: "
-                      f"{one_line(error.diag.message_detail or '')}")  # type: ignore[arg-type]
-        except psycopg.errors.LockNotAvailable:
-            reason, result.is_retryable = "another session is reading it", True
-            break
+def _replace_or_keep(connection: Connection, name: str, definition: Composed, fresh_definition: Composed,
+                     comment: str, result: RefreshResult) -> None:
+    """Replaces the view with `definition`, which keeps the order of its columns, or, if that cannot be, with
+    `fresh_definition`. Records the outcome in `result`."""
+    try:
+        with connection.transaction():
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+            replace_view(connection, Identifier(ALL_ACCOUNTS_SCHEMA, name), definition, comment,
+                         created_as=fresh_definition)
+        result.changed.append(name)
+        return
+    except (errors.InvalidTableDefinition, errors.DatatypeMismatch) as error:
+        reason = one_line(error.diag.message_primary or error)  # type: ignore[arg-type]
+    except errors.DependentObjectsStillExist as error:
+        reason = (f"{error.diag.message_primary}: "
+                  f"{one_line(error.diag.message_detail or '')}")  # type: ignore[arg-type]
+    except errors.LockNotAvailable:
+        reason, result.is_retryable = "another session is reading it", True
     result.kept.append(
-        f"the view {SCHEMA}.{name} stays as it was: {reason}. Drop the objects that depend on it, or end the "
-        "sessions that read it, then run `amocrm-mirror migrate`")
+        f"the view {ALL_ACCOUNTS_SCHEMA}.{name} stays as it was: {reason}. Drop the objects that depend on "
+        "it, or end the sessions that read it, then run `amocrm-mirror migrate`")
 
 
 # Definition of a view
@@ -174,7 +169,7 @@ def _select_list(wanted: ColumnTypes, existing: ColumnTypes) -> Iterator[Compose
 
 
 def _existing_columns(connection: Connection, schemas: Sequence[str],
-             tables: Sequence[str]) -> dict[tuple[str, str], ColumnTypes]:
+                      tables: Sequence[str]) -> dict[tuple[str, str], ColumnTypes]:
     found: dict[tuple[str, str], ColumnTypes] = {}
     for schema, table, column, type_ in connection.execute(SELECT_COLUMNS, [list(schemas), list(tables)]):
         found.setdefault((schema, table), {})[column] = type_

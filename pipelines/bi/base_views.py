@@ -13,24 +13,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from sqlalchemy import Table
 
 from models.base import AccountBase, Link
 from models.crm import CustomFieldValue, LeadCustomFieldValue
+from pipelines.bi.replace_view import replace_view
 from pipelines.postgres.locks import views_lock
 from pipelines.schema.references import soft_references
 from pipelines.schema.tables import TableSchema, tables_of
 
+Connection = psycopg.Connection[Any]
 RECORD_KINDS = "leads, contacts, companies, customers, segments or catalog_elements"
-
-
 VIEW_COMMENTS = {
     "links": "Every link of a living record, seen from its owner: one place for who is linked with whom",
     "custom_field_values": "Every custom field value of a living record: one place for all kinds of records"}
-
-
 LINKS_VIEW_COLUMNS = {
     "from_entity_type": ("text", "Kind of the record that owns the link, as its table is called"),
     "from_id": ("bigint", "Record that owns the link; null for incoming leads, which have from_uid"),
@@ -42,46 +39,17 @@ LINKS_VIEW_COLUMNS = {
     "price_id": ("bigint", "Price field that was chosen for the element; null elsewhere"),
     "from_uid": ("text", "Incoming lead that owns the link; null for other records"),
     "to_uid": ("text", "File that it points at; null for other records")}
-
-
 VALUE_OWNER_COLUMNS = {"entity_type": ("text", f"Kind of the record: {RECORD_KINDS}"),
-         "entity_id": ("bigint", "Record that has the value")}
-
-
+                       "entity_id": ("bigint", "Record that has the value")}
 VALUE_TYPES = {"position": "integer", "value_number": "numeric", "value_boolean": "boolean",
                "value_date": "date", "value_at": "timestamptz", "value_json": "jsonb", "field_id": "bigint",
                "enum_id": "bigint"}
-
-
-def described_columns(view: str) -> dict[str, tuple[str, str]]:
-    """Column → (type, comment), in the view's order."""
-    if view == "links":
-        return LINKS_VIEW_COLUMNS
-    values = {column.name: (VALUE_TYPES.get(column.name, "text"), column.comment or "")
-              for column in LeadCustomFieldValue.__table__.columns
-              if column.name != "lead_id" and not column.name.startswith("_")}
-    return VALUE_OWNER_COLUMNS | values
-
-
-Connection = psycopg.Connection[Any]
-
-
 BASE_VIEWS = ("links", "custom_field_values")
-
-
 REFERENCE_PREFIX = "ref_"
-
-
 NOT_ENFORCED_SINCE = 180000
-
-
 LINK_COLUMNS = {"is_main": "boolean", "quantity": "numeric", "catalog_id": "bigint", "price_id": "bigint"}
-
-
 VALUE_COLUMNS = ("field_id", "position", "value_text", "value_number", "value_boolean", "value_date",
                  "value_at", "enum_id", "enum_code", "value_json")
-
-
 OWN_REFERENCES = """
 SELECT r.relname, c.conname
 FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace n ON n.oid = c.connamespace
@@ -99,28 +67,20 @@ def rebuild_base_views(connection: Connection, schema: str) -> None:
             return
         for name, definition in (("links", links_query(schema)),
                                  ("custom_field_values", values_query(schema))):
-            _replace_view(connection, Identifier(schema, name), definition)
-            connection.execute(SQL("; ").join(_comment_statements(schema, name)))
+            replace_view(connection, Identifier(schema, name), definition, VIEW_COMMENTS[name],
+                         {column: comment for column, (_, comment) in described_columns(name).items()})
         if connection.info.server_version >= NOT_ENFORCED_SINCE:
             _add_references(connection, schema)
 
 
-def _replace_view(connection: Connection, view: Identifier, definition: Composed) -> None:
-    """Runs CREATE OR REPLACE VIEW. If column types have changed in this version, drops the view and creates
-    it again; Postgres raises DependentObjectsStillExist if views of others depend on it."""
-    create = SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, definition)
-    try:
-        with connection.transaction():
-            connection.execute(create)
-    except errors.InvalidTableDefinition:
-        connection.execute(SQL("DROP VIEW {}").format(view))
-        connection.execute(create)
-
-
-def _comment_statements(schema: str, view: str) -> Iterator[Composed]:
-    yield SQL("COMMENT ON VIEW {} IS {}").format(Identifier(schema, view), Literal(VIEW_COMMENTS[view]))
-    for column, (_, comment) in described_columns(view).items():
-        yield SQL("COMMENT ON COLUMN {} IS {}").format(Identifier(schema, view, column), Literal(comment))
+def described_columns(view: str) -> dict[str, tuple[str, str]]:
+    """Column → (type, comment), in the view's order."""
+    if view == "links":
+        return LINKS_VIEW_COLUMNS
+    values = {column.name: (VALUE_TYPES.get(column.name, "text"), column.comment or "")
+              for column in LeadCustomFieldValue.__table__.columns
+              if column.name != "lead_id" and not column.name.startswith("_")}
+    return VALUE_OWNER_COLUMNS | values
 
 
 def drop_base_views(connection: Connection, schema: str) -> None:

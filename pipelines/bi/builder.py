@@ -25,14 +25,13 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from models.base import AccountBase
 from pipelines.bi import wide
 from pipelines.bi.placeholders import PLACEHOLDER_MARK
-from pipelines.bi.state import OWN_MARK, ViewState, bi_schema, read_state, untypable_values, view_faults
+from pipelines.bi.replace_view import replace_view
+from pipelines.bi.state import OWN_MARK, ViewState, read_state
 from pipelines.bi.view_files import ViewFile, file_names, view_file
 from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
 from pipelines.postgres.errors import describe_postgres_error
 from pipelines.postgres.locks import views_lock
-
-__all__ = ["CATALOG_VIEWS", "OWN_MARK", "ViewResult", "drop_views", "view_faults", "files_by_view",
-           "view_group", "untypable_values", "view_tables", "own_views", "bi_schema", "build_views"]
+from pipelines.schema.names import bi_schema
 
 Connection = psycopg.Connection[Any]
 CATALOG_VIEWS = "catalogs"
@@ -54,10 +53,6 @@ WHERE d.defaclnamespace = to_regnamespace(%s) AND d.defaclobjtype = 'r'
   AND d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
   AND a.privilege_type = 'SELECT' AND a.grantee <> 0 AND a.grantee <> d.defaclrole"""
 """Roles that by default privileges may read new tables of a schema."""
-VIEW_GRANTS = """
-SELECT pg_get_userbyid(a.grantee)::text, a.grantee = 0, a.privilege_type, a.is_grantable
-FROM pg_class c, LATERAL aclexplode(c.relacl) a WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner"""
-"""Privileges on one view, except its owner's."""
 
 
 @dataclass(frozen=True)
@@ -253,10 +248,10 @@ def _build_wide(connection: Connection, schema: str, one: WideView, state: ViewS
     for view in views:
         shown = [each for each in found if each.view == view]
         more = "" if view == one.name else f", the columns that {one.name} has no room for"
-        replace_view(connection, schema, view, wide.view_query(one, schema, base, view, shown),
-                f"{file.comment}{more}", state,
-                {each.name: wide.column_comment(each, file.columns, fields.get(each.field_id or 0))
-                 for each in shown})
+        _replace_own(connection, schema, view, wide.view_query(one, schema, base, view, shown),
+                     f"{file.comment}{more}", state,
+                     {each.name: wide.column_comment(each, file.columns, fields.get(each.field_id or 0))
+                      for each in shown})
         yield ViewResult(view, "built", _overflow_note(views, view), len(shown))
     _save_columns(connection, schema, set(found) - set(_stored_columns(state, one)))
     if one.catalog_id is not None:
@@ -277,8 +272,8 @@ def _build_mart(connection: Connection, schema: str, name: str, state: ViewState
     file = view_file("marts", name)
     bound = file.bind(schema, bi=Identifier(bi_schema(schema)))
     columns = _column_types(connection, bound)
-    replace_view(connection, schema, name, bound, file.comment, state,
-            {column: file.columns.get(column, "") for column, _ in columns})
+    _replace_own(connection, schema, name, bound, file.comment, state,
+                 {column: file.columns.get(column, "") for column, _ in columns})
     yield ViewResult(name, "built", "", len(columns))
 
 
@@ -303,30 +298,12 @@ def _save_columns(connection: Connection, schema: str, changed: set[Column]) -> 
              for each in changed])
 
 
-def replace_view(connection: Connection, schema: str, view: str, query: Composed, comment: str,
+def _replace_own(connection: Connection, schema: str, view: str, query: Composed, comment: str,
                  state: ViewState, columns: dict[str, str]) -> None:
-    """Runs CREATE OR REPLACE VIEW, which keeps grants and views of others on top, and sets the comments
-    (`columns`: name → comment). If the columns are incompatible, the view is dropped and created again with
-    the grants it had. Raises ValueError if the name is taken by a relation that is not ours, and
-    psycopg.errors.DependentObjectsStillExist if the view must be dropped and others depend on it."""
+    """Replaces a view in the BI schema and marks it as ours (`columns`: name → comment). Raises ValueError if
+    the name is taken by a relation that is not ours."""
     kind, former = state.relations.get(view, ("", ""))
     if kind and not (kind == "v" and OWN_MARK in former):
         raise ValueError(
             NAME_TAKEN_REASON.format({"v": "a view", "m": "a materialized view"}.get(kind, "a table")))
-    name = Identifier(bi_schema(schema), view)
-    create = SQL("CREATE OR REPLACE VIEW {} AS {}").format(name, query)
-    try:
-        with connection.transaction():
-            connection.execute(create)
-    except errors.InvalidTableDefinition:
-        granted = connection.execute(VIEW_GRANTS, [name.as_string(connection)]).fetchall()
-        connection.execute(SQL("DROP VIEW {}").format(name))
-        connection.execute(create)
-        for role, is_public, privilege, grantable in granted:
-            connection.execute(SQL("GRANT {} ON {} TO {}{}").format(
-                SQL(privilege), name, SQL("PUBLIC") if is_public else Identifier(role),
-                SQL(" WITH GRANT OPTION") if grantable else SQL("")))
-    connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(name, Literal(f"{comment} ({OWN_MARK})")))
-    for column, words in columns.items():
-        connection.execute(
-            SQL("COMMENT ON COLUMN {}.{} IS {}").format(name, Identifier(column), Literal(words or None)))
+    replace_view(connection, Identifier(bi_schema(schema), view), query, f"{comment} ({OWN_MARK})", columns)

@@ -14,6 +14,8 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
+from pipelines.bi.replace_view import replace_view
+
 Connection = psycopg.Connection[Any]
 PLACEHOLDER_MARK = "; it shows no rows until it is built anew"
 """End of a placeholder's comment."""
@@ -41,19 +43,12 @@ def placeholder_views(connection: Connection, views: Sequence[tuple[str, str]]) 
         for schema, name, comment, _, columns, types in found:
             cells = SQL(", ").join(SQL("NULL::{} AS {}").format(SQL(type_), Identifier(column))
                                    for column, type_ in zip(columns, types, strict=True))
-            _create_view(connection, Identifier(schema, name),
-                         f"SELECT {cells.as_string(connection)} WHERE false",
+            replace_view(connection, Identifier(schema, name), SQL("SELECT {} WHERE false").format(cells),
                          comment.removesuffix(PLACEHOLDER_MARK) + PLACEHOLDER_MARK)
     try:
         yield
     except BaseException:
         for schema, name, comment, definition, _, _ in found:
             with suppress(psycopg.Error), connection.transaction():
-                _create_view(connection, Identifier(schema, name), definition, comment)
+                replace_view(connection, Identifier(schema, name), SQL(definition), comment)
         raise
-
-
-def _create_view(connection: Connection, name: Identifier, definition: str, comment: str) -> None:
-    connection.execute(
-        SQL("CREATE OR REPLACE VIEW {} AS ").format(name).as_bytes(connection) + definition.encode())
-    connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(name, Literal(comment or None)))

@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 
 from pipelines.bi.wide import Column, Field
+from pipelines.schema.names import bi_schema
 
 Connection = psycopg.Connection[Any]
 OWN_MARK = "made by amocrm-mirror"
@@ -33,11 +34,6 @@ WHERE f._deleted_at IS NULL AND v.value_text IS NOT NULL AND CASE
   WHEN f.type = 'date_time' THEN v.value_at IS NULL
   WHEN f.type = 'checkbox' THEN v.value_boolean IS NULL END
 GROUP BY 1, 2, 3 ORDER BY 1, 2"""
-
-
-def bi_schema(schema: str) -> str:
-    """The schema of an account's BI views."""
-    return f"{schema}_bi"
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pipelines.cli.common import (
     table,
 )
 from pipelines.cli.reports import view_notes
+from pipelines.config.home import write_atomically
 from pipelines.errors import SyncRefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _counting_progress() -> Iterator[ProgressCallback]:
 
 
 def _write_files(found: Dictionary, folder: Path, format_: Format) -> list[Path]:
-    """Writes the files of a format and returns their paths. Each is written under a temporary name and then
-    renamed, so that it is complete or absent. Raises UsageError if the folder is not writable."""
+    """Writes the files of a format and returns their paths. Raises UsageError if the folder is not
+    writable."""
     from pipelines.dictionary.diagram import svg
     from pipelines.dictionary.markdown import markdown
     from pipelines.dictionary.page import page
@@ -156,12 +156,7 @@ def _write_files(found: Dictionary, folder: Path, format_: Format) -> list[Path]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            temporary = folder / f".{name}.{os.getpid()}"
-            try:
-                temporary.write_text(text, encoding="utf-8")
-                temporary.replace(folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_atomically(folder / name, text.encode(), mode=0o666)
     except OSError as reason:
         raise UsageError(
             f"{folder} cannot be written into ({reason.strerror or reason}): give another folder "

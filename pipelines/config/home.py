@@ -1,7 +1,9 @@
 """The folder of local data (MIRROR_HOME): where it is, and how files are written there."""
 
 import os
+import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,3 +22,37 @@ def make_home(home: Path) -> None:
     """Creates the folder, for its owner only; root's is passable for others, because Postgres never runs as
     root."""
     home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o600, overwrite: bool = True) -> None:
+    """Writes a file that is complete or absent, also after a crash. It keeps the owner of the file that it
+    replaces; `mode` holds its permissions, less the umask.
+
+    With `overwrite` False an existing file stays: of several processes, the first wins.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            with suppress(FileNotFoundError, PermissionError):
+                before = path.stat()
+                os.chown(draft, before.st_uid, before.st_gid)
+            draft.replace(path)
+        else:
+            with suppress(FileExistsError):
+                os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names of new and renamed files durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,14 +2,12 @@
 
 import base64
 import binascii
-import os
-import tempfile
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from pipelines.config.home import make_home
+from pipelines.config.home import make_home, write_atomically
 
 KEY_FILE = "mirror.key"
 
@@ -31,11 +29,11 @@ def parse_fernet_keys(text: str, source: str) -> list[bytes]:
 
 
 def create_key_file(path: Path) -> None:
-    """Creates the key file atomically, unless another process has just done so."""
+    """Creates the key file with one new key, unless another process has just done so."""
     make_home(path.parent)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as draft:
-        draft.write(Fernet.generate_key())
-        draft.flush()
-        os.fsync(draft.fileno())
-        with suppress(FileExistsError):  # the first process wins
-            os.link(draft.name, path)
+    write_atomically(path, Fernet.generate_key(), overwrite=False)
+
+
+def replace_key_file(path: Path, keys: Sequence[bytes]) -> None:
+    """Replaces the keys in the key file; the first encrypts, all decrypt."""
+    write_atomically(path, b",".join(keys))

@@ -17,6 +17,7 @@ from models.base import AccountBase
 from models.crm import CustomFieldValue
 from pipelines.dictionary.from_models import GROUPS, base_dictionary
 from pipelines.dictionary.model import TABLE, VIEW, Column, CustomField, Dictionary, Relation
+from pipelines.schema.names import bi_schema
 from pipelines.schema.tables import TableSchema, tables_of
 
 Connection = psycopg.Connection[Any]
@@ -62,7 +63,7 @@ def account_dictionary(connection: Connection, schema: str, report_progress: Pro
         groups = tuple(sorted(GROUPS, key=lambda group: group.name != "bi"))  # the BI views come first
         return replace(found, title=title, subtitle=subtitle, groups=groups, fields=tuple(fields),
                        has_account=True, notes=(),
-                       relations=(*relations, *bi_relations(connection, f"{schema}_bi")))
+                       relations=(*relations, *bi_relations(connection, bi_schema(schema))))
 
 
 def _titles(connection: Connection, schema: str) -> tuple[str, str]:

@@ -14,11 +14,11 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from pipelines.errors import UsageError
+from pipelines.sync.runtime import stop
 
 HEALTHY_SECONDS = 30.0
 """Seconds. A process that ran longer is restarted at once, any other after a pause that doubles."""
@@ -74,16 +74,6 @@ class Child:
                         f" in {self.restart_pause:.1f} s" if self.restart_pause else "")
             self.process = None
 
-    def stop(self) -> None:
-        """Waits for the process to end, then kills its process group."""
-        if self.process is None:
-            return
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(SHUTDOWN_GRACE_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
 
 def check_port_free(host: str, port: int, option: str = "--port") -> None:
     """Raises UsageError if this machine cannot listen on that address and port."""
@@ -115,8 +105,8 @@ def supervise(host: str, port: int, dagster_port: int | None) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        for child in children:
-            if child.process is not None:
-                child.process.terminate()
-        for child in children:
-            child.stop()
+        processes = [child.process for child in children if child.process is not None]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            stop(process, SHUTDOWN_GRACE_SECONDS)

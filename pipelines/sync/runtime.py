@@ -1,4 +1,4 @@
-"""Memory settings of the interpreter while a sync runs."""
+"""Processes of a sync: their cores, their memory, and how a child process is stopped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import ctypes
 import gc
 import os
 import random
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+
+M_ARENA_MAX = -8
+"""mallopt's parameter for the number of arenas (malloc.h)."""
+MAX_ARENAS = 2
 
 
 def pick_cores() -> tuple[set[int], set[int]]:
@@ -38,17 +45,10 @@ def pinned_to(cores: set[int]) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
-M_ARENA_MAX = -8
-"""mallopt's parameter for the number of arenas (malloc.h)."""
-
-
-MAX_ARENAS = 2
-
-
 @contextmanager
 def tuned_memory() -> Iterator[None]:
     """Turns the cyclic garbage collector off and limits glibc to two malloc arenas. Records and rows hold no
-    cycles, but they are so many that looking for cycles took a third of the time. glibc gives each of some
+    cycles, and looking for cycles among millions of them took a third of the time. glibc gives each of some
     forty threads an arena of its own, which no thread fills and which is never returned to the system; two
     suffice, because the interpreter runs one thread at a time."""
     gc_was_enabled = gc.isenabled()
@@ -61,3 +61,16 @@ def tuned_memory() -> Iterator[None]:
     finally:
         if gc_was_enabled:
             gc.enable()
+
+
+def stop(process: subprocess.Popen[bytes] | BaseProcess, grace_seconds: float) -> None:
+    """Waits for a child process that was asked to end, and after the grace period kills it, with what is left
+    of the process group that it leads."""
+    assert process.pid, "it was started"
+    wait = process.wait if isinstance(process, subprocess.Popen) else process.join
+    with suppress(subprocess.TimeoutExpired):
+        wait(grace_seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    wait()

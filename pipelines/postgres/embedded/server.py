@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import psycopg
 
-from pipelines.config.home import make_home
+from pipelines.config.home import make_home, write_atomically
 from pipelines.postgres.embedded.binaries import ServerUser, find_bindir, server_major, server_user
 from pipelines.postgres.embedded.data_directory import DATABASE, ROLE, initialize, write_settings
 from pipelines.postgres.embedded.errors import (
@@ -30,8 +29,6 @@ from pipelines.postgres.embedded.errors import (
     unavailable_error,
 )
 from pipelines.postgres.embedded.postmaster import Postmaster, free_port, port_is_free, start_watchdog
-
-__all__ = ["EmbeddedPostgres", "PostgresStatus", "PostgresUnavailableError"]
 
 DEFAULT_PORT = 54329
 PORTS_TRIED = 100
@@ -266,13 +263,9 @@ class EmbeddedPostgres:
             return None
 
     def _update_access(self, **changes: str | int | None) -> None:
-        """Updates postgres.json atomically and durably."""
+        """Updates postgres.json."""
         access = replace(self._read_access() or _ServerAccess(""), **changes)  # type: ignore[arg-type]
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.home, delete=False) as draft:
-            json.dump(asdict(access), draft)
-            draft.flush()
-            os.fsync(draft.fileno())
-        Path(draft.name).replace(self.home / "postgres.json")
+        write_atomically(self.home / "postgres.json", json.dumps(asdict(access)).encode())
 
     def _trim_log(self) -> None:
         """Truncates a large log. The server may run: it opens the log for appending."""

@@ -1,0 +1,47 @@
+"""Replaces a view: the only place that runs CREATE OR REPLACE VIEW."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+Connection = psycopg.Connection[Any]
+VIEW_GRANTS = """
+SELECT pg_get_userbyid(a.grantee)::text, a.grantee = 0, a.privilege_type, a.is_grantable
+FROM pg_class c, LATERAL aclexplode(c.relacl) a WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner"""
+"""Privileges on one view, except its owner's."""
+
+
+def replace_view(connection: Connection, view: Identifier, query: Composable, comment: str,
+                 columns: Mapping[str, str] | None = None, created_as: Composable | None = None) -> None:
+    """Creates or replaces the view (schema, name) in one transaction; its grants, and views of others on top,
+    survive. Sets the comment of the view and those of `columns` (name → comment; "" removes one).
+
+    If Postgres refuses because columns were removed or have other types, the view is dropped and created
+    again as `created_as` (default: `query`) with the grants it had. Raises
+    psycopg.errors.DependentObjectsStillExist if others depend on a view that must be dropped.
+    """
+    with connection.transaction():
+        try:
+            with connection.transaction():
+                connection.execute(SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, query))
+        except errors.InvalidTableDefinition:
+            _drop_and_create(connection, view, created_as or query)
+        connection.execute(SQL("; ").join([
+            SQL("COMMENT ON VIEW {} IS {}").format(view, Literal(comment or None)),
+            *(SQL("COMMENT ON COLUMN {}.{} IS {}").format(view, Identifier(column), Literal(words or None))
+              for column, words in (columns or {}).items())]))
+
+
+def _drop_and_create(connection: Connection, view: Identifier, query: Composable) -> None:
+    granted = connection.execute(VIEW_GRANTS, [view.as_string(connection)]).fetchall()
+    connection.execute(SQL("DROP VIEW IF EXISTS {}").format(view))
+    connection.execute(SQL("CREATE VIEW {} AS {}").format(view, query))
+    for role, is_public, privilege, grantable in granted:
+        connection.execute(SQL("GRANT {} ON {} TO {}{}").format(
+            SQL(privilege), view, SQL("PUBLIC") if is_public else Identifier(role),
+            SQL(" WITH GRANT OPTION") if grantable else SQL("")))
