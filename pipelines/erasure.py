@@ -149,7 +149,7 @@ def _mentioning_conditions(table: Table) -> Iterator[Composable]:
     """Yields SQL conditions: rows whose JSON names a record, which are values of fields that choose a record,
     and entries of append-only lists."""
     names = [column.name for each in ENTITIES
-             if each.incremental and each.incremental.append_only and each.name == table.name
+             if each.is_append_only and each.name == table.name
              for column in table_schema_of(each.model).columns if column.codec.sql_type == "jsonb"]
     names += ["value_json" for of in tables_of(CustomFieldValue) if of.name == table.name]
     for name in names:

@@ -1,4 +1,4 @@
-"""SQL that selects which records without a list endpoint have to be fetched (`PerParent.due_sql`,
+"""SQL that selects which records without a list endpoint have to be fetched (`DetailOf.due_sql`,
 `entities/spec.py`).
 
 A record is up to date since the later of: the read that produced its row's content, the last complete pass (a

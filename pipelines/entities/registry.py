@@ -107,7 +107,8 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(account.Account, "account", (ACCOUNT_LISTING,), with_=ACCOUNT_WITH),
     Entity(account.UserGroup, "account", (Listing(ACCOUNT_PATH, collection="users_groups"),),
            with_=ACCOUNT_WITH),
-    Entity(account.TaskType, "account", (Listing(ACCOUNT_PATH, collection="task_types"),), with_=ACCOUNT_WITH),
+    Entity(account.TaskType, "account", (Listing(ACCOUNT_PATH, collection="task_types"),),
+           with_=ACCOUNT_WITH),
     Entity(account.Role, "account", (Listing("roles"),), with_=("users",),
            children=(Child(account.RoleRight, read=rights_elements),
                      Child(account.RoleStatusRight, read=status_rights_elements))),
@@ -227,7 +228,8 @@ ENTITIES: tuple[Entity, ...] = (
            redundant={(EMBEDDED, "entity", "id"): "entity_id"}),
     Entity(activity.Talk, "activity", (
         Listing("talks/{}", is_single_object=True,
-                per_parent=DetailOf(activity.Event, "talk_id", "", due_sql=DUE_TALKS)),), allow_mass_delete=True),
+                per_parent=DetailOf(activity.Event, "talk_id", "", due_sql=DUE_TALKS)),),
+           allow_mass_delete=True),
     Entity(activity.FileLinks, "activity", missing_feature=no_file_service, allow_mass_delete=True,
            keep_only={"entities": ("entity_type", "id")},
            listings=(Listing("files/{}/links", collection="entities", is_single_object=True,
@@ -237,6 +239,9 @@ ENTITIES: tuple[Entity, ...] = (
                      Child(links.CompanyFile, read=attached_records("companies")),
                      Child(links.CustomerFile, read=attached_records("customers")))),
 )
+
+
+ACCOUNT_ENTITY = next(each for each in ENTITIES if each.is_account)
 
 
 def entity_named(name: str) -> Entity:

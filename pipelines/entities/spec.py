@@ -1,10 +1,11 @@
-"""The dataclasses with which `entities/registry.py` declares what is mirrored. Data only: no behaviour, no
-I/O."""
+"""The dataclasses with which `entities/registry.py` declares what is mirrored, and the properties by which
+the engine asks a declaration. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from enum import Enum
 from typing import Any
 
 from models.base import AccountBase, Path
@@ -18,6 +19,21 @@ AccountInfo = Mapping[str, Any]
 EMBEDDED = "_embedded"
 
 
+ACCOUNT_PATH = "account"
+"""Path of the account's own record."""
+
+
+class Phase(Enum):
+    """When a sync reads an entity. The phases are in order: a later one needs rows that an earlier one
+    loads."""
+
+    ACCOUNT = "the account itself"
+    DIRECTORIES = "lists that are read whole"
+    PER_PARENT = "lists that exist once per row of a directory"
+    INCREMENTAL = "lists of which only the changes are read"
+    DETAILS = "records without a list endpoint"
+
+
 @dataclass(frozen=True, eq=False)
 class PerParent:
     """A list that exists once per live row of another table (`model`). The list's path has `{}` for the value
@@ -25,13 +41,19 @@ class PerParent:
     value."""
 
     model: type[AccountBase]
+    own_column: str
     parent_column: str = "id"
-    """Empty: no table has a row for each list; only `due_sql` finds the values."""
-    own_column: str = ""
-    due_sql: str = ""
-    """For records without a list endpoint, which are fetched one by one: a query that selects those that may
-    have changed since %(since)s (null: never read); {schema} stands for the account's schema. A full sync
-    fetches the record of every live row as well."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetailOf(PerParent):
+    """A record without a list endpoint, fetched one by one: one request per value of `parent_column`. A full
+    sync fetches the record of every live row of `model`; without a `parent_column` no table has a row for
+    each record, and only `due_sql` finds the values."""
+
+    due_sql: str = field(kw_only=True)
+    """Query that selects the values whose records may have changed since %(since)s (null: never read);
+    {schema} stands for the account's schema."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +73,21 @@ class Listing:
     host_attribute: str = ""
     """The attribute of the account's record that names the host of this list; empty: the account's own
     host."""
-    query: tuple[tuple[str, str], ...] = ()
 
     @property
     def embedded_key(self) -> str:
         """The key of the records in `_embedded`."""
         return self.collection or self.path.rsplit("/", 1)[-1]
+
+    @property
+    def is_detail(self) -> bool:
+        """True if the API has no list: the records are fetched one by one."""
+        return isinstance(self.per_parent, DetailOf)
+
+    @property
+    def is_in_account(self) -> bool:
+        """True if the records are the account's record or a part of it, which every token may read."""
+        return self.path == ACCOUNT_PATH
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +153,17 @@ class Incremental:
 @dataclass(frozen=True, eq=False)
 class Entity:
     """One thing that amoCRM lists. Its name is also the name of its table, its Dagster asset and its tests.
-    Every default is the common case."""
+    Every default is the common case. The fields come in four groups: how the list is read, the parts of a
+    record, functions on records, and SQL around a load. The engine asks the properties below; it does not
+    combine fields."""
 
     model: type[AccountBase]
     group: str
     listings: tuple[Listing, ...]
+    _: KW_ONLY
+
+    # Reading
+
     limit: int = 250
     """Records per page."""
     with_: tuple[str, ...] = ()
@@ -135,6 +172,19 @@ class Entity:
     """The column by which order[…]=asc sorts, if the API documents one."""
     incremental: Incremental | None = None
     """How changes are read. None: the list is small and re-read whole each time."""
+    tier: str = ""
+    """Schedule that reads it: "moving" (every few minutes) or "directories" (hourly). Empty: "moving" if
+    changes can be read without reading everything, else "directories"."""
+    missing_feature: Callable[[AccountInfo], str] | None = None
+    """Returns, given the account's record, the reason why this account does not have the list, or an empty
+    string. The engine asks `unavailable_because`."""
+    limited_by_permissions: bool = False
+    """True if amoCRM silently limits the list to what the token's user may see (amocrm-api.md 1.9)."""
+    allow_mass_delete: bool = False
+    """True if records leave this list in normal use, so that the mass-delete guard does not apply."""
+
+    # Parts of a record
+
     children: tuple[Child, ...] = ()
     embedded_entities: tuple[EmbeddedEntity, ...] = ()
     """Objects of other entities that its records embed."""
@@ -142,6 +192,14 @@ class Entity:
     """The table of its custom field values."""
     field_entity_type: str = ""
     """`custom_fields.entity_type` of those fields, if it is not the entity's name."""
+    reverse_links: tuple[ReverseLink, ...] = ()
+    """Lists of its records that show links owned by other records."""
+    concerns: tuple[str, ...] = ()
+    """Embedded lists of the records that the record is about: if one of them has been erased, the record is
+    dropped too (`normalize/suppression.py`)."""
+
+    # Functions on records
+
     derived: Mapping[str, Callable[[Record], Any]] = field(default_factory=dict)
     """Column → function that computes its value from the record, for columns that no single attribute
     holds."""
@@ -152,9 +210,6 @@ class Entity:
     """Attribute with a list of records of other entities → the attributes that identify them, which are kept.
     The rest is dropped: it is a copy of those records at the time of the read, and their own tables hold it
     up to date."""
-    concerns: tuple[str, ...] = ()
-    """Embedded lists of the records that the record is about: if one of them has been erased, the record is
-    dropped too (`normalize/suppression.py`)."""
     secret: tuple[str, ...] = ()
     """Secret attributes, which are never mirrored."""
     redact: Callable[[Record], Record] | None = None
@@ -162,9 +217,9 @@ class Entity:
     prepare: Callable[[Record], Record] | None = None
     restore: Callable[[Record], Record] | None = None
     """`prepare` rewrites the record before it is normalized; `restore` is the inverse."""
-    unavailable_because: Callable[[AccountInfo], str] | None = None
-    """Returns, given the account's record, the reason why this account does not have the list, or an empty
-    string."""
+
+    # SQL around a load
+
     before_upsert: tuple[str, ...] = ()
     """SQL that every load runs between stage and upsert, in its transaction, where the new rows (stage) can
     be compared with the previous ones (table). {schema}, {table}, {stage} stand for the quoted names,
@@ -180,24 +235,18 @@ class Entity:
     on_delete: tuple[str, ...] = ()
     """The same, run when rows are marked deleted. {schema} as above; {gone} stands for a table of their keys
     and `deleted_at`."""
-    reverse_links: tuple[ReverseLink, ...] = ()
-    """Lists of its records that show links owned by other records."""
-    limited_by_permissions: bool = False
-    """True if amoCRM silently limits the list to what the token's user may see (amocrm-api.md 1.9)."""
-    tier: str = ""
-    """Schedule that reads it: "moving" (every few minutes) or "directories" (hourly). Empty: "moving" if
-    changes can be read without reading everything, else "directories"."""
-    allow_mass_delete: bool = False
-    """True if records leave this list in normal use, so that the mass-delete guard does not apply."""
 
     def __post_init__(self) -> None:
-        reports_changes = self.incremental or any(listing.per_parent and listing.per_parent.due_sql
-                                                  for listing in self.listings)
+        reports_changes = self.phase in (Phase.INCREMENTAL, Phase.DETAILS)
         object.__setattr__(self, "tier", self.tier or ("moving" if reports_changes else "directories"))
 
     @property
     def name(self) -> str:
         return str(self.model.__tablename__)
+
+    @property
+    def description(self) -> str:
+        return str(getattr(self.model.__table__, "comment", "") or "")
 
     @property
     def tables(self) -> set[str]:
@@ -206,14 +255,44 @@ class Entity:
                 *([str(self.field_values.__tablename__)] if self.field_values else [])}
 
     @property
+    def fields_kind(self) -> str:
+        """`custom_fields.entity_type` of its custom fields."""
+        return self.field_entity_type or self.name
+
+    @property
+    def is_account(self) -> bool:
+        """True of the account itself, whose record governs how all other entities are read."""
+        return any(listing.is_in_account and listing.is_single_object for listing in self.listings)
+
+    @property
+    def phase(self) -> Phase:
+        if any(listing.is_detail for listing in self.listings):
+            return Phase.DETAILS
+        if self.is_account:
+            return Phase.ACCOUNT
+        if self.incremental:
+            return Phase.INCREMENTAL
+        return Phase.PER_PARENT if any(each.per_parent for each in self.listings) else Phase.DIRECTORIES
+
+    @property
+    def is_append_only(self) -> bool:
+        """True if its records never change once created."""
+        return self.incremental is not None and self.incremental.append_only
+
+    @property
     def is_readable_by_id(self) -> bool:
         """True if its records can be fetched by id: {path}/{id}, or filter[id] where amoCRM honours
         filters."""
         return self.incremental is not None and not self.incremental.append_only
 
     @property
-    def description(self) -> str:
-        return str(getattr(self.model.__table__, "comment", "") or "")
+    def is_optional(self) -> bool:
+        """True if some accounts do not have the list."""
+        return self.missing_feature is not None
+
+    def unavailable_because(self, account_info: AccountInfo) -> str:
+        """Returns the reason why the account does not have the list; an empty string if it has it."""
+        return self.missing_feature(account_info) if self.missing_feature else ""
 
 
 DRIVE_PATH = "/v1.0/"

@@ -103,7 +103,7 @@ def _restore_embedded(record: Record, feed: EmbeddedEntity, row: Cells, embedded
 def _headers(entity: Entity, embedded: EmbeddedByModel) -> dict[int, tuple[Any, Any, Any]]:
     fields = embedded.get(reference.CustomField, {})
     return {key[1]: (row["name"], row["code"], row["type"])
-            for key, row in fields.items() if key[0] == (entity.field_entity_type or entity.name)}
+            for key, row in fields.items() if key[0] == entity.fields_kind}
 
 
 def _merge(record: Record, extra: Record) -> None:

@@ -91,7 +91,7 @@ class Normalizer:
                 page.unusable.append((record, f"amocrm-mirror could not read it ({type(reason).__name__}: "
                                             f"{reason}): please report it"))
         if fields.headers:
-            kind, catalog = self.entity.field_entity_type or self.entity.name, fixed.get("catalog_id", 0)
+            kind, catalog = self.entity.fields_kind, fixed.get("catalog_id", 0)
             page.embedded[reference.CustomField] = {(kind, number): _field_row(kind, catalog, number, header)
                                                   for number, header in fields.headers.items()}
         return page

@@ -80,8 +80,7 @@ class Suppression:
         targets += [(name, str(element.get("id")))
                for name in self.entity.concerns for element in _embedded_objects(record, name)]
         found = next((self.roots[each] for each in targets if each in self.roots), "")
-        is_log = self.entity.incremental is not None and self.entity.incremental.append_only
-        return found or (self.find_erased_root(record) if is_log else "")
+        return found or (self.find_erased_root(record) if self.entity.is_append_only else "")
 
     def _strip_record(self, record: Record, whole: Set[Any]) -> Record:
         """Returns the record without the elements that point at suppressed records."""

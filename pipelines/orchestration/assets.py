@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import dagster as dg
 
 from pipelines.bi import builder
-from pipelines.entities.registry import ENTITIES
+from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.errors import AccountPausedError, SyncAlreadyRunningError
 from pipelines.installation import open_installation
@@ -68,7 +68,7 @@ class DagsterSyncRunner:
 
 
 def asset_spec(entity: Entity) -> dg.AssetSpec:
-    deps = [] if entity is ENTITIES[0] else [dg.AssetKey([ENTITY_PREFIX, ENTITIES[0].name])]
+    deps = [] if entity.is_account else [dg.AssetKey([ENTITY_PREFIX, ACCOUNT_ENTITY.name])]
     columns = [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment or "")
                for column in table_schema_of(entity.model).table.columns]
     return dg.AssetSpec([ENTITY_PREFIX, entity.name], group_name=entity.group, description=entity.description,

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dagster as dg
 import psycopg
 
-from pipelines.accounts.registry import all_accounts
+from pipelines.accounts.registry import active_accounts, all_accounts
 from pipelines.accounts.target import Connection
 from pipelines.bi import builder
 from pipelines.bi.state import view_faults
 from pipelines.entities.change_capture import KINDS
-from pipelines.entities.registry import ENTITIES
+from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.history.rebuild import Consistency, consistency
 from pipelines.installation import open_installation
 from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX
 from pipelines.schema.references import ReferenceStats, measure_references, soft_references
 from pipelines.schema.tables import table_schema_of
-from pipelines.sync.run_log import active_accounts, last_runs, staleness
+from pipelines.sync.run_log import last_runs, staleness
 
 MIN_RESOLVED_SHARE = 0.95
 """Smallest share of a column's references that must resolve."""
@@ -142,7 +142,7 @@ def is_fresh(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckRe
 
 
 @dg.multi_asset_check(can_subset=True, specs=check_specs(
-    ACCESS, ENTITIES[:1], "amoCRM grants access to every account that is not paused"))
+    ACCESS, [ACCOUNT_ENTITY], "amoCRM grants access to every account that is not paused"))
 def has_access(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Reads whether amoCRM has blocked an account, refused its token, or reported that its access was
     revoked."""

@@ -34,7 +34,7 @@ def expand_listing(sandbox: SandboxProcess, listing: Listing) -> list[Listing]:
     over = listing.per_parent
     if over is None:
         return [listing]
-    if over.due_sql:
+    if listing.is_detail:
         return [replace(listing, path=listing.path.replace("/{}", ""), per_parent=None)]
     parent = next(entity for entity in ENTITIES if entity.model is over.model)
     keys = [record[over.parent_column] for of in parent.listings
@@ -46,7 +46,7 @@ def expand_listing(sandbox: SandboxProcess, listing: Listing) -> list[Listing]:
 def expected_records(sandbox: SandboxProcess, entity: Entity, listing: Listing) -> list[Record]:
     """Returns the records of a list as an administrator sees them, with the embedded lists that the mirror
     requests. Read from the sandbox's control plane, not its API."""
-    if listing.path == "account" and not listing.is_single_object:
+    if listing.is_in_account and not listing.is_single_object:
         return list(sandbox.truth("account")[0][EMBEDDED][listing.embedded_key])
     records = [_storable(json.loads(line)) if ESCAPED.search(line) else json.loads(line)
                for line in sandbox.truth_lines(listing.path)]
