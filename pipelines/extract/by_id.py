@@ -1,23 +1,22 @@
 """Records by id → pages: IDS_PER_REQUEST ids a request where the list honours filters, else one by one
-(amocrm-api.md 1.4, 1.5; 6, 9).
+(amocrm-api.md 1.4, 1.5; 6, 9). Details (records without a list endpoint, one path each) are always read one
+by one.
 
 An id that an answer lacks is absent: the record is gone, or this token may not see it. The caller says for
-which ids one answer is proof enough; for the others GET by id decides (204 or 404).
+which ids one answer is proof enough; for the others GET by id decides (204 or 404; 404 for details, which may
+be empty).
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError
 from pipelines.amocrm.pagination import Page, page
-from pipelines.extract.source import EMPTY_PAGE, Source, Step
+from pipelines.extract.source import EMPTY_PAGE, FILTER_ERRORS, Source, Step, raise_unless_filter_refused
 from pipelines.extract.worker_threads import MAX_WORKERS, run_parallel
 
 IDS_PER_REQUEST = 100
@@ -26,11 +25,12 @@ IDS_PER_REQUEST = 100
 
 @dataclass(frozen=True)
 class IdAnswer:
-    """One answer to a request for ids. It settles `settled_ids`; of these, `absent_ids` are not there."""
+    """One answer to a request for ids. It settles `settled_ids`; of these, `absent_ids` are not there. Ids
+    are numbers or, of details, what the path holds."""
 
     page: Page
-    settled_ids: tuple[int, ...]
-    absent_ids: tuple[int, ...] = ()
+    settled_ids: tuple[Any, ...]
+    absent_ids: tuple[Any, ...] = ()
     started: int = 0
     """Start of the request, microseconds since 1970."""
 
@@ -41,14 +41,14 @@ class IdQuery:
     True if the absence of the id from one filtered answer is proof enough."""
 
     source: Source
-    absence_suffices: Callable[[int], bool]
+    absence_suffices: Callable[[Any], bool] = lambda _: False
     use_filter: bool = True
     """filter[id] may be used."""
-    ids_per_request: int = field(default=IDS_PER_REQUEST)
+    ids_per_request: int = IDS_PER_REQUEST
     """Ids per request, at present."""
 
 
-def answers_by_id(query: IdQuery, ids: Sequence[int]) -> Iterator[IdAnswer]:
+def answers_by_id(query: IdQuery, ids: Sequence[Any]) -> Iterator[IdAnswer]:
     """Answers that settle every id once, several requests in parallel."""
     chunks = [tuple(ids[start:start + query.ids_per_request])
               for start in range(0, len(ids), query.ids_per_request)]
@@ -56,25 +56,27 @@ def answers_by_id(query: IdQuery, ids: Sequence[int]) -> Iterator[IdAnswer]:
                              for place in range(min(MAX_WORKERS, len(chunks)))])
 
 
-def _chunk_answers(query: IdQuery, chunks: Sequence[tuple[int, ...]]) -> Iterator[IdAnswer]:
+def detail_steps(source: Source, ids: Sequence[Any], missing: list[Any]) -> Iterator[Step]:
+    """One step per record of a list of details. Ids that amoCRM answers with 404 are appended to
+    `missing`."""
+    for answer in answers_by_id(IdQuery(source, use_filter=False, ids_per_request=1), ids):
+        missing += answer.absent_ids
+        if not answer.absent_ids:
+            yield Step(answer.page, total=len(ids))
+
+
+def _chunk_answers(query: IdQuery, chunks: Sequence[tuple[Any, ...]]) -> Iterator[IdAnswer]:
     for chunk in chunks:
         yield from _answers(query, chunk)
 
 
-def _answers(query: IdQuery, chunk: tuple[int, ...]) -> Iterator[IdAnswer]:
+def _answers(query: IdQuery, chunk: tuple[Any, ...]) -> Iterator[IdAnswer]:
     """Answers for one chunk: a filtered request; in halves if amoCRM refuses it or cannot deliver it in
     time; one by one if the filter is not to be used."""
     if not query.use_filter or len(chunk) == 1:
         yield from (_single_answer(query, each) for each in chunk)
         return
-    try:
-        each = query.source.page(*(("filter[id][]", str(ident)) for ident in chunk))
-    except PageTooLargeError:
-        each = None
-    except (BadRequestError, NotAvailableError) as reason:
-        if isinstance(reason, NotAvailableError) and reason.status not in (402, 403):
-            raise
-        each = None
+    each = _filtered_page(query.source, chunk)
     if each is None:
         query.ids_per_request = max(1, len(chunk) // 2)
         for half in (chunk[:query.ids_per_request], chunk[query.ids_per_request:]):
@@ -83,7 +85,18 @@ def _answers(query: IdQuery, chunk: tuple[int, ...]) -> Iterator[IdAnswer]:
     yield from _settled_answers(query, chunk, each)
 
 
-def _settled_answers(query: IdQuery, chunk: tuple[int, ...], each: Page) -> Iterator[IdAnswer]:
+def _filtered_page(source: Source, chunk: Sequence[Any]) -> Page | None:
+    """Requests the list filtered by the ids; None if amoCRM refuses that or cannot deliver it in time."""
+    try:
+        return source.page(*(("filter[id][]", str(ident)) for ident in chunk))
+    except PageTooLargeError:
+        return None
+    except FILTER_ERRORS as reason:
+        raise_unless_filter_refused(reason)
+        return None
+
+
+def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page) -> Iterator[IdAnswer]:
     """Compares a filtered answer with the ids requested. Records of other ids mean that the filter is
     ignored: it is not used again. Absent ids are settled, or requested one by one."""
     found_ids = {record.get("id") for record in each.records if isinstance(record, dict)}
@@ -98,49 +111,28 @@ def _settled_answers(query: IdQuery, chunk: tuple[int, ...], each: Page) -> Iter
     yield from (_single_answer(query, number) for number in absent if number not in settled)
 
 
-def _single_answer(query: IdQuery, ident: int) -> IdAnswer:
+def _single_answer(query: IdQuery, ident: Any) -> IdAnswer:
     """GET by id."""
-    source, started = query.source, time.time_ns() // 1000
-    parameters = [parameter for parameter in source.parameters() if parameter[0] != "limit"]
+    is_detail, started = query.source.listing.per_parent is not None, time.time_ns() // 1000
     try:
-        each = page(source.client, f"{source.listing.path}/{ident}", parameters, source.listing.embedded_key,
-                    single=True, base=source.base)
+        each = _fetch_detail(query.source, ident) if is_detail else _fetch_record(query.source, ident)
     except NotAvailableError as reason:
         if reason.status != 404:
             raise
         return IdAnswer(EMPTY_PAGE, (ident,), (ident,), started)
-    except BadRequestError:  # amoCRM cannot have given this id: a webhook or a person made it up
+    except BadRequestError:
+        if is_detail:
+            raise
+        # amoCRM cannot have given this id: a webhook or a person made it up
         return IdAnswer(EMPTY_PAGE, (ident,), (), started)
-    return IdAnswer(each, (ident,), () if each.records else (ident,), each.started)
+    return IdAnswer(each, (ident,), () if is_detail or each.records else (ident,), each.started)
 
 
-def detail_steps(source: Source, ids: Sequence[Any], concurrency: int, missing: list[Any]) -> Iterator[Step]:
-    """One step per record, in the order of `ids`, with `concurrency` requests in flight. Ids that amoCRM
-    answers with 404 are appended to `missing`."""
-    pool = ThreadPoolExecutor(concurrency, f"{source.entity.name}-single")
-    in_flight = deque[tuple[Any, Future[Page | None]]]()
-    remaining = iter(ids)
-    try:
-        while True:
-            in_flight.extend((each, pool.submit(_fetch_detail, source, each))
-                             for each in islice(remaining, concurrency - len(in_flight)))
-            if not in_flight:
-                return
-            ident, future = in_flight.popleft()
-            page = future.result()
-            if page is None:
-                missing.append(ident)
-            else:
-                yield Step(page, total=len(ids))
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _fetch_record(source: Source, ident: int) -> Page:
+    parameters = [parameter for parameter in source.parameters() if parameter[0] != "limit"]
+    return page(source.client, f"{source.listing.path}/{ident}", parameters, source.listing.embedded_key,
+                single=True, base=source.base)
 
 
-def _fetch_detail(source: Source, ident: Any) -> Page | None:
-    """Requests one record; None if it does not exist (404). Raises NotAvailable for any other refusal."""
-    try:
-        return replace(source, listing=replace(source.listing, path=source.listing.path.format(ident))).page()
-    except NotAvailableError as reason:
-        if reason.status == 404:
-            return None
-        raise
+def _fetch_detail(source: Source, ident: Any) -> Page:
+    return replace(source, listing=replace(source.listing, path=source.listing.path.format(ident))).page()

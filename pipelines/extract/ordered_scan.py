@@ -152,7 +152,7 @@ class OrderedScan:
         queue.advance(lease, self.sign * end)
 
     def _count(self, max_end: int, queue: RangeQueue) -> tuple[int, bool]:
-        """(end, agrees): the rows before the second `end`, which is at most `most`, were counted; True if
+        """(end, agrees): the rows before the second `end`, which is at most `max_end`, were counted; True if
         their number is that of the known rows. (`start`, False) when no second is suited to a count."""
         self.seconds.sort()
         while True:
@@ -173,9 +173,9 @@ class OrderedScan:
                 return end, self._count_agrees(each, end, rows_before % limit, queue)
 
     def _countable_end(self, max_end: int, limit: int) -> int:
-        """The latest second, at most `most`, at which the count works whether or not the end second belongs
-        to a range (6, 16): its rows would show on the same page as the last rows before it. `start`: there
-        is none."""
+        """The latest second, at most `max_end`, at which the count works whether or not the end second
+        belongs to a range (6, 16): its rows would show on the same page as the last rows before it. `start`:
+        there is none."""
         for end in (max_end, *sorted({second for second in self.seconds if self.start < second < max_end},
                                   reverse=True)):
             rows_before = bisect_left(self.seconds, end)

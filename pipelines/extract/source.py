@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.amocrm.client import MIN_PAGE_SIZE, HttpGet
-from pipelines.amocrm.errors import PageTooLargeError, TransientError
+from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError, TransientError
 from pipelines.amocrm.pagination import Page, identity, page
 from pipelines.amocrm.responses import Parameters
 from pipelines.cursors import Position
@@ -38,6 +38,18 @@ QueryPairs = tuple[tuple[str, str], ...]
 
 class FilterIgnoredError(Exception):
     """amoCRM's answer ignores the filter or the order of the request."""
+
+
+FILTER_ERRORS = (FilterIgnoredError, BadRequestError, NotAvailableError)
+"""Errors that may mean: this list does not honour the filter or the order."""
+
+
+def raise_unless_filter_refused(reason: Exception) -> None:
+    """Raises `reason`, one of FILTER_ERRORS, unless it may mean that the account lacks the filter option:
+    amoCRM may then answer 400, 402 or 403 (amocrm-api.md 6, 23). Any other status concerns the list
+    itself."""
+    if isinstance(reason, NotAvailableError) and reason.status not in (402, 403):
+        raise reason
 
 
 @dataclass(frozen=True)
@@ -105,10 +117,10 @@ class Source:
         return f"order[{self.entity.order_column}]", "asc"
 
     def parameters(self, *more: tuple[str, str], limit: int = 0) -> Parameters:
-        """The query of a request: limit, `with`, the list's own parameters, `more`."""
+        """The query of a request: limit, `with`, `more`."""
         with_ = [("with", ",".join(self.entity.with_))] if self.entity.with_ else []
         paging = [] if self.listing.is_single_object else [("limit", str(limit or self.limit))]
-        return [*paging, *with_, *self.listing.query, *more]
+        return [*paging, *with_, *more]
 
     def page(self, *more: tuple[str, str], limit: int = 0, number: int = 1) -> Page:
         """Requests page `number` (from 1) in pages of `limit` rows. Raises PageTooLarge."""

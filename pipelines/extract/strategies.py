@@ -20,21 +20,24 @@ from collections.abc import Iterator
 from statistics import median_low
 
 from pipelines.amocrm.client import MIN_PAGE_SIZE
-from pipelines.amocrm.errors import BadRequestError, NotAvailableError
 from pipelines.amocrm.pagination import Page, pages
 from pipelines.cursors import Position
 from pipelines.entities.spec import Incremental
-from pipelines.extract.source import EMPTY_PAGE, MAX_TIMESTAMP, FilterIgnoredError, Source, Step, timestamps
+from pipelines.extract.source import (
+    EMPTY_PAGE,
+    FILTER_ERRORS,
+    MAX_TIMESTAMP,
+    FilterIgnoredError,
+    Source,
+    Step,
+    raise_unless_filter_refused,
+    timestamps,
+)
 from pipelines.extract.sweep import PageDepthError, scan_both_ends, scan_by_id
 from pipelines.extract.time_ranges import MAX_PAGES_PER_RANGE, scan_time_ranges
 
-__all__ = ["FilterIgnoredError", "Position", "Source", "Step", "incremental", "newest_first", "snapshot",
-           "sweep", "window"]
-
 OVERLAP_SECONDS = 600
 """Seconds before the watermark that an incremental read repeats."""
-FILTER_UNSUPPORTED = (FilterIgnoredError, BadRequestError, NotAvailableError)
-"""Errors that mean: this list does not honour the filter or the order."""
 
 
 def snapshot(source: Source) -> Iterator[Step]:
@@ -66,8 +69,8 @@ def sweep(source: Source, position: Position) -> Iterator[Step]:
                     yield step
             yield from window(source, moving, {"watermark": watermark})
             return
-        except FILTER_UNSUPPORTED as reason:
-            _raise_unless_filter_refused(reason)
+        except FILTER_ERRORS as reason:
+            raise_unless_filter_refused(reason)
     yield from scan_both_ends(source) if is_page_limited else unordered_scan(source)
 
 
@@ -87,17 +90,10 @@ def incremental(source: Source, moving: Incremental, position: Position, has_fil
         try:
             yield from strategy(source, moving, position)
             return
-        except FILTER_UNSUPPORTED as reason:
-            _raise_unless_filter_refused(reason)
+        except FILTER_ERRORS as reason:
+            raise_unless_filter_refused(reason)
             yield Step(EMPTY_PAGE, position)  # takes back the positions that this strategy has reported
     yield from scan_by_id(source, {}) if source.entity.order_column else unordered_scan(source)
-
-
-def _raise_unless_filter_refused(reason: Exception) -> None:
-    """Raises `reason` unless it may mean that the account lacks the filter option: amoCRM may then answer
-    400, 402 or 403 (amocrm-api.md 6, 23). Any other status concerns the list itself."""
-    if isinstance(reason, NotAvailableError) and reason.status not in (402, 403):
-        raise reason
 
 
 def window(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:

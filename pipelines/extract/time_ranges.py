@@ -17,7 +17,7 @@ from pipelines.entities.spec import Incremental
 from pipelines.extract.ordered_scan import RangeStep, scan_in_order
 from pipelines.extract.range_queue import Lease, RangeQueue, ReadMode, TimeRange, subtract_range
 from pipelines.extract.source import EMPTY_PAGE, Source, Step, timestamps
-from pipelines.extract.worker_threads import MAX_WORKERS, released_slot, run_parallel
+from pipelines.extract.worker_threads import MAX_WORKERS, ConcurrencyLimit, run_parallel
 
 MAX_PAGES_PER_RANGE = 20
 """Pages. A time range of at most this many is read page by page; a longer one is split."""
@@ -29,18 +29,19 @@ def scan_time_ranges(source: Source, moving: Incremental, position: Position) ->
     state = position.get("sweep") or {"watermark": source.stable_until,
                                       "spans": [[0, source.stable_until, ReadMode.ORDERED]]}
     remaining: list[TimeRange] = [(low, high, ReadMode(way)) for low, high, way in state["spans"]]
-    queue = RangeQueue(remaining)
-    for each, seconds, parts in run_parallel([_worker_steps(source, moving, queue)
-                                              for _ in range(MAX_WORKERS)]):
+    queue, limit = RangeQueue(remaining), ConcurrencyLimit()
+    workers = [_worker_steps(source, moving, queue, limit) for _ in range(MAX_WORKERS)]
+    for each, seconds, parts in run_parallel(workers, limit):
         if seconds is not None:
             remaining = subtract_range(remaining, *seconds) + parts
         yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}})
     yield Step(EMPTY_PAGE, {"watermark": state["watermark"]})
 
 
-def _worker_steps(source: Source, moving: Incremental, queue: RangeQueue) -> Iterator[RangeStep]:
+def _worker_steps(source: Source, moving: Incremental, queue: RangeQueue,
+                  limit: ConcurrencyLimit) -> Iterator[RangeStep]:
     """What one worker reads: takes ranges from the queue until none is left."""
-    while lease := _take_range(queue):
+    while lease := _take_range(queue, limit):
         try:
             for each, seconds, parts in _range_steps(source, moving, lease, queue):
                 yield source.normalize(each), seconds, parts
@@ -49,9 +50,9 @@ def _worker_steps(source: Source, moving: Incremental, queue: RangeQueue) -> Ite
             queue.release(lease)
 
 
-def _take_range(queue: RangeQueue) -> Lease | None:
+def _take_range(queue: RangeQueue, limit: ConcurrencyLimit) -> Lease | None:
     """Takes a range; while the worker waits for one, another worker may use its slot."""
-    with released_slot():
+    with limit.released():
         return queue.take()
 
 
@@ -77,7 +78,7 @@ def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: Range
 
 
 def _split_range(first: list[int], later: list[int], low: int, high: int) -> list[TimeRange]:
-    """Splits a range in two. `first` are the times of its first page, `beyond` those of page
+    """Splits a range in two. `first` are the times of its first page, `later` those of page
     MAX_PAGES_PER_RANGE + 1. The order of the list is not documented (amocrm-api.md 6, 11): where the two
     pages show one, the part between them is small enough to be read page by page."""
     if min(first) >= max(later):

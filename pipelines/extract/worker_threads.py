@@ -63,8 +63,17 @@ class ConcurrencyLimit:
         finally:
             self.release()
 
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Gives the calling worker's slot back while its body waits for other workers."""
+        self.release()
+        try:
+            yield
+        finally:
+            self.acquire()
+
     def timed_next(self, items: Iterator[T]) -> T | None:
-        """Returns the next item of `walk` and records how long it took; None at its end."""
+        """Returns the next item and records how long it took; None at the end."""
         began, before = time.monotonic(), time.thread_time()
         item = next(items, None)
         self.record_step(time.monotonic() - began, time.thread_time() - before)
@@ -91,25 +100,6 @@ class ConcurrencyLimit:
         return worked - before >= BUSY_SHARE * (now - began)
 
 
-_thread_state = threading.local()
-"""Per thread: the ConcurrencyLimit that the current worker runs under, in its attribute `crew`."""
-
-
-@contextmanager
-def released_slot() -> Iterator[None]:
-    """Gives the current worker's slot back while its body waits for other workers. No effect outside a
-    worker."""
-    limit: ConcurrencyLimit | None = getattr(_thread_state, "crew", None)
-    if limit is None:
-        yield
-        return
-    limit.release()
-    try:
-        yield
-    finally:
-        limit.acquire()
-
-
 class ResultQueue(Generic[T]):
     """What the workers have read and the consumer has not taken yet: at most two items."""
 
@@ -118,9 +108,7 @@ class ResultQueue(Generic[T]):
         self._stop = threading.Event()
 
     def run_worker(self, items: Iterator[T], limit: ConcurrencyLimit) -> None:
-        """Main function of a worker thread: puts the items of `walk`, or the error that ends it, and at
-        last None."""
-        _thread_state.crew = limit
+        """Main function of a worker thread: puts the items, or the error that ends them, and at last None."""
         try:
             while True:
                 with limit.slot():
@@ -141,8 +129,8 @@ class ResultQueue(Generic[T]):
                 return
 
     def items(self, workers: int) -> Iterator[T]:
-        """The items of `walking` workers, as they come, until all have ended. Raises the error that ends
-        one of them; stops the others then."""
+        """The items of that many workers, as they come, until all have ended. Raises the error that ends one
+        of them; stops the others then."""
         try:
             while workers:
                 item = self._queue.get()
@@ -156,10 +144,11 @@ class ResultQueue(Generic[T]):
             self._stop.set()
 
 
-def run_parallel(iterators: Sequence[Iterator[T]]) -> Iterator[T]:
+def run_parallel(iterators: Sequence[Iterator[T]], limit: ConcurrencyLimit | None = None) -> Iterator[T]:
     """The items of all iterators, as they come. Each iterator is consumed by a worker thread of its own, a
-    few items ahead."""
-    results, limit = ResultQueue[T](), ConcurrencyLimit()
+    few items ahead. `limit`: passed by callers whose iterators wait for each other (`released`)."""
+    results, limit = ResultQueue[T](), limit or ConcurrencyLimit()
     for iterator in iterators:
-        threading.Thread(target=results.run_worker, args=[iterator, limit], daemon=True, name="walk").start()
+        threading.Thread(target=results.run_worker, args=[iterator, limit], daemon=True,
+                         name="worker").start()
     yield from results.items(len(iterators))

@@ -7,13 +7,12 @@ failure of one entity does not stop the others, except a block or a revoked toke
 
 from __future__ import annotations
 
-import datetime
 import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,20 +24,21 @@ from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.client import CountingClient
 from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, ListIncompleteError
 from pipelines.bi import builder
-from pipelines.bi.state import bi_schema
-from pipelines.entities.registry import ENTITIES
-from pipelines.entities.spec import Entity
+from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
+from pipelines.entities.spec import Entity, Phase
 from pipelines.errors import UsageError
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
 from pipelines.load.hints import listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.locks import exclusive_sync
+from pipelines.schema.names import bi_schema
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
 from pipelines.sync.entity_sync import EntitySync
 from pipelines.sync.helper_process import HelperProcess, SharedQueue, start_helper
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
+from pipelines.sync.run_log import RunLog
 from pipelines.sync.runtime import tuned_memory
 from pipelines.webhooks.inbox import enqueue_all_hints, mark_processed
 
@@ -88,11 +88,12 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     running, the token is another account's)."""
     began = time.monotonic()
     entities = select_entities(only)
-    run = SyncRun(SyncContext(target, progress or NoProgress(), full, allow_mass_delete), str(uuid.uuid4()))
-    report = Report(run.run_id)
+    run = SyncRun(SyncContext(target, progress or NoProgress(), full, allow_mass_delete),
+                  RunLog(target, str(uuid.uuid4())))
+    report = Report(run.log.run_id)
     with exclusive_sync(target.connect, target.name), tuned_memory():
-        preflight(run.scene, ENTITIES[0] in entities)
-        with start_helper(run.scene, run.run_id, entities) as run.helper:
+        preflight(run.context, ACCOUNT_ENTITY in entities)
+        with start_helper(run.context, run.log.run_id, entities) as run.helper:
             report.results += run.run_phases(entities)
         with target.connect() as connection:
             rebuild.advance(connection, target.schema, target.name, target.connect)
@@ -113,28 +114,15 @@ def rebuild_views(target: Target) -> list[builder.ViewResult]:
 
 
 def phases(entities: Sequence[Entity]) -> list[list[Entity]]:
-    """Groups the entities by phase, in order: the account, the directories, the lists that exist once per row
-    of a directory, the incremental lists, the entities without a list endpoint."""
-    depths = {entity.model: _phase_number(entity) for entity in ENTITIES}
-    return [[entity for entity in entities if depths[entity.model] == depth]
-            for depth in sorted(set(depths.values()))]
-
-
-def _phase_number(entity: Entity) -> int:
-    if any(listing.per_parent and listing.per_parent.due_sql for listing in entity.listings):
-        return 4
-    if any(listing.is_single_object for listing in entity.listings):
-        return 0
-    return 3 if entity.incremental else 2 if any(listing.per_parent for listing in entity.listings) else 1
+    """Groups the entities by phase, in the order of `Phase`."""
+    return [[entity for entity in entities if entity.phase is phase] for phase in Phase]
 
 
 class SyncRun:
     """One run of a sync: reads and loads entities, and turns their errors into results."""
 
-    def __init__(self, scene: SyncContext, run_id: str) -> None:
-        self.scene, self.target, self.run_id = scene, scene.target, run_id
-        self.log_row_ids: dict[str, int] = {}
-        """Entity name → id of its row in mirror.sync_runs."""
+    def __init__(self, context: SyncContext, run_log: RunLog) -> None:
+        self.context, self.target, self.log = context, context.target, run_log
         self.helper: HelperProcess | None = None
 
     def run_phases(self, entities: Sequence[Entity]) -> list[EntityResult]:
@@ -142,8 +130,7 @@ class SyncRun:
         found in rows that the other entities have loaded."""
         results: list[EntityResult] = []
         for phase in phases(entities):
-            if any(listing.per_parent and listing.per_parent.due_sql for entity in phase
-                   for listing in entity.listings):
+            if any(entity.phase is Phase.DETAILS for entity in phase):
                 self.process_hints(entities, results)
             results += self.run_jobs(self.entity_jobs(phase))
         self.process_hints(entities, results)
@@ -162,7 +149,7 @@ class SyncRun:
                 paths = listings_with_hints(connection, self.target.name)
             hinted = [entity for entity in entities
                       if entity.name in readable and paths & {each.path for each in entity.listings}]
-            if not hinted or self.scene.stop_reason:
+            if not hinted or self.context.stop_reason:
                 return
             self.run_jobs([partial(self.process_entity_hints, entity, paths, readable[entity.name])
                            for entity in hinted])
@@ -170,9 +157,9 @@ class SyncRun:
     def process_entity_hints(self, entity: Entity, paths: set[str], result: EntityResult) -> EntityResult:
         """Processes one entity's hints for the given list paths, and adds to its result."""
         client, began = CountingClient(self.target.client), time.monotonic()
-        self.scene.progress.started(entity.name)
+        self.context.progress.started(entity.name)
         with self.errors_as_result(result), self.autocommit_connection() as connection:
-            HintSync(self.scene, entity, client, connection, result).process(paths)
+            HintSync(self.context, entity, client, connection, result).process(paths)
         result.hint_requests += client.requests
         result.requests += client.requests
         return self._finish(result, began)
@@ -208,12 +195,12 @@ class SyncRun:
         return results
 
     def sync_entity(self, entity: Entity, on_helper: bool = False) -> EntityResult:
-        """Reads and loads one entity, in this process or (`elsewhere`) in the helper process. Every error
+        """Reads and loads one entity, in this process or (`on_helper`) in the helper process. Every error
         becomes the result's state and reason."""
         result, began = EntityResult(entity.name), time.monotonic()
-        self.scene.progress.started(entity.name)
+        self.context.progress.started(entity.name)
         with self.autocommit_connection() as connection:
-            self._log_start(connection, entity)
+            self.log.start(connection, entity.name, self.context.is_admin)
             if on_helper and self.helper:
                 result = self.helper.read(entity)
             else:
@@ -222,16 +209,15 @@ class SyncRun:
 
     def read_and_load(self, entity: Entity, result: EntityResult, connection: Connection) -> None:
         """Reads and loads one entity in this process; skips it if the account does not offer it."""
-        client, unavailable_because = (CountingClient(self.target.client),
-                           entity.unavailable_because(self.scene.account_info) if entity.unavailable_because
-                                       else "")
+        client = CountingClient(self.target.client)
+        unavailable_because = entity.unavailable_because(self.context.account_info)
         with self.errors_as_result(result):
-            if self.scene.stop_reason:
-                raise self.scene.stop_reason
+            if self.context.stop_reason:
+                raise self.context.stop_reason
             if unavailable_because:
                 result.state, result.reason = "skipped", unavailable_because
             else:
-                EntitySync(self.scene, entity, client, connection, result).run()
+                EntitySync(self.context, entity, client, connection, result).run()
         result.requests += client.requests
 
     def _finish(self, result: EntityResult, began: float,
@@ -239,8 +225,8 @@ class SyncRun:
         if result.state in ("failed", "incomplete"):
             result.watermark = None
         result.seconds += time.monotonic() - began
-        self._log_finish(result, connection)
-        self.scene.progress.finished(result)
+        self.log.finish(result, connection)
+        self.context.progress.finished(result)
         return result
 
     @contextmanager
@@ -265,7 +251,7 @@ class SyncRun:
                              "This is a fault of amocrm-mirror's: please report it")
 
     def _stop(self, reason: AmoError) -> None:
-        self.scene.stop_reason = self.scene.stop_reason or reason
+        self.context.stop_reason = self.context.stop_reason or reason
         if self.helper:
             self.helper.stop(reason)
 
@@ -274,33 +260,3 @@ class SyncRun:
         with self.target.connect() as connection:
             connection.autocommit = True
             yield connection
-
-    def _log_start(self, connection: Connection, entity: Entity) -> None:
-        row = connection.execute(
-            "INSERT INTO mirror.sync_runs (run_id, account, entity, state, is_admin) "
-            "VALUES (%s, %s, %s, 'running', %s) RETURNING id",
-            [self.run_id, self.target.name, entity.name, self.scene.is_admin]).fetchone()
-        self.log_row_ids |= {entity.name: row[0]} if row else {}
-
-    def _log_finish(self, result: EntityResult, connection: Connection | None) -> None:
-        """Writes the end of the run on the entity's connection or, if Postgres dropped it, on a new one: a
-        finished run must not stay 'running'."""
-        if connection is not None:
-            with suppress(psycopg.Error):
-                return self._log_write(connection, result)
-        try:
-            with self.autocommit_connection() as another:
-                self._log_write(another, result)
-        except psycopg.Error as reason:
-            result.state, result.reason = "failed", result.reason or describe_postgres_error(reason)
-
-    def _log_write(self, connection: Connection, result: EntityResult) -> None:
-        counts = result.counts
-        at = datetime.datetime.fromtimestamp(result.watermark, datetime.UTC) if result.watermark else None
-        connection.execute(
-            "UPDATE mirror.sync_runs SET state = %s, mode = %s, reason = %s, finished_at = now(), seen = %s, "
-            "inserted = %s, updated = %s, deleted = %s, quarantined = %s, requests = %s, seconds = %s, "
-            "watermark = %s WHERE id = %s",
-            [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted,
-             counts.updated, counts.deleted, counts.quarantined, result.requests, round(result.seconds, 3),
-             at, self.log_row_ids.get(result.entity)])

@@ -31,6 +31,9 @@ class EntityResult:
     watermark: int | None = None
     """Unix seconds up to which the list is complete."""
 
+    def add_reason(self, reason: str) -> None:
+        self.reason = "; ".join(filter(None, [self.reason, reason]))
+
 
 class Progress(Protocol):
     """Receives a sync's progress while it happens, from several threads. `seen`: records read so far;

@@ -145,31 +145,32 @@ class ContinuousSync:
 
     def _process_hints(self, connection: Connection, hint_filter: HintFilter, idle: bool) -> None:
         self.target = self.target or self.make_target()
-        scene = SyncContext(self.target, NoProgress())
-        preflight(scene, False)
+        context = SyncContext(self.target, NoProgress())
+        preflight(context, False)
         paths = listings_with_hints(connection, self.account, hint_filter)
         hinted = [entity for entity in ENTITIES
                   if paths & {each.path for each in entity.listings} and (idle or entity.is_readable_by_id)]
-        self._delete_hints(connection, [entity for entity in hinted if entity.unavailable_because
-                                        and entity.unavailable_because(scene.account_info)])
-        hinted = [entity for entity in hinted
-                  if not (entity.unavailable_because and entity.unavailable_because(scene.account_info))]
+        missing = [entity for entity in hinted if entity.unavailable_because(context.account_info)]
+        self._delete_hints(connection, missing)
+        hinted = [entity for entity in hinted if entity not in missing]
         failures: list[Exception] = []
         with ThreadPoolExecutor(max(1, min(self.target.concurrency, len(hinted))), "drain") as pool:
-            for failure in pool.map(lambda entity: self._process_entity(scene, entity, paths, hint_filter),
+            for failure in pool.map(lambda entity: self._process_entity(context, entity, paths, hint_filter),
                                     hinted):
                 failures += [failure] if failure else []
         if failures:
             raise failures[0]
 
-    def _process_entity(self, scene: SyncContext, entity: Entity, paths: set[str],
+    def _process_entity(self, context: SyncContext, entity: Entity, paths: set[str],
                         hint_filter: HintFilter) -> Exception | None:
         """Processes the hints of one entity; returns its error, so that the other entities go on."""
         connection, result = self._connection(entity.name), EntityResult(entity.name)
-        hint_sync = HintSync(scene, entity, CountingClient(scene.target.client), connection, result)
-        max_hints = MAX_HINTS_PER_PASS if hint_sync.has_filter else MAX_HINTS_PER_PASS_UNFILTERED
         try:
-            with recording_refusals(scene.target.connect, self.account):
+            with recording_refusals(context.target.connect, self.account):
+                client = CountingClient(context.target.client)
+                hint_sync = HintSync(context, entity, client, connection, result)
+                max_hints = (MAX_HINTS_PER_PASS if hint_sync.reader.has_filter
+                             else MAX_HINTS_PER_PASS_UNFILTERED)
                 hint_sync.process(paths, HintFilter(max_hints, hint_filter.suspects, hint_filter.unhooked))
         except NotAvailableError as reason:
             log.warning("%s: %s", self.account, one_line(reason))

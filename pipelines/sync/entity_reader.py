@@ -1,21 +1,171 @@
-"""Reads the lists of one entity as batches of rows; writes nothing."""
+"""Reads the lists of one entity: lists → steps → batches of rows. Writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
+from psycopg.sql import SQL, Identifier
+
+from pipelines.accounts.state import UNPAID_MESSAGE
+from pipelines.accounts.target import Connection
+from pipelines.amocrm.client import CountingClient
+from pipelines.amocrm.errors import AmoError, NotAvailableError
+from pipelines.amocrm.pagination import Page
+from pipelines.cursors import Position, read_position
+from pipelines.entities.spec import DRIVE_PATH, DetailOf, Entity, Listing, PerParent
+from pipelines.extract.link_completion import complete_links
+from pipelines.extract.source import Source, Step
+from pipelines.load.batch import Batch
+from pipelines.normalize.normalizer import normalizer
+from pipelines.normalize.rows import NormalizedPage
+from pipelines.normalize.suppression import Suppression
+from pipelines.sync.context import EntityResult, SyncContext
+
 MAX_PAGES_PER_BATCH, MAX_ROWS_PER_BATCH = 50, 25_000
-"""Pages, and rows (child rows included), from which a batch is loaded."""
-MAX_REMEMBERED_READS = 300_000
-"""Ids per list remembered as read in this run; beyond it, hints are re-read once too often."""
-HIDDEN_ROWS_MESSAGE = (
-    "{}: {} rows are not shown to this token, which is not an administrator's. They are kept, because "
-    "the mirror cannot distinguish hidden rows from deleted ones")
-"""Message: path of the list, number of rows."""
+"""Pages, and rows (child rows included), from which a batch is complete."""
 
 
-def consume(records: list[Any]) -> Iterator[Any]:
+class EntityReader:
+    """Reads one entity of one account. Uses the connection to read cursors, parent rows and the suppression
+    list."""
+
+    def __init__(self, context: SyncContext, entity: Entity, client: CountingClient,
+                 connection: Connection) -> None:
+        self.context, self.entity, self.client, self.connection = context, entity, client, connection
+        first = entity.listings[0]
+        self.normalizer = normalizer(entity, (
+            *first.constants,
+            *([first.per_parent.own_column] if first.per_parent and not first.is_detail else [])))
+        self.suppression = Suppression(connection, context.target.name, entity)
+        self.records_read = 0
+        """Records read, those in quarantine included."""
+        self.lists_read = 0
+        self.unavailable: list[str] = []
+        """Lists that amoCRM does not offer, with the reason."""
+
+    # Which lists there are
+
+    def visit_lists(self, listing: Listing, visit: Callable[[Listing], None]) -> None:
+        """Calls `visit` for the list, or for each list that it expands to. A list that amoCRM does not offer
+        is skipped. Raises AmoError when the account is not paid for (402)."""
+        for expanded in self.expand_listing(listing):
+            try:
+                visit(expanded)
+                self.lists_read += 1
+            except NotAvailableError as reason:
+                if reason.status == 402 and not self.entity.is_optional:
+                    raise AmoError(UNPAID_MESSAGE, reason.request, reason.status) from None
+                self.unavailable.append(f"{expanded.path}: {reason.reason}")
+
+    def report_unavailable(self, result: EntityResult) -> None:
+        """Adds the skipped lists to the result's reason. If no list was read, the entity is skipped."""
+        if self.unavailable:
+            result.add_reason("; ".join(self.unavailable))
+            if not self.lists_read:
+                result.state = "skipped"
+
+    def expand_listing(self, listing: Listing) -> list[Listing]:
+        """Returns the listing itself, or one per live row of the parent table that it exists for."""
+        over = listing.per_parent
+        if over is None or listing.is_detail:
+            return [listing]
+        return [replace(listing, path=listing.path.format(value),
+                        constants={**listing.constants, over.own_column: value}, per_parent=None)
+                for value in self.parent_values(over)]
+
+    def parent_values(self, over: PerParent, since: float | None = None, all_live: bool = False) -> list[Any]:
+        """Returns the values to fill into the path of a list: of every live parent row, or those that
+        `over.due_sql` finds. `since` (unix seconds): start of the last complete read; `all_live`:
+        every live row even if there is a query."""
+        schema = Identifier(self.context.target.schema)
+        if isinstance(over, DetailOf) and not (over.parent_column and (all_live or self.context.full)):
+            moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since is not None else None
+            rows = self.connection.execute(SQL(over.due_sql).format(schema=schema), {"since": moment})
+        else:
+            rows = self.connection.execute(
+                SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
+                    Identifier(over.parent_column), schema, Identifier(str(over.model.__tablename__))))
+        return [value for value, in rows.fetchall()]
+
+    # What the account lets it read
+
+    @property
+    def sees_all(self) -> bool:
+        """True if a record that is absent is gone, not just hidden from this token (amocrm-api.md 1.9)."""
+        return not self.entity.limited_by_permissions or self.context.sees_everything()
+
+    @property
+    def has_filter(self) -> bool:
+        """True if the list's filter can be used: it is free, or the account has the filter option (assumed if
+        the account's record does not say)."""
+        paid = self.entity.incremental is not None and self.entity.incremental.needs_paid_filter
+        return not paid or bool(self.context.account_info.get("is_api_filter_enabled", True))
+
+    # One list → batches
+
+    def read_position(self, listing: Listing) -> Position:
+        """Returns the list's cursor; empty if there is none."""
+        return read_position(self.connection, self.context.target.name, self.entity.name, listing.path)
+
+    def make_source(self, listing: Listing) -> Source:
+        """Returns the source of a list's pages, which are normalized in the worker's thread."""
+        host = self.context.account_info.get(listing.host_attribute)
+        plain = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
+        return replace(plain, to_rows=lambda page: self._normalize_page(plain, page, may_consume=True))
+
+    def process_batches(self, source: Source, steps: Iterator[Step],
+                        process: Callable[[Batch, Position | None], None]) -> Position | None:
+        """Reads every step and passes the rows to `process`, a batch at a time, with the position that holds
+        after the batch. Returns the last position. While one batch is processed, in a thread of its own, the
+        next one is read. The last batch may be empty."""
+        batch, position, last = Batch(), None, None
+        with ThreadPoolExecutor(1, f"{self.entity.name}-batch") as pool:
+            processing: Future[None] | None = None
+            for step in steps:
+                if self.context.stop_reason:
+                    raise self.context.stop_reason
+                self.add_page(source, batch, step)
+                self.context.progress.advanced(self.entity.name, self.records_read, step.total)
+                position = step.position or position
+                if batch.pages >= MAX_PAGES_PER_BATCH or batch.row_count >= MAX_ROWS_PER_BATCH:
+                    if processing:
+                        processing.result()
+                    processing = pool.submit(process, batch, position)
+                    batch, last, position = Batch(), position or last, None
+            if processing:
+                processing.result()
+        process(batch, position)
+        return position or last
+
+    def add_page(self, source: Source, batch: Batch, step: Step) -> None:
+        """Adds a page's rows to the batch."""
+        page = step.page
+        normalized = page.normalized or self._normalize_page(source, page)
+        batch.add(normalized, page.started, page.request)
+        batch.covered_ids += [step.covers] if step.covers else []
+        batch.replaced_characters += page.replaced
+        self.records_read += len(normalized.records) + len(normalized.unusable)
+
+    def _normalize_page(self, source: Source, page: Page, may_consume: bool = False) -> NormalizedPage:
+        """Turns a page's records into rows; called in the threads of several workers. `may_consume`: the
+        caller no longer needs the page's records."""
+        records, listing = page.records, source.listing
+        if listing.nested_records:
+            records = [inner for record in records for inner in listing.nested_records(record)]
+        complete_ids = complete_links(source, self.entity.children, records)
+        records = self.suppression.filter_records(records, listing.constants, complete_ids)
+        normalized = self.normalizer.normalize_page(_consume(records) if may_consume else records,
+                                                    listing.constants, self.context.zone)
+        for rows in normalized.records if complete_ids else ():
+            rows.has_complete_lists = rows.key[-1] in complete_ids
+        return normalized
+
+
+def _consume(records: list[Any]) -> Iterator[Any]:
     """The records, in order; each is removed from the list as soon as it is taken. Of many pages in memory,
     records weigh three times what rows do."""
     records.reverse()

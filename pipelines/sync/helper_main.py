@@ -1,4 +1,4 @@
-"""`python -m pipelines.second`: main program of the helper process that a sync starts
+"""`python -m pipelines.sync.helper_main`: main program of the helper process that a sync starts
 (`sync/helper_process.py`). It reads the entities that the sync names, and nothing else.
 
 It ends as soon as its input ends, whatever it is doing: its transactions are rolled back with its
@@ -25,12 +25,13 @@ from pipelines.installation import Installation
 from pipelines.sync.account_sync import SyncRun
 from pipelines.sync.context import EntityResult, NoProgress, SyncContext
 from pipelines.sync.helper_process import HelperConfig
+from pipelines.sync.run_log import RunLog
 from pipelines.sync.runtime import pinned_to, tuned_memory
 
 
 def helper_target(seed: bytes) -> Target:
-    """Returns the target of a helper process, from the pickled settings of `Target.seed`. The main process
-    has already checked the tokens; here they are used as stored."""
+    """Returns the target of a helper process, from the pickled settings of `Target.helper_seed`. The main
+    process has already checked the tokens; here they are used as stored."""
     settings, retry_policy = pickle.loads(seed)
     mirror = Installation(settings)
     base_url = mirror.base_url()
@@ -65,8 +66,8 @@ def work(run: SyncRun, name: str, pipe: ProgressPipe) -> None:
     result = EntityResult(name)
     with run.errors_as_result(result), run.autocommit_connection() as connection:
         run.read_and_load(entity_named(name), result, connection)
-    if run.scene.stop_reason:
-        pipe.send(run.scene.stop_reason)
+    if run.context.stop_reason:
+        pipe.send(run.context.stop_reason)
     pipe.send(result)
 
 
@@ -82,10 +83,10 @@ def main() -> None:
     pipe = ProgressPipe(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # output of print() must not get between the pickled messages
     config: HelperConfig = pickle.load(requests)
-    scene = SyncContext(helper_target(config.seed), pipe, config.full, config.allow_mass_delete, config.zone,
-                        config.facts, config.is_admin)
+    context = SyncContext(helper_target(config.seed), pipe, config.full, config.allow_mass_delete,
+                          config.zone, config.facts, config.is_admin)
     with tuned_memory(), pinned_to(config.cores):
-        _serve(requests, SyncRun(scene, config.run_id), pipe)
+        _serve(requests, SyncRun(context, RunLog(context.target, config.run_id)), pipe)
 
 
 def _serve(requests: BinaryIO, run: SyncRun, pipe: ProgressPipe) -> None:
@@ -94,7 +95,7 @@ def _serve(requests: BinaryIO, run: SyncRun, pipe: ProgressPipe) -> None:
         while True:
             message = pickle.load(requests)
             if isinstance(message, AmoError):
-                run.scene.halt(message)
+                run.context.halt(message)
             else:
                 pool.submit(work, run, message, pipe).add_done_callback(_exit_on_error)
     except EOFError:

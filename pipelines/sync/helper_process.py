@@ -27,7 +27,7 @@ from pipelines.amocrm.errors import AmoError
 from pipelines.cursors import count_unread_lists
 from pipelines.entities.spec import AccountInfo, Entity
 from pipelines.sync.context import EntityResult, SyncContext
-from pipelines.sync.runtime import pick_cores, pinned_to
+from pipelines.sync.runtime import pick_cores, pinned_to, stop
 
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Seconds that the helper process has to end after its input is closed; then it is killed."""
@@ -56,8 +56,8 @@ class HelperConfig:
 class HelperProcess:
     """The helper process as the sync's process sees it. Thread-safe."""
 
-    def __init__(self, scene: SyncContext, config: HelperConfig) -> None:
-        self.scene = scene
+    def __init__(self, context: SyncContext, config: HelperConfig) -> None:
+        self.context = context
         self._send_lock, self._state_lock, self.has_ended = threading.Lock(), threading.Lock(), False
         self._pending: dict[str, Future[EntityResult]] = {}
         self._process = subprocess.Popen([sys.executable, "-P", "-m", "pipelines.sync.helper_main"],
@@ -85,11 +85,7 @@ class HelperProcess:
         with suppress(OSError):
             assert self._process.stdin
             self._process.stdin.close()
-        try:
-            self._process.wait(SHUTDOWN_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        stop(self._process, SHUTDOWN_GRACE_SECONDS)
         self._reader_thread.join(SHUTDOWN_GRACE_SECONDS)
 
     def _send(self, message: Any) -> None:
@@ -110,11 +106,11 @@ class HelperProcess:
 
     def _handle(self, message: Any) -> None:
         if isinstance(message, AmoError):
-            self.scene.halt(message)
+            self.context.halt(message)
         elif isinstance(message, EntityResult):
             self._pending.pop(message.entity).set_result(message)
         else:
-            self.scene.progress.advanced(*message)
+            self.context.progress.advanced(*message)
 
 
 def _lost_result(name: str) -> EntityResult:
@@ -144,19 +140,20 @@ class SharedQueue:
 
 
 @contextmanager
-def start_helper(scene: SyncContext, run_id: str,
+def start_helper(context: SyncContext, run_id: str,
                  entities: Sequence[Entity]) -> Iterator[HelperProcess | None]:
     """Starts a helper process if more than one long list has to be read completely, and ends it afterwards.
     Yields None if there are fewer, or if the target allows no helper (no `seed`)."""
-    seed = scene.target.helper_seed
+    seed = context.target.helper_seed
     paths = [listing.path for entity in entities if entity.incremental for listing in entity.listings]
-    if not seed or (not scene.full and _count_unread_lists(scene, paths) < 2):
+    if not seed or (not context.full and _count_unread_lists(context, paths) < 2):
         yield None
         return
-    scene.sees_everything()
+    context.sees_everything()
     own_cores, helper_cores = pick_cores()
-    helper = HelperProcess(scene, HelperConfig(seed(), run_id, scene.full, scene.allow_mass_delete,
-                                               scene.zone, scene.account_info, scene.is_admin, helper_cores))
+    helper = HelperProcess(context, HelperConfig(
+        seed(), run_id, context.full, context.allow_mass_delete, context.zone, context.account_info,
+        context.is_admin, helper_cores))
     try:
         with pinned_to(own_cores):
             yield helper
@@ -164,6 +161,6 @@ def start_helper(scene: SyncContext, run_id: str,
         helper.close()
 
 
-def _count_unread_lists(scene: SyncContext, paths: list[str]) -> int:
-    with scene.target.connect() as connection:
-        return count_unread_lists(connection, scene.target.name, paths)
+def _count_unread_lists(context: SyncContext, paths: list[str]) -> int:
+    with context.target.connect() as connection:
+        return count_unread_lists(connection, context.target.name, paths)

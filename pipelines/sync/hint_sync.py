@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipelines.entities.spec import Listing
-from pipelines.extract.by_id import IdAnswer, IdQuery, answers_by_id, detail_steps
+from pipelines.accounts.target import Connection
+from pipelines.amocrm.client import CountingClient
+from pipelines.entities.spec import Entity, Listing
+from pipelines.extract.by_id import IdAnswer, IdQuery, answers_by_id
 from pipelines.extract.source import Source, Step
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
@@ -22,8 +24,8 @@ from pipelines.load.link_hints import (
 )
 from pipelines.load.tombstones import AbsentRow, exceeds_deletion_guard, guard_message
 from pipelines.postgres.locks import retry_deadlocks
-from pipelines.sync.entity_reader import HIDDEN_ROWS_MESSAGE
-from pipelines.sync.entity_sync import EntitySync
+from pipelines.sync.context import EntityResult, SyncContext
+from pipelines.sync.entity_sync import HIDDEN_ROWS_MESSAGE, EntitySync
 
 ANSWERS_PER_BATCH = 20
 """Answers per transaction."""
@@ -31,47 +33,48 @@ EVENT_CLOCK_SLACK_US = 2_000_000
 """Microseconds. Event times are whole seconds, and a list may show a change slightly later than its event."""
 
 
-class HintSync(EntitySync):
-    """Processes the queued hints of one entity."""
+class HintSync:
+    """Processes the queued hints of one entity, on one connection. Lists that cannot be read by id are left
+    to an EntitySync."""
+
+    def __init__(self, context: SyncContext, entity: Entity, client: CountingClient, connection: Connection,
+                 result: EntityResult) -> None:
+        self.context, self.entity, self.connection, self.result = context, entity, connection, result
+        self.sync = EntitySync(context, entity, client, connection, result)
+        self.reader, self.loader, self.tombstones = (
+            self.sync.reader, self.sync.loader, self.sync.tombstones)
 
     def process(self, paths: Iterable[str], choice: HintFilter = ALL_HINTS) -> None:
         """Processes the hints of those of the entity's lists whose paths are in `paths`."""
-        self.prepare()
-        self.read_at = None
         for listing in self.entity.listings:
             if listing.path in paths and self.entity.is_readable_by_id:
-                self.process_listing(listing, choice)
+                self._process_listing(listing, choice)
             elif listing.path in paths:
-                self.process_other_listing(listing)
+                self._process_other_listing(listing)
 
-    def process_other_listing(self, listing: Listing) -> None:
+    def _process_other_listing(self, listing: Listing) -> None:
         """Processes the hints of a list that cannot be filtered by id: records without a list endpoint are
         read one by one; other lists are short, and are read whole."""
         account = self.context.target.name
         hints = pending_by_key(self.connection, account, listing.path)
         if listing.per_parent is None:
-            self.sync_listing(listing)
+            self.sync.sync_listing(listing)
         else:
-            over, missing = listing.per_parent, list[int]()
-            source = self.make_source(listing)
-            self.load_steps(source, detail_steps(source, [int(key) for key in hints if key.isdecimal()],
-                                      self.context.target.concurrency, missing))
-            for ident in missing:
-                self._tombstone({over.own_column: ident}, listing.path)
+            self.sync.load_details(self.reader.make_source(listing), listing.per_parent,
+                                   [int(key) for key in hints if key.isdecimal()])
         complete_hints(self.connection, account, listing.path, hints)
 
     def repair(self, differences: Mapping[str, Mapping[tuple[Any, ...], str]]) -> None:
         """Re-reads the rows that a verification found to differ. Rows that it found absent twice ("extra")
         are marked deleted after one more reading."""
-        self.prepare()
-        self.read_at, now = None, time.time_ns() // 1000
+        now = time.time_ns() // 1000
         for listing in self.entity.listings:
             differing = differences.get(listing.path, {})
             if differing:
                 self._read_hinted(listing, {key[-1]: Hint(now, None, kind == "extra", True, 0)
-                                     for key, kind in differing.items()})
+                                            for key, kind in differing.items()})
 
-    def process_listing(self, listing: Listing, choice: HintFilter = ALL_HINTS) -> None:
+    def _process_listing(self, listing: Listing, choice: HintFilter) -> None:
         """Processes the hints of one list: completes those whose record this run has read since, applies the
         mass-delete guard, and re-reads the rest."""
         hints = pending_hints(self.connection, self.context.target.name, listing.path, choice)
@@ -85,20 +88,20 @@ class HintSync(EntitySync):
     def _was_read_since(self, listing: Listing, key: int, hint: Hint) -> bool:
         """True if this run has read the record after the hint's event, by amoCRM's clock. Never for hints
         about links."""
-        read_at = self.context.read_at.get(listing.path, {}).get(key, 0)
-        return (not hint.of_links and read_at - int(self.client.clock_lag() * 1_000_000) >= hint.told_at
-                + EVENT_CLOCK_SLACK_US)
+        clock_lag = int(self.reader.client.clock_lag() * 1_000_000)
+        read_at = self.context.read_at.get(listing.path, {}).get(key, 0) - clock_lag
+        return not hint.of_links and read_at >= hint.told_at + EVENT_CLOCK_SLACK_US
 
     def _apply_deletion_guard(self, listing: Listing, hints: dict[int, Hint]) -> None:
         """Drops the suspects of a sweep, from `hints` and from the queue, if they are implausibly many or
         if this token may not see every record."""
         suspects = {key: hint for key, hint in hints.items() if hint.is_suspect}
         living = self.tombstones.count_live(listing.constants) if suspects else 0
-        if suspects and not self.sees_all:
-            self.add_reason(HIDDEN_ROWS_MESSAGE.format(listing.path, len(suspects)))
+        if suspects and not self.reader.sees_all:
+            self.result.add_reason(HIDDEN_ROWS_MESSAGE.format(listing.path, len(suspects)))
         elif exceeds_deletion_guard(len(suspects), living) and not self.context.allow_mass_delete:
             self.result.state = "incomplete"
-            self.add_reason(guard_message(listing.path, len(suspects), living))
+            self.result.add_reason(guard_message(listing.path, len(suspects), living))
         else:
             return
         complete_hints(self.connection, self.context.target.name, listing.path, suspects)
@@ -108,14 +111,15 @@ class HintSync(EntitySync):
     def _read_hinted(self, listing: Listing, hints: dict[int, Hint]) -> None:
         """Re-reads the hinted records by id, with their reverse links, and loads the answers in batches."""
         sides = tuple(side.name for side in self.entity.reverse_links)
-        source = replace(self.make_source(listing),
+        source = replace(self.reader.make_source(listing),
                          entity=replace(self.entity, with_=self.entity.with_ + sides))
 
         def absence_suffices(key: int) -> bool:
             return hints[key].is_suspect or hints[key].deleted_at is not None
 
         answers: list[IdAnswer] = []
-        for answer in answers_by_id(IdQuery(source, absence_suffices, self.has_filter), list(hints)):
+        for answer in answers_by_id(IdQuery(source, absence_suffices, self.reader.has_filter),
+                                    list(hints)):
             if self.context.stop_reason:
                 raise self.context.stop_reason
             answers.append(answer)
@@ -132,12 +136,12 @@ class HintSync(EntitySync):
         sides = pop_reverse_links(self.entity,
                                   (record for answered in answers for record in answered.page.records))
         for answer in answers:
-            self.add_page(source, batch, Step(answer.page))
+            self.reader.add_page(source, batch, Step(answer.page))
             self.context.read_at.setdefault(listing.path, {}).update(
                 dict.fromkeys(answer.settled_ids, answer.started))
         absent = [AbsentRow((*self._fixed_key(listing), key), hints[key].deleted_at, answered.started)
                 for answered in answers for key in answered.absent_ids
-                if self.sees_all or hints[key].deleted_at is not None]
+                if self.reader.sees_all or hints[key].deleted_at is not None]
         owners = [key[-1] for key in batch.rows if isinstance(key[-1], int)]
         with_link_hints = [key for key in owners if hints[key].of_links]
         settled = {key: hints[key] for answered in answers for key in answered.settled_ids}
@@ -146,8 +150,8 @@ class HintSync(EntitySync):
             with self.connection.transaction():
                 linked_before = linked_records(self.connection, schema, self.entity, owners)
                 counts = self.loader.load(batch)
-                enqueue_records(self.connection, account,
-                        linked_before - linked_records(self.connection, schema, self.entity, owners))
+                enqueue_records(self.connection, account, linked_before - linked_records(
+                    self.connection, schema, self.entity, owners))
                 enqueue_records(self.connection, account,
                                 linked_records(self.connection, schema, self.entity, with_link_hints),
                                 of_links=True)
@@ -157,8 +161,8 @@ class HintSync(EntitySync):
                 return counts
 
         self.result.counts += retry_deadlocks(once)
-        self.context.progress.advanced(self.entity.name, self.records_read, None)
+        self.context.progress.advanced(self.entity.name, self.reader.records_read, None)
 
     def _fixed_key(self, listing: Listing) -> tuple[str, ...]:
         """Values of the key columns before the id, which the path of the list fixes."""
-        return tuple(listing.constants[column] for column in self.normalizer.table_schema.key[:-1])
+        return tuple(listing.constants[column] for column in self.reader.normalizer.table_schema.key[:-1])

@@ -7,23 +7,28 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composed
 
+from pipelines.accounts.target import Connection
+from pipelines.amocrm.client import CountingClient
 from pipelines.cursors import Position
-from pipelines.entities.spec import Listing, PerParent
+from pipelines.entities.spec import Entity, Listing, PerParent
 from pipelines.extract.by_id import IdQuery, answers_by_id, detail_steps
 from pipelines.extract.source import Source, Step
 from pipelines.extract.strategies import snapshot, sweep
 from pipelines.load import statements
 from pipelines.load.batch import Batch, TimedRecord
+from pipelines.load.loader import configure_session
 from pipelines.load.stage import Stage, absence_bits
 from pipelines.load.statements import comma, name
-from pipelines.sync.entity_sync import EntitySync
+from pipelines.load.tombstones import Tombstones
+from pipelines.sync.context import EntityResult, SyncContext
+from pipelines.sync.entity_reader import EntityReader
 
 Differences = dict[tuple[Any, ...], str]
 """Key of a row → "missing" (visible in amoCRM, no live row), "stale" (the contents differ) or "extra" (live
@@ -89,17 +94,26 @@ class ComparisonResult:
         return sum(found_kind == kind for keys in self.differences.values() for found_kind in keys.values())
 
 
-class Comparison(EntitySync):
-    """Reads an entity as a sync does, and compares instead of loading."""
+class Comparison:
+    """Reads an entity as a sync does, and compares instead of loading: mirrored rows, cursors and hints stay
+    as they are. What keeps a list from being compared goes into `result`."""
 
-    comparison: ComparisonResult
+    def __init__(self, context: SyncContext, entity: Entity, client: CountingClient, connection: Connection,
+                 result: EntityResult) -> None:
+        self.context, self.entity, self.connection, self.result = context, entity, connection, result
+        configure_session(connection)
+        self.reader = EntityReader(context, entity, client, connection)
+        self.stage = Stage(connection, context.target.schema, self.reader.normalizer)
+        self.tombstones = Tombstones(connection, context.target.schema, context.target.name, entity)
+        self.differences: dict[str, Differences] = {}
 
     def compare_all(self) -> ComparisonResult:
-        """Compares every list of the entity completely."""
-        self.comparison = ComparisonResult()
-        self.run()
-        self.comparison.records = self.records_read
-        return self.comparison
+        """Compares every list of the entity completely. Rows whose parent is gone are not reported: the
+        parent is."""
+        for listing in self.entity.listings:
+            self.reader.visit_lists(listing, self._compare_listing)
+        self.reader.report_unavailable(self.result)
+        return ComparisonResult(self.reader.records_read, self.differences)
 
     def compare_suspects(self, suspects: Mapping[str, Differences]) -> ComparisonResult:
         """Compares the given rows again, each read by its id; entities without incremental reads are read
@@ -110,62 +124,53 @@ class Comparison(EntitySync):
                 path: {key: kind for key, kind in second_pass.differences.get(path, {}).items()
                        if key in keys}
                 for path, keys in suspects.items()})
-        self.prepare()
-        self.comparison = ComparisonResult()
         for listing in self.entity.listings:
             if suspects.get(listing.path):
                 self._compare_by_id(listing, suspects[listing.path])
-        return self.comparison
+        return ComparisonResult(0, self.differences)
 
-    def _compare_by_id(self, listing: Listing, keys: Differences) -> None:
-        source, ids = self.make_source(listing), {key[-1]: key for key in keys}
-        differences = self.comparison.differences.setdefault(listing.path, {})
-        for answer in answers_by_id(IdQuery(source, lambda _: False, self.has_filter), sorted(ids)):
-            batch = Batch()
-            self.add_page(source, batch, Step(answer.page))
-            differences |= find_differences(self.loader.stage, batch, mark_seen=False)
-            differences |= {ids[ident]: "extra" for ident in answer.absent_ids if self._is_live(ids[ident])}
-
-    def _is_live(self, key: tuple[Any, ...]) -> bool:
-        """True if the row is live and this token sees every record: its absence in amoCRM is a difference."""
-        same = statements.AND.join(SQL("{} = %s").format(name(column))
-                                   for column in self.normalizer.table_schema.key)
-        row = self.connection.execute(SQL("SELECT 1 FROM {} WHERE {} AND _deleted_at IS NULL").format(
-            name(self.context.target.schema, self.normalizer.table_schema.name), same), list(key)).fetchone()
-        return row is not None and self.sees_all
-
-    # Overrides of what a sync does
-
-    def sync_listing(self, listing: Listing) -> None:
+    def _compare_listing(self, listing: Listing) -> None:
         """Compares one list. Live rows that it lacks are "extra", except in append-only lists and where this
         token may not see every record."""
-        source, fixed = self.make_source(listing), listing.constants
+        source, incremental = self.reader.make_source(listing), self.entity.incremental
         if listing.per_parent:
             self._compare_details(source, listing.per_parent)
             return
         self.tombstones.clear_seen()
-        self.load_steps(source, sweep(source, {}) if self.entity.incremental else snapshot(source),
-                        keep_seen=True)
-        if not (self.entity.incremental and self.entity.incremental.append_only) and self.sees_all:
-            extra = self.tombstones.absent_keys(fixed)
-            self.comparison.differences.setdefault(listing.path, {}).update(dict.fromkeys(extra, "extra"))
+        self._compare_steps(source, sweep(source, {}) if incremental else snapshot(source), mark_seen=True)
+        if not self.entity.is_append_only and self.reader.sees_all:
+            self._add_differences(listing,
+                                  dict.fromkeys(self.tombstones.absent_keys(listing.constants), "extra"))
 
     def _compare_details(self, source: Source, over: PerParent) -> None:
         """Compares an entity without a list endpoint, record by record."""
         missing = list[Any]()
-        self.load_steps(source, detail_steps(source, self.parent_values(over),
-                                             self.context.target.concurrency, missing))
-        extra = {(ident,): "extra" for ident in missing if self._is_live((ident,))}
-        self.comparison.differences.setdefault(source.listing.path, {}).update(extra)
+        self._compare_steps(source, detail_steps(source, self.reader.parent_values(over), missing))
+        self._add_differences(source.listing,
+                              {(ident,): "extra" for ident in missing if self._is_live((ident,))})
 
-    def _load_batch(self, batch: Batch, position: Position | None, listing: Listing, keep_seen: bool) -> None:
-        """Compares a batch; loads nothing and leaves the cursor alone."""
-        differences = find_differences(self.loader.stage, batch, keep_seen)
-        if differences:
-            self.comparison.differences.setdefault(listing.path, {}).update(differences)
+    def _compare_by_id(self, listing: Listing, keys: Differences) -> None:
+        source, ids = self.reader.make_source(listing), {key[-1]: key for key in keys}
+        for answer in answers_by_id(IdQuery(source, use_filter=self.reader.has_filter), sorted(ids)):
+            batch = Batch()
+            self.reader.add_page(source, batch, Step(answer.page))
+            self._add_differences(listing, find_differences(self.stage, batch, mark_seen=False))
+            self._add_differences(listing, {ids[ident]: "extra" for ident in answer.absent_ids
+                                            if self._is_live(ids[ident])})
 
-    def _tombstone(self, *_: Any, **__: Any) -> None:
-        """Does nothing: rows whose parent is gone are reported with the parent."""
+    def _compare_steps(self, source: Source, steps: Iterator[Step], mark_seen: bool = False) -> None:
+        def compare(batch: Batch, _: Position | None) -> None:
+            self._add_differences(source.listing, find_differences(self.stage, batch, mark_seen))
 
+        self.reader.process_batches(source, steps, compare)
 
+    def _add_differences(self, listing: Listing, differences: Differences) -> None:
+        self.differences.setdefault(listing.path, {}).update(differences)
 
+    def _is_live(self, key: tuple[Any, ...]) -> bool:
+        """True if the row is live and this token sees every record: its absence in amoCRM is a difference."""
+        table_schema = self.reader.normalizer.table_schema
+        same = statements.AND.join(SQL("{} = %s").format(name(column)) for column in table_schema.key)
+        row = self.connection.execute(SQL("SELECT 1 FROM {} WHERE {} AND _deleted_at IS NULL").format(
+            name(self.context.target.schema, table_schema.name), same), list(key)).fetchone()
+        return row is not None and self.reader.sees_all

@@ -28,6 +28,7 @@ from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncConte
 from pipelines.sync.entity_sync import EntitySync
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
+from pipelines.sync.run_log import RunLog
 from pipelines.sync.runtime import tuned_memory
 from pipelines.verify.comparison import Comparison, ComparisonResult, Differences
 
@@ -90,17 +91,17 @@ def verify(target: Target, only: Sequence[str] = (), repair: bool = False,
     """Compares the account with the mirror, repairs on request, and stores the results. Raises SyncRefused
     as a sync does."""
     began, entities = time.monotonic(), select_entities(only)
-    verification = VerificationRun(SyncRun(SyncContext(target, progress or NoProgress()), str(uuid.uuid4())),
-                                   entities)
+    verification = VerificationRun(
+        SyncRun(SyncContext(target, progress or NoProgress()), RunLog(target, str(uuid.uuid4()))), entities)
     with exclusive_sync(target.connect, target.name), tuned_memory():
-        preflight(verification.run.scene, refresh=True)
+        preflight(verification.run.context, refresh=True)
         verification.first_pass()
         if verification.differing_entities():
             verification.catch_up()
         if repair and verification.differing_entities():
             verification.repair()
     verification.save()
-    return Verification(verification.run.run_id, list(verification.outcomes.values()),
+    return Verification(verification.run.log.run_id, list(verification.outcomes.values()),
                         time.monotonic() - began)
 
 
@@ -121,17 +122,17 @@ class VerificationRun:
 
     def _run_full(self, entities: Sequence[Entity], work: Callable[[Entity], EntityResult]) -> None:
         """Runs `work` on the entities as in a full sync, phase by phase, in parallel within a phase."""
-        self.run.scene.full = True
+        self.run.context.full = True
         for phase in phases(entities):
             self.run.run_jobs([partial(work, entity) for entity in phase])
-        self.run.scene.full = False
+        self.run.context.full = False
 
     def compare_again(self) -> dict[str, int]:
         """Compares again what differed; returns the number of differences that are gone, by entity."""
         before = {entity.name: self.outcomes[entity.name].difference_count
                   for entity in self.differing_entities()}
         self._run_full(self.differing_entities(),
-                      lambda entity: self._compare_entity(entity, self.outcomes[entity.name].differences))
+                       lambda entity: self._compare_entity(entity, self.outcomes[entity.name].differences))
         return {name: count - self.outcomes[name].difference_count for name, count in before.items()}
 
     def catch_up(self) -> None:
@@ -146,14 +147,13 @@ class VerificationRun:
         reason of its result."""
         outcome, client, result = (
             self.outcomes[entity.name], CountingClient(self.run.target.client), EntityResult(entity.name))
-        self.run.scene.progress.started(entity.name)
-        unavailable_because = (entity.unavailable_because(self.run.scene.account_info)
-                               if entity.unavailable_because else "")
+        self.run.context.progress.started(entity.name)
+        unavailable_because = entity.unavailable_because(self.run.context.account_info)
         if unavailable_because:
             result.state, result.reason = "skipped", unavailable_because
         else:
             with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
-                comparison = Comparison(self.run.scene, entity, client, connection, result)
+                comparison = Comparison(self.run.context, entity, client, connection, result)
                 compared = (comparison.compare_suspects(suspects) if suspects is not None
                             else comparison.compare_all())
                 outcome.compared = outcome.compared or compared.records
@@ -170,7 +170,7 @@ class VerificationRun:
         outcome.state = (result.state if result.state != "complete"
                          else "different" if outcome.difference_count else "equal")
         result.counts.seen, result.requests = outcome.compared, client.requests
-        self.run.scene.progress.finished(result)
+        self.run.context.progress.finished(result)
 
     def repair(self) -> None:
         """Loads what differs, marks deleted what is gone, processes the hints, and compares a third time."""
@@ -186,9 +186,9 @@ class VerificationRun:
             self.outcomes[entity.name], CountingClient(self.run.target.client), EntityResult(entity.name))
         with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
             if entity.incremental:
-                HintSync(self.run.scene, entity, client, connection, result).repair(outcome.differences)
+                HintSync(self.run.context, entity, client, connection, result).repair(outcome.differences)
             else:
-                EntitySync(self.run.scene, entity, client, connection, result).run()
+                EntitySync(self.run.context, entity, client, connection, result).run()
         outcome.requests += client.requests
         outcome.reason = result.reason or outcome.reason
         return result
@@ -205,7 +205,7 @@ class VerificationRun:
     def _row(self, outcome: EntityVerification) -> list[Any]:
         began, ended = (datetime.datetime.fromtimestamp(at, datetime.UTC)
                         for at in (outcome.began, outcome.ended or time.time()))
-        return [self.run.run_id, self.run.target.name, outcome.entity, outcome.state, outcome.reason or None,
-                began, ended, outcome.compared, outcome.count("missing"), outcome.count("extra"),
-                outcome.count("stale"), Jsonb(outcome.examples) if outcome.examples else None,
-                outcome.requests]
+        return [self.run.log.run_id, self.run.target.name, outcome.entity, outcome.state,
+                outcome.reason or None, began, ended, outcome.compared, outcome.count("missing"),
+                outcome.count("extra"), outcome.count("stale"),
+                Jsonb(outcome.examples) if outcome.examples else None, outcome.requests]

@@ -67,7 +67,7 @@ def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
 @pytest.mark.parametrize("name", MOVING)
 def test_window_meets_all_that_changed(name: str, inclusive: str, still: SandboxProcess,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "INSIDE", 3)
+    monkeypatch.setattr(strategies, "MAX_PAGES_PER_RANGE", 3)
     still.switch(filter_inclusive=inclusive)
     moments = {record["id"]: record[moving_of(name).column] for record in still.truth(path_of(name))}
     for since in (0, sorted(moments.values())[len(moments) // 2], sorted(moments.values())[-30]):
@@ -118,7 +118,7 @@ def owned(name: str) -> Record:
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
 def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProcess,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "INSIDE", 8)
+    monkeypatch.setattr(strategies, "MAX_PAGES_PER_RANGE", 8)
     still.switch(events_order=order)
     steps = list(sweep(source_of(still, "events", limit=100), {}))
     assert ids(steps) == true_ids(still, "events")
@@ -210,7 +210,7 @@ def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
     lowest = sorted(true_ids(sandbox, "contacts"))[:3]
     sandbox.mutate(*({"op": "patch", "list": "contacts", "id": ident, "set": {"created_at": 10**9}}
                      for ident in lowest))
-    found = source_of(sandbox, "contacts", moving=Incremental("created_at", newest_first=True))
+    found = source_of(sandbox, "contacts", incremental=Incremental("created_at", newest_first=True))
     steps = list(incremental(found, moving_of(found.entity), {"watermark": int(time.time()) - 10**7}, True))
     assert ids(steps) == true_ids(sandbox, "contacts")
     assert steps[-1].position and steps[-1].position["watermark"] > time.time() - 600

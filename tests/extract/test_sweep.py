@@ -61,7 +61,7 @@ def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
 @pytest.mark.parametrize("runs", [1, 6])
 def test_sweep_meets_every_row_and_few_twice(runs: int, still: SandboxProcess,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walking, "RUNS", runs)
+    monkeypatch.setattr(walking, "MAX_WORKERS", runs)
     began = time.time()
     steps = list(sweep(source_of(still, limit=20), {}))
     assert ids(steps) == true_ids(still)
@@ -88,7 +88,7 @@ def test_sweep_of_a_living_list(kinds: list[str], seed: int, sandbox: SandboxPro
 @pytest.mark.parametrize("runs", [1, 6])
 def test_sweep_steps_back_up_when_rows_come_back(runs: int, sandbox: SandboxProcess,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walking, "RUNS", runs)
+    monkeypatch.setattr(walking, "MAX_WORKERS", runs)
     gone = sorted(true_ids(sandbox))[:60]
     sandbox.mutate(*({"op": "delete", "list": "leads", "id": ident} for ident in gone))
     there = true_ids(sandbox)
@@ -144,7 +144,7 @@ def test_an_empty_answer_by_mistake_loses_nothing() -> None:
 @pytest.mark.parametrize("where", ["leads|tasks|events", "page=2", "page=3"])
 def test_heavy_pages_are_asked_for_in_smaller_ones(where: str, still: SandboxProcess,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "INSIDE", 3)
+    monkeypatch.setattr(strategies, "MAX_PAGES_PER_RANGE", 3)
     still.fault("504", where, times=0, min_limit=60)
     for name in ("leads", "tasks", "events"):
         assert ids(sweep(source_of(still, name, limit=100), {})) == true_ids(still, name)

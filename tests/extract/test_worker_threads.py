@@ -1,4 +1,4 @@
-"""How many walks are under way at once: as many as there is time for while the others wait."""
+"""How many workers run at once: as many as there is time for while the others wait for answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pipelines.extract.worker_threads import (
     MAX_WORKERS,
     SAMPLE_STEPS,
     ConcurrencyLimit,
-    released_slot,
     run_parallel,
 )
 
@@ -47,8 +46,7 @@ class Walks:
 
 
 class Clock:
-    """A time of its own for crew.py, whatever else the machine does: it runs `share` of the time for this
-    process."""
+    """A clock for worker_threads.py, independent of the machine: this process works `share` of the time."""
 
     def __init__(self, share: float) -> None:
         self.share, self.now = share, 0.0
@@ -67,13 +65,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def steps(crew: ConcurrencyLimit, clock: Clock, waited: float, worked: float = 0.01, count: int = 24) -> int:
-    """How many walks the crew lets go on after so many steps, the first of which waits least."""
+def steps(limit: ConcurrencyLimit, clock: Clock, waited: float, worked: float = 0.01, count: int = 24) -> int:
+    """Returns the limit after `count` steps, the first of which waits least."""
     for each in range(count):
         clock.now += 0.01
-        crew.record_step(worked + waited + each % 12, worked)
-        crew.record_step(0.00001, 0.00001)  # no request
-    return crew.limit
+        limit.record_step(worked + waited + each % 12, worked)
+        limit.record_step(0.00001, 0.00001)  # no request
+    return limit.limit
 
 
 @pytest.mark.parametrize(("waited", "most"), [(0.0, 1), (0.004, 1), (0.01, 2), (0.031, 4), (9, MAX_WORKERS)])
@@ -87,12 +85,12 @@ def test_until_it_is_known_how_long_answers_take_few_walks_are_under_way(clock: 
 
 
 def test_who_has_time_to_spare_holds_nobody_back(clock: Clock) -> None:
-    crew = ConcurrencyLimit()
+    limit = ConcurrencyLimit()
     clock.share = 0.4
-    assert steps(crew, clock, 0) == MAX_WORKERS
+    assert steps(limit, clock, 0) == MAX_WORKERS
     clock.share = 1.0
     clock.now = 100
-    assert steps(crew, clock, 0) == 1
+    assert steps(limit, clock, 0) == 1
 
 
 def test_no_more_walks_are_under_way_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,27 +111,27 @@ def test_where_answers_come_late_all_walks_are_under_way() -> None:
     assert walks.most == MAX_WORKERS
 
 
-def test_who_waits_for_another_walk_lets_it_work() -> None:
-    told, came = threading.Event(), []
+def test_a_worker_that_waits_for_another_gives_its_slot_back() -> None:
+    limit, finished, came = ConcurrencyLimit(), threading.Event(), []
 
     def waits() -> Iterator[str]:
         for _ in range(20):
             busy(0.001)
-            yield "step"  # answers come at once: one walk at a time
-        with released_slot():
-            assert told.wait(20)
-        yield "told"
+            yield "step"  # answers come at once: one worker at a time
+        with limit.released():
+            assert finished.wait(20)
+        yield "waited"
 
-    def tells() -> Iterator[str]:
+    def finishes() -> Iterator[str]:
         for _ in range(20):
             busy(0.001)
             yield "step"
-        told.set()
-        yield "tells"
+        finished.set()
+        yield "finished"
 
-    for item in run_parallel([waits(), tells()]):
+    for item in run_parallel([waits(), finishes()], limit):
         came.append(item)
-    assert {"told", "tells"} <= set(came) and came.count("step") == 40
+    assert {"waited", "finished"} <= set(came) and came.count("step") == 40
 
 
 def test_what_ends_one_walk_ends_all() -> None:
@@ -146,6 +144,6 @@ def test_what_ends_one_walk_ends_all() -> None:
     with pytest.raises(LookupError, match="gone"):
         list(run_parallel([fails(), *(walks.walk() for _ in range(3))]))
     until = time.monotonic() + 20
-    while any(thread.name == "walk" for thread in threading.enumerate()) and time.monotonic() < until:
+    while any(thread.name == "worker" for thread in threading.enumerate()) and time.monotonic() < until:
         time.sleep(0.05)
-    assert walks.taken < STEPS and not any(thread.name == "walk" for thread in threading.enumerate())
+    assert walks.taken < STEPS and not any(thread.name == "worker" for thread in threading.enumerate())
