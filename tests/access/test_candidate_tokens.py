@@ -1,5 +1,5 @@
-"""Refresh tokens and addresses in the settings beside a pair that is stored: they may take its place once
-amoCRM has said whose they are."""
+"""Refresh tokens and addresses in the settings while another pair is stored: they replace it only after
+amoCRM confirms which account they belong to."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def refresh_only(sandbox: SandboxProcess, **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def person(first: SandboxProcess, database: str, tmp_path: Path) -> CliInstallation:
-    """Whose pair has been renewed since it was configured."""
+    """An installation whose pair has been renewed since it was configured."""
     made = CliInstallation(tmp_path, database, first, MIRROR_KEY=KEY.decode(), **refresh_only(first))
     assert made.call("sync", "--only", "accounts,tags").code == 0
     return made
 
 
-def waiting(database: str) -> list[Any]:
+def candidate_rows(database: str) -> list[Any]:
     with psycopg.connect(database) as connection:
         return connection.execute(
             "SELECT account, refreshed_at IS NOT NULL, dead_reason FROM mirror.unproven_tokens").fetchall()
@@ -67,18 +67,18 @@ def addresses(database: str) -> list[Any]:
         ).fetchall()
 
 
-def told(done: CommandResult, code: int, *words: str) -> None:
+def check_output(done: CommandResult, code: int, *words: str) -> None:
     assert done.code == code and "Traceback" not in done.output, done.output
     assert all(word in done.output for word in words), done.output
 
 
-def test_a_new_pair_takes_the_place_of_the_stored_one(first: SandboxProcess, person: CliInstallation,
-                                                      database: str) -> None:
+def test_a_new_pair_replaces_the_stored_one(first: SandboxProcess, person: CliInstallation,
+                                            database: str) -> None:
     before, new = stored_row(database), refresh_only(first)
     assert person.call(*SYNC, **new).code == 0
     assert (stored_row(database)["seed"] != before["seed"]
             and decrypted(database, "refresh_token") != new["AMOCRM_REFRESH_TOKEN"])
-    assert waiting(database) == []
+    assert candidate_rows(database) == []
     assert person.call(*SYNC, **new).code == 0
     update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call(*SYNC, **new).code == 0
@@ -86,39 +86,41 @@ def test_a_new_pair_takes_the_place_of_the_stored_one(first: SandboxProcess, per
 
 
 @pytest.mark.parametrize("grace", ["off", "once"])
-def test_one_that_was_used_up_here_before_is_not_even_tried(grace: str, first: SandboxProcess,
-                                                            person: CliInstallation, database: str) -> None:
-    """Settings go back to what they were: amoCRM may take a spent token once more, and what it took the place
-    of is newer."""
+def test_a_pair_used_up_here_before_is_not_tried(grace: str, first: SandboxProcess, person: CliInstallation,
+                                                 database: str) -> None:
+    """The settings go back to an earlier token: amoCRM may accept a spent token once more, but the pair that
+    replaced it is newer."""
     first.switch(refresh_grace=grace)
     assert person.call(*SYNC, **refresh_only(first)).code == 0
     before, refreshes = stored_row(database), first.stats()["refreshes"]
     done = person.run(*SYNC)  # with what is logged
-    told(done, 0)
+    check_output(done, 0)
     assert ("AMOCRM_REFRESH_TOKEN" not in done.output and stored_row(database) == before
-            and waiting(database) == [])
+            and candidate_rows(database) == [])
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (refreshes, 0)
 
 
-def test_one_that_another_program_has_used_costs_nothing(first: SandboxProcess, person: CliInstallation,
-                                                         database: str) -> None:
+def test_a_pair_used_by_another_program_leaves_the_stored_one(first: SandboxProcess, person: CliInstallation,
+                                                              database: str) -> None:
     before, spent = stored_row(database), refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent")
-    told(person.run(*SYNC, **spent), 0, "AMOCRM_REFRESH_TOKEN in the environment or .env is not taken",
-         "was used before", "stays and is used")
-    assert stored_row(database) == before and len(waiting(database)) == 1
+    check_output(person.run(*SYNC, **spent), 0,
+                 "AMOCRM_REFRESH_TOKEN in the environment or .env is not taken", "was used before",
+                 "stays and is used")
+    assert stored_row(database) == before and len(candidate_rows(database)) == 1
     first.reset_stats()
-    told(person.run(*SYNC, **spent), 0)
+    check_output(person.run(*SYNC, **spent), 0)
     assert first.stats()["by_status"].get("401") is None, "it is not tried at each sync"
     person.call(*SYNC, **spent | {"AMOCRM_REDIRECT_URI": "https://mirror.example.com/other"})
     assert first.stats()["by_status"]["400"] == 1, "but with other settings"
 
 
-def test_it_is_told_where_the_stored_pair_is_dead_too(first: SandboxProcess, person: CliInstallation,
-                                                      database: str) -> None:
+def test_a_spent_token_is_reported_if_the_stored_pair_is_dead_too(first: SandboxProcess,
+                                                                  person: CliInstallation,
+                                                                  database: str) -> None:
     update_row(database, "dead_reason = 'revoked'")
     for _ in range(2):
         done = person.call(*SYNC, **refresh_only(first, AMOCRM_REFRESH_TOKEN="def502spent"))
-        told(done, 1, "was used before", "`amocrm-mirror auth --account amocrm`")
+        check_output(done, 1, "was used before", "`amocrm-mirror auth --account amocrm`")
 
 
 def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[SandboxProcess],
@@ -127,38 +129,39 @@ def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[Sa
     other = sandboxes[1]
     before, wrong = (stored_row(database), addresses(database)), refresh_only(other)
     for _ in range(2):
-        told(person.call(*SYNC, **wrong), 1, f"holds amoCRM account {first.account_id}",
-             f"of account {other.account_id}", "kept for it here")
+        check_output(person.call(*SYNC, **wrong), 1, f"holds amoCRM account {first.account_id}",
+                     f"of account {other.account_id}", "kept for it here")
         assert (stored_row(database), addresses(database)) == before
-    assert waiting(database) == [("amocrm", True, None)] and other.stats()["refreshes"] == 1
-    told(person.call(*SYNC), 0)
+    assert candidate_rows(database) == [("amocrm", True, None)] and other.stats()["refreshes"] == 1
+    check_output(person.call(*SYNC), 0)
     assert person.call("sync", "--only", "accounts,tags", **wrong, AMOCRM_SCHEMA="other").code == 0
-    assert waiting(database) == [] and (other.stats()["refreshes"], other.stats()["refresh_reuses"]) == (1, 0)
+    assert candidate_rows(database) == [] and (other.stats()["refreshes"],
+                                               other.stats()["refresh_reuses"]) == (1, 0)
     assert [(row[0], row[3]) for row in addresses(database)] == [("amocrm", first.account_id),
                                                                  ("other", other.account_id)]
 
 
-def test_a_killed_process_loses_no_pair_and_many_lose_none(first: SandboxProcess, person: CliInstallation,
-                                                           database: str) -> None:
-    """Between the refresh and the answer of whose it is."""
+def test_killed_and_concurrent_processes_lose_no_pair(first: SandboxProcess, person: CliInstallation,
+                                                      database: str) -> None:
+    """Killed between the refresh and the answer to which account the pair belongs."""
     new = refresh_only(first)
     first.fault("500", "/api/v4/account", times=0)
     before = stored_row(database)
-    told(person.call("doctor", **new), 1)
-    assert waiting(database) == [("amocrm", True, None)] and stored_row(database) == before
+    check_output(person.call("doctor", **new), 1)
+    assert candidate_rows(database) == [("amocrm", True, None)] and stored_row(database) == before
     first.clear_faults()
     started = [person.start("doctor", **new) for _ in range(4)]
     try:
         assert [wait_for(each).code for each in started] == [0] * 4
     finally:
         person.stop()
-    assert waiting(database) == [] and stored_row(database)["seed"] != before["seed"]
+    assert candidate_rows(database) == [] and stored_row(database)["seed"] != before["seed"]
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (2, 0)
 
 
-def test_a_pair_that_another_process_has_just_made_the_stored_one_is_not_asked_about(
-        first: SandboxProcess, person: CliInstallation,
-        database: str) -> None:
+def test_a_pair_just_stored_by_another_process_is_not_checked_again(first: SandboxProcess,
+                                                                    person: CliInstallation,
+                                                                    database: str) -> None:
     new = refresh_only(first)
     given = ConfiguredTokens("", new["AMOCRM_REFRESH_TOKEN"], first.client_id, first.client_secret,
                              first.redirect_uri)
@@ -167,7 +170,7 @@ def test_a_pair_that_another_process_has_just_made_the_stored_one_is_not_asked_a
         with pytest.raises(AccessRevokedError, match="another process has just taken"):
             CandidateTokens(partial(psycopg.connect, database), Encryption([KEY]), given, first.url, "tests",
                             ACCOUNT).configure(given)
-        assert waiting(database) == []
+        assert candidate_rows(database) == []
         assert person.call(*SYNC, **refresh_only(first)).code == 0
 
 
@@ -175,24 +178,25 @@ def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProces
                                                             database: str) -> None:
     before = stored_row(database)
     first.fault("drop_after_rotate", ENDPOINT, times=1)
-    told(person.run(*SYNC, **refresh_only(first)), 0, "The answer to an earlier refresh was lost",
-         "stays and is used")
+    check_output(person.run(*SYNC, **refresh_only(first)), 0, "The answer to an earlier refresh was lost",
+                 "stays and is used")
     assert stored_row(database) == before
 
 
-def test_a_pair_without_an_integration_is_of_the_stored_one(first: SandboxProcess, person: CliInstallation,
-                                                            database: str) -> None:
+def test_a_pair_without_integration_keys_uses_the_stored_integration(first: SandboxProcess,
+                                                                     person: CliInstallation,
+                                                                     database: str) -> None:
     new = refresh_only(first, AMOCRM_CLIENT_ID="", AMOCRM_CLIENT_SECRET="", AMOCRM_REDIRECT_URI="")
     assert person.call(*SYNC, **new).code == 0
-    assert stored_row(database)["client_id"] == first.client_id and waiting(database) == []
+    assert stored_row(database)["client_id"] == first.client_id and candidate_rows(database) == []
 
 
-def test_another_key_opens_what_waits(sandboxes: list[SandboxProcess], first: SandboxProcess,
-                                      person: CliInstallation, database: str) -> None:
+def test_candidate_tokens_survive_a_key_rotation(sandboxes: list[SandboxProcess], first: SandboxProcess,
+                                                 person: CliInstallation, database: str) -> None:
     wrong = refresh_only(sandboxes[1])
-    told(person.call(*SYNC, **wrong), 1, "kept for it here")
+    check_output(person.call(*SYNC, **wrong), 1, "kept for it here")
     new = "bmV3IGtleSBuZXcga2V5IG5ldyBrZXkgbmV3IGtleSE="
-    told(person.call("keys", "rotate", MIRROR_KEY=f"{new},{KEY.decode()}"), 0, "6 secrets")
+    check_output(person.call("keys", "rotate", MIRROR_KEY=f"{new},{KEY.decode()}"), 0, "6 secrets")
     assert person.call("sync", "--only", "accounts,tags", **wrong, AMOCRM_SCHEMA="other",
                        MIRROR_KEY=new).code == 0
     assert sandboxes[1].stats()["refresh_reuses"] == 0
@@ -200,32 +204,33 @@ def test_another_key_opens_what_waits(sandboxes: list[SandboxProcess], first: Sa
 
 def test_the_integration_of_a_stored_pair_gets_a_new_secret_from_the_settings(
         first: SandboxProcess, person: CliInstallation, database: str) -> None:
-    """Also where no token is configured, as after `auth --browser`; what the settings do not say stays."""
+    """Also if no token is configured, as after `auth --browser`; what the settings leave out stays."""
     bare = {"AMOCRM_REFRESH_TOKEN": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": ""}
     for more, code in (({"AMOCRM_CLIENT_SECRET": "mistyped"}, 1),
                        ({"AMOCRM_CLIENT_SECRET": first.client_secret}, 0)):
         update_row(database, "expires_at = now() - interval '1 minute'")
-        told(person.call(*SYNC, **bare | more), code)
+        check_output(person.call(*SYNC, **bare | more), code)
     assert stored_row(database)["redirect_uri"] == first.redirect_uri
 
 
-def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: SandboxProcess,
-                                    person: CliInstallation, database: str) -> None:
-    """With a stored token that is good, and with one that has to be renewed for that."""
+def test_a_changed_address_is_checked_with_the_stored_token(sandboxes: list[SandboxProcess],
+                                                            first: SandboxProcess, person: CliInstallation,
+                                                            database: str) -> None:
+    """With a stored token that works, and with one that must be refreshed first."""
     person.environment["AMOCRM_REFRESH_TOKEN"] = ""
     before = addresses(database)
     for expired in (False, True):
         if expired:
             update_row(database, "expires_at = now() - interval '1 minute'")
-        told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1,
-             f"{sandboxes[1].url}, which is new here", f"token of {first.url}")
+        check_output(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1,
+                     f"{sandboxes[1].url}, which is new here", f"token of {first.url}")
         assert addresses(database) == before and stored_row(database)["dead_reason"] is None
-        told(person.call(*SYNC), 0)
+        check_output(person.call(*SYNC), 0)
     renamed = first.url.replace("127.0.0.1", "localhost")
     for expired in (True, False):
         if expired:
             update_row(database, "expires_at = now() - interval '1 minute'")
-        told(person.call(*SYNC, AMOCRM_BASE_URL=renamed if expired else first.url), 0)
+        check_output(person.call(*SYNC, AMOCRM_BASE_URL=renamed if expired else first.url), 0)
         assert addresses(database)[0][1:3] == (renamed, renamed) if expired else (first.url, first.url)
     assert first.stats()["refresh_reuses"] == sandboxes[1].stats()["refresh_reuses"] == 0
 
@@ -233,5 +238,5 @@ def test_an_address_alone_is_proven(sandboxes: list[SandboxProcess], first: Sand
 def test_a_corrected_address_resumes_at_once(first: SandboxProcess, database: str, tmp_path: Path,
                                              sandboxes: list[SandboxProcess]) -> None:
     person = CliInstallation(tmp_path, database, first)
-    told(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"Check that {sandboxes[1].url}")
-    told(person.call(*SYNC), 0)
+    check_output(person.call(*SYNC, AMOCRM_BASE_URL=sandboxes[1].url), 1, f"Check that {sandboxes[1].url}")
+    check_output(person.call(*SYNC), 0)

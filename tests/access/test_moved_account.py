@@ -9,8 +9,7 @@ from tests.support.mirrors import FAST_RETRIES, mirror_of
 from tests.support.tokens import token_pair
 
 
-def test_a_stale_address_costs_one_refresh_and_another_one_counts(sandbox: SandboxProcess,
-                                                                  database: str) -> None:
+def test_a_stale_address_costs_one_refresh_until_it_changes(sandbox: SandboxProcess, database: str) -> None:
     old, pair = sandbox.url.replace("127.0.0.1", "localhost"), token_pair(sandbox)
     given = {"amocrm_access_token": pair.access_token, "amocrm_refresh_token": pair.refresh_token,
              "amocrm_client_id": pair.client_id, "amocrm_client_secret": pair.client_secret,

@@ -15,7 +15,7 @@ from tests.support.helpers import FAST_RETRIES, scripted_server, stored_tokens
 from tests.support.tokens import client_with, token_pair, update_row
 
 
-def of(tokens: StoredTokens, base_url: str) -> Client:
+def client_at(tokens: StoredTokens, base_url: str) -> Client:
     tokens.base_url = base_url
     return Client(base_url, tokens, [], FAST_RETRIES)
 
@@ -34,7 +34,7 @@ def test_a_renamed_account_is_followed(sandbox: SandboxProcess, database: str,
     update_row(database, "expires_at = now() + interval '1 day'")
     with psycopg.connect(database) as connection:
         connection.execute("UPDATE mirror.accounts SET base_url = %s", [old])
-    client, beside = of(tokens, old), of(stored_tokens(sandbox, database), old)
+    client, beside = client_at(tokens, old), client_at(stored_tokens(sandbox, database), old)
     assert client.get("account").status == beside.get("account").status == 200
     sandbox.rename(sandbox.url.removeprefix("http://"))
     assert client.get("account").status == client.get("leads").status == 200
@@ -44,7 +44,7 @@ def test_a_renamed_account_is_followed(sandbox: SandboxProcess, database: str,
     assert (sandbox.stats()["refreshes"], sandbox.stats()["refresh_reuses"]) == (1, 0)
 
 
-def test_an_integration_that_is_refused_is_not_a_dead_grant(sandbox: SandboxProcess, database: str) -> None:
+def test_refused_integration_keys_do_not_mean_a_dead_grant(sandbox: SandboxProcess, database: str) -> None:
     client = client_with(
         stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1, client_secret="mistyped")),
         sandbox)
@@ -52,14 +52,14 @@ def test_an_integration_that_is_refused_is_not_a_dead_grant(sandbox: SandboxProc
         client.get("account")
 
 
-def test_revoked_access_is_told(sandbox: SandboxProcess, database: str) -> None:
+def test_revoked_access_is_reported(sandbox: SandboxProcess, database: str) -> None:
     client = client_with(stored_tokens(sandbox, database, token_pair(sandbox)), sandbox)
     sandbox.revoke()
     with pytest.raises(AccessRevokedError, match="access was revoked, or the integration is switched off"):
         client.get("account")
 
 
-def test_a_token_that_another_program_has_used_is_told(sandbox: SandboxProcess, database: str) -> None:
+def test_a_token_used_by_another_program_is_reported(sandbox: SandboxProcess, database: str) -> None:
     client = client_with(stored_tokens(sandbox, database,
                                        token_pair(sandbox, expires_in=-1, refresh_token="def502spent")),
                          sandbox)
@@ -78,8 +78,8 @@ def test_the_refresh_token_is_sent_to_amocrm_only(domain: object, monkeypatch: p
 
 @pytest.mark.parametrize("answer", [(200, {}, {"domain": "evil.example"}), (200, {}, ["odd"]),
                                     (500, {}, None), (302, {"Location": "/x"}, None)])
-def test_an_odd_answer_leads_nowhere(answer: tuple[int, dict[str, str], object],
-                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_answer_yields_no_new_address(answer: tuple[int, dict[str, str], object],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted_server(lambda path: answer) as server:
         monkeypatch.setattr("pipelines.access.token_refresh.payload",
                             lambda token: {"api_domain": server.url.removeprefix("http://")})

@@ -1,5 +1,5 @@
-"""No secret is anywhere but encrypted: not in what is printed or logged at DEBUG, in Dagster's storage, in a
-table, in a process' arguments."""
+"""Secrets are stored encrypted only: they are not in output or DEBUG logs, Dagster's storage, tables or
+arguments of processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 def arguments(person: CliInstallation) -> str:
-    """Of every process of that person's: what other tests call their helpers with is theirs."""
+    """The command lines of every process of this installation; helpers of other tests are left out."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -50,7 +50,7 @@ def arguments(person: CliInstallation) -> str:
 
 
 def run(person: CliInstallation, *words: str, typed: str = "", code: int = 0, **more: str) -> str:
-    """What it says at DEBUG, and what processes were called while it worked."""
+    """Returns what the command logs at DEBUG, and the command lines of processes that ran meanwhile."""
     with (person.folder / "said").open("w+", encoding="utf-8") as said:
         process = subprocess.Popen([sys.executable, "-c", TALKATIVE, *words], cwd=person.folder,
                                    env=person.process_environment(more), text=True, stdin=subprocess.PIPE,
@@ -84,50 +84,51 @@ def files(folder: Path) -> str:
 
 
 def in_dagster(folder: Path) -> str:
-    """Runs with their configuration and tags, and every event, as Dagster itself reads them (some of it is
-    compressed in its files)."""
+    """Runs with their configuration and tags, and every event, as Dagster reads them (its files hold some of
+    it compressed)."""
     with dg.DagsterInstance.from_config(str(folder / "home" / "dagster")) as instance:
         runs = instance.get_runs()
         assert runs
         return "\n".join(str((run, run.run_config, run.tags, instance.all_logs(run.run_id))) for run in runs)
 
 
-def held(person: CliInstallation, database: str) -> list[str]:
-    """What is stored now, and the key."""
+def stored_secrets(person: CliInstallation, database: str) -> list[str]:
+    """The key, and the decrypted secrets that are stored now."""
     key = (person.folder / "home" / "mirror.key").read_text(encoding="utf-8")
     return [key, *(Encryption([key.encode()]).decrypt(locked)
                    for name in ("access_token", "refresh_token", "client_secret")
                    if (locked := stored_row(database)[name]))]
 
 
-def test_a_long_lived_token(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_a_long_lived_token_leaks_nowhere(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="")
-    told = run(person, "auth", typed=sandbox.admin_token) + run(person, "sync", "--only", "tags,users,leads")
-    told += tables(database) + files(tmp_path)
-    assert "DEBUG" in told and "tags" in told
-    assert [secret[:12] for secret in held(person, database)
-            for part in (secret, secret.rpartition(".")[2], quote(secret)) if part in told] == []
+    output = run(person, "auth", typed=sandbox.admin_token) + run(person, "sync", "--only",
+                                                                  "tags,users,leads")
+    output += tables(database) + files(tmp_path)
+    assert "DEBUG" in output and "tags" in output
+    assert [secret[:12] for secret in stored_secrets(person, database)
+            for part in (secret, secret.rpartition(".")[2], quote(secret)) if part in output] == []
 
 
-def test_a_pair_and_its_renewal(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
+def test_a_pair_and_its_renewal_leak_nowhere(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="",
                              AMOCRM_CLIENT_ID=sandbox.client_id, AMOCRM_CLIENT_SECRET=sandbox.client_secret,
                              AMOCRM_REDIRECT_URI=sandbox.redirect_uri)
     code = sandbox.token(grant="code")["code"]
-    told = run(person, "auth", "--paste",
-               typed=f"https://mirror.example.com/oauth?code={code}&state=ours&referer=acme.amocrm.ru\n")
-    secrets = [code, *held(person, database)]
+    output = run(person, "auth", "--paste",
+                 typed=f"https://mirror.example.com/oauth?code={code}&state=ours&referer=acme.amocrm.ru\n")
+    secrets = [code, *stored_secrets(person, database)]
     update_row(database, "expires_at = now() - interval '1 minute'")
-    told += run(person, "sync", "--only", "tags")
-    secrets += held(person, database)
+    output += run(person, "sync", "--only", "tags")
+    secrets += stored_secrets(person, database)
     assert len(set(secrets)) == 7, "the pair was renewed"
-    told += tables(database) + files(tmp_path) + in_dagster(tmp_path)
-    assert [secret[:12] for secret in secrets for part in (secret, quote(secret)) if part in told] == []
+    output += tables(database) + files(tmp_path) + in_dagster(tmp_path)
+    assert [secret[:12] for secret in secrets for part in (secret, quote(secret)) if part in output] == []
 
 
-def test_what_the_environment_holds_and_what_fails(database: str, tmp_path: Path) -> None:
-    """The keys of the vault and of the database, a pair that is configured, another account's token; and the
-    words of a refusal."""
+def test_secrets_of_the_environment_and_of_failures_leak_nowhere(database: str, tmp_path: Path) -> None:
+    """The encryption key, the database's password, a configured pair, another account's token, and the
+    messages of a refusal."""
     with SandboxProcess(scale=50, accounts=2) as first:
         second, pair = first.accounts[1], token_pair(first)
         secrets = [KEY.decode(), str(conninfo_to_dict(database)["password"]), pair.access_token,
@@ -136,11 +137,11 @@ def test_what_the_environment_holds_and_what_fails(database: str, tmp_path: Path
                                  AMOCRM_REFRESH_TOKEN=pair.refresh_token, AMOCRM_CLIENT_ID=pair.client_id,
                                  AMOCRM_CLIENT_SECRET=pair.client_secret,
                                  AMOCRM_REDIRECT_URI=pair.redirect_uri, MIRROR_KEY=KEY.decode())
-        told = run(person, "accounts", "add", "second", second.url, typed=second.admin_token) + run(
+        output = run(person, "accounts", "add", "second", second.url, typed=second.admin_token) + run(
             person, "sync", "--only", "tags")
         update_row(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
-        told += run(person, "sync", "--all", "--only", "tags", code=1,
-                    AMOCRM_CLIENT_SECRET="a mistyped secret")
-    told += tables(database) + files(tmp_path) + in_dagster(tmp_path)
-    assert "The refresh token itself is good" in told and "second: complete" in told
-    assert [secret[:12] for secret in secrets for part in (secret, quote(secret)) if part in told] == []
+        output += run(person, "sync", "--all", "--only", "tags", code=1,
+                      AMOCRM_CLIENT_SECRET="a mistyped secret")
+    output += tables(database) + files(tmp_path) + in_dagster(tmp_path)
+    assert "The refresh token itself is good" in output and "second: complete" in output
+    assert [secret[:12] for secret in secrets for part in (secret, quote(secret)) if part in output] == []

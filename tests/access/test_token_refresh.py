@@ -41,8 +41,8 @@ def test_an_expired_token_is_refreshed_on_401(sandbox: SandboxProcess, database:
 
 
 @pytest.mark.parametrize(("left", "refreshes"), [("9 minutes", 1), ("11 minutes", 0), ("-1 minute", 1)])
-def test_a_token_is_refreshed_ahead_of_its_end(left: str, refreshes: int, sandbox: SandboxProcess,
-                                               database: str) -> None:
+def test_a_token_is_refreshed_before_it_expires(left: str, refreshes: int, sandbox: SandboxProcess,
+                                                database: str) -> None:
     tokens = stored_tokens(sandbox, database, token_pair(sandbox))
     update_row(database, f"expires_at = now() + interval '{left}'")
     client = client_with(tokens, sandbox)
@@ -87,15 +87,14 @@ def test_the_new_pair_is_stored_before_it_is_used(sandbox: SandboxProcess, datab
 
 
 @pytest.mark.parametrize("kind", ["500", "503", "reset", "html200", "garbage", "empty200"])
-def test_an_answer_that_is_no_token_is_asked_for_again(kind: str, sandbox: SandboxProcess,
-                                                       database: str) -> None:
+def test_an_answer_without_a_token_is_requested_again(kind: str, sandbox: SandboxProcess,
+                                                      database: str) -> None:
     tokens = stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1))
     sandbox.fault(kind, ENDPOINT, times=1)
     assert client_with(tokens, sandbox).get("account").status == 200
 
 
-def test_a_present_token_outlives_a_token_endpoint_that_is_down(sandbox: SandboxProcess,
-                                                                database: str) -> None:
+def test_a_valid_token_works_while_the_token_endpoint_is_down(sandbox: SandboxProcess, database: str) -> None:
     tokens = stored_tokens(sandbox, database, token_pair(sandbox))
     update_row(database, "expires_at = now() + interval '5 minutes'")
     sandbox.fault("503", ENDPOINT, times=0)
@@ -105,8 +104,8 @@ def test_a_present_token_outlives_a_token_endpoint_that_is_down(sandbox: Sandbox
 
 
 @pytest.mark.parametrize("grace", ["off", "once"])
-def test_a_lost_answer_is_asked_for_again_and_else_told(grace: str, sandbox: SandboxProcess,
-                                                        database: str) -> None:
+def test_a_lost_answer_is_requested_again_or_reported(grace: str, sandbox: SandboxProcess,
+                                                      database: str) -> None:
     """amoCRM used up the refresh token but its answer was lost: only its undocumented grace period can
     help."""
     sandbox.switch(refresh_grace=grace)
@@ -123,8 +122,8 @@ def test_a_lost_answer_is_asked_for_again_and_else_told(grace: str, sandbox: San
 
 
 @pytest.mark.parametrize("status", ["400", "401"])
-def test_a_dead_grant_is_told_with_its_cure_and_the_pair_is_kept(status: str, sandbox: SandboxProcess,
-                                                                 database: str) -> None:
+def test_a_dead_grant_is_reported_and_the_pair_is_kept(status: str, sandbox: SandboxProcess,
+                                                       database: str) -> None:
     sandbox.switch(refresh_dead_status=status)
     old = token_pair(sandbox, expires_in=-1, refresh_token="def502dead")
     client = client_with(stored_tokens(sandbox, database, old), sandbox)
@@ -147,7 +146,7 @@ def test_a_token_endpoint_that_blocks_stops_everything(sandbox: SandboxProcess, 
     assert sandbox.stats()["requests"] == 1
 
 
-def test_no_token_is_asked_for_after_a_block(sandbox: SandboxProcess, database: str) -> None:
+def test_no_token_is_requested_after_a_block(sandbox: SandboxProcess, database: str) -> None:
     tokens = stored_tokens(sandbox, database, token_pair(sandbox))
     client = client_with(tokens, sandbox)
     client.get("account")
@@ -169,7 +168,7 @@ def test_429s_of_the_token_endpoint_fail_nothing(sandbox: SandboxProcess, databa
     assert client_with(tokens, sandbox).get("account").status == 200
 
 
-def test_a_refresh_outlives_the_connection_that_locked_the_row(sandbox: SandboxProcess,
+def test_a_refresh_survives_the_loss_of_the_locking_connection(sandbox: SandboxProcess,
                                                                database: str) -> None:
     tokens = stored_tokens(sandbox, database, token_pair(sandbox))
     sandbox.fault("slow", ENDPOINT, times=1, seconds=1)
@@ -191,7 +190,7 @@ def test_a_refresh_outlives_the_connection_that_locked_the_row(sandbox: SandboxP
     assert sandbox.stats()["refresh_reuses"] == 0
 
 
-def test_a_refresh_outlives_ctrl_c(sandbox: SandboxProcess, database: str) -> None:
+def test_a_refresh_survives_ctrl_c(sandbox: SandboxProcess, database: str) -> None:
     stored_tokens(sandbox, database, token_pair(sandbox, expires_in=-1))
     sandbox.fault("slow", ENDPOINT, times=1, seconds=2)
     [process] = start_refreshers(sandbox, database, 1)
@@ -210,7 +209,7 @@ def test_a_refresh_outlives_ctrl_c(sandbox: SandboxProcess, database: str) -> No
                                     {"access_token": "a", "refresh_token": "r", "expires_in": "soon"},
                                     {"access_token": "a", "refresh_token": "r", "expires_in": -5,
                                      "scope": "crm files", "error": "none"}])
-def test_a_pair_is_taken_from_odd_answers_too(answer: dict[str, Any], database: str) -> None:
+def test_a_pair_is_taken_from_answers_of_other_shapes(answer: dict[str, Any], database: str) -> None:
     with scripted_server(lambda path: (200, {}, answer)) as server:
         tokens = stored_tokens(server, database,  # type: ignore[arg-type]
                                ConfiguredTokens("old", "old r", "id", "secret", "https://x"))
@@ -226,7 +225,7 @@ def test_a_pair_is_taken_from_odd_answers_too(answer: dict[str, Any], database: 
 
 @pytest.mark.parametrize("answer", [(200, {}, {"token_type": "Bearer"}), (200, {}, ["a"]), (204, {}, None),
                                     (307, {"Location": "/elsewhere"}, None)])
-def test_what_is_no_pair_changes_nothing(answer: Reply, database: str) -> None:
+def test_an_answer_that_is_not_a_pair_changes_nothing(answer: Reply, database: str) -> None:
     with scripted_server(lambda path: answer) as server:
         tokens = stored_tokens(server, database,  # type: ignore[arg-type]
                                ConfiguredTokens("old", "old r", "id", "secret", "https://x"))

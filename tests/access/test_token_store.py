@@ -86,8 +86,8 @@ def test_nothing_is_stored_readable(sandbox: SandboxProcess, database: str) -> N
     assert "amocrm" in dump and not any(secret in dump for secret in secrets)
 
 
-def test_no_secret_is_logged_or_told(sandbox: SandboxProcess, database: str,
-                                     caplog: pytest.LogCaptureFixture) -> None:
+def test_no_secret_is_logged_or_shown(sandbox: SandboxProcess, database: str,
+                                      caplog: pytest.LogCaptureFixture) -> None:
     for name in ("", "requests_oauthlib", "requests_oauthlib.oauth2_session", "oauthlib", "urllib3",
                  "psycopg"):
         caplog.set_level(logging.DEBUG, name)
@@ -105,7 +105,7 @@ def test_no_secret_is_logged_or_told(sandbox: SandboxProcess, database: str,
             and "urllib3" in caplog.text)
 
 
-def test_a_lost_key_is_told(sandbox: SandboxProcess, database: str) -> None:
+def test_a_lost_key_is_reported(sandbox: SandboxProcess, database: str) -> None:
     pair, other = token_pair(sandbox), Fernet.generate_key()
     stored_tokens(sandbox, database, pair).refresh(pair.access_token, no_wait)
     tokens = stored_tokens(sandbox, database, pair, key=other)
@@ -123,7 +123,7 @@ def test_a_lost_key_does_not_matter_while_the_configured_token_is_the_newest(san
                          key=Fernet.generate_key()).current(no_wait).token == sandbox.admin_token
 
 
-def test_an_older_key_still_opens() -> None:
+def test_an_older_key_still_decrypts() -> None:
     old, new = Fernet.generate_key(), Fernet.generate_key()
     locked = Encryption([old]).encrypt("secret")
     assert Encryption([new, old]).decrypt(locked) == "secret"
@@ -131,7 +131,8 @@ def test_an_older_key_still_opens() -> None:
 
 
 @pytest.mark.parametrize("token", ["pasted with\na line break", "с кириллицей", "two words"])
-def test_a_mangled_token_is_told_and_never_sent(token: str, sandbox: SandboxProcess, database: str) -> None:
+def test_a_mangled_token_is_reported_and_never_sent(token: str, sandbox: SandboxProcess,
+                                                    database: str) -> None:
     with pytest.raises(AccessRevokedError, match="copy it again") as caught:
         client_with(stored_tokens(sandbox, database, ConfiguredTokens(token)), sandbox).get("account")
     assert token not in exception_text(caught.value) and sandbox.stats()["requests"] == 0

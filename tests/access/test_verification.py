@@ -1,5 +1,5 @@
-"""Access that is not what it should be, configured or pasted: it is told, nothing is lost by it, and no other
-account is touched."""
+"""Wrong access, configured or pasted: it is reported, nothing is lost by it, and no other account is
+touched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sandboxes() -> Iterator[list[SandboxProcess]]:
 
 @pytest.fixture
 def person(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> CliInstallation:
-    """Whose settings hold the pair of the first account, as it was when it was configured."""
+    """An installation whose settings hold the first account's pair as it was when it was configured."""
     pair = token_pair(sandboxes[0])
     return CliInstallation(tmp_path, database, sandboxes[0], AMOCRM_ACCESS_TOKEN=pair.access_token,
                            AMOCRM_REFRESH_TOKEN=pair.refresh_token, AMOCRM_CLIENT_ID=pair.client_id,
@@ -36,92 +36,94 @@ def person(sandboxes: list[SandboxProcess], database: str, tmp_path: Path) -> Cl
                            MIRROR_KEY=KEY.decode())
 
 
-def refused(done: CommandResult, code: int, *words: str) -> None:
+def check_output(done: CommandResult, code: int, *words: str) -> None:
     assert done.code == code and "Traceback" not in done.output, done.output
     assert all(word in done.output for word in words), done.output
 
 
-def known(database: str) -> Any:
+def known_accounts(database: str) -> Any:
     with psycopg.connect(database) as connection:
         return connection.execute(
             "SELECT name, base_url, configured_url, account_id, revoked_at FROM mirror.accounts ORDER BY 1"
         ).fetchall()
 
 
-def test_the_settings_of_another_account_cost_nothing(sandboxes: list[SandboxProcess],
-                                                      person: CliInstallation, database: str) -> None:
-    """The pair has been renewed since: what the settings hold of it is spent, and what is stored exists
-    nowhere else."""
+def test_settings_of_another_account_change_nothing(sandboxes: list[SandboxProcess], person: CliInstallation,
+                                                    database: str) -> None:
+    """The pair has been renewed since: the configured token is spent, and the stored pair exists nowhere
+    else."""
     first, other = sandboxes
     assert person.call("sync", "--only", "accounts,tags").code == 0
     update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
-    before = stored_row(database), known(database)
+    before = stored_row(database), known_accounts(database)
     assert before[0]["refreshed_at"] is not None
     another = f"holds amoCRM account {first.account_id}", f"of account {other.account_id}", "AMOCRM_SCHEMA"
     moved = (f"{other.url}, which is new here, does not take the stored token of {first.url}",
              "Nothing was changed", "another AMOCRM_SCHEMA")
-    for more, told in (({"AMOCRM_ACCESS_TOKEN": other.admin_token, "AMOCRM_REFRESH_TOKEN": ""}, another),
-                       ({"AMOCRM_ACCESS_TOKEN": other.admin_token}, moved), ({}, moved)):
+    for more, expected in (({"AMOCRM_ACCESS_TOKEN": other.admin_token, "AMOCRM_REFRESH_TOKEN": ""}, another),
+                           ({"AMOCRM_ACCESS_TOKEN": other.admin_token}, moved), ({}, moved)):
         wrong = {"AMOCRM_BASE_URL": other.url} | more
         for words in (("sync", "--only", "tags"), ("verify", "--only", "tags")):
-            refused(person.call(*words, **wrong), 1, *told)
-        refused(person.call("doctor", **wrong), 1, told[0])
-        assert (stored_row(database), known(database)) == before
+            check_output(person.call(*words, **wrong), 1, *expected)
+        check_output(person.call("doctor", **wrong), 1, expected[0])
+        assert (stored_row(database), known_accounts(database)) == before
     update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
     assert first.stats()["refresh_reuses"] == 0
 
 
-def test_a_wrong_secret_costs_nothing_and_a_right_one_resumes(sandboxes: list[SandboxProcess],
-                                                              person: CliInstallation, database: str) -> None:
+def test_a_wrong_secret_changes_nothing_and_the_right_one_resumes(sandboxes: list[SandboxProcess],
+                                                                  person: CliInstallation,
+                                                                  database: str) -> None:
     first, other = sandboxes
     assert person.call("accounts", "add", "other", other.url, typed=other.admin_token).code == 0
     assert person.call("sync", "--only", "accounts,tags").code == 0
     update_row(database, "expires_at = now() - interval '1 minute' WHERE account = 'amocrm'")
     wrong = person.run("sync", "--all", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped")
-    refused(wrong, 1, "amocrm: failed", "The refresh token itself is good", "other: complete")
+    check_output(wrong, 1, "amocrm: failed", "The refresh token itself is good", "other: complete")
     assert "mistyped" not in wrong.output
-    refused(person.call("sync", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped"), 1, "nothing was sent now")
+    check_output(person.call("sync", "--only", "tags", AMOCRM_CLIENT_SECRET="mistyped"), 1,
+                 "nothing was sent now")
     assert person.call("sync", "--only", "tags").code == 0
     assert first.stats()["refresh_reuses"] == 0
 
 
-def test_the_cure_is_for_the_account_that_needs_it(sandboxes: list[SandboxProcess], person: CliInstallation,
-                                                   database: str) -> None:
+def test_messages_name_the_account_that_needs_access(sandboxes: list[SandboxProcess], person: CliInstallation,
+                                                     database: str) -> None:
     added = person.call("accounts", "add", "other", sandboxes[1].url, typed=sandboxes[1].admin_token)
-    refused(added, 0, "run `amocrm-mirror auth --account other`",
-            "`amocrm-mirror sync --account other` goes on")
+    check_output(added, 0, "run `amocrm-mirror auth --account other`",
+                 "`amocrm-mirror sync --account other` goes on")
     update_row(database, f"access_token = '{Encryption([KEY]).encrypt('ended')}' WHERE account = 'other'")
-    refused(person.call("sync", "--account", "other"), 1, sandboxes[1].url,
-            "`amocrm-mirror auth --account other`")
-    refused(person.call("sync", "--account", "other"), 1, "`amocrm-mirror auth --account other`",
-            "`amocrm-mirror doctor --account other` at once")
-    refused(person.call("doctor", "--account", "other"), 1, "run `amocrm-mirror auth --account other`")
-    refused(person.call("auth", "--account", "other", typed=sandboxes[1].admin_token), 0,
-            "`amocrm-mirror sync --account other` goes on")
+    check_output(person.call("sync", "--account", "other"), 1, sandboxes[1].url,
+                 "`amocrm-mirror auth --account other`")
+    check_output(person.call("sync", "--account", "other"), 1, "`amocrm-mirror auth --account other`",
+                 "`amocrm-mirror doctor --account other` at once")
+    check_output(person.call("doctor", "--account", "other"), 1, "run `amocrm-mirror auth --account other`")
+    check_output(person.call("auth", "--account", "other", typed=sandboxes[1].admin_token), 0,
+                 "`amocrm-mirror sync --account other` goes on")
     assert person.call("sync", "--account", "other", "--only", "tags").code == 0
 
 
-def test_what_amocrm_says_is_text(person: CliInstallation, database: str) -> None:
+def test_text_from_amocrm_is_not_markup(person: CliInstallation, database: str) -> None:
     assert person.call("sync", "--only", "accounts,tags").code == 0
     with psycopg.connect(database) as connection:
         connection.execute("UPDATE mirror.accounts SET revoked_at = now(), "
                            "revoked_reason = 'not granted (401: [/b] [red]no)'")
-    refused(person.call("accounts", "list"), 0, "not granted (401: [/b] [red]no)")
+    check_output(person.call("accounts", "list"), 0, "not granted (401: [/b] [red]no)")
 
 
-def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandboxes: list[SandboxProcess],
-                                                                         person: CliInstallation,
-                                                                         database: str) -> None:
+def test_a_wrong_key_changes_nothing_and_the_right_one_resumes(sandboxes: list[SandboxProcess],
+                                                               person: CliInstallation,
+                                                               database: str) -> None:
     assert person.call("sync", "--only", "accounts,tags").code == 0
     update_row(database, "expires_at = now() - interval '1 minute'")
     assert person.call("sync", "--only", "tags").code == 0
     before = stored_row(database)
     for words in (("sync", "--only", "tags"), ("verify", "--only", "tags"), ("keys", "rotate")):
-        refused(person.call(*words, MIRROR_KEY=Fernet.generate_key().decode()), 1, "restore MIRROR_KEY")
-    refused(person.run("sync", "--all", MIRROR_KEY=Fernet.generate_key().decode()), 1, "amocrm: failed",
-            "restore MIRROR_KEY")
+        check_output(person.call(*words, MIRROR_KEY=Fernet.generate_key().decode()), 1, "restore MIRROR_KEY")
+    check_output(person.run("sync", "--all", MIRROR_KEY=Fernet.generate_key().decode()), 1, "amocrm: failed",
+                 "restore MIRROR_KEY")
     assert {name: stored_row(database)[name] for name in ("access_token", "refresh_token")} == {
         name: before[name] for name in ("access_token", "refresh_token")}
     update_row(database, "expires_at = now() - interval '1 minute'")
@@ -129,9 +131,9 @@ def test_a_lost_key_loses_nothing_that_the_right_one_does_not_bring_back(sandbox
     assert sandboxes[0].stats()["refresh_reuses"] == 0
 
 
-def test_of_two_accounts_that_claim_a_schema_at_once_one_has_it(sandboxes: list[SandboxProcess],
-                                                                database: str, tmp_path: Path) -> None:
-    """Under the name of a word that SQL reserves, which a forgotten quote would show."""
+def test_one_of_two_concurrent_accounts_gets_the_schema(sandboxes: list[SandboxProcess], database: str,
+                                                        tmp_path: Path) -> None:
+    """The schema's name is an SQL keyword, so that a missing quote would show."""
     person = CliInstallation(tmp_path, database, AMOCRM_SCHEMA="unused")
     for sandbox in sandboxes:
         sandbox.latency(300)
@@ -147,7 +149,7 @@ def test_of_two_accounts_that_claim_a_schema_at_once_one_has_it(sandboxes: list[
     [loser] = [done for done in ended if done.code != 0]
     assert "Traceback" not in loser.output and ("holds another amoCRM account" in loser.output
                                                 or "there is an account 'select' already" in loser.output)
-    assert [(row[0], row[1], row[3]) for row in known(database)] == [
+    assert [(row[0], row[1], row[3]) for row in known_accounts(database)] == [
         ("select", winner.url, winner.account_id)]
     assert person.call("sync", "--account", "select").code == 0
     with psycopg.connect(database, autocommit=True) as connection:
