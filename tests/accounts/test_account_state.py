@@ -1,5 +1,5 @@
-"""When amoCRM or the disk will not have it: blocked, not paid for, nothing there, no room. What is mirrored
-stays, and it is said."""
+"""Blocked or unpaid accounts, wrong addresses, full disks: what is mirrored stays, and the state is
+reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield running
 
 
-def one(database: str, statement: str) -> Any:
+def execute_one(database: str, statement: str) -> Any:
     with psycopg.connect(database, autocommit=True) as connection:
         cursor = connection.execute(statement.encode())
         return cursor.fetchone() if cursor.description else None
@@ -43,26 +43,27 @@ def test_a_blocked_account_is_asked_once_an_hour(sandbox: SandboxProcess, databa
     sandbox.block()
     with pytest.raises(Exception, match="blocked this account"):
         sync_mirror(sandbox, database)
-    assert (one(database, "SELECT is_blocked, blocked_at > now() - interval '1 minute' FROM mirror.accounts")
+    assert (execute_one(database,
+                        "SELECT is_blocked, blocked_at > now() - interval '1 minute' FROM mirror.accounts")
             == (True, True))
     sandbox.reset_stats()
     with pytest.raises(SyncRefusedError,
                        match=r"last seen at .* Nothing was sent.*amoCRM's support.*asks again"):
         sync_mirror(sandbox, database)
     assert sandbox.stats()["requests"] == 0
-    one(database, "UPDATE mirror.accounts SET blocked_at = now() - interval '61 minutes'")
+    execute_one(database, "UPDATE mirror.accounts SET blocked_at = now() - interval '61 minutes'")
     with pytest.raises(Exception, match="403 with an HTML page"):
         sync_mirror(sandbox, database)
     assert sandbox.stats()["requests"] == 1
     with pytest.raises(SyncRefusedError):
         sync_mirror(sandbox, database)
     sandbox.block(False)
-    one(database, "UPDATE mirror.accounts SET blocked_at = now() - interval '61 minutes'")
+    execute_one(database, "UPDATE mirror.accounts SET blocked_at = now() - interval '61 minutes'")
     assert sync_mirror(sandbox, database).exit_code == 0
-    assert one(database, "SELECT is_blocked, blocked_at FROM mirror.accounts") == (False, None)
+    assert execute_one(database, "SELECT is_blocked, blocked_at FROM mirror.accounts") == (False, None)
 
 
-def test_a_block_in_the_middle_is_remembered_and_the_doctor_may_look_at_once(
+def test_a_block_during_a_sync_is_remembered_and_the_doctor_checks_it_at_once(
         sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     installation = CliInstallation(tmp_path, database, sandbox)
     sandbox.fault("403html", match="/api/v4/leads[?]")
@@ -74,8 +75,7 @@ def test_a_block_in_the_middle_is_remembered_and_the_doctor_may_look_at_once(
     assert installation.call("sync").code == 0
 
 
-def test_an_account_that_is_not_paid_for_is_no_list_that_is_not_offered(sandbox: SandboxProcess,
-                                                                        database: str) -> None:
+def test_an_unpaid_account_is_not_a_missing_list(sandbox: SandboxProcess, database: str) -> None:
     sandbox.fault("402", match="/api/v4/(tasks|customers)[?]", times=0)
     report = sync_mirror(sandbox, database)
     found = states(report)
@@ -89,36 +89,35 @@ def test_an_account_that_is_not_paid_for_is_no_list_that_is_not_offered(sandbox:
 
 
 @pytest.mark.parametrize(("fault", "words"), [("204", "with nothing"), ("403", "does not show the account")])
-def test_an_account_that_does_not_answer(fault: str, words: str, sandbox: SandboxProcess,
-                                         database: str) -> None:
+def test_an_account_that_does_not_answer_stops_the_sync(fault: str, words: str, sandbox: SandboxProcess,
+                                                        database: str) -> None:
     sandbox.fault(fault, match="/api/v4/account", times=0)
     with pytest.raises(SyncRefusedError, match=words):
         sync_mirror(sandbox, database)
 
 
 @pytest.mark.parametrize("table", ["amocrm.tags", "mirror.sync_runs"])
-def test_a_full_disk_is_told_and_what_had_landed_goes_on(table: str, sandbox: SandboxProcess, database: str,
-                                                         tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_sync_resumes(table: str, sandbox: SandboxProcess, database: str,
+                                                      tmp_path: Path) -> None:
     installation = CliInstallation(tmp_path, database, sandbox)
     assert installation.call("sync", "--only", "users").code == 0
-    one(database, FULL.format(table))
+    execute_one(database, FULL.format(table))
     done = installation.call("sync")
     assert done.code == 1
     assert ("the disk of the server is full. What had landed is kept. Make room on it, then run again"
             in done.output)
     assert "Traceback" not in done.output
-    one(database, f"DROP TRIGGER full_disk ON {table}")
+    execute_one(database, f"DROP TRIGGER full_disk ON {table}")
     assert installation.call("sync").code == 0
 
 
-def test_an_entity_of_several_lists_is_as_complete_as_the_least_of_them(sandbox: SandboxProcess,
-                                                                        database: str) -> None:
+def test_an_entity_of_several_lists_has_the_lowest_watermark(sandbox: SandboxProcess, database: str) -> None:
     sandbox.fault("slow", match="/api/v4/leads/notes", seconds=2.1)
     report = sync_mirror(sandbox, database)
     watermark = next(result.watermark for result in report.results if result.entity == "notes")
-    assert (watermark,) == one(
+    assert (watermark,) == execute_one(
         database, "SELECT min((position ->> 'watermark')::int) FROM mirror.cursors WHERE entity = 'notes'")
-    assert (watermark,) < one(
+    assert (watermark,) < execute_one(
         database, "SELECT max((position ->> 'watermark')::int) FROM mirror.cursors WHERE entity = 'notes'")
 
 

@@ -1,4 +1,4 @@
-"""Many accounts in one database: each comes, is synced, fails, rests and leaves without harm to the
+"""Many accounts in one database: each is added, synced, fails, is paused and removed without effect on the
 others."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def person(database: str, tmp_path_factory: pytest.TempPathFactory) -> CliInstal
 
 @pytest.fixture(scope="module")
 def synced(person: CliInstallation, sandboxes: dict[str, SandboxProcess]) -> CommandResult:
-    """All five added; one is blocked, one revoked, one fails, one is paused; then all are synced at once."""
+    """The output of one sync of five new accounts: one is blocked, one revoked, one fails, one is paused."""
     for name, sandbox in sandboxes.items():
         added = person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token)
         assert added.code == 0 and f"id {sandbox.account_id}" in added.out, added.output
@@ -70,8 +70,8 @@ def listed(person: CliInstallation) -> dict[str, dict[str, Any]]:
     return {each["account"]: each for each in json.loads(person.call("accounts", "list", "--json").out)}
 
 
-def test_what_one_account_lacks_harms_no_other(synced: CommandResult, sandboxes: dict[str, SandboxProcess],
-                                               connection: psycopg.Connection[Any]) -> None:
+def test_a_failing_account_affects_no_other(synced: CommandResult, sandboxes: dict[str, SandboxProcess],
+                                            connection: psycopg.Connection[Any]) -> None:
     assert synced.code == 1, synced.output
     lines = {line.partition(":")[0]: line for line in synced.error.splitlines() if ":" in line}
     assert "complete" in lines["whole"] and "rows changed" in lines["whole"]
@@ -81,10 +81,11 @@ def test_what_one_account_lacks_harms_no_other(synced: CommandResult, sandboxes:
     assert [line.split()[:2] for line in synced.out.splitlines()[1:6]] == [
         ["blocked", "failed"], ["failing", "failed"], ["resting", "left"], ["revoked", "failed"],
         ["whole", "complete"]]
-    told = {"blocked": lines["blocked"],
-            "failing": f"failing: failed: {lines['failing'].split('rows changed; ')[1]}",
-            "revoked": lines["revoked"]}
-    assert synced.out.splitlines()[6:-1] == [*told.values()], "the whole reason of each, once more at the end"
+    reasons = {"blocked": lines["blocked"],
+               "failing": f"failing: failed: {lines['failing'].split('rows changed; ')[1]}",
+               "revoked": lines["revoked"]}
+    assert synced.out.splitlines()[6:-1] == [
+        *reasons.values()], "the whole reason of each, once more at the end"
     assert differences(connection, sandboxes["whole"], "whole") == []
     assert differences(connection, sandboxes["failing"], "failing",
                        {"leads", "contacts", "users", "pipelines"}) == []
@@ -95,17 +96,16 @@ def test_what_one_account_lacks_harms_no_other(synced: CommandResult, sandboxes:
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    """The processes of accounts: the server that forks them is the command's child."""
+    """The processes of accounts: children of the server process that the command starts."""
     found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True,
                            check=True).stdout.split()
     parents = {int(pid): int(parent) for pid, parent in zip(found[::2], found[1::2], strict=True)}
     return [pid for pid, parent in parents.items() if parents.get(parent) == process.pid]
 
 
-def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(
-        synced: CommandResult, person: CliInstallation, sandboxes: dict[str, SandboxProcess],
-                                                                   connection: psycopg.Connection[
-                                                                       Any]) -> None:
+def test_a_killed_process_affects_no_other_and_ctrl_c_ends_all(synced: CommandResult, person: CliInstallation,
+                                                               sandboxes: dict[str, SandboxProcess],
+                                                               connection: psycopg.Connection[ Any]) -> None:
     for name in ("whole", "failing"):
         sandboxes[name].latency(1500)
         sandboxes[name].reset_stats()
@@ -129,9 +129,8 @@ def test_a_killed_process_harms_no_other_and_ctrl_c_ends_them_all(
                            "WHERE locktype = 'advisory' AND datname = current_database()") == 0
 
 
-def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: CommandResult,
-                                                                    person: CliInstallation, sandboxes: dict[
-                                                                        str, SandboxProcess]) -> None:
+def test_refused_accounts_are_asked_at_most_once_an_hour(synced: CommandResult, person: CliInstallation,
+                                                         sandboxes: dict[ str, SandboxProcess]) -> None:
     for sandbox in sandboxes.values():
         sandbox.reset_stats()
     again = person.run("sync", "--all", "--only", "tags", "--at-once", "2")
@@ -147,9 +146,9 @@ def test_those_that_amocrm_bars_are_not_asked_again_within_the_hour(synced: Comm
     assert shown.code == 1 and "The account is without access since" in shown.output
 
 
-def test_a_paused_account_rests_until_it_is_resumed(synced: CommandResult, person: CliInstallation,
-                                                    sandboxes: dict[str, SandboxProcess],
-                                                    connection: psycopg.Connection[Any]) -> None:
+def test_a_paused_account_is_skipped_until_it_is_resumed(synced: CommandResult, person: CliInstallation,
+                                                         sandboxes: dict[str, SandboxProcess],
+                                                         connection: psycopg.Connection[Any]) -> None:
     refused = person.call("sync", "--account", "resting", "--only", "tags")
     assert refused.code == 1 and "accounts resume resting" in refused.output
     assert person.call("verify", "--account", "resting", "--only", "tags").code == 1
@@ -180,9 +179,8 @@ def test_a_new_token_ends_a_revocation(synced: CommandResult, person: CliInstall
     ("x.y", "other", 2, "is not a schema name"),
     ("other", "https://amocrm.ru.evil.example", 2, "is not the address"),
     ("other", "http://other.amocrm.ru", 2, "must use https")])
-def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, words: str,
-                                         synced: CommandResult, person: CliInstallation,
-                                         connection: psycopg.Connection[Any]) -> None:
+def test_invalid_accounts_are_not_added(name: str, address: str, code: int, words: str, synced: CommandResult,
+                                        person: CliInstallation, connection: psycopg.Connection[Any]) -> None:
     before = one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace")
     refused = person.call("accounts", "add", name, address, typed="a-token")
     assert (refused.code == code and words in refused.output
@@ -190,9 +188,9 @@ def test_what_cannot_be_added_is_refused(name: str, address: str, code: int, wor
     assert one(connection, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace") == before
 
 
-def test_nothing_is_left_of_an_account_without_access(synced: CommandResult, person: CliInstallation,
-                                                      sandboxes: dict[str, SandboxProcess],
-                                                      connection: psycopg.Connection[Any]) -> None:
+def test_an_account_without_access_leaves_nothing(synced: CommandResult, person: CliInstallation,
+                                                  sandboxes: dict[str, SandboxProcess],
+                                                  connection: psycopg.Connection[Any]) -> None:
     refused = person.call("accounts", "add", "newcomer", sandboxes["whole"].url, typed="mistyped.token.x")
     assert refused.code == 1 and "Nothing was changed" in refused.output
     assert "newcomer" not in listed(person) and one(connection, "SELECT to_regnamespace('newcomer')") is None
@@ -201,21 +199,21 @@ def test_nothing_is_left_of_an_account_without_access(synced: CommandResult, per
 @pytest.mark.parametrize("words", [("sync",), ("verify",), ("status",), ("doctor",), ("auth",), ("migrate",),
                                    ("prune",), ("grants",), ("forget", "--list"), ("views",), ("dictionary",),
                                    ("webhooks", "rotate")])
-def test_every_command_says_that_there_is_no_such_account(words: tuple[str, ...], synced: CommandResult,
-                                                          person: CliInstallation) -> None:
+def test_every_command_reports_an_unknown_account(words: tuple[str, ...], synced: CommandResult,
+                                                  person: CliInstallation) -> None:
     refused = person.call(*words, "--account", "nobody")
     assert (refused.code == 2 and "there is no account 'nobody' here, but" in refused.output
             and "whole" in refused.output)
 
 
-def test_two_ways_to_say_which_are_one_too_many(person: CliInstallation) -> None:
+def test_all_and_account_exclude_each_other(person: CliInstallation) -> None:
     assert person.call("sync", "--all", "--account", "whole").code == 2
     assert person.call("grants", "--all", "--account", "whole").code == 2
 
 
-def test_another_account_cannot_claim_a_schema_that_was_kept(synced: CommandResult, person: CliInstallation,
-                                                             sandboxes: dict[str, SandboxProcess],
-                                                             connection: psycopg.Connection[Any]) -> None:
+def test_another_account_cannot_take_a_kept_schema(synced: CommandResult, person: CliInstallation,
+                                                   sandboxes: dict[str, SandboxProcess],
+                                                   connection: psycopg.Connection[Any]) -> None:
     sandbox, other = sandboxes["failing"], sandboxes["whole"]
     rows = one(connection, "SELECT count(*) FROM failing.leads")
     kept = person.call("accounts", "remove", "failing", "--keep-data", "--yes")
@@ -232,7 +230,7 @@ def test_another_account_cannot_claim_a_schema_that_was_kept(synced: CommandResu
     assert person.call("accounts", "add", "failing", sandbox.url, typed=sandbox.admin_token).code == 0
 
 
-def test_removing_asks_and_says_what_goes(synced: CommandResult, person: CliInstallation,
+def test_removing_lists_the_data_and_asks(synced: CommandResult, person: CliInstallation,
                                           connection: psycopg.Connection[Any]) -> None:
     said_no = person.call("accounts", "remove", "blocked", typed="n\n")
     assert (said_no.code == 1 and re.search(r"blocked, blocked_bi \(\d\d tables", said_no.output)
