@@ -1,4 +1,4 @@
-"""What is refused before or while migrating, and how it is told."""
+"""What is refused before or during a migration, and the messages about it."""
 
 import time
 from collections.abc import Iterator
@@ -27,11 +27,8 @@ def connection(empty_database: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def test_held_tables_are_told(
-    empty_database: str,
-    connection: psycopg.Connection,
-    versions: MigrationFolder,
-) -> None:
+def test_locked_tables_are_reported(empty_database: str, connection: psycopg.Connection,
+                                    versions: MigrationFolder) -> None:
     migrate(empty_database, "amocrm")
     alter = "ALTER TABLE leads ADD COLUMN name text"
     versions.add("account", "a2", f"op.execute(\"SET LOCAL lock_timeout TO '50ms'; {alter}\")")
@@ -44,8 +41,8 @@ def test_held_tables_are_told(
     assert migrate(empty_database, "amocrm").changed
 
 
-def test_tables_of_others_are_refused(empty_database: str, connection: psycopg.Connection,
-                                      versions: MigrationFolder) -> None:
+def test_foreign_tables_are_refused(empty_database: str, connection: psycopg.Connection,
+                                    versions: MigrationFolder) -> None:
     connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders ()")
     with pytest.raises(MigrationError, match="shop already holds 1 tables.*AMOCRM_SCHEMA"):
         migrate(empty_database, "shop")
@@ -80,8 +77,8 @@ def test_an_old_postgres_is_refused(empty_database: str, monkeypatch: pytest.Mon
         migrate(empty_database, "amocrm")
 
 
-def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.Connection,
-                                       versions: MigrationFolder) -> None:
+def test_missing_rights_are_reported(empty_database: str, connection: psycopg.Connection,
+                                     versions: MigrationFolder) -> None:
     role = f"poor_{connection.info.dbname}"
     name = sql.Identifier(role)
     connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(name))
@@ -93,16 +90,16 @@ def test_a_user_without_rights_is_told(empty_database: str, connection: psycopg.
         connection.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
-def test_without_the_repository_it_says_so(empty_database: str, monkeypatch: pytest.MonkeyPatch,
-                                           tmp_path: Path) -> None:
+def test_a_missing_repository_is_reported(empty_database: str, monkeypatch: pytest.MonkeyPatch,
+                                          tmp_path: Path) -> None:
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
     with pytest.raises(MigrationError, match="pip install -e"):
         migrate(empty_database, "amocrm")
 
 
-def test_migrations_at_once_do_not_meet_in_the_views(database: str) -> None:
-    """A schedule, a command and a drain may begin with a migration at the same moment; there is nothing to
-    migrate, but views to make."""
+def test_concurrent_migrations_do_not_conflict_in_the_views(database: str) -> None:
+    """A schedule, a command and a continuous sync may start with a migration at the same moment; there is
+    nothing to migrate, but views are built."""
     with psycopg.connect(database, autocommit=True) as connection, ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             base_views.drop_base_views(connection, "amocrm")

@@ -30,8 +30,9 @@ def connection(empty_database: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connection,
-                                versions: MigrationFolder) -> None:
+def test_migrates_an_empty_database_and_does_nothing_again(empty_database: str,
+                                                           connection: psycopg.Connection,
+                                                           versions: MigrationFolder) -> None:
     assert pending_revisions(empty_database, "amocrm") == {"mirror": ["m1"], "account": ["a1"]}
     assert tables(connection) == set()
     report = migrate(empty_database, "amocrm")
@@ -42,8 +43,8 @@ def test_from_nothing_and_again(empty_database: str, connection: psycopg.Connect
     assert pending_revisions(empty_database, "amocrm") == {"mirror": [], "account": []}
 
 
-def test_each_account_has_a_version_of_its_own(empty_database: str, connection: psycopg.Connection,
-                                               versions: MigrationFolder) -> None:
+def test_each_account_has_its_own_version(empty_database: str, connection: psycopg.Connection,
+                                          versions: MigrationFolder) -> None:
     migrate(empty_database, "amocrm")
     versions.add("account", "a2", 'op.execute("CREATE TABLE tasks ()")')
     report = migrate(empty_database, "amocrm_two")
@@ -54,8 +55,9 @@ def test_each_account_has_a_version_of_its_own(empty_database: str, connection: 
     assert {"amocrm_two.leads", "amocrm_two.tasks"} <= tables(connection)
 
 
-def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(
-        empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_a_failing_migration_is_rolled_back_and_earlier_ones_stay(empty_database: str,
+                                                                  connection: psycopg.Connection,
+                                                                  versions: MigrationFolder) -> None:
     versions.add("account", "a2", 'op.execute("CREATE TABLE half ()")\nraise ValueError("no")')
     with pytest.raises(ValueError, match="no"):
         migrate(empty_database, "amocrm")
@@ -63,8 +65,9 @@ def test_a_failing_migration_undoes_itself_and_keeps_the_earlier(
     assert pending_revisions(empty_database, "amocrm")["account"] == ["a2"]
 
 
-def test_outside_a_transaction_it_is_still_the_same_schema(
-        empty_database: str, connection: psycopg.Connection, versions: MigrationFolder) -> None:
+def test_a_step_outside_the_transaction_uses_the_same_schema(empty_database: str,
+                                                             connection: psycopg.Connection,
+                                                             versions: MigrationFolder) -> None:
     index = 'op.execute("CREATE INDEX CONCURRENTLY ix ON leads (id)")'
     versions.add("account", "a2", f"with op.get_context().autocommit_block():\n    {index}")
     migrate(empty_database, "amocrm")
@@ -72,8 +75,9 @@ def test_outside_a_transaction_it_is_still_the_same_schema(
     assert found.fetchone() == ("amocrm",)
 
 
-def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, connection: psycopg.Connection,
-                                                          versions: MigrationFolder) -> None:
+def test_tables_of_the_same_name_in_other_schemas_are_ignored(empty_database: str,
+                                                              connection: psycopg.Connection,
+                                                              versions: MigrationFolder) -> None:
     connection.execute("CREATE TABLE public.leads ()")
     connection.execute("CREATE TABLE public.alembic_version (version_num text)")
     connection.execute("INSERT INTO public.alembic_version VALUES ('other')")
@@ -87,8 +91,8 @@ def test_a_namesake_elsewhere_is_neither_seen_nor_touched(empty_database: str, c
     assert migrate(empty_database, "amocrm").before == {"mirror": "m1", "account": None}
 
 
-def test_limits_and_lock_hold_during_a_migration_and_are_lifted(empty_database: str,
-                                                                versions: MigrationFolder) -> None:
+def test_timeouts_and_lock_hold_during_a_migration_only(empty_database: str,
+                                                        versions: MigrationFolder) -> None:
     versions.add(
         "account",
         "a2",
@@ -111,7 +115,8 @@ ELSEWHERE = (
 )
 
 
-def test_several_migrators_at_once(empty_database: str, versions: MigrationFolder) -> None:
+def test_concurrent_migrations_run_one_after_the_other(empty_database: str,
+                                                       versions: MigrationFolder) -> None:
     """Threads of this process, and processes started in another directory."""
     versions.add("account", "a2", 'op.execute("SELECT pg_sleep(0.5)")')
     command = [sys.executable, "-c", ELSEWHERE, str(subject.INI), empty_database]
@@ -158,8 +163,8 @@ def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connect
         ("mirror", "mirror", MirrorBase.metadata),
     ],
 )
-def test_the_migrations_make_exactly_the_models(database: str, target: str, schema: str,
-                                                metadata: sa.MetaData) -> None:
+def test_migrations_create_exactly_the_models(database: str, target: str, schema: str,
+                                              metadata: sa.MetaData) -> None:
     if not any((REPOSITORY / "alembic" / "versions" / target).glob("*.py")):
         pytest.skip("no migration has landed yet")
     with sa.create_engine(sqlalchemy_url(database)).connect() as opened:
@@ -168,7 +173,7 @@ def test_the_migrations_make_exactly_the_models(database: str, target: str, sche
         command.check(config)
 
 
-def test_they_can_be_taken_back(database: str) -> None:
+def test_migrations_can_be_downgraded(database: str) -> None:
     downgrade(database, "amocrm", "base")
     downgrade(database, "amocrm", "base", "mirror")
     with psycopg.connect(database) as connection:

@@ -1,5 +1,5 @@
-"""A migration that changes what views show: ours give way and come back, with the grants and other people's
-views on them, or it says what is in the way and leaves all as it was."""
+"""A migration that changes what views show: our views give way and come back with their grants and dependent
+views, or the migration names the obstacle and changes nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def connection(database: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Further:
-    """A migration of the account's schema after the real ones; another call writes it anew."""
+    """Writes a migration of the account's schema after the real ones; a second call replaces it."""
     shutil.copytree(REPOSITORY / "alembic" / "versions", tmp_path / "versions")
     (tmp_path / "alembic.ini").write_text(INI.format(repository=REPOSITORY, versions=tmp_path / "versions"),
                                           encoding="utf-8")
@@ -67,8 +67,8 @@ def row(connection: Connection, query: str) -> Any:
     return connection.execute(query.encode()).fetchone()
 
 
-def all_is_well(connection: Connection) -> None:
-    """Ours show what is there, and so do those of others; grants are as they were."""
+def check_views(connection: Connection) -> None:
+    """Our views and those on top show the data, and grants are unchanged."""
     assert row(connection, "SELECT id, name FROM public.of_leads") == (1, "Кухня")
     assert row(connection, "SELECT to_id, is_main FROM public.of_links") == (5, True)
     assert row(connection, "SELECT sum(deals) FROM amocrm_bi.win_loss") == (1,)
@@ -84,45 +84,44 @@ def identities(connection: Connection) -> Any:
                            "WHERE relkind = 'v' AND relnamespace = 'amocrm_bi'::regnamespace")
 
 
-def test_what_no_view_shows_changes_without_touching_any(connection: Connection, database: str,
-                                                         further: Further) -> None:
+def test_a_change_that_no_view_shows_touches_no_view(connection: Connection, database: str,
+                                                     further: Further) -> None:
     before = identities(connection)
     further("op.execute('ALTER TABLE leads ADD COLUMN mood text; CREATE TABLE moods (id bigint)')")
     assert migrate(database, "amocrm").changed
     assert identities(connection) == before
-    all_is_well(connection)
+    check_views(connection)
 
 
-def test_ours_give_way_and_come_back_under_what_others_have_on_them(connection: Connection, database: str,
-                                                                    further: Further) -> None:
+def test_our_views_give_way_and_come_back_under_dependent_views(connection: Connection, database: str,
+                                                                further: Further) -> None:
     further(f"{PRICE}\n{MAIN}")
     report = migrate(database, "amocrm")
     assert report.after["account"] == "further"
     assert [each for each in report.views if each.state == "failed"] == []
-    all_is_well(connection)
+    check_views(connection)
     assert row(connection, "SELECT price, price_bigint FROM amocrm_bi.leads") == (
         None, 100), "a column of another type has another name"
     assert not migrate(database, "amocrm").changed
 
 
-def test_a_view_of_others_on_a_table_is_named_and_nothing_is_half_done(connection: Connection, database: str,
-                                                                        further: Further) -> None:
+def test_a_foreign_view_on_a_table_is_named_and_nothing_changes(connection: Connection, database: str,
+                                                                further: Further) -> None:
     connection.execute("CREATE VIEW public.mine AS SELECT price FROM amocrm.leads")
     further(f"{MAIN}\n{PRICE}")
     with pytest.raises(
             MigrationError,
             match="(?s)view public.mine depends on column \"price\".*Views of yours read what changes"):
         migrate(database, "amocrm")
-    all_is_well(connection)
+    check_views(connection)
     assert row(connection, "SELECT pg_typeof(price)::text FROM amocrm.leads") == ("numeric",)
     connection.execute("DROP VIEW public.mine")
     assert migrate(database, "amocrm").changed
-    all_is_well(connection)
+    check_views(connection)
 
 
-def test_a_migration_that_is_cut_off_leaves_stand_ins_that_the_next_one_fills(
-        connection: Connection, database: str, further: Further,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_migration_leaves_placeholders_that_the_next_one_replaces(
+        connection: Connection, database: str, further: Further, monkeypatch: pytest.MonkeyPatch) -> None:
     further(PRICE)
     with monkeypatch.context() as patched:
         patched.setattr(builder, "build_views", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -130,12 +129,12 @@ def test_a_migration_that_is_cut_off_leaves_stand_ins_that_the_next_one_fills(
             migrate(database, "amocrm")
     assert row(connection, "SELECT count(*) FROM public.of_leads") == (0,)
     migrate(database, "amocrm")
-    all_is_well(connection)
+    check_views(connection)
 
 
-def test_a_mart_that_cannot_come_back_is_empty_and_says_so(connection: Connection, database: str,
-                                                           further: Further) -> None:
-    """Another version's mart has a column of another type, and somebody's view rests on it."""
+def test_a_mart_that_cannot_be_rebuilt_is_empty_and_reported(connection: Connection, database: str,
+                                                             further: Further) -> None:
+    """Another version's mart has a column of another type, and a foreign view depends on it."""
     connection.execute("DROP MATERIALIZED VIEW public.of_wins; CREATE VIEW public.mine AS SELECT price "
                        "FROM amocrm_bi.deals_without_task")
     further(PRICE)
@@ -147,13 +146,13 @@ def test_a_mart_that_cannot_come_back_is_empty_and_says_so(connection: Connectio
             and builder.KEPT_AS_IT_WAS not in failed["deals_without_task"])
     connection.execute("DROP VIEW public.mine")
     migrate(database, "amocrm")
-    all_is_well(connection)
+    check_views(connection)
 
 
 @pytest.mark.parametrize(("on", "column"), [
     ("amocrm.links", "to_id"), ("amocrm.custom_field_values", "value_text"), ("amocrm_bi.leads", "id")])
-def test_a_downgrade_names_who_rests_on_a_view(connection: Connection, database: str, on: str,
-                                               column: str) -> None:
+def test_a_downgrade_names_dependent_views(connection: Connection, database: str, on: str,
+                                           column: str) -> None:
     connection.execute(f"DROP VIEW public.of_leads, public.of_links; DROP MATERIALIZED VIEW public.of_wins; "
                        f"CREATE VIEW public.mine AS SELECT {column} FROM {on}".encode())
     with pytest.raises(MigrationError, match=f"view mine depends on view {on}.*Nothing was changed"):
@@ -165,8 +164,8 @@ def test_a_downgrade_names_who_rests_on_a_view(connection: Connection, database:
     assert row(connection, "SELECT to_regclass('amocrm.links')") == (None,)
 
 
-def test_a_view_on_links_whose_columns_are_others_in_this_version(connection: Connection, database: str,
-                                                                  tmp_path: Path) -> None:
+def test_a_view_on_changed_columns_of_links_stops_the_migration(connection: Connection, database: str,
+                                                                tmp_path: Path) -> None:
     connection.execute(
         "DROP VIEW public.of_links; DROP VIEW amocrm.links; CREATE VIEW amocrm.links AS SELECT 1 AS old; "
         "CREATE VIEW public.mine AS SELECT old FROM amocrm.links")

@@ -30,8 +30,8 @@ def owner(database: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def role(owner: Connection) -> Iterator[str]:
-    """A name of this test's own (roles are the server's), which a quote is missing from if somebody forgets
-    it."""
+    """A role name of this test alone (roles belong to the server); it needs quoting, so that a missing quote
+    would show."""
     name = f'b"i {uuid.uuid4().hex[:8]}'
     yield name
     if owner.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone():
@@ -59,8 +59,8 @@ def refused(connection: Connection, *statements: str) -> None:
             connection.execute(statement.encode())
 
 
-def test_it_reads_every_table_and_view_and_neither_writes_nor_sees_mirror(person: CliInstallation, role: str,
-                                                                          owner: Connection) -> None:
+def test_the_role_reads_every_table_and_view_and_nothing_else(person: CliInstallation, role: str,
+                                                              owner: Connection) -> None:
     owner.execute("SET client_min_messages = warning; DROP SCHEMA amocrm_bi CASCADE")
     said = granted(person, role)
     assert "created" in said and "not shown again" in said and "amocrm_bi does not exist yet" in said
@@ -91,8 +91,8 @@ def test_tables_and_views_made_later_are_readable(person: CliInstallation, role:
         bi.execute("SELECT * FROM amocrm_bi.leads; SELECT * FROM amocrm_bi.more")
 
 
-def test_a_second_time_changes_nothing_and_keeps_the_password(person: CliInstallation, role: str,
-                                                              owner: Connection) -> None:
+def test_a_second_run_changes_nothing_and_keeps_the_password(person: CliInstallation, role: str,
+                                                             owner: Connection) -> None:
     first = granted(person, role)
     rights = (
         "SELECT relname, relacl::text FROM pg_class WHERE relnamespace = 'amocrm'::regnamespace ORDER BY 1")
@@ -111,15 +111,15 @@ def test_a_second_time_changes_nothing_and_keeps_the_password(person: CliInstall
 
 @pytest.mark.parametrize(("option", "typed"),
                          [("--stdin", "пароль @/:%\n"), ("--ask", "пароль @/:%\nпароль @/:%\n")])
-def test_a_password_of_one_s_own_is_taken_and_never_shown(person: CliInstallation, role: str, option: str,
-                                                          typed: str) -> None:
+def test_a_given_password_is_used_and_never_shown(person: CliInstallation, role: str, option: str,
+                                                  typed: str) -> None:
     said = granted(person, role, option, typed=typed)
     assert "пароль" not in said and "%40" not in said and "that you gave" in said
     psycopg.connect(url_in(said), password="пароль @/:%").close()
 
 
-def test_the_password_is_nothing_that_postgres_could_log(
-        person: CliInstallation, role: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_is_never_sent_in_plain_text(person: CliInstallation, role: str, owner: Connection,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_role, "generate_password", lambda: "hidden-word")
     sent: list[str] = []
     execute = psycopg.Connection.execute
@@ -133,8 +133,7 @@ def test_the_password_is_nothing_that_postgres_could_log(
     assert any("SCRAM-SHA-256$" in each for each in sent) and not any("hidden-word" in each for each in sent)
 
 
-def test_rights_that_an_older_hand_gave_are_taken_back(person: CliInstallation, role: str,
-                                                       owner: Connection) -> None:
+def test_further_rights_are_revoked(person: CliInstallation, role: str, owner: Connection) -> None:
     owner.execute(
         sql.SQL("CREATE ROLE {0}; GRANT USAGE ON SCHEMA mirror TO {0}; GRANT SELECT ON mirror.tokens TO {0}; "
                 "GRANT ALL ON amocrm.leads TO {0}").format(sql.Identifier(role)))
@@ -149,17 +148,16 @@ def test_rights_that_an_older_hand_gave_are_taken_back(person: CliInstallation, 
     ("CREATE ROLE {0} CREATEROLE", "making roles"),
     ("CREATE ROLE {0} SUPERUSER", "superuser"),
 ])
-def test_a_role_with_other_rights_is_refused_and_left_alone(person: CliInstallation, role: str,
-                                                            owner: Connection, given: LiteralString,
-                                                            reach: str) -> None:
+def test_a_privileged_role_is_refused_and_unchanged(person: CliInstallation, role: str, owner: Connection,
+                                                    given: LiteralString, reach: str) -> None:
     owner.execute(sql.SQL(given).format(sql.Identifier(role)))
     done = person.call("grants", "--role", role)
     assert done.code == 1 and reach in done.output and "Nothing was changed" in done.output
     assert owner.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]).fetchone() == (False,)
 
 
-def test_without_the_right_to_make_roles_the_sql_is_printed_and_works(
-        person: CliInstallation, role: str, owner: Connection, database: str) -> None:
+def test_the_sql_is_printed_and_works_if_roles_may_not_be_created(person: CliInstallation, role: str,
+                                                                  owner: Connection, database: str) -> None:
     weak = f"weak_{uuid.uuid4().hex[:8]}"
     owner.execute(
         f"CREATE ROLE {weak} LOGIN PASSWORD 'weak'; GRANT USAGE ON SCHEMA amocrm TO {weak}".encode())
@@ -178,9 +176,9 @@ def test_without_the_right_to_make_roles_the_sql_is_printed_and_works(
         owner.execute(f"DROP OWNED BY {weak}; DROP ROLE {weak}".encode())
 
 
-def test_what_is_there_but_not_ours_to_grant_is_not_passed_over(person: CliInstallation, role: str,
-                                                                owner: Connection, database: str) -> None:
-    """Postgres only warns where somebody may read a table and not hand that right on."""
+def test_tables_that_may_not_be_granted_are_reported(person: CliInstallation, role: str, owner: Connection,
+                                                     database: str) -> None:
+    """Postgres only warns if a user may read a table but may not grant that right."""
     weak = f"weak_{uuid.uuid4().hex[:8]}"
     owner.execute(
         f"CREATE ROLE {weak} LOGIN PASSWORD 'weak' CREATEROLE; GRANT USAGE ON SCHEMA amocrm TO {weak}; "
@@ -201,18 +199,18 @@ def test_what_is_there_but_not_ours_to_grant_is_not_passed_over(person: CliInsta
     (("--stdin", "--ask"), None, 2, "use one of them"),
     (("--stdin",), "\n", 2, "the password is empty"),
 ])
-def test_what_a_person_gets_wrong(person: CliInstallation, words: tuple[str, ...], typed: str | None,
-                                  code: int, word: str) -> None:
+def test_wrong_options_are_refused(person: CliInstallation, words: tuple[str, ...], typed: str | None,
+                                   code: int, word: str) -> None:
     done = person.call("grants", *words, typed=typed)
     assert done.code == code and word in done.output, done.output
 
 
-def test_before_the_first_migration(empty_database: str, tmp_path: Path) -> None:
+def test_grants_before_the_first_migration(empty_database: str, tmp_path: Path) -> None:
     done = CliInstallation(tmp_path, empty_database).call("grants")
     assert done.code == 1 and "run `amocrm-mirror migrate`" in done.output
 
 
-def test_addresses(database: str) -> None:
+def test_connection_url_is_escaped(database: str) -> None:
     with psycopg.connect(make_conninfo(database, sslmode="disable")) as connection:
         info = connection.info
         assert (reader_role.connection_url(connection, "b i", "p@")
