@@ -1,4 +1,4 @@
-"""What a request may run into, and what the client makes of it (amocrm-api.md 1.6)."""
+"""How the client handles every outcome of a request (amocrm-api.md 1.6)."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ PASSING = ["500", "502", "503", "504", "reset", "truncate", "garbage", "html200"
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_what_passes_is_tried_again(kind: str, sandbox: SandboxProcess) -> None:
+def test_transient_failures_are_retried(kind: str, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind, "leads", times=2)
     assert len(leads(client_of(sandbox))["_embedded"]["leads"]) == 10
     assert sandbox.stats()["requests"] == 3
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_what_does_not_pass_ends_with_the_request_and_the_cure(kind: str, sandbox: SandboxProcess) -> None:
+def test_lasting_failures_end_with_the_request_and_what_to_do(kind: str, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind, "leads", times=0)
     with pytest.raises(TransientError,
                        match=r"^GET leads\?limit=10: .* given up after 3 tries\. Run the sync again later"):
@@ -64,14 +64,14 @@ def test_what_does_not_pass_ends_with_the_request_and_the_cure(kind: str, sandbo
     assert sandbox.stats()["requests"] == 3
 
 
-def test_a_server_that_falls_silent_is_not_waited_for(sandbox: SandboxProcess) -> None:
+def test_a_silent_server_times_out(sandbox: SandboxProcess) -> None:
     sandbox.fault("stall", "leads", times=1)
     began = time.monotonic()
     assert leads(client_of(sandbox, read=1.0))
     assert 1.0 <= time.monotonic() - began < 120
 
 
-def test_waits_between_tries_grow_and_are_jittered(sandbox: SandboxProcess) -> None:
+def test_waits_between_retries_grow_and_are_jittered(sandbox: SandboxProcess) -> None:
     patience = client_of(sandbox, first=1.0, longest=60.0).retry_policy
     for attempt, most in enumerate([1, 2, 4, 8, 16, 32, 60, 60]):
         waits = {patience.delay(attempt) for _ in range(20)}
@@ -81,7 +81,8 @@ def test_waits_between_tries_grow_and_are_jittered(sandbox: SandboxProcess) -> N
 
 @pytest.mark.parametrize(("kind", "error"), [("400", BadRequestError), ("402", NotAvailableError),
                                              ("403", NotAvailableError), ("404", NotAvailableError)])
-def test_what_does_not_pass_is_asked_once(kind: str, error: type[AmoError], sandbox: SandboxProcess) -> None:
+def test_permanent_refusals_are_not_retried(kind: str, error: type[AmoError],
+                                            sandbox: SandboxProcess) -> None:
     sandbox.fault(kind, "leads", times=0)
     client = client_of(sandbox)
     with pytest.raises(error) as caught:
@@ -91,7 +92,7 @@ def test_what_does_not_pass_is_asked_once(kind: str, error: type[AmoError], sand
     assert client.get("account").value["id"] == sandbox.account_id
 
 
-def test_too_heavy_a_page_is_left_to_who_can_ask_for_less(sandbox: SandboxProcess) -> None:
+def test_a_page_that_is_too_large_is_not_retried_by_the_client(sandbox: SandboxProcess) -> None:
     sandbox.fault("504", "leads", times=0, min_limit=100)
     client = client_of(sandbox)
     with pytest.raises(PageTooLargeError):
@@ -101,7 +102,7 @@ def test_too_heavy_a_page_is_left_to_who_can_ask_for_less(sandbox: SandboxProces
 
 
 @pytest.mark.parametrize("status", [204, 200])
-def test_nothing_is_an_answer(status: int) -> None:
+def test_an_empty_answer_is_an_answer(status: int) -> None:
     with scripted_server(lambda path: (status, {}, None if status == 204 else [])) as server:
         answer = client_of(server).get("leads")
     assert (answer.status, answer.value) == (status, None if status == 204 else [])
@@ -111,7 +112,7 @@ def test_nothing_is_an_answer(status: int) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"retry_after": 0.01}, {"retry_after": 0}])
-def test_any_number_of_429s_fails_nothing(more: dict[str, float], sandbox: SandboxProcess) -> None:
+def test_any_number_of_429s_is_waited_out(more: dict[str, float], sandbox: SandboxProcess) -> None:
     sandbox.fault("429", "leads", times=40, **more)
     assert leads(client_of(sandbox))
     assert sandbox.stats()["by_status"] == {"429": 40, "200": 1}
@@ -120,8 +121,8 @@ def test_any_number_of_429s_fails_nothing(more: dict[str, float], sandbox: Sandb
 @pytest.mark.parametrize("header", ["seconds", "date"])
 def test_retry_after_is_honoured(header: str) -> None:
     def answer(path: str) -> Any:
-        told = "0.4" if header == "seconds" else formatdate(time.time() + 2, usegmt=True)
-        return (429, {"Retry-After": told}, b"Too Many Requests") if len(server.paths) == 1 else list_reply()
+        value = "0.4" if header == "seconds" else formatdate(time.time() + 2, usegmt=True)
+        return (429, {"Retry-After": value}, b"Too Many Requests") if len(server.paths) == 1 else list_reply()
 
     with scripted_server(answer) as server:
         began = time.monotonic()
@@ -227,8 +228,8 @@ def test_a_netrc_file_does_not_replace_the_token(tmp_path: Path, monkeypatch: py
     assert [headers.get("Authorization") for headers in server.headers] == ["Bearer mine", None]
 
 
-def test_a_proxy_of_the_environment_is_not_for_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be given the token in plain http."""
+def test_a_proxy_is_not_used_for_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would receive the token over plain http."""
     with scripted_server(lambda path: list_reply()) as proxy, scripted_server(
             lambda path: list_reply()) as server:
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
@@ -249,7 +250,7 @@ def test_a_token_goes_to_amocrm_only(sandbox: SandboxProcess) -> None:
         assert len(server.paths) == 1
 
 
-def test_no_secret_is_logged_or_told(sandbox: SandboxProcess, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_secret_is_logged_or_shown(sandbox: SandboxProcess, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("", "requests_oauthlib", "requests_oauthlib.oauth2_session", "oauthlib", "urllib3"):
         caplog.set_level(logging.DEBUG, name)
     client = client_of(sandbox)
@@ -265,7 +266,7 @@ def test_no_secret_is_logged_or_told(sandbox: SandboxProcess, caplog: pytest.Log
 
 
 @pytest.mark.parametrize(("ahead", "behind"), [(-3600, 3600), (3600, 0), (None, 0)])
-def test_the_earlier_clock_counts(ahead: int | None, behind: int) -> None:
+def test_clock_lag_is_that_of_the_earlier_clock(ahead: int | None, behind: int) -> None:
     headers = {} if ahead is None else {"Date": formatdate(time.time() + ahead, usegmt=True)}
     with scripted_server(lambda path: (204, headers, None)) as server:
         client = client_of(server)

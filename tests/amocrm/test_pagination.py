@@ -1,4 +1,4 @@
-"""Answers → pages: what counts as empty, what leads to the next page, and what is no page at all
+"""Responses → pages: what counts as empty, how the next page is found, and which responses are not pages
 (amocrm-api.md 1.3 to 1.5)."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def read(server: Any, key: str = "leads") -> list[Page]:
 @pytest.mark.parametrize("reply", [(204, {}, None), (200, {}, {"_links": {}}),
                                    (200, {}, {"_links": {}, "_embedded": []}), (200, {}, []), list_reply(),
                                    (200, {}, {"_embedded": {"leads": None}})])
-def test_faces_of_empty(reply: Reply) -> None:
+def test_every_form_of_an_empty_page_is_empty(reply: Reply) -> None:
     with scripted_server(lambda path: reply) as server:
         assert [(each.records, each.next) for each in read(server)] == [([], None)]
 
@@ -30,20 +30,20 @@ def test_faces_of_empty(reply: Reply) -> None:
 @pytest.mark.parametrize("body", [{"title": "Server is tired", "status": 500},
                                   {"_embedded": {"contacts": [{"id": 1}]}}, [{"id": 1}], "leads", 5,
                                   {"_embedded": {"leads": 7}}, {"_embedded": 7}, b"[" * 100_000])
-def test_what_is_not_the_list_is_not_read_as_an_empty_one(body: Any) -> None:
+def test_a_response_without_the_list_is_not_an_empty_page(body: Any) -> None:
     with scripted_server(lambda path: (200, {}, body)) as server, pytest.raises(
             TransientError, match="not what the API promises"):
         read(server)
     assert len(server.paths) == 3
 
 
-def test_a_problem_is_not_a_whole_record() -> None:
+def test_a_problem_body_is_not_a_record() -> None:
     with scripted_server(lambda path: (200, {}, {"title": "oops", "status": 403})) as server, pytest.raises(
             TransientError):
         page(client_of(server), "account", (), "", single=True)
 
 
-def test_records_as_an_object_of_numbers() -> None:
+def test_records_in_an_object_with_numeric_keys_are_read() -> None:
     with scripted_server(lambda path: (200, {},
                                        {"_embedded": {"leads": {"0": {"id": 1}, "7": {"id": 2}}}})) as server:
         assert [record["id"] for each in read(server) for record in each.records] == [1, 2]
@@ -51,7 +51,7 @@ def test_records_as_an_object_of_numbers() -> None:
 
 @pytest.mark.parametrize("host",
                          ["https://shard152.amocrm.ru", "http://example.com", "", "ftp://127.0.0.1:1"])
-def test_next_is_taken_by_its_query_only(host: str) -> None:
+def test_only_the_query_of_next_is_used(host: str) -> None:
     def answer(path: str) -> Reply:
         if "page=2" in path:
             return list_reply({"id": 3})
@@ -62,7 +62,7 @@ def test_next_is_taken_by_its_query_only(host: str) -> None:
     assert server.paths[1] == "/api/v4/leads?limit=2&page=2&order%5Bid%5D=asc&with=contacts"
 
 
-def test_page_count_where_there_is_no_next() -> None:
+def test_page_count_is_used_if_there_is_no_next() -> None:
     def answer(path: str) -> Reply:
         number = int(path.partition("page=")[2] or 1)
         return 200, {}, {"_page": number, "_page_count": 3, "_links": {},
@@ -73,7 +73,7 @@ def test_page_count_where_there_is_no_next() -> None:
 
 
 @pytest.mark.parametrize("next_", ["?page=1&limit=2", "?page={}&limit=2"])
-def test_a_next_that_leads_in_a_circle(next_: str) -> None:
+def test_a_circular_next_is_refused(next_: str) -> None:
     def reply(path: str) -> Reply:
         return list_reply({"id": 1}, {"id": 2}, next=next_.format(len(server.paths) + 1))
 
@@ -82,7 +82,7 @@ def test_a_next_that_leads_in_a_circle(next_: str) -> None:
     assert len(server.paths) < 5
 
 
-def test_an_empty_page_that_was_promised_is_asked_for_again() -> None:
+def test_an_empty_page_before_the_last_is_requested_again() -> None:
     def answer(path: str) -> Reply:
         if "page=2" not in path:
             return list_reply({"id": 1}, next="?page=2")
@@ -94,13 +94,13 @@ def test_an_empty_page_that_was_promised_is_asked_for_again() -> None:
 
 @pytest.mark.parametrize(("asked", "wanted"), [(("250", "1"), ("125", "1")), (("250", "3"), ("125", "5")),
                                                (("125", "3"), ("62", "5")), (("20", "2"), ("16", "2"))])
-def test_lighter_pages_begin_no_later(asked: tuple[str, str], wanted: tuple[str, str]) -> None:
+def test_smaller_pages_start_no_later(asked: tuple[str, str], wanted: tuple[str, str]) -> None:
     found = dict(halve_page_size([("limit", asked[0]), ("page", asked[1])]))
     assert (found["limit"], found["page"]) == wanted
     assert (int(wanted[1]) - 1) * int(wanted[0]) <= (int(asked[1]) - 1) * int(asked[0])
 
 
-def test_heavy_pages_are_read_in_halves() -> None:
+def test_pages_that_are_too_large_are_halved() -> None:
     with SandboxProcess(scale=300) as sandbox:
         sandbox.fault("504", "page=3|leads", times=0, min_limit=60)
         found = [record["id"] for each in pages(client_of(sandbox), "leads", [("limit", "100")], "leads")

@@ -1,4 +1,4 @@
-"""The rate budget: never exceeded, never idle, shared by whoever has the same row (design.md 5)."""
+"""The rate limiter: never exceeded, never idle, shared by all that use the same row (design.md 5)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def seconds(call: Callable[[], object], times: int = 1) -> float:
     return time.monotonic() - began
 
 
-def pushed_back(who: RateLimiter, far: float, other: RateLimiter) -> float:
+def seconds_until_next_turn(who: RateLimiter, far: float, other: RateLimiter) -> float:
     """Seconds from before the 429 until the next turn."""
     began = time.monotonic()
     who.back_off(far)
@@ -51,8 +51,9 @@ def pushed_back(who: RateLimiter, far: float, other: RateLimiter) -> float:
     return time.monotonic() - began
 
 
-def within(least: float, most: float, measure: Callable[[], float]) -> bool:
-    """Never sooner; and once in ten times no later, on a machine that now and then has other things to do."""
+def takes_between(least: float, most: float, measure: Callable[[], float]) -> bool:
+    """True if a run takes between `least` and `most` seconds. None may take less; one in ten must be in time,
+    because the machine may be busy."""
     for _ in range(10):
         took = measure()
         assert took >= least
@@ -74,7 +75,7 @@ def test_two_processes_never_exceed_and_never_idle(latency: int, each: int, data
         tries = []
         for _ in range(8):
             sandbox.reset_stats()
-            took = together(pipes)
+            took = duration_of_all(pipes)
             stats = sandbox.stats()
             assert stats["by_status"] == {"200": 2 * each}
             tries.append((stats["max_requests_in_a_second"], took))
@@ -87,45 +88,45 @@ def test_two_processes_never_exceed_and_never_idle(latency: int, each: int, data
             spender.communicate()
 
 
-def together(pipes: list[tuple[IO[str], IO[str]]]) -> float:
-    """From when the first began to when the last had done."""
+def duration_of_all(pipes: list[tuple[IO[str], IO[str]]]) -> float:
+    """Seconds from the start of the first process to the end of the last."""
     for orders, _ in pipes:
         orders.write("go\n")
     moments = [float(moment) for _, answers in pipes for moment in answers.readline().split()]
     return max(moments) - min(moments)
 
 
-def test_one_process_spends_what_there_is(database: str) -> None:
+def test_one_process_uses_the_whole_rate(database: str) -> None:
     budget = rate_limiter_of(database, 50)
     budget.acquire()
-    assert within(0.46, 0.75, lambda: seconds(budget.acquire, 25))
+    assert takes_between(0.46, 0.75, lambda: seconds(budget.acquire, 25))
     assert (budget.acquired - 1) % 25 == 0
 
 
-def test_turns_that_were_learnt_of_too_late_do_not_leave_together(database: str) -> None:
+def test_overdue_turns_are_still_spaced(database: str) -> None:
     budget = rate_limiter_of(database, rate=6.5)
     budget._try_take_slot = lambda: 0.0  # type: ignore[method-assign]
     assert seconds(budget.acquire, 7) + seconds(budget.acquire) >= 1.0
 
 
-def test_a_turn_is_not_saved_up(database: str) -> None:
+def test_unused_turns_are_not_saved(database: str) -> None:
     budget = rate_limiter_of(database, 20)
     budget.acquire()
     time.sleep(0.5)
     assert seconds(budget.acquire, 5) >= 0.16
 
 
-def test_a_429_pushes_everybody_back_and_halves_the_rate(database: str) -> None:
+def test_a_429_delays_every_process_and_halves_the_rate(database: str) -> None:
     mine, theirs, others = rate_limiter_of(database, 20), rate_limiter_of(database, 20), rate_limiter_of(
         database, 20, "another account")
     mine.acquire()
-    assert pushed_back(mine, 0.4, theirs) >= 0.4
-    assert within(0.33, 0.75, lambda: seconds(theirs.acquire, 5))
+    assert seconds_until_next_turn(mine, 0.4, theirs) >= 0.4
+    assert takes_between(0.33, 0.75, lambda: seconds(theirs.acquire, 5))
     mine.back_off(3600)
     assert seconds(others.acquire) < 60
 
 
-def test_a_429_of_one_client_slows_another(database: str) -> None:
+def test_a_429_of_one_client_slows_the_others(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
         sandbox.fault("429", "leads", times=1, retry_after=1)
         first, second = (client_of(sandbox, budgets=[rate_limiter_of(database, 50)]) for _ in range(2))
@@ -134,9 +135,9 @@ def test_a_429_of_one_client_slows_another(database: str) -> None:
         with psycopg.connect(database, autocommit=True) as connection:
             wait_until(lambda: connection.execute(
                 "SELECT 1 FROM mirror.rate_budgets WHERE slow_until IS NOT NULL").fetchone())
-            told = connection.execute("SELECT next_grant_at FROM mirror.rate_budgets").fetchone()
+            before = connection.execute("SELECT next_grant_at FROM mirror.rate_budgets").fetchone()
             second.get("leads")
-            assert connection.execute("SELECT clock_timestamp() >= %s", told).fetchone() == (True,)
+            assert connection.execute("SELECT clock_timestamp() >= %s", before).fetchone() == (True,)
         done.join()
 
 
@@ -151,7 +152,7 @@ def test_a_lost_connection_is_replaced(database: str) -> None:
     assert seconds(budget.acquire) < 120
 
 
-def test_a_postgres_that_stays_away_is_an_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_postgres_is_an_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.amocrm.rate_limiter.RECONNECT_DELAYS", (0.01, 0.01))
     budget = rate_limiter_of(database + " port=1", 50)
     with pytest.raises(psycopg.OperationalError):
@@ -159,7 +160,7 @@ def test_a_postgres_that_stays_away_is_an_error(database: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("far", ["1 day", "12 seconds"])
-def test_a_clock_that_was_set_back_does_not_stop_the_budget(far: str, database: str) -> None:
+def test_a_clock_set_back_does_not_stop_the_limiter(far: str, database: str) -> None:
     budget = rate_limiter_of(database, 20)
     budget.acquire()
     with psycopg.connect(database, autocommit=True) as connection:
@@ -168,7 +169,7 @@ def test_a_clock_that_was_set_back_does_not_stop_the_budget(far: str, database: 
     assert 0.15 <= seconds(budget.acquire, 5) < 11
 
 
-def test_who_waits_is_released_when_everything_stops(database: str) -> None:
+def test_waiting_threads_are_released_when_the_run_stops(database: str) -> None:
     budget, stop = rate_limiter_of(database, 20), threading.Event()
     budget.acquire()
     budget.back_off(3600)
@@ -177,7 +178,7 @@ def test_who_waits_is_released_when_everything_stops(database: str) -> None:
     assert budget.acquired == 1
 
 
-def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> None:
+def test_a_block_releases_waiting_threads_and_nothing_is_sent(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
         client, ends = client_of(sandbox, budgets=[rate_limiter_of(database, 0.02)]), []
 
@@ -198,7 +199,7 @@ def test_a_block_releases_those_who_wait_and_nothing_is_sent(database: str) -> N
         assert len(ends) == 20 and sandbox.stats()["requests"] <= 2
 
 
-def test_who_dies_waiting_takes_no_turns_along(database: str) -> None:
+def test_cancelled_waits_use_no_turns(database: str) -> None:
     budget = rate_limiter_of(database, 2)
     budget.acquire()
     for _ in range(20):
@@ -210,7 +211,7 @@ def test_who_dies_waiting_takes_no_turns_along(database: str) -> None:
     assert seconds(budget.acquire) <= 8, "twenty turns are ten seconds"
 
 
-def test_no_limit_is_no_database() -> None:
+def test_an_unlimited_rate_needs_no_database() -> None:
     budget = rate_limiter_of("port=1", None)
     assert seconds(budget.acquire, 1000) < 60
-    assert pushed_back(budget, 0.2, budget) >= 0.2
+    assert seconds_until_next_turn(budget, 0.2, budget) >= 0.2
