@@ -13,9 +13,8 @@ from models import (
     links,
     mirror_state,
     reference,
-    webhook_inbox,
 )
 from models.base import AccountBase, MirrorBase
 
 __all__ = ["AccountBase", "MirrorBase", "account", "activity", "bi_views", "catalogs", "crm", "customers",
-           "history", "integrations", "links", "mirror_state", "reference", "webhook_inbox"]
+           "history", "integrations", "links", "mirror_state", "reference"]

@@ -93,7 +93,8 @@ class Role(EntityTable, AccountBase):
 class User(EntityTable, AccountBase):
     __tablename__ = "users"
     __table_args__ = {
-        "comment": "Users (пользователи). One who left the account stays here, with _deleted_at set"}
+        "comment": "Users (пользователи). One who left the account stays here, with _deleted_at set",
+        "info": {"zero_is_a_robot": True}}
 
     id: Mapped[int] = key("User id")
     name: Mapped[str | None] = text("Name of the user")

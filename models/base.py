@@ -9,6 +9,8 @@ A column is declared by one of the functions below. Its SQL type decides how a J
               (schema.md, rule 6: never enforced)
     zero      True if the API writes 0 for "none"
 
+The `info` of a table may contain `zero_is_a_robot`: an id of 0 that refers to it means a robot, not a row.
+
 Instants are `timestamptz` (the API's unix seconds), amounts `numeric`, durations seconds. All columns but
 keys are nullable (amocrm-api.md, head: the documentation is incomplete about null).
 """

@@ -18,6 +18,8 @@ from pipelines.dictionary.model import TABLE, Column, Dictionary, Group, Relatio
 MAX_COLUMNS = 5
 HUBS = ("users", "accounts", "user_groups")
 """Tables that nearly every table refers to. These references are written in the rows, but not drawn."""
+ACCOUNT_ONLY = ("accounts",)
+"""Targets of a column that every table has: it gets no row."""
 MIN_UNDRAWN_TARGETS = 4
 """Number of possible target tables from which on a reference is written, but not drawn."""
 GROUP_ORDER = ("account", "integrations", "reference", "crm", "history", "customers", "catalogs", "activity",
@@ -112,7 +114,7 @@ def _box(dictionary: Dictionary, relation: Relation) -> Box:
     columns_by_targets: dict[tuple[str, ...], list[Column]] = defaultdict(list)
     for column in relation.columns:
         targets = tuple(reference.table for reference in column.refers)
-        if targets and targets != ("accounts",):
+        if targets and targets != ACCOUNT_ONLY:
             columns_by_targets[targets].append(column)
     for targets, columns in columns_by_targets.items():
         rows += _reference_rows(columns, targets)

@@ -1,7 +1,8 @@
 """Soft references between tables, and how many of them resolve (schema.md, rule 6).
 
 The references are not enforced, because lists are paged independently and users disappear. Only live rows are
-counted; a user id of 0 means a bot and is not a reference.
+counted; a user id of 0 means a robot and is not a
+reference.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def measure_references(connection: psycopg.Connection[Any], schema: str,
     """Measures the references of one table: one query per column."""
     results = []
     for column, target, key in soft_references(table_schema.table):
-        has_reference = SQL("t.{} <> 0" if target.name == "users" else "t.{} IS NOT NULL").format(
-            Identifier(column.name))
+        has_reference = SQL("t.{} <> 0" if target.info.get("zero_is_a_robot") else "t.{} IS NOT NULL"
+                            ).format(Identifier(column.name))
         only_live = SQL(" AND t._deleted_at IS NULL") if table_schema.is_listed else SQL("")
         row = connection.execute(SQL(
             "SELECT count(*), count(*) FILTER (WHERE t.{0} IN (SELECT r.{1} FROM {2} r)) "

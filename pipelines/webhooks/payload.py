@@ -23,8 +23,10 @@ ID_PATTERN = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 UID_PATTERN = re.compile(r"[0-9A-Za-z_-]{1,128}", re.ASCII)
 UNSAFE_CHARACTER = re.compile(r"[^\w\[\]-]", re.ASCII)
 BRACKETS = re.compile(r"\[([^\]]*)\]")
+SHARED_SECTIONS = {"contacts": ("contacts", "companies")}
+"""Section → its kinds, where they are several: companies arrive under `contacts`."""
 KINDS_BY_TYPE = {"contact": ("contacts",), "company": ("companies",), "1": ("contacts",), "3": ("companies",)}
-"""Type in the webhook → kinds. Companies arrive under `contacts`; the numbers are those of API v2."""
+"""Type of a record in a shared section → its kind; the numbers are those of API v2."""
 
 
 @dataclass
@@ -134,12 +136,17 @@ def _parse_record(delivery: ParsedDelivery, what: str, action: str, record: Tree
     number = _id_of(record)
     if number is None:
         return False
-    kinds = KINDS_BY_TYPE.get(str(record.get("type")), ("contacts", "companies")) if what == "contacts" else (
-        what,)
+    kinds = _kinds(what, record.get("type"))
     delivery.records += [(kind, str(number)) for kind in kinds]
     if action == "restore":
         delivery.relinked |= {(kind, str(number)) for kind in kinds}
     return True
+
+
+def _kinds(what: str, type_: Any) -> tuple[str, ...]:
+    """Kinds that a record of the section `what` may be; `type_` is its type there, if it has one."""
+    kinds = SHARED_SECTIONS.get(what)
+    return KINDS_BY_TYPE.get(str(type_), kinds) if kinds else (what,)
 
 
 def _parse_note(delivery: ParsedDelivery, what: str, record: Tree) -> bool:
@@ -147,9 +154,7 @@ def _parse_note(delivery: ParsedDelivery, what: str, record: Tree) -> bool:
     number = _id_of(note)
     if number is None:
         return False
-    kinds = KINDS_BY_TYPE.get(str(note.get("element_type")),
-                      ("contacts", "companies")) if what == "contacts" else (what,)
-    delivery.records += [(f"{kind}/notes", str(number)) for kind in kinds]
+    delivery.records += [(f"{kind}/notes", str(number)) for kind in _kinds(what, note.get("element_type"))]
     return True
 
 
