@@ -19,10 +19,11 @@ from sqlalchemy import Table
 from models.base import AccountBase
 from models.crm import CustomFieldValue
 from pipelines.cursors import request_full_reads
+from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
 from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.errors import SyncRefusedError
 from pipelines.load.statements import AND
-from pipelines.normalize.suppression import KINDS, Suppression, suppress
+from pipelines.normalize.suppression import Suppression, suppress
 from pipelines.postgres.locks import continuous_sync_lock, sync_lock
 from pipelines.schema.json_text import decode, dumps
 from pipelines.schema.tables import table_schema_of, tables_of
@@ -56,7 +57,7 @@ def erase_person(connection: Connection, schema: str, account: str, kind: str, n
         for table, rows in _erase(connection, schema, kind, [number]).items():
             erased[f"{schema}.{table}"] += len(rows)
             keys.setdefault(table, []).extend(row[-1] for row in rows)
-        for dependent in sorted({*keys} & {*KINDS.values()} - {kind}):
+        for dependent in sorted({*keys} & {*LIST_BY_EVENT_KIND.values()} - {kind}):
             suppress(connection, account, dependent,
                      [(str(key), f"{kind}/{number}") for key in keys[dependent]])
             for table, rows in _erase(connection, schema, dependent, keys[dependent], own=False).items():
@@ -115,7 +116,7 @@ def _erase(connection: Connection, schema: str, kind: str, numbers: Sequence[int
     Returns the primary keys of the deleted or changed rows by table."""
     parameters = {"ids": list(numbers), "keys": [str(number) for number in numbers],
              "likes": [f"%{number}%" for number in numbers],
-             "kinds": [kind, *(one for one, many in KINDS.items() if many == kind)]}
+             "kinds": [kind, *(one for one, many in LIST_BY_EVENT_KIND.items() if many == kind)]}
     erased: dict[str, list[tuple[Any, ...]]] = {}
     statements = ([*_concerned_delete_statements(schema, kind), *_pointer_update_statements(schema)] if own
                   else [])

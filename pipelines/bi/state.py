@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 
 from pipelines.bi.wide import Column, Field
+from pipelines.entities.field_types import ValueType, types_of
 from pipelines.schema.names import bi_schema
 
 Connection = psycopg.Connection[Any]
@@ -22,17 +23,16 @@ WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p', 'v', 'm',
 FIELDS = """
 SELECT entity_type, catalog_id, id, name, type, _deleted_at IS NULL AS is_live
 FROM {}.custom_fields ORDER BY entity_type, catalog_id, sort, id"""
-UNTYPABLE_VALUES = """
+UNTYPED = " ".join(f"WHEN f.type = ANY(ARRAY{[*types_of(each)]}) THEN v.{each.value[0]} IS NULL"
+                   for each in (ValueType.NUMBER, ValueType.DATE, ValueType.TIME, ValueType.FLAG))
+"""SQL: by field type, the condition that the typed column of a value is empty."""
+UNTYPABLE_VALUES = f"""
 SELECT f.entity_type, f.id, coalesce(f.name, ''), count(*)
-FROM {}.custom_fields f
-JOIN {}.custom_field_values v
+FROM {{}}.custom_fields f
+JOIN {{}}.custom_field_values v
   ON v.field_id = f.id
  AND v.entity_type = CASE f.entity_type WHEN 'catalogs' THEN 'catalog_elements' ELSE f.entity_type END
-WHERE f._deleted_at IS NULL AND v.value_text IS NOT NULL AND CASE
-  WHEN f.type IN ('numeric', 'price', 'monetary') THEN v.value_number IS NULL
-  WHEN f.type IN ('date', 'birthday') THEN v.value_date IS NULL
-  WHEN f.type = 'date_time' THEN v.value_at IS NULL
-  WHEN f.type = 'checkbox' THEN v.value_boolean IS NULL END
+WHERE f._deleted_at IS NULL AND v.value_text IS NOT NULL AND CASE {UNTYPED} END
 GROUP BY 1, 2, 3 ORDER BY 1, 2"""
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from pipelines.bi.column_names import make_unique, readable_name, truncate
+from pipelines.entities.field_types import view_type_of
 
 MAX_COLUMNS = 1500
 """Columns per view. Postgres allows 1,600; the rest is room for columns that later versions add."""
@@ -29,14 +30,6 @@ fields."""
 OVERFLOW_SUFFIX = "__more"
 """Suffix of the overflow view of a wide view. Names made from lists or fields never contain two
 underscores."""
-COLUMN_TYPES = {
-    **dict.fromkeys(("text", "textarea", "url", "streetaddress", "tracking_data", "select", "radiobutton",
-                     "category"), "text"),
-    **dict.fromkeys(("numeric", "price", "monetary"), "numeric"),
-    **dict.fromkeys(("date", "birthday"), "date"),
-    **dict.fromkeys(("multiselect", "multitext", "smart_address"), "text[]"),
-    "checkbox": "boolean", "date_time": "timestamp with time zone"}
-"""amoCRM field type → column type; all other field types become jsonb, a list of the values."""
 CELL_SQL = {"text": "min(v.value_text) FILTER (WHERE v.field_id = {field} AND v.position = 0)",
          "numeric": "min(v.value_number) FILTER (WHERE v.field_id = {field} AND v.position = 0)",
          "date": "min(v.value_date) FILTER (WHERE v.field_id = {field} AND v.position = 0)",
@@ -90,7 +83,7 @@ class Field:
 
     @property
     def data_type(self) -> str:
-        return COLUMN_TYPES.get(self.type or "", "jsonb")
+        return view_type_of(self.type)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from models.base import AccountBase
 from pipelines.bi import base_views
 from pipelines.dictionary import origins
 from pipelines.dictionary.model import TABLE, VIEW, Column, Dictionary, Group, Reference, Relation
+from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import Entity
 from pipelines.schema.references import soft_references
 
@@ -35,7 +36,6 @@ BI_NOTE = (
     "The views in the schema whose name ends with _bi depend on the account's own fields: see views.md, "
     "or run amocrm-mirror dictionary to write this page for your account")
 STAGE_KEY = ("pipeline_id", "status_id")
-RECORD_KINDS = ("leads", "contacts", "companies", "customers")
 
 
 def base_dictionary() -> Dictionary:
@@ -87,7 +87,7 @@ def _two_column_references(table: Table, column: str) -> tuple[Reference, ...]:
     if table.name != "statuses" and column == STAGE_KEY[1] and STAGE_KEY[0] in table.columns:
         return (Reference("statuses", "id"),)
     if column == "entity_id" and "entity_type" in table.columns:
-        return tuple(Reference(kind, "id") for kind in RECORD_KINDS)
+        return tuple(Reference(kind, "id") for kind in RECORD_LISTS)
     return ()
 
 

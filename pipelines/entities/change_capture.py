@@ -12,6 +12,8 @@ it lies between the two readings.
 from __future__ import annotations
 
 from models.base import AccountBase
+from pipelines.entities.field_types import OPTION_TYPES_SQL
+from pipelines.entities.record_kinds import LIST_BY_KIND
 from pipelines.schema.tables import table_schema_of
 
 CLOCK_SLACK = "interval '1 minute'"
@@ -19,9 +21,8 @@ CLOCK_SLACK = "interval '1 minute'"
 and its end."""
 FIELD_EVENT_PATTERN = "^custom_field_([0-9]+_)?value_changed$"
 """Regular expression of Postgres: the event types that report a change of a custom field."""
-KINDS = {"lead": "leads", "contact": "contacts", "company": "companies", "customer": "customers"}
-"""Kinds of record as events name them → as the tables are named."""
-EVENT_TYPES = ("lead_status_changed", "entity_responsible_changed", *(f"{kind}_added" for kind in KINDS))
+EVENT_TYPES = ("lead_status_changed", "entity_responsible_changed",
+               *(f"{kind}_added" for kind in LIST_BY_KIND))
 """Event types that history is made from, besides FIELD_EVENT_PATTERN."""
 
 ALL_RECORDS = "all"
@@ -44,7 +45,6 @@ only."""
 INSERT_OBSERVATIONS = (
     "INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, "
     "changed_at, since, value_before, value_after)")
-OPTION_FIELD_TYPES = "'select', 'multiselect', 'radiobutton', 'category'"
 
 STATUS = ("status", ("pipeline_id", "status_id"),
           "num_nulls(s.pipeline_id, s.status_id, t.pipeline_id, t.status_id) = 0")
@@ -56,7 +56,7 @@ CAPTURE_EVENTS = (f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
 SELECT DISTINCT k.entity_type, s.entity_id
 FROM {{stage}} s
-JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in KINDS.items())}) k (told, entity_type)
+JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in LIST_BY_KIND.items())}) k (told, entity_type)
   ON k.told = s.entity_type
 WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL
   AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
@@ -118,7 +118,7 @@ def _grouped_values(kind: str, source: str, owner: str) -> str:
   SELECT o.id, v.field_id,
          jsonb_agg(jsonb_build_object('text', v.value_text, 'enum_id', v.enum_id)
                    ORDER BY v.position) AS value,
-         jsonb_agg(CASE WHEN f.type IN ({OPTION_FIELD_TYPES}) AND v.enum_id IS NOT NULL
+         jsonb_agg(CASE WHEN f.type IN {OPTION_TYPES_SQL} AND v.enum_id IS NOT NULL
                         THEN to_jsonb(v.enum_id)
                         WHEN v.value_number IS NOT NULL THEN to_jsonb(trim_scale(v.value_number))
                         WHEN coalesce(v.value_date::text, v.value_at::text, v.value_boolean::text) IS NOT NULL

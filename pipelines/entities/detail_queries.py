@@ -6,6 +6,8 @@ read that changes nothing does not write the row). A record is due when the row 
 after that, so a mention that arrives late is not missed; one minute of overlap covers reads in progress.
 """
 
+from pipelines.entities.record_kinds import RECORD_KINDS
+
 DUE_TALKS = """
 SELECT DISTINCT told.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
        LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) told
@@ -19,24 +21,22 @@ ORDER BY 1"""
 """Talks that are due (amocrm-api.md 3.23). Their ids come from events; a talk is due when an event that
 mentions it is newer than the talk's row."""
 
-FILE_OWNERS = {"leads": "lead", "contacts": "contact", "companies": "company", "customers": "customer"}
-"""Lists whose records can own files → their singular in table and column names."""
 _OWNER_LOADED = " OR ".join(
     f"(p.kind = '{kinds}'"
     f" AND EXISTS (SELECT FROM {{schema}}.{kinds} o WHERE o.id = p.id AND o._synced_at > known.since)"
     f" AND NOT EXISTS (SELECT FROM {{schema}}.{kind}_files x"
     f" WHERE x.{kind}_id = p.id AND x.file_uuid = f.uuid))"
-    for kinds, kind in FILE_OWNERS.items())
+    for kinds, kind, *_ in RECORD_KINDS)
 _OWNER_RESTORED = " OR ".join(
     f"EXISTS (SELECT FROM {{schema}}.{kind}_files x"
     f" JOIN {{schema}}.{kinds} o ON o.id = x.{kind}_id AND o._deleted_at IS NULL"
     f" AND o._synced_at > known.since WHERE x.file_uuid = f.uuid AND NOT coalesce(l.entities @> "
     f"jsonb_build_array(jsonb_build_object('entity_type', '{kinds}', 'id', o.id)), false))"
-    for kinds, kind in FILE_OWNERS.items())
+    for kinds, kind, *_ in RECORD_KINDS)
 _OWNER_DELETED = " OR ".join(
     f"EXISTS (SELECT FROM {{schema}}.{kind}_files x"
     f" JOIN {{schema}}.{kinds} o ON o.id = x.{kind}_id AND o._deleted_at IS NOT NULL"
-    f" AND o._synced_at > known.since WHERE x.file_uuid = f.uuid)" for kinds, kind in FILE_OWNERS.items())
+    f" AND o._synced_at > known.since WHERE x.file_uuid = f.uuid)" for kinds, kind, *_ in RECORD_KINDS)
 DUE_FILES = f"""
 SELECT f.uuid FROM {{schema}}.files f LEFT JOIN {{schema}}.file_links l ON l.file_uuid = f.uuid
        CROSS JOIN LATERAL (SELECT greatest(%(since)s::timestamptz, l._synced_at) AS since) known

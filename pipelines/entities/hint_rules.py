@@ -9,9 +9,9 @@ Each statement adds to the queue `mirror.hints`, in the transaction that loads t
 from __future__ import annotations
 
 from pipelines.cursors import after_first_read, log_relevant_since
+from pipelines.entities.field_types import OPTION_TYPES_SQL
+from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND, RECORD_KINDS, RECORD_LISTS_SQL, TASK
 
-RECORD_KINDS = ("leads", "contacts", "companies", "customers")
-"""Paths of the lists whose records own links."""
 NON_CHANGING_EVENTS = (
     "^(.*_note_added|(incoming|outgoing)_(call|sms|mail|chat_message)|entity_direct_message"
     "|link_followed|robot_repl.*|intent_identified|nps_rate_added|talk_.*|conversation_answered"
@@ -41,10 +41,10 @@ EVENTS_RELEVANT_SINCE = log_relevant_since("events")
 EVENTS_ARE_OLD = f"%(latest)s < (SELECT at FROM ({EVENTS_RELEVANT_SINCE}) since)"
 """SQL condition that all events of a batch are older than that."""
 
+KINDS_SQL = ", ".join(f"('{kind.singular}', '{kind.plural}', {kind.link_rank})"
+                      for kind in (*RECORD_KINDS, TASK))
 EVENT_HINTS = enqueue_sql(f"""
-WITH kinds (name, listing, rank) AS (
-    VALUES ('lead', 'leads', 1), ('customer', 'customers', 2), ('contact', 'contacts', 3),
-           ('company', 'companies', 4), ('task', 'tasks', 5)),
+WITH kinds (name, listing, rank) AS (VALUES {KINDS_SQL}),
 since AS ({EVENTS_RELEVANT_SINCE}),
 late AS MATERIALIZED (SELECT s.* FROM {{stage}} s, since WHERE s.created_at >= to_timestamp(since.at)),
 new AS (
@@ -59,7 +59,7 @@ sides AS (
     WHERE n.type ~ 'linked$')
 SELECT CASE WHEN b.rank < a.rank THEN b.listing ELSE a.listing END AS listing,
        CASE WHEN b.rank < a.rank THEN s.number::int8 ELSE n.entity_id END AS id, n.at AS told_at,
-       CASE WHEN n.type ~ '^(lead|contact|company|customer|task)_deleted$' THEN n.at END AS deleted_at,
+       CASE WHEN n.type ~ '^({'|'.join(LIST_BY_EVENT_KIND)})_deleted$' THEN n.at END AS deleted_at,
        n.type ~ '(^entity_merged|_restored)$' AS of_links
 FROM new n JOIN kinds a ON a.name = n.entity_type
      LEFT JOIN sides s ON s.id = n.id AND s.number ~ '^[0-9]+$' AND length(s.number) < 19
@@ -81,16 +81,16 @@ FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id,
      LATERAL (VALUES (s.entity_type, s.entity_id), (t.entity_type, t.entity_id)) k (kind, number)
 WHERE (t.id IS NULL OR t._deleted_at IS NOT NULL OR ROW(t.entity_id, t.is_completed, t.complete_till)
        IS DISTINCT FROM ROW(s.entity_id, s.is_completed, s.complete_till))
-AND k.kind IN ('leads', 'contacts', 'companies', 'customers') AND k.number > 0
+AND k.kind IN {RECORD_LISTS_SQL} AND k.number > 0
 AND {after_first_read("tasks")}""")
 """A task that was added, removed or moved changes closest_task_at of its record, which moves no
 updated_at."""
 
-DELETED_TASK_HINTS = enqueue_sql("""
+DELETED_TASK_HINTS = enqueue_sql(f"""
 SELECT t.entity_type AS listing, t.entity_id AS id, now() AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
-FROM {schema}.tasks t JOIN {gone} g USING (id)
-WHERE t.entity_type IN ('leads', 'contacts', 'companies', 'customers') AND t.entity_id > 0""")
+FROM {{schema}}.tasks t JOIN {{gone}} g USING (id)
+WHERE t.entity_type IN {RECORD_LISTS_SQL} AND t.entity_id > 0""")
 
 PURCHASE_HINTS = enqueue_sql(f"""
 SELECT 'customers' AS listing, k.number AS id, s._synced_at AS told_at, NULL::timestamptz AS deleted_at,
@@ -130,9 +130,6 @@ FROM {schema}.unsorted_companies c JOIN {gone} g ON g.uid = c.unsorted_uid""")
 """An incoming lead that was accepted or declined: the records that came with it become visible, or are
 deleted."""
 
-OPTION_FIELD_TYPES = "('select', 'multiselect', 'radiobutton', 'category')"
-"""Types of custom fields whose values are labels of options."""
-
 
 def removed_option_hints(kind: str, listing: str, values_table: str, owner_column: str) -> str:
     """Enqueues the records with a value whose option the field no longer has."""
@@ -140,7 +137,7 @@ def removed_option_hints(kind: str, listing: str, values_table: str, owner_colum
 SELECT '{listing}' AS listing, v.{owner_column} AS id, now() AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{schema}}.custom_fields f JOIN {{schema}}.{values_table} v ON v.field_id = f.id
-WHERE f.entity_type = '{kind}' AND f.type IN {OPTION_FIELD_TYPES}
+WHERE f.entity_type = '{kind}' AND f.type IN {OPTION_TYPES_SQL}
 AND ROW(f.entity_type, f.id)::text IN (SELECT key FROM touched) AND v.enum_id IS NOT NULL
 AND NOT EXISTS (SELECT FROM {{schema}}.custom_field_enums e
                 WHERE e.entity_type = f.entity_type AND e.field_id = f.id AND e.id = v.enum_id)""")
@@ -151,7 +148,7 @@ def relabel_values(kind: str, values_table: str) -> str:
     return f"""
 UPDATE {{schema}}.{values_table} v SET value_text = e.value
 FROM {{schema}}.custom_fields f, {{schema}}.custom_field_enums e
-WHERE f.entity_type = '{kind}' AND f.type IN {OPTION_FIELD_TYPES}
+WHERE f.entity_type = '{kind}' AND f.type IN {OPTION_TYPES_SQL}
 AND ROW(f.entity_type, f.id)::text IN (SELECT key FROM touched)
 AND e.entity_type = f.entity_type AND e.field_id = f.id AND v.field_id = f.id AND v.enum_id = e.id
 AND v.value_text IS DISTINCT FROM e.value"""

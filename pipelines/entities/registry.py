@@ -32,6 +32,7 @@ from pipelines.entities.record_hooks import (
     use_exact_price,
     write_field_options,
 )
+from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import (
     ACCOUNT_PATH,
     EMBEDDED,
@@ -51,9 +52,6 @@ def per_kind(template: str, kinds: tuple[str, ...], collection: str = "",
     """Returns the same list for each kind of record, e.g. per_kind("{}/tags", ("leads", "contacts"))."""
     return tuple(Listing(template.format(kind), {"entity_type": kind} | constants, collection)
                  for kind in kinds)
-
-
-RECORD_KINDS = rules.RECORD_KINDS
 
 
 ACCOUNT_WITH = ("amojo_id", "amojo_rights", "users_groups", "task_types", "version", "entity_names",
@@ -100,7 +98,7 @@ VALUE_TABLES = tuple((kind, str(model.__tablename__), owner) for kind, model, ow
 
 
 HINTED_VALUE_TABLES = tuple((kind, kind, values, owner) for kind, values, owner in VALUE_TABLES
-                            if kind in RECORD_KINDS)
+                            if kind in RECORD_LISTS)
 
 
 ENTITIES: tuple[Entity, ...] = (
@@ -128,11 +126,11 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(reference.Source, "reference", (Listing("sources"),)),
     Entity(catalogs.Catalog, "reference", (Listing("catalogs"),), limited_by_permissions=True),
     Entity(reference.CustomFieldGroup, "reference", (
-        *per_kind("{}/custom_fields/groups", RECORD_KINDS, "custom_field_groups", catalog_id=0),
+        *per_kind("{}/custom_fields/groups", RECORD_LISTS, "custom_field_groups", catalog_id=0),
         Listing("catalogs/{}/custom_fields/groups", {"entity_type": "catalogs"}, "custom_field_groups",
                 per_parent=PER_CATALOG))),
     Entity(reference.CustomField, "reference", (
-        *per_kind("{}/custom_fields", RECORD_KINDS, catalog_id=0), SEGMENT_FIELDS,
+        *per_kind("{}/custom_fields", RECORD_LISTS, catalog_id=0), SEGMENT_FIELDS,
         Listing("catalogs/{}/custom_fields", {"entity_type": "catalogs"}, per_parent=PER_CATALOG)),
            limit=50, order_column="id",
            children=(Child(reference.CustomFieldEnum, read=field_options, write=write_field_options,
@@ -142,7 +140,7 @@ ENTITIES: tuple[Entity, ...] = (
            after_upsert=(tuple(rules.relabel_values(kind, values) for kind, values, _ in VALUE_TABLES)
                   + tuple(rules.removed_option_hints(*each) for each in HINTED_VALUE_TABLES)),
            on_delete=tuple(rules.delete_field_values(kind, values) for kind, values, _ in VALUE_TABLES)),
-    Entity(reference.Tag, "reference", per_kind("{}/tags", RECORD_KINDS), limited_by_permissions=True),
+    Entity(reference.Tag, "reference", per_kind("{}/tags", RECORD_LISTS), limited_by_permissions=True),
     Entity(activity.EventType, "reference", (Listing("events/types", collection="events_types"),)),
     Entity(customers.CustomerStatus, "customers", (Listing("customers/statuses"),),
            missing_feature=no_customer_stages),
@@ -219,7 +217,7 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(activity.Task, "activity", (Listing("tasks"),), order_column="id", incremental=Incremental(),
            limited_by_permissions=True, before_upsert=(rules.TASK_HINTS,),
            skip_before_when=f"NOT {after_first_read('tasks')}", on_delete=(rules.DELETED_TASK_HINTS,)),
-    Entity(activity.Note, "activity", per_kind("{}/notes", RECORD_KINDS), order_column="id",
+    Entity(activity.Note, "activity", per_kind("{}/notes", RECORD_LISTS), order_column="id",
            incremental=Incremental(newest_first=True), with_=("is_pinned",), limited_by_permissions=True),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100,
            incremental=Incremental("created_at", append_only=True), limited_by_permissions=True,

@@ -40,8 +40,8 @@ from pipelines.entities.change_capture import (
     CLOCK_SLACK,
     EVENT_TYPES,
     FIELD_EVENT_PATTERN,
-    KINDS,
 )
+from pipelines.entities.record_kinds import LIST_BY_KIND
 from pipelines.postgres.locks import table_lock
 from pipelines.schema.tables import table_schema_of
 
@@ -55,7 +55,8 @@ SOURCE_TABLES = {"companies": ("id",), "contacts": ("id",), "customers": ("id",)
 """The tables that history is made from, in the order in which they are locked → the columns whose statistics
 the planner needs."""
 KINDS_SQL = (
-    f"(VALUES {', '.join(f'({told!r}, {kind!r})' for told, kind in KINDS.items())}) k (told, entity_type)")
+    f"(VALUES {', '.join(f'({told!r}, {kind!r})' for told, kind in LIST_BY_KIND.items())}) "
+    "k (told, entity_type)")
 """SQL: the kinds of record that have a history, as events name them (singular) and as the tables are
 named."""
 

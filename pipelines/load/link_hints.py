@@ -8,7 +8,8 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
-from pipelines.entities.hint_rules import RECORD_KINDS, enqueue_sql
+from pipelines.entities.hint_rules import enqueue_sql
+from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import EMBEDDED, Entity, ReverseLink
 from pipelines.load import statements
 from pipelines.load.hints import Connection
@@ -94,7 +95,7 @@ def _link_tables(entity: Entity) -> Iterator[tuple[TableSchema, str, str, str]]:
         link_table = table_schema_of(child.model)
         other = next((name for name in link_table.key if name not in link_table.owner_key), "")
         target = str(link_table.table.columns[other].info.get("refers", "")).split(".")[0] if other else ""
-        if target in RECORD_KINDS:
+        if target in RECORD_LISTS:
             yield link_table, target, link_table.owner_key[0], other
 
 

@@ -16,7 +16,8 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from models.base import Link
-from pipelines.entities.hint_rules import RECORD_KINDS, enqueue_sql
+from pipelines.entities.hint_rules import enqueue_sql
+from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import Entity, PerParent
 from pipelines.load import statements
 from pipelines.load.counts import Counts
@@ -175,7 +176,7 @@ def _link_owner_hints(table: str) -> Sequence[str]:
         owner = next((column for column in link_table.table.columns if column.info.get("owner")), None)
         kind = next((key.column.table.name for key in owner.foreign_keys), "") if owner is not None else ""
         for column in link_table.table.columns:
-            if column.info.get("refers") == f"{table}.id" and kind in RECORD_KINDS and owner is not None:
+            if column.info.get("refers") == f"{table}.id" and kind in RECORD_LISTS and owner is not None:
                 hint_statements.append(enqueue_sql(
                     f"SELECT '{kind}' AS listing, l.{owner.name} AS id, now() AS told_at, "
                     f"NULL::timestamptz AS deleted_at, false AS of_links "

@@ -21,6 +21,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from models import reference
 from models.base import AccountBase, Path
+from pipelines.entities.field_types import ValueType, types_of
 from pipelines.entities.spec import Child, EmbeddedEntity, Entity, Record
 from pipelines.normalize.field_values import restore_values
 from pipelines.normalize.normalizer import FIELD_VALUES
@@ -31,8 +32,7 @@ from pipelines.schema.tables import TableSchema, table_schema_of
 Cells = Mapping[str, Any]
 Key = tuple[Any, ...]
 EmbeddedByModel = Mapping[type[AccountBase], Mapping[Key, Cells]]
-NUMERIC_FIELD_TYPES = ("numeric", "price", "monetary")
-"""Types of custom fields whose values are numbers."""
+NUMERIC_FIELD_TYPES = types_of(ValueType.NUMBER)
 
 
 def denormalize(entity: Entity, row: Cells, children: Mapping[str, list[Cells]], embedded: EmbeddedByModel,

@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pipelines.entities.field_types import FIELD_TYPES, ValueType
 from pipelines.normalize.rows import Row
 from pipelines.schema.columns import (
     INT8_LIMIT,
@@ -136,13 +137,11 @@ def local_time(at: int, zone: ZoneInfo) -> tuple[str, int | None, str | None]:
     return text, to_pg_micros(at) if fits else None, None if fits else jsonb_binary(str(at))
 
 
-PARSERS: dict[str, Parser] = {
-    **dict.fromkeys(("text", "textarea", "url", "streetaddress", "tracking_data", "multitext",
-                     "smart_address", "select", "multiselect", "radiobutton", "category"), as_text),
-    **dict.fromkeys(("numeric", "price", "monetary"), as_number),
-    **dict.fromkeys(("date", "birthday"), as_day),
-    "checkbox": as_flag, "date_time": as_instant, "chained_list": as_element,
-}
+PARSER_BY_VALUE_TYPE: dict[ValueType, Parser] = {
+    ValueType.TEXT: as_text, ValueType.NUMBER: as_number, ValueType.DATE: as_day, ValueType.TIME: as_instant,
+    ValueType.FLAG: as_flag, ValueType.ELEMENT: as_element}
+PARSERS = {name: PARSER_BY_VALUE_TYPE[each.value_type] for name, each in FIELD_TYPES.items()}
+"""Field type → parser of its values; values of all other types are parsed by `as_document`."""
 
 
 TEXT_KEYS = ("name", "description", "file_name", "value")

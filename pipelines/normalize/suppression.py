@@ -14,14 +14,12 @@ from typing import Any
 
 import psycopg
 
+from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
 from pipelines.entities.spec import EMBEDDED, Entity, Record
 from pipelines.normalize.paths import value_at
 from pipelines.schema.tables import table_schema_of
 
 Connection = psycopg.Connection[Any]
-KINDS = {"lead": "leads", "contact": "contacts", "company": "companies", "customer": "customers",
-         "task": "tasks"}
-"""Kinds of record as events and talks name them → as the tables are named."""
 Key = tuple[str, str]
 """(table name, id)"""
 
@@ -66,7 +64,7 @@ class Suppression:
         met = set()
         while self.dependents:
             met.add(self.dependents.popleft())
-        if met and self.entity.name in KINDS.values():
+        if met and self.entity.name in LIST_BY_EVENT_KIND.values():
             suppress(connection, self.account, self.entity.name,
                      met - {(key, f"{self.entity.name}/{key}") for key, _ in met})
 
@@ -75,7 +73,7 @@ class Suppression:
         key, kind = str(value_at(record, self.key_path)), record.get("entity_type", fixed.get("entity_type"))
         if key in self.own_keys:
             return self.roots[self.entity.name, key]
-        targets = [(KINDS.get(str(kind), str(kind)), str(record.get("entity_id")))]
+        targets = [(LIST_BY_EVENT_KIND.get(str(kind), str(kind)), str(record.get("entity_id")))]
         targets += [(kind, str(value_at(record, path))) for kind, path in self.reference_paths]
         targets += [(name, str(element.get("id")))
                for name in self.entity.concerns for element in _embedded_objects(record, name)]
@@ -125,7 +123,7 @@ class Suppression:
             return ""
         kinds = (within, element.get("entity_type"), element.get("type"))
         numbers = (element.get("entity_id"), element.get("id"))
-        here = (self.roots.get((KINDS.get(str(kind), str(kind)), str(number)), "")
+        here = (self.roots.get((LIST_BY_EVENT_KIND.get(str(kind), str(kind)), str(number)), "")
                 for kind in kinds for number in numbers)
         inside = (self._element_root(inner, name) for name, inner in element.items())
         return next(filter(None, [*here, *inside]), "")

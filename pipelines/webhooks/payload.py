@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pipelines.entities.record_kinds import COMPANY, CONTACT, RECORD_LISTS
+
 Tree = dict[str, Any]
 RecordRef = tuple[str, str]
 """Path of a list, and the key of one of its records."""
-RECORD_KINDS = ("leads", "contacts", "companies", "customers")
 MAX_FIELDS, MAX_DEPTH, MAX_RECORDS, MAX_SHAPES = 50_000, 12, 1_000, 50
 """Limits of one delivery: form fields, levels of nesting, records taken, shapes stored."""
 ID_PATTERN = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -25,7 +26,8 @@ UNSAFE_CHARACTER = re.compile(r"[^\w\[\]-]", re.ASCII)
 BRACKETS = re.compile(r"\[([^\]]*)\]")
 SHARED_SECTIONS = {"contacts": ("contacts", "companies")}
 """Section → its kinds, where they are several: companies arrive under `contacts`."""
-KINDS_BY_TYPE = {"contact": ("contacts",), "company": ("companies",), "1": ("contacts",), "3": ("companies",)}
+KINDS_BY_TYPE = {name: (kind.plural,) for kind in (CONTACT, COMPANY)
+                 for name in (kind.singular, str(kind.api_v2_number))}
 """Type of a record in a shared section → its kind; the numbers are those of API v2."""
 
 
@@ -64,7 +66,7 @@ def parse(body: bytes) -> ParsedDelivery:
             delivery.unknown.append(UNSAFE_CHARACTER.sub("?", what[:80]))
     delivery.records = list(dict.fromkeys(delivery.records))[:MAX_RECORDS]
     delivery.shapes, delivery.unknown = ([*dict.fromkeys(each)][:MAX_SHAPES]
-                                   for each in (delivery.shapes, delivery.unknown))
+                                         for each in (delivery.shapes, delivery.unknown))
     return delivery
 
 
@@ -194,5 +196,5 @@ def _parse_review(delivery: ParsedDelivery, what: str, action: str, record: Tree
 
 
 PARSERS: dict[str, Callable[[ParsedDelivery, str, str, Tree], bool]] = {
-    **dict.fromkeys(RECORD_KINDS, _parse_record), "task": _parse_task, "tasks": _parse_task,
+    **dict.fromkeys(RECORD_LISTS, _parse_record), "task": _parse_task, "tasks": _parse_task,
     "unsorted": _parse_unsorted, "talk": _parse_talk, "message": _parse_talk, "add": _parse_review}

@@ -20,17 +20,19 @@ from pipelines.accounts.target import Target
 from pipelines.amocrm.errors import BadRequestError, NotAvailableError
 from pipelines.amocrm.hosts import is_loopback
 from pipelines.amocrm.pagination import page
+from pipelines.entities.record_kinds import COMPANY, CONTACT, LEAD, LIST_BY_EVENT_KIND, LIST_BY_KIND
 from pipelines.entities.spec import Record
 from pipelines.errors import SyncRefusedError
 from pipelines.webhooks.inbox import PATH_PREFIX
 
 Connection = psycopg.Connection[Any]
 WEBHOOKS_PATH = "webhooks"
-KINDS = ("lead", "contact", "company", "customer")
 DOCUMENTED = (
-    *(f"{action}_{kind}" for action in ("add", "update", "delete") for kind in (*KINDS, "task")),
-    *(f"restore_{kind}" for kind in KINDS[:3]), *(f"responsible_{kind}" for kind in (*KINDS, "task")),
-    *(f"note_{kind}" for kind in KINDS), "status_lead", "add_talk", "update_talk", "add_chat_template_review")
+    *(f"{action}_{kind}" for action in ("add", "update", "delete") for kind in LIST_BY_EVENT_KIND),
+    *(f"restore_{kind.singular}" for kind in (LEAD, CONTACT, COMPANY)),
+    *(f"responsible_{kind}" for kind in LIST_BY_EVENT_KIND),
+    *(f"note_{kind}" for kind in LIST_BY_KIND),
+    "status_lead", "add_talk", "update_talk", "add_chat_template_review")
 UNDOCUMENTED = ("add_unsorted", "update_unsorted", "delete_unsorted", "add_message")
 """Unconfirmed event codes (amocrm-api.md 6, 43). Each is tried alone and left out if amoCRM refuses it."""
 
@@ -89,7 +91,7 @@ def _is_ours(destination: Any, digests: set[str]) -> bool:
 
 def _as_webhook(record: Record) -> Webhook:
     return Webhook(record["destination"], tuple(map(str, record.get("settings") or ())),
-                bool(record.get("disabled")))
+                   bool(record.get("disabled")))
 
 
 def subscribe(target: Target, connection: Connection, base: str) -> tuple[Webhook, list[str]]:
@@ -113,7 +115,7 @@ def rotate_secret(target: Target, connection: Connection) -> Webhook:
     current = find_webhook(target, connection)
     if current is None:
         raise NotSubscribedError(f"the account {target.name!r} has no webhook: run "
-                            "`amocrm-mirror webhooks subscribe --url https://…`")
+                                 "`amocrm-mirror webhooks subscribe --url https://…`")
     base = current.destination.rpartition(f"{PATH_PREFIX}/{target.name}/")[0]
     secret = secrets.token_urlsafe(32)
     connection.execute("INSERT INTO mirror.webhook_addresses (account, digest) VALUES (%s, %s)",
@@ -147,7 +149,7 @@ def _unregister(target: Target, destination: str) -> None:
 
 
 def _register(target: Target, connection: Connection, destination: str,
-                settings: Sequence[str] = ()) -> tuple[Webhook, list[str]]:
+              settings: Sequence[str] = ()) -> tuple[Webhook, list[str]]:
     """Registers the webhook for all event codes, or for `settings`, which amoCRM has accepted before.
 
     Returns the webhook and the refused codes. Raises SyncRefusedError if amoCRM accepts none.
@@ -167,7 +169,7 @@ def _register(target: Target, connection: Connection, destination: str,
 
 
 def _offer_events(target: Target, destination: str, codes: Sequence[str],
-             undocumented: Sequence[str]) -> tuple[list[str], list[str]]:
+                  undocumented: Sequence[str]) -> tuple[list[str], list[str]]:
     """Offers all codes at once or, if amoCRM refuses that, one by one; returns accepted and refused codes.
 
     Registering is an upsert: it may be repeated.
@@ -226,7 +228,7 @@ def check_webhook(target: Target, connection: Connection) -> WebhookHealth:
     hook = find_webhook(target, connection)
     if hook is None:
         return WebhookHealth("amoCRM no longer has our webhook: run `amocrm-mirror webhooks subscribe`",
-                      gap=True, works=False)
+                             gap=True, works=False)
     save_state(connection, target.name, hook)
     if not hook.disabled:
         return WebhookHealth("the webhook is on")
