@@ -21,7 +21,7 @@ def ensure_environment(name: str) -> Path:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         result = subprocess.run([*pip, "--constraint", str(lock), *PACKAGES[name]], check=False,
-                              capture_output=True, text=True)
+                                capture_output=True, text=True)
         if result.returncode:
             raise BenchmarkError(f"pip could not install {name}: {result.stderr[-2000:]}")
         ready.write_text(lock.read_text(encoding="utf-8"), encoding="utf-8")

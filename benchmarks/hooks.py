@@ -41,7 +41,7 @@ def running_mirror(box: SandboxProcess, database: str) -> Iterator[tuple[str, di
         environment = {"DATABASE_URL": database, "AMOCRM_BASE_URL": box.url,
                        "AMOCRM_ACCESS_TOKEN": box.admin_token, "MIRROR_HOME": home}
         mirror = Installation(load_settings(database_url=database, amocrm_base_url=box.url,
-                                      amocrm_access_token=box.admin_token, mirror_home=home))
+                                            amocrm_access_token=box.admin_token, mirror_home=home))
         box.rate(0)
         subprocess.run([sys.executable, "-m", "pipelines.cli", "sync"], cwd=REPOSITORY, check=True,
                        capture_output=True,
@@ -53,7 +53,7 @@ def running_mirror(box: SandboxProcess, database: str) -> Iterator[tuple[str, di
         box.latency(LATENCY_MS)
         processes = [subprocess.Popen([sys.executable, "-m", "pipelines.cli", "webhooks", *words],
                                       cwd=REPOSITORY, env=os.environ | environment, stderr=subprocess.DEVNULL)
-                 for words in (["serve", "--port", base.rsplit(":", 1)[1]], ["drain"])]
+                     for words in (["serve", "--port", base.rsplit(":", 1)[1]], ["drain"])]
         try:
             _wait_until(partial(_is_delivering, box, hook.destination, database), 60)
             yield hook.destination, os.environ | environment
@@ -153,9 +153,9 @@ def storm(arena: Arena, options: Any) -> None:
           psycopg.connect(database, autocommit=True) as connection):
         before, load = connection.execute(COUNT_DELIVERED).fetchone(), os.getloadavg()[0]
         result = subprocess.run([sys.executable, "-m", "benchmarks.contenders.storm", destination, "--rate",
-                               str(DELIVERIES_PER_SECOND), "--seconds", str(DURATION_SECONDS)],
-                              cwd=REPOSITORY, input=json.dumps([lead["id"] for lead in box.truth("leads")]),
-                              text=True, capture_output=True, check=True)
+                                 str(DELIVERIES_PER_SECOND), "--seconds", str(DURATION_SECONDS)],
+                                cwd=REPOSITORY, input=json.dumps([lead["id"] for lead in box.truth("leads")]),
+                                text=True, capture_output=True, check=True)
         ended, output = time.monotonic(), json.loads(result.stdout)
         after = connection.execute(COUNT_DELIVERED).fetchone()
         _wait_until(lambda: (connection.execute(COUNT_DELIVERED).fetchone() or (0, 1))[1] == 0, 300)

@@ -63,8 +63,8 @@ def _add_accounts(database: str, names: dict[str, SandboxProcess]) -> tuple[floa
         migrate(database, name)
     for name, box in names.items():
         mirror = Installation(load_settings(database_url=database, mirror_key=KEY, amocrm_schema=name,
-                                      amocrm_base_url=box.url,
-                                      amocrm_requests_per_second="unlimited"))
+                                            amocrm_base_url=box.url,
+                                            amocrm_requests_per_second="unlimited"))
         grant_access(mirror, box.url, TokenPair(box.admin_token, "", None), ConfiguredTokens())
     middle = time.monotonic()
     with psycopg.connect(database, autocommit=True) as connection:
@@ -73,7 +73,7 @@ def _add_accounts(database: str, names: dict[str, SandboxProcess]) -> tuple[floa
 
 
 def _report(arena: Arena, database: str, names: dict[str, SandboxProcess], leads: int, cost: Cost,
-          views: float) -> None:
+            views: float) -> None:
     stats = {name: box.stats() for name, box in names.items()}
     with psycopg.connect(database, autocommit=True) as connection:
         unequal = {name: lines for name, box in names.items()

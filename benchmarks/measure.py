@@ -112,7 +112,7 @@ def run(command: Sequence[str], postmaster: int, sandbox: int, environment: Mapp
     watcher.join()
     if process.returncode:
         raise BenchmarkError(f"{' '.join(command[:6])} … ended with {process.returncode}: "
-                     f"{(errors[0] if errors else '')[-3000:]}\n{out[-1000:]}")
+                             f"{(errors[0] if errors else '')[-3000:]}\n{out[-1000:]}")
     lines = out.strip().splitlines()
     output = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     return Cost(seconds, usage.ru_utime + usage.ru_stime, cpu_of_server(postmaster) - before,

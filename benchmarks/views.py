@@ -59,7 +59,7 @@ def views(arena: Arena, options: Any) -> None:
 
 
 def _time_query(connection: psycopg.Connection[Any], name: str, query: str, aim: float | None,
-           heats: int = HEATS) -> dict[str, Any]:
+                heats: int = HEATS) -> dict[str, Any]:
     """Times a query until the client has every row; returns the fastest heat, with its backend's CPU time."""
     best: dict[str, Any] = {}
     for _ in range(heats):

@@ -113,7 +113,8 @@ def _placeholders_in_place(autocommit: psycopg.Connection[Any], schema: str) -> 
         with autocommit.transaction():
             base_views.drop_references(autocommit, schema)
         with placeholder_views(autocommit, [*((schema, name) for name in base_views.BASE_VIEWS),
-                             *((bi_schema(schema), name) for name in builder.own_views(autocommit, schema))]):
+                                            *((bi_schema(schema), name)
+                                              for name in builder.own_views(autocommit, schema))]):
             yield
     except BaseException:
         all_accounts.refresh_or_log(autocommit, recheck=True)

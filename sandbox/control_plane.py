@@ -39,7 +39,7 @@ class ControlPlane:
             "revoke": lambda body: self._app.authority.revoke(),
             "mutate": lambda body: self._mutator.apply(body if isinstance(body, list) else [body]),
             "churn": lambda body: self._random_changes.run(int(body.get("n", 1)), body.get("seed", 0),
-                                                  body.get("kinds")),
+                                                           body.get("kinds")),
             "drift": self._set_drift, "clock": self._advance_clock, "hooks": self._deliver,
             "digital_pipeline": self._enter_stage,
             "latency": lambda body: setattr(self._app, "latency", float(body["ms"]) / 1000),
@@ -148,7 +148,7 @@ class ControlPlane:
         if not is_local(body["destination"]):
             raise ValueError("the destination is not on this computer")
         self._app.state.outbox.send(body["destination"], body["body"].encode(),
-                                             bool(body.get("once")))
+                                    bool(body.get("once")))
 
     def _enter_stage(self, body: Body) -> None:
         """Moves a lead to a stage and sends the digital pipeline's webhook without retries (section 3.30)."""

@@ -204,7 +204,7 @@ def pages(url: str, token: str, path: str) -> Iterator[list[Record]]:
     key, page_number = path.rsplit("/", 1)[-1], 1
     while True:
         request_target = (f"/api/v4/{path}?limit={100 if key == 'events' else 250}&page={page_number}"
-                 + (f"&with={WITH[key]}" if WITH[key] else ""))
+                          + (f"&with={WITH[key]}" if WITH[key] else ""))
         connection.request("GET", request_target, headers={"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
         body = answer.read()

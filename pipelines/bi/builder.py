@@ -165,7 +165,7 @@ def _stored_columns(state: ViewState, one: WideView) -> list[Column]:
 
 
 def _build_if_changed(connection: Connection, schema: str, each: _View, state: ViewState,
-           force: bool) -> Iterator[ViewResult]:
+                      force: bool) -> Iterator[ViewResult]:
     """Builds one view if its digest has changed, it failed before, or it is not intact."""
     digest = hashlib.sha256(repr((BUILD_VERSION, each.digest_input(state))).encode()).hexdigest()
     if not force and state.digests.get(each.name) == digest and each.name not in state.faults \

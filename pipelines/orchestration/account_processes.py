@@ -31,26 +31,16 @@ from pipelines.sync.runtime import stop
 
 PRELOAD = ["pipelines.orchestration.launcher"]
 """Modules that the fork server imports before it forks the accounts' processes."""
-
-
 SHUTDOWN_GRACE_SECONDS = 20.0
 """Seconds that interrupted processes have to end; then they are killed."""
-
-
 CONNECTIONS_PER_SYNC = 4
 """Connections to Postgres of one sync, besides one per list being read: its lock, its rate limiters, its run
 log."""
-
-
 SPARE_CONNECTIONS = 5
 """Connections left free for other programs."""
-
-
 FREE_CONNECTIONS_SQL = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int"""
-
-
 log = logging.getLogger(__name__)
 
 

@@ -132,7 +132,7 @@ def apply_retention(instance: dg.DagsterInstance, account: str, log: logging.Log
         with mirror.connect() as connection:
             rows = estimated_row_counts(connection, mirror.schema)
         prune_mirror_schema(mirror.connect, mirror.account, mirror.settings.mirror_keep_days,
-                     mirror.settings.mirror_webhook_days)
+                            mirror.settings.mirror_webhook_days)
         prune_dagster_runs(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
     except Exception as reason:
         log.warning("old runs could not be deleted: %s: %s", type(reason).__name__, reason)
@@ -140,7 +140,7 @@ def apply_retention(instance: dg.DagsterInstance, account: str, log: logging.Log
 
 
 def view_events(context: dg.AssetExecutionContext, built: list[builder.ViewResult],
-          everything: bool = False) -> Iterator[dg.MaterializeResult[Any]]:
+                everything: bool = False) -> Iterator[dg.MaterializeResult[Any]]:
     """Yields the materializations of the views; observations are logged, because an asset cannot yield
     them."""
     for event in view_results(built, context.selected_asset_keys, everything):

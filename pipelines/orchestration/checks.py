@@ -34,6 +34,8 @@ NEEDS_MIGRATION = "its tables are not up to date: run `amocrm-mirror migrate`"
 WITH_HISTORY = [entity for entity in ENTITIES if entity.name in RECORD_LISTS]
 CheckResult = tuple[str, str]
 """A check's result for one account: the reason for failure (empty: passed), and the details."""
+CheckFunction = Callable[[Connection, str, str, Entity], CheckResult]
+"""(connection, the account's name, its schema, entity) → result."""
 
 
 def check_specs(name: str, entities: Sequence[Entity], description: str) -> list[dg.AssetCheckSpec]:
@@ -42,10 +44,9 @@ def check_specs(name: str, entities: Sequence[Entity], description: str) -> list
 
 
 def check_results(context: dg.AssetCheckExecutionContext, name: str,
-           check: Callable[[Connection, str, str, Entity], CheckResult]) -> Iterator[dg.AssetCheckResult]:
+                  check: CheckFunction) -> Iterator[dg.AssetCheckResult]:
     """Runs `check` for every selected entity in every account, and yields one result per entity: its
-    description names the accounts that fail, its metadata holds the details of all accounts. `check` receives
-    the connection, the account's name, its schema and the entity."""
+    description names the accounts that fail, its metadata holds the details of all accounts."""
     selected = {key.asset_key for key in context.selected_asset_check_keys if key.name == name}
     mirror = open_installation()
     with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
@@ -61,8 +62,8 @@ def check_results(context: dg.AssetCheckExecutionContext, name: str,
                                                 for account, (_, details) in results.items()})
 
 
-def _run_check(check: Callable[[Connection, str, str, Entity], CheckResult], connection: Connection,
-               account: str, schema: str, entity: Entity) -> CheckResult:
+def _run_check(check: CheckFunction, connection: Connection, account: str, schema: str,
+               entity: Entity) -> CheckResult:
     try:
         return check(connection, account, schema, entity)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
@@ -120,7 +121,7 @@ def check_verification(connection: Connection, account: str, schema: str, entity
     if row is None:
         return "", "never verified: run `amocrm-mirror verify`"
     summary = (f"{row[0]}{f' ({row[1]})' if row[1] else ''}: {row[2]:,} missing, {row[3]:,} extra, "
-            f"{row[4]:,} stale of {row[5]:,} compared, true of {row[6]} to {row[7]}")
+               f"{row[4]:,} stale of {row[5]:,} compared, true of {row[6]} to {row[7]}")
     return "" if row[0] in ("equal", "repaired", "skipped") else summary, summary
 
 

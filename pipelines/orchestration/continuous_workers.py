@@ -47,7 +47,7 @@ class ContinuousWorkers:
         for account in wanted - self.workers.keys():
             worker = ContinuousSync(account,
                                     lambda account=account: self._make_target(account),  # type: ignore[misc]
-                          self.mirror.connect)
+                                    self.mirror.connect)
             thread = threading.Thread(target=worker.run, name=f"drain {account}", daemon=True)
             self.workers[account] = (worker, thread)
             thread.start()

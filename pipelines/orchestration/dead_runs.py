@@ -49,7 +49,7 @@ def prune_dagster_runs(instance: dg.DagsterInstance, days: float, failed_days: f
     events and logs, the oldest first and at most `limit` of them; returns how many."""
     deleted = 0
     for kept_days, statuses in ((days, [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]),
-                           (failed_days, [dg.DagsterRunStatus.FAILURE])):
+                                (failed_days, [dg.DagsterRunStatus.FAILURE])):
         before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=kept_days)
         for run in instance.get_runs(dg.RunsFilter(statuses=statuses, created_before=before),
                                      limit=limit - deleted, ascending=True):

@@ -75,5 +75,5 @@ def open_instance(mirror: Installation, *names: str, removed: str = "") -> dg.Da
             instance.delete_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed)
     except (dg.DagsterError, DBAPIError, CommandError, OSError) as reason:
         raise SyncRefusedError(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. "
-                          "Fix dagster.yaml there, or set DAGSTER_HOME to another folder") from reason
+                               "Fix dagster.yaml there, or set DAGSTER_HOME to another folder") from reason
     return instance

@@ -87,14 +87,14 @@ def fan_out(instance: dg.DagsterInstance, mirror: Installation, tier: Tier,
     partitions = set(instance.get_dynamic_partitions(str(ACCOUNT_PARTITIONS.name)))
     with mirror.connect() as connection:
         skip_reasons = {each.name: why_not
-                 for each, why_not in due(connection, mirror.account, bool(mirror.configured_tokens))}
+                        for each, why_not in due(connection, mirror.account, bool(mirror.configured_tokens))}
     if mirror.account not in skip_reasons and mirror.settings.amocrm_base_url:
-        skip_reasons[mirror.account] = ("" if mirror.account in partitions
-                                 else "it is no partition of `accounts` yet: run `amocrm-mirror sync` once")
+        skip_reasons[mirror.account] = "" if mirror.account in partitions else (
+            "it is no partition of `accounts` yet: run `amocrm-mirror sync` once")
     running = {run.tags.get(ACCOUNT_TAG)
                for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED_STATUSES))}
     skip_reasons |= {name: f"the {tier.name} run before has not ended yet" for name in skip_reasons
-              if name in running and not skip_reasons[name]}
+                     if name in running and not skip_reasons[name]}
     ready = [name for name, why_not in skip_reasons.items() if not why_not]
     if set(ready) - partitions:
         instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), sorted(set(ready) - partitions))
@@ -103,7 +103,7 @@ def fan_out(instance: dg.DagsterInstance, mirror: Installation, tier: Tier,
 
 
 def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
-                status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+                  status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status,
                  description=tier.description)
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -159,7 +159,7 @@ def _check_webhook(mirror: Installation, connection: Connection) -> WebhookHealt
     try:
         return check_webhook(mirror.target(TICK_RETRIES), connection)
     except (AmoError, SyncRefusedError) as reason:
-        return WebhookHealth(f"amoCRM could not be asked: {reason}", works=False)
+        return WebhookHealth(f"amoCRM could not be asked: {reason}")
 
 
 SETTINGS = settings_or_none()

@@ -29,14 +29,13 @@ SHUTDOWN_GRACE_SECONDS = 20.0
 POLL_SECONDS = 0.2
 """Seconds between two looks at the processes."""
 PR_SET_PDEATHSIG = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
+"""Option of prctl(2): the signal that a process gets when its parent dies."""
 log = logging.getLogger(__name__)
 
 
 def die_with_parent(owner: int) -> None:
-    """Makes the Linux kernel send SIGTERM to this process when its parent dies, for whatever reason.
-
-    So no receiver is left behind that occupies the port. Exits at once if the parent is no longer `owner`.
+    """Makes the Linux kernel send SIGTERM to this process when its parent dies, for whatever reason, so that
+    no receiver is left behind that occupies the port. Exits at once if the parent is no longer `owner`.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -60,11 +59,9 @@ class Child:
         now = time.monotonic()
         if self.process is None:
             if now >= self.start_at:
-                command, before_exec = (
-                    [sys.executable, "-m", "pipelines.cli", *self.arguments],
-                    partial(die_with_parent, os.getpid()))
-                self.process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL,
-                                                preexec_fn=before_exec)
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "pipelines.cli", *self.arguments], start_new_session=True,
+                    stdin=subprocess.DEVNULL, preexec_fn=partial(die_with_parent, os.getpid()))
                 self.started_at = now
         elif self.process.poll() is not None:
             self.restart_pause = 0.0 if now - self.started_at > HEALTHY_SECONDS else min(
@@ -83,7 +80,7 @@ def check_port_free(host: str, port: int, option: str = "--port") -> None:
     except OSError as reason:
         if reason.errno == errno.EADDRINUSE:
             raise UsageError(f"port {port} on {host} is in use: end the program that holds it, or choose "
-                           f"another with {option}") from None
+                             f"another with {option}") from None
         raise UsageError(
             f"cannot listen on port {port} of {host} ({reason.strerror}): choose another address "
             f"of this machine, or another port with {option}") from None
@@ -92,7 +89,7 @@ def check_port_free(host: str, port: int, option: str = "--port") -> None:
 def supervise(host: str, port: int, dagster_port: int | None) -> int:
     """Runs all parts until Ctrl-C or SIGTERM; returns exit code 0."""
     children = [Child("the receiver", ["webhooks", "serve", "--host", host, "--port", str(port)]),
-             Child("the drain", ["webhooks", "drain"])]
+                Child("the drain", ["webhooks", "drain"])]
     if dagster_port is not None:
         children.append(Child("Dagster", ["dev", "--port", str(dagster_port)]))
     log.info("receiver on http://%s:%d%s; Ctrl-C ends all parts", host, port,

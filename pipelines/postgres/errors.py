@@ -8,12 +8,11 @@ from sqlalchemy.exc import DBAPIError
 DISK_FULL_MESSAGE = (
     "the disk of the server is full. What had landed is kept. Make room on it, then run again: it goes "
     "on where it was")
-
 SERVER_DOWN_MESSAGE = (
     "The server has gone down, or is just starting: its log says why, most often a full disk.")
 """Cause that the server cannot report itself when the disk of its log is full: it stops at once."""
 SERVER_DOWN_SIGNS = ("server closed the connection unexpectedly", "in recovery mode", "starting up",
-                 "shutting down")
+                     "shutting down")
 """Parts of the messages of a server that is stopping or starting."""
 
 

@@ -102,7 +102,7 @@ def _insert_hints(connection: Connection, account: str, deliveries: Sequence[Inb
         listings, keys, moments, of_links = (list(column) for column in zip(*rows, strict=True))
         connection.execute(INSERT_HINTS,
                            {"account": account, "listings": listings, "keys": keys, "moments": moments,
-                                                      "of_links": of_links})
+                            "of_links": of_links})
     for _, each, at in deliveries:
         for outcome in each.outcomes:
             connection.execute(UPSERT_OUTCOME, [account, *outcome, at])

@@ -44,9 +44,9 @@ def gather(connect: Callable[[], psycopg.Connection[Any]], account: str) -> dict
                                "AND hooked_at IS NOT NULL", [account]).fetchone()
     median, p95 = (speed or {}).get("seconds") or (None, None)
     status = {"account": account, "webhook": address, **deliveries, **(queue or {}),
-             "median_seconds": median, "p95_seconds": p95, "shapes": shapes}
+              "median_seconds": median, "p95_seconds": p95, "shapes": shapes}
     return status | {"exit_code": 3 if not address or address["is_disabled"]
-                    or deliveries["lag_seconds"] > MAX_LAG_SECONDS else 0}
+                     or deliveries["lag_seconds"] > MAX_LAG_SECONDS else 0}
 
 
 def render(status: dict[str, Any]) -> list[str]:
@@ -78,5 +78,5 @@ def _describe_webhook(hook: dict[str, Any] | None) -> str:
     if not hook:
         return "none; create one with `amocrm-mirror webhooks subscribe --url https://…`"
     checked = (f"last checked with amoCRM at {hook['checked_at'].astimezone():%Y-%m-%d %H:%M %Z}"
-             if hook["checked_at"] else "not checked with amoCRM yet")
+               if hook["checked_at"] else "not checked with amoCRM yet")
     return f"{'SWITCHED OFF by amoCRM' if hook['is_disabled'] else 'on'}; {checked}"

@@ -82,7 +82,7 @@ class EventLog:
         name, key = type_.encode(), event_id(at, self._last_number).encode()
         path = f"catalogs/{entity[8:]}/elements" if entity.startswith("catalog_") else plural(entity)
         row = _EVENT_TEMPLATE % (key, name, ident, entity.encode(), by, at, after, before, more, key, ident,
-                           path.encode(), ident)
+                                 path.encode(), ident)
         if self._bulk_keys is not None:
             self._bulk_keys.append(at << 32 | self._last_number)
             self.events.rows[self._last_number] = bytes(memoryview(row))
@@ -90,7 +90,7 @@ class EventLog:
             self.events.put(loads(row))
 
     def add_now(self, type_: str, entity: str, ident: int, by: int = 0, after: Sequence[Record] = (),
-               before: Sequence[Record] = ()) -> None:
+                before: Sequence[Record] = ()) -> None:
         """Adds one event at the account's current time."""
         self.add(type_, entity, ident, self._state.now(), by, dumps(list(after)), dumps(list(before)))
 

@@ -62,14 +62,13 @@ _LEAD_WITH = _embedded("contacts", "catalog_elements", "loss_reason", "source") 
 _USER_WITH = {"role": ("_embedded", "roles"), "group": ("_embedded", "groups")} | {
     name: (name,) for name in ("uuid", "amojo_id", "user_rank", "phone_number")}  # fmt: skip
 _ID_AND_UPDATED_AT = {"id": "ids", "updated_at": "since"}
-
 LISTS = (
     ListSpec("currencies", ident="code"),
     ListSpec("users", with_=_USER_WITH, access="admin", totals="pages"),
     ListSpec("roles", with_=_embedded("users"), access="admin", totals="pages"),
     ListSpec("leads/pipelines", limit=0, orders=("sort",), totals="items"),
     ListSpec("leads/pipelines/{pipeline}/statuses", limit=0, orders=("sort",),
-         with_={"descriptions": ("descriptions",)}, totals="items"),
+             with_={"descriptions": ("descriptions",)}, totals="items"),
     ListSpec("leads/loss_reasons", limit=0),
     ListSpec("sources", limit=0, filters={"external_id": "is:external_id"}, access="admin", totals="items"),
     *(ListSpec(f"{kind}/custom_fields", limit=50, orders=("sort", "id"),
@@ -79,46 +78,46 @@ LISTS = (
       for kind in (*KINDS, "catalogs/{catalog}")),
     *(ListSpec(f"{kind}/tags", filters={"id": "ids", "name": "name"}, access="rows") for kind in KINDS),
     _main_list("leads",
-         {"price": "range", "closed_at": "range", "pipeline_id": "is:pipeline_id", "statuses": "statuses"},
-         orders=("created_at", "updated_at", "id"), indexes=("closed_at",), with_=_LEAD_WITH),
+               {"price": "range", "closed_at": "range", "pipeline_id": "is:pipeline_id",
+                "statuses": "statuses"},
+               orders=("created_at", "updated_at", "id"), indexes=("closed_at",), with_=_LEAD_WITH),
     _main_list("contacts", {}, with_=_embedded("catalog_elements", "leads", "customers", "social_profiles")),
     _main_list("companies", {}, with_=_embedded("catalog_elements", "leads", "customers", "contacts")),
     _main_list("customers", {"next_price": "range", "next_date": "range", "status_id": "is:status_id"},
                orders=(), indexes=("created_at", "updated_at"),
                with_=_embedded("catalog_elements", "contacts", "companies"), feature="customers"),
     ListSpec("leads/unsorted", "unsorted", orders=("created_at", "updated_at"), ident="uid", access="rows",
-         filters={"uid": "ids", "category": "is:category", "pipeline_id": "is:pipeline_id"}),
+             filters={"uid": "ids", "category": "is:category", "pipeline_id": "is:pipeline_id"}),
     ListSpec("customers/statuses", limit=0, orders=("sort",), totals="items", feature="periodicity"),
     ListSpec("customers/segments", totals="pages", feature="segments"),
     ListSpec("customers/transactions", filters={"id": "ids"}, access="rows", feature="customers"),
     ListSpec("catalogs", access="catalogs"),
     ListSpec("catalogs/{catalog}/elements", filters={"id": "ids"}, with_={"invoice_link": ("invoice_link",)},
-         access="catalogs"),
+             access="catalogs"),
     ListSpec("tasks", orders=("created_at", "complete_till", "id"), indexes=("updated_at",), access="rows",
-         filters=_ID_AND_UPDATED_AT | {"task_type": "is:task_type_id", "task_type_id": "is:task_type_id",
-                           "created_by": "is:created_by"}
-         | {name: f"is:{name}"
-            for name in ("responsible_user_id", "is_completed", "entity_type", "entity_id")}),
+             filters=_ID_AND_UPDATED_AT | {"task_type": "is:task_type_id", "task_type_id": "is:task_type_id",
+                                           "created_by": "is:created_by"}
+             | {name: f"is:{name}"
+                for name in ("responsible_user_id", "is_completed", "entity_type", "entity_id")}),
     *(ListSpec(f"{kind}/notes", orders=("updated_at", "id"), with_={"is_pinned": ("is_pinned",)},
                access="rows", filters=_ID_AND_UPDATED_AT | {"entity_id": "is:entity_id",
                                                             "note_type": "is:note_type"}) for kind in KINDS),
     ListSpec("events", limit=100, indexes=("created_at",), access="rows",
-         filters={"id": "ids", "created_at": "since", "created_by": "is:created_by",
-                  "entity_id": "is:entity_id", "type": "is:type", "value_before": "value:value_before",
-                  "value_after": "value:value_after"}),
+             filters={"id": "ids", "created_at": "since", "created_by": "is:created_by",
+                      "entity_id": "is:entity_id", "type": "is:type", "value_before": "value:value_before",
+                      "value_after": "value:value_after"}),
     ListSpec("events/types", "events_types", limit=0, totals="items", ident="key"),
     ListSpec("chats/templates", "chat_templates", limit=50, with_={"reviews": ("_embedded", "reviews")},
-         access="admin", filters={"external_id": "is:external_id"}, missing=404),
+             access="admin", filters={"external_id": "is:external_id"}, missing=404),
     ListSpec("website_buttons", default=250, with_={"scripts": ("script",)}, access="admin", missing=404,
-         ident="source_id"),
+             ident="source_id"),
     ListSpec("webhooks", limit=0, filters={"destination": "is:destination"}, access="admin", totals="items"),
     ListSpec("widgets", missing=404, ident="code"),
     ListSpec("talks", missing=404, access="rows", ident="talk_id"),
     ListSpec("files", orders=("updated_at",), ident="uuid"),
     ListSpec("bots", "items", with_={"favorite": ("is_favorite",)},
-         filters={"id": "ids", "type_functionality": "is:type_functionality"}, missing=404),
+             filters={"id": "ids", "type_functionality": "is:type_functionality"}, missing=404),
 )  # fmt: skip
-
 BY_PATH = {spec.path: spec for spec in LISTS}
 _PARENTS = ((re.compile(r"^catalogs/\d+/"), "catalogs/{catalog}/"),
             (re.compile(r"^leads/pipelines/\d+/"), "leads/pipelines/{pipeline}/"))

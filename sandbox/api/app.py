@@ -91,7 +91,7 @@ class App:
         spec, parent, last = spec_of(path), *_split_parent(path)
         parent_spec = spec_of(parent)
         exists = ((spec is not None and endpoints.has_parent(call.state, path))
-                 or (parent_spec is not None and endpoints.has_parent(call.state, parent)))
+                  or (parent_spec is not None and endpoints.has_parent(call.state, parent)))
         if not exists:
             return problem(404)
         if call.request.method != "GET":

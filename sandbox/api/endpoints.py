@@ -192,8 +192,8 @@ def _webhooks(call: Call) -> Response:
         return validation_problem("settings", "NotSupportedChoice",
                                   "The value you selected is not a valid choice.")
     base = existing or {"id": coll.new_id(), "destination": asked["destination"], "created_at": now,
-                     "account_id": ACCOUNT_ID, "created_by": call.viewer.user_id,
-                     "sort": len(coll) + 1}  # fmt: skip
+                        "account_id": ACCOUNT_ID, "created_by": call.viewer.user_id,
+                        "sort": len(coll) + 1}  # fmt: skip
     stays_off = (existing is not None and existing["disabled"]
                  and call.state.switches["webhook_reenable"] == "off")
     if not stays_off:

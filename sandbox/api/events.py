@@ -10,7 +10,7 @@ from sandbox.http.server import Response, validation_problem
 
 _CHAT_TYPES = (b'"type":"incoming_chat_message"', b'"type":"outgoing_chat_message"')
 _NAME_PARTS = ("contact_name", "lead_name", "company_name", "customer_name", "catalog_element_name",
-          "catalog_name")
+               "catalog_name")
 
 
 def filter_refusal(params: php_query.Tree) -> Response | None:

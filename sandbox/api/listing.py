@@ -10,7 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from sandbox.account.identity import DOMAIN, TIME_ZONE
-from sandbox.account.lists import KINDS, ListSpec
+from sandbox.account.lists import ListSpec
 from sandbox.account.state import AccountState, Viewer
 from sandbox.account.store import Collection, Record, dumps, loads
 from sandbox.api import events
@@ -21,7 +21,7 @@ from sandbox.http.server import Request, Response, problem, validation_problem
 
 _SHARDS = (f"https://{DOMAIN}", "https://shard152.amocrm.ru", "http://shard152.amocrm.ru")
 _NASTY_VALUES = ((b'"~number-too-large~"', b"1e400"), (b'"~number-beyond-numeric~"', b"1e400000"),
-          (b"~half-an-emoji~", b"\\ud83d"))
+                 (b"~half-an-emoji~", b"\\ud83d"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def serve_list(call: Call, spec: ListSpec, path: str, path_conditions: Sequence[
 def _walk_label(call: Call) -> str:
     """Returns what only the pages of one walk have in common: their filters and order, as text."""
     return php_query.build({name: node for name, node in call.request.params.items()
-                        if name not in ("page", "limit", "with")})
+                            if name not in ("page", "limit", "with")})
 
 
 def requested_parts(call: Call) -> set[str]:
@@ -298,9 +298,3 @@ def serve_one(call: Call, spec: ListSpec, path: str, external: str) -> Response:
 
 def _satisfies(condition: Condition, row: bytes) -> bool:
     return condition.test(row) if condition.test is not None else condition.ids is None
-
-
-def parent_exists(call: Call, kind: str, ident: int) -> bool:
-    """True if this record of a main list (leads, contacts, companies, customers) exists."""
-    assert kind in KINDS
-    return ident in call.state.list(kind).rows

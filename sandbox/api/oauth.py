@@ -151,7 +151,7 @@ class TokenAuthority:
                 return reply(self.issue(grant.user_id), content_type=JSON)
         if grant is None or not grant.is_alive:
             return _oauth_error(int(self._state.switches["refresh_dead_status"]), "Некорректный запрос",
-                            hint="Token has been revoked")
+                                hint="Token has been revoked")
         grant.used = True
         self.refreshes += 1
         return reply(self.issue(grant.user_id), content_type=JSON)

@@ -49,7 +49,7 @@ def _write_records(call: Call, path: str, ident: int | None, body: Any) -> Respo
     key = path.rsplit("/", 1)[-1]
     written = [_write_record(new_mutator(call.state), path, entry, call.viewer.user_id, str(place),
                              call.request.method)
-            for place, entry in enumerate(entries)]
+               for place, entry in enumerate(entries)]
     return reply(written[0] if ident is not None
                  else {"_links": {"self": call.href(path)}, "_embedded": {key: written}})
 

@@ -221,7 +221,7 @@ _NAMES_BY_WEIGHT = {
     8: ("edit", "move", "value_set"),
 }
 CHANGE_WEIGHTS = {name: next((weight for weight, held in _NAMES_BY_WEIGHT.items() if name in held), 2)
-                for name in CHANGES}
+                  for name in CHANGES}
 
 
 class RandomChanges:

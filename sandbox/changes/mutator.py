@@ -79,7 +79,7 @@ class Mutator:
         return coll.put(record)
 
     def add_event(self, type_: str, path: str, ident: int, op: Record, after: Sequence[Record] = (),
-             before: Sequence[Record] = ()) -> None:
+                  before: Sequence[Record] = ()) -> None:
         """Adds an event, unless the operation is quiet (`"events": false`)."""
         if not self.quiet:
             entity = f"catalog_{path.split('/')[1]}" if path.startswith("catalogs/") else singular(path)

@@ -30,7 +30,7 @@ def create(mutator: Mutator, op: Record) -> Any:
         record |= given | {"_embedded": record["_embedded"] | given.get("_embedded", {})}
         mutator.restore_back_references(path, record)
         mutator.add_event(f"{singular(path)}_added", path, given["id"], op,
-                     event_payload("note", id=given["id"] + 260000000))
+                          event_payload("note", id=given["id"] + 260000000))
     else:
         record = with_defaults(mutator.state, path, given)
     if "updated_at" in op:
@@ -54,7 +54,7 @@ def _add_create_events(mutator: Mutator, path: str, record: Record, op: Record) 
             mutator.save(kind, owner)
     elif path == "customers/transactions":
         mutator.add_event("transaction_added", "customers", record["customer_id"], op,
-                     event_payload("transaction", id=record["id"]))
+                          event_payload("transaction", id=record["id"]))
 
 
 @operation("patch")
@@ -86,22 +86,23 @@ def _add_patch_events(mutator: Mutator, path: str, before: Record, after: Record
         keys = (("odd", "thing") if mutator.state.switches["odd_keys"] == "on"
                 else ({"price": "sale"}.get(name, name), name))
         mutator.add_event(_FIELD_EVENTS[name], path, after["id"], op,
-                     *([{keys[0]: {keys[1]: side[name]}}] for side in (after, before)))
+                          *([{keys[0]: {keys[1]: side[name]}}] for side in (after, before)))
     if path == "customers" and "status_id" in changed:
         mutator.add_event("customer_status_changed", path, after["id"], op,
-                     *(event_payload("customer_status", id=side["status_id"]) for side in (after, before)))
+                          *(event_payload("customer_status", id=side["status_id"])
+                            for side in (after, before)))
     if path == "tasks":
         _add_task_events(mutator, before, after, changed, op)
 
 
 def _add_task_events(mutator: Mutator, before: Record, after: Record, changed: set[str], op: Record) -> None:
     event_keys = {"text": ("task_text_changed", "task", "text"),
-            "complete_till": ("task_deadline_changed", "task_deadline", "timestamp"),
-            "task_type_id": ("task_type_changed", "task_type", "id")}  # fmt: skip
+                  "complete_till": ("task_deadline_changed", "task_deadline", "timestamp"),
+                  "task_type_id": ("task_type_changed", "task_type", "id")}  # fmt: skip
     for name in changed & event_keys.keys():
         type_, key, inner = event_keys[name]
         mutator.add_event(type_, "tasks", after["id"], op,
-                     *([{key: {inner: side[name]}}] for side in (after, before)))
+                          *([{key: {inner: side[name]}}] for side in (after, before)))
     if "is_completed" in changed and after["is_completed"]:
         mutator.add_event("task_completed", "tasks", after["id"], op)
     update_closest_task(mutator, after, op)
@@ -138,7 +139,7 @@ def delete(mutator: Mutator, op: Record) -> Any:
         update_closest_task(mutator, record, op)
     elif path.endswith("/notes") and record["note_type"] == "common":
         mutator.add_event("common_note_deleted", path.split("/")[0], record["entity_id"], op,
-                     event_payload("note", id=record["id"]))
+                          event_payload("note", id=record["id"]))
     return op["id"]
 
 
@@ -214,7 +215,7 @@ def set_field(mutator: Mutator, op: Record) -> Any:
         per_field = mutator.state.switches["field_event_type"] == "per_field"
         type_ = f"custom_field_{op['field_id']}_value_changed" if per_field else "custom_field_value_changed"
         mutator.add_event(type_, path, op["id"], op, field_event_payload(new, new["values"]),
-                     field_event_payload(new, old[0]["values"] if old else []))
+                          field_event_payload(new, old[0]["values"] if old else []))
     return op["id"]
 
 

@@ -193,7 +193,7 @@ def remove_user(mutator: Mutator, op: Record) -> Any:
 def complete_task(mutator: Mutator, op: Record) -> Any:
     """{id, result}: completes a task."""
     record = mutator.require("tasks", op["id"]) | {"is_completed": True,
-                                                 "result": {"text": op.get("result", "Сделано")}}
+                                                   "result": {"text": op.get("result", "Сделано")}}
     mutator.touch(record, op)
     mutator.save("tasks", record)
     mutator.add_event("task_completed", "tasks", op["id"], op)

@@ -117,7 +117,7 @@ def _notes(builder: DatasetBuilder, kind: str) -> Iterator[PackedRow]:
                  "call_out": "outgoing_call"}.get(type_)
         if event:
             builder.event_log.add(event, singular(kind), owner, born, responsible,
-                                b'[{"note":{"id":%d}}]' % note)
+                                  b'[{"note":{"id":%d}}]' % note)
         yield note, orjson.dumps(record), (born + place % 60,)
 
 
@@ -134,16 +134,17 @@ def _add_field_changes(builder: DatasetBuilder) -> None:
                                               "enum_id": None, "text": "раньше"}}
             after = orjson.dumps(field_event_payload(changed, changed["values"]))
             builder.event_log.add(f"custom_field_{changed['field_id']}_value_changed", "lead", ident, at,
-                                record["updated_by"], after,
-                                orjson.dumps([earlier]) if ident % 2 else b"[]")  # fmt: skip
+                                  record["updated_by"], after,
+                                  orjson.dumps([earlier]) if ident % 2 else b"[]")  # fmt: skip
         if record["_embedded"]["tags"]:
             tags = [{"tag": {"name": tag["name"]}} for tag in record["_embedded"]["tags"]]
             builder.event_log.add("entity_tag_added", "lead", ident, at, 0, orjson.dumps(tags))
 
 
 REPORTED_TYPES = ("incoming_mail", "outgoing_mail", "ai_result", "conversation_answered", "talk_missed_event",
-            "meta_chat_subscription_added", "meta_chat_subscription_removed", "page_mention", "video_opened",
-            "video_closed", "picture_opened", "picture_closed", "zoom_conference", "dropbox_attachment")
+                  "meta_chat_subscription_added", "meta_chat_subscription_removed", "page_mention",
+                  "video_opened", "video_closed", "picture_opened", "picture_closed", "zoom_conference",
+                  "dropbox_attachment")
 
 
 def _note_events(lead: int, note: list[Record]) -> list[EventRow]:

@@ -14,7 +14,6 @@ from sandbox.dataset.fields import Field, FieldSpec, add_groups, define_fields
 from sandbox.dataset.link_plan import ELEMENT_BASE, LinkPlan
 
 PRODUCTS, INVOICES, COLORS, SUPPLIERS = 11803, 11805, 11821, 11830
-PRICE_FIELD = 1289729
 _STATUSES = ("created", "paid", "paid_in_advance", "partially_paid")
 _FIELDS: dict[int, tuple[int, tuple[FieldSpec, ...]]] = {
     PRODUCTS: (1289725, (("Артикул", "text", "SKU"), ("Описание", "textarea", "DESCRIPTION"),

@@ -63,7 +63,7 @@ def _add_incoming_leads(builder: DatasetBuilder, rng: Random) -> None:
 
 
 def add_unsorted_item(state: AccountState, lead: int, rng: Random, category: str, at: int,
-                  company: int | None = None) -> str:
+                      company: int | None = None) -> str:
     """Adds an incoming lead whose contact is hidden until acceptance; returns its uid (section 3.12)."""
     contacts = state.list("contacts")
     contact = contacts.new_id()

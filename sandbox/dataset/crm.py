@@ -44,7 +44,7 @@ class DatasetBuilder:
         self.sources = [{"id": 17204933 + i, "name": name} for i, name in enumerate(vocabulary.SOURCES)]
         self.usual_fields = {kind: _usual_fields(found,
                                                  max(3, self.state.options.fields if kind == "leads" else 3))
-                         for kind, found in self.fields.items()}
+                             for kind, found in self.fields.items()}
 
     def build(self) -> None:
         """Writes companies, contacts and leads into the store."""
@@ -82,7 +82,7 @@ class DatasetBuilder:
             }
             yield self._contact_or_company("companies", ident, born, {"name": name}, embedded)
             self.event_log.add("company_added", "company", ident, born, MANAGERS[place % 5],
-                             b'[{"note":{"id":%d}}]' % (ident + 250000000))
+                               b'[{"note":{"id":%d}}]' % (ident + 250000000))
 
     def _contacts(self) -> Iterator[PackedRow]:
         plan, rng = self.plan, self.rng
@@ -100,9 +100,10 @@ class DatasetBuilder:
                 "companies": _references("companies", [plan.company_id(company)] if company >= 0 else []),
             }
             yield self._contact_or_company("contacts", ident, born, {"name": f"{first} {last}".strip(),
-                                                         "first_name": first, "last_name": last}, embedded)
+                                                                     "first_name": first, "last_name": last},
+                                           embedded)
             self.event_log.add("contact_added", "contact", ident, born, MANAGERS[place % 5],
-                             b'[{"note":{"id":%d}}]' % (ident + 250000000))
+                               b'[{"note":{"id":%d}}]' % (ident + 250000000))
 
     def _contact_or_company(self, kind: str, ident: int, born: int, name_attributes: Record,
                             embedded: Record) -> PackedRow:
@@ -188,7 +189,7 @@ class DatasetBuilder:
                 for place, stage in enumerate(stages)]
 
     def _add_lead_events(self, place: int, ident: int, pipeline: Pipeline, path: Sequence[tuple[int, int]],
-                     responsible: int) -> None:
+                         responsible: int) -> None:
         add, born = self.event_log.add, path[0][1]
         add("lead_added", "lead", ident, born, 0, b'[{"note":{"id":%d}}]' % (ident + 260000000))
         before = path[0][0]

@@ -90,7 +90,7 @@ def _customers(builder: DatasetBuilder, transactions: list[PackedRow]) -> Iterat
             "_embedded": embedded,
         }  # fmt: skip
         builder.event_log.add("customer_added", "customer", ident, born, MANAGERS[0],
-                            b'[{"note":{"id":%d}}]' % (ident + 290000000))
+                              b'[{"note":{"id":%d}}]' % (ident + 290000000))
         yield ident, orjson.dumps(record), (born, changed)
 
 
@@ -111,6 +111,6 @@ def _transactions(builder: DatasetBuilder, customer: int, born: int, count: int)
             record["_embedded"]["catalog_elements"] = [
                 {"id": ELEMENT_BASE + 1 + ident % 20, "metadata": {"catalog_id": 11803, "quantity": 4}}]
         builder.event_log.add("transaction_added", "customer", customer, at, MANAGERS[number],
-                            b'[{"transaction":{"id":%d}}]' % ident)
+                              b'[{"transaction":{"id":%d}}]' % ident)
         found.append(record)
     return found

@@ -19,10 +19,10 @@ from sandbox.dataset import vocabulary
 
 POOL_SIZE = 48
 EDGE_CASE_NAMES = ('Цена "со скидкой"; DROP TABLE --', "100%", "id", "select", "name", "Путь C:\\склад\\n",
-                 "Комментарий", "Комментарий",
-                 "Очень длинное название поля, которое кто-то когда-то ввёл целиком, не подумав о длине "
-                 "идентификаторов!!", "🪵 порода",
-                 "updated_at", "a;b'c`d", "  ", "%(name)s {0}", "Таблица\tс табуляцией")  # fmt: skip
+                   "Комментарий", "Комментарий",
+                   "Очень длинное название поля, которое кто-то когда-то ввёл целиком, не подумав о длине "
+                   "идентификаторов!!", "🪵 порода",
+                   "updated_at", "a;b'c`d", "  ", "%(name)s {0}", "Таблица\tс табуляцией")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -105,11 +105,12 @@ def _smart_address(rng: Random, found: Field, state: AccountState) -> list[Recor
 
 def _legal_entity(rng: Random, found: Field, state: AccountState) -> list[Record]:
     return _single_value({"name": f"ООО «{rng.choice(vocabulary.FIRMS)}»", "entity_type": 2,
-                 "address": f"{rng.choice(vocabulary.CITIES)}, ул. {rng.choice(vocabulary.STREETS)}",
-                 "real_address": None, "bank_account_number": None,
-                 "director": f"{rng.choice(vocabulary.LAST_NAMES)} А. Р.",
-                 "vat_id": f"667{rng.randrange(10**7):07d}", "tax_registration_reason_code": 667101001,
-                 "kpp": "667101001", "bank_code": None, "external_uid": None})  # fmt: skip
+                          "address": f"{rng.choice(vocabulary.CITIES)}, ул. {rng.choice(vocabulary.STREETS)}",
+                          "real_address": None, "bank_account_number": None,
+                          "director": f"{rng.choice(vocabulary.LAST_NAMES)} А. Р.",
+                          "vat_id": f"667{rng.randrange(10**7):07d}",
+                          "tax_registration_reason_code": 667101001, "kpp": "667101001", "bank_code": None,
+                          "external_uid": None})  # fmt: skip
 
 
 def _items(rng: Random, found: Field, state: AccountState) -> list[Record]:
@@ -118,21 +119,22 @@ def _items(rng: Random, found: Field, state: AccountState) -> list[Record]:
                           "description": rng.choice(vocabulary.PRODUCT_NAMES), "unit_price": price,
                           "quantity": quantity, "unit_type": "шт", "discount": {
                               "type": "percentage", "value": 5}, "vat_rate_id": 0, "vat_rate_value": None,
-                 "external_uid": "", "product_id": 2218000 + rng.randint(1, 20),
-                 "bonus_points_per_purchase": 0, "metadata": [], "is_discount_recalculated": False,
-                 "is_total_sum_recalculated": False, "total_sum": price * quantity * 0.95})  # fmt: skip
+                          "external_uid": "", "product_id": 2218000 + rng.randint(1, 20),
+                          "bonus_points_per_purchase": 0, "metadata": [], "is_discount_recalculated": False,
+                          "is_total_sum_recalculated": False,
+                          "total_sum": price * quantity * 0.95})  # fmt: skip
 
 
 def _linked_entity(rng: Random, found: Field, state: AccountState) -> list[Record]:
     return _single_value({"name": f"ООО «{rng.choice(vocabulary.FIRMS)}»", "entity_id": 48200000,
-                 "entity_type": "companies", "catalog_id": None})
+                          "entity_type": "companies", "catalog_id": None})
 
 
 def _file(rng: Random, found: Field, state: AccountState) -> list[Record]:
     uuids = [f"{rng.getrandbits(32):08x}-5b1e-4b0e-9f53-{rng.getrandbits(48):012x}" for _ in range(2)]
     name = f"Договор {rng.randint(1, 999)}.pdf"
     return _single_value({"file_uuid": uuids[0], "version_uuid": uuids[1], "file_name": name,
-                 "file_size": rng.randint(1000, 10**6)})
+                          "file_size": rng.randint(1000, 10**6)})
 
 
 def _birthday(rng: Random, found: Field, state: AccountState) -> list[Record]:
@@ -192,7 +194,6 @@ VALUE_MAKERS: dict[str, ValueMaker] = {
     "hologram": lambda rng, found, world: [{"value": {"frames": [rng.randint(1, 9), 2], "depth": 0.5},
                                             "mode": "3d"}],
 }  # fmt: skip
-
 FieldSpec = tuple[Any, ...]  # name, type[, code[, options]]
 _PHONE = ("Телефон", "multitext", "PHONE", ("WORK", "WORKDD", "MOB", "FAX", "HOME", "OTHER"))
 _EMAIL = ("Email", "multitext", "EMAIL", ("WORK", "PRIV", "OTHER"))

@@ -57,7 +57,7 @@ def build(state: AccountState) -> LinkPlan:
     incoming, rng = max(4, state.options.scale // 100), Random(f"plan {state.options.seed}")
     n = max(1, state.options.scale - incoming)
     plan = LinkPlan(n, max(3, n * 9 // 10), max(2, n * 7 // 20), max(3, n // 10), max(60, n // 50), incoming,
-                state.start)
+                    state.start)
     for place in range(plan.contacts):
         company = (min(plan.companies - 1, place * plan.companies // plan.contacts) if rng.random() < 0.4
                    else -1)

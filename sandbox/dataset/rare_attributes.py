@@ -23,7 +23,7 @@ RARE_VALUES: tuple[tuple[str, int, dict[str, Any]], ...] = (
                                                                    "type": "picture", "is_external": False}}),
 )
 SOCIAL_PROFILE = {"id": 5512, "name": "Алина", "avatar": "https://example.com/a.png",
-           "source_name": "Telegram салона", "data": {"id": "alina_g"}}
+                  "source_name": "Telegram салона", "data": {"id": "alina_g"}}
 
 
 def build(state: AccountState) -> None:

@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, quote_plus
 
 Tree = dict[str, "Tree | str"]
 Node = Tree | str | None
-
 _BRACKETS = re.compile(r"\[([^\]]*)\]")
 
 

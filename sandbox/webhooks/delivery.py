@@ -108,7 +108,7 @@ class WebhookDelivery:
             return
         self._count_bad_answer(delivery.destination)
         is_last = (delivery.once or delivery.attempts > len(RETRY_DELAYS_SECONDS)
-                or (delivery.attempts >= 3 and status != CLIENT_CLOSED_REQUEST and status < 500))
+                   or (delivery.attempts >= 3 and status != CLIENT_CLOSED_REQUEST and status < 500))
         if is_last or delivery.destination in self.to_disable:
             self.counts["failed"] += 1
             return

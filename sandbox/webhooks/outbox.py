@@ -14,7 +14,7 @@ from sandbox.http import php_query
 from sandbox.webhooks.delivery import WebhookDelivery
 
 _PAYLOAD_KEYS = {"leads": "leads", "contacts": "contacts", "companies": "contacts", "customers": "customers",
-         "tasks": "task", "leads/unsorted": "unsorted", "talks": "talk"}
+                 "tasks": "task", "leads/unsorted": "unsorted", "talks": "talk"}
 _ENTITY_TYPES = {"contacts": "contact", "companies": "company"}
 _ENTITY_NUMBERS = {"contacts": 1, "leads": 2, "companies": 3, "customers": 12}
 QueuedChange = tuple[str, str, php_query.Tree]
@@ -84,7 +84,7 @@ class WebhookOutbox:
             raise ValueError(f"{destination} is not on this computer")
         self._delivery.send(
             destination, form_body("status", "leads", {name: str(value) for name, value in fields.items()
-                                                  if value is not None}), once=True)
+                                                       if value is not None}), once=True)
 
 
 def is_local(destination: str) -> bool:
@@ -102,7 +102,7 @@ def _setting_code(action: str, path: str) -> str:
 def _payload_fields(path: str, record: Record) -> php_query.Tree:
     """Returns the payload of a record's current state; incoming leads and talks have little beyond the id."""
     shown = (("uid", "category", "pipeline_id") if path == "leads/unsorted"
-            else ("talk_id", "contact_id", "entity_id", "entity_type", "rate"))
+             else ("talk_id", "contact_id", "entity_id", "entity_type", "rate"))
     if path in ("leads/unsorted", "talks"):
         return {name: str(record[name]) for name in shown if record.get(name) is not None}
     fields = {"id": record["id"], "name": record.get("name"),
@@ -129,7 +129,7 @@ def _note_payload(kind: str, record: Record) -> php_query.Tree:
 def form_body(action: str, path: str, fields: php_query.Tree) -> bytes:
     """Returns the form-encoded body of one webhook."""
     account: php_query.Tree = {"subdomain": SUBDOMAIN, "id": str(ACCOUNT_ID),
-                           "_links": {"self": API_URL.removesuffix("/api/v4")}}
+                               "_links": {"self": API_URL.removesuffix("/api/v4")}}
     tree: php_query.Tree = {_PAYLOAD_KEYS[path]: {action: {"0": fields}}, "account": account}
     return php_query.build(tree).encode()
 
@@ -138,6 +138,6 @@ def unsorted_outcome(action: str, item: Record) -> php_query.Tree:
     """Returns the extra payload of an incoming lead's webhook when the lead is accepted or declined."""
     embedded = item["_embedded"]
     result: php_query.Tree = {kind: {str(place): str(ref["id"])
-                                 for place, ref in enumerate(embedded.get(kind) or [])}
-                          for kind in ("leads", "contacts")}
+                                     for place, ref in enumerate(embedded.get(kind) or [])}
+                              for kind in ("leads", "contacts")}
     return {"action": action, f"{action}_result": result}

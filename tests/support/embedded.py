@@ -9,8 +9,9 @@ from pathlib import Path
 import psycopg
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-START = ("import sys; from pathlib import Path; from pipelines.embedded import *;"
-         "print(EmbeddedPostgres(Path(sys.argv[1]){}).start(), flush=True);")
+START = (
+    "import sys; from pathlib import Path; from pipelines.postgres.embedded.server import EmbeddedPostgres;"
+    "print(EmbeddedPostgres(Path(sys.argv[1]){}).start(), flush=True);")
 
 
 def query_value(conninfo: str, query: str) -> object:

