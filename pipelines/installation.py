@@ -15,8 +15,9 @@ from pydantic import SecretStr
 
 from pipelines.access.encryption import Encryption
 from pipelines.access.token_check import TokenCheck
-from pipelines.access.token_rows import ConfiguredTokens
-from pipelines.access.token_store import StoredTokens
+from pipelines.access.token_rows import ConfiguredTokens, account_row
+from pipelines.access.token_source import StoredTokenSource
+from pipelines.access.token_store import TokenStore
 from pipelines.accounts import registry
 from pipelines.accounts.target import Target
 from pipelines.amocrm.client import Client, RetryPolicy
@@ -28,24 +29,16 @@ from pipelines.errors import UsageError
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 
 Connection = psycopg.Connection[Any]
-
-
 SHARED_LIMITER_KEY = "egress"
 """Key of the rate limiter that all accounts share."""
-
-
 UNSET_FOR_OTHER_ACCOUNTS = {"amocrm_base_url": None, "amocrm_access_token": None,
                             "amocrm_refresh_token": None}
 """Settings of the configured account only. The id and secret of an integration apply to every account that
 has installed it."""
-
-
 INSERT_ACCOUNT = """
 INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%(name)s, %(schema)s, %(url)s)
 ON CONFLICT DO NOTHING"""
 """If several processes insert the account at once, all continue from the first one's row."""
-
-
 UPDATE_ACCOUNT = """
 UPDATE mirror.accounts SET base_url = %(url)s, configured_url = coalesce(%(given)s, configured_url),
     facts = CASE WHEN base_url = %(url)s THEN facts END
@@ -119,23 +112,31 @@ class Installation:
                 others = ", ".join(each.name
                                    for each in registry.scheduled_accounts(connection, self.account))
             raise UsageError("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL "
-                           "(https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the environment or "
-                           "in .env, or try `amocrm-mirror demo`" + (
+                             "(https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the environment or "
+                             "in .env, or try `amocrm-mirror demo`" + (
                                f"; or choose an added account with --account, or all with --all: {others}"
                                if others else ""))
         update_store = TokenCheck(self.connect, self.encryption, self.account, self.schema, base_url,
-                       lambda tokens: Client(base_url, tokens, self.rate_limiters(base_url),
-                                             retry_policy)).check(self.configured_tokens)
+                                  lambda tokens: Client(base_url, tokens, self.rate_limiters(base_url),
+                                                        retry_policy)).check(self.configured_tokens)
         if not self._save_account(base_url) and not self.configured_tokens:
             raise UsageError(
                 f"there is no token for {base_url}: run `amocrm-mirror auth{self.cli_option}`, or "
                 "set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
                 "settings of a private integration)")
-        tokens = StoredTokens(self.connect, self.encryption, self.account, base_url, USER_AGENT)
-        update_store(tokens)
-        client = Client(base_url, tokens, self.rate_limiters(base_url), retry_policy)
+        update_store(self.token_store)
+        client = Client(base_url, self.token_source(base_url), self.rate_limiters(base_url), retry_policy)
         return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency,
                       self._helper_seed(retry_policy))
+
+    @property
+    def token_store(self) -> TokenStore:
+        return TokenStore(self.connect, account_row(self.account, self.encryption))
+
+    def token_source(self, base_url: str) -> StoredTokenSource:
+        """Returns the source of the account's stored tokens, for a client of that address."""
+        return StoredTokenSource(self.connect, account_row(self.account, self.encryption), base_url,
+                                 USER_AGENT)
 
     def _helper_seed(self, retry_policy: RetryPolicy | None) -> Callable[[], bytes] | None:
         """Returns a function that pickles the settings for a helper process; None if there is to be none.
@@ -197,8 +198,8 @@ def configured_tokens(settings: Settings) -> ConfiguredTokens:
         return secret.get_secret_value() if secret else ""
 
     return ConfiguredTokens(reveal(settings.amocrm_access_token), reveal(settings.amocrm_refresh_token),
-                      settings.amocrm_client_id or "",
-                      reveal(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
+                            settings.amocrm_client_id or "",
+                            reveal(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
 
 
 def open_installation(account: str = "", load: Callable[[], Settings] = load_settings) -> Installation:

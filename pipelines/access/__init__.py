@@ -1,3 +1,3 @@
 """How access tokens are obtained, verified, stored and refreshed. A refresh token works once: see
-`token_store.py`. No token leaves this package but through the protocol in `amocrm/credentials.py`.
+`token_source.py`. No token leaves this package but through the protocol in `amocrm/credentials.py`.
 """

@@ -27,6 +27,10 @@ class Encryption:
     def encrypt(self, secret: str) -> str:
         return self._fernet.encrypt(secret.encode()).decode()
 
+    def encrypt_or_none(self, secret: str) -> str | None:
+        """Encrypts a secret; None for an empty one."""
+        return self.encrypt(secret) if secret else None
+
     def decrypt(self, encrypted: str) -> str:
         """Decrypts a secret. Raises DecryptionError when none of the keys fits."""
         try:
@@ -35,3 +39,10 @@ class Encryption:
             raise DecryptionError(
                 "the stored tokens cannot be decrypted with the present key: restore MIRROR_KEY "
                 "(or the key file in MIRROR_HOME), or authorize the account again") from reason
+
+    def decrypt_or_empty(self, encrypted: str | None) -> str:
+        """Decrypts a secret; empty if there is none or none of the keys fits."""
+        try:
+            return self.decrypt(encrypted) if encrypted else ""
+        except DecryptionError:
+            return ""

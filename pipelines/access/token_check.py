@@ -10,11 +10,12 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from pipelines.access.candidate_tokens import TOKEN_REFUSED, CandidateTokens, TokensAtNewAddress
+from pipelines.access.candidate_tokens import TOKEN_REFUSED, CandidateTokens
 from pipelines.access.encryption import Encryption
 from pipelines.access.token_endpoint import TokenPair
-from pipelines.access.token_rows import ConfiguredTokens
-from pipelines.access.token_store import StoredTokens
+from pipelines.access.token_rows import ConfiguredTokens, account_row
+from pipelines.access.token_source import AT_NEW_ADDRESS, StoredTokenSource
+from pipelines.access.token_store import TokenStore
 from pipelines.accounts.state import (
     Connect,
     check_account_id,
@@ -39,7 +40,7 @@ SELECT a.base_url, t.seed, coalesce(t.access_token, t.refresh_token) IS NOT NULL
 FROM (SELECT) one LEFT JOIN mirror.accounts a ON a.name = %(name)s
 LEFT JOIN mirror.tokens t ON t.account = a.name"""
 log = logging.getLogger(__name__)
-StoreUpdate = Callable[[StoredTokens], None]
+StoreUpdate = Callable[[TokenStore], None]
 """The change to make to the token store, once the account's row exists in the database."""
 
 
@@ -89,15 +90,16 @@ class TokenCheck:
     def _check_new_pair(self, configured: ConfiguredTokens, stored: dict[str, Any]) -> StoreUpdate:
         """Checks a pair that was not configured before. If amoCRM refuses it while the stored pair works,
         the refusal is only logged: the setting may be left over from long ago."""
-        configured = self._token_store(StoredTokens).with_application(configured)
+        store = TokenStore(self.connect, account_row(self.name, self.encryption))
+        configured = store.with_application(configured)
         candidate = CandidateTokens(self.connect, self.encryption, configured, self.base_url, USER_AGENT,
                                     self.name)
         try:
-            recent_refusal = candidate.recent_refusal(configured)
+            recent_refusal = candidate.recent_refusal()
             if recent_refusal:
                 raise AccessRevokedError(recent_refusal)
-            candidate.configure(configured)
-            self._check_account(candidate)
+            candidate.store.configure(configured)
+            self._check_account(candidate.source)
         except AccessRevokedError as reason:
             if self._read_stored(configured)["seed"] == configured.fingerprint:  # another process was faster
                 return _store_update(configured, True)
@@ -112,13 +114,15 @@ class TokenCheck:
         except SyncRefusedError as reason:
             raise type(reason)(f"{reason}. Any pair that amoCRM issued for the configured refresh token "
                                "during this check is kept here") from None
-        return lambda tokens: candidate.promote()
+        return lambda store: candidate.promote()
 
     def _check_new_address(self, configured: ConfiguredTokens, stored: dict[str, Any]) -> StoreUpdate:
         """Keeps the stored tokens; if the configured address is a new one, checks that it accepts them."""
         if stored["has_tokens"] and stored["base_url"] != self.base_url:
             try:
-                self._check_account(self._token_store(TokensAtNewAddress))
+                self._check_account(StoredTokenSource(
+                    self.connect, account_row(self.name, self.encryption), self.base_url, USER_AGENT,
+                    AT_NEW_ADDRESS))
             except AccessRevokedError as reason:
                 raise AccessRevokedError(
                     f"{self.base_url}, which is new here, does not take the stored token of "
@@ -141,9 +145,6 @@ class TokenCheck:
             client.close()
         clear_marks(self.connect, self.name)
 
-    def _token_store(self, kind: type[StoredTokens]) -> StoredTokens:
-        return kind(self.connect, self.encryption, self.name, self.base_url, USER_AGENT)
-
     def _read_stored(self, configured: ConfiguredTokens) -> dict[str, Any]:
         with self.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(READ_STORED,
@@ -153,4 +154,4 @@ class TokenCheck:
 def _store_update(configured: ConfiguredTokens, is_theirs: bool) -> StoreUpdate:
     """Returns the change to the token store. `is_theirs`: the stored tokens are the configured ones, or
     descend from them."""
-    return lambda tokens: tokens.configure(configured) if is_theirs else tokens.update_application(configured)
+    return lambda store: store.configure(configured) if is_theirs else store.update_application(configured)

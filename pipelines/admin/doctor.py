@@ -133,7 +133,8 @@ def _account_findings(mirror: Installation) -> Iterator[Finding]:
         return
     facts: AccountInfo = answer.value or {}
     if not facts:
-        yield Finding("wrong", "account: amoCRM answers with an empty response (204)", "Check AMOCRM_BASE_URL")
+        yield Finding("wrong", "account: amoCRM answers with an empty response (204)",
+                      "Check AMOCRM_BASE_URL")
         return
     yield Finding("right", f"token: works, account {facts.get('name')!r} (id {facts.get('id')}, "
                   f"{facts.get('subdomain')})")

@@ -7,10 +7,8 @@ from pipelines.access.permissions import TokenPermissions, fetch_permissions
 from pipelines.access.token_check import UnstoredTokens
 from pipelines.access.token_endpoint import TokenPair
 from pipelines.access.token_rows import ConfiguredTokens
-from pipelines.access.token_store import StoredTokens
 from pipelines.accounts.state import clear_marks, fetch_account, mirrored_account_id, recording_blocks
 from pipelines.amocrm.client import Client, RetryPolicy
-from pipelines.amocrm.session import USER_AGENT
 from pipelines.entities.registry import ACCOUNT_WITH
 from pipelines.entities.spec import AccountInfo
 from pipelines.errors import SyncRefusedError
@@ -36,8 +34,7 @@ def grant_access(mirror: Installation, base_url: str, pair: TokenPair,
     finally:
         client.close()
     _bind_account(mirror, base_url, facts)
-    StoredTokens(mirror.connect, mirror.encryption, mirror.account, base_url,
-                 USER_AGENT).store_granted(mirror.configured_tokens, pair, application)
+    mirror.token_store.store_granted(mirror.configured_tokens, pair, application)
     clear_marks(mirror.connect, mirror.account)
     return permissions
 

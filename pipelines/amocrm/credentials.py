@@ -1,4 +1,4 @@
-"""The protocol between the HTTP client and whatever stores tokens (access/token_store.py implements it)."""
+"""The protocol between the HTTP client and whatever stores tokens (access/token_source.py implements it)."""
 
 from __future__ import annotations
 

@@ -15,11 +15,9 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
-from pipelines.access.token_store import StoredTokens
 from pipelines.accounts.target import Target
 from pipelines.amocrm.client import Client
 from pipelines.amocrm.errors import AmoError
-from pipelines.amocrm.session import USER_AGENT
 from pipelines.entities.registry import entity_named
 from pipelines.installation import Installation
 from pipelines.sync.account_sync import SyncRun
@@ -35,9 +33,9 @@ def helper_target(seed: bytes) -> Target:
     settings, retry_policy = pickle.loads(seed)
     mirror = Installation(settings)
     base_url = mirror.base_url()
-    tokens = StoredTokens(mirror.connect, mirror.encryption, mirror.account, base_url, USER_AGENT)
     return Target(mirror.account, mirror.schema,
-                  Client(base_url, tokens, mirror.rate_limiters(base_url), retry_policy), mirror.connect,
+                  Client(base_url, mirror.token_source(base_url), mirror.rate_limiters(base_url),
+                         retry_policy), mirror.connect,
                   settings.amocrm_concurrency)
 
 

@@ -169,7 +169,7 @@ def test_a_pair_just_stored_by_another_process_is_not_checked_again(first: Sandb
     for _ in range(2):  # as the stored pair's own token, then as one that is spent
         with pytest.raises(AccessRevokedError, match="another process has just taken"):
             CandidateTokens(partial(psycopg.connect, database), Encryption([KEY]), given, first.url, "tests",
-                            ACCOUNT).configure(given)
+                            ACCOUNT).store.configure(given)
         assert candidate_rows(database) == []
         assert person.call(*SYNC, **refresh_only(first)).code == 0
 

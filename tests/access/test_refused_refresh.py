@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.access.token_endpoint import Application
 from pipelines.access.token_refresh import TokenLocation, _locate_token
-from pipelines.access.token_store import StoredTokens
+from pipelines.access.token_source import StoredTokenSource
 from pipelines.amocrm.client import Client
 from pipelines.amocrm.errors import AccessRevokedError
 from sandbox.process import SandboxProcess
@@ -15,7 +15,7 @@ from tests.support.helpers import FAST_RETRIES, scripted_server, stored_tokens
 from tests.support.tokens import client_with, token_pair, update_row
 
 
-def client_at(tokens: StoredTokens, base_url: str) -> Client:
+def client_at(tokens: StoredTokenSource, base_url: str) -> Client:
     tokens.base_url = base_url
     return Client(base_url, tokens, [], FAST_RETRIES)
 

@@ -13,7 +13,7 @@ from pipelines.access.token_endpoint import Application, redeem_code
 from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.amocrm.errors import AccessRevokedError, AmoError
 from sandbox.process import SandboxProcess
-from tests.support.helpers import exception_text, stored_tokens
+from tests.support.helpers import exception_text, stored_tokens, token_store
 from tests.support.tokens import (
     ENDPOINT,
     client_with,
@@ -31,8 +31,8 @@ def test_a_code_becomes_a_pair(sandbox: SandboxProcess, database: str) -> None:
     application = Application(sandbox.url, "tests", sandbox.client_id, sandbox.client_secret,
                               sandbox.redirect_uri)
     pair = redeem_code(application, sandbox.token(grant="code")["code"])
-    tokens.store_granted(old, pair)
-    tokens.configure(old)
+    token_store(database).store_granted(old, pair)
+    token_store(database).configure(old)
     assert decrypted(database, "refresh_token") == pair.refresh_token
     assert client_with(tokens, sandbox).get("account").status == 200
     with pytest.raises(AccessRevokedError):
@@ -52,12 +52,13 @@ def test_the_newer_stored_pair_stays_until_another_one_is_configured(sandbox: Sa
     first, second = token_pair(sandbox), token_pair(sandbox)
     tokens = stored_tokens(sandbox, database, first)
     newer = tokens.refresh(first.access_token, no_wait).token
-    tokens.configure(ConfiguredTokens("another access token", first.refresh_token, first.client_id,
-                                first.client_secret, first.redirect_uri))
+    token_store(database).configure(ConfiguredTokens("another access token", first.refresh_token,
+                                                     first.client_id, first.client_secret,
+                                                     first.redirect_uri))
     assert tokens.current(no_wait).token == newer
-    tokens.configure(second)
+    token_store(database).configure(second)
     assert tokens.current(no_wait).token == newer, "it has not been proven"
-    token_check(sandbox, database).check(second)(tokens)
+    token_check(sandbox, database).check(second)(token_store(database))
     assert tokens.current(no_wait).token == second.access_token and stored_row(database)["expires_at"] is None
     assert tokens.refresh(second.access_token, no_wait).token != second.access_token
 
@@ -111,7 +112,8 @@ def test_a_lost_key_is_reported(sandbox: SandboxProcess, database: str) -> None:
     tokens = stored_tokens(sandbox, database, pair, key=other)
     with pytest.raises(DecryptionError, match="restore MIRROR_KEY.*or authorize the account again"):
         tokens.current(no_wait)
-    token_check(sandbox, database, other).check(fresh := token_pair(sandbox))(tokens)
+    token_check(sandbox, database, other).check(fresh := token_pair(sandbox))(
+        token_store(database, other))
     assert tokens.current(no_wait).token == fresh.access_token
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 
 from pipelines.access.encryption import Encryption
-from pipelines.access.token_rows import ConfiguredTokens
-from pipelines.access.token_store import StoredTokens
+from pipelines.access.token_rows import ConfiguredTokens, account_row
+from pipelines.access.token_source import StoredTokenSource
+from pipelines.access.token_store import TokenStore
 from pipelines.amocrm.client import Client, RetryPolicy
 from pipelines.amocrm.credentials import AccessToken, WaitForSlot
 from pipelines.amocrm.errors import AccessRevokedError
@@ -52,15 +53,20 @@ def client_of(server: Any, *tokens: str, budgets: Sequence[RateLimiter] = (), **
 
 
 def stored_tokens(sandbox: SandboxProcess, database: str, configured: ConfiguredTokens | None = None,
-                  key: bytes = KEY) -> StoredTokens:
+                  key: bytes = KEY) -> StoredTokenSource:
+    """Returns the source of the account's stored tokens; stores `configured` first, if given."""
     with psycopg.connect(database) as connection:
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%s, %s, %s) "
                            "ON CONFLICT DO NOTHING", [ACCOUNT, ACCOUNT, sandbox.url])
-    tokens = StoredTokens(partial(psycopg.connect, database), Encryption([key]), ACCOUNT, sandbox.url,
-                          "tests")
     if configured:
-        tokens.configure(configured)
-    return tokens
+        token_store(database, key).configure(configured)
+    return StoredTokenSource(partial(psycopg.connect, database), account_row(ACCOUNT, Encryption([key])),
+                             sandbox.url, "tests")
+
+
+def token_store(database: str, key: bytes = KEY) -> TokenStore:
+    """Returns the store of the account's tokens."""
+    return TokenStore(partial(psycopg.connect, database), account_row(ACCOUNT, Encryption([key])))
 
 
 def rate_limiter_of(database: str, rate: float | None, key: str = "test") -> RateLimiter:

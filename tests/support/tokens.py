@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from pipelines.access.encryption import Encryption
 from pipelines.access.token_check import TokenCheck
 from pipelines.access.token_rows import ConfiguredTokens
-from pipelines.access.token_store import StoredTokens
+from pipelines.access.token_source import StoredTokenSource
 from pipelines.amocrm.client import Client
 from sandbox.process import SandboxProcess
 from tests.support.helpers import ACCOUNT, FAST_RETRIES, KEY
@@ -31,7 +31,7 @@ def token_pair(sandbox: SandboxProcess, expires_in: float = 86400, **more: str) 
     return ConfiguredTokens(**(given | more))
 
 
-def client_with(tokens: StoredTokens, sandbox: Any) -> Client:
+def client_with(tokens: StoredTokenSource, sandbox: Any) -> Client:
     return Client(sandbox.url, tokens, [], FAST_RETRIES)
 
 
