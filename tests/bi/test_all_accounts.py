@@ -1,5 +1,5 @@
-"""The views over all accounts: what they show, when they are touched, and that other people's views and
-grants on them survive."""
+"""The views over all accounts: what they show, when they change, and that users' own views and grants on them
+survive."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def columns(connection: Connection, view: str) -> list[str]:
         f"SELECT attname FROM pg_attribute WHERE attrelid = 'amocrm_all.{view}'::regclass ORDER BY attnum")]
 
 
-def test_they_come_with_the_second_account_and_follow_the_others(connection: Connection) -> None:
+def test_views_exist_from_the_second_account_on_and_follow_changes(connection: Connection) -> None:
     assert (all_accounts.refresh(connection, recheck=True).changed == []
             and rows(connection, "SELECT to_regnamespace('amocrm_all')") == [(None,)])
     register(connection, "beta")
@@ -80,20 +80,21 @@ def test_they_come_with_the_second_account_and_follow_the_others(connection: Con
 
 
 def older(changes: dict[str, str | None]) -> Callable[[Table], dict[str, str]]:
-    """The columns of leads as another version of the models has them; None: not at all."""
+    """Returns a function that gives the columns of leads as another version of the models has them; None:
+    without that column."""
     declared = all_accounts._declared_columns
 
     def of(table: Table) -> dict[str, str]:
         found = declared(table)
-        told = ({name: changes.get(name, type_) for name, type_ in found.items()} if table.name == "leads"
-                else found)
-        return {name: type_ for name, type_ in told.items() if type_}
+        changed = ({name: changes.get(name, type_) for name, type_ in found.items()} if table.name == "leads"
+                   else found)
+        return {name: type_ for name, type_ in changed.items() if type_}
 
     return of
 
 
-def test_what_others_have_on_a_view_survives_a_new_column(connection: Connection,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dependent_views_and_grants_survive_a_new_column(connection: Connection,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(all_accounts, "_declared_columns", older({"price": None}))
         register(connection, "beta")
@@ -111,9 +112,8 @@ def test_what_others_have_on_a_view_survives_a_new_column(connection: Connection
         (True,)]
 
 
-def test_a_view_that_must_be_made_anew_stays_while_others_hang_on_it(connection: Connection, database: str,
-                                                                     tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_that_must_be_recreated_stays_while_others_depend_on_it(
+        connection: Connection, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(all_accounts, "_declared_columns", older({"price": "text"}))
         register(connection, "beta")
@@ -131,7 +131,7 @@ def test_a_view_that_must_be_made_anew_stays_while_others_hang_on_it(connection:
     assert rows(connection, "SELECT pg_typeof(price)::text FROM amocrm_all.leads LIMIT 1") == [("numeric",)]
 
 
-def test_an_account_that_is_not_migrated_yet_has_nulls_and_none_is_in_the_way(connection: Connection) -> None:
+def test_an_unmigrated_account_has_nulls_and_its_migration_can_run(connection: Connection) -> None:
     register(connection, "beta")
     connection.execute("ALTER TABLE beta.leads DROP COLUMN price, ALTER COLUMN status_id TYPE int")
     all_accounts.refresh(connection)
@@ -148,8 +148,8 @@ def test_an_account_that_is_not_migrated_yet_has_nulls_and_none_is_in_the_way(co
     assert rows(connection, "SELECT price FROM amocrm_all.leads WHERE account = 'beta'") == [(5,)]
 
 
-def test_a_reader_holds_up_one_view_and_no_sync(connection: Connection, database: str,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_query_delays_one_view_and_no_sync(connection: Connection, database: str,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     register(connection, "beta")
     all_accounts.refresh(connection)
     register(connection, "gamma")

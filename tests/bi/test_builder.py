@@ -1,5 +1,5 @@
-"""The views for people in a database: they show what is there, and they stay right, whatever becomes of
-fields, schemas and other people's views."""
+"""The views for people in a database: they show the data, and stay right when fields, schemas and dependent
+views change."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def built(found: list[ViewResult]) -> set[str]:
     return {each.view for each in found if each.state == "built"}
 
 
-def test_one_row_a_deal_with_names_and_typed_fields(connection: Connection) -> None:
+def test_one_row_per_deal_with_names_and_typed_fields(connection: Connection) -> None:
     assert "leads" in built(build_views(connection, "amocrm"))
     assert one(connection, "SELECT array_agg(id ORDER BY id) FROM amocrm_bi.leads") == [1, 2]
     assert one(connection, "SELECT pipeline, status, outcome, responsible_user, main_contact, company, tags, "
@@ -117,7 +117,7 @@ def test_every_view_and_every_column_has_a_comment(connection: Connection) -> No
     assert silent.fetchall() == []
 
 
-def test_fields_may_be_renamed_deleted_and_changed_under_other_people_s_views(connection: Connection) -> None:
+def test_fields_may_be_renamed_deleted_and_changed_under_dependent_views(connection: Connection) -> None:
     build_views(connection, "amocrm")
     connection.execute("CREATE VIEW public.mine AS SELECT id, цвет, площадь, лифт FROM amocrm_bi.leads; "
                        "GRANT SELECT ON amocrm_bi.leads TO PUBLIC")
@@ -137,15 +137,16 @@ def test_fields_may_be_renamed_deleted_and_changed_under_other_people_s_views(co
         (1, "белый", None, None), (2, None, None, None)]
     assert connection.execute("SELECT площадь_text, новое FROM amocrm_bi.leads ORDER BY id").fetchall() == [
         ("11.4", None), ("около 12", None)]
-    told = dict(connection.execute("SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
-                                   "WHERE attrelid = 'amocrm_bi.leads'::regclass AND attnum > 0").fetchall())
-    assert told["цвет"] == "Оттенок (amoCRM field 11, select)"
-    assert told["лифт"] == "Лифт (amoCRM field 14; deleted in amoCRM)"
-    assert "has the type text now" in told["площадь"]
+    comments_by_column = dict(
+        connection.execute("SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
+                           "WHERE attrelid = 'amocrm_bi.leads'::regclass AND attnum > 0").fetchall())
+    assert comments_by_column["цвет"] == "Оттенок (amoCRM field 11, select)"
+    assert comments_by_column["лифт"] == "Лифт (amoCRM field 14; deleted in amoCRM)"
+    assert "has the type text now" in comments_by_column["площадь"]
 
 
-def test_what_is_not_asked_for_is_not_looked_up(connection: Connection) -> None:
-    """The plan leaves out fields, contacts and companies; and the fields that are read need no sort."""
+def test_columns_that_a_query_omits_are_not_computed(connection: Connection) -> None:
+    """The plan leaves out fields, contacts and companies; the fields that are read need no sort."""
     build_views(connection, "amocrm")
 
     def plan(query: str) -> str:
@@ -186,8 +187,7 @@ def test_nothing_is_touched_while_nothing_changes(connection: Connection) -> Non
     assert {each.state for each in build_views(connection, "amocrm", force=True)} == {"built"}
 
 
-def test_a_comment_that_is_another_in_this_version_arrives(connection: Connection,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_comment_is_updated(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     build_views(connection, "amocrm")
     monkeypatch.setattr(builder, "view_file", lambda *names: dataclasses.replace(
         view_file(*names), comment="Otherwise", columns={"pipeline": "Another"}))
@@ -199,7 +199,7 @@ def test_a_comment_that_is_another_in_this_version_arrives(connection: Connectio
         assert one(connection, comments) == (f"Otherwise ({OWN_MARK})", "Another")
 
 
-def test_a_dropped_schema_comes_back_with_the_names_that_it_had(connection: Connection) -> None:
+def test_a_dropped_schema_is_rebuilt_with_the_same_names(connection: Connection) -> None:
     build_views(connection, "amocrm")
     connection.execute("UPDATE amocrm.custom_fields SET name = 'Оттенок' WHERE id = 11")
     names = ("SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute "
@@ -212,8 +212,8 @@ def test_a_dropped_schema_comes_back_with_the_names_that_it_had(connection: Conn
     assert built(build_views(connection, "amocrm")) == {"tasks"}
 
 
-def test_what_is_not_ours_is_left_alone_and_named(connection: Connection, database: str,
-                                                  tmp_path: Path) -> None:
+def test_foreign_views_and_tables_are_kept_and_reported(connection: Connection, database: str,
+                                                        tmp_path: Path) -> None:
     connection.execute("DROP VIEW amocrm_bi.leads; CREATE VIEW amocrm_bi.leads AS SELECT 1 AS mine; "
                        "DROP VIEW amocrm_bi.tasks; "
                        "CREATE TABLE amocrm_bi.tasks (mine int)")
@@ -232,8 +232,8 @@ def test_what_is_not_ours_is_left_alone_and_named(connection: Connection, databa
     assert view_faults(connection, "amocrm") == {}
 
 
-def test_a_reader_who_takes_long_is_not_waited_for(connection: Connection, database: str,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_query_is_not_waited_for(connection: Connection, database: str,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "LOCK_TIMEOUT", "100ms")
     build_views(connection, "amocrm")
     connection.execute("UPDATE amocrm.custom_fields SET name = 'Оттенок' WHERE id = 11")
@@ -267,7 +267,7 @@ def test_more_fields_than_postgres_allows_columns(connection: Connection) -> Non
     assert {each.state for each in build_views(connection, "amocrm")} == {"unchanged"}
 
 
-def test_a_list_has_a_view_of_its_own_and_keeps_it(connection: Connection) -> None:
+def test_a_catalog_has_its_own_view_and_keeps_it(connection: Connection) -> None:
     connection.execute("INSERT INTO amocrm.catalogs (id, name, _synced_at) VALUES (50, 'Товары', now()), "
                        "(51, 'Товары', now());"
                        "INSERT INTO amocrm.custom_fields (entity_type, id, catalog_id, name, type, "
@@ -284,7 +284,7 @@ def test_a_list_has_a_view_of_its_own_and_keeps_it(connection: Connection) -> No
     assert {each.state for each in build_views(connection, "amocrm")} == {"unchanged"}
 
 
-def test_a_mart_whose_columns_are_others_in_this_version_keeps_its_grants(connection: Connection) -> None:
+def test_a_mart_with_changed_columns_keeps_its_grants(connection: Connection) -> None:
     former = ("DROP VIEW amocrm_bi.win_loss; CREATE VIEW amocrm_bi.win_loss AS SELECT 1 AS old; "
               f"COMMENT ON VIEW amocrm_bi.win_loss IS '({OWN_MARK})';")
     connection.execute(former.encode())
@@ -300,8 +300,7 @@ def test_a_mart_whose_columns_are_others_in_this_version_keeps_its_grants(connec
     assert one(connection, "SELECT count(closed_month) FROM amocrm_bi.win_loss") == 0
 
 
-def test_a_downgrade_takes_the_views_along_but_not_somebody_else_s(connection: Connection,
-                                                                   database: str) -> None:
+def test_a_downgrade_drops_our_views_but_not_dependent_ones(connection: Connection, database: str) -> None:
     connection.execute("CREATE VIEW public.mine AS SELECT id FROM amocrm_bi.leads")
     with pytest.raises(MigrationError, match="view mine depends on view amocrm_bi.leads"):
         downgrade(database, "amocrm", "base")

@@ -36,7 +36,7 @@ def test_funnel_counts_skipped_reopened_and_lost_deals(connection: Connection) -
         ("Talks", 1, 1, 0), ("Done", 1, 0, 0), ("Failed", 1, 1, 1)]
 
 
-def test_time_in_stage_and_who_is_stuck(connection: Connection) -> None:
+def test_time_in_stage_and_stuck_deals(connection: Connection) -> None:
     """Completed stays in New: 24, 48, 24 and 24 hours; in Offer: 24 (deal 1), 48 (deal 3)."""
     found = rows(connection,
                  "SELECT status, stays, average_hours, median_hours, p90_hours, deals_now, stuck_now "
@@ -74,7 +74,7 @@ def test_win_loss_by_reason_and_the_stage_before(connection: Connection) -> None
         ("2026-01-01", "Wholesale", "lost", None, "Talks", "Bruno", 1, 70)]
 
 
-def test_activity_is_of_who_was_responsible_then(connection: Connection) -> None:
+def test_activity_counts_for_the_user_responsible_at_that_time(connection: Connection) -> None:
     """Deal 1 was Bruno's until 29 December, 12:00, then Anna's; its first move was before, its second after
     that."""
     assert rows(connection, "SELECT day::text, responsible_user, moves, won, lost FROM manager_activity "
@@ -197,7 +197,7 @@ def test_the_pipeline_as_of_any_date(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("name", file_names("marts"))
-def test_the_page_tells_of_each_mart_and_its_query_runs(connection: Connection, name: str) -> None:
+def test_the_page_describes_each_mart_and_its_query_runs(connection: Connection, name: str) -> None:
     begin = PAGE.index(f"\n## {name}\n")
     part = PAGE[begin:PAGE.index("\n## ", begin + 5) if "\n## " in PAGE[begin + 5:] else len(PAGE)]
     documented = {line.split("|")[1].strip().strip("`"): line.split("|")[2].strip()

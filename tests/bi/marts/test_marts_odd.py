@@ -31,14 +31,14 @@ def test_a_deal_that_was_won_and_then_lost_was_not_reopened(altered: Connection)
         ("lost", "New")]
 
 
-def test_a_deal_that_has_just_come_is_not_stuck(altered: Connection) -> None:
+def test_a_new_deal_is_not_stuck(altered: Connection) -> None:
     altered.execute(
         "UPDATE amocrm.lead_status_history SET entered_at = now() - interval '40 hours' WHERE lead_id = 5")
     assert rows(altered, "SELECT lead_id FROM stuck_deals ORDER BY 1") == [(4,), (8,)]
     assert rows(altered, "SELECT deals_now, stuck_now FROM time_in_stage WHERE status = 'New'") == [(1, 0)]
 
 
-def test_whether_a_call_was_answered_is_what_its_status_says(altered: Connection) -> None:
+def test_a_call_s_status_decides_whether_it_was_answered(altered: Connection) -> None:
     """Calls: rang for 25 seconds without an answer (status 6); talked (4), no duration given; 7 seconds
     without a status; busy (7)."""
     altered.execute("""
@@ -58,7 +58,7 @@ def test_whether_a_call_was_answered_is_what_its_status_says(altered: Connection
                                                                              (4, False)]
 
 
-def test_a_response_is_after_the_deal_and_to_its_main_contact(altered: Connection) -> None:
+def test_a_response_comes_after_creation_and_goes_to_the_main_contact(altered: Connection) -> None:
     """Contact 21 is deal 2's main contact, 22 another one; deal 2 was created on 29 December, 23:30 UTC."""
     altered.execute(
         "INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at) "
@@ -72,7 +72,7 @@ def test_a_response_is_after_the_deal_and_to_its_main_contact(altered: Connectio
                     ("outgoing_call", 9 * 3600, 1800, "Bruno")]
 
 
-def test_a_response_is_before_the_deal_is_closed(altered: Connection) -> None:
+def test_a_response_comes_before_the_deal_is_closed(altered: Connection) -> None:
     """Deal 2 was won on 31 December, 23:30 UTC; its main contact was called a second later for another
     reason."""
     altered.execute(
@@ -91,7 +91,7 @@ def test_a_response_is_before_the_deal_is_closed(altered: Connection) -> None:
     assert rows(altered, answer.replace("responded_at, ", "")) == [(9.5 * 3600, 3600, "Bruno")]
 
 
-def test_a_call_that_an_event_and_a_note_tell_of_is_of_whom_the_note_names(altered: Connection) -> None:
+def test_a_call_in_an_event_and_a_note_counts_for_the_user_in_the_note(altered: Connection) -> None:
     """Telephony creates calls as user 0, or as the user who set it up (1); robots send text messages."""
     altered.execute("""
         INSERT INTO amocrm.events (id, type, entity_type, entity_id, created_by, created_at, _synced_at)
@@ -110,20 +110,20 @@ def test_a_call_that_an_event_and_a_note_tell_of_is_of_whom_the_note_names(alter
     assert rows(altered, answer) == [("outgoing_sms", "Anna", 22 * 3600)]
 
 
-def test_a_deal_s_own_source_goes_before_that_of_its_incoming_lead(altered: Connection) -> None:
+def test_a_deal_s_own_source_precedes_that_of_its_incoming_lead(altered: Connection) -> None:
     altered.execute("UPDATE amocrm.leads SET source_id = 1 WHERE id = 3")
     assert rows(altered, "SELECT channel, source, unsorted_source FROM attribution WHERE lead_id = 3") == [
         ("Site", "Site", "Landing page")]
 
 
-def test_a_required_field_of_a_contact_is_the_main_one_s(altered: Connection) -> None:
+def test_a_required_contact_field_is_checked_on_the_main_contact(altered: Connection) -> None:
     """Deal 2's other contact has a phone; its main contact no longer has one."""
     altered.execute("DELETE FROM amocrm.contact_custom_field_values WHERE contact_id = 21")
     assert (rows(altered, "SELECT deals, empty, lead_ids FROM empty_required_fields WHERE field = 'Phone'")
             == [(2, 2, [1, 2])])
 
 
-def test_a_purchase_of_new_year_s_night_is_of_the_account_s_year(altered: Connection) -> None:
+def test_a_purchase_on_new_year_s_night_counts_in_the_account_s_year(altered: Connection) -> None:
     altered.execute(
         "INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, "
         "quantity) "
@@ -157,7 +157,7 @@ def test_working_hours_far_from_greenwich_and_on_days_off(altered: Connection) -
     assert rows(altered, working) == [(1,)]
 
 
-def test_days_since_are_the_account_s(altered: Connection) -> None:
+def test_days_since_are_counted_in_the_account_s_zone(altered: Connection) -> None:
     """In this zone it is about noon: a minute after midnight is today, a minute before it is yesterday."""
     zone = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
     altered.execute(f"UPDATE amocrm.accounts SET timezone = '{zone}'".encode())
@@ -239,7 +239,7 @@ def test_a_required_field_of_the_company_and_empty_texts(altered: Connection) ->
             ("leads", "Contract", 2, 1, [2])]
 
 
-def test_what_is_a_utm_mark_and_what_became_of_the_deal(altered: Connection) -> None:
+def test_utm_marks_and_outcomes_of_their_deals(altered: Connection) -> None:
     """No UTM mark: a text field with such a name, a second value. A source without a name counts as no
     source."""
     altered.execute("INSERT INTO amocrm.custom_fields (entity_type, id, name, code, type, _synced_at) VALUES "
@@ -264,7 +264,7 @@ def test_what_is_a_utm_mark_and_what_became_of_the_deal(altered: Connection) -> 
 
 @pytest.mark.parametrize("name", sorted(
     {*file_names("marts"), "leads", "contacts", "tasks", "calls", "customers"} - {"funnel", "time_in_stage"}))
-def test_what_has_no_name_any_more_is_counted_all_the_same(altered: Connection, name: str) -> None:
+def test_rows_with_missing_names_are_still_counted(altered: Connection, name: str) -> None:
     """Row counts stay when users, pipelines, sources, loss reasons and catalogs are missing.
 
     (The funnel and time in stage list stages, so they are left out.)

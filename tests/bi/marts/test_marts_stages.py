@@ -10,7 +10,7 @@ from tests.bi.marts.conftest import LEAD, STAYS, Connection, rows
 FORMER = "INSERT INTO amocrm.statuses (pipeline_id, id, name, sort, _deleted_at, _synced_at) VALUES "
 
 
-def test_a_funnel_with_a_stage_that_was_removed_and_one_that_nobody_knows(altered: Connection) -> None:
+def test_a_funnel_with_a_removed_and_an_unknown_stage(altered: Connection) -> None:
     """Deal 9 was lost and reopened. 10 went through Old (removed since) and the offer, and was won. 11 was
     won at once. 12 came from a stage that was removed before the mirror saw it, and was lost."""
     altered.execute(FORMER + "(7, 13, 'Old', 15, now(), now());" + LEAD +
@@ -40,7 +40,7 @@ def test_a_funnel_with_a_stage_that_was_removed_and_one_that_nobody_knows(altere
         ("2025-07-01",)]
 
 
-def test_stages_without_a_stay_that_is_over_and_stages_that_were_removed(altered: Connection) -> None:
+def test_stages_without_a_completed_stay_and_removed_stages(altered: Connection) -> None:
     altered.execute(FORMER + "(8, 22, 'Fresh', 20, NULL, now()), (8, 23, 'Old', 30, now(), now()), "
                              "(8, 24, 'Never', 40, now(), now()), "
                              "(8, 25, 'Unused', 50, NULL, now());" + LEAD
@@ -77,7 +77,7 @@ def test_a_cycle_of_no_time_and_deals_without_history(altered: Connection) -> No
                              (None, "lost", 1, 0)]
 
 
-def test_activity_counts_each_thing_once_and_where_it_happened(altered: Connection) -> None:
+def test_activity_counts_each_thing_once_on_its_day(altered: Connection) -> None:
     """Two tasks, two notes and two calls in the same second count as two each. Task 104 was completed when it
     was last changed: the event with its id is deal 104's. Task 105 was completed, reopened and completed
     again. Deal 6 moved before it was deleted. Deleted notes and tasks do not count."""
@@ -125,7 +125,7 @@ def test_calls_are_averaged_over_those_that_were_answered(altered: Connection) -
                     (4, 2, 2, 35, "17.5")]
 
 
-def test_a_deal_that_moved_on_before_it_was_deleted_is_in_one_stage_at_a_time(altered: Connection) -> None:
+def test_a_deal_moved_before_its_deletion_is_in_one_stage_at_a_time(altered: Connection) -> None:
     """Deal 6, now without a value, moved into the offer on 29 December and was deleted on the 31st. Deal 9,
     without a value, is alone in an unknown stage."""
     altered.execute("UPDATE amocrm.lead_status_history SET left_at = '2025-12-29 09:00+00' WHERE lead_id = 6;"
