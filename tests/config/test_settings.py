@@ -1,4 +1,4 @@
-"""What the environment may say, and the sentence that answers what it may not."""
+"""Which settings are accepted, and the message for each that is not."""
 
 import math
 import stat
@@ -18,7 +18,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_nothing_has_to_be_set() -> None:
+def test_no_setting_is_required() -> None:
     settings = Settings()
     assert settings.amocrm_base_url is None and settings.database_url is None
     assert settings.amocrm_requests_per_second == 6.5 and settings.amocrm_concurrency == 6
@@ -54,7 +54,7 @@ def test_environment_beats_dotenv_and_empty_means_absent(tmp_path: Path,
         ("http://[::1]:8000", "http://[::1]:8000"),
     ],
 )
-def test_addresses_that_are_taken(given: str, used: str) -> None:
+def test_valid_addresses_are_accepted(given: str, used: str) -> None:
     assert validate_base_url(given) == used
     assert validate_base_url(used) == used
 
@@ -92,7 +92,7 @@ def test_addresses_that_are_taken(given: str, used: str) -> None:
         "https://",
     ],
 )
-def test_addresses_that_are_refused(given: str) -> None:
+def test_invalid_addresses_are_refused(given: str) -> None:
     with pytest.raises(ValueError, match="AMOCRM_BASE_URL") as refusal:
         validate_base_url(given)
     message = str(refusal.value)
@@ -101,7 +101,7 @@ def test_addresses_that_are_refused(given: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["amocrm", "_x", "amocrm_2", "a" * 59])
-def test_schema_names_that_are_taken(name: str) -> None:
+def test_valid_schema_names_are_accepted(name: str) -> None:
     assert validate_schema_name(name) == name
 
 
@@ -111,7 +111,7 @@ def test_schema_names_that_are_taken(name: str) -> None:
     + ["mirror", "public", "information_schema", "pg_temp", "pg_catalog"]
     + ["amocrm_all", "amocrm_bi"],
 )
-def test_schema_names_that_are_refused(name: str) -> None:
+def test_invalid_schema_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="AMOCRM_SCHEMA"):
         validate_schema_name(name)
 
@@ -125,13 +125,13 @@ def test_schema_names_that_are_refused(name: str) -> None:
         ("unlimited", "http://127.0.0.1:1", math.inf),
     ],
 )
-def test_rates_that_are_taken(rate: str, base_url: str, used: float) -> None:
+def test_valid_rates_are_accepted(rate: str, base_url: str, used: float) -> None:
     settings = load_settings(amocrm_requests_per_second=rate, amocrm_base_url=base_url)
     assert settings.amocrm_requests_per_second == used
 
 
 @pytest.mark.parametrize("rate", ["7.01", "unlimited", "inf", "nan", "0", "-1", "fast"])
-def test_rates_that_are_refused(rate: str) -> None:
+def test_invalid_rates_are_refused(rate: str) -> None:
     with pytest.raises(SettingsError, match="AMOCRM_REQUESTS_PER_SECOND"):
         load_settings(amocrm_requests_per_second=rate, amocrm_base_url="acme")
 
@@ -154,7 +154,7 @@ def test_a_refusal_names_the_variable_and_hides_the_value(
     assert "s3cret" not in str(refusal.value) and refusal.value.__cause__ is None
 
 
-def test_secrets_do_not_show() -> None:
+def test_secrets_are_hidden() -> None:
     settings = load_settings(
         amocrm_access_token="s3cret",
         amocrm_client_secret="s3cret",
@@ -196,7 +196,7 @@ def test_unix_socket_and_several_hosts_reach_the_driver() -> None:
     assert several.query["host"] == "a,b" and several.query["port"] == "1,2"
 
 
-def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
+def test_the_key_is_created_once_and_private(tmp_path: Path) -> None:
     settings = load_settings(mirror_home=tmp_path / "home")
     keys = settings.encryption_keys()
     assert keys == settings.encryption_keys() and Fernet(keys[0])
