@@ -1,4 +1,4 @@
-"""The dictionary: of an account with hostile names, and of the models alone, which is what docs/ holds."""
+"""The dictionary of an account with hostile names, and of the models alone, which is what docs/ holds."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Parsed(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        told = dict(attrs)
-        self.ids += [told["id"] or ""] if "id" in told else []
-        self.links += [str(told[name]) for name in ("href", "src", "action", "data") if name in told]
-        self.handlers += [name for name in told if name.startswith("on")]
+        given = dict(attrs)
+        self.ids += [given["id"] or ""] if "id" in given else []
+        self.links += [str(given[name]) for name in ("href", "src", "action", "data") if name in given]
+        self.handlers += [name for name in given if name.startswith("on")]
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
@@ -49,7 +49,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(scope="module")
 def database_of(postgres_server: str, template_database: str) -> Iterator[str]:
-    """A few rows, written by hand: what is counted can be told by heart."""
+    """A few rows, written by hand, so that the counts are known."""
     with temporary_database(postgres_server, template_database) as conninfo, psycopg.connect(
             conninfo, autocommit=True) as connection:
         connection.execute("INSERT INTO amocrm.accounts (id, name, _synced_at) VALUES (1, %s, now())",
@@ -113,7 +113,7 @@ def test_hostile_names_stay_text(written: Path) -> None:
     assert "\n# " not in text[3:], "a name with a line break makes no heading"
 
 
-def test_every_anchor_is_there_once(written: Path) -> None:
+def test_every_anchor_exists_once(written: Path) -> None:
     for text in ((written / "dictionary.html").read_text(encoding="utf-8"), page(base_dictionary())):
         parsed = Parsed(text)
         assert len(parsed.ids) == len(set(parsed.ids)) and not any(set(each) & set(" \t\n\"<>")
@@ -144,7 +144,8 @@ def test_it_shows_rows_and_views_for_people(written: Path) -> None:
     assert "list Товары (7)" in words
 
 
-def test_a_second_run_replaces_and_a_bad_place_is_told(database_of: str, tmp_path: Path) -> None:
+def test_a_second_run_replaces_the_files_and_a_bad_folder_is_reported(database_of: str,
+                                                                      tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database_of)
     (tmp_path / "dictionary").mkdir()
     (tmp_path / "dictionary" / "dictionary.html").write_text("old", encoding="utf-8")
@@ -178,14 +179,14 @@ def test_an_account_before_its_first_sync(database: str, tmp_path: Path) -> None
 # The base schema's, in docs/
 
 
-def test_docs_hold_what_the_models_say() -> None:
+def test_docs_agree_with_the_models() -> None:
     assert (REPOSITORY / "docs"
             / MARKDOWN_FILE).read_text(encoding="utf-8") == markdown(base_dictionary(), DIAGRAM_FILE), STALE
     assert (REPOSITORY / "docs"
             / DIAGRAM_FILE).read_text(encoding="utf-8") == svg(base_dictionary(), MARKDOWN_FILE), STALE
 
 
-def test_every_table_and_column_is_told_of_and_comes_from_somewhere() -> None:
+def test_every_table_and_column_has_a_description_and_an_origin() -> None:
     found = {relation.name: relation for relation in base_dictionary().relations}
     assert set(AccountBase.metadata.tables) <= set(found)
     for table in AccountBase.metadata.tables.values():
@@ -196,7 +197,7 @@ def test_every_table_and_column_is_told_of_and_comes_from_somewhere() -> None:
         assert {each.table for column in relation.columns for each in column.refers} <= set(found)
 
 
-def test_the_database_says_the_same(database: str) -> None:
+def test_the_database_s_comments_agree(database: str) -> None:
     with psycopg.connect(database) as connection:
         rows = connection.execute(
             "SELECT c.relname, a.attname, coalesce(col_description(c.oid, a.attnum), ''), "
@@ -206,10 +207,10 @@ def test_the_database_says_the_same(database: str) -> None:
             "a.attnum > 0 AND NOT a.attisdropped WHERE c.relnamespace = 'amocrm'::regnamespace AND c.relkind "
             "IN ('r', 'v') "
             "AND c.relname <> 'alembic_version'").fetchall()
-    told = {(relation.name, column.name): (column.comment, relation.comment, column.type, column.is_nullable)
-            for relation in base_dictionary().relations for column in relation.columns}
+    given = {(relation.name, column.name): (column.comment, relation.comment, column.type, column.is_nullable)
+             for relation in base_dictionary().relations for column in relation.columns}
     short = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
-    assert {(row[0], row[1]): (row[2], row[3], short.get(row[4], row[4]), row[5]) for row in rows} == told
+    assert {(row[0], row[1]): (row[2], row[3], short.get(row[4], row[4]), row[5]) for row in rows} == given
 
 
 # The diagram
@@ -252,8 +253,8 @@ def test_markdown_is_escaped(text: str, safe: str) -> None:
 
 @pytest.mark.slow
 def test_in_a_real_browser(written: Path, tmp_path: Path) -> None:
-    """Search by keyboard, go there, light and dark; nothing runs that is not ours, and nothing is asked of a
-    network."""
+    """Search by keyboard, follow a hit, light and dark; no foreign code runs, and there is no network
+    request."""
     from tests.support.chromium import Chromium
     with Chromium(tmp_path / "profile") as browser:
         browser.open((written / "dictionary.html").as_uri())
