@@ -1,5 +1,5 @@
-"""Lists that move while they are read: no watermark promises more than was read, and what is not honoured is
-noticed."""
+"""Lists that change while they are read: no watermark promises more than was read, and ignored filters and
+orders are noticed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.lists import (
 
 @pytest.fixture
 def sandbox() -> Iterator[SandboxProcess]:
-    """To be changed at will."""
+    """A sandbox that tests may change."""
     with SandboxProcess(scale=400, fields=1) as running:
         yield running
 
@@ -51,8 +51,8 @@ def shared() -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
-    """One that is only read; lists moving by updated_at have more than a page in one second, a few beside it,
-    some in the future."""
+    """A sandbox that tests only read. In lists read by updated_at, one second has more than a page of
+    records, the next one a few, and some lie in the future."""
     before = {switch["name"]: switch["value"] for switch in shared.control("GET", "switches")}
     shared.reset_stats()
     yield shared
@@ -65,8 +65,8 @@ def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
 
 @pytest.mark.parametrize("inclusive", ["both", "from", "to", "none"])
 @pytest.mark.parametrize("name", MOVING)
-def test_window_meets_all_that_changed(name: str, inclusive: str, still: SandboxProcess,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_returns_all_changed_records(name: str, inclusive: str, still: SandboxProcess,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "MAX_PAGES_PER_RANGE", 3)
     still.switch(filter_inclusive=inclusive)
     moments = {record["id"]: record[moving_of(name).column] for record in still.truth(path_of(name))}
@@ -83,14 +83,14 @@ def test_window_meets_all_that_changed(name: str, inclusive: str, still: Sandbox
 
 
 @pytest.mark.parametrize("name", MOVING)
-def test_a_quiet_list_costs_one_request(name: str, still: SandboxProcess) -> None:
+def test_an_unchanged_list_costs_one_request(name: str, still: SandboxProcess) -> None:
     steps = list(incremental(source_of(still, name, limit=entity_named(name).limit), moving_of(name),
                              {"watermark": int(time.time())}, True))
     assert request_count(still) == 1 and len(steps) == 1
 
 
 @pytest.mark.parametrize("name", ["leads", "tasks", "notes"])
-def test_window_of_a_living_list(name: str, sandbox: SandboxProcess) -> None:
+def test_window_of_a_changing_list(name: str, sandbox: SandboxProcess) -> None:
     began, chosen = sandbox_time(sandbox), sorted(true_ids(sandbox, name))[:60]
     path, last = path_of(name), [{"watermark": 0}]
 
@@ -116,8 +116,8 @@ def owned(name: str) -> Record:
 
 
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
-def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProcess,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_events_are_read_in_any_order(order: str, still: SandboxProcess,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "MAX_PAGES_PER_RANGE", 8)
     still.switch(events_order=order)
     steps = list(sweep(source_of(still, "events", limit=100), {}))
@@ -126,7 +126,7 @@ def test_all_events_in_whatever_order_they_come(order: str, still: SandboxProces
             + 1)  # one shows that there is no order of time
 
 
-def test_all_events_after_a_first_reading_that_was_interrupted_for_a_month(still: SandboxProcess) -> None:
+def test_all_events_are_read_after_an_interruption_of_a_month(still: SandboxProcess) -> None:
     then = int(time.time()) - 30 * 86400
     position = {"sweep": {"watermark": then, "spans": [[0, then, False]]}}
     steps = list(sweep(source_of(still, "events", limit=100), position))
@@ -134,7 +134,7 @@ def test_all_events_after_a_first_reading_that_was_interrupted_for_a_month(still
     assert (steps[-1].position or {})["watermark"] > time.time() - 600
 
 
-def test_events_that_disappear_take_no_others_along(sandbox: SandboxProcess) -> None:
+def test_events_that_disappear_hide_no_others(sandbox: SandboxProcess) -> None:
     sandbox.switch(deleted_entity_events="hide")
     leads = sorted(true_ids(sandbox))
     seen = ids_while(sweep(source_of(sandbox, "events", limit=50), {}),
@@ -147,7 +147,7 @@ def test_events_that_disappear_take_no_others_along(sandbox: SandboxProcess) -> 
 
 @pytest.mark.parametrize("option", ["ignore", "refuse"])
 @pytest.mark.parametrize("name", ["leads", "contacts", "companies", "customers"])
-def test_a_filter_that_is_not_honoured(name: str, option: str, still: SandboxProcess) -> None:
+def test_an_ignored_filter_is_noticed(name: str, option: str, still: SandboxProcess) -> None:
     still.switch(filter_option=option)
     since = sorted(record["updated_at"] for record in still.truth(path_of(name)))[-30]
     position = {"watermark": since + OVERLAP_SECONDS}
@@ -159,7 +159,7 @@ def test_a_filter_that_is_not_honoured(name: str, option: str, still: SandboxPro
         assert landed[-1]["watermark"] > time.time() - 600 and all(each == position for each in landed[:-1])
 
 
-def test_a_watermark_on_the_word_of_a_filter_that_is_not_one_is_taken_back() -> None:
+def test_a_watermark_from_an_ignored_filter_is_taken_back() -> None:
     def answer(path: str) -> Reply:
         if "filter" not in path:
             return list_reply({"id": 3, "updated_at": 7000}, {"id": 1, "updated_at": 100})
@@ -175,7 +175,8 @@ def test_a_watermark_on_the_word_of_a_filter_that_is_not_one_is_taken_back() -> 
 
 @pytest.mark.parametrize("filter_option", ["honour", "ignore"])
 def test_an_ignored_order_is_noticed(filter_option: str, sandbox: SandboxProcess) -> None:
-    """Without it, what is newest first is not, and a window's page does not end where it seems to."""
+    """Without the order, newest first is not newest first, and a window's page does not end where it seems
+    to."""
     sandbox.switch(updated_at_order="ignore", filter_option=filter_option)
     since = sorted(record["updated_at"] for record in sandbox.truth("leads"))[200]
     for filtered in (True, False):
@@ -204,8 +205,8 @@ def test_an_ignored_order_is_noticed_where_pages_show_none(seconds: list[int], f
     assert set(first) <= ids(steps)
 
 
-def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
-    """amoCRM knows no order[created_at] of contacts, so it gives them by id."""
+def test_an_ignored_filter_and_order_are_noticed(sandbox: SandboxProcess) -> None:
+    """amoCRM has no order[created_at] for contacts, so it returns them by id."""
     sandbox.switch(filter_option="ignore")
     lowest = sorted(true_ids(sandbox, "contacts"))[:3]
     sandbox.mutate(*({"op": "patch", "list": "contacts", "id": ident, "set": {"created_at": 10**9}}
@@ -216,7 +217,7 @@ def test_neither_filter_nor_order_is_honoured(sandbox: SandboxProcess) -> None:
     assert steps[-1].position and steps[-1].position["watermark"] > time.time() - 600
 
 
-def test_newest_first_of_a_living_list(sandbox: SandboxProcess) -> None:
+def test_newest_first_of_a_changing_list(sandbox: SandboxProcess) -> None:
     sandbox.switch(filter_option="ignore")
     newest = sorted(sandbox.truth("leads"), key=lambda record: (record["updated_at"], record["id"]))
     since, began = newest[-120]["updated_at"], sandbox_time(sandbox)
@@ -230,7 +231,7 @@ def test_newest_first_of_a_living_list(sandbox: SandboxProcess) -> None:
     assert true_ids(sandbox, since=since) <= seen
 
 
-def test_a_list_that_is_not_there_is_asked_for_once(still: SandboxProcess) -> None:
+def test_a_missing_list_is_requested_once(still: SandboxProcess) -> None:
     still.fault("404", "leads", times=0)
     with pytest.raises(NotAvailableError):
         list(incremental(source_of(still), moving_of("leads"), {"watermark": 0}, True))

@@ -1,5 +1,5 @@
-"""Whole lists, read while they live: whatever was there all the time is met, from wherever the reading
-resumes."""
+"""Full scans of lists that change meanwhile: every record that was there all the time is read, wherever the
+scan resumes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.lists import (
 
 @pytest.fixture
 def sandbox() -> Iterator[SandboxProcess]:
-    """To be changed at will."""
+    """A sandbox that tests may change."""
     with SandboxProcess(scale=400, fields=1) as running:
         yield running
 
@@ -49,8 +49,8 @@ def shared() -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
-    """One that is only read; lists moving by updated_at have more than a page in one second, a few beside it,
-    some in the future."""
+    """A sandbox that tests only read. In lists read by updated_at, one second has more than a page of
+    records, the next one a few, and some lie in the future."""
     before = {switch["name"]: switch["value"] for switch in shared.control("GET", "switches")}
     shared.reset_stats()
     yield shared
@@ -59,8 +59,8 @@ def still(shared: SandboxProcess) -> Iterator[SandboxProcess]:
 
 
 @pytest.mark.parametrize("runs", [1, 6])
-def test_sweep_meets_every_row_and_few_twice(runs: int, still: SandboxProcess,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_returns_every_row_and_few_twice(runs: int, still: SandboxProcess,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "MAX_WORKERS", runs)
     began = time.time()
     steps = list(sweep(source_of(still, limit=20), {}))
@@ -74,7 +74,7 @@ def test_sweep_meets_every_row_and_few_twice(runs: int, still: SandboxProcess,
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kinds", [["delete", "vanish"], ["create"], ["restore"],
                                    ["delete", "restore", "create", "edit", "vanish"]], ids="-".join)
-def test_sweep_of_a_living_list(kinds: list[str], seed: int, sandbox: SandboxProcess) -> None:
+def test_sweep_of_a_changing_list(kinds: list[str], seed: int, sandbox: SandboxProcess) -> None:
     lowest = sorted(true_ids(sandbox))[:40]
     sandbox.mutate(*({"op": "delete", "list": "leads", "id": ident} for ident in lowest[::2]))
     sandbox.advance_clock(1)
@@ -102,7 +102,7 @@ def test_sweep_steps_back_up_when_rows_come_back(runs: int, sandbox: SandboxProc
     assert not gone
 
 
-def test_sweep_resumes_from_wherever_it_landed(sandbox: SandboxProcess) -> None:
+def test_sweep_resumes_from_any_position(sandbox: SandboxProcess) -> None:
     there = true_ids(sandbox)
     steps = list(sweep(source_of(sandbox, limit=30), {}))
     low = sorted(there)[:8]
@@ -142,8 +142,8 @@ def test_an_empty_answer_by_mistake_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("where", ["leads|tasks|events", "page=2", "page=3"])
-def test_heavy_pages_are_asked_for_in_smaller_ones(where: str, still: SandboxProcess,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_that_are_too_large_are_split(where: str, still: SandboxProcess,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "MAX_PAGES_PER_RANGE", 3)
     still.fault("504", where, times=0, min_limit=60)
     for name in ("leads", "tasks", "events"):
@@ -168,20 +168,20 @@ def test_sweep_of_a_list_whose_late_pages_are_refused(option: str, still: Sandbo
         assert option == "honour" and seen == true_ids(still)
 
 
-def test_a_list_without_end_is_told() -> None:
+def test_an_endless_list_is_reported() -> None:
     with scripted_server(lambda path: list_reply(
         {"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(TransientError, match="no end"):
         list(sweep(source_of(server), {}))
 
 
-def test_an_order_that_is_ignored_is_told(still: SandboxProcess) -> None:
+def test_an_ignored_order_is_reported(still: SandboxProcess) -> None:
     still.switch(default_order="shuffled")
     with pytest.raises(FilterIgnoredError, match=r"customers ignores order\[id\]"):
         list(sweep(source_of(still, "customers", order="id"), {}))
 
 
 @pytest.mark.parametrize("limit", [16, 20, 50, 100, 250])
-def test_pages_overlap_and_go_on(limit: int) -> None:
+def test_pages_overlap(limit: int) -> None:
     for start in [*range(1, 3000), 720720 * 3 - 1, 10**6]:
         size, number = next_overlapping_page(start, limit)
         assert (number - 1) * size < start < number * size and size <= limit

@@ -1,5 +1,5 @@
-"""Events have no order that anybody promised: whatever it is, all are read; where it is that of time, in
-hardly more requests than pages."""
+"""Events have no guaranteed order: all are read in any order, and if it is the order of time, in barely more
+requests than pages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("inclusive", INCLUSIVE)
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled", "almost"])
-def test_all_are_read_in_whatever_order(order: str, inclusive: tuple[bool, bool], short: None) -> None:
+def test_all_rows_are_read_in_any_order(order: str, inclusive: tuple[bool, bool], short: None) -> None:
     rows = uneven_rows(1500, crowd=35)
     assert read(EventList(rows, order, inclusive)) == set(rows)
 
@@ -55,8 +55,8 @@ def test_all_are_read_in_whatever_order(order: str, inclusive: tuple[bool, bool]
 @given(order=st.sampled_from(["desc", "asc", "almost"]), inclusive=st.sampled_from(INCLUSIVE),
        seconds=st.lists(st.integers(0, 60), max_size=300), crowd=st.integers(0, 45),
        longest=st.sampled_from([1, 2, 6]))
-def test_all_are_read_however_they_lie(order: str, inclusive: tuple[bool, bool], seconds: list[int],
-                                       crowd: int, longest: int) -> None:
+def test_all_rows_are_read_at_any_distribution(order: str, inclusive: tuple[bool, bool], seconds: list[int],
+                                               crowd: int, longest: int) -> None:
     rows = dict(enumerate([*(1_700_000_000 + second for second in seconds), *[1_700_000_030] * crowd], 1))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ordered_scan, "MAX_PAGES_PER_CHAIN", longest)
@@ -64,7 +64,7 @@ def test_all_are_read_however_they_lie(order: str, inclusive: tuple[bool, bool],
 
 
 @pytest.mark.parametrize("order", ["desc", "asc"])
-def test_hardly_more_requests_than_pages(order: str) -> None:
+def test_barely_more_requests_than_pages(order: str) -> None:
     rows = {ident: 1_600_000_000 + ident * 977 for ident in range(1, 12_001)}
     events = EventList(rows, order)
     assert read(events, 20) == set(rows)
@@ -74,14 +74,14 @@ def test_hardly_more_requests_than_pages(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["desc", "asc"])
-def test_every_walker_has_work(order: str) -> None:
+def test_every_worker_has_work(order: str) -> None:
     events = EventList(uneven_rows(5000), order, seconds=0.15)
     assert read(events, 20) == set(events.rows)
     assert sum(events.in_flight) / len(events.in_flight) > 3.5  # 2.6 spend the budget at 400 ms each
 
 
 def one_hidden(rows: Rows) -> int:
-    """The only row that `almost` moves, in the middle of a chain."""
+    """Returns the only row that the order `almost` moves; it lies in the middle of a scan."""
     for ident in [ident for ident in rows if ident % 97 == 0]:
         del rows[ident]
     rows[9700] = 1_700_000_000 + 405
@@ -89,13 +89,13 @@ def one_hidden(rows: Rows) -> int:
 
 
 @pytest.mark.parametrize("inclusive", INCLUSIVE)
-def test_a_row_that_the_order_hides_is_missed_by_the_count(inclusive: tuple[bool, bool]) -> None:
+def test_a_row_hidden_by_the_order_is_found_by_the_count(inclusive: tuple[bool, bool]) -> None:
     rows = {ident: 1_700_000_000 + ident for ident in range(1, 900)}
     hidden = one_hidden(rows)
     assert hidden in read(EventList(rows, "almost", inclusive))
 
 
-def test_an_order_that_turns_round(short: None) -> None:
+def test_an_order_that_reverses_loses_nothing(short: None) -> None:
     def turn(events: EventList, number: int) -> None:
         events.order = "asc" if number > 30 else "desc"
 
@@ -104,13 +104,13 @@ def test_an_order_that_turns_round(short: None) -> None:
 
 
 @pytest.mark.parametrize("max_page", [45, 99])
-def test_a_count_that_is_refused(max_page: int) -> None:
+def test_a_refused_count_loses_nothing(max_page: int) -> None:
     rows = uneven_rows(1500)
     assert read(EventList(rows, max_page=max_page)) == set(rows)
 
 
-def test_smaller_pages_than_asked_for() -> None:
-    """Nobody has said what the largest page of events is (6, 10); a count is no longer one then."""
+def test_smaller_pages_than_requested_make_counts_unusable() -> None:
+    """The largest page of events is not documented (6, 10)."""
     rows = uneven_rows(60)
     events = EventList(rows, largest=7)
     with scripted_server(events) as server:
@@ -125,8 +125,9 @@ def test_smaller_pages_than_asked_for() -> None:
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
 @pytest.mark.parametrize("kind", ["go", "come", "both", "oldest go"])
-def test_rows_that_go_and_come_meanwhile(kind: str, order: str, seed: int, short: None) -> None:
-    """Retention, hidden events of deleted entities, and what is restored (6, 12 and 13)."""
+def test_rows_removed_and_added_meanwhile_hide_no_others(kind: str, order: str, seed: int,
+                                                         short: None) -> None:
+    """Retention, hidden events of deleted entities, and restored ones (6, 12 and 13)."""
     chance, rows = random.Random(seed), uneven_rows(700, crowd=25)
     later = {ident: at + 1 for ident, at in list(rows.items())[::9]}
     going = sorted(rows) if kind == "oldest go" else chance.sample(sorted(rows), 60)
@@ -145,7 +146,7 @@ def test_rows_that_go_and_come_meanwhile(kind: str, order: str, seed: int, short
 
 
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
-def test_goes_on_from_wherever_it_landed(order: str, short: None) -> None:
+def test_scan_resumes_from_any_position(order: str, short: None) -> None:
     rows = uneven_rows(350, crowd=25)
     events = EventList(rows, order)
     with listed(events) as found:
@@ -159,7 +160,7 @@ def test_goes_on_from_wherever_it_landed(order: str, short: None) -> None:
         assert events.requests - before < whole / 2, "what had landed at the end is not read again"
 
 
-def test_a_cursor_of_before() -> None:
+def test_a_cursor_of_an_older_version_is_understood() -> None:
     rows = uneven_rows(300)
     middle = rows[150]
     spans = [[0, middle, False], [middle + 1, 2_000_000_000, True]]
@@ -167,7 +168,7 @@ def test_a_cursor_of_before() -> None:
         rows)
 
 
-def test_spans_less_what_is_read() -> None:
+def test_subtract_range_removes_what_was_read() -> None:
     spans = [(0, 9, ReadMode.ORDERED), (20, 29, ReadMode.SPLIT)]
     assert subtract_range(spans, 5, 24) == [(0, 4, ReadMode.ORDERED), (25, 29, ReadMode.SPLIT)]
     assert subtract_range(spans, 3, 4) == [(0, 2, ReadMode.ORDERED), (5, 9, ReadMode.ORDERED),
@@ -183,7 +184,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.mark.parametrize("inclusive", ["both", "from", "to", "none"])
 @pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
-def test_of_the_sandbox(order: str, inclusive: str, sandbox: SandboxProcess, short: None) -> None:
+def test_events_of_the_sandbox_are_read_completely(order: str, inclusive: str, sandbox: SandboxProcess,
+                                                   short: None) -> None:
     sandbox.switch(events_order=order, filter_inclusive=inclusive)
     assert ids(sweep(source_of(sandbox, "events", limit=20), {})) == true_ids(sandbox, "events")
 
@@ -191,7 +193,8 @@ def test_of_the_sandbox(order: str, inclusive: str, sandbox: SandboxProcess, sho
 @pytest.mark.parametrize("switches", [{"events_retention_days": 300}, {"empty_list": "200"}, {"max_page": 30},
                                       {"events_limit": 250}],
                          ids=lambda switches: "-".join(switches))
-def test_of_the_sandbox_otherwise(switches: dict[str, Any], sandbox: SandboxProcess) -> None:
+def test_events_of_the_sandbox_are_read_completely_with_other_switches(
+        switches: dict[str, Any], sandbox: SandboxProcess) -> None:
     before = {switch["name"]: switch["value"] for switch in sandbox.control("GET", "switches")}
     sandbox.switch(events_order="desc", filter_inclusive="both", **switches)
     since = time.time() - 299 * 86400 if "events_retention_days" in switches else 0
@@ -202,7 +205,7 @@ def test_of_the_sandbox_otherwise(switches: dict[str, Any], sandbox: SandboxProc
         sandbox.switch(**before)
 
 
-def test_work_is_taken_from_who_has_most() -> None:
+def test_work_is_taken_from_the_longest_queue() -> None:
     pool = RangeQueue([(0, 10_000, ReadMode.ORDERED)])
     first = pool.take()
     assert first

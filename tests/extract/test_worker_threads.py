@@ -1,4 +1,4 @@
-"""How many workers run at once: as many as there is time for while the others wait for answers."""
+"""How many workers run at once: as many as have time to work while the others wait for answers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def busy(seconds: float) -> None:
 
 
 class Walks:
-    """Walks that work and wait for so many seconds a step, and how many of them were under way at once in the
-    second half of their steps."""
+    """Generators that work and wait for a given time per step. `most`: how many ran at once in the second
+    half of the steps."""
 
     def __init__(self, worked: float, waited: float) -> None:
         self.worked, self.waited, self._lock = worked, waited, threading.Lock()
@@ -75,16 +75,16 @@ def steps(limit: ConcurrencyLimit, clock: Clock, waited: float, worked: float = 
 
 
 @pytest.mark.parametrize(("waited", "most"), [(0.0, 1), (0.004, 1), (0.01, 2), (0.031, 4), (9, MAX_WORKERS)])
-def test_the_step_that_waited_least_decides(clock: Clock, waited: float, most: int) -> None:
+def test_the_shortest_wait_decides(clock: Clock, waited: float, most: int) -> None:
     assert steps(ConcurrencyLimit(), clock, waited) == most
 
 
-def test_until_it_is_known_how_long_answers_take_few_walks_are_under_way(clock: Clock) -> None:
+def test_few_workers_run_until_response_times_are_known(clock: Clock) -> None:
     assert steps(ConcurrencyLimit(), clock, 9, count=SAMPLE_STEPS - 1) == INITIAL_WORKERS < MAX_WORKERS
     assert steps(ConcurrencyLimit(), clock, 9, count=SAMPLE_STEPS) == MAX_WORKERS
 
 
-def test_who_has_time_to_spare_holds_nobody_back(clock: Clock) -> None:
+def test_workers_are_not_limited_while_the_processor_is_idle(clock: Clock) -> None:
     limit = ConcurrencyLimit()
     clock.share = 0.4
     assert steps(limit, clock, 0) == MAX_WORKERS
@@ -93,7 +93,7 @@ def test_who_has_time_to_spare_holds_nobody_back(clock: Clock) -> None:
     assert steps(limit, clock, 0) == 1
 
 
-def test_no_more_walks_are_under_way_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_workers_run_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     def took(self: ConcurrencyLimit, seconds: float, worked: float) -> None:
         self.limit = 2
 
@@ -104,7 +104,7 @@ def test_no_more_walks_are_under_way_than_may_be(monkeypatch: pytest.MonkeyPatch
     assert walks.most == 2
 
 
-def test_where_answers_come_late_all_walks_are_under_way() -> None:
+def test_all_workers_run_if_answers_are_slow() -> None:
     walks = Walks(0.0005, 0.02)
     assert sorted(run_parallel([walks.walk() for _ in range(MAX_WORKERS)])) == sorted(
         [*range(STEPS)] * MAX_WORKERS)
@@ -134,7 +134,7 @@ def test_a_worker_that_waits_for_another_gives_its_slot_back() -> None:
     assert {"waited", "finished"} <= set(came) and came.count("step") == 40
 
 
-def test_what_ends_one_walk_ends_all() -> None:
+def test_an_error_in_one_worker_ends_all() -> None:
     walks = Walks(0.001, 0)
 
     def fails() -> Iterator[int]:
