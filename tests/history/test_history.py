@@ -1,4 +1,5 @@
-"""History out of readings and events, landed in a real Postgres in whatever order a mirror may meet them."""
+"""History from readings and events, loaded into a real Postgres in every order in which a mirror may see
+them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def account(database: str) -> Iterator[ScriptedAccount]:
         yield opened
 
 
-def test_a_deal_without_events_has_been_where_it_is_since_it_was_made(account: ScriptedAccount) -> None:
+def test_a_deal_without_events_was_in_its_stage_since_its_creation(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     account.advance()
     assert account.stages() == [(A, 0, None, "created")]
@@ -26,7 +27,7 @@ def test_a_deal_without_events_has_been_where_it_is_since_it_was_made(account: S
     assert is_consistent(account)
 
 
-def test_events_are_followed_back_to_the_beginning(account: ScriptedAccount) -> None:
+def test_events_give_the_first_stage(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(C, 300))
     account.load_events(account.status_event(300, B, C), account.status_event(100, A, B))
     account.advance()
@@ -36,7 +37,7 @@ def test_events_are_followed_back_to_the_beginning(account: ScriptedAccount) -> 
     assert is_consistent(account)
 
 
-def test_a_change_that_no_event_tells_is_observed(account: ScriptedAccount) -> None:
+def test_a_change_without_an_event_is_observed(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     account.advance()
     account.read("leads", 900, lead(B, 700, responsible_user_id=6))
@@ -47,7 +48,7 @@ def test_a_change_that_no_event_tells_is_observed(account: ScriptedAccount) -> N
 
 
 @pytest.mark.parametrize("updated", [-90_000, 90_000, 400], ids=["backdated", "in the future", "not moved"])
-def test_an_updated_at_that_cannot_be_believed_dates_nothing(account: ScriptedAccount, updated: int) -> None:
+def test_an_implausible_updated_at_is_not_used_as_a_date(account: ScriptedAccount, updated: int) -> None:
     account.read("leads", 500, lead(A, 400))
     account.advance()
     account.read("leads", 900.25, lead(B, updated))
@@ -78,7 +79,7 @@ def test_a_late_event_replaces_the_observation_that_it_explains_and_no_other(
     assert is_consistent(account)
 
 
-def test_an_event_that_a_later_one_took_back_explains_no_observation(account: ScriptedAccount) -> None:
+def test_an_event_undone_by_a_later_one_explains_no_observation(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     account.advance()
     account.read("leads", 900, lead(B, 800))
@@ -90,7 +91,7 @@ def test_an_event_that_a_later_one_took_back_explains_no_observation(account: Sc
     assert is_consistent(account)
 
 
-def test_there_and_back_again_without_events_is_two_changes(account: ScriptedAccount) -> None:
+def test_a_change_and_its_reversal_without_events_are_two_changes(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     account.load_events(account.status_event(400, D, A))
     account.advance()
@@ -125,7 +126,7 @@ def test_an_event_newer_than_the_row_wins_and_nothing_is_invented(account: Scrip
     assert is_consistent(account)
 
 
-def test_events_that_are_missing_leave_a_change_that_is_dated_by_the_row(account: ScriptedAccount) -> None:
+def test_missing_events_leave_a_change_dated_by_the_row(account: ScriptedAccount) -> None:
     account.read("leads", 900, lead(C, 700))
     account.load_events(account.status_event(300, A, B))
     account.advance()
@@ -138,8 +139,8 @@ def test_events_that_are_missing_leave_a_change_that_is_dated_by_the_row(account
     assert is_consistent(account)
 
 
-def test_a_silent_change_back_to_what_the_row_was_is_noticed(account: ScriptedAccount) -> None:
-    """The event came while the row stayed as it was: only its updated_at tells that it was read after the
+def test_a_change_back_without_an_event_is_noticed(account: ScriptedAccount) -> None:
+    """The event came while the row stayed as it was: only its updated_at shows that it was read after the
     event."""
     account.read("leads", 500, lead(A, 400))
     account.load_events(account.status_event(600, A, B))
@@ -150,7 +151,7 @@ def test_a_silent_change_back_to_what_the_row_was_is_noticed(account: ScriptedAc
     assert is_consistent(account)
 
 
-def test_what_is_no_reading_is_not_observed(account: ScriptedAccount) -> None:
+def test_late_partial_and_deleted_readings_are_not_observed(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     account.advance()
     account.read("leads", 300, lead(B, 200))
@@ -165,7 +166,7 @@ def test_what_is_no_reading_is_not_observed(account: ScriptedAccount) -> None:
     assert account.stages() == [(A, 0, None, "created")], "the history of a deleted deal stays"
 
 
-def test_a_deal_known_from_events_alone_begins_where_they_begin(account: ScriptedAccount) -> None:
+def test_a_deal_known_from_events_alone_starts_with_the_first_event(account: ScriptedAccount) -> None:
     account.load_events(account.event("lead_added", 50, [{"note": {"id": 1}}], []),
                         account.status_event(300, A, B), account.status_event(400, C, D, record=9))
     account.advance()
@@ -173,7 +174,7 @@ def test_a_deal_known_from_events_alone_begins_where_they_begin(account: Scripte
     assert account.stages(9) == [(D, 400, None, "event")]
 
 
-def test_of_four_kinds_of_record_somebody_is_responsible_or_nobody(account: ScriptedAccount) -> None:
+def test_responsible_history_covers_four_kinds_and_unassigned_records(account: ScriptedAccount) -> None:
     for place, (name, kind) in enumerate((("contacts", "contact"), ("companies", "company"),
                                           ("customers", "customer"))):
         account.read(name, 500, {"id": 1, "responsible_user_id": None, "created_at": START + place,
@@ -191,7 +192,7 @@ def test_of_four_kinds_of_record_somebody_is_responsible_or_nobody(account: Scri
 # Custom fields
 
 
-def test_field_changes_are_told_by_events_of_either_type(account: ScriptedAccount) -> None:
+def test_field_changes_come_from_events_of_both_types(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400))
     nameless = account.field_event(300, 12, ["x"], [])
     nameless["value_before"][0]["custom_field_value"].pop("field_id")
@@ -204,8 +205,7 @@ def test_field_changes_are_told_by_events_of_either_type(account: ScriptedAccoun
         ("[]",)]
 
 
-def test_values_that_differ_from_the_former_reading_are_observed_until_an_event_explains_them(
-        account: ScriptedAccount) -> None:
+def test_changed_values_are_observed_until_an_event_explains_them(account: ScriptedAccount) -> None:
     account.read("leads", 500, lead(A, 400, custom_fields_values=[field(11, "a"), field(12, "same")]))
     account.advance()
     account.read("leads", 900, lead(A, 800, custom_fields_values=[field(12, "same"), field(13, "new")]))
@@ -218,7 +218,7 @@ def test_values_that_differ_from_the_former_reading_are_observed_until_an_event_
     assert is_consistent(account)
 
 
-def test_what_is_no_change_of_a_value_is_not_observed(account: ScriptedAccount) -> None:
+def test_unchanged_values_are_not_observed(account: ScriptedAccount) -> None:
     def read(at: int, moved: int, label: str, number: Any, more: str) -> None:
         account.read("leads", at, lead(A, moved, custom_fields_values=[
             field(11, {"value": label, "enum_id": 5}, type_="select"), field(12, number, type_="numeric"),
@@ -239,8 +239,7 @@ def test_what_is_no_change_of_a_value_is_not_observed(account: ScriptedAccount) 
 # When
 
 
-def test_nothing_is_noted_until_history_is_made_for_the_first_time_and_then_only_what_changed(
-        account: ScriptedAccount) -> None:
+def test_records_are_queued_only_after_the_first_build_and_only_if_changed(account: ScriptedAccount) -> None:
     account.read("leads", 500, *(lead(A, 400, number=number) for number in range(1, 6)))
     account.load_events(account.status_event(300, B, A))
     assert account.rows("SELECT * FROM amocrm.history_due") == [("all", 0)]
@@ -262,7 +261,7 @@ def test_nothing_is_noted_until_history_is_made_for_the_first_time_and_then_only
         row[1] for row in before if row[1].startswith(("(3,", "(5,"))}
 
 
-def test_payloads_that_nobody_has_described_harm_nobody(account: ScriptedAccount) -> None:
+def test_undocumented_payloads_are_ignored(account: ScriptedAccount) -> None:
     odd: list[Any] = [None, [], {}, 5, "text", [5], [None], [{"lead_status": 5}],
                       [{"lead_status": {"id": "x", "pipeline_id": 10**30}}],
                       [{"responsible_user": []}], [{"responsible_user": {"id": "x"}}],

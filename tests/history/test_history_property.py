@@ -1,5 +1,5 @@
-"""Whatever happens to a deal, in whatever order the mirror meets it: what all was told of becomes exactly
-what happened, and what was read is never contradicted."""
+"""Any life of a deal, seen in any order: what events reported becomes exactly what happened, and history
+never contradicts a reading."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Step = tuple[str, float, int]
 
 
 def steps(*pauses: float) -> st.SearchStrategy[list[Step]]:
-    """move: to a stage, told of; silent: the same, not told of; edit: something else; sync: read the deal,
-    land events, make history; events: land all but the last few events."""
+    """move: to another stage, with an event; silent: the same, without one; edit: another change; sync: read
+    the deal, load events, update history; events: load all but the last few events."""
     kinds = st.sampled_from(["move", "move", "silent", "edit", "sync", "events"])
     return st.lists(st.tuples(kinds, st.sampled_from(pauses), STATUSES), max_size=14)
 
@@ -64,7 +64,7 @@ def deal_of(account: ScriptedAccount, skew: int) -> Iterator[Deal]:
 
 
 class Deal:
-    """A deal's life, and what the mirror got to see of it."""
+    """A deal's life, and the part that the mirror saw."""
 
     def __init__(self, account: ScriptedAccount, skew: int) -> None:
         row = account.rows("SELECT coalesce(max(id), 0) + 1 FROM amocrm.leads")
@@ -76,11 +76,11 @@ class Deal:
         self.readings: list[tuple[int, int]] = []
         self.read()
 
-    def move(self, status: int, is_told: bool) -> None:
+    def move(self, status: int, has_event: bool) -> None:
         self.updated = int(self.now)
         if status == self.status:
             return
-        if is_told:
+        if has_event:
             self.unlanded.append(self.account.status_event(self.updated, self.status, status, self.number))
         self.status = status
         self.life = [*(moment for moment in self.life if moment[0] != self.updated), (self.updated, status)]
@@ -102,7 +102,7 @@ class Deal:
         self.account.advance()
 
     def happened(self) -> list[tuple[int, int]]:
-        """Its life without the seconds that left things as they were."""
+        """The deal's life without the seconds that changed nothing."""
         return [moment for place, moment in enumerate(self.life)
                 if place == 0 or self.life[place - 1][1] != moment[1]]
 
@@ -123,7 +123,7 @@ class Deal:
                 == kept), "made at once it is what it became bit by bit"
 
     def forget(self) -> None:
-        """So that what is wrong with this deal is not told of the next."""
+        """Deletes the deal's rows, so that a failure does not affect the next example."""
         for table, column in OWNED:
             self.account.connection.execute(SQL("DELETE FROM amocrm.{} WHERE {} = %s").format(
                 Identifier(table), Identifier(column)), [self.number])
@@ -131,12 +131,13 @@ class Deal:
 
 @EXAMPLES
 @given(steps(0, 0.3, 1, 7, 90, 5000), SKEW)
-def test_what_all_was_told_of_is_what_happened(account: ScriptedAccount, life: list[Step], skew: int) -> None:
+def test_history_equals_a_life_that_events_report_completely(account: ScriptedAccount, life: list[Step],
+                                                             skew: int) -> None:
     with deal_of(account, skew) as deal:
         for what, pause, number in life:
             deal.now += pause
             if what in ("move", "silent"):
-                deal.move(number, is_told=True)
+                deal.move(number, has_event=True)
             elif what == "edit":
                 deal.updated = int(deal.now)
             elif what == "sync":
@@ -153,14 +154,14 @@ def test_what_all_was_told_of_is_what_happened(account: ScriptedAccount, life: l
 
 @EXAMPLES
 @given(steps(2, 7, 90, 5000), SKEW)
-def test_what_was_read_is_never_contradicted(account: ScriptedAccount, life: list[Step], skew: int) -> None:
-    """By a reading that differs from the one before, and by the last: one that does not differ leaves no
-    trace."""
+def test_history_never_contradicts_a_reading(account: ScriptedAccount, life: list[Step], skew: int) -> None:
+    """Neither a reading that differs from the one before, nor the last one; a reading that does not differ
+    leaves no trace."""
     with deal_of(account, skew) as deal:
         for what, pause, number in [*life, ("sync", 300, 0)]:
             deal.now += pause
             if what in ("move", "silent"):
-                deal.move(number, is_told=what == "move")
+                deal.move(number, has_event=what == "move")
             elif what == "edit":
                 deal.updated = int(deal.now)
             elif what == "sync":
@@ -170,8 +171,8 @@ def test_what_was_read_is_never_contradicted(account: ScriptedAccount, life: lis
         assert [deal.stage_at(second) for second, _ in traces] == [status for _, status in traces]
         observed = [(entered, status) for status, entered, _, source in account.stages(deal.number)
                     if source == "observed"]
-        told = [(entered, status) for status, entered, _, source in account.stages(deal.number)
-                if source == "event"]
-        assert set(told) <= set(deal.life)
+        reported = [(entered, status) for status, entered, _, source in account.stages(deal.number)
+                    if source == "event"]
+        assert set(reported) <= set(deal.life)
         assert len(observed) <= len(deal.readings)
         deal.check()

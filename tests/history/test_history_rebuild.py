@@ -1,5 +1,5 @@
-"""All of an account's history made anew, in one backend of Postgres or in two: the same rows as came bit by
-bit."""
+"""A rebuild of an account's whole history, on one Postgres backend or two, gives the same rows as
+step-by-step updates."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def account(database: str) -> Iterator[ScriptedAccount]:
 
 
 def eventful(account: ScriptedAccount) -> list[str]:
-    """An account of everything that history is made from, and its history as it came bit by bit: rows without
-    who wrote them."""
+    """An account with everything that history is made from, and its history as updated step by step: rows
+    without the transaction that wrote them."""
     account.advance()
     for number in range(1, 5):
         account.read("leads", 500, lead(A, 400, number, custom_fields_values=[field(11, "a")]))
@@ -52,8 +52,8 @@ HISTORY = ("lead_status_history", "responsible_history", "custom_field_history")
 
 
 @pytest.mark.parametrize("emptied", [HISTORY, HISTORY[1:], ()], ids=["all empty", "one filled", "all filled"])
-def test_two_backends_make_of_everything_what_came_bit_by_bit(account: ScriptedAccount, database: str,
-                                                              emptied: tuple[str, ...]) -> None:
+def test_a_rebuild_on_two_backends_equals_step_by_step_updates(account: ScriptedAccount, database: str,
+                                                               emptied: tuple[str, ...]) -> None:
     expected = eventful(account)
     assert len(expected) > 20
     for table in emptied:
@@ -66,29 +66,29 @@ def test_two_backends_make_of_everything_what_came_bit_by_bit(account: ScriptedA
     assert is_consistent(account)
 
 
-def test_a_lock_that_keeps_the_second_backend_waiting_leaves_its_part_to_the_first(
-        account: ScriptedAccount, database: str,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_backend_does_all_if_the_second_waits_for_a_lock(account: ScriptedAccount, database: str,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     expected, given_up = eventful(account), Event()
     monkeypatch.setattr(rebuild_, "LOCK_TIMEOUT", "50ms")
     with psycopg.connect(database) as blocker:
         blocker.execute("LOCK amocrm.responsible_history")
 
-        def beside(*arguments: Any) -> bool:
+        def on_second_backend(*arguments: Any) -> bool:
             done = real(*arguments)
             blocker.rollback()
             given_up.set()
             return done
 
         real = rebuild_._rebuild_on_second_backend
-        monkeypatch.setattr(rebuild_, "_rebuild_on_second_backend", beside)
+        monkeypatch.setattr(rebuild_, "_rebuild_on_second_backend", on_second_backend)
         account.connection.execute("TRUNCATE amocrm.lead_status_history, amocrm.custom_field_history")
         assert rebuild(account.connection, "amocrm", connect=lambda: psycopg.connect(database)) == 7
     assert given_up.is_set()
     assert written(account) == expected
 
 
-def test_killed_between_the_two_commits_it_is_all_due_again(account: ScriptedAccount, database: str) -> None:
+def test_a_kill_between_the_two_commits_leaves_everything_due(account: ScriptedAccount,
+                                                              database: str) -> None:
     expected = eventful(account)
     account.connection.execute(
         "TRUNCATE amocrm.lead_status_history, amocrm.responsible_history, amocrm.custom_field_history")

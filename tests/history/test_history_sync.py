@@ -1,5 +1,4 @@
-"""History over the whole path: what the sandbox's own log says of an account that changes, the tables say
-too."""
+"""History through whole syncs: the tables agree with the sandbox's own log of a changing account."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
         yield opened
 
 
-def told(sandbox: SandboxProcess) -> dict[int, list[tuple[Any, ...]]]:
+def expected_stages(sandbox: SandboxProcess) -> dict[int, list[tuple[Any, ...]]]:
     """Per deal, from the sandbox's log: (pipeline, stage, entered, by) of each interval after the first."""
     events = sorted((event for event in sandbox.truth("events") if event["type"] == "lead_status_changed"),
                     key=lambda event: event["id"])
@@ -78,12 +77,13 @@ def current(connection: psycopg.Connection[Any]) -> tuple[Any, ...] | None:
         "WHERE (l.pipeline_id, l.status_id) IS DISTINCT FROM (h.pipeline_id, h.status_id)").fetchone()
 
 
-def test_it_says_what_the_log_says_after_each_round_of_changes(sandbox: SandboxProcess, database: str,
-                                                               connection: psycopg.Connection[Any]) -> None:
+def test_history_equals_the_log_after_each_round_of_changes(sandbox: SandboxProcess, database: str,
+                                                            connection: psycopg.Connection[Any]) -> None:
     for seed in range(4):
         report = sync_mirror(sandbox, database)
         assert report.exit_code == 0
-        assert (kept(connection), wrong(connection), current(connection)) == (told(sandbox), [], (0,))
+        assert (kept(connection), wrong(connection), current(connection)) == (
+            expected_stages(sandbox), [], (0,))
         for table in ("lead_status_history", "responsible_history", "custom_field_history"):
             assert connection.execute(f"SELECT count(*) > 20 FROM amocrm.{table}".encode()).fetchone() == (
                 True,)
@@ -117,9 +117,8 @@ def test_the_pipeline_on_a_past_day_is_one_query(sandbox: SandboxProcess, databa
     assert len(rows) > 3
 
 
-def test_changes_without_events_are_observed_and_a_stage_that_is_gone_is_still_named(
-        sandbox: SandboxProcess, database: str,
-        connection: psycopg.Connection[Any]) -> None:
+def test_changes_without_events_are_observed_and_removed_stages_keep_their_names(
+        sandbox: SandboxProcess, database: str, connection: psycopg.Connection[Any]) -> None:
     sync_mirror(sandbox, database)
     lead = next(lead for lead in sandbox.truth("leads")
                 if lead["status_id"] not in (142, 143) and lead["responsible_user_id"])
@@ -148,10 +147,8 @@ def test_changes_without_events_are_observed_and_a_stage_that_is_gone_is_still_n
     assert wrong(connection) == []
 
 
-def test_an_event_that_comes_with_a_later_sync_replaces_the_observation(sandbox: SandboxProcess,
-                                                                        database: str,
-                                                                        connection: psycopg.Connection[
-                                                                            Any]) -> None:
+def test_an_event_of_a_later_sync_replaces_the_observation(sandbox: SandboxProcess, database: str,
+                                                           connection: psycopg.Connection[ Any]) -> None:
     sync_mirror(sandbox, database)
     sources = "SELECT DISTINCT source FROM amocrm.lead_status_history WHERE entered_at > %s"
     since = connection.execute("SELECT max(entered_at) FROM amocrm.lead_status_history").fetchone()
@@ -162,12 +159,12 @@ def test_an_event_that_comes_with_a_later_sync_replaces_the_observation(sandbox:
     assert (current(connection), wrong(connection)) == ((0,), [])
     assert sync_mirror(sandbox, database).exit_code == 0
     assert connection.execute(sources, since).fetchall() == [("event",)]
-    assert (kept(connection), current(connection), wrong(connection)) == (told(sandbox), (0,), [])
+    assert (kept(connection), current(connection), wrong(connection)) == (expected_stages(sandbox), (0,), [])
     assert connection.execute("SELECT count(*) FROM amocrm.observations").fetchone() == (0,)
 
 
-def test_what_the_check_is_told_to_find_it_finds(sandbox: SandboxProcess, database: str,
-                                                 connection: psycopg.Connection[Any]) -> None:
+def test_the_consistency_check_finds_each_contradiction(sandbox: SandboxProcess, database: str,
+                                                        connection: psycopg.Connection[Any]) -> None:
     sync_mirror(sandbox, database)
     for statement, what in (
             ("UPDATE amocrm.lead_status_history SET status_id = 5 WHERE left_at IS NULL AND lead_id = "
@@ -186,10 +183,8 @@ def test_what_the_check_is_told_to_find_it_finds(sandbox: SandboxProcess, databa
     assert wrong(connection) == []
 
 
-def test_a_killed_advance_has_done_nothing_and_the_next_one_does_it_all(sandbox: SandboxProcess,
-                                                                        database: str,
-                                                                        connection: psycopg.Connection[
-                                                                            Any]) -> None:
+def test_a_killed_update_changes_nothing_and_the_next_one_does_it_all(
+        sandbox: SandboxProcess, database: str, connection: psycopg.Connection[ Any]) -> None:
     sync_mirror(sandbox, database)
     before = kept(connection)
     sandbox.apply_random_changes(40, 3, ["move"])
@@ -207,5 +202,5 @@ def test_a_killed_advance_has_done_nothing_and_the_next_one_does_it_all(sandbox:
     assert due == connection.execute("SELECT count(*) FROM amocrm.leads").fetchone()
     assert kept(connection) == before
     assert sync_mirror(sandbox, database).exit_code == 0
-    assert (kept(connection), wrong(connection)) == (told(sandbox), [])
+    assert (kept(connection), wrong(connection)) == (expected_stages(sandbox), [])
     assert advance(connection, "amocrm", "amocrm") == 0
