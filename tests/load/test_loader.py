@@ -121,7 +121,7 @@ def test_a_change_of_children_alone_counts_as_read_later(connection: Connection)
     assert column(connection, "SELECT tag_id FROM amocrm.lead_tags ORDER BY 1") == [1, 2]
 
 
-def test_a_list_that_may_be_cut_short_removes_nothing(connection: Connection) -> None:
+def test_a_possibly_truncated_list_removes_nothing(connection: Connection) -> None:
     def linked(numbers: range) -> Record:
         return lead(_embedded={"contacts": [{"id": number, "is_main": number == 1} for number in numbers]})
 
@@ -144,19 +144,19 @@ def test_a_stage_that_left_its_pipeline_is_kept_and_marked(connection: Connectio
     assert column(connection, "SELECT id FROM amocrm.statuses WHERE _deleted_at IS NOT NULL") == []
 
 
-def test_a_list_replaces_what_records_told_and_never_the_other_way(connection: Connection) -> None:
-    told = lead(_embedded={"tags": [{"id": 9, "name": "from the lead", "color": None}]})
-    land(connection, "leads", (10, [told]))
+def test_a_list_replaces_rows_from_records_and_never_the_reverse(connection: Connection) -> None:
+    record = lead(_embedded={"tags": [{"id": 9, "name": "from the lead", "color": None}]})
+    land(connection, "leads", (10, [record]))
     land(connection, "tags", (5, [{"id": 9, "name": "from the list", "color": "FFFFFF"}]),
          entity_type="leads")
     assert column(connection, "SELECT name FROM amocrm.tags") == ["from the lead"], "read earlier"
     land(connection, "tags", (20, [{"id": 9, "name": "from the list", "color": "FFFFFF"}]),
          entity_type="leads")
-    land(connection, "leads", (30, [told]))
+    land(connection, "leads", (30, [record]))
     assert column(connection, "SELECT name FROM amocrm.tags WHERE _listed") == ["from the list"]
 
 
-def test_is_deleted_marks_and_its_end_revives(connection: Connection) -> None:
+def test_is_deleted_marks_a_row_and_its_end_revives_it(connection: Connection) -> None:
     land(connection, "leads", (10, [lead(is_deleted=False)]))
     land(connection, "leads", (20, [lead(is_deleted=True)]))
     assert column(connection, "SELECT _deleted_at IS NOT NULL FROM amocrm.leads") == [True]
@@ -164,7 +164,7 @@ def test_is_deleted_marks_and_its_end_revives(connection: Connection) -> None:
     assert column(connection, "SELECT _deleted_at IS NULL FROM amocrm.leads") == [True]
 
 
-def test_what_cannot_be_a_row_is_kept_and_its_neighbours_land(connection: Connection) -> None:
+def test_an_unusable_record_is_kept_and_its_neighbours_are_loaded(connection: Connection) -> None:
     counts = land(connection, "leads", (10, [lead(1), {"id": "x", "name": "no key"}, lead(2)]))
     assert (counts.inserted, counts.quarantined) == (2, 1)
     row = connection.execute("SELECT record_key, payload, reason, request FROM mirror.quarantine").fetchone()
@@ -198,7 +198,8 @@ def test_hostile_text_is_only_text(connection: Connection, value: str) -> None:
     ("created_at", 253402300800, "10000-01-01 00:00:00+00"),
     ("created_at", -62135596801, "0001-12-31 23:59:59+00 BC"), ("price", 0.1, "0.1"),
     ("price", 1e300, str(10**300)), ("price", -(2**70), str(-(2**70)))])
-def test_the_edges_of_types_land(connection: Connection, attribute: str, value: Any, expected: str) -> None:
+def test_extreme_values_of_each_type_are_stored(connection: Connection, attribute: str, value: Any,
+                                                expected: str) -> None:
     land(connection, "leads", (10, [lead(**{attribute: value})]))
     assert column(connection, f"SELECT {attribute}::text FROM amocrm.leads") == [expected]
 
@@ -216,8 +217,7 @@ def test_what_a_column_cannot_hold_stays_in_extra(connection: Connection, attrib
 TAGGED: Record = {"_embedded": {"tags": [{"id": 5, "name": "B2B"}]}}
 
 
-def test_a_mixed_batch_is_compared_where_it_is_known_and_inserted_where_it_is_new(
-        connection: Connection) -> None:
+def test_known_records_of_a_batch_are_compared_and_new_ones_inserted(connection: Connection) -> None:
     land(connection, "leads", (10, [lead(1, **TAGGED), lead(2, **TAGGED)]))
     counts = land(connection, "leads", (9, [lead(2, name="earlier")]),
                   (20, [lead(1, name="Шкаф", _embedded={"tags": []}), lead(3, **TAGGED)]))
@@ -236,7 +236,7 @@ def test_new_children_are_not_looked_up_and_old_keys_hold_as_before(connection: 
         connection.execute("INSERT INTO amocrm.lead_tags (lead_id, tag_id) VALUES (2, 5)")
 
 
-def test_what_somebody_has_hung_on_a_child_table_still_happens(connection: Connection) -> None:
+def test_foreign_keys_of_users_on_a_child_table_are_still_checked(connection: Connection) -> None:
     connection.execute(
         "CREATE TABLE favourites (id int8 PRIMARY KEY); ALTER TABLE amocrm.lead_tags ADD FOREIGN KEY "
         "(tag_id) REFERENCES favourites")
@@ -244,7 +244,7 @@ def test_what_somebody_has_hung_on_a_child_table_still_happens(connection: Conne
         land(connection, "leads", (10, [lead(**TAGGED)]))
 
 
-def test_a_user_who_may_not_set_it_lands_all_the_same(connection: Connection) -> None:
+def test_a_user_who_may_not_set_the_replication_role_can_load(connection: Connection) -> None:
     connection.execute("CREATE ROLE common; GRANT ALL ON SCHEMA amocrm, mirror TO common; "
                        "GRANT ALL ON ALL TABLES IN SCHEMA amocrm, mirror TO common; SET ROLE common")
     try:
@@ -258,8 +258,7 @@ HOSTILE_KEYS = ['a"b', '","', "a\\b", "\\", "{a,b}", "NULL", "", " ", '"', "a,b"
 
 @pytest.mark.parametrize("keys", [HOSTILE_KEYS, *[[key, "plain"] for key in HOSTILE_KEYS],
                                   ["one", "two", "NULL", "{}", ""]])
-def test_a_key_that_an_array_would_have_to_escape_is_found_again(keys: list[str],
-                                                                 connection: Connection) -> None:
+def test_a_key_that_an_array_must_escape_is_found_again(keys: list[str], connection: Connection) -> None:
     events = [{"id": key, "type": "lead_added", "created_at": 1} for key in keys]
     assert land(connection, "events", (10, events)).inserted == len(keys)
     counts = land(connection, "events", (20, events))

@@ -1,5 +1,5 @@
-"""New records that nobody has to look at first go into their table as they come: the same rows, hints and
-history as through a stage."""
+"""New records are copied into their table without a stage if nothing has to be compared: the same rows, hints
+and history as through a stage."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def connection(postgres_server: str, template_database: str) -> Iterator[Connect
         yield opened
 
 
-def landed(connection: Connection, of: Entity, told: list[Record], keep_seen: bool = False,
+def landed(connection: Connection, of: Entity, payload: list[Record], keep_seen: bool = False,
            first: Iterable[str] = ()) -> tuple[int, list[list[Any]]]:
-    """How many rows were staged, and all that was written, which is undone. Who keeps what was seen stages
-    everything."""
+    """Returns how many rows were staged, and all that was written; the load is rolled back. With `keep_seen`
+    everything is staged."""
     fixed = dict(of.listings[0].constants)
     landing = Watched(connection, normalizer(of, tuple(fixed)))
     with connection.transaction(force_rollback=True):
         for statement in first:
             connection.execute(statement.encode())
-        landing.load(batch(of.name, (NOW // 60, told), **fixed), keep_seen=keep_seen)
+        landing.load(batch(of.name, (NOW // 60, payload), **fixed), keep_seen=keep_seen)
         written = [column(connection, f"SELECT t::text FROM {table} t ORDER BY 1")
                    for table in column(connection, EVERYTHING)]
     return landing.staged, written
@@ -90,10 +90,10 @@ NEWS = {**dict.fromkeys(("leads", "contacts", "companies", "customers"), [SEEDED
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_with_and_without_a_stage_the_same_is_written(of: Entity, data: st.DataObject,
+def test_the_same_is_written_with_and_without_a_stage(of: Entity, data: st.DataObject,
                                                       connection: Connection) -> None:
-    told = data.draw(st.lists(records(of, dict(of.listings[0].constants)), min_size=1, max_size=3))
-    assert landed(connection, of, told)[1] == landed(connection, of, told, keep_seen=True)[1]
+    payload = data.draw(st.lists(records(of, dict(of.listings[0].constants)), min_size=1, max_size=3))
+    assert landed(connection, of, payload)[1] == landed(connection, of, payload, keep_seen=True)[1]
 
 
 @pytest.mark.parametrize("of", SILENT, ids=lambda each: each.name)
@@ -105,15 +105,15 @@ def test_in_a_first_reading_new_records_need_no_stage(of: Entity, connection: Co
 
 
 @pytest.mark.parametrize("of", SILENT, ids=lambda each: each.name)
-def test_what_is_news_is_looked_at(of: Entity, connection: Connection) -> None:
+def test_records_that_cause_hints_are_staged(of: Entity, connection: Connection) -> None:
     staged, written = landed(connection, of, [RECORD[of.name]], first=NEWS[of.name])
     assert staged == 1
-    told = [rows for table, rows in zip(column(connection, EVERYTHING), written, strict=True)
-            if table in ("mirror.hints", "amocrm.history_due")]
-    assert any("7" in row or of.name in row for rows in told for row in rows)
+    payload = [rows for table, rows in zip(column(connection, EVERYTHING), written, strict=True)
+               if table in ("mirror.hints", "amocrm.history_due")]
+    assert any("7" in row or of.name in row for rows in payload for row in rows)
 
 
-def test_events_are_news_where_history_is_kept_already(connection: Connection) -> None:
+def test_events_are_staged_after_the_first_build_of_history(connection: Connection) -> None:
     moved = RECORD["events"] | {"type": "lead_status_changed", "created_at": 5}
     staged, written = landed(connection, entity_named("events"), [moved],
                              first=[SEEDED, watermark("leads", "leads", NOW)])
@@ -121,7 +121,7 @@ def test_events_are_news_where_history_is_kept_already(connection: Connection) -
     assert "(leads,7)" in written[column(connection, EVERYTHING).index("amocrm.history_due")]
 
 
-def test_a_record_that_comes_deleted_is_marked(connection: Connection) -> None:
+def test_a_new_record_that_is_deleted_is_marked(connection: Connection) -> None:
     landing = Watched(connection, normalizer(entity_named("leads"), ()))
     with connection.transaction(force_rollback=True):
         landing.load(
@@ -131,7 +131,7 @@ def test_a_record_that_comes_deleted_is_marked(connection: Connection) -> None:
             True, None, None]
 
 
-def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Connection) -> None:
+def test_a_known_record_is_staged_and_its_neighbours_are_not(connection: Connection) -> None:
     landing = Watched(connection, normalizer(entity_named("leads"), ()))
     with connection.transaction(force_rollback=True):
         landing.load(batch("leads", (10, [{"id": 1, "name": "first"}])))
@@ -140,15 +140,15 @@ def test_one_that_is_known_is_staged_and_its_neighbours_are_not(connection: Conn
         assert column(connection, "SELECT name FROM amocrm.leads ORDER BY id") == ["second", None]
 
 
-def test_children_that_are_listed_themselves_come_by_the_stage(connection: Connection) -> None:
-    told = {"id": 1, "_embedded": {"statuses": [{"id": 5, "pipeline_id": 1, "name": "New"}]}}
-    staged, written = landed(connection, entity_named("pipelines"), [told])
+def test_children_with_a_list_of_their_own_are_staged(connection: Connection) -> None:
+    payload = {"id": 1, "_embedded": {"statuses": [{"id": 5, "pipeline_id": 1, "name": "New"}]}}
+    staged, written = landed(connection, entity_named("pipelines"), [payload])
     assert staged == 1
     assert len(written[column(connection, EVERYTHING).index("amocrm.statuses")]) == 1
 
 
-def test_a_row_that_another_list_tells_of_meanwhile_gives_way(database: str,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_written_meanwhile_by_another_list_is_replaced(database: str,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     existing_keys = Stage.existing_keys
 
     def late(stage: Stage, batch: Batch) -> set[Row]:
