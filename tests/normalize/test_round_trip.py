@@ -35,7 +35,7 @@ ANYTHING: tuple[Any, ...] = (
 
 
 def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
-    """Through rows as the stage would hold them, and back."""
+    """Returns the record rebuilt from rows as the stage would hold them."""
     normal = normalizer(of, tuple(fixed))
     found = normal.normalize_page([record], fixed, ZONE)
     assert found.unusable == []
@@ -44,14 +44,14 @@ def rebuilt(of: Entity, record: Record, fixed: Record) -> Record:
                    strict=True))
     children: dict[str, list[Cells]] = {child.name: [named(child.columns, each) for each in each_list or []]
                 for child, each_list in zip(normal.child_tables, rows.children, strict=True)}
-    return denormalize(of, row, children, told(found.embedded), ZONE)
+    return denormalize(of, row, children, embedded_records(found.embedded), ZONE)
 
 
 def named(columns: Any, row: Any) -> Record:
     return dict(zip([column.name for column in columns] + ["_extra"], row, strict=True))
 
 
-def told(feeds: EmbeddedRows) -> dict[type[AccountBase], dict[Any, Record]]:
+def embedded_records(feeds: EmbeddedRows) -> dict[type[AccountBase], dict[Any, Record]]:
     return {model: {key: dict(zip([column.name for column in table_schema_of(model).columns], row,
                                   strict=True)) for key, row in rows.items()}
             for model, rows in feeds.items()}
@@ -71,15 +71,15 @@ def test_rows_give_the_record_back(of: Entity, data: st.DataObject) -> None:
                                     Decimal("0.1234567890123456789"), -9.223372036854776e18, 1e308])
 @pytest.mark.parametrize("place", ["price", "unheard_of", "custom_fields_values"])
 def test_long_numbers_come_back_digit_by_digit(place: str, number: Any) -> None:
-    told = ([{"field_id": 1, "field_type": "numeric", "values": [{"value": number}]}]
-            if place == "custom_fields_values" else number)
-    record = {"id": 0, "price_with_minor_units": 0, place: told}
+    embedded_records = ([{"field_id": 1, "field_type": "numeric", "values": [{"value": number}]}]
+                        if place == "custom_fields_values" else number)
+    record = {"id": 0, "price_with_minor_units": 0, place: embedded_records}
     assert canonical(entity_named("leads"), rebuilt(entity_named("leads"), record, {}), {}) == canonical(
         entity_named("leads"), record, {})
 
 
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
-def test_the_function_made_for_a_records_attributes_makes_what_the_reader_makes(of: Entity) -> None:
+def test_the_generated_function_gives_what_the_reader_gives(of: Entity) -> None:
     normal = normalizer(of, tuple(of.listings[0].constants))
     for reader in [normal.reader, *(each.reader for each in normal.child_readers)]:
         for name, value in itertools.product({column.path[0] for column in reader.columns}, ANYTHING):
@@ -101,8 +101,7 @@ ENTRIES = st.lists(st.one_of(*[USUAL] * 8, USUAL.map(lambda entry: entry | {"odd
 
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(entries=ENTRIES, others=st.lists(USUAL, max_size=2))
-def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entries: list[Any],
-                                                                            others: list[Any]) -> None:
+def test_known_fields_give_the_same_rows(entries: list[Any], others: list[Any]) -> None:
     fields = PageFields()
     for each in [*others, *entries]:
         value_rows(2, [each], ZONE, fields)
@@ -111,8 +110,8 @@ def test_values_become_the_same_rows_when_their_fields_have_been_met_before(entr
 
 @pytest.mark.parametrize("odd", ["abc", [1, 2], [], 7, None])
 @pytest.mark.parametrize("type_", ["text", "chained_list"])
-def test_a_value_that_is_no_object_takes_no_record_with_it(type_: str, odd: Any) -> None:
-    """Also where the same field has been met before with values that are."""
+def test_a_value_that_is_not_an_object_does_not_fail_its_record(type_: str, odd: Any) -> None:
+    """Also if the same field was read before with values that are objects."""
     fields = [{"field_id": 7, "field_name": "f", "field_code": None, "field_type": type_, "values": [value]}
               for value in ({"value": "x"}, odd)]
     found = normalizer(entity_named("leads"), ()).normalize_page(
@@ -123,7 +122,7 @@ def test_a_value_that_is_no_object_takes_no_record_with_it(type_: str, odd: Any)
 
 @pytest.mark.parametrize("of", ENTITIES, ids=lambda each: each.name)
 @pytest.mark.parametrize("key", [None, [], "abc", 2**64, {"id": 1}])
-def test_a_record_without_a_usable_key_is_unfit_alone(of: Entity, key: Any) -> None:
+def test_only_a_record_without_a_usable_key_is_unusable(of: Entity, key: Any) -> None:
     name = next(name for name in table_schema_of(of.model).key if name not in of.listings[0].constants)
     path = table_schema_of(of.model).column(name).path[0]
     if isinstance(key, str) and table_schema_of(of.model).column(name).codec.sql_type == "text":
@@ -143,12 +142,12 @@ def test_an_absent_list_is_unknown_and_an_empty_one_is_empty() -> None:
     assert empty.children == [[], [], [], None, []]
 
 
-def test_a_field_that_only_a_record_names_is_told() -> None:
+def test_a_field_known_only_from_a_record_becomes_a_row() -> None:
     value = {"field_id": 7, "field_name": "Цвет \"дуба\"; --", "field_code": None, "field_type": "text",
              "values": [{"value": "x"}]}
     feeds = normalizer(entity_named("leads"), ()).normalize_page([{"id": 1, "custom_fields_values": [value]}],
                                                                  {}, ZONE).embedded
-    row = told(feeds)[reference.CustomField][("leads", 7)]
+    row = embedded_records(feeds)[reference.CustomField][("leads", 7)]
     assert (row["name"], row["type"], row["entity_type"]) == ("Цвет \"дуба\"; --", "text", "leads")
 
 
@@ -182,7 +181,7 @@ def test_a_date_is_the_accounts_calendar_day(second: int, day: str) -> None:
     assert local_day(second, ZONE)[0] == day
 
 
-def test_a_page_that_the_fast_decoder_refuses() -> None:
+def test_a_page_that_the_fast_decoder_refuses_is_decoded() -> None:
     page = decode(
         b'{"a": "\\ud800x", "b": 1e400, "c": "\\u0000", "d": 123456789012345678901234567890, "e": "\xff"}')
     assert page.value["a"] == "\ufffdx" and page.value["c"] == "\ufffd" and page.value["e"] == "\ufffd"
@@ -194,7 +193,7 @@ def test_a_page_that_the_fast_decoder_refuses() -> None:
     ("1e131071", decimal.Decimal("1e131071")), ("1e131072", "1e131072"), ("-1e-20000", "-1e-20000"),
     ("1e-16383", decimal.Decimal("1e-16383")), ("9" * 5000, decimal.Decimal("9" * 5000)),
     ("9" * 131073, "9" * 131073)])
-def test_a_number_that_no_numeric_holds_is_a_text(number: str, value: Any) -> None:
+def test_a_number_that_no_numeric_holds_becomes_a_text(number: str, value: Any) -> None:
     assert decode(b'[1e400, %b]' % number.encode()).value[1] == value
 
 
@@ -207,17 +206,17 @@ def test_a_number_longer_than_we_send_is_kept(price: Any) -> None:
     assert canonical(of, rebuilt(of, record, {}), {}) == canonical(of, record, {})
 
 
-def test_what_is_not_json_is_said() -> None:
+def test_invalid_json_is_reported() -> None:
     with pytest.raises(ValueError, match="."):
         decode(b"<html>")
 
 
-def test_unfit_says_why() -> None:
+def test_an_unusable_record_has_a_reason() -> None:
     with pytest.raises(UnusableRecordError, match="not an object"):
         normalizer(entity_named("leads"), ()).normalize_record([1], {}, ZONE, {}, PageFields())
 
 
-def test_what_merely_repeats_a_column_is_not_kept_and_what_contradicts_it_is() -> None:
+def test_repeated_values_are_dropped_and_contradicting_ones_kept() -> None:
     event = {"id": "1", "entity_id": 7, "_embedded": {"entity": {"id": 7, "_links": {"self": {"href": "…"}}}}}
     other = event | {"_embedded": {"entity": {"id": 8}}}
     normal = normalizer(entity_named("events"), ())
@@ -225,7 +224,7 @@ def test_what_merely_repeats_a_column_is_not_kept_and_what_contradicts_it_is() -
         None, jsonb_binary('{"_embedded":{"entity":{"id":8}}}')]
 
 
-def test_a_field_that_is_called_by_no_name_takes_nothing_with_it() -> None:
+def test_a_field_without_a_usable_name_does_not_fail_its_record() -> None:
     entry = {"field_id": 7, "field_name": ["a"], "field_code": {}, "field_type": "text",
              "values": [{"value": "x", "enum_id": 2**63, "enum_code": None}]}
     found = normalizer(entity_named("leads"), ()).normalize_page([{"id": 1, "custom_fields_values": [entry]}],
@@ -234,7 +233,7 @@ def test_a_field_that_is_called_by_no_name_takes_nothing_with_it() -> None:
         (1, 7, 0, "x", *[None] * 7, jsonb_binary('{"element":{"enum_id":9223372036854775808}}'))]
 
 
-def test_what_no_column_holds_of_a_links_inner_object_is_kept() -> None:
+def test_attributes_of_a_link_without_a_column_are_kept() -> None:
     linked = {"id": 1,
               "_embedded": {"catalog_elements": [{"id": 5, "metadata": {"catalog_id": 2, "unheard_of": 1}}]}}
     children = normalizer(entity_named("leads"),

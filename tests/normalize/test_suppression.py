@@ -1,5 +1,5 @@
-"""What of a record may land when somebody was forgotten: the record itself, what is on it, and what points at
-it from elsewhere."""
+"""What may be loaded of a record after a person was erased: the record itself, what is attached to it, and
+what points at it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def cut(connection: Connection, name: str, record: Any, account: str = "amocrm",
     ("talks", {"talk_id": 1, "contact_id": GONE, "entity_type": "lead", "entity_id": 5}, {}),
     ("unsorted", {"uid": "u", "metadata": {"from": "Зоя"}, "_embedded": {"contacts": [{"id": GONE}]}}, {}),
 ])
-def test_what_goes_altogether(forgetting: Connection, name: str, record: dict[str, Any],
-                              fixed: dict[str, str]) -> None:
+def test_records_of_the_person_are_dropped(forgetting: Connection, name: str, record: dict[str, Any],
+                                           fixed: dict[str, str]) -> None:
     assert cut(forgetting, name, record, **fixed) == []
     assert cut(forgetting, name, record, account="other",
                **fixed) == [record], "another account has forgotten nobody"
@@ -70,7 +70,8 @@ def test_what_goes_altogether(forgetting: Connection, name: str, record: dict[st
      {"entity_type": "contacts"}),
     ("leads", "no record", {}),
 ])
-def test_what_stays_as_it_is(forgetting: Connection, name: str, record: Any, fixed: dict[str, str]) -> None:
+def test_other_records_are_unchanged(forgetting: Connection, name: str, record: Any,
+                                     fixed: dict[str, str]) -> None:
     assert cut(forgetting, name, record, **fixed)[0] is record
 
 
@@ -85,12 +86,12 @@ def test_what_stays_as_it_is(forgetting: Connection, name: str, record: Any, fix
                                  {"entity_type": "leads", "id": GONE}]},
      {"entities": [{"entity_type": "leads", "id": GONE}]}),
 ])
-def test_what_loses_an_element(forgetting: Connection, name: str, before: dict[str, Any],
-                               after: dict[str, Any]) -> None:
+def test_other_records_lose_their_links_to_the_person(forgetting: Connection, name: str,
+                                                      before: dict[str, Any], after: dict[str, Any]) -> None:
     assert cut(forgetting, name, before | {"id": 5}) == [after | {"id": 5}]
 
 
-def test_a_list_that_may_have_been_cut_short_is_not_taken_for_a_whole_one(forgetting: Connection) -> None:
+def test_a_possibly_truncated_list_is_dropped_unless_completed(forgetting: Connection) -> None:
     record = {"id": 5, "_embedded": {"tags": [], "contacts": [{"id": number} for number in range(100, 149)]
                                      + [{"id": GONE}]}}
     leads = Suppression(forgetting, "amocrm", entity_named("leads"))
@@ -98,8 +99,7 @@ def test_a_list_that_may_have_been_cut_short_is_not_taken_for_a_whole_one(forget
     assert len(leads.filter_records([record], {}, {5})[0]["_embedded"]["contacts"]) == 49
 
 
-def test_a_new_task_on_somebody_forgotten_is_remembered_for_the_events_that_tell_of_it(
-        forgetting: Connection) -> None:
+def test_a_new_task_of_an_erased_person_is_remembered_for_its_events(forgetting: Connection) -> None:
     tasks = Suppression(forgetting, "amocrm", entity_named("tasks"))
     assert tasks.filter_records([{"id": 77, "entity_id": GONE, "entity_type": "contacts"}], {}) == []
     forgetting.execute(
@@ -114,7 +114,7 @@ def test_a_new_task_on_somebody_forgotten_is_remembered_for_the_events_that_tell
     assert forgetting.execute("SELECT count(*) FROM mirror.forgotten").fetchone() == (0,)
 
 
-def test_values_of_other_records_that_chose_the_person_go(connection: Connection) -> None:
+def test_field_values_that_refer_to_the_person_are_dropped(connection: Connection) -> None:
     connection.execute("INSERT INTO amocrm.companies (id, _synced_at) VALUES (5, now())")
     for position, number in enumerate((GONE, OTHER, 4848)):
         connection.execute(
@@ -128,7 +128,7 @@ def test_values_of_other_records_that_chose_the_person_go(connection: Connection
         "SELECT position FROM amocrm.company_custom_field_values ORDER BY 1").fetchall() == [(1,), (2,)]
 
 
-def test_hints_of_somebody_forgotten_are_not_queued(forgetting: Connection) -> None:
+def test_hints_of_an_erased_person_are_not_queued(forgetting: Connection) -> None:
     from pipelines.load.link_hints import enqueue_records
     enqueue_records(forgetting, "amocrm",
                     [("contacts", GONE), ("contacts", OTHER), ("leads", GONE), ("tasks", 31)])
