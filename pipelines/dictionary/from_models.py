@@ -25,10 +25,8 @@ GROUPS = (
     Group("catalogs", "Lists (catalogs) and their elements"),
     Group("activity", "Tasks, notes, events, incoming leads, talks, files"),
     Group("history", "History"), Group("integrations", "Integrations"),
-    Group("memory", "Set-up of the views for people"),
+    Group("bi_views", "Set-up of the views for people"),
     Group("views", "Views over many tables"), Group("bi", "Views for people"))
-GROUP_BY_MODULE = {"bi_views": "memory"}
-"""Module of models/ → group, where the names differ."""
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 SHORT_TYPES = {"TIMESTAMP WITH TIME ZONE": "timestamptz", "TIMESTAMP WITHOUT TIME ZONE": "timestamp"}
 """SQLAlchemy's type names → the short names that Postgres users know."""
@@ -64,7 +62,7 @@ def _table(model: type[AccountBase], entities: dict[str, tuple[Entity, str]]) ->
                             origins.column_origin(table, column.name, entity, place))
                     for column in table.columns)
     owner = next((each.table for each in foreign_keys.values()), "")
-    return Relation(table.name, TABLE, GROUP_BY_MODULE.get(module, module), table.comment or "", columns,
+    return Relation(table.name, TABLE, module, table.comment or "", columns,
                     owner, origins.api_sources(entity) if entity else ())
 
 

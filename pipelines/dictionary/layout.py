@@ -23,7 +23,7 @@ ACCOUNT_ONLY = ("accounts",)
 MIN_UNDRAWN_TARGETS = 4
 """Number of possible target tables from which on a reference is written, but not drawn."""
 GROUP_ORDER = ("account", "integrations", "reference", "crm", "history", "customers", "catalogs", "activity",
-               "memory")
+               "bi_views")
 CHARACTER_WIDTH, ROW_HEIGHT, HEADER_HEIGHT, PADDING, BOX_GAP, TITLE_HEIGHT, MARGIN = (
     6.65, 17, 24, 8, 26, 30, 20)
 LANE_WIDTH, TRACK_HEIGHT, TITLE_CHARACTER_WIDTH = 7, 5, 7.8

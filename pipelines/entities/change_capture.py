@@ -11,6 +11,8 @@ it lies between the two readings.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from models.base import AccountBase
 from pipelines.entities.field_types import OPTION_TYPES_SQL
 from pipelines.entities.record_kinds import LIST_BY_KIND
@@ -46,11 +48,20 @@ INSERT_OBSERVATIONS = (
     "INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, "
     "changed_at, since, value_before, value_after)")
 
-STATUS = ("status", ("pipeline_id", "status_id"),
-          "num_nulls(s.pipeline_id, s.status_id, t.pipeline_id, t.status_id) = 0")
-RESPONSIBLE = ("responsible_user", ("responsible_user_id",), "true")
-CapturedAttribute = tuple[str, tuple[str, ...], str]
-"""(name, columns, SQL condition under which their values are known)"""
+
+
+class CapturedAttribute(NamedTuple):
+    """An attribute whose changes are captured. `condition`: SQL condition under which the values of its
+    columns are known."""
+
+    name: str
+    columns: tuple[str, ...]
+    condition: str
+
+
+STATUS = CapturedAttribute("status", ("pipeline_id", "status_id"),
+                           "num_nulls(s.pipeline_id, s.status_id, t.pipeline_id, t.status_id) = 0")
+RESPONSIBLE = CapturedAttribute("responsible_user", ("responsible_user_id",), "true")
 
 CAPTURE_EVENTS = (f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
@@ -131,7 +142,7 @@ def _grouped_values(kind: str, source: str, owner: str) -> str:
 
 
 def _history_due(kind: str, attributes: tuple[CapturedAttribute, ...]) -> str:
-    columns = ("updated_at", *(column for attribute in attributes for column in attribute[1]))
+    columns = ("updated_at", *(column for attribute in attributes for column in attribute.columns))
     return f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
 SELECT '{kind}', s.id FROM {{stage}} s LEFT JOIN {{table}} t ON t.id = s.id

@@ -8,6 +8,8 @@ Each statement adds to the queue `mirror.hints`, in the transaction that loads t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pipelines.cursors import after_first_read, log_relevant_since
 from pipelines.entities.field_types import OPTION_TYPES_SQL
 from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND, RECORD_KINDS, RECORD_LISTS_SQL, TASK
@@ -131,30 +133,39 @@ FROM {schema}.unsorted_companies c JOIN {gone} g ON g.uid = c.unsorted_uid""")
 deleted."""
 
 
-def removed_option_hints(kind: str, listing: str, values_table: str, owner_column: str) -> str:
+class ValueTable(NamedTuple):
+    """A table of custom field values. `kind`: entity_type of the fields; `owner_column`: the column with the
+    id of the record that has the value."""
+
+    kind: str
+    name: str
+    owner_column: str
+
+
+def removed_option_hints(values: ValueTable) -> str:
     """Enqueues the records with a value whose option the field no longer has."""
     return enqueue_sql(f"""
-SELECT '{listing}' AS listing, v.{owner_column} AS id, now() AS told_at,
+SELECT '{values.kind}' AS listing, v.{values.owner_column} AS id, now() AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
-FROM {{schema}}.custom_fields f JOIN {{schema}}.{values_table} v ON v.field_id = f.id
-WHERE f.entity_type = '{kind}' AND f.type IN {OPTION_TYPES_SQL}
+FROM {{schema}}.custom_fields f JOIN {{schema}}.{values.name} v ON v.field_id = f.id
+WHERE f.entity_type = '{values.kind}' AND f.type IN {OPTION_TYPES_SQL}
 AND ROW(f.entity_type, f.id)::text IN (SELECT key FROM touched) AND v.enum_id IS NOT NULL
 AND NOT EXISTS (SELECT FROM {{schema}}.custom_field_enums e
                 WHERE e.entity_type = f.entity_type AND e.field_id = f.id AND e.id = v.enum_id)""")
 
 
-def relabel_values(kind: str, values_table: str) -> str:
+def relabel_values(values: ValueTable) -> str:
     """Updates the text of values whose option was renamed (schema.md, rule 5)."""
     return f"""
-UPDATE {{schema}}.{values_table} v SET value_text = e.value
+UPDATE {{schema}}.{values.name} v SET value_text = e.value
 FROM {{schema}}.custom_fields f, {{schema}}.custom_field_enums e
-WHERE f.entity_type = '{kind}' AND f.type IN {OPTION_TYPES_SQL}
+WHERE f.entity_type = '{values.kind}' AND f.type IN {OPTION_TYPES_SQL}
 AND ROW(f.entity_type, f.id)::text IN (SELECT key FROM touched)
 AND e.entity_type = f.entity_type AND e.field_id = f.id AND v.field_id = f.id AND v.enum_id = e.id
 AND v.value_text IS DISTINCT FROM e.value"""
 
 
-def delete_field_values(kind: str, values_table: str) -> str:
+def delete_field_values(values: ValueTable) -> str:
     """Deletes the values of deleted fields (schema.md, rule 5)."""
-    return (f"DELETE FROM {{schema}}.{values_table} v USING {{gone}} g "
-            f"WHERE g.entity_type = '{kind}' AND v.field_id = g.id")
+    return (f"DELETE FROM {{schema}}.{values.name} v USING {{gone}} g "
+            f"WHERE g.entity_type = '{values.kind}' AND v.field_id = g.id")

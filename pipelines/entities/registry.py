@@ -88,17 +88,12 @@ BY_UPDATED_AT = Incremental(needs_paid_filter=True, newest_first=True)
 SEGMENT_FIELDS = Listing("customers/segments/custom_fields", {"entity_type": "segments", "catalog_id": 0})
 
 
-VALUE_TABLES = tuple((kind, str(model.__tablename__), owner) for kind, model, owner in (
+VALUE_TABLES = tuple(rules.ValueTable(kind, str(model.__tablename__), owner) for kind, model, owner in (
     ("leads", crm.LeadCustomFieldValue, "lead_id"), ("contacts", crm.ContactCustomFieldValue, "contact_id"),
     ("companies", crm.CompanyCustomFieldValue, "company_id"),
     ("customers", customers.CustomerCustomFieldValue, "customer_id"),
     ("segments", customers.SegmentCustomFieldValue, "segment_id"),
     ("catalogs", catalogs.CatalogElementCustomFieldValue, "catalog_element_id")))
-"""(entity_type of the fields, table of their values, owner column of that table)."""
-
-
-HINTED_VALUE_TABLES = tuple((kind, kind, values, owner) for kind, values, owner in VALUE_TABLES
-                            if kind in RECORD_LISTS)
 
 
 ENTITIES: tuple[Entity, ...] = (
@@ -137,9 +132,10 @@ ENTITIES: tuple[Entity, ...] = (
                            consumes=("enums", "nested")),
                      Child(reference.CustomFieldRequiredStatus, ("required_statuses",)),
                      Child(reference.CustomFieldHiddenStatus, ("hidden_statuses",))),
-           after_upsert=(tuple(rules.relabel_values(kind, values) for kind, values, _ in VALUE_TABLES)
-                  + tuple(rules.removed_option_hints(*each) for each in HINTED_VALUE_TABLES)),
-           on_delete=tuple(rules.delete_field_values(kind, values) for kind, values, _ in VALUE_TABLES)),
+           after_upsert=(*map(rules.relabel_values, VALUE_TABLES),
+                         *(rules.removed_option_hints(values) for values in VALUE_TABLES
+                           if values.kind in RECORD_LISTS)),
+           on_delete=tuple(map(rules.delete_field_values, VALUE_TABLES))),
     Entity(reference.Tag, "reference", per_kind("{}/tags", RECORD_LISTS), limited_by_permissions=True),
     Entity(activity.EventType, "reference", (Listing("events/types", collection="events_types"),)),
     Entity(customers.CustomerStatus, "customers", (Listing("customers/statuses"),),

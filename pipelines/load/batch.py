@@ -4,7 +4,7 @@ did."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.base import AccountBase
 from pipelines.normalize.rows import EmbeddedRows, NormalizedPage, NormalizedRecord, Row
@@ -13,13 +13,21 @@ TimedRecord = tuple[int, NormalizedRecord]
 """The start of the request that read a record, in microseconds since 1970, and the record's rows."""
 
 
+class QuarantinedRecord(NamedTuple):
+    """A record that could not become a row, and the request that returned it."""
+
+    record: Any
+    reason: str
+    request: str
+
+
 @dataclass
 class Batch:
     """Rows of several pages, one per key: of repeated records, the one whose request started last wins."""
 
     rows: dict[Row, TimedRecord] = field(default_factory=dict)
     embedded: dict[type[AccountBase], dict[Row, tuple[int, Row]]] = field(default_factory=dict)
-    unusable: list[tuple[Any, str, str]] = field(default_factory=list)
+    unusable: list[QuarantinedRecord] = field(default_factory=list)
     covered_ids: list[tuple[int, int]] = field(default_factory=list)
     """Inclusive ranges of ids for which the pages show every visible record."""
     pages: int = 0
@@ -39,7 +47,7 @@ class Batch:
                 self.rows[rows.key] = (started, rows)
                 self.row_count += 1 + sum(map(len, filter(None, rows.children))) if rows.children else 1
         self._add_embedded(page.embedded, started)
-        self.unusable += [(record, reason, request) for record, reason in page.unusable]
+        self.unusable += [QuarantinedRecord(*each, request) for each in page.unusable]
 
     def _add_embedded(self, embedded: EmbeddedRows, started: int) -> None:
         for model, rows in embedded.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg.sql import SQL, Identifier
 
@@ -13,7 +13,7 @@ from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import EMBEDDED, Entity, ReverseLink
 from pipelines.load import statements
 from pipelines.load.hints import Connection
-from pipelines.schema.tables import TableSchema, table_schema_of
+from pipelines.schema.tables import table_schema_of
 
 TRUNCATED_AT = 50
 """Number of elements from which amoCRM may truncate a reverse list of links (amocrm-api.md 6, 14)."""
@@ -82,21 +82,31 @@ def linked_records(connection: Connection, schema: str, entity: Entity,
            owners: Sequence[int]) -> set[tuple[str, int]]:
     """Returns (path, id) of every record to which links of these owners point."""
     records: set[tuple[str, int]] = set()
-    for link_table, listing, owner, other in _link_tables(entity):
-        records |= {(listing, number) for number, in connection.execute(
+    for link in _link_tables(entity):
+        records |= {(link.target, number) for number, in connection.execute(
             SQL("SELECT {} FROM {} WHERE {} = ANY(%s)").format(
-                Identifier(other), statements.name(schema, link_table.name), Identifier(owner)),
-            [list(owners)]).fetchall()}
+                Identifier(link.target_column), statements.name(schema, link.name),
+                Identifier(link.owner_column)), [list(owners)]).fetchall()}
     return records
 
 
-def _link_tables(entity: Entity) -> Iterator[tuple[TableSchema, str, str, str]]:
+class LinkTable(NamedTuple):
+    """A link table, seen from the owners of its links. `target`: path of the list of the records on the other
+    side."""
+
+    name: str
+    target: str
+    owner_column: str
+    target_column: str
+
+
+def _link_tables(entity: Entity) -> Iterator[LinkTable]:
     for child in entity.children:
         link_table = table_schema_of(child.model)
         other = next((name for name in link_table.key if name not in link_table.owner_key), "")
         target = str(link_table.table.columns[other].info.get("refers", "")).split(".")[0] if other else ""
         if target in RECORD_LISTS:
-            yield link_table, target, link_table.owner_key[0], other
+            yield LinkTable(link_table.name, target, link_table.owner_key[0], other)
 
 
 def enqueue_records(connection: Connection, account: str, records: Iterable[tuple[str, int]],

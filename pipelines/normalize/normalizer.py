@@ -28,7 +28,14 @@ from pipelines.normalize.paths import (
     value_at,
 )
 from pipelines.normalize.reader import LayoutCache, Reader, RecordLayout
-from pipelines.normalize.rows import EmbeddedRows, NormalizedPage, NormalizedRecord, Row, UnusableRecordError
+from pipelines.normalize.rows import (
+    EmbeddedRows,
+    NormalizedPage,
+    NormalizedRecord,
+    Row,
+    UnusableRecord,
+    UnusableRecordError,
+)
 from pipelines.schema.columns import Cell
 from pipelines.schema.json_text import dumps, jsonb_binary, strip_links
 from pipelines.schema.tables import table_schema_of
@@ -86,10 +93,11 @@ class Normalizer:
             try:
                 page.records.append(self.normalize_record(record, fixed, zone, page.embedded, fields))
             except UnusableRecordError as reason:
-                page.unusable.append((record, str(reason)))
+                page.unusable.append(UnusableRecord(record, str(reason)))
             except Exception as reason:  # a record with an unexpected form must not affect its neighbours
-                page.unusable.append((record, f"amocrm-mirror could not read it ({type(reason).__name__}: "
-                                            f"{reason}): please report it"))
+                page.unusable.append(UnusableRecord(
+                    record, f"amocrm-mirror could not read it ({type(reason).__name__}: {reason}): "
+                    "please report it"))
         if fields.headers:
             kind, catalog = self.entity.fields_kind, fixed.get("catalog_id", 0)
             page.embedded[reference.CustomField] = {(kind, number): _field_row(kind, catalog, number, header)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.base import AccountBase
 from pipelines.schema.columns import Cell
@@ -32,6 +32,13 @@ class NormalizedRecord:
     """Lists that amoCRM may have truncated are known to be complete."""
 
 
+class UnusableRecord(NamedTuple):
+    """A record that could not become a row."""
+
+    record: Any
+    reason: str
+
+
 @dataclass
 class NormalizedPage:
     """The rows of one page's records, the embedded rows of other entities, and the unusable records with the
@@ -39,4 +46,4 @@ class NormalizedPage:
 
     records: list[NormalizedRecord] = field(default_factory=list)
     embedded: EmbeddedRows = field(default_factory=dict)
-    unusable: list[tuple[Any, str]] = field(default_factory=list)
+    unusable: list[UnusableRecord] = field(default_factory=list)

@@ -214,7 +214,6 @@ class WebhookHealth:
 
     message: str
     gap: bool = False
-    works: bool = True
 
 
 def subscribed_accounts(connection: Connection) -> list[str]:
@@ -228,7 +227,7 @@ def check_webhook(target: Target, connection: Connection) -> WebhookHealth:
     hook = find_webhook(target, connection)
     if hook is None:
         return WebhookHealth("amoCRM no longer has our webhook: run `amocrm-mirror webhooks subscribe`",
-                             gap=True, works=False)
+                             gap=True)
     save_state(connection, target.name, hook)
     if not hook.disabled:
         return WebhookHealth("the webhook is on")
@@ -237,8 +236,7 @@ def check_webhook(target: Target, connection: Connection) -> WebhookHealth:
     if again is None or again.disabled:
         return WebhookHealth(
             "amoCRM has switched the webhook off after too many bad answers and does not let us "
-            "switch it on: do that in amoCRM, under amoMarket → … → WebHooks", gap=True,
-                      works=False)
+            "switch it on: do that in amoCRM, under amoMarket → … → WebHooks", gap=True)
     save_state(connection, target.name, again)
     return WebhookHealth("amoCRM had switched the webhook off after too many bad answers; it is on again",
                          gap=True)
