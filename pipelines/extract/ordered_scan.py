@@ -18,8 +18,9 @@ list.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError
 from pipelines.amocrm.pagination import Page, identity
@@ -32,9 +33,15 @@ MAX_PAGES_PER_CHAIN = 50
 8)."""
 MAX_COUNT_PAGE = 100
 """Page number that a count request stays below: amoCRM may refuse higher ones (6, 8)."""
-RangeStep = tuple[Page, tuple[int, int] | None, list[TimeRange]]
-"""A page; the (first, last) second of the range that is finished once the page is loaded (None: none); the
-parts of that range that are still to be read, in another mode."""
+
+
+class RangeStep(NamedTuple):
+    """A page, and what it finishes. `finished`: (first, last) second of the range that is finished once the
+    page is loaded; `parts`: the parts of that range that are still to be read, in another mode."""
+
+    page: Page
+    finished: tuple[int, int] | None = None
+    parts: Sequence[TimeRange] = ()
 
 
 def scan_in_order(source: Source, moving: Incremental, lease: Lease,
@@ -45,18 +52,18 @@ def scan_in_order(source: Source, moving: Incremental, lease: Lease,
         first = source.time_range_page(moving, lease.low, lease.high)
         seconds = timestamps(first, moving)
         if first.next is None or len(set(seconds)) == 1:
-            yield first, (lease.low,
-                          lease.high), _split_around(lease, seconds[0]) if first.next is not None else []
+            parts = _split_around(lease, seconds[0]) if first.next is not None else []
+            yield RangeStep(first, (lease.low, lease.high), parts)
             return
         sign = 1 if seconds[0] < seconds[-1] else -1
         chain = OrderedScan(source, moving, sign, lease.low if sign > 0 else -lease.high)
         for each in chain.pages(first, lease, queue):
-            yield each, None, []
+            yield RangeStep(each)
         if queue.in_order:
             yield from chain.verified_ranges(lease, queue)
     low, high = queue.stop_sharing(lease)
     if low <= high:
-        yield EMPTY_PAGE, (low, high), [(low, high, ReadMode.SPLIT)]
+        yield RangeStep(EMPTY_PAGE, (low, high), [(low, high, ReadMode.SPLIT)])
 
 
 def _split_around(lease: Lease, crowded_second: int) -> list[TimeRange]:
@@ -142,12 +149,12 @@ class OrderedScan:
                                        else self.target + 1, queue)
         if end > self.start:
             seconds = self._to_calendar(self.start, end - 1)
-            yield EMPTY_PAGE, seconds, [] if is_verified else [(*seconds, ReadMode.SPLIT)]
+            yield RangeStep(EMPTY_PAGE, seconds, [] if is_verified else [(*seconds, ReadMode.SPLIT)])
         if self.second_exceeds_page or end <= self.start:
             first, last = end, max(self.start, min(self.reached, self.target))
             if first <= last:
                 seconds = self._to_calendar(first, last)
-                yield EMPTY_PAGE, seconds, [(*seconds, ReadMode.PAGED)]
+                yield RangeStep(EMPTY_PAGE, seconds, [(*seconds, ReadMode.PAGED)])
             end = max(end, last + 1)
         queue.advance(lease, self.sign * end)
 

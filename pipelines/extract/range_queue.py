@@ -4,6 +4,7 @@ lease on which range."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -112,10 +113,10 @@ class RangeQueue:
             lease.sign = 0
             return lease.low, lease.high
 
-    def add(self, ranges: list[TimeRange]) -> None:
+    def add(self, ranges: Sequence[TimeRange]) -> None:
         """Adds ranges to be read."""
         with self._changed:
-            self._ranges = sorted(self._ranges + ranges)
+            self._ranges = sorted([*self._ranges, *ranges])
             self._changed.notify_all()
 
     def release(self, lease: Lease) -> None:

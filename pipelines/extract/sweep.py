@@ -10,7 +10,7 @@ the highest id that the segment below it has read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pipelines.amocrm.errors import (
     BadRequestError,
@@ -31,8 +31,15 @@ MAX_PAGE_NUMBER = 2**24
 POSSIBLE_PAGE_LIMIT = 100
 """Page number from which amoCRM may refuse pages although the list goes on (amocrm-api.md 6, 8)."""
 T = TypeVar("T")
-ScannedPage = tuple[Page, tuple[int, int] | None, Position]
-"""A page, the range of ids that it covers, and the segment's state after it."""
+
+
+class ScannedPage(NamedTuple):
+    """A page of a segment. `covers`: the range of ids that it covers; `segment`: the segment's state after
+    it."""
+
+    page: Page
+    covers: tuple[int, int] | None
+    segment: Position
 
 
 class PageDepthError(Exception):
@@ -146,7 +153,8 @@ def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[
         if misaligned > MAX_REALIGNMENTS:
             raise TransientError("rows keep coming back while the list is read. Run the sync again later: "
                           "it resumes where it stopped", each.request)
-        yield source.normalize(each), _covered_ids(each, ids, number), {"at": at, "floor": floor, "top": top}
+        yield ScannedPage(source.normalize(each), _covered_ids(each, ids, number),
+                          {"at": at, "floor": floor, "top": top})
 
 
 def _covered_ids(each: Page, ids: list[int], number: int) -> tuple[int, int] | None:

@@ -31,9 +31,9 @@ def scan_time_ranges(source: Source, moving: Incremental, position: Position) ->
     remaining: list[TimeRange] = [(low, high, ReadMode(way)) for low, high, way in state["spans"]]
     queue, limit = RangeQueue(remaining), ConcurrencyLimit()
     workers = [_worker_steps(source, moving, queue, limit) for _ in range(MAX_WORKERS)]
-    for each, seconds, parts in run_parallel(workers, limit):
-        if seconds is not None:
-            remaining = subtract_range(remaining, *seconds) + parts
+    for each, finished, parts in run_parallel(workers, limit):
+        if finished is not None:
+            remaining = [*subtract_range(remaining, *finished), *parts]
         yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}})
     yield Step(EMPTY_PAGE, {"watermark": state["watermark"]})
 
@@ -43,9 +43,9 @@ def _worker_steps(source: Source, moving: Incremental, queue: RangeQueue,
     """What one worker reads: takes ranges from the queue until none is left."""
     while lease := _take_range(queue, limit):
         try:
-            for each, seconds, parts in _range_steps(source, moving, lease, queue):
-                yield source.normalize(each), seconds, parts
-                queue.add(parts)
+            for step in _range_steps(source, moving, lease, queue):
+                yield step._replace(page=source.normalize(step.page))
+                queue.add(step.parts)
         finally:
             queue.release(lease)
 
@@ -68,13 +68,13 @@ def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: Range
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
                   if each.next is not None and low < high else EMPTY_PAGE)
         if each.next is None or later_page.records:
-            yield each, (low, high), (_split_range(timestamps(each, moving), timestamps(later_page, moving),
-                                                   low, high)
-                                      if each.next is not None else [])
+            parts = (_split_range(timestamps(each, moving), timestamps(later_page, moving), low, high)
+                     if each.next is not None else [])
+            yield RangeStep(each, (low, high), parts)
             return
     for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):
-        yield source.check_time_range(one, moving, low, high), None, []
-    yield EMPTY_PAGE, (low, high), []
+        yield RangeStep(source.check_time_range(one, moving, low, high))
+    yield RangeStep(EMPTY_PAGE, (low, high))
 
 
 def _split_range(first: list[int], later: list[int], low: int, high: int) -> list[TimeRange]:

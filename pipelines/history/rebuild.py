@@ -6,7 +6,7 @@ things, and from nothing else:
 so it can be rebuilt at any time, for all records or for some, and a second rebuild changes nothing. The steps
 (`history/sql/`) each cover all affected records, for one attribute after the other:
 
-    told_*      reads the changes that events report, one row per change of one attribute
+    reported_*  reads the changes that events report, one row per change of one attribute
     records_*   reads the current value from the records' rows
     explain     drops observations that events explain, so that no change is counted twice
     missed      adds an observation where the last known value is not the record's current value
@@ -55,8 +55,8 @@ SOURCE_TABLES = {"companies": ("id",), "contacts": ("id",), "customers": ("id",)
 """The tables that history is made from, in the order in which they are locked → the columns whose statistics
 the planner needs."""
 KINDS_SQL = (
-    f"(VALUES {', '.join(f'({told!r}, {kind!r})' for told, kind in LIST_BY_KIND.items())}) "
-    "k (told, entity_type)")
+    f"(VALUES {', '.join(f'({kind!r}, {path!r})' for kind, path in LIST_BY_KIND.items())}) "
+    "k (event_kind, entity_type)")
 """SQL: the kinds of record that have a history, as events name them (singular) and as the tables are
 named."""
 
@@ -82,17 +82,18 @@ ATTRIBUTES = (
     Attribute("status", LeadStatusHistory, "int8[]",
               "ARRAY[({0} ->> 'pipeline_id')::int8, ({0} ->> 'status_id')::int8]",
               "jsonb_build_object('pipeline_id', {0}[1], 'status_id', {0}[2])",
-              ("told_status", "records_status", "explain", "missed"), """
+              ("reported_status", "records_status", "explain", "missed"), """
 SELECT entity_id AS lead_id, entered_at, value[1] AS pipeline_id, value[2] AS status_id, left_at, changed_by,
        source
 FROM intervals"""),
     Attribute("responsible_user", ResponsibleHistory, "int8[]",
               "ARRAY[({0} ->> 'responsible_user_id')::int8]",
               "jsonb_build_object('responsible_user_id', {0}[1])",
-              ("told_responsible_user", "records_responsible_user", "explain", "missed"), """
+              ("reported_responsible_user", "records_responsible_user", "explain", "missed"), """
 SELECT entity_type, entity_id, entered_at, value[1] AS responsible_user_id, left_at, changed_by, source
 FROM intervals"""),
-    Attribute("custom_field", CustomFieldHistory, "jsonb", "{0}", "{0}", ("told_custom_field", "explain"), """
+    Attribute("custom_field", CustomFieldHistory, "jsonb", "{0}", "{0}",
+              ("reported_custom_field", "explain"), """
 SELECT entity_type, entity_id, field_id, at AS changed_at, before AS value_before, after AS value_after,
        changed_by, source
 FROM changes"""))
@@ -158,8 +159,8 @@ def rebuild(connection: Connection, schema: str, everything: bool = True,
                 connection, schema)
         _execute(connection, schema, "tables")
         connection.execute(SQL(
-            "WITH due AS ({}) INSERT INTO affected (entity_type, entity_id, told) "
-            "SELECT entity_type, entity_id, told FROM due JOIN {} USING (entity_type)").format(
+            "WITH due AS ({}) INSERT INTO affected (entity_type, entity_id, event_kind) "
+            "SELECT entity_type, entity_id, event_kind FROM due JOIN {} USING (entity_type)").format(
                 delete_due, SQL(KINDS_SQL)))
         return _rebuild_attributes(connection, schema, ATTRIBUTES)
 
@@ -256,7 +257,7 @@ def _rebuild_attributes(connection: Connection, schema: str, attributes: tuple[A
     previous_type = ""
     for attribute in attributes:
         if attribute.sql_type == previous_type:
-            connection.execute("TRUNCATE told, records")
+            connection.execute("TRUNCATE reported, records")
         else:
             _execute(connection, schema, "attribute", attribute)
         previous_type = attribute.sql_type

@@ -58,6 +58,13 @@ def listings_with_hints(connection: Connection, account: str,
         {"account": account, **vars(hint_filter)}).fetchall()}
 
 
+def count_hints(connection: Connection, account: str, hint_filter: HintFilter = ALL_HINTS) -> int:
+    row = connection.execute(
+        SQL("SELECT count(*) FROM mirror.hints WHERE account = %(account)s") + hint_filter.where,
+        {"account": account, **vars(hint_filter)}).fetchone()
+    return int(row[0]) if row else 0
+
+
 def pending_hints(connection: Connection, account: str, listing: str,
            hint_filter: HintFilter = ALL_HINTS) -> dict[int, Hint]:
     """Returns the queued hints of a list by id. Skips non-numeric keys (see `pending_by_key`). Hints from
@@ -89,6 +96,14 @@ def complete_hints(connection: Connection, account: str, listing: str, hints: Ma
         "WHERE w.account = %(account)s AND w.listing = %(listing)s FOR UPDATE OF w SKIP LOCKED))",
         {"keys": [str(key) for key in hints], "versions": [hint.version for hint in hints.values()],
          "account": account, "listing": listing})
+
+
+def delete_webhook_hints(connection: Connection, account: str, listings: Sequence[str]) -> None:
+    """Deletes the hints that webhooks reported for these lists."""
+    if listings:
+        connection.execute(
+            "DELETE FROM mirror.hints WHERE account = %s AND listing = ANY(%s) AND hooked_at IS NOT NULL",
+            [account, list(listings)])
 
 
 def enqueue_suspects(connection: Connection, account: str, listing: str, keys: Sequence[int]) -> None:

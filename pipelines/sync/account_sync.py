@@ -7,6 +7,7 @@ failure of one entity does not stop the others, except a block or a revoked toke
 
 from __future__ import annotations
 
+import difflib
 import logging
 import time
 import uuid
@@ -77,9 +78,15 @@ def select_entities(only: Sequence[str]) -> list[Entity]:
     """Returns the entities to sync: those named in `only`, or all. Raises UsageError for an unknown name."""
     unknown = set(only) - {entity.name for entity in ENTITIES}
     if unknown:
-        raise UsageError(f"there is no entity {', '.join(sorted(unknown))}. "
-                       f"There are: {', '.join(entity.name for entity in ENTITIES)}")
+        raise UsageError(f"there is no entity {', '.join(map(_with_suggestion, sorted(unknown)))}. "
+                         f"There are: {', '.join(entity.name for entity in ENTITIES)}")
     return [entity for entity in ENTITIES if not only or entity.name in only]
+
+
+def _with_suggestion(name: str) -> str:
+    """Returns the name, with an entity's name that is much like it: `leds (did you mean leads?)`."""
+    close = difflib.get_close_matches(name, [entity.name for entity in ENTITIES], n=1, cutoff=0.75)
+    return f"{name} (did you mean {close[0]}?)" if close else name
 
 
 def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress: Progress | None = None,

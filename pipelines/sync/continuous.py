@@ -27,7 +27,7 @@ from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.errors import SyncRefusedError
 from pipelines.history import rebuild
-from pipelines.load.hints import HintFilter, listings_with_hints
+from pipelines.load.hints import HintFilter, count_hints, delete_webhook_hints, listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.locks import continuous_sync_lock, continuous_worker_lock, full_scan_lock
 from pipelines.sync.context import EntityResult, NoProgress, SyncContext
@@ -132,11 +132,11 @@ class ContinuousSync:
                 return False
             absorbed = enqueue_hints(connection, self.account)
             hint_filter = HintFilter(suspects=False, unhooked=idle)
-            before = _count_hints(connection, self.account, hint_filter)
+            before = count_hints(connection, self.account, hint_filter)
             if before:
                 self._process_hints(connection, hint_filter, idle)
             mark_processed(connection, self.account)
-            after = _count_hints(connection, self.account, hint_filter)
+            after = count_hints(connection, self.account, hint_filter)
         return absorbed > 0 or 0 < after < before
 
     def _full_scan_lock(self, connection: Connection) -> AbstractContextManager[bool]:
@@ -183,11 +183,8 @@ class ContinuousSync:
 
     def _delete_hints(self, connection: Connection, entities: Sequence[Entity]) -> None:
         """Deletes hints for lists that the account does not have, or that the token may not read."""
-        paths = [listing.path for entity in entities for listing in entity.listings]
-        if paths:
-            connection.execute("DELETE FROM mirror.hints "
-                               "WHERE account = %s AND listing = ANY(%s) AND hooked_at IS NOT NULL",
-                               [self.account, paths])
+        delete_webhook_hints(connection, self.account,
+                             [listing.path for entity in entities for listing in entity.listings])
 
     def _update_history(self, due: bool) -> None:
         """Updates history and erasures from the loaded rows, if `due`. While a sync runs, leaves that to its
@@ -206,10 +203,3 @@ class ContinuousSync:
             connection = self.connections[name] = self.connect()
             connection.autocommit = True
         return connection
-
-
-def _count_hints(connection: Connection, account: str, hint_filter: HintFilter) -> int:
-    row = connection.execute(
-        psycopg.sql.SQL("SELECT count(*) FROM mirror.hints WHERE account = %(account)s") + hint_filter.where,
-        {"account": account, **vars(hint_filter)}).fetchone()
-    return int(row[0]) if row else 0

@@ -63,7 +63,7 @@ class HelperProcess:
         self._process = subprocess.Popen([sys.executable, "-P", "-m", "pipelines.sync.helper_main"],
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          start_new_session=True)
-        self._reader_thread = threading.Thread(target=self._read_messages, daemon=True, name="beside")
+        self._reader_thread = threading.Thread(target=self._read_messages, daemon=True, name="helper-reader")
         self._reader_thread.start()
         self._send(config)
 

@@ -24,7 +24,7 @@ WAITS = ("SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NO
          "current_database()")
 ADVANCE = """
 import sys, psycopg
-from pipelines.history import advance
+from pipelines.history.rebuild import advance
 with psycopg.connect(sys.argv[1]) as connection:
     print(advance(connection, "amocrm", "amocrm"))
 """
@@ -112,7 +112,7 @@ def test_the_pipeline_on_a_past_day_is_one_query(sandbox: SandboxProcess, databa
             stages[found] += 1
     connection.execute("SET search_path TO amocrm")
     rows = connection.execute(
-        (REPOSITORY / "pipelines" / "sql" / "pipeline_on_a_day.sql").read_bytes()).fetchall()
+        (REPOSITORY / "pipelines" / "cli" / "sql" / "pipeline_on_a_day.sql").read_bytes()).fetchall()
     assert sorted(row[2] for row in rows) == sorted(stages.values())
     assert len(rows) > 3
 

@@ -143,9 +143,9 @@ def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox
 
 
 def test_nobody_stays_behind_when_the_first_process_is_killed(sandbox: SandboxProcess, database: str) -> None:
-    code = ("from tests.test_beside import *\nsandbox = SandboxProcess()\nsandbox.url, sandbox.admin_token, "
-            "database = sys.argv[1:]\n"
-            "sync(two(sandbox, database).target(HASTE))")
+    code = ("from tests.sync.test_helper_process import *\nsandbox = SandboxProcess()\n"
+            "sandbox.url, sandbox.admin_token, database = sys.argv[1:]\n"
+            "sync(two(sandbox, database).target(FAST_RETRIES))")
     process = subprocess.Popen([sys.executable, "-c", code, sandbox.url, sandbox.admin_token, database],
                                cwd=REPOSITORY)
     when(lambda: bool(seconds_of(process.pid)) or process.poll() is not None)

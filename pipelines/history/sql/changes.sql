@@ -2,7 +2,7 @@
 -- counts; a second that ends with the value it began with is no change
 WITH known AS (
   SELECT entity_id, field_id, entity_type, at, 0 AS rank, id, before, after, changed_by, 'event' AS source
-  FROM told
+  FROM reported
   UNION ALL
   SELECT entity_id, field_id, entity_type, changed_at, 1, '', {seen_before}, {seen_after}, NULL, 'observed'
   FROM {schema}.observations o JOIN affected USING (entity_type, entity_id) WHERE o.attribute = {attribute}

@@ -8,7 +8,7 @@ DELETE FROM {schema}.observations o USING (
                                    ORDER BY e.at, e.id), 'infinity') AS next_at
   FROM affected a JOIN {schema}.observations o USING (entity_type, entity_id), LATERAL (
          SELECT o.changed_at - slack AS low, o.changed_at + slack AS high
-         FROM (SELECT CASE WHEN o.changed_at = o.seen_at THEN {slack} ELSE '0' END AS slack) x) r, told e
+         FROM (SELECT CASE WHEN o.changed_at = o.seen_at THEN {slack} ELSE '0' END AS slack) x) r, reported e
   WHERE o.attribute = {attribute} AND e.entity_id = o.entity_id AND e.field_id = o.field_id
     AND e.entity_type = o.entity_type
     AND e.at >= o.since AND e.at <= r.high) e

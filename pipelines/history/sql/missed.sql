@@ -8,7 +8,7 @@ SELECT r.entity_type, r.entity_id, {attribute}, 0, seen_at,
        CASE WHEN r.updated_at > last.at AND r.updated_at <= r.synced_at + {slack}
        THEN r.updated_at ELSE seen_at END, last.at, {last}, {now}
 FROM (SELECT DISTINCT ON (entity_id, entity_type) * FROM (
-        SELECT entity_id, entity_type, at, 0 AS rank, id, after FROM told
+        SELECT entity_id, entity_type, at, 0 AS rank, id, after FROM reported
         UNION ALL SELECT entity_id, entity_type, changed_at, 1, '', {seen_after}
         FROM {schema}.observations o JOIN affected USING (entity_type, entity_id)
         WHERE o.attribute = {attribute}) known

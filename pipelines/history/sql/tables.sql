@@ -3,4 +3,4 @@
 SET LOCAL work_mem = '256MB'; SET LOCAL random_page_cost = 1.1; SET LOCAL enable_mergejoin = off;
 SET LOCAL jit = off;
 SET LOCAL client_min_messages = warning;
-CREATE TEMP TABLE affected (entity_type text, entity_id int8, told text) ON COMMIT DROP
+CREATE TEMP TABLE affected (entity_type text, entity_id int8, event_kind text) ON COMMIT DROP

@@ -1,6 +1,6 @@
 -- The changes of stages that events report. `before` is null (unknown) if the event's stage cannot be read;
 -- events whose stage after cannot be read are left out
-INSERT INTO told (entity_id, field_id, entity_type, at, id, changed_by, before, after)
+INSERT INTO reported (entity_id, field_id, entity_type, at, id, changed_by, before, after)
 SELECT entity_id, 0, 'leads', created_at, id, created_by,
        CASE WHEN p ~ '^[0-9]+$' AND s ~ '^[0-9]+$' AND length(p) <= 18 AND length(s) <= 18
             THEN ARRAY[p::int8, s::int8] END,
