@@ -27,24 +27,16 @@ from pipelines.config.settings import parse_base_url
 from pipelines.errors import UsageError
 from pipelines.installation import Installation
 
-TOKEN_INSTRUCTIONS = (
-    "In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "  # noqa: S105
+INTEGRATION_INSTRUCTIONS = (
+    "In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "
     "scopes, make a long-lived token.")
-
-
-def by_token(mirror: Installation) -> Iterator[str]:
-    """Takes a long-lived token: pasted at a terminal, or from standard input."""
-    base_url = account_address(mirror)
-    if sys.stdin.isatty():
-        say(TOKEN_INSTRUCTIONS)
-    pair = TokenPair(check_token(prompt_secret("Long-lived token (it is not shown): ", "token")), "", None)
-    yield from grant_and_report(mirror, base_url, pair, ConfiguredTokens())
-
-
 WAYS_PROMPT = """How do you give access?
   1  a long-lived token, made in the integration's keys and scopes: the simplest
   2  an OAuth integration, with a browser on this computer
   3  an OAuth integration, with a browser elsewhere: you paste the address that it was sent to"""
+DEFAULT_PORT = 8976
+CODE_LIFETIME_SECONDS = 20 * 60.0
+"""Seconds that an authorization code of amoCRM's is valid."""
 
 
 def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None) -> Iterator[str]:
@@ -61,6 +53,15 @@ def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None
     if browser or paste or port:
         return by_code(mirror, port, paste)
     return by_token(mirror)
+
+
+def by_token(mirror: Installation) -> Iterator[str]:
+    """Takes a long-lived token: pasted at a terminal, or from standard input."""
+    base_url = account_address(mirror)
+    if sys.stdin.isatty():
+        say(INTEGRATION_INSTRUCTIONS)
+    pair = TokenPair(check_token(prompt_secret("Long-lived token (it is not shown): ", "token")), "", None)
+    yield from grant_and_report(mirror, base_url, pair, ConfiguredTokens())
 
 
 def grant_and_report(mirror: Installation, base_url: str, pair: TokenPair,
@@ -83,7 +84,7 @@ def account_address(mirror: Installation) -> str:
         return base_url
     if not sys.stdin.isatty():
         raise UsageError("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) in "
-                       "the environment or in .env")
+                         "the environment or in .env")
     return parse_base_url(typer.prompt("Address of the account (https://your-account.amocrm.ru)", err=True))
 
 
@@ -96,8 +97,8 @@ def prompt_secret(prompt: str, what: str) -> str:
             try:
                 text = getpass.getpass(prompt)
             except (getpass.GetPassWarning, EOFError):
-                raise UsageError("this terminal would show what is typed, or has ended: pipe it in, "
-                               "`amocrm-mirror auth < token.txt`") from None
+                raise UsageError("this terminal cannot hide what is typed, or its input has ended: pipe it "
+                                 "in, `amocrm-mirror auth < token.txt`") from None
     else:
         text = sys.stdin.readline() if what != "token" else sys.stdin.read()
     if not text.strip():
@@ -110,7 +111,7 @@ def check_token(token: str) -> str:
     """Returns the token. Raises UsageError if it contains characters that no token has."""
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise UsageError("what was pasted holds characters that no token has (a space, a line break, a "
-                       "letter that is not Latin). Nothing was changed. Copy the token again, and only it")
+                         "letter that is not Latin). Nothing was changed. Copy the token again, and only it")
     return token
 
 
@@ -118,11 +119,7 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-DEFAULT_PORT = 8976
-
-
-CODE_LIFETIME_SECONDS = 20 * 60.0
-"""Seconds that an authorization code of amoCRM's is valid."""
+# By an OAuth code
 
 
 def by_code(mirror: Installation, port: int | None, paste: bool) -> Iterator[str]:
@@ -150,7 +147,7 @@ def _obtain_consent(base_url: str, client_id: str, port: int | None) -> Consent:
             "open.")
         return parse_redirect(
             urlsplit(prompt_secret("Address that the browser was sent to (it is not shown): ",
-                                           "address")).query, state, base_url)
+                                   "address")).query, state, base_url)
     server = open_redirect_server(port, lambda query: parse_redirect(query, state, base_url))
     say("Open this as an administrator of the account, in a browser on this computer, and agree (it waits "
         f"20 minutes):\n{url}")
@@ -167,7 +164,7 @@ def _redeem(application: ConfiguredTokens, granted: Consent) -> TokenPair:
     except TransientError as reason:
         raise TransientError(
             f"{reason.reason}. The code may be used up, and works once only. {NOTHING_CHANGED}",
-                      reason.request, reason.status) from None
+            reason.request, reason.status) from None
 
 
 def _listening_port(redirect: str, port: int | None) -> int:
@@ -191,12 +188,12 @@ def _integration_keys(mirror: Installation) -> tuple[str, str]:
     """Returns the integration's id and secret, from the settings or asked for at the terminal."""
     settings = mirror.settings
     configured = (settings.amocrm_client_id or "",
-             settings.amocrm_client_secret.get_secret_value() if settings.amocrm_client_secret else "")
+                  settings.amocrm_client_secret.get_secret_value() if settings.amocrm_client_secret else "")
     if all(configured):
         return configured
     if not sys.stdin.isatty():
-        raise UsageError("the integration is not known: set AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET in "
-                       ".env, or answer at a terminal")
+        raise UsageError("the integration's id and secret are missing: set AMOCRM_CLIENT_ID and "
+                         "AMOCRM_CLIENT_SECRET in .env, or answer at a terminal")
     return (configured[0] or str(typer.prompt("Integration id", err=True)).strip(),
             configured[1] or prompt_secret("Secret key of the integration (it is not shown): ", "secret key"))
 

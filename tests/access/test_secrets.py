@@ -21,12 +21,14 @@ from tests.support.commands import CliInstallation
 from tests.support.helpers import KEY
 from tests.support.tokens import stored_row, token_pair, update_row
 
-# Every logger speaks, also those that were told not to
+# Every logger logs, also those that are disabled by default. Commands import late, so the modules that create
+# the loggers are imported first.
 TALKATIVE = """
 import logging, secrets, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 secrets.token_urlsafe = lambda size: "ours"
-from pipelines.cli import app
+import pipelines.cli.authorize, pipelines.orchestration.launcher
+from pipelines.cli.app import app
 for name in [None, *logging.root.manager.loggerDict]:
     logging.getLogger(name).setLevel(logging.DEBUG)
 app()

@@ -171,7 +171,7 @@ def test_an_integration_that_is_not_that_one(setting: str, value: str, word: str
     assert sandbox.client_secret not in done.output and nothing_stored(database)
 
 
-def test_a_code_that_is_too_old_and_one_that_nobody_gave(sandbox: SandboxProcess, person: CliInstallation,
+def test_an_expired_code_and_an_unknown_one(sandbox: SandboxProcess, person: CliInstallation,
                                                          database: str) -> None:
     refused(pasted(person, sandbox.token(grant="code", expires_in=-1)["code"]), 1, "older than 20 minutes")
     refused(pasted(person, "def502", state="theirs"), 1, "another state", "Nothing was changed")
@@ -230,6 +230,6 @@ def test_wrong_use(sandbox: SandboxProcess, person: CliInstallation) -> None:
             f"port {taken} on 127.0.0.1 cannot be used")
 
 
-def test_nobody_comes(person: CliInstallation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_redirect_arrives(person: CliInstallation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorize, "CODE_LIFETIME_SECONDS", 0.3)
     refused(person.call("auth", "--browser"), 1, "nobody has given access", "Nothing was changed")

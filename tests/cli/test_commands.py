@@ -85,9 +85,9 @@ def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empt
     assert {line.split(":")[0] for line in lines if "records," in line} == {each.name for each in ENTITIES}
     assert "\x1b" not in synced.error + synced.out
     assert lines[-1].startswith("Sync complete.")
-    told = person.run("status", "--json")
-    assert told.code == 0
-    found = json.loads(told.out)
+    status = person.run("status", "--json")
+    assert status.code == 0
+    found = json.loads(status.out)
     states = {each["entity"]: each["state"] for each in found["entities"]}
     assert states == {each.name: "complete" if each.name in offered_entities(sandbox) else "skipped"
                       for each in ENTITIES}
@@ -132,7 +132,7 @@ def test_postgres_status_starts_nothing(tmp_path: Path) -> None:
     assert done.out.startswith("stopped; port None")
 
 
-def test_sandbox_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+def test_sandbox_serves_until_it_is_terminated(tmp_path: Path) -> None:
     port = free_port()
     process = CliInstallation(tmp_path).start("sandbox", "--port", str(port), "--scale", "50", "--switch",
                                               "filter_option=ignore")
@@ -148,7 +148,7 @@ def test_sandbox_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
 # Exit code 3: done, but incomplete
 
 
-def test_a_record_without_a_usable_id_is_told_and_kept(database: str, tmp_path: Path) -> None:
+def test_a_record_without_a_usable_id_is_reported_and_kept(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=60) as own:
         own.mutate(BAD_ID)
         person = CliInstallation(tmp_path, database, own)
@@ -166,7 +166,7 @@ def test_a_record_without_a_usable_id_is_told_and_kept(database: str, tmp_path: 
         assert row and row[0] >= len(own.truth("leads/loss_reasons")) - 1, "the records beside it have landed"
 
 
-def test_a_list_that_lost_too_much_is_told(installation: CliInstallation, database: str) -> None:
+def test_a_list_that_lost_too_much_is_reported(installation: CliInstallation, database: str) -> None:
     assert installation.call("sync", "--only", "tags").code == 0
     with psycopg.connect(database) as connection:
         connection.execute("INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) "
@@ -202,6 +202,7 @@ def test_wrong_settings(name: str, value: str, word: str, installation: CliInsta
 
 @pytest.mark.parametrize(("words", "word"), [
     (("sync", "--only", "leads,deals"), "there is no entity deals. There are: accounts,"),
+    (("sync", "--only", "leds"), "there is no entity leds (did you mean leads?). There are: accounts,"),
     (("postgres", "restart"), "there is no action 'restart': use start, stop"),
 ])
 def test_wrong_words(words: tuple[str, ...], word: str, installation: CliInstallation) -> None:
@@ -238,7 +239,7 @@ def test_status_before_the_first_migration(sandbox: SandboxProcess, empty_databa
             "run `amocrm-mirror migrate`")
 
 
-def test_tables_of_somebody_else(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
+def test_tables_of_another_program(sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
     with psycopg.connect(empty_database) as connection:
         connection.execute("CREATE SCHEMA amocrm CREATE TABLE invoices (id int)")
     refused(CliInstallation(tmp_path, empty_database, sandbox).call("sync"), 1, "not ours",
@@ -268,7 +269,7 @@ def test_a_token_of_another_account_than_the_schema_s(mirrored: CliInstallation)
     refused(done, 1, "holds amoCRM account", "Nothing was changed", "another AMOCRM_SCHEMA")
 
 
-def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess,
+def test_a_manager_s_token_syncs_what_it_may_see(sandbox: SandboxProcess,
                                                          installation: CliInstallation) -> None:
     done = installation.call("sync", AMOCRM_ACCESS_TOKEN=sandbox.manager_token)
     assert done.code == 0, done.output
@@ -279,7 +280,7 @@ def test_a_manager_s_token_is_enough_for_what_he_may_see(sandbox: SandboxProcess
     assert "is not an administrator" in checked.output
 
 
-def test_another_database_for_each_doubt_of_the_doctor(installation: CliInstallation) -> None:
+def test_doctor_finds_a_wrong_database_address_and_account(installation: CliInstallation) -> None:
     wrong = installation.call(
         "doctor", DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], dbname="nowhere"))
     assert wrong.code == 1

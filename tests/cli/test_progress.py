@@ -61,9 +61,9 @@ def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(
     assert installation.call("status").out.splitlines()[-1] == "A sync is running now."
     interrupted(process, signal.SIGINT)
     sandbox.clear_faults()
-    told = installation.call("status")
-    assert told.code == 1
-    assert re.search(r"leads .*(failed|interrupted)", told.out)
+    status = installation.call("status")
+    assert status.code == 1
+    assert re.search(r"leads .*(failed|interrupted)", status.out)
     interrupted(under_way(installation, sandbox), signal.SIGTERM)
     sandbox.clear_faults()
     assert installation.call("sync").code == 0, "the lock is free"
