@@ -130,7 +130,7 @@ def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[Sa
     before, wrong = (stored_row(database), addresses(database)), refresh_only(other)
     for _ in range(2):
         check_output(person.call(*SYNC, **wrong), 1, f"holds amoCRM account {first.account_id}",
-                     f"of account {other.account_id}", "kept for it here")
+                     f"of account {other.account_id}", "is kept here")
         assert (stored_row(database), addresses(database)) == before
     assert candidate_rows(database) == [("amocrm", True, None)] and other.stats()["refreshes"] == 1
     check_output(person.call(*SYNC), 0)
@@ -194,7 +194,7 @@ def test_a_pair_without_integration_keys_uses_the_stored_integration(first: Sand
 def test_candidate_tokens_survive_a_key_rotation(sandboxes: list[SandboxProcess], first: SandboxProcess,
                                                  person: CliInstallation, database: str) -> None:
     wrong = refresh_only(sandboxes[1])
-    check_output(person.call(*SYNC, **wrong), 1, "kept for it here")
+    check_output(person.call(*SYNC, **wrong), 1, "is kept here")
     new = "bmV3IGtleSBuZXcga2V5IG5ldyBrZXkgbmV3IGtleSE="
     check_output(person.call("keys", "rotate", MIRROR_KEY=f"{new},{KEY.decode()}"), 0, "6 secrets")
     assert person.call("sync", "--only", "accounts,tags", **wrong, AMOCRM_SCHEMA="other",

@@ -34,13 +34,13 @@ def test_a_renamed_account_is_followed(sandbox: SandboxProcess, database: str,
     update_row(database, "expires_at = now() + interval '1 day'")
     with psycopg.connect(database) as connection:
         connection.execute("UPDATE mirror.accounts SET base_url = %s", [old])
-    client, beside = client_at(tokens, old), client_at(stored_tokens(sandbox, database), old)
-    assert client.get("account").status == beside.get("account").status == 200
+    client, other_process = client_at(tokens, old), client_at(stored_tokens(sandbox, database), old)
+    assert client.get("account").status == other_process.get("account").status == 200
     sandbox.rename(sandbox.url.removeprefix("http://"))
     assert client.get("account").status == client.get("leads").status == 200
     assert known_address(database) == client.base_url == sandbox.url
     assert f"moved from {old} to {sandbox.url}" in caplog.text
-    assert beside.get("account").status == 200, "another process finds it there"
+    assert other_process.get("account").status == 200, "another process finds it there"
     assert (sandbox.stats()["refreshes"], sandbox.stats()["refresh_reuses"]) == (1, 0)
 
 
