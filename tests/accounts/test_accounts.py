@@ -238,7 +238,7 @@ def test_removing_lists_the_data_and_asks(synced: CommandResult, person: CliInst
     connection.execute(
         "CREATE SCHEMA theirs; CREATE VIEW theirs.report AS SELECT count(*) FROM blocked.leads")
     held = person.call("accounts", "remove", "blocked", "--yes")
-    assert held.code == 1 and "theirs.report would go" in held.output and "blocked" in listed(person)
+    assert held.code == 1 and "theirs.report would be dropped" in held.output and "blocked" in listed(person)
     connection.execute("DROP SCHEMA theirs CASCADE")
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('amocrm-mirror sync blocked', 0))")
