@@ -193,7 +193,7 @@ def test_a_block_stops_every_thread(sandbox: SandboxProcess) -> None:
     assert sandbox.stats()["requests"] == sent["requests"]
 
 
-# What is never followed, kept or told
+# What is never followed, kept or shown
 
 
 def test_redirects_are_never_followed() -> None:
