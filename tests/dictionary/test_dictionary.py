@@ -23,7 +23,7 @@ from tests.conftest import temporary_database
 from tests.support.commands import REPOSITORY, CliInstallation
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>|`*[a](http://evil)\n# \u202eznak"
-STALE = "write it anew: make docs"
+STALE = "outdated: run make docs"
 
 
 class Parsed(HTMLParser):
