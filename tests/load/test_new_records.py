@@ -156,7 +156,7 @@ def test_a_row_written_meanwhile_by_another_list_is_replaced(database: str,
         found = existing_keys(stage, batch)
         with psycopg.connect(database, autocommit=True) as other:
             other.execute("INSERT INTO amocrm.loss_reasons (id, name, _synced_at, _listed) "
-                          "VALUES (9, 'told', now(), false)")
+                          "VALUES (9, 'embedded', now(), false)")
         return found
 
     monkeypatch.setattr(Stage, "existing_keys", late)
