@@ -56,7 +56,7 @@ def test_records_of_the_person_are_dropped(forgetting: Connection, name: str, re
                                            fixed: dict[str, str]) -> None:
     assert cut(forgetting, name, record, **fixed) == []
     assert cut(forgetting, name, record, account="other",
-               **fixed) == [record], "another account has forgotten nobody"
+               **fixed) == [record], "another account has an empty suppression list"
 
 
 @pytest.mark.parametrize(("name", "record", "fixed"), [
