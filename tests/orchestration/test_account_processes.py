@@ -1,4 +1,4 @@
-"""`sync --all`: what its processes share, and what it says of those that fail."""
+"""`sync --all`: what its processes share, and what is printed about those that fail."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def remember(home: Path, name: str, begin: Any, said: Any) -> None:
         said.put(f"{type(reason).__name__}: {reason}")
 
 
-def test_processes_that_make_dagster_s_memory_at_once_do_not_break_it(tmp_path: Path) -> None:
-    """SQLite files that several make at once stay broken: "more than one head present", for every account and
-    for good."""
+def test_processes_that_create_dagster_s_storage_at_once_do_not_break_it(tmp_path: Path) -> None:
+    """SQLite files that several processes create at once stay broken: "more than one head present", for every
+    account, permanently."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipelines.orchestration.launcher"])
     begin, said = context.Barrier(MANY), context.Queue()

@@ -1,4 +1,4 @@
-"""Through Dagster: what loads, what a run lands and tells, and what it must not tell."""
+"""Through Dagster: what definitions load, what a run stores and records, and what it must not record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 @pytest.fixture
 def environment(sandbox: SandboxProcess, empty_database: str, tmp_path: Path,
                 monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """An account and a database without tables: a run makes them."""
+    """An account and a database without tables: a run creates them."""
     variables = CliInstallation(tmp_path, empty_database, sandbox).environment
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -69,8 +69,8 @@ def materialize(instance: dg.DagsterInstance, *names: str, partition: str = "amo
                                   asset_selection=[dg.AssetKey([prefix, name]) for name in names] or None)
 
 
-def told(result: Any, prefix: str = "amocrm") -> dict[str, dict[str, Any]]:
-    """The metadata of each materialization, by the asset's last name."""
+def metadata_by_asset(result: Any, prefix: str = "amocrm") -> dict[str, dict[str, Any]]:
+    """Returns the metadata of each materialization, by the last name of the asset."""
     return {event.asset_key.path[-1]: {name: value.value
                                        for name, value in event.materialization.metadata.items()}
             for event in result.get_asset_materialization_events() if event.asset_key.path[0] == prefix}
@@ -101,16 +101,16 @@ def test_the_workspace_loads_with_dagster_s_own_command_line(tmp_path: Path) -> 
     assert "Validation successful for code location pipelines.definitions" in done.stderr + done.stdout
 
 
-def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance: dg.DagsterInstance,
-                                           sandbox: SandboxProcess) -> None:
+def test_one_asset_and_then_all_assets_materialize(environment: dict[str, str], instance: dg.DagsterInstance,
+                                                   sandbox: SandboxProcess) -> None:
     one = materialize(instance, "tags")
     assert one.success
-    assert set(told(one)) == {"tags"}
-    assert told(one)["tags"]["rows seen"] == sum(len(sandbox.truth(listing.path))
-                                                 for listing in entity_named("tags").listings)
+    assert set(metadata_by_asset(one)) == {"tags"}
+    assert metadata_by_asset(one)["tags"]["rows seen"] == sum(len(sandbox.truth(listing.path))
+                                                              for listing in entity_named("tags").listings)
     everything = materialize(instance)
     assert everything.success
-    facts = told(everything)
+    facts = metadata_by_asset(everything)
     assert set(facts) == offered_entities(sandbox)
     assert facts["tags"]["rows changed"] == 0
     leads = facts["leads"]
@@ -126,22 +126,23 @@ def test_one_asset_then_all_of_the_account(environment: dict[str, str], instance
     skipped = {each.asset_key.path[-1]: each.metadata["reason"].value for each in seen}
     assert set(skipped) == {each.name for each in ENTITIES} - offered_entities(sandbox)
     assert all("customers" in reason for reason in skipped.values())
-    assert set(told(everything, "amocrm_bi")) == {"leads", "contacts", "companies", "customers",
-                                                  "catalogs"}, "the views whose fields have come"
+    assert set(metadata_by_asset(everything, "amocrm_bi")) == {"leads", "contacts", "companies", "customers",
+                                                               "catalogs"}, "the views whose fields have come"
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         assert differences(connection, sandbox) == []
 
 
-def test_views_are_assets_that_ask_amocrm_for_nothing(
-        environment: dict[str, str], instance: dg.DagsterInstance, sandbox: SandboxProcess) -> None:
+def test_views_are_assets_that_send_no_requests(environment: dict[str, str], instance: dg.DagsterInstance,
+                                                sandbox: SandboxProcess) -> None:
     sandbox.reset_stats()
     result = materialize(instance, "leads", "funnel", prefix="amocrm_bi")
     assert result.success and sandbox.stats()["requests"] == 0
-    assert (told(result), set(told(result, "amocrm_bi"))) == ({}, {"leads", "funnel"})
+    assert (metadata_by_asset(result), set(metadata_by_asset(result, "amocrm_bi"))) == (
+        {}, {"leads", "funnel"})
     with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("DROP VIEW amocrm_bi.funnel; CREATE TABLE amocrm_bi.funnel (mine int)")
     again = materialize(instance, "leads", "funnel", prefix="amocrm_bi")
-    assert again.success and set(told(again, "amocrm_bi")) == {"leads"}
+    assert again.success and set(metadata_by_asset(again, "amocrm_bi")) == {"leads"}
     seen = [event.asset_observation_data.asset_observation for event in again.all_events
             if event.event_type_value == "ASSET_OBSERVATION"]
     assert ["not ours" in each.metadata["funnel"].value for each in seen] == [True]
@@ -156,7 +157,7 @@ def test_a_failing_entity_fails_the_run_and_keeps_the_others(environment: dict[s
     finally:
         sandbox.clear_faults()
     assert not result.success
-    assert set(told(result)) == {"users", "leads"}
+    assert set(metadata_by_asset(result)) == {"users", "leads"}
     failure = next(event for event in result.all_events if event.event_type_value == "STEP_FAILURE")
     described = failure.step_failure_data.user_failure_data
     assert "1 of 3 entities failed" in described.description
@@ -177,14 +178,15 @@ def test_another_account_s_partition_is_refused(environment: dict[str, str],
 def test_full_is_an_option_of_the_launchpad(environment: dict[str, str],
                                             instance: dg.DagsterInstance) -> None:
     assert materialize(instance, "companies").success
-    assert told(materialize(instance, "companies"))["companies"]["mode"] == "window"
-    assert told(materialize(instance, "companies", options={"full": True}))["companies"]["mode"] == "sweep"
+    assert metadata_by_asset(materialize(instance, "companies"))["companies"]["mode"] == "window"
+    assert metadata_by_asset(materialize(instance, "companies",
+                                         options={"full": True}))["companies"]["mode"] == "sweep"
 
 
 def test_no_secret_is_recorded(environment: dict[str, str], instance: dg.DagsterInstance,
                                sandbox: SandboxProcess, tmp_path: Path,
                                monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither of a run that succeeds nor of one that fails for its token."""
+    """Neither by a run that succeeds nor by one that fails because of its token."""
     assert materialize(instance, "accounts", "users").success
     dead = "dead-" + sandbox.admin_token
     monkeypatch.setenv("AMOCRM_ACCESS_TOKEN", dead)

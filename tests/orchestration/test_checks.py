@@ -1,4 +1,4 @@
-"""Asset checks: each speaks for every account of the database, and names the one that fails."""
+"""Asset checks: each covers every account of the database, and names the one that fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print([str(each.message) for each in caught if "dagster" in str(each.category) o
 
 @pytest.fixture
 def database_of(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Synced, with the settings that runs of Dagster read."""
+    """A synced database, with the settings that Dagster's runs read."""
     with SandboxProcess(scale=50) as sandbox:
         installation = CliInstallation(tmp_path, database, sandbox)
         for name, value in installation.environment.items():
@@ -41,7 +41,7 @@ def database_of(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def checked(name: str) -> dict[str, dg.AssetCheckEvaluation]:
-    """What the job of all checks finds, by asset."""
+    """Returns the results of the job of all checks, by asset."""
     with dg.DagsterInstance.ephemeral() as instance:
         result = defs.resolve_job_def("checks").execute_in_process(instance=instance)
         return {each.asset_key.path[-1]: each for each in result.get_asset_check_evaluations()
@@ -53,7 +53,7 @@ def change(database: str, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-def test_freshness_is_said_of_every_list_and_names_who_is_late(database_of: str) -> None:
+def test_freshness_is_checked_for_every_list_and_names_late_accounts(database_of: str) -> None:
     found = checked("is_fresh")
     assert set(found) == {each.name for each in ENTITIES}
     assert [name for name, each in found.items() if not each.passed] == []
@@ -78,7 +78,7 @@ def test_freshness_is_said_of_every_list_and_names_who_is_late(database_of: str)
     assert set(found["users"].metadata) == {"amocrm", "second"}
 
 
-def test_references_are_measured_and_name_the_account(database_of: str) -> None:
+def test_references_are_checked_and_name_the_account(database_of: str) -> None:
     migrate(database_of, "second")
     change(database_of,
            "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('second', 'second', "
@@ -92,7 +92,7 @@ def test_references_are_measured_and_name_the_account(database_of: str) -> None:
         "second: task_type_id: 0 of 1 found in task_types.id (0.0%)")
 
 
-def test_history_is_measured_and_names_the_account(database_of: str) -> None:
+def test_history_is_checked_and_names_the_account(database_of: str) -> None:
     assert [name for name, each in checked("history_is_consistent").items() if not each.passed] == []
     change(database_of, "UPDATE amocrm.lead_status_history SET status_id = 1 WHERE left_at IS NULL")
     found = checked("history_is_consistent")
@@ -112,7 +112,7 @@ def test_a_view_that_could_not_be_rebuilt_is_named(database_of: str) -> None:
         found["funnel"].description or "")
 
 
-def test_nothing_of_dagster_s_that_we_use_is_a_preview_or_ends_soon(tmp_path: Path) -> None:
+def test_no_preview_or_deprecated_feature_of_dagster_is_used(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WARNED], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path,
                           check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

@@ -46,7 +46,7 @@ class WebServer:
             return json.load(answer)["data"]
 
     def assets(self, seconds: float = 120) -> list[dict[str, Any]]:
-        """Once it is up and has loaded them."""
+        """Returns the assets once the web server is up and has loaded them."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -123,8 +123,7 @@ def test_the_web_ui_shows_and_materializes_every_asset(installation: CliInstalla
 
 
 @pytest.mark.slow
-def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(
-        installation: CliInstallation) -> None:
+def test_an_account_added_while_the_daemon_runs_needs_no_restart(installation: CliInstallation) -> None:
     with SandboxProcess(scale=50, accounts=2) as first:
         second = first.accounts[1]
         installation.environment |= {"AMOCRM_BASE_URL": first.url, "AMOCRM_ACCESS_TOKEN": first.admin_token,
@@ -145,7 +144,7 @@ def test_an_account_that_is_added_while_the_daemon_runs_needs_no_restart(
             assert differences(connection, second, "second", {"leads", "contacts"}) == []
 
 
-def test_a_port_in_use_is_told(installation: CliInstallation) -> None:
+def test_a_port_in_use_is_reported(installation: CliInstallation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         done = installation.call("dev", "--port", str(port))

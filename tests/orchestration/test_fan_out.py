@@ -1,5 +1,5 @@
-"""Schedules over several accounts: one that amoCRM blocks and one without access harm no other, and are left
-in peace afterwards."""
+"""Schedules over several accounts: a blocked one and one without access affect no other, and are skipped
+afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def person(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
 
 
 def ticked(instance: dg.DagsterInstance) -> tuple[dict[str, bool], str]:
-    """Runs what a tick asks for: whether each account's run succeeded; and what the failed ones said."""
+    """Runs what a tick requests. Returns whether each account's run succeeded, and the errors of the failed
+    ones."""
     schedule = next(each for each in SCHEDULES if each.name == "moving_schedule")
     asked = schedule.evaluate_tick(
         dg.build_schedule_context(instance, repository_def=defs.get_repository_def())).run_requests or []
@@ -44,7 +45,7 @@ def ticked(instance: dg.DagsterInstance) -> tuple[dict[str, bool], str]:
     return {name: run.success for name, run in runs.items()}, "\n".join(str(entry) for entry in events)
 
 
-def test_a_failing_account_harms_no_other_and_a_new_token_brings_it_back(
+def test_a_failing_account_affects_no_other_and_a_new_token_resumes_it(
         sandboxes: dict[str, SandboxProcess], person: CliInstallation, instance: dg.DagsterInstance,
         database: str) -> None:
     for name, sandbox in sandboxes.items():

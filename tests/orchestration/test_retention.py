@@ -1,4 +1,4 @@
-"""What is forgotten and what is not: the latest facts of each entity stay, whatever their age."""
+"""Retention: old records of runs are deleted, the latest ones of each entity stay at any age."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_the_latest_and_the_latest_complete_run_of_each_entity_stay(memory: psyc
     assert memory.execute("SELECT count(*) FROM mirror.sync_runs WHERE account = 'other'").fetchone() == (2,)
 
 
-def test_a_record_leaves_quarantine_when_whole_readings_no_longer_bring_it(memory: psycopg.Connection[Any],
-                                                                           database: str) -> None:
+def test_a_record_leaves_quarantine_when_full_scans_no_longer_return_it(
+        memory: psycopg.Connection[Any], database: str) -> None:
     insert(memory, RUN, ("leads", "complete", "window", 1), ("tags", "complete", "snapshot", 1),
            ("tasks", "failed", "sweep", 1))
     insert(memory, RECORD, ("leads", "1", 90), ("tags", "2", 90), ("tags", "3", 20), ("tasks", "4", 90))
@@ -63,7 +63,7 @@ def test_a_record_leaves_quarantine_when_whole_readings_no_longer_bring_it(memor
         ("1",), ("3",), ("4",)]
 
 
-def test_dagster_forgets_runs_with_their_files(tmp_path: Path) -> None:
+def test_old_dagster_runs_are_deleted_with_their_files(tmp_path: Path) -> None:
     @dg.op
     def nothing() -> None:
         pass
@@ -84,7 +84,7 @@ def test_dagster_forgets_runs_with_their_files(tmp_path: Path) -> None:
         assert (prune_dagster_runs(instance, -1, 30), prune_dagster_runs(instance, -1, 30)) == (1, 0)
 
 
-def test_every_sync_forgets_and_so_does_the_command(database: str, tmp_path: Path) -> None:
+def test_every_sync_and_the_command_delete_old_records(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as sandbox:
         installation = CliInstallation(tmp_path, database, sandbox)
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Schedules: what they read, when they are on, and that two syncs of one account never meet."""
+"""Schedules: what they read, when they are on, and that two syncs of one account never overlap."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def test_schedules_are_off_until_one_switch_turns_them_on(tmp_path: Path) -> Non
     assert on == {name: ["RUNNING", cron]
                   for name, cron in (crons | {"moving_schedule": "*/2 * * * *"}).items()}
     assert set(shown(tmp_path, AMOCRM_SCHEDULE_MOVING="often")) == set(
-        crons), "wrong settings are told when a run needs them"
+        crons), "wrong settings are reported when a run needs them"
 
 
-def test_a_tick_asks_for_one_run_of_the_account(installation: CliInstallation,
+def test_a_tick_requests_one_run_of_the_account(installation: CliInstallation,
                                                 instance: dg.DagsterInstance) -> None:
     assert "no partition of `accounts` yet" in tick(instance)
     instance.add_dynamic_partitions("accounts", ["amocrm", "another_installation_s"])
@@ -104,9 +104,10 @@ def test_a_tick_asks_for_one_run_of_the_account(installation: CliInstallation,
     assert tick(instance).partition_key == "amocrm"
 
 
-def test_a_tick_goes_over_every_account_whose_turn_it_is(installation: CliInstallation,
-                                                         instance: dg.DagsterInstance, database: str) -> None:
-    """The two hundredth needs no restart, and those that rest hold up nobody."""
+def test_a_tick_requests_a_run_of_every_account_that_is_due(installation: CliInstallation,
+                                                            instance: dg.DagsterInstance,
+                                                            database: str) -> None:
+    """The two hundredth account needs no restart, and accounts that are paused delay no other."""
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("""
@@ -141,10 +142,10 @@ def test_the_queue_admits_some_runs_and_one_of_an_account(instance: dg.DagsterIn
         ("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1)]
 
 
-def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation: CliInstallation,
-                                                                   instance: dg.DagsterInstance,
-                                                                   sandbox: SandboxProcess,
-                                                                   database: str) -> None:
+def test_a_run_reads_its_tier_and_is_skipped_while_a_sync_runs(installation: CliInstallation,
+                                                               instance: dg.DagsterInstance,
+                                                               sandbox: SandboxProcess,
+                                                               database: str) -> None:
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     assert read(execute(instance, "directories")) == set(names_in_tier("directories")) & offered_entities(
         sandbox)
@@ -157,8 +158,8 @@ def test_a_run_reads_its_tier_and_steps_aside_for_a_sync_that_runs(installation:
     assert [job.name for job in SYNC_JOBS] == ["sync_moving", "sync_directories", "sync_sweep"]
 
 
-def test_a_run_whose_process_was_killed_is_buried(installation: CliInstallation,
-                                                  instance: dg.DagsterInstance) -> None:
+def test_a_run_of_a_killed_process_is_marked_failed(installation: CliInstallation,
+                                                    instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -174,7 +175,7 @@ def test_a_run_whose_process_was_killed_is_buried(installation: CliInstallation,
     assert found == {dead.run_id: dg.DagsterRunStatus.FAILURE, other.run_id: dg.DagsterRunStatus.STARTED}
 
 
-def test_one_tier_from_the_command_line(installation: CliInstallation, sandbox: SandboxProcess) -> None:
+def test_the_command_line_reads_one_tier(installation: CliInstallation, sandbox: SandboxProcess) -> None:
     assert installation.call("sync", "--tier", "moving").code == 0
     found = json.loads(installation.call("status", "--json").out)
     assert {each["entity"] for each in found["entities"]
