@@ -1,4 +1,4 @@
-"""The embedded Postgres survives what happens to servers on people's computers."""
+"""The embedded Postgres survives what happens to servers on users' computers."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_recovers_from_kill_and_keeps_port_and_data(server: EmbeddedPostgres) ->
     assert query_value(conninfo, "SELECT answer FROM kept") == 42
 
 
-def test_a_stale_pid_of_a_stranger_is_left_alone(server: EmbeddedPostgres) -> None:
+def test_a_stale_pid_of_a_foreign_process_is_ignored(server: EmbeddedPostgres) -> None:
     conninfo = server.start()
     server.stop()
     stranger = subprocess.Popen(["sleep", "60"])
@@ -76,8 +76,8 @@ def test_stop_keeps_the_data_and_the_port(server: EmbeddedPostgres) -> None:
     assert query_value(conninfo, "SELECT count(*) FROM kept") == 0
 
 
-def test_a_taken_port_is_told_and_a_new_home_takes_the_next(server: EmbeddedPostgres,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_reported_and_a_new_home_takes_the_next(server: EmbeddedPostgres,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
@@ -112,8 +112,9 @@ def test_a_server_that_is_just_stopping_is_started_again(
     assert server.status().running and server.status().pid != first
 
 
-def test_a_stranger_on_the_port_is_not_taken_for_ours(server: EmbeddedPostgres, postgres_home: Path) -> None:
-    """The data were copied, password and all, and the original runs."""
+def test_a_foreign_server_on_the_port_is_not_taken_for_ours(server: EmbeddedPostgres,
+                                                            postgres_home: Path) -> None:
+    """The data directory was copied, password included, and the original server runs."""
     server.start()
     copy = EmbeddedPostgres(postgres_home.parent / "copy")
     server.stop()
@@ -128,7 +129,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_ours(server: EmbeddedPostgres, 
         copy.start()
 
 
-def test_secrets_are_private_and_asked_for(server: EmbeddedPostgres) -> None:
+def test_the_password_is_private_and_required(server: EmbeddedPostgres) -> None:
     conninfo = server.start()
     for name in ("postgres.json", "postgres.log", "postgres.lock"):
         assert stat.S_IMODE((server.home / name).stat().st_mode) == 0o600
@@ -137,7 +138,7 @@ def test_secrets_are_private_and_asked_for(server: EmbeddedPostgres) -> None:
         psycopg.connect(conninfo.replace(password, "guess"))
 
 
-def test_a_lost_password_is_told(server: EmbeddedPostgres) -> None:
+def test_a_lost_password_is_reported(server: EmbeddedPostgres) -> None:
     server.start()
     store = server.home / "postgres.json"
     kept = store.read_text(encoding="utf-8")
@@ -152,8 +153,8 @@ def test_a_lost_password_is_told(server: EmbeddedPostgres) -> None:
         server.start()
 
 
-def test_the_log_is_bounded_and_says_no_data(server: EmbeddedPostgres,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_bounded_and_holds_no_data(server: EmbeddedPostgres,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
     conninfo = server.start()
     with psycopg.connect(conninfo) as connection:
         connection.execute("CREATE TABLE t (name text PRIMARY KEY)")
@@ -170,14 +171,15 @@ def test_the_log_is_bounded_and_says_no_data(server: EmbeddedPostgres,
     assert (server.home / "postgres.log.1").stat().st_size == 1_000
 
 
-def test_an_interrupted_initdb_is_done_again(server: EmbeddedPostgres) -> None:
+def test_an_interrupted_initdb_is_repeated(server: EmbeddedPostgres) -> None:
     (server.home / "postgres.new").mkdir(parents=True)
     server.home.chmod(0o711)
     (server.home / "postgres.new" / "PG_VERSION").write_text("18\n", encoding="utf-8")
     assert query_value(server.start(), "SELECT 1") == 1
 
 
-def test_a_full_disk_is_told_with_its_cure(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_what_to_do(server: EmbeddedPostgres,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -27,7 +27,8 @@ def server(postgres_home: Path) -> EmbeddedPostgres:
     return EmbeddedPostgres(postgres_home, bindir=Path(bindir) if bindir else None)
 
 
-def test_no_binaries_name_the_cure(postgres_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_binaries_are_reported_with_what_to_do(postgres_home: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "wheel_bindir", lambda: None)
     monkeypatch.setattr(binaries, "system_bindirs", lambda: iter(()))
     with pytest.raises(PostgresUnavailableError, match="DATABASE_URL"):
@@ -45,7 +46,7 @@ def test_without_the_wheel_a_system_postgres_serves(postgres_home: Path,
     assert EmbeddedPostgres(postgres_home).start() == conninfo  # and keeps serving its own data
 
 
-def test_data_of_a_version_that_is_gone(server: EmbeddedPostgres) -> None:
+def test_data_of_a_missing_version_are_reported(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
     version = server.data / "PG_VERSION"
@@ -90,7 +91,7 @@ needs_root = pytest.mark.skipif(not AS_ROOT, reason="root drops its privileges")
 
 
 @needs_root
-def test_root_is_dropped_for_good(server: EmbeddedPostgres) -> None:
+def test_root_privileges_are_dropped_for_good(server: EmbeddedPostgres) -> None:
     server.start()
     pid = server.status().pid
     status = dict(line.split(":\t", 1)
@@ -103,7 +104,7 @@ def test_root_is_dropped_for_good(server: EmbeddedPostgres) -> None:
 
 
 @needs_root
-def test_root_with_a_private_parent_is_told(postgres_home: Path) -> None:
+def test_root_with_a_private_parent_folder_is_reported(postgres_home: Path) -> None:
     postgres_home.parent.chmod(0o700)
     with pytest.raises(PostgresUnavailableError, match="cannot enter .*MIRROR_HOME"):
         EmbeddedPostgres(postgres_home).start()
@@ -132,7 +133,7 @@ def test_root_with_a_private_venv_uses_a_copy(postgres_home: Path, monkeypatch: 
 
 
 @needs_root
-def test_nobody_has_a_server_and_no_other_users(postgres_home: Path) -> None:
+def test_the_user_nobody_can_run_a_server_of_its_own(postgres_home: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     python = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/bin:/usr/local/bin")
     if python is None:
