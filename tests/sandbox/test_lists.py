@@ -57,7 +57,7 @@ def test_directories_have_totals(api: Client) -> None:
     assert api.get("leads/pipelines").json()["_total_items"] == len(api.sandbox.truth("leads/pipelines"))
 
 
-def test_nothing_is_204(api: Client) -> None:
+def test_no_content_is_204(api: Client) -> None:
     for path, params in (("leads", {"page": 999}), ("leads/1", {}), ("leads", {"filter[id]": 1}),
                          ("tasks", {"page": 99}), ("leads/1/links", {})):
         response = api.get(path, **params)
@@ -138,7 +138,7 @@ def test_with_reveals_its_part_only(api: Client) -> None:
                    **{"with": "users_groups,drive_url"}).json()["drive_url"] == f"{api.sandbox.url}/drive"
 
 
-def test_a_manager_sees_his_own_rows_only(api: Client) -> None:
+def test_a_manager_sees_own_rows_only(api: Client) -> None:
     me = api.sandbox.manager_id
     manager = type(api)(api.sandbox, api.sandbox.manager_token)
     for path in ("leads", "contacts", "companies", "tasks"):
@@ -193,7 +193,7 @@ def test_events_are_newest_first_and_filtered(api: Client) -> None:
     assert api.get(f"events/{chat['id']}", **{"with": "lead_name"}).json()["_embedded"]["entity"]["name"]
 
 
-def test_event_chains_end_where_the_records_are(api: Client) -> None:
+def test_status_events_form_a_chain_that_ends_at_the_record(api: Client) -> None:
     leads = {row["id"]: row for row in api.sandbox.truth("leads")}
     last: dict[int, dict[str, Any]] = {}
     for event in sorted(api.sandbox.truth("events"), key=lambda event: (event["created_at"], event["id"])):

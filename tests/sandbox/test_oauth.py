@@ -98,7 +98,7 @@ def test_the_file_scope(own: Client) -> None:
     assert own.get("/drive/v1.0/files").status_code == 403
 
 
-def test_a_port_in_use_is_said_clearly(own: Client) -> None:
+def test_a_port_in_use_is_reported(own: Client) -> None:
     port = own.sandbox.url.rsplit(":", 1)[1]
     done = subprocess.run([sys.executable, "-m", "sandbox", "--port", port, "--scale", "5"],
                           capture_output=True, text=True, timeout=120)

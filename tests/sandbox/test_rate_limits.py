@@ -116,7 +116,7 @@ def test_statistics(own: Client) -> None:
     assert own.sandbox.stats()["requests"] == 0
 
 
-def test_the_control_plane_refuses_nonsense(own: Client) -> None:
+def test_the_control_plane_refuses_invalid_requests(own: Client) -> None:
     with pytest.raises(RuntimeError, match="allowed"):
         own.sandbox.fault("nonsense")
     with pytest.raises(RuntimeError, match="allowed"):

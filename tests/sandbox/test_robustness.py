@@ -49,7 +49,7 @@ def test_no_request_breaks_it(start: Callable[..., Client]) -> None:
             response.content.decode("utf-8")
 
 
-def test_writes_of_nonsense(own: Client) -> None:
+def test_invalid_writes_do_not_break_it(own: Client) -> None:
     bodies: list[object] = [None, [], {}, [1], "x", [{"id": "x"}], [{"id": 1}], {"custom_fields_values": 5},
                             [{"to_entity_id": 1}]]
     for path in ("leads", "leads/1", "contacts/1/link", "tasks", "webhooks", "leads/notes",

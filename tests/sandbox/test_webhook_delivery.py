@@ -73,7 +73,8 @@ def priced(api: Client, price: int = 1) -> None:
 
 
 @pytest.mark.parametrize(("status", "tries"), [(200, 1), (404, 3), (503, 5)])
-def test_how_often_it_tries(api: Client, destination: Destination, status: int, tries: int) -> None:
+def test_deliveries_are_retried_by_the_answer(api: Client, destination: Destination, status: int,
+                                              tries: int) -> None:
     destination.status = status
     priced(api)
     until(lambda: api.sandbox.delivery_counts()["delivered" if status == 200 else "failed"] == 1)
@@ -83,7 +84,7 @@ def test_how_often_it_tries(api: Client, destination: Destination, status: int, 
     assert all(gap >= wait * HOUR for gap, wait in zip(gaps, (1 / 12, 1 / 4, 1 / 4, 1), strict=False))
 
 
-def test_more_than_a_hundred_bad_answers_switch_it_off_until_it_is_subscribed_again(
+def test_a_hundred_bad_answers_disable_a_webhook_until_it_is_subscribed_again(
         api: Client, destination: Destination) -> None:
     destination.status = 503
     for number in range(30):
@@ -101,7 +102,7 @@ def test_more_than_a_hundred_bad_answers_switch_it_off_until_it_is_subscribed_ag
     until(lambda: destination.came[-1][1].get("leads[update][0][price]") == ["78"])
 
 
-def test_what_deliveries_say(api: Client, destination: Destination) -> None:
+def test_deliveries_contain_the_records(api: Client, destination: Destination) -> None:
     contact, company, task = (api.sandbox.truth(path)[0]["id"] for path in ("contacts", "companies", "tasks"))
     api.sandbox.mutate(
         {"op": "create", "list": "contacts/notes", "record": {"entity_id": contact, "params": {"text": "x"}}},
@@ -117,7 +118,7 @@ def test_what_deliveries_say(api: Client, destination: Destination) -> None:
     assert {form["account[subdomain]"][0] for form in said} == {"uralkedr"}
 
 
-def test_the_digital_pipeline_tells_once(api: Client, destination: Destination) -> None:
+def test_the_digital_pipeline_delivers_once(api: Client, destination: Destination) -> None:
     destination.status = 503
     statuses = [status["id"] for status in api.sandbox.truth("leads/pipelines")[0]["_embedded"]["statuses"]
                 if status["type"] == 0]
