@@ -1,5 +1,5 @@
-"""Verification: it finds what increments cannot see, blames nothing that the next sync would bring, and mends
-what differs."""
+"""Verification finds what incremental reads cannot see, reports nothing that the next sync would fix, and
+repairs what differs."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def states(verification: Verification) -> dict[str, str]:
             if outcome.state not in ("equal", "skipped")}
 
 
-def test_an_equal_mirror_is_equal_in_every_entity_and_nothing_is_written(sandbox: SandboxProcess,
-                                                                         mirrored: str) -> None:
+def test_an_equal_mirror_has_no_difference_and_nothing_is_written(sandbox: SandboxProcess,
+                                                                  mirrored: str) -> None:
     before = rows_written(mirrored)
     verification = verified(sandbox, mirrored)
     assert (states(verification), verification.exit_code) == ({}, 0)
@@ -74,8 +74,7 @@ def test_an_equal_mirror_is_equal_in_every_entity_and_nothing_is_written(sandbox
             if row[1] == "equal" and not row[2]} <= {"talks"}, "an empty list proves nothing"
 
 
-def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: SandboxProcess,
-                                                                   mirrored: str) -> None:
+def test_damaged_rows_are_found_and_repaired_on_request(sandbox: SandboxProcess, mirrored: str) -> None:
     with psycopg.connect(mirrored) as connection:
         for statement in (*SPOILT.values(), *MENDED_BY_ANY_SYNC.values()):
             connection.execute(statement.encode())
@@ -88,8 +87,8 @@ def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: Sand
     caught_up = {outcome.entity for outcome in found.outcomes if outcome.fixed_by_sync}
     assert caught_up == MENDED_BY_ANY_SYNC.keys(), "directories are read whole by every sync"
 
-    mended = verified(sandbox, mirrored, repair=True)
-    assert states(mended) == dict.fromkeys(SPOILT, "repaired") and mended.exit_code == 0
+    repaired = verified(sandbox, mirrored, repair=True)
+    assert states(repaired) == dict.fromkeys(SPOILT, "repaired") and repaired.exit_code == 0
     assert verified(sandbox, mirrored).exit_code == 0
     with psycopg.connect(mirrored) as connection:
         assert differences(connection, sandbox) == []
@@ -97,7 +96,7 @@ def test_what_was_spoilt_is_found_named_kept_and_mended_when_asked(sandbox: Sand
             "SELECT _deleted_at IS NOT NULL FROM amocrm.companies WHERE id = 77").fetchone() == (True,)
 
 
-def test_what_the_next_sync_would_bring_is_no_difference(database: str) -> None:
+def test_changes_of_the_next_sync_are_no_difference(database: str) -> None:
     with SandboxProcess(scale=150, fields=8) as own:
         sync_mirror(own, database)
         own.apply_random_changes(30, "meanwhile", ["create", "edit", "tag", "link", "delete", "task",
@@ -107,7 +106,7 @@ def test_what_the_next_sync_would_bring_is_no_difference(database: str) -> None:
         assert sum(outcome.fixed_by_sync for outcome in verification.outcomes) > 10
 
 
-def test_what_vanished_without_a_trace_is_found_and_mended(database: str) -> None:
+def test_a_deletion_without_an_event_is_found_and_repaired(database: str) -> None:
     with SandboxProcess(scale=150, fields=8) as own:
         sync_mirror(own, database)
         lead, contact = own.truth("leads")[5]["id"], own.truth("contacts")[7]["id"]
@@ -121,7 +120,7 @@ def test_what_vanished_without_a_trace_is_found_and_mended(database: str) -> Non
             assert differences(connection, own) == []
 
 
-def test_a_token_that_sees_less_finds_nothing_to_bury(sandbox: SandboxProcess, mirrored: str) -> None:
+def test_a_restricted_token_marks_nothing_deleted(sandbox: SandboxProcess, mirrored: str) -> None:
     target = mirror_of(sandbox, mirrored, amocrm_access_token=sandbox.manager_token).target(FAST_RETRIES)
     verification = verify(target, repair=True)
     assert all(outcome.count("extra") == 0 for outcome in verification.outcomes)
@@ -130,7 +129,7 @@ def test_a_token_that_sees_less_finds_nothing_to_bury(sandbox: SandboxProcess, m
                 == (len(sandbox.truth("leads")),))
 
 
-def test_two_at_once_are_refused(sandbox: SandboxProcess, mirrored: str) -> None:
+def test_concurrent_verifications_are_refused(sandbox: SandboxProcess, mirrored: str) -> None:
     with psycopg.connect(mirrored, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
         with pytest.raises(SyncRefusedError, match="is running"):
