@@ -34,7 +34,7 @@ def landed(database: str, *ids: int) -> None:
         Loader(connection, "amocrm", "amocrm", normal).load(batch)
 
 
-def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
+def test_the_example_prints_committed_changes(database: str, tmp_path: Path) -> None:
     (example,) = EXAMPLE
     assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
     (tmp_path / "follow.py").write_text(example, encoding="utf-8")
@@ -50,15 +50,15 @@ def test_it_prints_what_is_committed(database: str, tmp_path: Path) -> None:
     landed(database, 7)
     landed(database, *range(100, 250))
     landed(database, 8, 9)
-    told = [follower.stdout.readline() for _ in range(2)]
-    assert told == ["leads 8 Deal 8 5\n",
-                    "leads 9 Deal 9 5\n"], "equal rows and crowds are not told one by one"
+    lines = [follower.stdout.readline() for _ in range(2)]
+    assert lines == ["leads 8 Deal 8 5\n",
+                     "leads 9 Deal 9 5\n"], "unchanged rows and large changes are not listed"
     follower.kill()
     follower.communicate()
 
 
 @pytest.mark.parametrize("count", [100, 101])
-def test_many_at_once_are_told_without_their_ids(database: str, count: int) -> None:
+def test_many_changes_at_once_are_notified_without_ids(database: str, count: int) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', '')")

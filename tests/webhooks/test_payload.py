@@ -1,5 +1,5 @@
-"""What a delivery tells of: every documented shape, and nothing that anybody could make up breaks it or gets
-past the ids."""
+"""Parsing deliveries: every documented shape is understood, and no made-up one breaks the parser or yields
+more than ids."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def encoded(form: str) -> bytes:
 
 
 @pytest.mark.parametrize(("form", "named"), SHAPES, ids=[form[:30] for form, _ in SHAPES])
-def test_what_the_documentation_shows_names_its_records(form: str, named: list[tuple[str, str]]) -> None:
+def test_documented_deliveries_name_their_records(form: str, named: list[tuple[str, str]]) -> None:
     found = parse(encoded(form))
     assert found.records == named
     assert found.unknown == [] and len(found.shapes) == 1
@@ -57,19 +57,19 @@ def test_what_the_documentation_shows_names_its_records(form: str, named: list[t
     assert found.account == (30718245 if "account" in form.split("&")[-1] else None)
 
 
-def test_every_list_that_is_named_is_one_that_is_mirrored() -> None:
+def test_every_named_list_is_mirrored() -> None:
     paths = {listing.path for entity in ENTITIES for listing in entity.listings}
     assert {path for _, named in SHAPES for path, _ in named} <= paths
 
 
-def test_an_incoming_lead_says_what_became_of_it() -> None:
+def test_the_outcome_of_an_incoming_lead_is_parsed() -> None:
     declined = parse(b"unsorted[delete][0][uid]=0a&unsorted[delete][0][action]=decline"
                      b"&unsorted[delete][0][decline_result][leads][]=5")
     assert declined.outcomes == [("0a", "decline", [5], [])]
     assert parse(b"unsorted[add][0][uid]=0a").outcomes == []
 
 
-def test_a_restored_record_may_have_other_links() -> None:
+def test_a_restored_record_also_requests_its_links() -> None:
     assert parse(b"leads[restore][0][id]=5").relinked == {("leads", "5")}
     assert parse(b"leads[update][0][id]=5").relinked == set()
 
@@ -80,12 +80,12 @@ def test_a_restored_record_may_have_other_links() -> None:
     (b"leads=5", ["leads"]), (b"unsorted[add][0][uid]=a'b", ["unsorted[add]"]),
     ("leads[add][0][id]=٥".encode(), ["leads[add]"]), (b"x%00y[z%20w]=5&%00[a][0]=1", ["x?y", "?[a]"]),
     (b"leads[add][0][id]=0", ["leads[add]"])])
-def test_what_is_not_understood_is_said_in_short_and_names_nothing(form: bytes, unknown: list[str]) -> None:
+def test_unknown_sections_are_summarized_and_name_no_record(form: bytes, unknown: list[str]) -> None:
     found = parse(form)
     assert (found.records, found.unknown) == ([], unknown)
 
 
-def test_there_is_an_end_to_what_one_delivery_may_name() -> None:
+def test_the_records_of_one_delivery_are_limited() -> None:
     many = urlencode({f"leads[add][{number}][id]": number for number in range(1, MAX_RECORDS + 500)}).encode()
     assert len(parse(many).records) == MAX_RECORDS
     assert parse(urlencode({f"x{number}[a][b]": 1 for number in range(60_000)}).encode()) == ParsedDelivery(
@@ -102,7 +102,7 @@ def test_there_is_an_end_to_what_one_delivery_may_name() -> None:
                               "\0", ""]), min_size=1, max_size=6), st.text(max_size=8)), max_size=8).map(
     lambda pairs: urlencode([(steps[0] + "".join(f"[{step}]" for step in steps[1:]), value)
                              for steps, value in pairs]).encode())))
-def test_nothing_breaks_it(body: bytes) -> None:
+def test_no_input_breaks_the_parser(body: bytes) -> None:
     found = parse(body)
     for path, key in found.records:
         assert "\0" not in key and (key.isascii() and key.isdecimal()

@@ -1,5 +1,4 @@
-"""The receiver: what it answers, what it keeps, and that neither a slow Postgres nor a stranger gets the
-better of it."""
+"""The receiver: what it answers and keeps, and that neither a slow Postgres nor a hostile client stops it."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ BODY = "leads%5Badd%5D%5B0%5D%5Bid%5D=5&account%5Bid%5D=1"
 
 @pytest.fixture(scope="module")
 def place(postgres_server: str, template_database: str) -> Iterator[tuple[str, str]]:
-    """A database, and an address of a receiver over it."""
+    """A database, and the address of a receiver that uses it."""
     with temporary_database(postgres_server,
                             template_database) as database, running_receiver(database) as base:
         yield database, register_address(database, base)
@@ -40,7 +39,7 @@ def kept(database: str) -> list[tuple[bytes, int, bool]]:
             "SELECT body, times, heeded_at IS NULL FROM mirror.webhook_deliveries ORDER BY id").fetchall()
 
 
-def test_a_delivery_is_kept_as_it_came_and_once(place: tuple[str, str]) -> None:
+def test_a_delivery_is_kept_once_as_received(place: tuple[str, str]) -> None:
     database, address = place
     assert [post(address, BODY), post(address, BODY), post(address, "x=%D0%9A\xff&y".encode("latin-1"))] == [
         200, 200, 200]
@@ -50,7 +49,7 @@ def test_a_delivery_is_kept_as_it_came_and_once(place: tuple[str, str]) -> None:
     assert not any(waits for *_, waits in kept(database))
     assert post(address, BODY) == 200
     assert kept(database)[0] == (BODY.encode(), 3,
-                                 True), "what comes again is heeded again: a stage can be entered twice"
+                                 True), "a repeated delivery is queued again: a stage can be entered twice"
 
 
 @pytest.mark.parametrize(("method", "end", "headers", "body", "status"), [
@@ -61,20 +60,20 @@ def test_a_delivery_is_kept_as_it_came_and_once(place: tuple[str, str]) -> None:
     ("POST", "x", FORM_HEADERS, b"a=1", 404), ("GET", "x", {}, b"", 404),
     ("POST", "/more", FORM_HEADERS, b"a=1", 404),
     ("POST", "", FORM_HEADERS, b"a" * (MAX_BODY_BYTES + 1), 413)])
-def test_what_it_answers(place: tuple[str, str], method: str, end: str, headers: dict[str, str], body: bytes,
-                         status: int) -> None:
+def test_each_request_gets_its_status(place: tuple[str, str], method: str, end: str, headers: dict[str, str],
+                                      body: bytes, status: int) -> None:
     answer = requests.request(method, place[1] + end, headers=headers, data=body, timeout=60)
     assert answer.status_code == status
     assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
     assert "server" not in answer.headers
 
 
-def test_a_body_that_hides_its_length_is_cut_off(place: tuple[str, str]) -> None:
+def test_a_body_without_a_length_is_limited(place: tuple[str, str]) -> None:
     assert requests.post(place[1], headers=FORM_HEADERS, data=iter([b"a" * 2**16] * 20),
                          timeout=60).status_code == 413
 
 
-def test_nobody_learns_which_accounts_there_are(place: tuple[str, str]) -> None:
+def test_answers_do_not_reveal_which_accounts_exist(place: tuple[str, str]) -> None:
     _, address = place
     wrong = [address.replace("a-secret", "b-secret"), address.replace("/amocrm/amocrm/", "/amocrm/nobody/"),
              address.rsplit("/", 1)[0] + "/", address.rsplit("/", 1)[0] + "/%00"]
@@ -83,8 +82,7 @@ def test_nobody_learns_which_accounts_there_are(place: tuple[str, str]) -> None:
     assert {each.status_code for each in answers} == {404}
 
 
-def test_an_address_that_is_withdrawn_is_refused_and_another_account_has_its_own(
-        place: tuple[str, str]) -> None:
+def test_a_withdrawn_address_is_refused_and_accounts_have_separate_ones(place: tuple[str, str]) -> None:
     database, address = place
     base = address.partition("/amocrm/")[0]
     other = register_address(database, base, "other-secret", "amocrm_two")
@@ -114,7 +112,7 @@ def test_the_log_holds_neither_contents_nor_addresses(place: tuple[str, str],
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Postgres that does not answer is waited for longer than any test takes."""
+    """Makes the receiver wait longer for a Postgres that does not answer than any test takes."""
     monkeypatch.setattr("pipelines.webhooks.inbox_writer.UNRESPONSIVE_SECONDS", 3600.0)
     monkeypatch.setattr("pipelines.webhooks.inbox_writer.SESSION_SETTINGS", "SET synchronous_commit = on")
 
@@ -131,8 +129,8 @@ def stuck(postgres_server: str, template_database: str,
             yield address, holder
 
 
-def test_while_postgres_is_stuck_it_refuses_in_time_and_then_goes_on(
-        postgres_server: str, template_database: str, unhurried: None) -> None:
+def test_a_stuck_postgres_is_answered_with_503_in_time(postgres_server: str, template_database: str,
+                                                       unhurried: None) -> None:
     assert ANSWER_DEADLINE_SECONDS < 2, "amoCRM waits for two seconds"
     with stuck(postgres_server, template_database) as (address, holder):
         with ThreadPoolExecutor(20) as pool:
@@ -144,7 +142,7 @@ def test_while_postgres_is_stuck_it_refuses_in_time_and_then_goes_on(
 
 def test_a_full_queue_refuses_at_once(postgres_server: str, template_database: str,
                                       monkeypatch: pytest.MonkeyPatch, unhurried: None) -> None:
-    """One is being written, three wait in the queue, and wait on; the others need not."""
+    """One delivery is being written and three wait in the queue; further ones are refused without a wait."""
     monkeypatch.setattr("pipelines.webhooks.inbox_writer.MAX_QUEUED", 3)
     with stuck(postgres_server, template_database,
                patience=3600.0) as (address, holder), ThreadPoolExecutor(10) as pool:
@@ -159,7 +157,7 @@ def test_a_full_queue_refuses_at_once(postgres_server: str, template_database: s
         assert sorted(each.result() for each in [first, *rest]) == [200] * 4 + [503] * 3
 
 
-def test_it_outlives_a_broken_connection(place: tuple[str, str]) -> None:
+def test_a_broken_connection_is_replaced(place: tuple[str, str]) -> None:
     database, address = place
     done, answered = threading.Event(), list[str]()
 

@@ -1,5 +1,5 @@
-"""The account's webhook from the command line and by schedule: made, looked at, given a new address, switched
-on again, taken away."""
+"""The account's webhook from the command line and by schedule: registered, inspected, given a new address,
+enabled again, removed."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def digests(database: str) -> list[str]:
                 for row in connection.execute("SELECT digest FROM mirror.webhook_addresses").fetchall()]
 
 
-def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: CliInstallation, sandbox: SandboxProcess,
-                                                            database: str) -> None:
+def test_subscribing_again_leaves_one_webhook(person: CliInstallation, sandbox: SandboxProcess,
+                                              database: str) -> None:
     done = person.call("webhooks", "subscribe", "--url", BASE + "/")
     assert done.code == 0 and "amoCRM reports 31 events: add_lead" in done.output, done.output
     assert ("not available in this account: add_unsorted, update_unsorted, delete_unsorted, add_message"
@@ -74,8 +74,9 @@ def test_subscribing_again_and_elsewhere_leaves_one_webhook(person: CliInstallat
     assert digests(database) == [subscription.digest(subscription.secret_of(moved["destination"]))]
 
 
-def test_rotating_refuses_the_old_address_and_unsubscribing_every_one(
-        person: CliInstallation, sandbox: SandboxProcess, database: str) -> None:
+def test_rotating_withdraws_the_old_address_and_unsubscribing_all(person: CliInstallation,
+                                                                  sandbox: SandboxProcess,
+                                                                  database: str) -> None:
     assert "run `amocrm-mirror webhooks subscribe" in person.call("webhooks", "rotate").output
     with running_receiver(database) as base:
         assert person.call("webhooks", "subscribe", "--url", base).code == 0
@@ -96,13 +97,14 @@ def test_rotating_refuses_the_old_address_and_unsubscribing_every_one(
                                           ("hooks.example.com", "is not the address of a web server"),
                                           ("https://хуки.рф", "no Cyrillic"),
                                           ("https://a.example/?x=1", "is not the address of a web server")])
-def test_an_address_that_amocrm_could_not_use_is_refused(person: CliInstallation, url: str, why: str) -> None:
+def test_an_unusable_address_is_refused(person: CliInstallation, url: str, why: str) -> None:
     done = person.call("webhooks", "subscribe", "--url", url)
     assert done.code == 2 and why in done.output
 
 
-def test_a_plan_without_webhooks_is_told_and_leaves_nothing(person: CliInstallation, sandbox: SandboxProcess,
-                                                            database: str) -> None:
+def test_a_plan_without_webhooks_is_reported_and_leaves_nothing(person: CliInstallation,
+                                                                sandbox: SandboxProcess,
+                                                                database: str) -> None:
     sandbox.fault("400", match="webhooks", times=0)
     done = person.call("webhooks", "subscribe", "--url", BASE)
     sandbox.clear_faults()
@@ -138,9 +140,9 @@ def tick(instance: dg.DagsterInstance) -> Any:
             else found.skip_message)
 
 
-def test_what_amocrm_switched_off_is_switched_on_and_the_gap_is_read(person: CliInstallation,
-                                                                     sandbox: SandboxProcess, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_webhook_is_enabled_and_the_gap_is_read(person: CliInstallation, sandbox: SandboxProcess,
+                                                           tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in person.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -166,7 +168,7 @@ def switched_off(sandbox: SandboxProcess) -> None:
     sandbox.mutate({"op": "patch", "list": "webhooks", "id": hook["id"], "set": {"disabled": True}})
 
 
-def test_the_disable_hook_is_answered_by_its_signature(sandbox: SandboxProcess, database: str) -> None:
+def test_the_disable_hook_is_accepted_by_its_signature(sandbox: SandboxProcess, database: str) -> None:
     mirror = mirror_of(sandbox, database, amocrm_client_id="ours",
                        amocrm_client_secret="its secret")  # noqa: S106
     mirror.target()

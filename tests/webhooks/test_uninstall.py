@@ -1,5 +1,4 @@
-"""The signed disable hook: whom it revokes, whom it does not, what a revoked account does, and what ends
-it."""
+"""The signed disable hook: which accounts it revokes, what a revoked account does, and what ends it."""
 
 from __future__ import annotations
 
@@ -57,9 +56,9 @@ def revoked(connection: psycopg.Connection[Any]) -> list[str]:
         "SELECT name FROM mirror.accounts WHERE revoked_at IS NOT NULL ORDER BY name")]
 
 
-def told(connection: psycopg.Connection[Any], client_id: str = "8d1c-one", account_id: str = "7",
-         secret: str = "its secret", configured: ConfiguredTokens = ConfiguredTokens(),  # noqa: B008
-         **more: str) -> list[str]:
+def revoke(connection: psycopg.Connection[Any], client_id: str = "8d1c-one", account_id: str = "7",
+           secret: str = "its secret", configured: ConfiguredTokens = ConfiguredTokens(),  # noqa: B008
+           **more: str) -> list[str]:
     given = {"client_id": client_id, "account_id": account_id,
              "signature": signature(client_id, account_id, secret)} | more
     return revoke_accounts(connection, Encryption([KEY]), configured, **given)
@@ -77,21 +76,20 @@ def test_the_signature_is_the_documented_one() -> None:
 
 
 def test_only_that_integration_in_that_account_is_revoked(connection: psycopg.Connection[Any]) -> None:
-    assert told(connection) == revoked(connection) == ["one"]
-    assert told(connection) == ["one"], "told twice is told once"
+    assert revoke(connection) == revoked(connection) == ["one"]
+    assert revoke(connection) == ["one"], "a second hook changes nothing"
 
 
 @pytest.mark.parametrize("wrong", [{"secret": "guessed"}, {"client_id": "8d1c-two"}, {"account_id": "9"},
                                    {"account_id": "7 OR 1=1"}, {"account_id": "9" * 40}, {"signature": ""},
                                    {"signature": "\x00"}, {"client_id": ""}])
-def test_what_nobody_signed_changes_nothing(wrong: dict[str, str],
-                                            connection: psycopg.Connection[Any]) -> None:
+def test_an_unsigned_hook_changes_nothing(wrong: dict[str, str], connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(InvalidSignatureError):
-        told(connection, **wrong)  # type: ignore[arg-type]
+        revoke(connection, **wrong)  # type: ignore[arg-type]
     assert revoked(connection) == []
 
 
-def test_a_lost_key_is_no_signature(connection: psycopg.Connection[Any]) -> None:
+def test_a_hook_is_not_accepted_after_the_key_was_lost(connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(DecryptionError):
         revoke_accounts(connection, Encryption([Fernet.generate_key()]), ConfiguredTokens(),
                         client_id="8d1c-one", account_id="7",
@@ -99,22 +97,22 @@ def test_a_lost_key_is_no_signature(connection: psycopg.Connection[Any]) -> None
     assert revoked(connection) == []
 
 
-def test_a_long_lived_token_is_its_integration_s(connection: psycopg.Connection[Any],
-                                                 sandbox: SandboxProcess) -> None:
+def test_a_long_lived_token_belongs_to_its_integration(connection: psycopg.Connection[Any],
+                                                       sandbox: SandboxProcess) -> None:
     """Its secret is not stored, but may be configured; the token names its integration."""
     connection.execute("UPDATE mirror.tokens SET client_id = NULL, client_secret = NULL, access_token = %s "
                        "WHERE account = 'one'",
                        [Encryption([KEY]).encrypt(sandbox.admin_token)])
     with pytest.raises(InvalidSignatureError):
-        told(connection)
+        revoke(connection)
     with pytest.raises(InvalidSignatureError):
-        told(connection, configured=INTEGRATION)
+        revoke(connection, configured=INTEGRATION)
     mine = ConfiguredTokens(client_id=sandbox.client_id, client_secret="mine")
-    assert told(connection, client_id=sandbox.client_id, secret="mine", configured=mine) == ["one"]
+    assert revoke(connection, client_id=sandbox.client_id, secret="mine", configured=mine) == ["one"]
 
 
-def test_a_revoked_account_rests_until_access_is_given_again(sandbox: SandboxProcess, database: str,
-                                                             tmp_path: Path) -> None:
+def test_a_revoked_account_is_skipped_until_access_is_given_again(sandbox: SandboxProcess, database: str,
+                                                                  tmp_path: Path) -> None:
     person, pair = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN=""), token_pair(sandbox)
     given = {"AMOCRM_ACCESS_TOKEN": pair.access_token, "AMOCRM_REFRESH_TOKEN": pair.refresh_token,
              "AMOCRM_CLIENT_ID": pair.client_id, "AMOCRM_CLIENT_SECRET": pair.client_secret,
@@ -138,13 +136,13 @@ def test_a_revoked_account_rests_until_access_is_given_again(sandbox: SandboxPro
     assert person.call("sync", "--only", "tags", **given).code == 0
 
 
-def test_a_hook_that_was_sent_again_is_found_out_after_an_hour(sandbox: SandboxProcess, database: str,
-                                                               tmp_path: Path) -> None:
+def test_a_replayed_hook_is_noticed_after_an_hour(sandbox: SandboxProcess, database: str,
+                                                  tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database, sandbox)
     assert person.call("sync", "--only", "accounts,tags").code == 0
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "UPDATE mirror.accounts SET revoked_at = now() - interval '61 minutes', revoked_reason = "
-            "'it was told'")
+            "'a disable hook'")
         assert person.call("sync", "--only", "tags").code == 0
         assert revoked(connection) == []

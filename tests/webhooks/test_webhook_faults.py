@@ -1,4 +1,4 @@
-"""Whatever dies at whatever moment (the receiver, the drain, Postgres): when the queue is empty, the mirror
+"""The receiver, the continuous sync or Postgres dies at any moment: when the queue is empty, the mirror
 equals the account."""
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ FAULTS = max(3, min(12, int(os.environ.get("KILLS", "20")) // 5 - 1))
 """Each costs amoCRM about five bad answers, and after a hundred within two hours it switches a webhook off
 (3.26)."""
 SEED = int(os.environ.get("SEED", "1"))
-TOLD = {"leads", "contacts", "companies", "customers", "tasks", "unsorted"}
+REPORTED = {"leads", "contacts", "companies", "customers", "tasks", "unsorted"}
 KINDS = ["create", "edit", "move", "responsible", "value_set", "tag", "delete", "restore", "task", "incoming",
          "sorted_out"]
 
 
 class Parts:
-    """The receiver and the drain as a person runs them, and a Postgres that may be restarted."""
+    """The receiver and the continuous sync as a user runs them, and a Postgres that may be restarted."""
 
     def __init__(self, server: EmbeddedPostgres, installation: CliInstallation) -> None:
         self.server, self.installation, self.port = server, installation, free_port()
@@ -90,7 +90,7 @@ def test_killed_and_restarted_at_any_moment(parts: tuple[Parts, SandboxProcess, 
         row = connection.execute("SELECT sum(times), count(*) FILTER (WHERE settled_at IS NULL) "
                                  "FROM mirror.webhook_deliveries").fetchone()
         assert row and row[0] >= hooks["delivered"] and row[1] == 0
-        assert differences(connection, sandbox, only=TOLD) == []
+        assert differences(connection, sandbox, only=REPORTED) == []
     for process in (running.receiver, running.drain):
         assert process.poll() is None, "what was not killed goes on"
         process.terminate()
