@@ -153,7 +153,7 @@ def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connect
     assert "create_table('notes'" in text and "sa.Numeric()" in text
     assert "The deal's number" in text and "server_default" in text
     assert "stranger" not in text and "alembic_version" not in text and "schema=" not in text
-    assert "never edited" in text and usual == "public"
+    assert "Never edit a migration" in text and usual == "public"
 
 
 @pytest.mark.parametrize(

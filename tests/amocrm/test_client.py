@@ -67,12 +67,12 @@ def test_lasting_failures_end_with_the_request_and_what_to_do(kind: str, sandbox
 def test_a_silent_server_times_out(sandbox: SandboxProcess) -> None:
     sandbox.fault("stall", "leads", times=1)
     began = time.monotonic()
-    assert leads(client_of(sandbox, read=1.0))
+    assert leads(client_of(sandbox, read_timeout=1.0))
     assert 1.0 <= time.monotonic() - began < 120
 
 
 def test_waits_between_retries_grow_and_are_jittered(sandbox: SandboxProcess) -> None:
-    patience = client_of(sandbox, first=1.0, longest=60.0).retry_policy
+    patience = client_of(sandbox, first_delay=1.0, max_delay=60.0).retry_policy
     for attempt, most in enumerate([1, 2, 4, 8, 16, 32, 60, 60]):
         waits = {patience.delay(attempt) for _ in range(20)}
         assert len(waits) > 1 and most / 2 <= min(waits) and max(waits) <= most
