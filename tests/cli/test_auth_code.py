@@ -234,4 +234,4 @@ def test_wrong_options_are_refused(sandbox: SandboxProcess, person: CliInstallat
 
 def test_no_redirect_arrives(person: CliInstallation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorize, "CODE_LIFETIME_SECONDS", 0.3)
-    refused(person.call("auth", "--browser"), 1, "nobody has given access", "Nothing was changed")
+    refused(person.call("auth", "--browser"), 1, "access was not granted within", "Nothing was changed")
