@@ -19,6 +19,11 @@ AccountInfo = Mapping[str, Any]
 EMBEDDED = "_embedded"
 
 
+UNKNOWN = object()
+"""What a function of `Entity.derived` returns if the record does not say the value: the column stays as it
+was."""
+
+
 ACCOUNT_PATH = "account"
 """Path of the account's own record."""
 
@@ -31,7 +36,7 @@ class Phase(Enum):
     DIRECTORIES = "lists that are read whole"
     PER_PARENT = "lists that exist once per row of a directory"
     INCREMENTAL = "lists of which only the changes are read"
-    DETAILS = "records without a list endpoint"
+    DETAILS = "records that other lists name, fetched one by one"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +128,9 @@ class Child:
     """The inverse of `read`: writes the elements back into the record."""
     consumes: tuple[str, ...] = ()
     """The attributes of the record that `read` reads and `write` writes."""
+    odd: Callable[[Record], Record] | None = None
+    """Returns those of these attributes, or the elements in them, that `read` leaves out; `_extra` keeps
+    them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +156,8 @@ class Incremental:
     """True if order[column] is documented in both directions."""
     append_only: bool = False
     """True if records never change once created."""
+    has_filter: bool = True
+    """False if the list has no filter by change time, nor by id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,13 +276,18 @@ class Entity:
 
     @property
     def phase(self) -> Phase:
-        if any(listing.is_detail for listing in self.listings):
+        if self.has_details:
             return Phase.DETAILS
         if self.is_account:
             return Phase.ACCOUNT
         if self.incremental:
             return Phase.INCREMENTAL
         return Phase.PER_PARENT if any(each.per_parent for each in self.listings) else Phase.DIRECTORIES
+
+    @property
+    def has_details(self) -> bool:
+        """True if records are fetched one by one that no list shows, or that the entity's list may lack."""
+        return any(listing.is_detail for listing in self.listings)
 
     @property
     def is_append_only(self) -> bool:

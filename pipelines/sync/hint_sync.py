@@ -47,7 +47,7 @@ class HintSync:
     def process(self, paths: Iterable[str], choice: HintFilter = ALL_HINTS) -> None:
         """Processes the hints of those of the entity's lists whose paths are in `paths`."""
         for listing in self.entity.listings:
-            if listing.path in paths and self.entity.is_readable_by_id:
+            if listing.path in paths and self.entity.is_readable_by_id and not listing.is_detail:
                 self._process_listing(listing, choice)
             elif listing.path in paths:
                 self._process_other_listing(listing)

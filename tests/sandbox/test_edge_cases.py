@@ -25,7 +25,7 @@ def truth(request: pytest.FixtureRequest) -> Any:
 def values(rows: Rows, type_: str) -> list[Any]:
     return [
         value.get("value") for row in rows for field in row["custom_fields_values"] or []
-        if field["field_type"] == type_ for value in field["values"]
+        if field["field_type"] == type_ for value in field["values"] or []
     ]
 
 
@@ -51,7 +51,7 @@ def test_values(truth: Callable[[str], Rows]) -> None:
     assert {type(value) for value in values(leads, "date")} == {int, str}
     assert min(values(contacts, "birthday")) < 0 and values(leads, "hologram")
     keys = {key for row in contacts for field in row["custom_fields_values"] or []
-            for value in field["values"] for key in value}
+            for value in field["values"] or [] for key in value}
     assert {"enum", "enum_code"} <= keys
 
 
