@@ -225,7 +225,9 @@ ENTITIES: tuple[Entity, ...] = (
            before_upsert=(rules.TASK_HINTS,
                           *capture.capture_changes(activity.Task, None, capture.RESPONSIBLE)),
            skip_before_when=f"{capture.BEFORE_FIRST_BUILD} AND NOT {after_first_read('tasks')}"),
-    Entity(activity.Note, "activity", per_kind("{}/notes", RECORD_LISTS), order_column="id",
+    Entity(activity.Note, "activity", tuple(
+        Listing(f"{kind}/notes", {"entity_type": kind}, of_owner=f"{kind}/{{}}/notes")
+        for kind in RECORD_LISTS), order_column="id",
            incremental=Incremental(newest_first=True), with_=("is_pinned",), limited_by_permissions=True),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100,
            incremental=Incremental("created_at", append_only=True), limited_by_permissions=True,

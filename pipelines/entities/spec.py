@@ -73,6 +73,8 @@ class Listing:
     is_single_object: bool = False
     """True if the response is the record itself, not an envelope around a list (GET /account)."""
     per_parent: PerParent | None = None
+    of_owner: str = ""
+    """Path of the part of the list that belongs to one record; {} stands for that record's id."""
     nested_records: Callable[[Record], list[Any]] | None = None
     """Extracts the records from one element of the list; None: the element is the record."""
     host_attribute: str = ""
@@ -308,6 +310,11 @@ class Entity:
     def unavailable_because(self, account_info: AccountInfo) -> str:
         """Returns the reason why the account does not have the list; an empty string if it has it."""
         return self.missing_feature(account_info) if self.missing_feature else ""
+
+
+OWNER_KEY = "of/"
+"""A hint's key with this prefix and a record's id concerns the part of the list that belongs to that record
+(`Listing.of_owner`)."""
 
 
 DRIVE_PATH = "/v1.0/"

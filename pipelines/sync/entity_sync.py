@@ -104,6 +104,11 @@ class EntitySync:
         for ident in missing:
             self.tombstone_absent({over.own_column: ident}, source.listing.path)
 
+    def load_part(self, listing: Listing) -> None:
+        """Loads every page of a part of a list. What it lacks is not marked deleted."""
+        source = self.reader.make_source(listing)
+        self._load_steps(source, snapshot(source))
+
     def _sync_snapshot(self, source: Source) -> None:
         """Reads the whole list. Live rows that it lacks are marked deleted only if a second complete read
         lacks them too (design.md 3)."""

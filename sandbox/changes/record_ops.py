@@ -215,7 +215,8 @@ def set_field(mutator: Mutator, op: Record) -> Any:
     definition = mutator.require(fields_path(path), op["field_id"])
     listed = [found for found in record.get("custom_fields_values") or []
               if int(found["field_id"]) != op["field_id"]]
-    old = [found for found in record.get("custom_fields_values") or [] if int(found["field_id"]) == op["field_id"]]
+    old = [found for found in record.get("custom_fields_values") or []
+           if int(found["field_id"]) == op["field_id"]]
     new: Record = {"field_id": definition["id"], "field_name": definition["name"],
                    "field_code": definition["code"], "field_type": definition["type"],
                    "values": op.get("values") or []}  # fmt: skip
