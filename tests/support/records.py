@@ -123,7 +123,8 @@ def elements(child: Child) -> st.SearchStrategy[Any]:
 def options(child: Child) -> st.SearchStrategy[Any]:
     """Values of an attribute that holds elements of a child: lists, objects in the place of lists, and what
     is neither."""
-    valid = elements(child)
+    of = table_schema_of(child.model)  # is_nested says which attribute held the element: no attribute
+    valid = st.lists(objects(of, {*of.owner_key, "is_nested"}, set(of.key) - set(of.owner_key)), max_size=3)
     return st.one_of(valid, st.lists(JSON, max_size=3), st.dictionaries(TEXT, JSON, max_size=3), SCALARS)
 
 
