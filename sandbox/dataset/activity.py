@@ -235,8 +235,8 @@ def _events_of_each_type(state: AccountState) -> list[EventRow]:
         ("ltv_field_changed", "customer", customer, [{"ltv": {"ltv": 5}}], [{"ltv": {"ltv": 3}}]),
         *_element_events(lead), *_link_events(lead, contact, company, customer),
         ("sale_field_changed", "lead", lead,
-         *(event_payload("sale_field_value", sale=sale, sale_with_minor_units=sale + 0.5)
-           for sale in (77500, 3))),
+         event_payload("sale_field_value", sale=77500, sale_with_minor_units=77500.5),
+         event_payload("sale_field_value", sale=3, sale_with_minor_units=3.0)),
         ("user_logged_in", "user", state.account["current_user_id"], [], []),
         ("key_action_completed", "lead", lead, [{"key_action": []}], []),
         ("name_field_changed", "catalog_11803", ELEMENT_BASE + 1,

@@ -30,9 +30,8 @@ def read(name: str, record: Record, **fixed: Any) -> tuple[Normalizer, Normalize
 def cells(name: str, record: Record, **fixed: Any) -> Record:
     normal, found = read(name, record, **fixed)
     columns = [column.name for column in normal.table_schema.columns]
-    row = dict(zip([*columns, "_extra", "_absent"], found.row, strict=True))
-    row["_extra"] = loads_jsonb(row["_extra"]) if row["_extra"] else {}
-    return row
+    row: Record = dict(zip([*columns, "_extra", "_absent"], found.row, strict=True))
+    return row | {"_extra": loads_jsonb(row["_extra"]) if row["_extra"] else {}}
 
 
 def absent(name: str, record: Record) -> set[str]:
@@ -119,7 +118,7 @@ def test_an_embedded_object_that_its_row_cannot_hold_exactly_is_kept() -> None:
 @pytest.mark.parametrize("empty", [None, [], {}])
 def test_present_and_empty_is_not_absent(entity: Any, empty: Any) -> None:
     """An empty object empties the columns inside it; `_embedded` says nothing of lists that it lacks."""
-    of, key = table_schema_of(entity.model), {}
+    of, key = table_schema_of(entity.model), Record()
     for name in of.key:
         put_at(key, of.column(name).path, "1" if of.column(name).codec.sql_type == "text" else 1)
     fixed = dict(entity.listings[0].constants)
@@ -148,7 +147,8 @@ def test_rights_that_come_empty_empty_their_children(name: str) -> None:
     full = {"leads": {"view": "A"}, "status_rights": [
         {"entity_type": "leads", "pipeline_id": 1, "status_id": 142, "rights": {"view": "A"}}]}
     assert [len(rows or []) for rows in read(name, {"id": 1, "rights": full})[1].children] == [1, 1]
-    for empty in (None, [], {}):
+    emptied: tuple[Any, ...] = (None, [], {})
+    for empty in emptied:
         assert read(name, {"id": 1, "rights": empty})[1].children == [[], []]
     assert read(name, {"id": 1})[1].children == [None, None]
 
