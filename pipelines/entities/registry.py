@@ -20,12 +20,15 @@ from pipelines.entities.record_hooks import (
     attached_records,
     field_options,
     first_embedded_id,
+    nest_talk_contact,
     no_customer_stages,
     no_customers,
     no_file_service,
     no_segments,
+    odd_field_options,
     redact_webhook_url,
     restore_rounded_price,
+    restore_talk_contact,
     rights_elements,
     status_descriptions,
     status_rights_elements,
@@ -88,6 +91,11 @@ BY_UPDATED_AT = Incremental(needs_paid_filter=True, newest_first=True)
 SEGMENT_FIELDS = Listing("customers/segments/custom_fields", {"entity_type": "segments", "catalog_id": 0})
 
 
+TALKS_OF_EVENTS = Listing("talks/{}", is_single_object=True, per_parent=DetailOf(
+    activity.Event, "talk_id", "", due_sql=DUE_TALKS))
+"""Talks that events name. Not every account's list shows them (amocrm-api.md 3.23; 6, 41)."""
+
+
 VALUE_TABLES = tuple(rules.ValueTable(kind, str(model.__tablename__), owner) for kind, model, owner in (
     ("leads", crm.LeadCustomFieldValue, "lead_id"), ("contacts", crm.ContactCustomFieldValue, "contact_id"),
     ("companies", crm.CompanyCustomFieldValue, "company_id"),
@@ -129,7 +137,7 @@ ENTITIES: tuple[Entity, ...] = (
         Listing("catalogs/{}/custom_fields", {"entity_type": "catalogs"}, per_parent=PER_CATALOG)),
            limit=50, order_column="id",
            children=(Child(reference.CustomFieldEnum, read=field_options, write=write_field_options,
-                           consumes=("enums", "nested")),
+                           consumes=("enums", "nested"), odd=odd_field_options),
                      Child(reference.CustomFieldRequiredStatus, ("required_statuses",)),
                      Child(reference.CustomFieldHiddenStatus, ("hidden_statuses",))),
            after_upsert=(*map(rules.relabel_values, VALUE_TABLES),
@@ -158,7 +166,9 @@ ENTITIES: tuple[Entity, ...] = (
     Entity(catalogs.CatalogElement, "crm", (Listing("catalogs/{}/elements", per_parent=PER_CATALOG),),
            with_=("invoice_link", "supplier_field_values"),
            field_values=catalogs.CatalogElementCustomFieldValue, field_entity_type="catalogs",
-           limited_by_permissions=True),
+           before_upsert=capture.capture_changes(
+               catalogs.CatalogElement, catalogs.CatalogElementCustomFieldValue, field_kind="catalogs"),
+           skip_before_when=capture.BEFORE_FIRST_BUILD, limited_by_permissions=True),
     Entity(customers.Transaction, "customers", (Listing("customers/transactions"),),
            missing_feature=no_customers, limited_by_permissions=True,
            before_upsert=(rules.PURCHASE_HINTS,), on_delete=(rules.DELETED_PURCHASE_HINTS,),
@@ -211,19 +221,23 @@ ENTITIES: tuple[Entity, ...] = (
                      embedded_list(links.CustomerSegment, "segments"),
                      embedded_list(links.CustomerCatalogElement, "catalog_elements", truncated_at=50))),
     Entity(activity.Task, "activity", (Listing("tasks"),), order_column="id", incremental=Incremental(),
-           limited_by_permissions=True, before_upsert=(rules.TASK_HINTS,),
-           skip_before_when=f"NOT {after_first_read('tasks')}", on_delete=(rules.DELETED_TASK_HINTS,)),
-    Entity(activity.Note, "activity", per_kind("{}/notes", RECORD_LISTS), order_column="id",
+           limited_by_permissions=True, on_delete=(rules.DELETED_TASK_HINTS,),
+           before_upsert=(rules.TASK_HINTS,
+                          *capture.capture_changes(activity.Task, None, capture.RESPONSIBLE)),
+           skip_before_when=f"{capture.BEFORE_FIRST_BUILD} AND NOT {after_first_read('tasks')}"),
+    Entity(activity.Note, "activity", tuple(
+        Listing(f"{kind}/notes", {"entity_type": kind}, of_owner=f"{kind}/{{}}/notes")
+        for kind in RECORD_LISTS), order_column="id",
            incremental=Incremental(newest_first=True), with_=("is_pinned",), limited_by_permissions=True),
     Entity(activity.Event, "activity", (Listing("events"),), limit=100,
            incremental=Incremental("created_at", append_only=True), limited_by_permissions=True,
            before_upsert=(rules.EVENT_HINTS, *capture.CAPTURE_EVENTS),
            skip_before_when=f"{capture.BEFORE_FIRST_BUILD} AND {rules.EVENTS_ARE_OLD}",
+           prepare=nest_talk_contact, restore=restore_talk_contact,
            redundant={(EMBEDDED, "entity", "id"): "entity_id"}),
-    Entity(activity.Talk, "activity", (
-        Listing("talks/{}", is_single_object=True,
-                per_parent=DetailOf(activity.Event, "talk_id", "", due_sql=DUE_TALKS)),),
-           allow_mass_delete=True),
+    Entity(activity.Talk, "activity", (Listing("talks"), TALKS_OF_EVENTS),
+           incremental=Incremental(newest_first=True, has_filter=False), allow_mass_delete=True,
+           limited_by_permissions=True),
     Entity(activity.FileLinks, "activity", missing_feature=no_file_service, allow_mass_delete=True,
            keep_only={"entities": ("entity_type", "id")},
            listings=(Listing("files/{}/links", collection="entities", is_single_object=True,

@@ -19,6 +19,11 @@ AccountInfo = Mapping[str, Any]
 EMBEDDED = "_embedded"
 
 
+UNKNOWN = object()
+"""What a function of `Entity.derived` returns if the record does not say the value: the column stays as it
+was."""
+
+
 ACCOUNT_PATH = "account"
 """Path of the account's own record."""
 
@@ -31,7 +36,7 @@ class Phase(Enum):
     DIRECTORIES = "lists that are read whole"
     PER_PARENT = "lists that exist once per row of a directory"
     INCREMENTAL = "lists of which only the changes are read"
-    DETAILS = "records without a list endpoint"
+    DETAILS = "records that other lists name, fetched one by one"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,8 @@ class Listing:
     is_single_object: bool = False
     """True if the response is the record itself, not an envelope around a list (GET /account)."""
     per_parent: PerParent | None = None
+    of_owner: str = ""
+    """Path of the part of the list that belongs to one record; {} stands for that record's id."""
     nested_records: Callable[[Record], list[Any]] | None = None
     """Extracts the records from one element of the list; None: the element is the record."""
     host_attribute: str = ""
@@ -123,6 +130,9 @@ class Child:
     """The inverse of `read`: writes the elements back into the record."""
     consumes: tuple[str, ...] = ()
     """The attributes of the record that `read` reads and `write` writes."""
+    odd: Callable[[Record], Record] | None = None
+    """Returns those of these attributes, or the elements in them, that `read` leaves out; `_extra` keeps
+    them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +158,8 @@ class Incremental:
     """True if order[column] is documented in both directions."""
     append_only: bool = False
     """True if records never change once created."""
+    has_filter: bool = True
+    """False if the list has no filter by change time, nor by id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,13 +278,18 @@ class Entity:
 
     @property
     def phase(self) -> Phase:
-        if any(listing.is_detail for listing in self.listings):
+        if self.has_details:
             return Phase.DETAILS
         if self.is_account:
             return Phase.ACCOUNT
         if self.incremental:
             return Phase.INCREMENTAL
         return Phase.PER_PARENT if any(each.per_parent for each in self.listings) else Phase.DIRECTORIES
+
+    @property
+    def has_details(self) -> bool:
+        """True if records are fetched one by one that no list shows, or that the entity's list may lack."""
+        return any(listing.is_detail for listing in self.listings)
 
     @property
     def is_append_only(self) -> bool:
@@ -293,6 +310,11 @@ class Entity:
     def unavailable_because(self, account_info: AccountInfo) -> str:
         """Returns the reason why the account does not have the list; an empty string if it has it."""
         return self.missing_feature(account_info) if self.missing_feature else ""
+
+
+OWNER_KEY = "of/"
+"""A hint's key with this prefix and a record's id concerns the part of the list that belongs to that record
+(`Listing.of_owner`)."""
 
 
 DRIVE_PATH = "/v1.0/"

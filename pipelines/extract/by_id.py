@@ -18,6 +18,7 @@ from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooL
 from pipelines.amocrm.pagination import Page, page
 from pipelines.extract.source import EMPTY_PAGE, FILTER_ERRORS, Source, Step, raise_unless_filter_refused
 from pipelines.extract.worker_threads import MAX_WORKERS, run_parallel
+from pipelines.schema.columns import whole_number
 
 IDS_PER_REQUEST = 100
 """Ids per request (amocrm-api.md 1.4)."""
@@ -99,7 +100,7 @@ def _filtered_page(source: Source, chunk: Sequence[Any]) -> Page | None:
 def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page) -> Iterator[IdAnswer]:
     """Compares a filtered answer with the ids requested. Records of other ids mean that the filter is
     ignored: it is not used again. Absent ids are settled, or requested one by one."""
-    found_ids = {record.get("id") for record in each.records if isinstance(record, dict)}
+    found_ids = {whole_number(record.get("id")) for record in each.records if isinstance(record, dict)}
     if not found_ids <= set(chunk):
         query.use_filter = False
         yield from _answers(query, chunk)

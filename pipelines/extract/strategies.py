@@ -59,7 +59,7 @@ def sweep(source: Source, position: Position) -> Iterator[Step]:
             return
         except PageDepthError:
             is_page_limited = True
-    if moving:
+    if moving and moving.has_filter:
         try:
             watermark = 0
             if moving.append_only:
@@ -84,8 +84,8 @@ def unordered_scan(source: Source) -> Iterator[Step]:
 def incremental(source: Source, moving: Incremental, position: Position, has_filter: bool) -> Iterator[Step]:
     """Changes since the position's watermark: by the filter; if the list ignores it, newest first; if the
     list ignores that order too, the whole list. `has_filter`: the account has the filter option."""
-    strategies = [window] * (has_filter
-                             or not moving.needs_paid_filter) + [newest_first] * moving.newest_first
+    may_filter = moving.has_filter and (has_filter or not moving.needs_paid_filter)
+    strategies = [window] * may_filter + [newest_first] * moving.newest_first
     for strategy in strategies:
         try:
             yield from strategy(source, moving, position)

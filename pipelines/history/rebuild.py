@@ -41,7 +41,11 @@ from pipelines.entities.change_capture import (
     EVENT_TYPES,
     FIELD_EVENT_PATTERN,
 )
-from pipelines.entities.record_kinds import LIST_BY_KIND
+from pipelines.entities.record_kinds import (
+    CATALOG_ELEMENTS,
+    CATALOG_EVENT_PATTERN,
+    LIST_BY_EVENT_KIND,
+)
 from pipelines.postgres.locks import table_lock
 from pipelines.schema.tables import table_schema_of
 
@@ -50,15 +54,15 @@ Connect = Callable[[], Connection]
 LOCK_TIMEOUT = "5s"
 """How long the second backend waits for a lock, as Postgres' lock_timeout."""
 SQL_DIR = Path(__file__).parent / "sql"
-SOURCE_TABLES = {"companies": ("id",), "contacts": ("id",), "customers": ("id",),
-           "events": ("entity_id", "entity_type", "type", "created_at"), "leads": ("id",)}
+SOURCE_TABLES = {CATALOG_ELEMENTS: ("id",), "companies": ("id",), "contacts": ("id",), "customers": ("id",),
+           "events": ("entity_id", "entity_type", "type", "created_at"), "leads": ("id",), "tasks": ("id",)}
 """The tables that history is made from, in the order in which they are locked → the columns whose statistics
 the planner needs."""
 KINDS_SQL = (
-    f"(VALUES {', '.join(f'({kind!r}, {path!r})' for kind, path in LIST_BY_KIND.items())}) "
+    f"(VALUES {', '.join(f'({kind!r}, {path!r})' for kind, path in LIST_BY_EVENT_KIND.items())}) "
     "k (event_kind, entity_type)")
-"""SQL: the kinds of record that have a history, as events name them (singular) and as the tables are
-named."""
+"""SQL: the kinds of record that have a history, as events name them (singular) and as the tables are named.
+Elements of catalogs are not among them: events name their catalog."""
 
 
 @dataclass(frozen=True)
@@ -151,17 +155,12 @@ def rebuild(connection: Connection, schema: str, everything: bool = True,
     the process is killed in between, every record is due again, and the next rebuild comes to the same
     result."""
     with connection.transaction():
-        delete_due = SQL("DELETE FROM {}.history_due RETURNING entity_type, entity_id").format(
-            Identifier(schema))
         if everything:
-            connection.execute(delete_due)
+            connection.execute(SQL("DELETE FROM {}.history_due").format(Identifier(schema)))
             return _rebuild_on_two_backends(connection, schema, connect) if connect else _rebuild_all(
                 connection, schema)
         _execute(connection, schema, "tables")
-        connection.execute(SQL(
-            "WITH due AS ({}) INSERT INTO affected (entity_type, entity_id, event_kind) "
-            "SELECT entity_type, entity_id, event_kind FROM due JOIN {} USING (entity_type)").format(
-                delete_due, SQL(KINDS_SQL)))
+        _execute(connection, schema, "due")
         return _rebuild_attributes(connection, schema, ATTRIBUTES)
 
 
@@ -243,7 +242,8 @@ def _statement(name: str, schema: str, attribute: Attribute | None = None) -> Co
         "now": SQL(attribute.to_jsonb.format("r.value"))}
     return SQL(_read_sql(name)).format(
         schema=Identifier(schema), types=Literal(list(EVENT_TYPES)), field_event=Literal(FIELD_EVENT_PATTERN),
-        slack=SQL(CLOCK_SLACK), kinds=SQL(KINDS_SQL), **attribute_parts)
+        slack=SQL(CLOCK_SLACK), kinds=SQL(KINDS_SQL), elements=Literal(CATALOG_ELEMENTS),
+        catalog=Literal(CATALOG_EVENT_PATTERN), **attribute_parts)
 
 
 def _execute(connection: Connection, schema: str, name: str, attribute: Attribute | None = None) -> None:

@@ -13,6 +13,7 @@ from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import EMBEDDED, Entity, ReverseLink
 from pipelines.load import statements
 from pipelines.load.hints import Connection
+from pipelines.schema.columns import whole_number
 from pipelines.schema.tables import table_schema_of
 
 TRUNCATED_AT = 50
@@ -32,14 +33,15 @@ def pop_reverse_links(entity: Entity,
         if not isinstance(embedded, dict):
             continue
         for link in entity.reverse_links:
-            elements = embedded.pop(link.name, None)
-            if isinstance(elements, list) and isinstance(record.get("id"), int):
-                links[link].append((record["id"], list(_ids(elements))))
+            elements, number = embedded.pop(link.name, None), whole_number(record.get("id"))
+            if isinstance(elements, list) and number is not None:
+                links[link].append((number, list(_ids(elements))))
     return links
 
 
 def _ids(elements: Iterable[Any]) -> Iterator[int]:
-    return (each["id"] for each in elements if isinstance(each, dict) and isinstance(each.get("id"), int))
+    numbers = (whole_number(each.get("id")) for each in elements if isinstance(each, dict))
+    return (number for number in numbers if number is not None)
 
 
 def enqueue_link_mismatches(connection: Connection, schema: str, account: str,

@@ -140,6 +140,9 @@ def canonical(entity: Entity, record: Record, fixed: Mapping[str, Any]) -> Any:
         record[FIELD_VALUES] = [_canonical_field(entry) for entry in record.get(FIELD_VALUES) or []]
     for feed in entity.embedded_entities:
         _as_list(record, feed.path)
+    for name in (name for child in entity.children for name in child.consumes):
+        if isinstance(record.get(name), dict):  # PHP writes a list with gaps as an object
+            record[name] = list(record[name].values())
     sets = {child.path for child in entity.children if child.path} | {
         (name,) for child in entity.children for name in child.consumes}
     return _canonical(record, (), sets | ({(FIELD_VALUES,)} if entity.field_values else set()))

@@ -13,7 +13,7 @@ from pipelines.accounts.registry import active_accounts, all_accounts
 from pipelines.accounts.target import Connection
 from pipelines.bi import builder
 from pipelines.bi.state import view_faults
-from pipelines.entities.record_kinds import RECORD_LISTS
+from pipelines.entities.record_kinds import HISTORY_TABLES
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.history.rebuild import Consistency, consistency
@@ -31,7 +31,7 @@ CURRENT = "is_current"
 WITH_REFERENCES = [entity for entity in ENTITIES
                    if next(soft_references(table_schema_of(entity.model).table), None)]
 NEEDS_MIGRATION = "its tables are not up to date: run `amocrm-mirror migrate`"
-WITH_HISTORY = [entity for entity in ENTITIES if entity.name in RECORD_LISTS]
+WITH_HISTORY = [entity for entity in ENTITIES if entity.name in HISTORY_TABLES]
 CheckResult = tuple[str, str]
 """A check's result for one account: the reason for failure (empty: passed), and the details."""
 CheckFunction = Callable[[Connection, str, str, Entity], CheckResult]

@@ -100,10 +100,12 @@ class EntityReader:
 
     @property
     def has_filter(self) -> bool:
-        """True if the list's filter can be used: it is free, or the account has the filter option (assumed if
-        the account's record does not say)."""
-        paid = self.entity.incremental is not None and self.entity.incremental.needs_paid_filter
-        return not paid or bool(self.context.account_info.get("is_api_filter_enabled", True))
+        """True if the list has a filter, and it can be used: it is free, or the account has the filter option
+        (assumed if the account's record does not say)."""
+        moving = self.entity.incremental
+        if moving is None or not moving.needs_paid_filter:
+            return moving is None or moving.has_filter
+        return bool(self.context.account_info.get("is_api_filter_enabled", True))
 
     # One list → batches
 

@@ -48,6 +48,9 @@ class EntitySync:
         """The watermark of each list read, unix seconds."""
         self.read_at: dict[int, int] | None = None
         """Of the list being read: id → start of the request, microseconds since 1970. None: not kept."""
+        self.shown = set[Any]()
+        """Of an entity whose list may lack records that are fetched one by one: ids that the list has
+        shown."""
         self.had_rows = False
         """The table held live rows before this sweep, so the sweep may reveal missing ones."""
 
@@ -87,9 +90,9 @@ class EntitySync:
         self.result.mode, began = "one by one", time.time()
         position = self.reader.read_position(source.listing)
         is_full = self.context.full or FULL_READ_DUE in position
-        self.load_details(source, over, self.reader.parent_values(
-            over, None if is_full else position.get("began"), is_full))
-        self.result.watermark = int(began)
+        due = self.reader.parent_values(over, None if is_full else position.get("began"), is_full)
+        self.load_details(source, over, [ident for ident in due if ident not in self.shown])
+        self._set_watermark(int(began))
         write_position(self.connection, self.context.target.name, self.entity.name, source.listing.path,
                        {"watermark": int(began), "began": began})
 
@@ -100,6 +103,11 @@ class EntitySync:
         self._load_steps(source, detail_steps(source, ids, missing))
         for ident in missing:
             self.tombstone_absent({over.own_column: ident}, source.listing.path)
+
+    def load_part(self, listing: Listing) -> None:
+        """Loads every page of a part of a list. What it lacks is not marked deleted."""
+        source = self.reader.make_source(listing)
+        self._load_steps(source, snapshot(source))
 
     def _sync_snapshot(self, source: Source) -> None:
         """Reads the whole list. Live rows that it lacks are marked deleted only if a second complete read
@@ -118,7 +126,8 @@ class EntitySync:
         read by id: batch by batch where the list is ordered by id, else at the end of the sweep."""
         self.result.mode, self.read_at = "sweep", None
         self.had_rows = self.tombstones.has_live_rows(source.listing.constants)
-        at_end = not self.entity.order_column and self.entity.is_readable_by_id and not position
+        at_end = (not self.entity.order_column and self.entity.is_readable_by_id and not position
+                  and not self.entity.has_details)  # these fetch every record that the list lacks
         if at_end:
             self.tombstones.clear_seen()
         reached = self._load_steps(source, sweep(source, position), keep_seen=at_end) or position
@@ -151,6 +160,8 @@ class EntitySync:
                 return counts
 
         self.result.counts += retry_deadlocks(once)
+        if self.entity.has_details and not listing.is_detail:
+            self.shown.update(key[-1] for key in batch.rows)
         if self.read_at is not None and len(self.read_at) < MAX_REMEMBERED_READS:
             self.read_at |= {key[-1]: started for key, (started, _) in batch.rows.items()
                              if isinstance(key[-1], int)}

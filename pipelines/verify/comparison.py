@@ -106,6 +106,9 @@ class Comparison:
         self.stage = Stage(connection, context.target.schema, self.reader.normalizer)
         self.tombstones = Tombstones(connection, context.target.schema, context.target.name, entity)
         self.differences: dict[str, Differences] = {}
+        self.shown = set[Any]()
+        """Of an entity whose list may lack records that are fetched one by one: ids that the list has
+        shown."""
 
     def compare_all(self) -> ComparisonResult:
         """Compares every list of the entity completely. Rows whose parent is gone are not reported: the
@@ -138,14 +141,15 @@ class Comparison:
             return
         self.tombstones.clear_seen()
         self._compare_steps(source, sweep(source, {}) if incremental else snapshot(source), mark_seen=True)
-        if not self.entity.is_append_only and self.reader.sees_all:
+        if not self.entity.is_append_only and not self.entity.has_details and self.reader.sees_all:
             self._add_differences(listing,
                                   dict.fromkeys(self.tombstones.absent_keys(listing.constants), "extra"))
 
     def _compare_details(self, source: Source, over: PerParent) -> None:
-        """Compares an entity without a list endpoint, record by record."""
+        """Compares, record by record, what no list of the entity has shown."""
         missing = list[Any]()
-        self._compare_steps(source, detail_steps(source, self.reader.parent_values(over), missing))
+        due = [ident for ident in self.reader.parent_values(over) if ident not in self.shown]
+        self._compare_steps(source, detail_steps(source, due, missing))
         self._add_differences(source.listing,
                               {(ident,): "extra" for ident in missing if self._is_live((ident,))})
 
@@ -160,6 +164,8 @@ class Comparison:
 
     def _compare_steps(self, source: Source, steps: Iterator[Step], mark_seen: bool = False) -> None:
         def compare(batch: Batch, _: Position | None) -> None:
+            if self.entity.has_details and not source.listing.is_detail:
+                self.shown.update(key[-1] for key in batch.rows)
             self._add_differences(source.listing, find_differences(self.stage, batch, mark_seen))
 
         self.reader.process_batches(source, steps, compare)

@@ -32,8 +32,8 @@ DOCUMENTED = (
     *(f"restore_{kind.singular}" for kind in (LEAD, CONTACT, COMPANY)),
     *(f"responsible_{kind}" for kind in LIST_BY_EVENT_KIND),
     *(f"note_{kind}" for kind in LIST_BY_KIND),
-    "status_lead", "add_talk", "update_talk", "add_chat_template_review")
-UNDOCUMENTED = ("add_unsorted", "update_unsorted", "delete_unsorted", "add_message")
+    "status_lead", "add_talk", "update_talk", "add_message", "add_chat_template_review")
+UNDOCUMENTED = ("add_unsorted", "update_unsorted", "delete_unsorted")
 """Unconfirmed event codes (amocrm-api.md 6, 43). Each is tried alone and left out if amoCRM refuses it."""
 
 

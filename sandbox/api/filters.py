@@ -234,7 +234,7 @@ def _status_test(pairs: Tree) -> Test:
 
 def _fields_test(asked: Tree) -> Test:
     def test(raw: bytes) -> bool:
-        fields = {str(f["field_id"]): f["values"] for f in loads(raw).get("custom_fields_values") or []}
+        fields = {str(f["field_id"]): f["values"] or [] for f in loads(raw).get("custom_fields_values") or []}
         return all(_field_matches(fields.get(ident, []), node) for ident, node in asked.items())
 
     return test

@@ -17,7 +17,7 @@ from sandbox.api import events
 from sandbox.api.filters import Condition, Selector, conditions_of, equality_test, order_of
 from sandbox.api.rendering import Reshape, part_removers, reshapes
 from sandbox.http import php_query
-from sandbox.http.server import Request, Response, problem, validation_problem
+from sandbox.http.server import Request, Response, problem, reply, validation_problem
 
 _SHARDS = (f"https://{DOMAIN}", "https://shard152.amocrm.ru", "http://shard152.amocrm.ru")
 _NASTY_VALUES = ((b'"~number-too-large~"', b"1e400"), (b'"~number-beyond-numeric~"', b"1e400000"),
@@ -224,8 +224,8 @@ def with_nasty_bytes(state: AccountState, body: bytes) -> bytes:
 def _page(call: Call, spec: ListSpec, path: str, found: list[bytes], page: int, limit: int,
           total: int) -> Response:
     """Returns a page in its envelope (section 1.3)."""
-    if not found and call.state.switches["empty_list"] == "204":
-        return Response(204)
+    if not found and call.state.switches["empty_list"] != "200":
+        return Response(204) if call.state.switches["empty_list"] == "204" else reply({"_embedded": {}})
     head: Record = {}
     if spec.totals:
         head["_total_items"] = total if call.state.switches["total_items"] == "true" else len(found)
@@ -268,14 +268,16 @@ def _deleted_page(call: Call, spec: ListSpec, coll: Collection) -> Response:
     page, limit = paging(call, spec)
     chosen = sorted(found, key=lambda record: int(record["id"]))[(page - 1) * limit : page * limit]
     keep_embedded = call.state.switches["skeleton_embedded"] == "present"
-    return _page(call, spec, spec.path, [dumps(_skeleton(record, spec, keep_embedded)) for record in chosen],
-                 page, limit, len(found))
+    is_flagged = call.state.switches["only_deleted_flag"] == "true"
+    rows = [dumps(_skeleton(record, spec, keep_embedded, is_flagged)) for record in chosen]
+    return _page(call, spec, spec.path, rows, page, limit, len(found))
 
 
-def _skeleton(record: Record, spec: ListSpec, keep_embedded: bool) -> Record:
-    kept = {"id", "updated_by", "updated_at", "account_id", "_links"}
+def _skeleton(record: Record, spec: ListSpec, keep_embedded: bool, is_flagged: bool) -> Record:
+    """`is_flagged`: contacts and companies say that they are deleted, as leads do."""
+    kept = {"id", "updated_by", "updated_at", "account_id", "pipeline_id", "_links"}
     found = {name: (value if name in kept else None) for name, value in record.items()
-             if name != "_embedded"} | {"is_deleted": True}
+             if name != "_embedded"} | {"is_deleted": spec.path == "leads" or is_flagged}
     if keep_embedded:
         names = {"leads": ("tags", "companies"), "contacts": ("tags", "companies")}.get(spec.path, ("tags",))
         found["_embedded"] = {name: [] for name in names}

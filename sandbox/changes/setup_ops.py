@@ -30,7 +30,7 @@ def _relabel(mutator: Mutator, path: str, field_id: int, change: Callable[[Recor
     def rewrite(raw: bytes) -> Record:
         record = loads(raw)
         kept = [found for found in record["custom_fields_values"] or []
-                if found["field_id"] != field_id or change(found)]
+                if int(found["field_id"]) != field_id or change(found)]
         return record | {"custom_fields_values": kept or None}
 
     for ident in coll.ids_containing(needle):
@@ -91,7 +91,7 @@ def rename_option(mutator: Mutator, op: Record) -> Any:
     mutator.save(path, record)
 
     def rename(found: Record) -> bool:
-        for value in found["values"]:
+        for value in found["values"] or []:
             if value.get("enum_id") == op["enum_id"] and found["field_type"] != "multitext":
                 value["value"] = op["value"]
         return True
@@ -121,7 +121,7 @@ def remove_option(mutator: Mutator, op: Record) -> Any:
     mutator.save(path, record)
 
     def remove_values(found: Record) -> bool:
-        found["values"] = [value for value in found["values"] if value.get("enum_id") != op["enum_id"]]
+        found["values"] = [value for value in found["values"] or [] if value.get("enum_id") != op["enum_id"]]
         return bool(found["values"])
 
     _relabel(mutator, path, op["field_id"], remove_values)

@@ -10,7 +10,7 @@ from tests.sandbox.client import Client  # type: ignore[import-not-found, unused
 
 def fields(rows: list[dict[str, Any]], type_: str) -> list[Any]:
     return [value for row in rows for field in row["custom_fields_values"] or []
-            if field["field_type"] == type_ for value in field["values"]]
+            if field["field_type"] == type_ for value in field["values"] or []]
 
 
 def test_every_switch_is_described(own: Client) -> None:

@@ -70,8 +70,19 @@ def test_an_equal_mirror_has_no_difference_and_nothing_is_written(sandbox: Sandb
             "SELECT entity, state, compared, began_at <= ended_at FROM mirror.verifications").fetchall()
     assert {row[0] for row in rows} == {entity.name for entity in ENTITIES}
     assert all(row[3] for row in rows)
-    assert {row[0] for row in rows
-            if row[1] == "equal" and not row[2]} <= {"talks"}, "an empty list proves nothing"
+    assert not {row[0] for row in rows if row[1] == "equal" and not row[2]}, "an empty list proves nothing"
+
+
+def test_a_text_where_amocrm_has_an_empty_object_is_a_difference(sandbox: SandboxProcess,
+                                                                 mirrored: str) -> None:
+    """A task's `"result": []`: present and empty is not absent."""
+    task = next(record["id"] for record in sandbox.truth("tasks") if record["result"] == [])
+    with psycopg.connect(mirrored, autocommit=True) as connection:
+        connection.execute("UPDATE amocrm.tasks SET result_text = 'spoilt' WHERE id = %s", [task])
+        assert states(verified(sandbox, mirrored)) == {"tasks": "different"}
+        assert states(verified(sandbox, mirrored, repair=True)) == {"tasks": "repaired"}
+        assert connection.execute("SELECT result_text FROM amocrm.tasks WHERE id = %s",
+                                  [task]).fetchone() == (None,)
 
 
 def test_damaged_rows_are_found_and_repaired_on_request(sandbox: SandboxProcess, mirrored: str) -> None:

@@ -11,6 +11,8 @@ FROM affected a JOIN (
   FROM {schema}.companies
   UNION ALL SELECT 'customers', id, responsible_user_id, created_by, created_at, updated_at, _synced_at
   FROM {schema}.customers
+  UNION ALL SELECT 'tasks', id, responsible_user_id, created_by, created_at, updated_at, _synced_at
+  FROM {schema}.tasks
 ) r ON r.entity_type = a.entity_type AND r.id = a.entity_id
 WHERE r.created_at IS NOT NULL;
 
