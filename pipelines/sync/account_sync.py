@@ -169,6 +169,7 @@ class SyncRun:
             HintSync(self.context, entity, client, connection, result).process(paths)
         result.hint_requests += client.requests
         result.requests += client.requests
+        result.retries += client.retries
         return self._finish(result, began)
 
     def entity_jobs(self, entities: Sequence[Entity]) -> list[Callable[[], EntityResult]]:
@@ -226,6 +227,7 @@ class SyncRun:
             else:
                 EntitySync(self.context, entity, client, connection, result).run()
         result.requests += client.requests
+        result.retries += client.retries
 
     def _finish(self, result: EntityResult, began: float,
                 connection: Connection | None = None) -> EntityResult:
