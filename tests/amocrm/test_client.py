@@ -18,7 +18,8 @@ from pipelines.amocrm.errors import (
     AmoError,
     BadRequestError,
     BlockedError,
-    NotAvailableError,
+    GoneError,
+    NoRightsError,
     PageTooLargeError,
     TransientError,
 )
@@ -45,7 +46,8 @@ def leads(client: Client, limit: str = "10") -> Any:
     return client.get("leads", [("limit", limit)]).value
 
 
-PASSING = ["500", "502", "503", "504", "reset", "truncate", "garbage", "html200", "empty200"]
+PASSING = ["500", "500json", "502", "503", "504", "reset", "truncate", "garbage", "html200", "empty200",
+           "404html", "401html", "400system"]
 
 
 @pytest.mark.parametrize("kind", PASSING)
@@ -79,8 +81,8 @@ def test_waits_between_retries_grow_and_are_jittered(sandbox: SandboxProcess) ->
     assert patience.delay(10_000) <= 60
 
 
-@pytest.mark.parametrize(("kind", "error"), [("400", BadRequestError), ("402", NotAvailableError),
-                                             ("403", NotAvailableError), ("404", NotAvailableError)])
+@pytest.mark.parametrize(("kind", "error"), [("400", BadRequestError), ("403", NoRightsError),
+                                             ("404", GoneError), ("422", BadRequestError)])
 def test_permanent_refusals_are_not_retried(kind: str, error: type[AmoError],
                                             sandbox: SandboxProcess) -> None:
     sandbox.fault(kind, "leads", times=0)
