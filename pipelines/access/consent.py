@@ -50,7 +50,7 @@ def parse_redirect(query: str, state: str, base_url: str) -> Consent:
     if not hmac.compare_digest(parameters.get("state", "").encode(), state.encode()):
         raise StateMismatchError(
             "the answer carries another state than was sent: it belongs to another attempt, or "
-            f"somebody else has made it. {NOTHING_CHANGED} and use the address that it prints")
+            f"another person has made it. {NOTHING_CHANGED} and use the address that it prints")
     if "error" in parameters:
         why = ("access was denied in amoCRM" if parameters["error"] == "access_denied"
                else f"amoCRM gives no access ({parameters['error'][:60]!r})")

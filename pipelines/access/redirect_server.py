@@ -76,9 +76,10 @@ def wait_for_consent(server: RedirectServer, seconds: float) -> Consent:
         while not server.outcomes and time.monotonic() < end:
             server.handle_request()
     if not server.outcomes:
-        raise ConsentError(f"nobody has given access in {seconds / 60:.0f} minutes. Nothing was changed. Run "
-                         "`amocrm-mirror auth` again; where the browser is on another computer, with "
-                         "--paste")
+        raise ConsentError(
+            f"access was not granted within {seconds / 60:.0f} minutes. Nothing was changed. Run "
+            "`amocrm-mirror auth` again; where the browser is on another computer, with "
+            "--paste")
     if isinstance(server.outcomes[0], ConsentError):
         raise server.outcomes[0]
     return server.outcomes[0]

@@ -67,8 +67,9 @@ CAPTURE_EVENTS = (f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
 SELECT DISTINCT k.entity_type, s.entity_id
 FROM {{stage}} s
-JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in LIST_BY_KIND.items())}) k (told, entity_type)
-  ON k.told = s.entity_type
+JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in LIST_BY_KIND.items())})
+  k (event_kind, entity_type)
+  ON k.event_kind = s.entity_type
 WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL
   AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
   AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id) ON CONFLICT DO NOTHING""",)

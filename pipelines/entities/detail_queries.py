@@ -9,13 +9,13 @@ after that, so a mention that arrives late is not missed; one minute of overlap 
 from pipelines.entities.record_kinds import RECORD_KINDS
 
 DUE_TALKS = """
-SELECT DISTINCT told.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
-       LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) told
-       LEFT JOIN {schema}.talks t ON t.talk_id::text = told.id
+SELECT DISTINCT mentioned.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
+       LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) mentioned
+       LEFT JOIN {schema}.talks t ON t.talk_id::text = mentioned.id
        CROSS JOIN LATERAL (SELECT greatest(%(since)s::timestamptz, t._synced_at) AS since) known
 WHERE e.type IN ('incoming_chat_message', 'outgoing_chat_message', 'entity_direct_message', 'talk_created',
                  'talk_closed', 'ai_result', 'conversation_answered', 'talk_missed_event')
-  AND told.id ~ '^[0-9]{{1,18}}$' AND (known.since IS NULL OR e._synced_at > known.since
+  AND mentioned.id ~ '^[0-9]{{1,18}}$' AND (known.since IS NULL OR e._synced_at > known.since
        OR e.created_at BETWEEN known.since - interval '1 minute' AND known.since + interval '1 minute')
 ORDER BY 1"""
 """Talks that are due (amocrm-api.md 3.23). Their ids come from events; a talk is due when an event that

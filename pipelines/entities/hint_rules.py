@@ -29,7 +29,7 @@ def enqueue_sql(source: str) -> str:
     return f"""
 INSERT INTO mirror.hints AS h (account, listing, key, told_at, deleted_at, of_links)
 SELECT %(account)s, listing, id::text, max(told_at), max(deleted_at), bool_or(of_links)
-FROM ({source}) told WHERE id IS NOT NULL
+FROM ({source}) source WHERE id IS NOT NULL
 AND NOT EXISTS (SELECT FROM mirror.forgotten f WHERE f.account = %(account)s AND f.entity = listing
                 AND f.key = id::text AND f.because IS NULL)
 GROUP BY listing, id ORDER BY listing, id::text

@@ -88,8 +88,8 @@ def test_an_unpaid_account_is_not_a_missing_list(sandbox: SandboxProcess, databa
         sync_mirror(sandbox, database)
 
 
-@pytest.mark.parametrize(("fault", "words"), [("204", "with an empty response"),
-                                              ("403", "does not show the account")])
+@pytest.mark.parametrize(("fault", "words"),
+                         [("204", "with an empty response"), ("403", "does not show the account")])
 def test_an_account_that_does_not_answer_stops_the_sync(fault: str, words: str, sandbox: SandboxProcess,
                                                         database: str) -> None:
     sandbox.fault(fault, match="/api/v4/account", times=0)

@@ -43,7 +43,7 @@ def person(sandbox: SandboxProcess, database: str, tmp_path: Path) -> Iterator[C
 
 
 def visited(url: str) -> tuple[int, str]:
-    """What the browser shows in the end."""
+    """The page that the browser shows in the end."""
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30) as answer:
             return answer.status, answer.read().decode()
@@ -73,8 +73,8 @@ def ended(person: CliInstallation) -> CommandResult:
     return CommandResult(process.returncode, out, error)
 
 
-def test_the_browser_brings_a_pair_that_syncs_renew(sandbox: SandboxProcess, person: CliInstallation,
-                                                    database: str) -> None:
+def test_a_pair_from_the_browser_is_renewed_by_syncs(sandbox: SandboxProcess, person: CliInstallation,
+                                                     database: str) -> None:
     url, _ = asked(person)
     assert (url.startswith(f"{sandbox.url}/oauth?client_id={sandbox.client_id}&state=")
             and sandbox.client_secret not in url)
@@ -89,8 +89,9 @@ def test_the_browser_brings_a_pair_that_syncs_renew(sandbox: SandboxProcess, per
     assert stored_row(database)["refreshed_at"] is not None
 
 
-def test_an_older_token_in_the_environment_does_not_undo_it(sandbox: SandboxProcess, person: CliInstallation,
-                                                            database: str) -> None:
+def test_an_older_token_in_the_environment_does_not_replace_the_pair(sandbox: SandboxProcess,
+                                                                     person: CliInstallation,
+                                                                     database: str) -> None:
     code = sandbox.token(grant="code")["code"]
     old = sandbox.token()["access_token"]
     bare = {"AMOCRM_CLIENT_ID": "", "AMOCRM_CLIENT_SECRET": "", "AMOCRM_REDIRECT_URI": "",
@@ -101,7 +102,7 @@ def test_an_older_token_in_the_environment_does_not_undo_it(sandbox: SandboxProc
     assert stored_row(database)["client_id"] == sandbox.client_id
 
 
-def test_another_state_is_turned_away_and_the_wait_goes_on(person: CliInstallation) -> None:
+def test_a_wrong_state_is_refused_and_the_wait_continues(person: CliInstallation) -> None:
     url, _ = asked(person)
     callback = person.environment["AMOCRM_REDIRECT_URI"]
     assert visited(callback)[0] == 404
@@ -115,7 +116,7 @@ def test_another_state_is_turned_away_and_the_wait_goes_on(person: CliInstallati
                                               ({"error": "odd"}, "gives no access ('odd')"),
                                               (GIVEN | {"referer": "evil.example"},
                                                "not one of amoCRM's addresses")])
-def test_what_amocrm_refuses_ends_the_wait(answer: dict[str, str], word: str, person: CliInstallation,
+def test_a_refusal_by_amocrm_ends_the_wait(answer: dict[str, str], word: str, person: CliInstallation,
                                            database: str) -> None:
     _, state = asked(person)
     assert (visited(f"{person.environment['AMOCRM_REDIRECT_URI']}?{urlencode(answer | {'state': state})}")[0]
@@ -126,11 +127,12 @@ def test_what_amocrm_refuses_ends_the_wait(answer: dict[str, str], word: str, pe
     assert nothing_stored(database)
 
 
-def test_only_this_computer_can_answer(person: CliInstallation) -> None:
+def test_the_redirect_server_listens_on_this_computer_only(person: CliInstallation) -> None:
     asked(person)
     port = urlsplit(person.environment["AMOCRM_REDIRECT_URI"]).port
-    with socket.socket() as beside, socket.create_server(("127.0.0.2", port or 0)):
-        assert beside.connect_ex(("127.0.0.1", port or 0)) == 0, "no other address of this computer was taken"
+    with socket.socket() as other_address, socket.create_server(("127.0.0.2", port or 0)):
+        assert other_address.connect_ex(("127.0.0.1",
+                                         port or 0)) == 0, "no other address of this computer was taken"
 
 
 # Pasted
@@ -164,8 +166,8 @@ def test_the_address_can_be_pasted(sandbox: SandboxProcess, person: CliInstallat
     ("AMOCRM_CLIENT_SECRET", "mistyped", "Check the integration's id and secret"),
     ("AMOCRM_CLIENT_ID", "mistyped", "Check the integration's id and secret"),
     ("AMOCRM_REDIRECT_URI", "http://127.0.0.1:8976/other", "redirect address is not exactly")])
-def test_an_integration_that_is_not_that_one(setting: str, value: str, word: str, sandbox: SandboxProcess,
-                                             person: CliInstallation, database: str) -> None:
+def test_wrong_integration_keys_are_refused(setting: str, value: str, word: str, sandbox: SandboxProcess,
+                                            person: CliInstallation, database: str) -> None:
     done = pasted(person, sandbox.token(grant="code")["code"], **{setting: value})
     refused(done, 1, word)
     assert sandbox.client_secret not in done.output and nothing_stored(database)
@@ -181,8 +183,8 @@ def test_an_expired_code_and_an_unknown_one(sandbox: SandboxProcess, person: Cli
     assert nothing_stored(database)
 
 
-def test_a_lost_answer_to_the_code_is_told(sandbox: SandboxProcess, person: CliInstallation,
-                                           database: str) -> None:
+def test_a_lost_answer_to_the_code_is_reported(sandbox: SandboxProcess, person: CliInstallation,
+                                               database: str) -> None:
     sandbox.fault("reset", "/oauth2/access_token", times=1)
     refused(pasted(person, sandbox.token(grant="code")["code"]), 1, "The code may be used up",
             "Nothing was changed")
@@ -199,7 +201,7 @@ def test_the_window_of_amocrm_and_of_kommo(base_url: str, place: str) -> None:
     assert authorize_url(base_url, "an id", "a state") == f"{place}?client_id=an+id&state=a+state&mode=popup"
 
 
-def test_the_account_that_answers_is_the_one_that_was_asked() -> None:
+def test_the_redirect_must_come_from_the_requested_account() -> None:
     assert parse_redirect(urlencode(GIVEN), "ours", ACME).base_url == ACME
     assert parse_redirect(urlencode(GIVEN | {"referer": "https://acme.amocrm.ru"}), "ours",
                           ACME).code == "def502"
@@ -209,17 +211,17 @@ def test_the_account_that_answers_is_the_one_that_was_asked() -> None:
                                      "127.0.0.1:80", "acme.amocrm.ru@evil.example",
                                      "www.amocrm.ru", "http://acme.amocrm.ru", "acme.amocrm.ru:8443",
                                      "evil.example/acme.amocrm.ru"])
-def test_a_referer_that_is_not_amocrm_s(referer: str) -> None:
+def test_a_foreign_referer_is_refused(referer: str) -> None:
     with pytest.raises(ConsentError, match="not one of amoCRM's addresses.*Nothing was sent"):
         parse_redirect(urlencode(GIVEN | {"referer": referer}), "ours", ACME)
 
 
-def test_another_account_than_the_configured_one() -> None:
+def test_another_account_than_the_configured_one_is_refused() -> None:
     with pytest.raises(ConsentError, match=re.escape("set AMOCRM_BASE_URL=https://other.amocrm.ru")):
         parse_redirect(urlencode(GIVEN | {"referer": "other.amocrm.ru"}), "ours", ACME)
 
 
-def test_wrong_use(sandbox: SandboxProcess, person: CliInstallation) -> None:
+def test_wrong_options_are_refused(sandbox: SandboxProcess, person: CliInstallation) -> None:
     refused(person.call("auth", "--browser", "--paste"), 2, "use one of them")
     refused(person.call("auth", "--paste", AMOCRM_CLIENT_SECRET=""), 2,
             "set AMOCRM_CLIENT_ID and AMOCRM_CLIENT_SECRET")
@@ -232,4 +234,4 @@ def test_wrong_use(sandbox: SandboxProcess, person: CliInstallation) -> None:
 
 def test_no_redirect_arrives(person: CliInstallation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorize, "CODE_LIFETIME_SECONDS", 0.3)
-    refused(person.call("auth", "--browser"), 1, "nobody has given access", "Nothing was changed")
+    refused(person.call("auth", "--browser"), 1, "access was not granted within", "Nothing was changed")

@@ -1,5 +1,5 @@
-"""`amocrm-mirror auth` with a long-lived token: what is admitted, what it says, and that nothing is lost when
-it refuses."""
+"""`amocrm-mirror auth` with a long-lived token: what is accepted, what it prints, and that a refusal loses
+nothing."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def tokens_stored(database: str) -> int:
     return int(row[0])
 
 
-def test_a_piped_token_is_all_that_a_sync_needs(sandbox: SandboxProcess, person: CliInstallation,
-                                                database: str) -> None:
+def test_a_piped_token_is_enough_for_a_sync(sandbox: SandboxProcess, person: CliInstallation,
+                                            database: str) -> None:
     refused(person.call("sync", "--only", "tags"), 2, "run `amocrm-mirror auth`")
     done = person.call("auth", typed=sandbox.admin_token + "\n")
     assert done.code == 0, done.output
@@ -82,7 +82,7 @@ def test_a_terminal_does_not_show_the_token(sandbox: SandboxProcess, person: Cli
     assert str(sandbox.account_id).encode() in shown and sandbox.admin_token.encode() not in shown
 
 
-def test_what_a_token_may_not_see_is_said(sandbox: SandboxProcess, person: CliInstallation) -> None:
+def test_auth_reports_what_a_token_cannot_see(sandbox: SandboxProcess, person: CliInstallation) -> None:
     sandbox.switch(drive_scope="without")
     try:
         done = person.call("auth", typed=sandbox.token("manager")["access_token"])
@@ -136,7 +136,7 @@ def test_a_token_of_another_account_changes_nothing(sandbox: SandboxProcess, per
     ("", 2, "no token was given"), ("\n\n", 2, "no token was given"),
     ("two words", 2, "characters that no token has"), ("в кириллице", 2, "characters that no token has"),
     ("eyJ0.mistyped.token", 1, "amoCRM refuses the token")])
-def test_what_is_no_token_changes_nothing(typed: str, code: int, word: str, person: CliInstallation,
+def test_an_invalid_token_changes_nothing(typed: str, code: int, word: str, person: CliInstallation,
                                           database: str) -> None:
     done = person.call("auth", typed=typed)
     refused(done, code, word, "Nothing was changed")
@@ -144,7 +144,7 @@ def test_what_is_no_token_changes_nothing(typed: str, code: int, word: str, pers
     assert tokens_stored(database) == 0
 
 
-def test_a_lost_key_is_mended_by_a_new_token(sandbox: SandboxProcess, person: CliInstallation) -> None:
+def test_a_new_token_replaces_those_of_a_lost_key(sandbox: SandboxProcess, person: CliInstallation) -> None:
     first, second = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     assert person.call("auth", typed=sandbox.admin_token, MIRROR_KEY=first).code == 0
     refused(person.call("sync", "--only", "tags", MIRROR_KEY=second), 1, "restore MIRROR_KEY",
@@ -153,8 +153,7 @@ def test_a_lost_key_is_mended_by_a_new_token(sandbox: SandboxProcess, person: Cl
     assert person.call("sync", "--only", "tags", MIRROR_KEY=second).code == 0
 
 
-def test_an_account_that_blocks_is_not_asked_on(person: CliInstallation, database: str,
-                                                tmp_path: Path) -> None:
+def test_a_block_stops_further_requests(person: CliInstallation, database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as own:
         own.block()
         refused(CliInstallation(tmp_path, database, own).call("auth", typed=own.admin_token), 1,

@@ -1,5 +1,5 @@
-"""What a person or a machine gets wrong: each command says it in one message with the cure and the right exit
-code; nothing is half written."""
+"""Wrong input and broken surroundings: each command answers with one message that says what to do, and the
+right exit code; nothing is half written."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def nowhere(sandbox: SandboxProcess, tmp_path: Path) -> CliInstallation:
-    """Its Postgres is not there."""
+    """An installation whose Postgres cannot be reached."""
     return CliInstallation(tmp_path, f"postgresql://someone:hidden-word@127.0.0.1:{free_port()}/base",
                            sandbox)
 
@@ -65,7 +65,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_reported(done: CommandResult, words: Words, code: int, *expected: str) -> None:
-    """One message, or the doctor's finding with its cure; the doctor's exit code is 1 whatever is wrong."""
+    """Checks that there is one message, or the doctor's finding with what to do; the doctor's exit code is 1
+    for every fault."""
     assert "Traceback" not in done.output
     if words[0] == "doctor":
         assert done.code == 1 and " NO " in f" {done.output}" and "→" in done.out, done.output
@@ -87,13 +88,12 @@ def count(database: str, table: str) -> int:
 
 
 @pytest.mark.parametrize("words", [*DATABASE, ("dev",), ("serve",)], ids=ids)
-def test_an_address_that_is_not_amocrm_s(words: Words, nowhere: CliInstallation) -> None:
+def test_a_foreign_address_is_refused(words: Words, nowhere: CliInstallation) -> None:
     check_reported(nowhere.call(*words, AMOCRM_BASE_URL="https://example.com"), words, 2,
          "https://<subdomain>.amocrm.ru", "AMOCRM_BASE_URL")
 
 
-def test_an_account_is_not_added_with_an_address_that_is_not_amocrm_s(installation: CliInstallation,
-                                                                      database: str) -> None:
+def test_an_account_with_a_foreign_address_is_not_added(installation: CliInstallation, database: str) -> None:
     words = ("accounts", "add", "acme", "https://example.com")
     check_reported(installation.call(*words), words, 2, "https://<subdomain>.amocrm.ru")
     assert count(database, "pg_namespace WHERE nspname = 'acme'") == 0
@@ -103,7 +103,7 @@ HTML = (200, {"Content-Type": "text/html"}, b"<html><body>It works!</body></html
 STRANGERS: dict[str, Any] = {"a web page": HTML,
                              "no such path": (404, {"Content-Type": "text/html"}, b"<html>not found</html>"),
                              "a redirect": (302, {"Location": "https://www.amocrm.ru/"}, None),
-                             "nobody": None}
+                             "unreachable": None}
 
 
 @contextmanager
@@ -118,8 +118,8 @@ def at(stranger: str) -> Iterator[str]:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("words", ASKING, ids=ids)
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_whoever_answers_there_is_not_amocrm(stranger: str, words: Words, installation: CliInstallation,
-                                             database: str) -> None:
+def test_a_server_that_is_not_amocrm_is_reported(stranger: str, words: Words, installation: CliInstallation,
+                                                 database: str) -> None:
     with at(stranger) as url:
         done = installation.call(*words, typed="some-token", AMOCRM_BASE_URL=url,
                                  AMOCRM_ACCESS_TOKEN="" if words == ("auth",) else "some-token")
@@ -130,7 +130,7 @@ def test_whoever_answers_there_is_not_amocrm(stranger: str, words: Words, instal
 
 
 @pytest.mark.parametrize("words", [("sync",), ("verify",), *ASKING[1:]], ids=ids)
-def test_a_dead_token(words: Words, installation: CliInstallation, database: str) -> None:
+def test_a_dead_token_is_reported(words: Words, installation: CliInstallation, database: str) -> None:
     token = "eyJ0.dead.token"
     done = installation.call(*words, typed=token, AMOCRM_ACCESS_TOKEN="" if words == ("auth",) else token)
     check_reported(done, words, 1, "amoCRM refuses the token", "auth")
@@ -140,8 +140,9 @@ def test_a_dead_token(words: Words, installation: CliInstallation, database: str
 
 
 @pytest.mark.parametrize("words", ASKING, ids=ids)
-def test_a_token_that_may_not_even_see_the_account(words: Words, sandbox: SandboxProcess,
-                                                   installation: CliInstallation, database: str) -> None:
+def test_a_token_without_access_to_the_account_is_reported(words: Words, sandbox: SandboxProcess,
+                                                           installation: CliInstallation,
+                                                           database: str) -> None:
     sandbox.fault("403", match="/api/v4/account", times=0)
     try:
         done = installation.call(*words, typed=sandbox.admin_token)
@@ -156,7 +157,7 @@ def test_a_token_that_may_not_even_see_the_account(words: Words, sandbox: Sandbo
 
 
 @pytest.mark.parametrize("words", DATABASE, ids=ids)
-def test_postgres_that_is_not_there(words: Words, nowhere: CliInstallation) -> None:
+def test_an_unreachable_postgres_is_reported(words: Words, nowhere: CliInstallation) -> None:
     done = nowhere.call(*words, typed="a-token")
     check_reported(done, words, 1, "Connection refused", "DATABASE_URL")
     assert "hidden-word" not in done.output
@@ -165,8 +166,8 @@ def test_postgres_that_is_not_there(words: Words, nowhere: CliInstallation) -> N
 @pytest.mark.parametrize(("change", "says"), [({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
                                               ({"password": "hidden-word"},
                                                "password authentication failed")])
-def test_postgres_that_does_not_let_us_in(change: dict[str, str], says: str,
-                                          installation: CliInstallation) -> None:
+def test_a_postgres_that_refuses_the_login_is_reported(change: dict[str, str], says: str,
+                                                       installation: CliInstallation) -> None:
     done = installation.call("sync",
                              DATABASE_URL=make_conninfo(installation.environment["DATABASE_URL"], **change))
     check_reported(done, ("sync",), 1, says, "DATABASE_URL")
@@ -174,8 +175,8 @@ def test_postgres_that_does_not_let_us_in(change: dict[str, str], says: str,
 
 
 @pytest.mark.parametrize("words", MIGRATING, ids=ids)
-def test_postgres_that_is_too_old(words: Words, sandbox: SandboxProcess, empty_database: str,
-                                  tmp_path: Path) -> None:
+def test_a_postgres_that_is_too_old_is_reported(words: Words, sandbox: SandboxProcess, empty_database: str,
+                                                tmp_path: Path) -> None:
     with server_of_version(empty_database, OLD_MAJOR_VERSION) as old:
         check_reported(CliInstallation(tmp_path, old, sandbox).call(*words), words, 1, str(OLD_MAJOR_VERSION),
              "15 or later", "embedded Postgres")
@@ -184,8 +185,8 @@ def test_postgres_that_is_too_old(words: Words, sandbox: SandboxProcess, empty_d
 
 @pytest.mark.parametrize(("schema", "words"), [*(("amocrm", words) for words in MIGRATING),
                                                ("mirror", ("sync",)), ("mirror", ("doctor",))])
-def test_tables_of_a_newer_version(schema: str, words: Words, installation: CliInstallation,
-                                   database: str) -> None:
+def test_tables_of_a_newer_version_are_reported(schema: str, words: Words, installation: CliInstallation,
+                                                database: str) -> None:
     with psycopg.connect(database) as connection:
         connection.execute(f"UPDATE {schema}.alembic_version SET version_num = '20991231_later'".encode())
     check_reported(installation.call(*words), words, 1, "20991231_later", "nothing was changed",
@@ -202,7 +203,7 @@ def test_tables_of_a_newer_version(schema: str, words: Words, installation: CliI
     (("webhooks", "serve", "--port"), "--port"), (("webhooks", "serve", "--host", "0.0.0.0", "--port"),
                                                   "--port"), (("auth", "--browser", "--port"), "--port"),
     (("sandbox", "--port"), "")], ids=lambda value: ids(value) if isinstance(value, tuple) else "")
-def test_a_port_that_is_taken(words: Words, option: str, installation: CliInstallation) -> None:
+def test_a_port_in_use_is_reported(words: Words, option: str, installation: CliInstallation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = str(held.getsockname()[1])
         done = installation.run(*words, port) if words[0] == "sandbox" else installation.call(
@@ -212,7 +213,7 @@ def test_a_port_that_is_taken(words: Words, option: str, installation: CliInstal
     assert option in done.error
 
 
-def test_an_address_that_this_machine_does_not_have(nowhere: CliInstallation) -> None:
+def test_an_address_of_another_machine_is_reported(nowhere: CliInstallation) -> None:
     done = nowhere.call("webhooks", "serve", "--host", "203.0.113.9", "--port", str(free_port()))
     check_reported(done, ("webhooks",), 2, "203.0.113.9", "another address of this machine")
 
@@ -220,7 +221,7 @@ def test_an_address_that_this_machine_does_not_have(nowhere: CliInstallation) ->
 # A disk that is full: of tables, and of the log, which takes the server down
 
 
-def test_a_disk_that_tables_fill(sandbox: SandboxProcess, tmp_path: Path) -> None:
+def test_a_disk_filled_by_tables_is_reported(sandbox: SandboxProcess, tmp_path: Path) -> None:
     with small_disk(400) as disk, own_server() as server, database_on(disk, server) as database:
         person = CliInstallation(tmp_path, database, sandbox)
         assert person.call("migrate").code == 0
@@ -237,7 +238,7 @@ def test_a_disk_that_tables_fill(sandbox: SandboxProcess, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_disk_that_the_embedded_server_s_own_files_fill(sandbox: SandboxProcess, tmp_path: Path) -> None:
+def test_a_disk_filled_by_the_server_s_files_is_reported(sandbox: SandboxProcess, tmp_path: Path) -> None:
     with small_disk(52) as disk:
         person = CliInstallation(tmp_path, "", sandbox, MIRROR_HOME=str(disk.folder / "home"),
                                  DAGSTER_HOME=str(tmp_path / "dagster"),
@@ -259,8 +260,8 @@ def test_a_disk_that_the_embedded_server_s_own_files_fill(sandbox: SandboxProces
 
 
 @pytest.mark.parametrize("words", [("verify",), ("doctor",)], ids=ids)
-def test_ctrl_c_while_amocrm_is_asked(words: Words, sandbox: SandboxProcess,
-                                      installation: CliInstallation) -> None:
+def test_ctrl_c_during_a_request_ends_the_command(words: Words, sandbox: SandboxProcess,
+                                                  installation: CliInstallation) -> None:
     sandbox.reset_stats()
     sandbox.fault("slow", match="/api/v4/account", times=0, seconds=600)
     try:

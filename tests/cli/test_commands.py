@@ -1,5 +1,5 @@
-"""The command line: what each command does, its exit code, and one message with a cure for whatever a person
-gets wrong."""
+"""The command line: what each command does, its exit code, and one message that says what to do for each
+wrong use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 @pytest.fixture(scope="module")
 def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: str,
              tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliInstallation]:
-    """Synced once; for tests that only look."""
+    """A mirror that was synced once, for tests that change nothing."""
     with temporary_database(postgres_server, template_database) as database:
         installation = CliInstallation(tmp_path_factory.mktemp("mirrored"), database, sandbox)
         assert installation.call("sync").code == 0
@@ -67,7 +67,7 @@ def test_every_command_is_in_the_list_above(tmp_path: Path) -> None:
 
 def test_a_new_installation_from_nothing_to_status(sandbox: SandboxProcess, empty_database: str,
                                                    tmp_path: Path) -> None:
-    """In processes of their own, with the settings in .env: doctor, migrate, sync on a pipe, status for
+    """In separate processes, with the settings in .env: doctor, migrate, sync with piped output, status for
     people and programs."""
     variables = CliInstallation(tmp_path, empty_database, sandbox).environment
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()),
@@ -110,7 +110,7 @@ def test_status_for_people(sandbox: SandboxProcess, mirrored: CliInstallation) -
     assert "customers" in found["segments"]["reason"]
 
 
-def test_only_some_entities(installation: CliInstallation) -> None:
+def test_only_the_named_entities_are_read(installation: CliInstallation) -> None:
     done = installation.call("sync", "--only", "tags, users")
     assert done.code == 0
     found = json.loads(installation.call("status", "--json").out)
@@ -118,7 +118,7 @@ def test_only_some_entities(installation: CliInstallation) -> None:
     assert found["exit_code"] == 3, "what was never read is not complete"
 
 
-def test_migrate_says_what_it_did(empty_database: str, tmp_path: Path) -> None:
+def test_migrate_prints_what_it_did(empty_database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, empty_database)
     first, second = person.call("migrate"), person.call("migrate")
     assert (first.code, second.code) == (0, 0)
@@ -163,7 +163,7 @@ def test_a_record_without_a_usable_id_is_reported_and_kept(database: str, tmp_pa
         assert (found["exit_code"], found["quarantined"], len(found["quarantine"])) == (3, 1, 1)
         with psycopg.connect(database) as connection:
             row = connection.execute("SELECT count(*) FROM amocrm.loss_reasons").fetchone()
-        assert row and row[0] >= len(own.truth("leads/loss_reasons")) - 1, "the records beside it have landed"
+        assert row and row[0] >= len(own.truth("leads/loss_reasons")) - 1, "the other records are stored"
 
 
 def test_a_list_that_lost_too_much_is_reported(installation: CliInstallation, database: str) -> None:
@@ -196,7 +196,7 @@ def test_a_list_that_lost_too_much_is_reported(installation: CliInstallation, da
     ("DATABASE_URL", "mysql://host/base", "postgresql://user:password@host:5432/database"),
     ("MIRROR_KEY", "short", "Fernet.generate_key()"),
 ])
-def test_wrong_settings(name: str, value: str, word: str, installation: CliInstallation) -> None:
+def test_wrong_settings_are_refused(name: str, value: str, word: str, installation: CliInstallation) -> None:
     refused(installation.call("sync", **{name: value}), 2, word)
 
 
@@ -205,29 +205,30 @@ def test_wrong_settings(name: str, value: str, word: str, installation: CliInsta
     (("sync", "--only", "leds"), "there is no entity leds (did you mean leads?). There are: accounts,"),
     (("postgres", "restart"), "there is no action 'restart': use start, stop"),
 ])
-def test_wrong_words(words: tuple[str, ...], word: str, installation: CliInstallation) -> None:
+def test_wrong_arguments_are_refused(words: tuple[str, ...], word: str,
+                                     installation: CliInstallation) -> None:
     refused(installation.call(*words), 2, word)
 
 
 @pytest.mark.parametrize("words", [("sync", "--fast"), ("synk",), ("sandbox", "--scale", "3")])
-def test_wrong_options(words: tuple[str, ...], installation: CliInstallation) -> None:
+def test_wrong_options_are_refused(words: tuple[str, ...], installation: CliInstallation) -> None:
     done = installation.call(*words)
     assert done.code == 2
     assert "Usage:" in done.error
 
 
-def test_a_home_that_cannot_be_made(installation: CliInstallation, tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_created_is_reported(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     refused(installation.call("sync", MIRROR_HOME=str(tmp_path / "file")), 1, "MIRROR_HOME")
 
 
-def test_a_damaged_key_file(installation: CliInstallation, tmp_path: Path) -> None:
+def test_a_damaged_key_file_is_reported(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "mirror.key").write_text("nonsense", encoding="utf-8")
     refused(installation.call("sync"), 2, "mirror.key", "restore the file")
 
 
-def test_a_damaged_dagster_configuration(installation: CliInstallation, tmp_path: Path) -> None:
+def test_a_damaged_dagster_configuration_is_reported(installation: CliInstallation, tmp_path: Path) -> None:
     (tmp_path / "dagster").mkdir()
     (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: 7\n", encoding="utf-8")
     refused(installation.call("sync", DAGSTER_HOME=str(tmp_path / "dagster")), 1, "dagster.yaml")
@@ -247,7 +248,7 @@ def test_tables_of_another_program(sandbox: SandboxProcess, empty_database: str,
 
 
 @pytest.mark.parametrize("token", ["no-token-at-all", "revoked"])
-def test_a_dead_token(token: str, database: str, tmp_path: Path) -> None:
+def test_a_dead_token_is_reported(token: str, database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as own:
         person = CliInstallation(tmp_path, database, own)
         if token == "revoked":
@@ -260,7 +261,7 @@ def test_a_dead_token(token: str, database: str, tmp_path: Path) -> None:
         assert person.call("doctor").code == 1
 
 
-def test_a_token_of_another_account_than_the_schema_s(mirrored: CliInstallation) -> None:
+def test_a_token_of_another_account_is_refused(mirrored: CliInstallation) -> None:
     with SandboxProcess(scale=50, seed=7) as other, psycopg.connect(mirrored.environment["DATABASE_URL"],
                                                                     autocommit=True) as connection:
         connection.execute("UPDATE mirror.accounts SET account_id = account_id + 1")

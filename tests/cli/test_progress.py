@@ -1,4 +1,5 @@
-"""A sync while it works: what it shows on a terminal, how it is interrupted, and that two never meet."""
+"""A sync while it works: what it shows on a terminal, how it is interrupted, and that two syncs never
+overlap."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
 
 
 def under_way(installation: CliInstallation, sandbox: SandboxProcess) -> subprocess.Popen[str]:
-    """A sync that stays in the middle of the leads: some have landed, and the server no longer answers."""
+    """A sync that stops in the middle of the leads: some are stored, and the server no longer answers."""
     def asked() -> int:
         return int(sandbox.stats()["by_path"].get("GET /api/v4/leads", 0))
 

@@ -1,5 +1,5 @@
-"""`amocrm-mirror serve`, as a person runs it: a change in amoCRM is a row at once, what dies is started
-again, and nothing is left behind."""
+"""`amocrm-mirror serve`, as a user runs it: a change in amoCRM is a row at once, a part that dies is
+restarted, and nothing is left running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def command_of(pid: int) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks its processes up in /proc")
-def test_a_change_is_a_row_whatever_dies(database: str, tmp_path: Path) -> None:
+def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Path) -> None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     with SandboxProcess(scale=30) as sandbox, psycopg.connect(database, autocommit=True) as connection:

@@ -170,14 +170,14 @@ def test_sweep_of_a_list_whose_late_pages_are_refused(option: str, still: Sandbo
 
 def test_an_endless_list_is_reported() -> None:
     with scripted_server(lambda path: list_reply(
-        {"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(TransientError, match="no end"):
+        {"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(TransientError, match="does not end"):
         list(sweep(source_of(server), {}))
 
 
 def test_an_ignored_order_is_reported(still: SandboxProcess) -> None:
     still.switch(default_order="shuffled")
     with pytest.raises(FilterIgnoredError, match=r"customers ignores order\[id\]"):
-        list(sweep(source_of(still, "customers", order="id"), {}))
+        list(sweep(source_of(still, "customers", order_column="id"), {}))
 
 
 @pytest.mark.parametrize("limit", [16, 20, 50, 100, 250])

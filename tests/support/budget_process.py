@@ -1,5 +1,6 @@
-"""A process that uses up a rate limit: `python -m tests.spender URL TOKEN DATABASE RATE REQUESTS`. For each
-line of input, it sends REQUESTS requests and prints the Unix times at which it began and ended."""
+"""A process that uses up a rate limit: `python -m tests.support.budget_process URL TOKEN DATABASE RATE
+REQUESTS`. For each line of input, it sends REQUESTS requests and prints the Unix times at which it began and
+ended."""
 
 from __future__ import annotations
 

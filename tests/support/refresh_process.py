@@ -1,5 +1,5 @@
-"""A process that uses the stored token: `python -m tests.refresher URL DATABASE`. For each line of input, it
-reads the account, refreshing the token if it must, and prints the HTTP status or the error."""
+"""A process that uses the stored token: `python -m tests.support.refresh_process URL DATABASE`. For each line
+of input, it reads the account, refreshing the token if it must, and prints the HTTP status or the error."""
 
 from __future__ import annotations
 

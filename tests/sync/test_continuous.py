@@ -1,5 +1,5 @@
-"""From a change in amoCRM to a committed row, through webhooks alone: no sync runs here, unless a test is
-about that."""
+"""From a change in amoCRM to a committed row through webhooks alone: no sync runs here, unless a test needs
+one."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.support.webhooks import (
     wait_until_processed,
 )
 
-TOLD = {"leads", "contacts", "companies", "customers", "tasks", "unsorted", "talks"}
-"""The lists that webhooks tell of, as far as nothing else changes."""
+REPORTED = {"leads", "contacts", "companies", "customers", "tasks", "unsorted", "talks"}
+"""The lists that webhooks report, if nothing else changes."""
 
 
 @dataclass
 class Live:
-    """An account that is mirrored, with a receiver, a webhook and a drain."""
+    """A mirrored account with a receiver, a webhook and a continuous sync."""
 
     sandbox: SandboxProcess
     database: str
@@ -54,7 +54,7 @@ class Live:
     def value(self, query: str, *parameters: Any) -> Any:
         return self.rows(query, *parameters)[0][0]
 
-    def equal(self, only: set[str] = TOLD) -> None:
+    def equal(self, only: set[str] = REPORTED) -> None:
         wait_until_processed(self.sandbox, self.database)
         with psycopg.connect(self.database) as connection:
             assert differences(connection, self.sandbox, only=only) == []
@@ -76,7 +76,7 @@ def live(postgres_server: str, template_database: str) -> Iterator[Live]:
 
 @pytest.fixture(autouse=True)
 def calm(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test leaves no switch turned, and nothing on its way."""
+    """Resets every switch after a test, and waits until nothing is queued."""
     yield
     if "live" in request.fixturenames:
         live: Live = request.getfixturevalue("live")
@@ -85,7 +85,7 @@ def calm(request: pytest.FixtureRequest) -> Iterator[None]:
         live.equal()
 
 
-def test_the_subscription_is_for_every_documented_event_and_its_secret_is_nowhere_here(live: Live) -> None:
+def test_the_subscription_covers_every_documented_event_and_its_secret_is_not_stored(live: Live) -> None:
     hook = next(each for each in live.sandbox.truth("webhooks") if each["destination"] == live.destination)
     assert {"add_lead", "note_customer", "responsible_task", "add_talk", "restore_company",
             "status_lead"} <= set(hook["settings"])
@@ -98,8 +98,9 @@ def test_the_subscription_is_for_every_documented_event_and_its_secret_is_nowher
     assert live.value("SELECT digest FROM mirror.webhook_addresses") == digest(secret)
 
 
-def test_a_change_is_a_row_as_soon_as_it_is_told(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not when the drain looks by itself, which here it never does."""
+def test_a_change_becomes_a_row_as_soon_as_it_is_delivered(live: Live,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the continuous sync's own polling, which is off here."""
     monkeypatch.setattr("pipelines.sync.continuous.POLL_SECONDS", 3600.0)
     monkeypatch.setattr("pipelines.sync.continuous.HISTORY_DELAY_SECONDS", 3600.0)
     lead = live.first("leads")["id"]
@@ -112,7 +113,7 @@ def test_a_change_is_a_row_as_soon_as_it_is_told(live: Live, monkeypatch: pytest
     notify(live.database)
 
 
-def test_everything_that_webhooks_tell_of_arrives(live: Live) -> None:
+def test_every_change_that_webhooks_report_arrives(live: Live) -> None:
     kinds = ["create", "edit", "move", "responsible", "value_set", "value_cleared", "tag", "untag", "delete",
              "restore", "task", "incoming", "sorted_out"]
     live.sandbox.apply_random_changes(80, "everything", kinds)
@@ -121,7 +122,7 @@ def test_everything_that_webhooks_tell_of_arrives(live: Live) -> None:
 
 
 @pytest.mark.parametrize("form", ["duplicate", "reorder"])
-def test_twice_or_in_another_order(live: Live, form: str) -> None:
+def test_repeated_and_reordered_deliveries_are_handled(live: Live, form: str) -> None:
     live.sandbox.switch(webhook_delivery=form)
     made = live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "here and gone"}})[0]
     live.sandbox.mutate(*({"op": "delete", "list": "leads", "id": live.sandbox.mutate(
@@ -132,7 +133,7 @@ def test_twice_or_in_another_order(live: Live, form: str) -> None:
     live.equal()
 
 
-def test_a_delete_before_its_add_and_an_old_delivery_again(live: Live) -> None:
+def test_a_delete_before_its_add_and_an_old_delivery_are_handled(live: Live) -> None:
     lead = live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "short"}})[0]
     wait_until_processed(live.sandbox, live.database)
     live.sandbox.mutate({"op": "delete", "list": "leads", "id": lead})
@@ -143,7 +144,7 @@ def test_a_delete_before_its_add_and_an_old_delivery_again(live: Live) -> None:
         assert post(live.destination, body) == 200
     wait_until_processed(live.sandbox, live.database)
     assert live.value("SELECT _deleted_at IS NOT NULL FROM amocrm.leads WHERE id = %s",
-                      lead), "an old add brings nobody back"
+                      lead), "an old add does not restore a record"
     living = live.first("leads")["id"]
     assert post(live.destination, f"leads[delete][0][id]={living}") == 200
     wait_until_processed(live.sandbox, live.database)
@@ -151,7 +152,7 @@ def test_a_delete_before_its_add_and_an_old_delivery_again(live: Live) -> None:
                       living), "a delete is confirmed by asking for the id"
 
 
-def test_what_somebody_makes_up_changes_nothing(live: Live) -> None:
+def test_a_forged_delivery_changes_nothing(live: Live) -> None:
     lead = live.first("leads")
     forged = (f"leads[update][0][id]={lead['id']}&leads[update][0][name]=forged&leads[update][0][price]=1"
               f"&leads[status][0][id]={lead['id']}"
@@ -173,7 +174,7 @@ def test_another_accounts_ids_mean_nothing_here(live: Live) -> None:
         "account[1]"]
 
 
-def test_an_id_that_amocrm_refuses_does_not_stay_in_the_way(live: Live) -> None:
+def test_an_id_that_amocrm_refuses_does_not_block_others(live: Live) -> None:
     live.sandbox.fault("400", match="/leads", times=2)
     assert post(live.destination, "leads[update][0][id]=31337") == 200
     wait_until_processed(live.sandbox, live.database)
@@ -189,7 +190,7 @@ def test_notes_and_talks(live: Live) -> None:
     wait_until(lambda: live.value("SELECT rate FROM amocrm.talks WHERE talk_id = %s", talk["talk_id"]) == 4)
 
 
-def test_what_became_of_incoming_leads_is_recorded(live: Live) -> None:
+def test_outcomes_of_incoming_leads_are_recorded(live: Live) -> None:
     accepted, declined = live.sandbox.mutate({"op": "incoming", "name": "first"},
                                              {"op": "incoming", "name": "second"})
     wait_until(lambda: len(live.rows("SELECT FROM amocrm.unsorted WHERE uid IN (%s, %s)", accepted, declined))
@@ -197,9 +198,9 @@ def test_what_became_of_incoming_leads_is_recorded(live: Live) -> None:
     wait_until_processed(live.sandbox, live.database)
     live.sandbox.mutate({"op": "accept", "uid": accepted}, {"op": "decline", "uid": declined})
     wait_until_processed(live.sandbox, live.database)
-    told = dict(live.rows("SELECT uid, action FROM mirror.unsorted_outcomes WHERE uid IN (%s, %s)", accepted,
-                          declined))
-    assert told == {accepted: "accept", declined: "decline"}
+    reported = dict(live.rows("SELECT uid, action FROM mirror.unsorted_outcomes WHERE uid IN (%s, %s)",
+                              accepted, declined))
+    assert reported == {accepted: "accept", declined: "decline"}
     alive = dict(live.rows(
         "SELECT o.action, l._deleted_at IS NULL FROM mirror.unsorted_outcomes o JOIN amocrm.leads l "
         "ON l.id = ANY(o.leads) "
@@ -207,7 +208,7 @@ def test_what_became_of_incoming_leads_is_recorded(live: Live) -> None:
     assert alive == {"accept": True, "decline": False}, "and the rows say the same"
 
 
-def test_a_stage_of_the_digital_pipeline_is_told_once_and_enough(live: Live) -> None:
+def test_one_delivery_of_the_digital_pipeline_is_enough(live: Live) -> None:
     lead, before = live.first("leads"), live.sandbox.delivery_counts()
     target = next(each["id"] for pipeline in live.sandbox.truth("leads/pipelines")
                   if pipeline["id"] == lead["pipeline_id"]
@@ -219,7 +220,7 @@ def test_a_stage_of_the_digital_pipeline_is_told_once_and_enough(live: Live) -> 
     assert live.sandbox.delivery_counts()["sent"] == before["sent"] + 1
 
 
-def test_a_delivery_that_never_came_is_repaired_by_the_next_sync(live: Live) -> None:
+def test_a_lost_delivery_is_repaired_by_the_next_sync(live: Live) -> None:
     live.sandbox.switch(webhook_delivery="lose")
     live.sandbox.apply_random_changes(30, "lost",
                                       ["create", "edit", "move", "delete", "restore", "task", "tag"])
@@ -227,7 +228,7 @@ def test_a_delivery_that_never_came_is_repaired_by_the_next_sync(live: Live) -> 
     live.equal()
 
 
-def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Live) -> None:
+def test_continuous_sync_works_during_a_sync_and_leaves_suspects_to_it(live: Live) -> None:
     lead = live.first("leads")["id"]
     with psycopg.connect(live.database,
                          autocommit=True) as sync, full_scan_lock(ACCOUNT).try_hold(sync) as held:
@@ -249,7 +250,7 @@ def test_it_goes_beside_a_running_sync_and_leaves_to_it_what_is_its_own(live: Li
         connection.execute("DELETE FROM mirror.hints WHERE is_suspect")
 
 
-def test_a_sync_reads_what_no_drain_has(live: Live) -> None:
+def test_a_sync_reads_deliveries_that_were_not_processed(live: Live) -> None:
     lead, talk = live.first("leads")["id"], live.first("talks", 0)["talk_id"]
     with psycopg.connect(live.database, autocommit=True) as connection:
         continuous_sync_lock(ACCOUNT).take(connection)
@@ -264,7 +265,7 @@ def test_a_sync_reads_what_no_drain_has(live: Live) -> None:
     notify(live.database)
 
 
-def test_a_forgotten_person_does_not_come_back_by_webhook(live: Live) -> None:
+def test_an_erased_person_does_not_come_back_by_webhook(live: Live) -> None:
     contact = live.sandbox.mutate({"op": "create", "list": "contacts", "record": {"name": "Forget Me"}})[0]
     wait_until(lambda: live.rows("SELECT FROM amocrm.contacts WHERE id = %s", contact))
     with psycopg.connect(live.database, autocommit=True) as connection:
@@ -277,7 +278,7 @@ def test_a_forgotten_person_does_not_come_back_by_webhook(live: Live) -> None:
     live.sandbox.mutate({"op": "delete", "list": "contacts", "id": contact})
 
 
-def test_who_listens_hears_of_every_commit_and_can_read_it(live: Live) -> None:
+def test_every_commit_is_notified_and_readable(live: Live) -> None:
     lead, gone = (live.first("leads")["id"],
                   live.sandbox.mutate({"op": "create", "list": "leads", "record": {"name": "soon gone"}})[0])
     wait_until_processed(live.sandbox, live.database)
@@ -288,15 +289,15 @@ def test_who_listens_hears_of_every_commit_and_can_read_it(live: Live) -> None:
         heard = []
         for notice in listener.notifies(timeout=60):
             heard.append(json.loads(notice.payload))
-            told = {(number, each["deleted"]) for each in heard if each["entity"] == "leads"
-                    for number in each["ids"] or ()}
-            if {(lead, False), (gone, True)} <= told:
+            reported = {(number, each["deleted"]) for each in heard if each["entity"] == "leads"
+                        for number in each["ids"] or ()}
+            if {(lead, False), (gone, True)} <= reported:
                 break
         assert listener.execute("SELECT price FROM amocrm.leads WHERE id = %s", [lead]).fetchone() == (99001,)
     assert {frozenset(each) for each in heard} == {frozenset(("account", "entity", "ids", "deleted"))}
 
 
-def test_a_token_that_sees_less_takes_nothing_for_deleted(live: Live, database: str) -> None:
+def test_a_restricted_token_marks_nothing_deleted(live: Live, database: str) -> None:
     mirror = mirror_of(live.sandbox, database, amocrm_access_token=live.sandbox.manager_token)
     sync_mirror(live.sandbox, database, only=["leads"])
     with psycopg.connect(database, autocommit=True) as connection:
@@ -316,14 +317,14 @@ def test_a_token_that_sees_less_takes_nothing_for_deleted(live: Live, database: 
         assert connection.execute("SELECT count(*) FROM mirror.hints").fetchone() == (0,)
 
 
-def test_only_one_drains_an_account_and_another_takes_over(live: Live) -> None:
+def test_only_one_continuous_sync_per_account_works_and_another_takes_over(live: Live) -> None:
     with running_continuous_sync(live.sandbox, live.database) as second:
         time.sleep(0.3)
         assert second.connections == {}
         assert threading.active_count() > 2
 
 
-def test_many_deliveries_at_once(live: Live) -> None:
+def test_many_deliveries_at_once_are_processed(live: Live) -> None:
     address = register_address(live.database, live.base, "another")
     leads = [lead["id"] for lead in live.sandbox.truth("leads")]
     asked = live.sandbox.stats()["requests"]
@@ -334,4 +335,4 @@ def test_many_deliveries_at_once(live: Live) -> None:
              for body in [f"leads[update][0][id]={leads[number % len(leads)]}&n={number}".encode()]])
     assert post(address, f"leads[update][0][id]={leads[0]}") == 200
     wait_until_processed(live.sandbox, live.database)
-    assert live.sandbox.stats()["requests"] - asked < 60, "a lead is read again once for all that told of it"
+    assert live.sandbox.stats()["requests"] - asked < 60, "a lead is read again once for all its deliveries"

@@ -1,5 +1,5 @@
-"""`amocrm-mirror forget`: nothing of the person is left in any table, nothing brings it back, and lifted it
-comes back whole."""
+"""`amocrm-mirror forget`: no table keeps anything of the person, nothing brings the person back, and lifting
+it restores everything."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def add_everything(sandbox: SandboxProcess, number: int) -> None:
 
 
 def holding(connection: Connection, *words: str) -> dict[str, int]:
-    """Rows of any table, the mirror's memory included, that hold one of the words anywhere."""
+    """Rows of any table, the schema mirror included, that contain one of the words anywhere."""
     found = {}
     tables = (
         "SELECT schemaname::text, tablename::text FROM pg_tables WHERE schemaname IN ('amocrm', 'mirror')")
@@ -95,8 +95,8 @@ def forgotten(person: CliInstallation, number: int) -> CommandResult:
     return done
 
 
-def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
-        sandbox: SandboxProcess, contact: int, database: str, tmp_path: Path) -> None:
+def test_nothing_is_left_or_comes_back_until_it_is_lifted(sandbox: SandboxProcess, contact: int,
+                                                          database: str, tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
@@ -143,8 +143,8 @@ def test_nothing_is_left_nothing_brings_it_back_and_lifted_it_is_whole_again(
                 if result.entity in ("leads", "notes", "events")} == {"window"}
 
 
-def test_verify_neither_misses_nor_repairs_it(sandbox: SandboxProcess, contact: int, database: str,
-                                              tmp_path: Path) -> None:
+def test_verify_neither_reports_nor_repairs_the_person(sandbox: SandboxProcess, contact: int, database: str,
+                                                       tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database).exit_code == 0
     forgotten(person, contact)
@@ -159,8 +159,8 @@ def test_verify_neither_misses_nor_repairs_it(sandbox: SandboxProcess, contact: 
             assert left(connection, contact) == {}
 
 
-def test_a_preview_is_shown_before_it_asks_and_a_no_changes_nothing(sandbox: SandboxProcess, contact: int,
-                                                                    database: str, tmp_path: Path) -> None:
+def test_a_preview_is_shown_and_a_no_changes_nothing(sandbox: SandboxProcess, contact: int, database: str,
+                                                     tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
@@ -177,8 +177,8 @@ def test_a_preview_is_shown_before_it_asks_and_a_no_changes_nothing(sandbox: San
         assert "nothing of it is here" in again.out
 
 
-def test_what_stands_in_quarantine_and_in_the_queue_goes_too(sandbox: SandboxProcess, contact: int,
-                                                             database: str, tmp_path: Path) -> None:
+def test_quarantine_and_queue_are_erased_too(sandbox: SandboxProcess, contact: int, database: str,
+                                             tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database, only=["accounts", "contacts"]).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
@@ -201,8 +201,8 @@ def test_what_stands_in_quarantine_and_in_the_queue_goes_too(sandbox: SandboxPro
         assert connection.execute("SELECT count(*) FROM mirror.hints").fetchone() == (0,)
 
 
-def test_while_a_sync_runs_it_waits_for_nobody(sandbox: SandboxProcess, database: str,
-                                               tmp_path: Path) -> None:
+def test_erasing_does_not_wait_for_a_running_sync(sandbox: SandboxProcess, database: str,
+                                                  tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)
     assert sync_mirror(sandbox, database, only=["accounts"]).exit_code == 0
     with psycopg.connect(database, autocommit=True) as connection:
@@ -215,13 +215,13 @@ def test_while_a_sync_runs_it_waits_for_nobody(sandbox: SandboxProcess, database
 
 @pytest.mark.parametrize(("words", "word"), [((), "say one of"), (("--list", "--lift", "5"), "say one of"),
                                              (("--contact", "5"), "no contact to erase")])
-def test_what_a_person_gets_wrong(words: tuple[str, ...], word: str, database: str, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(words: tuple[str, ...], word: str, database: str,
+                                     tmp_path: Path) -> None:
     done = CliInstallation(tmp_path, database).call("forget", *words)
     assert done.code == 2 and word in done.output
 
 
-def test_who_was_not_forgotten_cannot_be_lifted(sandbox: SandboxProcess, database: str,
-                                                tmp_path: Path) -> None:
+def test_only_an_erased_person_can_be_lifted(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     assert sync_mirror(sandbox, database, only=["accounts"]).exit_code == 0
     done = person_of(sandbox, database, tmp_path).call("forget", "--lift", "5")
     assert done.code == 2 and "was not forgotten" in done.output

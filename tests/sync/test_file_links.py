@@ -1,4 +1,4 @@
-"""Which records a file hangs on: amoCRM tells it file by file, the mirror keeps it record by record."""
+"""Which records a file is attached to: amoCRM lists it per file, the mirror stores it per record."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def files(sandbox: SandboxProcess) -> list[str]:
     return [record["uuid"] for record in sandbox.truth("files") if not record["is_trashed"]]
 
 
-def test_each_file_is_asked_for_once(sandbox: SandboxProcess, database: str) -> None:
+def test_each_file_is_requested_once(sandbox: SandboxProcess, database: str) -> None:
     assert asked(sync_mirror(sandbox, database)) == len(files(sandbox))
     assert equal(database, sandbox)
     assert asked(sync_mirror(sandbox, database)) == 0
@@ -47,8 +47,8 @@ def test_each_file_is_asked_for_once(sandbox: SandboxProcess, database: str) -> 
     assert asked(sync_mirror(sandbox, database)) == 0
 
 
-def test_a_note_tells_of_a_file_put_on_a_record_and_a_full_sync_of_the_rest(sandbox: SandboxProcess,
-                                                                            database: str) -> None:
+def test_a_note_names_an_attached_file_and_a_full_sync_finds_the_rest(sandbox: SandboxProcess,
+                                                                      database: str) -> None:
     sync_mirror(sandbox, database)
     (one, other), lead = files(sandbox)[:2], sandbox.truth("leads")[7]["id"]
     held = links(database, other)
@@ -56,13 +56,12 @@ def test_a_note_tells_of_a_file_put_on_a_record_and_a_full_sync_of_the_rest(sand
                    *({"op": "detach_file", "list": kind, "id": ident, "file": other} for kind, ident in held))
     assert asked(sync_mirror(sandbox, database)) == 1
     assert ("leads", lead) in links(database, one)
-    assert links(database, other) == held, "nothing tells of a file that was taken off"
+    assert links(database, other) == held, "nothing reports a detached file"
     sync_mirror(sandbox, database, full=True)
     assert (links(database, other), equal(database, sandbox)) == (set(), True)
 
 
-def test_the_link_to_a_record_that_is_not_mirrored_comes_with_the_record(sandbox: SandboxProcess,
-                                                                         database: str) -> None:
+def test_the_link_to_a_record_arrives_with_the_record(sandbox: SandboxProcess, database: str) -> None:
     """A record may be hidden from the token, or its list may have failed."""
     sandbox.fault("500", match="^/api/v4/leads[?]", times=0)
     sync_mirror(sandbox, database)
@@ -78,7 +77,8 @@ def test_the_link_to_a_record_that_is_not_mirrored_comes_with_the_record(sandbox
     assert asked(sync_mirror(sandbox, database)) == 0
 
 
-def test_a_deleted_record_keeps_its_files_until_it_is_back(sandbox: SandboxProcess, database: str) -> None:
+def test_a_deleted_record_keeps_its_files_until_it_is_restored(sandbox: SandboxProcess,
+                                                               database: str) -> None:
     sync_mirror(sandbox, database)
     file = next(record for record in sandbox.truth("files/links")
                 if record["entities"][0]["entity_type"] == "leads")
@@ -94,8 +94,7 @@ def test_a_deleted_record_keeps_its_files_until_it_is_back(sandbox: SandboxProce
     assert equal(database, sandbox)
 
 
-def test_a_file_that_goes_takes_its_row_along_and_brings_it_back(sandbox: SandboxProcess,
-                                                                 database: str) -> None:
+def test_a_deleted_file_s_links_go_and_come_back_with_it(sandbox: SandboxProcess, database: str) -> None:
     sync_mirror(sandbox, database)
     file = files(sandbox)[0]
     sandbox.mutate({"op": "patch", "list": "files", "id": file, "set": {"is_trashed": True}})
@@ -106,8 +105,8 @@ def test_a_file_that_goes_takes_its_row_along_and_brings_it_back(sandbox: Sandbo
     assert equal(database, sandbox)
 
 
-def test_a_file_without_links_is_asked_for_once_and_a_lost_one_is_marked(sandbox: SandboxProcess,
-                                                                         database: str) -> None:
+def test_a_file_without_links_is_requested_once_and_a_missing_one_is_marked(
+        sandbox: SandboxProcess, database: str) -> None:
     one, other = files(sandbox)[:2]
     sandbox.fault("404", match=f"files/{one}/links", times=0)
     assert sync_mirror(sandbox, database).exit_code == 0

@@ -1,4 +1,4 @@
-"""The whole path, over real sockets into a real Postgres: what the sandbox's account is, the tables are."""
+"""The whole path, over real sockets into a real Postgres: the tables equal the sandbox's account."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: s
 
 
 @pytest.mark.parametrize("entity", ENTITIES, ids=lambda entity: entity.name)
-def test_equals_the_account_and_loses_nothing(entity: Entity, sandbox: SandboxProcess, mirrored: str) -> None:
+def test_the_mirror_equals_the_account_and_loses_nothing(entity: Entity, sandbox: SandboxProcess,
+                                                         mirrored: str) -> None:
     with psycopg.connect(mirrored) as connection:
         reading = TableReader(connection, "amocrm", ZONE)
         account = sandbox.truth("account")[0]
@@ -51,8 +52,8 @@ def test_equals_the_account_and_loses_nothing(entity: Entity, sandbox: SandboxPr
 
 
 @pytest.mark.parametrize("kind", ["leads", "contacts", "companies", "customers"])
-def test_a_wide_view_shows_every_living_record_and_every_value(kind: str, sandbox: SandboxProcess,
-                                                               mirrored: str) -> None:
+def test_a_wide_view_shows_every_live_record_and_every_value(kind: str, sandbox: SandboxProcess,
+                                                             mirrored: str) -> None:
     cells = {"text": "value_text", "numeric": "value_number", "date": "value_date",
              "boolean": "value_boolean", "timestamp with time zone": "value_at"}
     with psycopg.connect(mirrored) as connection:
@@ -77,7 +78,7 @@ def test_a_wide_view_shows_every_living_record_and_every_value(kind: str, sandbo
             assert wrong and wrong[0] == 0 and wrong[1] == wrong[2], name
 
 
-def test_the_marts_count_what_the_account_has(sandbox: SandboxProcess, mirrored: str) -> None:
+def test_the_marts_count_the_account_s_records(sandbox: SandboxProcess, mirrored: str) -> None:
     def one(query: str) -> Any:
         row = connection.execute(query.encode()).fetchone()
         return row[0] if row else None
@@ -109,7 +110,7 @@ OF_THE_OTHER_MODE = {"periodicity": {"segments", "segment_custom_field_values"},
 
 
 def test_no_table_is_empty(sandbox: SandboxProcess, mirrored: str) -> None:
-    """A table that no record of the sandbox fills is a table that no test sees."""
+    """A table that no record of the sandbox fills is not tested."""
     with psycopg.connect(mirrored) as connection:
         empty = {name for name in AccountBase.metadata.tables
                  if connection.execute(
@@ -134,7 +135,7 @@ def test_a_full_read_of_an_unchanged_account_writes_no_row(sandbox: SandboxProce
 
 
 @pytest.mark.parametrize("option", ["honour", "ignore", "refuse"])
-def test_an_increment_brings_what_changed(database: str, option: str) -> None:
+def test_an_incremental_sync_reads_what_changed(database: str, option: str) -> None:
     with SandboxProcess(scale=300, switches={"filter_option": option}) as sandbox:
         sync_mirror(sandbox, database)
         lead, other = sandbox.truth("leads")[3]["id"], sandbox.truth("leads")[4]["id"]
@@ -154,8 +155,8 @@ def test_an_increment_brings_what_changed(database: str, option: str) -> None:
             assert connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s", [other]).fetchone()
 
 
-def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxProcess,
-                                                               database: str) -> None:
+def test_a_row_missing_from_a_directory_is_marked_after_a_second_reading(
+        sandbox: SandboxProcess, database: str) -> None:
     with SandboxProcess(scale=50) as own:
         sync_mirror(own, database)
         user = own.truth("users")[-1]["id"]
@@ -173,7 +174,7 @@ def test_what_leaves_a_directory_is_marked_after_a_second_look(sandbox: SandboxP
                 == 2), "absence is a suspicion: the list is read twice before anything is marked"
 
 
-def test_a_directory_that_lost_too_much_is_not_believed(database: str) -> None:
+def test_a_directory_that_lost_too_much_is_not_accepted(database: str) -> None:
     with SandboxProcess(scale=300) as sandbox:
         sync_mirror(sandbox, database)
         sandbox.fault("html200", match="nothing")
@@ -219,8 +220,8 @@ ODD: tuple[tuple[Any, tuple[str, str | None, str | None, Any]], ...] = (
     ({"x_odd": 2**64 - 1}, ("Шкаф", "7", FIRST, {"x_odd": 2**64 - 1})))
 
 
-def test_what_postgres_cannot_hold_lands_with_its_neighbours(database: str) -> None:
-    """From the bytes of a page that only a tolerant reader can read to the row, each oddity in a record of
+def test_values_that_postgres_cannot_hold_are_adapted(database: str) -> None:
+    """From the bytes of a page that only the tolerant decoder can read to the row, each oddity in a record of
     its own."""
     with SandboxProcess(scale=60) as sandbox:
         leads = sandbox.truth("leads")
@@ -238,7 +239,7 @@ def test_what_postgres_cannot_hold_lands_with_its_neighbours(database: str) -> N
                 assert connection.execute(WHOLE, [lead["id"]]).fetchone() == row
 
 
-def test_references_between_lists_are_measured(sandbox: SandboxProcess, mirrored: str) -> None:
+def test_references_between_lists_are_counted(sandbox: SandboxProcess, mirrored: str) -> None:
     """Removed users stay referenced (the sandbox has one), everything else resolves."""
     with psycopg.connect(mirrored, autocommit=True) as connection:
         measured = [each for entity in ENTITIES
@@ -249,7 +250,7 @@ def test_references_between_lists_are_measured(sandbox: SandboxProcess, mirrored
     assert sum(each.total for each in measured) > 1000
 
 
-def test_relations_are_declared_to_who_asks_the_catalog(mirrored: str) -> None:
+def test_relations_are_declared_in_the_catalog(mirrored: str) -> None:
     with psycopg.connect(mirrored, autocommit=True) as connection:
         if connection.info.server_version < 180000:
             pytest.skip("PostgreSQL 18 knows keys that are not enforced")

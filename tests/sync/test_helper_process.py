@@ -1,5 +1,5 @@
-"""A second process that reads half of the long lists: the tables are the same, and whatever ends one of the
-two ends as it should."""
+"""The helper process, which reads half of the long lists: the tables are the same, and the end of either
+process ends the sync as it should."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sandbox.process import SandboxProcess
 from tests.support.commands import REPOSITORY
 from tests.support.equality import differences
 from tests.support.mirrors import FAST_RETRIES, KEY, mirror_of, rows_written
-from tests.sync.test_kill import when
+from tests.sync.test_kill import wait_until
 
 LONG = [entity.name for entity in next(phase for phase in phases(ENTITIES)
                                        if all(entity.incremental for entity in phase))]
@@ -36,12 +36,12 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield running
 
 
-def two(sandbox: SandboxProcess, database: str, **settings: Any) -> Installation:
+def with_helper_process(sandbox: SandboxProcess, database: str, **settings: Any) -> Installation:
     return mirror_of(sandbox, database, **({"amocrm_processes": 2} | settings))
 
 
-def seconds_of(pid: int) -> list[int]:
-    """The processes of ours that a process has started."""
+def helper_processes_of(pid: int) -> list[int]:
+    """Returns the ids of the helper processes that a process has started."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -54,17 +54,17 @@ def seconds_of(pid: int) -> list[int]:
 
 
 class Watching(NoProgress):
-    """Remembers the second processes that there were, and the lists of which progress was told."""
+    """Remembers the helper processes that ran, and the lists whose progress was reported."""
 
     def __init__(self) -> None:
         self.met: set[int] = set()
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
         self.cores: set[frozenset[int]] = set()
         """Those on which the second process and the threads that read lists here may run."""
 
     def advanced(self, entity: str, seen: int, total: int | None) -> None:
-        self.told.add(entity)
-        self.met |= set(seconds_of(os.getpid()))
+        self.reported.add(entity)
+        self.met |= set(helper_processes_of(os.getpid()))
         with suppress(OSError):
             self.cores |= {frozenset(os.sched_getaffinity(pid)) for pid in (0, *self.met)
                            if pid or entity == LONG[0]}
@@ -73,11 +73,12 @@ class Watching(NoProgress):
         return {result.entity: result.state for result in report.results if result.entity in LONG}
 
 
-def test_two_processes_make_the_same_mirror_and_a_second_sync_needs_one(sandbox: SandboxProcess,
-                                                                        database: str) -> None:
-    target, watching, cores = two(sandbox, database).target(FAST_RETRIES), Watching(), os.sched_getaffinity(0)
+def test_two_processes_give_the_same_mirror_and_a_second_sync_uses_one(
+        sandbox: SandboxProcess, database: str) -> None:
+    target, watching, cores = (with_helper_process(sandbox, database).target(FAST_RETRIES), Watching(),
+                               os.sched_getaffinity(0))
     report = sync(target, progress=watching)
-    assert report.exit_code == 0 and len(watching.met) == 1 and watching.told >= OTHERS
+    assert report.exit_code == 0 and len(watching.met) == 1 and watching.reported >= OTHERS
     assert (sum(result.requests for result in report.results) > target.client.requests
             > 0), "some were sent by the other process"
     assert os.sched_getaffinity(0) == cores
@@ -90,29 +91,30 @@ def test_two_processes_make_the_same_mirror_and_a_second_sync_needs_one(sandbox:
             [LONG]).fetchall()
     assert sorted(runs) == [(name, "complete", True) for name in sorted(LONG)]
     before, later = rows_written(database), Watching()
-    assert sync(two(sandbox, database).target(FAST_RETRIES), progress=later).exit_code == 0
+    assert sync(with_helper_process(sandbox, database).target(FAST_RETRIES), progress=later).exit_code == 0
     assert rows_written(database) == before and later.met == set()
     again = Watching()
-    assert sync(two(sandbox, database).target(FAST_RETRIES), progress=again, full=True).exit_code == 0
+    assert sync(with_helper_process(sandbox, database).target(FAST_RETRIES), progress=again,
+                full=True).exit_code == 0
     assert (rows_written(database) == before
             and len(again.met) == 1), "a full sync reads the long lists whole, too"
 
 
 @pytest.mark.parametrize("settings", [{"amocrm_processes": 1}, {"amocrm_requests_per_second": 500}],
                          ids=["one wanted", "a rate is kept"])
-def test_one_process_where_two_are_not_wanted_or_of_no_use(settings: dict[str, Any], sandbox: SandboxProcess,
-                                                           database: str) -> None:
-    assert two(sandbox, database, **settings).target(FAST_RETRIES).helper_seed is None
+def test_one_process_is_used_if_two_are_disabled_or_useless(settings: dict[str, Any], sandbox: SandboxProcess,
+                                                            database: str) -> None:
+    assert with_helper_process(sandbox, database, **settings).target(FAST_RETRIES).helper_seed is None
 
 
-def test_the_death_of_the_second_process_fails_its_lists_only(sandbox: SandboxProcess, database: str) -> None:
+def test_the_death_of_the_helper_process_fails_its_lists_only(sandbox: SandboxProcess, database: str) -> None:
     class Killing(Watching):
         def advanced(self, entity: str, seen: int, total: int | None) -> None:
-            for pid in seconds_of(os.getpid()) if entity in OTHERS else ():
+            for pid in helper_processes_of(os.getpid()) if entity in OTHERS else ():
                 os.kill(pid, signal.SIGKILL)
 
     watching = Killing()
-    report = sync(two(sandbox, database).target(FAST_RETRIES), progress=watching)
+    report = sync(with_helper_process(sandbox, database).target(FAST_RETRIES), progress=watching)
     states = watching.states(report)
     assert {states[name] for name in LONG if name not in OTHERS} == {"complete"} and report.exit_code == 1
     failed = [result for result in report.results if result.state == "failed"]
@@ -131,7 +133,7 @@ def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox
     sandbox.fault("403html", blocked, times=0)
     sandbox.fault("slow", slow, times=0, seconds=3)
     try:
-        report = sync(two(sandbox, database).target(FAST_RETRIES), only=["leads", "events"])
+        report = sync(with_helper_process(sandbox, database).target(FAST_RETRIES), only=["leads", "events"])
     finally:
         sandbox.clear_faults()
     reasons = {result.entity: result.reason for result in report.results if result.state == "failed"}
@@ -142,20 +144,21 @@ def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox
         assert connection.execute("SELECT is_blocked FROM mirror.accounts").fetchone() == (True,)
 
 
-def test_nobody_stays_behind_when_the_first_process_is_killed(sandbox: SandboxProcess, database: str) -> None:
+def test_the_helper_process_ends_when_the_main_process_is_killed(sandbox: SandboxProcess,
+                                                                 database: str) -> None:
     code = ("from tests.sync.test_helper_process import *\nsandbox = SandboxProcess()\n"
             "sandbox.url, sandbox.admin_token, database = sys.argv[1:]\n"
-            "sync(two(sandbox, database).target(FAST_RETRIES))")
+            "sync(with_helper_process(sandbox, database).target(FAST_RETRIES))")
     process = subprocess.Popen([sys.executable, "-c", code, sandbox.url, sandbox.admin_token, database],
                                cwd=REPOSITORY)
-    when(lambda: bool(seconds_of(process.pid)) or process.poll() is not None)
-    second, = seconds_of(process.pid)
+    wait_until(lambda: bool(helper_processes_of(process.pid)) or process.poll() is not None)
+    second, = helper_processes_of(process.pid)
     shown = Path(f"/proc/{second}/cmdline").read_bytes()
     assert (sandbox.admin_token.encode() not in shown and KEY.encode() not in shown
             and database.encode() not in shown)
     process.kill()
     process.wait()
-    when(lambda: not Path(f"/proc/{second}").exists())
+    wait_until(lambda: not Path(f"/proc/{second}").exists())
     assert not Path(f"/proc/{second}").exists()
     assert sync(mirror_of(sandbox, database).target(FAST_RETRIES)).exit_code == 0
     with psycopg.connect(database) as connection:

@@ -40,14 +40,14 @@ def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: s
 
 
 @pytest.mark.parametrize("kind", SEEN)
-def test_one_sync_brings(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
+def test_one_sync_reads(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
     sandbox.apply_random_changes(6, kind, [kind])
     assert sync_mirror(sandbox, mirrored).exit_code == 0
     assert wrong(sandbox, mirrored) == []
 
 
 @pytest.mark.parametrize("kind", SWEPT)
-def test_the_next_sweep_brings(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
+def test_the_next_sweep_reads(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
     sandbox.apply_random_changes(6, kind, [kind])
     assert sync_mirror(sandbox, mirrored, full=True).exit_code == 0
     assert wrong(sandbox, mirrored) == []
@@ -72,7 +72,7 @@ def test_comments_come_and_go_within_one_sync(sandbox: SandboxProcess, mirrored:
 
 
 @pytest.mark.parametrize("option", ["ignore", "refuse"])
-def test_the_same_without_the_filter_option(option: str, database: str) -> None:
+def test_increments_work_without_the_filter_option(option: str, database: str) -> None:
     with SandboxProcess(scale=150, fields=8, switches={"filter_option": option}) as own:
         sync_mirror(own, database)
         for place in range(2):
@@ -84,7 +84,7 @@ def test_the_same_without_the_filter_option(option: str, database: str) -> None:
         assert wrong(own, database) == []
 
 
-def test_what_changes_while_it_is_read_is_right_at_rest(database: str) -> None:
+def test_records_changed_during_a_sync_are_right_after_the_next(database: str) -> None:
     with SandboxProcess(scale=200, fields=8) as own:
         own.drift(3, seed=5, kinds=[*SEEN, "vanish"])
         for full in (False, False, False, True):
@@ -94,8 +94,8 @@ def test_what_changes_while_it_is_read_is_right_at_rest(database: str) -> None:
         assert wrong(own, database) == []
 
 
-def test_more_than_fits_any_page_within_one_second(database: str) -> None:
-    """600 leads changed in one second, and a window of five times as many events as its pages may number."""
+def test_more_changes_within_one_second_than_a_page_holds(database: str) -> None:
+    """600 leads changed in one second, and a window with five times as many events as its pages may hold."""
     with SandboxProcess(scale=2000, fields=2, switches={"max_page": "25"}) as own:
         assert sync_mirror(own, database).exit_code == 0
         leads = [lead["id"] for lead in own.truth("leads")]
@@ -105,7 +105,7 @@ def test_more_than_fits_any_page_within_one_second(database: str) -> None:
         assert wrong(own, database) == []
 
 
-def test_what_this_token_does_not_see_is_not_deleted(database: str) -> None:
+def test_records_hidden_from_the_token_are_not_marked_deleted(database: str) -> None:
     with SandboxProcess(scale=120, fields=8) as sandbox:
         sync_mirror(sandbox, database)
         _seen_by_a_manager(sandbox, database)

@@ -1,7 +1,6 @@
-"""Whatever ends a sync at whatever moment, the next ones bring the tables to equal the account, and go on
-where it was.
+"""A sync ends at any moment for any reason: later syncs make the tables equal the account, and resume.
 
-KILLS says how often a sync is killed and, divided, how often it dies in other ways, SEED at which moments."""
+KILLS says how often a sync is killed and, divided, how often it ends in other ways; SEED at which moments."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture(scope="module")
 def requests_in_all(sandbox: SandboxProcess, postgres_server: str, template_database: str) -> int:
-    """What a sync from nothing costs."""
+    """How many requests a first sync sends."""
     with temporary_database(postgres_server, template_database) as database:
         before = asked(sandbox)
         assert sync_mirror(sandbox, database).exit_code == 0
@@ -50,25 +49,25 @@ def asked(sandbox: SandboxProcess, path: str = "") -> int:
     return int(stats["by_path"].get(f"GET {path}", 0) if path else stats["requests"])
 
 
-def when(true: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def after(sandbox: SandboxProcess, requests: int, ended: Callable[[], bool]) -> None:
-    """Waits until so many requests more have been sent, or whoever sends them has ended."""
+def wait_for_requests(sandbox: SandboxProcess, requests: int, ended: Callable[[], bool]) -> None:
+    """Waits until this number of further requests has been sent, or the sender has ended."""
     before = asked(sandbox)
-    when(lambda: asked(sandbox) - before >= requests or ended())
+    wait_until(lambda: asked(sandbox) - before >= requests or ended())
 
 
 def disturbed(installation: CliInstallation, sandbox: SandboxProcess, requests: int,
               disturb: Callable[[], object], *words: str) -> CommandResult:
-    """A sync that is disturbed after so many requests; a while later it would stand still, or it might end
-    before that on a busy machine."""
+    """Runs a sync that is disturbed after this number of requests. Later requests are slow, so that the sync
+    does not end before, on a busy machine."""
     sandbox.fault("slow", times=0, after=requests + 25, seconds=10)
     process = installation.start("sync", *words)
-    after(sandbox, requests, lambda: process.poll() is not None)
+    wait_for_requests(sandbox, requests, lambda: process.poll() is not None)
     if process.poll() is None:
         disturb()
     sandbox.clear_faults()
@@ -82,7 +81,8 @@ def equal_in_the_end(installation: CliInstallation, sandbox: SandboxProcess) -> 
         assert differences(connection, sandbox) == []
 
 
-def test_killed_at_any_moment(sandbox: SandboxProcess, database: str, requests_in_all: int) -> None:
+def test_a_sync_killed_at_any_moment_is_repaired(sandbox: SandboxProcess, database: str,
+                                                 requests_in_all: int) -> None:
     moments, codes = random.Random(SEED), [0]
     for _ in range(KILLS):
         codes.append(killed(sandbox, forked(sandbox, database, full=codes[-1] == 0),
@@ -94,7 +94,7 @@ def test_killed_at_any_moment(sandbox: SandboxProcess, database: str, requests_i
 
 
 def forked(sandbox: SandboxProcess, database: str, full: bool) -> multiprocessing.process.BaseProcess:
-    """A sync without the second that a command takes to start."""
+    """Starts a sync in a forked process, without the second that a command takes to start."""
     process = multiprocessing.get_context("fork").Process(
         target=lambda: os._exit(sync_mirror(sandbox, database, full=full).exit_code))
     process.start()
@@ -102,14 +102,14 @@ def forked(sandbox: SandboxProcess, database: str, full: bool) -> multiprocessin
 
 
 def killed(sandbox: SandboxProcess, process: multiprocessing.process.BaseProcess, requests: int) -> int:
-    after(sandbox, requests, lambda: not process.is_alive())
+    wait_for_requests(sandbox, requests, lambda: not process.is_alive())
     process.kill()
     process.join()
     return process.exitcode or 0
 
 
-def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProcess,
-                                                          installation: CliInstallation) -> None:
+def test_killed_commands_leave_no_run_marked_as_running(sandbox: SandboxProcess,
+                                                        installation: CliInstallation) -> None:
     moments = random.Random(SEED)
     for _ in range(max(1, KILLS // 20)):
         assert disturbed(installation, sandbox, moments.randint(1, 40),
@@ -120,7 +120,8 @@ def test_killed_commands_leave_no_run_that_seems_to_go_on(sandbox: SandboxProces
     assert set(states) == {"SUCCESS", "FAILURE"}
 
 
-def test_postgres_hangs_up_at_any_moment(sandbox: SandboxProcess, installation: CliInstallation) -> None:
+def test_a_sync_that_loses_postgres_at_any_moment_is_repaired(sandbox: SandboxProcess,
+                                                              installation: CliInstallation) -> None:
     moments, codes = random.Random(SEED), []
     for _ in range(max(1, KILLS // 20)):
         done = disturbed(installation, sandbox, moments.randint(3, 20), lambda: hang_up(installation),
@@ -139,8 +140,8 @@ def hang_up(installation: CliInstallation) -> None:
                            "WHERE datname = current_database() AND application_name = 'amocrm-mirror'")
 
 
-def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation,
-                               requests_in_all: int) -> None:
+def test_a_sync_blocked_in_the_middle_is_repaired(sandbox: SandboxProcess, installation: CliInstallation,
+                                                  requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         done = disturbed(installation, sandbox, moment, sandbox.block, "--full")
         assert (done.code == 1 and "amoCRM has blocked this account" in done.error
@@ -152,8 +153,8 @@ def test_blocked_in_the_middle(sandbox: SandboxProcess, installation: CliInstall
     equal_in_the_end(installation, sandbox)
 
 
-def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installation: CliInstallation,
-                                            requests_in_all: int) -> None:
+def test_a_sync_whose_token_is_revoked_is_repaired(sandbox: SandboxProcess, installation: CliInstallation,
+                                                   requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
         installation.environment["AMOCRM_ACCESS_TOKEN"] = sandbox.token()["access_token"]
         done = disturbed(installation, sandbox, moment, sandbox.revoke, "--full")
@@ -163,7 +164,7 @@ def test_the_token_is_revoked_in_the_middle(sandbox: SandboxProcess, installatio
     equal_in_the_end(installation, sandbox)
 
 
-def test_a_killed_sync_goes_on_where_it_was(database: str, tmp_path: Path) -> None:
+def test_a_killed_sync_resumes_where_it_stopped(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=12_000, fields=2,
                         latency_ms=40) as own, psycopg.connect(database, autocommit=True) as connection:
         installation, pages = (CliInstallation(tmp_path, database, own),
@@ -175,7 +176,7 @@ def test_a_killed_sync_goes_on_where_it_was(database: str, tmp_path: Path) -> No
 
         own.fault("slow", match="^/api/v4/leads[?]", times=0, after=ANSWERED, seconds=600)
         process = installation.start("sync", "--only", "leads")
-        when(lambda: landed() > 0)
+        wait_until(lambda: landed() > 0)
         process.kill()
         process.communicate()
         own.clear_faults()

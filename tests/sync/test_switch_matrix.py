@@ -1,5 +1,5 @@
-"""Whichever way amoCRM behaves where nobody could tell (amocrm-api.md 6): a matrix over the sandbox's
-switches, each row a whole promise."""
+"""Unconfirmed behaviours of amoCRM (amocrm-api.md 6): the promise holds for a matrix over the sandbox's
+switches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = 8
 
 
 def matrix() -> list[dict[str, str]]:
-    """So many rows that each position of each switch stands in one, drawn together at random."""
+    """Returns as many rows as are needed for every value of every switch, combined at random."""
     rng, rows = Random(7), [dict[str, str]() for _ in range(ROWS)]
     for switch in SWITCHES:
         values = list(NUMBERS.get(switch.name, switch.values))
@@ -41,9 +41,9 @@ def matrix() -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("row", range(ROWS))
-def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
-    """The account as the API shows it, which some switches bend, against the rows: nothing differs, at the
-    first look."""
+def test_the_promise_holds_for_each_row(row: int, database: str) -> None:
+    """The account as the API shows it, which some switches change, against the rows: nothing differs, at the
+    first comparison."""
     switches: dict[str, Any] = matrix()[row]
 
     def differing(own: SandboxProcess, full: bool) -> list[str]:
@@ -61,7 +61,7 @@ def test_whichever_way_amocrm_behaves(row: int, database: str) -> None:
         assert differing(own, True) == [], switches
 
 
-def test_every_switch_is_in_the_matrix_or_has_a_reason() -> None:
+def test_every_switch_is_in_the_matrix_or_excluded_with_a_reason() -> None:
     known = {switch.name for switch in SWITCHES}
     assert (known >= UNMATCHED and set().union(*matrix()) == known - UNMATCHED - {"filter_option"}
             | {"filter_option"} - UNMATCHED)
