@@ -29,6 +29,15 @@ MAX_PAGES_PER_BATCH, MAX_ROWS_PER_BATCH = 50, 25_000
 """Pages, and rows (child rows included), from which a batch is complete."""
 
 
+NO_LIST_CURE = (
+    "Every account has this list, so it has failed; nothing is marked deleted. Run the sync again later; if "
+    "that does not help, write to amoCRM's support")
+NO_RIGHTS_CURE = (
+    "An administrator may read this list, and the token is one's. Nothing is marked deleted. Look at the "
+    "integration's access in amoCRM, and grant access again: `amocrm-mirror auth`")
+"""Cures of a list that may not be skipped."""
+
+
 class EntityReader:
     """Reads one entity of one account. Uses the connection to read cursors, parent rows and the suppression
     list."""
@@ -59,7 +68,8 @@ class EntityReader:
                     self.lists_read += 1
             except NotAvailableError as reason:
                 if not self._is_no_failure(reason, expanded, listing.per_parent):
-                    raise
+                    cure = NO_RIGHTS_CURE if isinstance(reason, NoRightsError) else NO_LIST_CURE
+                    raise type(reason)(f"{reason.reason}. {cure}", reason.request, reason.status) from None
                 self.unavailable.append(f"{expanded.path}: {reason.reason}")
 
     def _is_offered(self, listing: Listing) -> bool:

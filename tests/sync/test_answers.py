@@ -138,6 +138,20 @@ def test_a_json_404_declines_what_amocrm_makes_optional_and_nothing_else(sandbox
     assert {found[name] for name in ("leads", "contacts", "companies", "tasks", "events", "users", "roles",
                                      "catalog_elements", "files", "tags", "notes", "pipelines")} == {"failed"}
     assert tombstones(mirrored) == before
+    assert all("Every account has this list" in result.reason for result in report.results
+               if result.state == "failed")
+
+
+def test_what_an_administrator_may_read_is_no_matter_of_rights(sandbox: SandboxProcess, mirrored: str,
+                                                              database: str) -> None:
+    """A 403 skips a list of administrators only, and any list of a token that is not an administrator's."""
+    sandbox.fault("403", r"api/v4/(leads|sources)\?", times=0)
+    report = sync_mirror(sandbox, mirrored, only=["leads", "sources"])
+    assert states(report) == {"leads": "failed", "sources": "skipped"}
+    assert "amocrm-mirror auth" in next(each.reason for each in report.results if each.state == "failed")
+    own = mirror_of(sandbox, database, amocrm_access_token=sandbox.manager_token)
+    report = sync(own.target(FAST_RETRIES), only=["leads", "sources"])
+    assert states(report) == {"leads": "skipped", "sources": "skipped"} and report.exit_code == 0
 
 
 def test_a_list_of_a_row_that_is_gone_is_no_failure(sandbox: SandboxProcess, mirrored: str) -> None:
