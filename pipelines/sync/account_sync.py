@@ -155,7 +155,8 @@ class SyncRun:
                 enqueue_all_hints(connection, self.target.name)
                 paths = listings_with_hints(connection, self.target.name)
             hinted = [entity for entity in entities
-                      if entity.name in readable and paths & {each.path for each in entity.listings}]
+                      if entity.name in readable and readable[entity.name].state != "failed"
+                      and paths & {each.path for each in entity.listings}]
             if not hinted or self.context.stop_reason:
                 return
             self.run_jobs([partial(self.process_entity_hints, entity, paths, readable[entity.name])

@@ -164,7 +164,7 @@ def test_a_list_of_a_row_that_is_gone_is_no_failure(sandbox: SandboxProcess, mir
     assert "catalogs/11803/elements" in report.results[0].reason
 
 
-@pytest.mark.parametrize("kind", ["404html", "400system", "502"])
+@pytest.mark.parametrize("kind", ["404html", "400system"])
 def test_a_record_is_gone_only_when_the_api_says_so(kind: str, own: SandboxProcess, own_mirror: str) -> None:
     """The filter by id is switched off, so GET by id decides; a talk has no list at all."""
     sandbox, database = own, own_mirror
@@ -236,7 +236,7 @@ def test_a_feature_is_what_its_list_answers(mode: str, sandbox: SandboxProcess, 
     assert value(database, f"SELECT count(*) FROM amocrm.{other} WHERE _deleted_at IS NULL") > 2
 
 
-@pytest.mark.parametrize("status", ["402", "403", "422", "426", "204"])
+@pytest.mark.parametrize("status", ["402", "426", "204"])
 def test_a_feature_that_is_switched_off_keeps_its_rows(status: str, sandbox: SandboxProcess,
                                                        mirrored: str) -> None:
     before = tombstones(mirrored)
