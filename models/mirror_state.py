@@ -223,6 +223,9 @@ class SyncRun(MirrorBase):
     quarantined: Mapped[int] = mapped_column(BigInteger, server_default="0",
                                              comment="Records put into quarantine")
     requests: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Requests spent")
+    retries: Mapped[int] = mapped_column(
+        BigInteger, server_default="0",
+        comment="Requests sent again after a passing failure of amoCRM's or the network's; 429s do not count")
     seconds: Mapped[Decimal | None] = mapped_column(Numeric, comment="Seconds it took")
     is_admin: Mapped[bool | None] = mapped_column(
         Boolean, comment="Whether the token saw everything, as an administrator's does; null: unknown")

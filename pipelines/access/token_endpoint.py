@@ -12,8 +12,13 @@ from typing import Any
 from oauthlib.oauth2 import OAuth2Error
 from requests import Response
 
-from pipelines.amocrm.errors import AccessRevokedError, TransientError
-from pipelines.amocrm.responses import has_hint, is_block, problem_text, raise_for_status
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    BadRequestError,
+    NotAvailableError,
+    TransientError,
+)
+from pipelines.amocrm.responses import has_hint, judge, problem_text
 from pipelines.amocrm.session import Session, send_or_raise
 
 ENDPOINT = "/oauth2/access_token"
@@ -89,14 +94,15 @@ def _request_pair(application: Application, refresh_token: str, ask: Callable[[S
 def _parse_pair(response: Response, old_refresh_token: str, auth_command: str) -> TokenPair:
     """Parses the response by its status and shape, never by the localized title (2.4)."""
     status = response.status_code
-    if 400 <= status < 500 and status not in (408, 429) and not is_block(response):
+    if not 200 <= status < 300:
+        refusal, is_bare = judge(response, REQUEST_LINE), status == 400 and not response.content
+        if not (is_bare or isinstance(refusal, AccessRevokedError | BadRequestError | NotAvailableError)):
+            raise refusal  # the token endpoint documents a 400 without a body (2.4)
         raise AccessRevokedError(
             f"amoCRM does not grant a token ({status}{problem_text(response)}). What is mirrored stays "
             "as it is, and so does the stored pair. "
             f"{_cure_text(response, bool(old_refresh_token), auth_command)}",
                          REQUEST_LINE, status)
-    if not 200 <= status < 300:
-        raise_for_status(response, REQUEST_LINE)
     try:
         answer = response.json()
     except (ValueError, RecursionError):

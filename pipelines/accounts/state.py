@@ -19,6 +19,7 @@ from pipelines.amocrm.errors import (
     AccessRevokedError,
     BlockedError,
     NotAvailableError,
+    NotPaidError,
     ThrottledError,
     TransientError,
 )
@@ -28,11 +29,6 @@ from pipelines.entities.spec import AccountInfo, Record
 from pipelines.errors import AccountPausedError, SyncRefusedError
 
 Connect = Callable[[], psycopg.Connection[Any]]
-
-
-UNPAID_MESSAGE = (
-    "amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it "
-    "in amoCRM, then run the sync again")
 
 
 UNREACHABLE_HINT = ("Look whether AMOCRM_BASE_URL opens in a browser and is the account's, and whether this "
@@ -65,7 +61,9 @@ def fetch_account(client: HttpGet, parameters: Parameters) -> Record:
     """Fetches the account's own record. Raises SyncRefusedError when amoCRM does not return one,
     TransientError when amoCRM cannot be reached."""
     try:
-        records = page(client, "account", parameters, "", single=True).records
+        records = page(client, "account", parameters, "", single=True, declines=NO_SUCH_PATH).records
+    except NotPaidError as reason:
+        raise SyncRefusedError(reason.reason) from None
     except NotAvailableError as reason:
         raise SyncRefusedError(_unavailable_message(reason)) from None
     except ThrottledError:
@@ -84,8 +82,6 @@ def fetch_account(client: HttpGet, parameters: Parameters) -> Record:
 
 def _unavailable_message(reason: NotAvailableError) -> str:
     """Returns the message for an account that amoCRM does not show to the token."""
-    if reason.status == 402:
-        return UNPAID_MESSAGE
     if reason.status in NO_SUCH_PATH:
         return (f"there is no amoCRM at this address: {reason.request.split('?')[0]} does not exist there "
                 f"({reason.status}). What is mirrored stays as it is. {UNREACHABLE_HINT}, then try again")

@@ -18,6 +18,7 @@ from pipelines.amocrm.errors import (
     AmoError,
     BlockedError,
     NotAvailableError,
+    NotPaidError,
     TransientError,
 )
 from pipelines.amocrm.responses import ApiResponse, seconds_ahead
@@ -29,7 +30,8 @@ from pipelines.migrate import MINIMUM_VERSION, MigrationError, migrate
 from pipelines.postgres.embedded.errors import PostgresUnavailableError
 from pipelines.postgres.errors import driver_error, one_line
 
-QUICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=3, read_timeout=20.0)
+QUICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=3, read_timeout=20.0,
+                            payment_patience=0.0)
 MAX_CLOCK_SKEW_SECONDS = 60
 """Seconds by which this machine's clock may differ from amoCRM's."""
 CURES: dict[type[AmoError], str] = {
@@ -38,6 +40,8 @@ CURES: dict[type[AmoError], str] = {
                         "`amocrm-mirror auth{option}`",
     BlockedError: "Stop other programs that send requests to the account, write to amoCRM's support, and run "
                   "`amocrm-mirror doctor{option}` again tomorrow",
+    NotPaidError: "Pay for the account in amoCRM. If it is paid for, run `amocrm-mirror doctor{option}` "
+                  "again in half an hour: at night amoCRM recounts its bills",
     NotAvailableError: "Check in amoCRM that the account is paid for, and that its security settings allow "
                        "this machine's address",
     TransientError: f"{UNREACHABLE_HINT}; then try again",

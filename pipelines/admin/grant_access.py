@@ -14,7 +14,7 @@ from pipelines.entities.spec import AccountInfo
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import INSERT_ACCOUNT, Installation
 
-RETRY_POLICY = RetryPolicy(max_tries=3, max_throttled=5, read_timeout=30.0)
+RETRY_POLICY = RetryPolicy(max_tries=3, max_throttled=5, read_timeout=30.0, payment_patience=0.0)
 BIND_ACCOUNT = """
 UPDATE mirror.accounts SET base_url = %(url)s, configured_url = %(given)s, account_id = %(id)s, facts = NULL,
     learned_at = NULL

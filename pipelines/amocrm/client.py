@@ -13,8 +13,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any, Protocol
 
 from requests import PreparedRequest, Response
@@ -26,6 +27,7 @@ from pipelines.amocrm.errors import (
     AmoError,
     BadRequestError,
     BlockedError,
+    NotPaidError,
     PageTooLargeError,
     ThrottledError,
     TransientError,
@@ -36,6 +38,7 @@ from pipelines.amocrm.responses import (
     BodyCheck,
     Parameters,
     describe_request,
+    is_token_refusal,
     parse_change_response,
     parse_response,
     seconds_ahead,
@@ -47,16 +50,29 @@ __all__ = ["USER_AGENT", "ApiResponse", "Client", "CountingClient", "HttpGet", "
 API = "/api/v4/"
 MIN_PAGE_SIZE = 16
 """Records per page. Smaller pages are not asked for, however slow the server is."""
+PAYMENT_PATIENCE_SECONDS = 1800.0
+"""How long a sync waits while amoCRM says that the account is not paid for (402): for some nine minutes at
+night amoCRM says so of paid accounts."""
 log = logging.getLogger(__name__)
 
 
 class HttpGet(Protocol):
     """What a reader of lists needs of the client."""
 
-    def get(self, path: str, parameters: Parameters = (), base: str = "",
-            check: BodyCheck | None = None) -> ApiResponse: ...
+    def get(self, path: str, parameters: Parameters = (), base: str = "", check: BodyCheck | None = None,
+            declines: Collection[int] = ()) -> ApiResponse: ...
 
     def clock_lag(self) -> float: ...
+
+
+class Payment(Enum):
+    """What 402s say about the account. A request that has waited and succeeds makes it unknown again."""
+
+    UNKNOWN = 0
+    WAITING = 1
+    """402s come; they may pass."""
+    GIVEN_UP = 2
+    """402s came for as long as the retry policy waits: no request waits again."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,9 @@ class RetryPolicy:
     max_delay: float = 60.0
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
+    payment_patience: float = PAYMENT_PATIENCE_SECONDS
+    """How long a GET waits for the end of 402s, from the first one on."""
+    payment_delay: float = 120.0
 
     def delay(self, attempt: int) -> float:
         return random.uniform(0.5, 1.0) * float(min(self.max_delay, self.first_delay * 2 ** min(attempt, 30)))
@@ -93,20 +112,21 @@ class Client:
         self._halt_reason: AmoError | None = None
         self._halted_event = threading.Event()
         self._throttled_in_a_row = 0
+        self._payment = Payment.UNKNOWN
         self._clock_lag = 0.0
 
-    def get(self, path: str, parameters: Parameters = (), base: str = "",
-            check: BodyCheck | None = None) -> ApiResponse:
+    def get(self, path: str, parameters: Parameters = (), base: str = "", check: BodyCheck | None = None,
+            declines: Collection[int] = ()) -> ApiResponse:
         """GETs {account}/api/v4/{path}, or {base}{path} on another of amoCRM's hosts. `check` is called
         with the decoded body and raises ValueError if it is not what was asked for; the request is then
-        retried."""
+        retried. `declines`: see `judge`."""
         request = describe_request("GET", path, parameters)
         self._url(path, base)
         return self._with_retries(
             lambda: self._send_authorized(
                 request, lambda session: session.prepare_get(self._url(path, base), parameters),
-                               lambda response, started: parse_response(response, started, request, check)),
-            _can_shrink(parameters))
+                lambda response, started: parse_response(response, started, request, check, declines)),
+            _can_shrink(parameters), self.retry_policy.payment_patience)
 
     def change(self, method: str, path: str, body: Any) -> ApiResponse:
         """Changes something in the account. The change must be idempotent, because it may be retried."""
@@ -116,26 +136,49 @@ class Client:
                 request, lambda session: session.prepare_change(method, self._url(path, ""), body),
                                lambda response, started: parse_change_response(response, started, request)))
 
-    def _with_retries(self, once: Callable[[], ApiResponse], can_shrink: bool = False) -> ApiResponse:
+    def _with_retries(self, once: Callable[[], ApiResponse], can_shrink: bool = False,
+                      payment_patience: float = 0.0) -> ApiResponse:
         """Calls `once` until it succeeds or the retry policy is exhausted. With `can_shrink`, a page that
         is too large is raised at once: the caller can ask for a smaller one."""
-        failures = throttled = 0
+        failures = throttled = unpaid = 0
+        began = time.monotonic()
         while True:
             try:
-                return once()
+                answer = once()
+                self._payment = Payment.UNKNOWN if unpaid else self._payment
+                return replace(answer, retries=failures + unpaid) if failures + unpaid else answer
             except ThrottledError as reason:
                 throttled += 1
                 if throttled == self.retry_policy.max_throttled:
-                    raise _exhausted(reason, throttled) from None
+                    raise _exhausted(reason, throttled, failures + unpaid) from None
                 self._back_off(reason)
             except TransientError as reason:
-                failures += 1
                 if isinstance(reason, PageTooLargeError) and can_shrink:
                     raise
+                failures += 1
                 if failures >= self.retry_policy.max_tries:
-                    raise _exhausted(reason, failures) from None
+                    raise _exhausted(reason, failures, failures + unpaid - 1) from None
                 log.info("%s; trying again", reason)
                 self._halted_event.wait(self.retry_policy.delay(failures - 1))
+            except NotPaidError as reason:
+                reason.retries = failures + unpaid
+                began = began if unpaid else time.monotonic()
+                self._wait_for_payment(reason, payment_patience, began + payment_patience - time.monotonic())
+                unpaid += 1
+
+    def _wait_for_payment(self, reason: NotPaidError, patience: float, left: float) -> None:
+        """Waits before a request that was answered with 402 is sent again. Raises `reason` when nothing is
+        left of the patience, both in seconds; then no other request waits either."""
+        with self._counter_lock:
+            if self._payment is Payment.GIVEN_UP or left <= 0:
+                self._payment = Payment.GIVEN_UP if patience else self._payment
+                raise reason
+            is_first, self._payment = self._payment is Payment.UNKNOWN, Payment.WAITING
+        if is_first:
+            log.warning("%s: amoCRM says that the account is not paid for (402). For some minutes at night "
+                        "it says so of paid accounts, too: waiting up to %.0f minutes. Ctrl-C ends it",
+                        reason.request, patience / 60)
+        self._halted_event.wait(min(left, random.uniform(0.5, 1.0) * self.retry_policy.payment_delay))
 
     def clock_lag(self) -> float:
         """Returns how many seconds amoCRM's clock lags behind ours; 0 if it does not, or if this is not
@@ -156,7 +199,7 @@ class Client:
         """Sends one request, and again with another token if the first one is refused (401)."""
         access = self._token()
         response, started = self._send(prepare, request, access)
-        if response.status_code == 401:
+        if is_token_refusal(response):
             access = self._replace_token(access)
             response, started = self._send(prepare, request, access)
         try:
@@ -255,16 +298,26 @@ class Client:
 
 
 class CountingClient:
-    """The same client, which also counts the requests of one reader."""
+    """The same client, which also counts the requests of one reader, and how many were sent again after a
+    passing failure."""
 
     def __init__(self, client: HttpGet) -> None:
-        self.client, self.requests, self._lock = client, 0, threading.Lock()
+        self.client, self.requests, self.retries, self._lock = client, 0, 0, threading.Lock()
 
-    def get(self, path: str, parameters: Parameters = (), base: str = "",
-            check: BodyCheck | None = None) -> ApiResponse:
-        with self._lock:
-            self.requests += 1
-        return self.client.get(path, parameters, base, check)
+    def get(self, path: str, parameters: Parameters = (), base: str = "", check: BodyCheck | None = None,
+            declines: Collection[int] = ()) -> ApiResponse:
+        retries = 0
+        try:
+            answer = self.client.get(path, parameters, base, check, declines)
+            retries = answer.retries
+            return answer
+        except AmoError as reason:
+            retries = reason.retries
+            raise
+        finally:
+            with self._lock:
+                self.requests += 1
+                self.retries += retries
 
     def clock_lag(self) -> float:
         return self.client.clock_lag()
@@ -274,6 +327,8 @@ def _can_shrink(parameters: Parameters) -> bool:
     return any(name == "limit" and int(value) > MIN_PAGE_SIZE for name, value in parameters)
 
 
-def _exhausted(reason: TransientError, tries: int) -> AmoError:
-    return type(reason)(f"{reason.reason}; given up after {tries} tries. Run the sync again later: it "
-                        "resumes where it stopped", reason.request, reason.status)
+def _exhausted(reason: TransientError, tries: int, retries: int) -> AmoError:
+    exhausted = type(reason)(f"{reason.reason}; given up after {tries} tries. Run the sync again later: it "
+                             "resumes where it stopped", reason.request, reason.status)
+    exhausted.retries = retries
+    return exhausted

@@ -1,10 +1,11 @@
 """Pagination: path + parameters → pages (amocrm-api.md 1.3 to 1.5). Looks at the status before the JSON;
-204 is an empty page; follows `next` by its query only; detects loops."""
+204 is an empty page; follows `next` by its query only; detects loops. A page that does not show whether the
+list ends with it is looked at once more: 204, an empty page or a short one is the end."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -30,17 +31,58 @@ class Page:
     `records` are dropped then."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a list is, and how its answers are read: its path, the key of its records in `_embedded`, whether
+    the response itself is the only record (`single`), its host, and the statuses that decline it."""
+
+    path: str
+    key: str
+    single: bool = False
+    base: str = ""
+    declines: Collection[int] = ()
+
+
 def page(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool = False,
-         base: str = "") -> Page:
+         base: str = "", declines: Collection[int] = ()) -> Page:
     """Reads one page of a list whose records are in `_embedded[key]`. With `single`, the response itself is
-    the only record."""
-    answer = client.get(path, parameters, base, lambda value: _records(value, key, single))
+    the only record. `next` of the page can be trusted. Raises TransientError if the page shows no records
+    and names a further one, twice."""
+    place = Place(path, key, single, base, declines)
+    current = _read_page(client, place, parameters)
+    if not current.records and current.next is not None:
+        current = _read_page(client, place, parameters)
+        if not current.records and current.next is not None:
+            raise TransientError("the page shows no records, but names a further page. Run the sync again "
+                                 "later", current.request)
+    if not single and current.records and current.next is None:
+        return replace(current, next=_unnamed_next(client, place, parameters, current))
+    return current
+
+
+def _read_page(client: HttpGet, place: Place, parameters: Parameters) -> Page:
+    answer = client.get(place.path, parameters, place.base,
+                        lambda value: _records(value, place.key, place.single), place.declines)
     if answer.status == 204:
         return Page([], None, answer.started, answer.request)
-    records, body = (_records(answer.value, key, single),
+    records, body = (_records(answer.value, place.key, place.single),
                      answer.value if isinstance(answer.value, dict) else {})
-    return Page(records, None if single else _next_parameters(body, parameters), answer.started,
+    return Page(records, None if place.single else _next_parameters(body, parameters), answer.started,
                 answer.request, answer.replaced, body)
+
+
+def _unnamed_next(client: HttpGet, place: Place, parameters: Parameters, current: Page) -> Parameters | None:
+    """Returns the parameters of the page after a full one that names none; None if there is no such page, or
+    if it shows the same rows (the list does not honour `page`)."""
+    values = dict(parameters)
+    limit, number = values.get("limit", ""), values.get("page", "1")
+    if not limit or len(current.records) < int(limit):
+        return None
+    following = [*((name, value) for name, value in parameters if name != "page"),
+                 ("page", str(int(number) + 1))]
+    shown = {identity(record) for record in current.records}
+    later = {identity(record) for record in _read_page(client, place, following).records}
+    return following if later - shown else None
 
 
 def _records(body: Any, key: str, single: bool) -> list[Any]:
@@ -72,7 +114,7 @@ def _next_parameters(body: dict[str, Any], parameters: Parameters) -> Parameters
     it leaves out. A list with `_page_count` and without `next` gets the next page number (1.4)."""
     links = body.get("_links")
     next_link = links.get("next") if isinstance(links, dict) else None
-    href = next_link.get("href") if isinstance(next_link, dict) else None
+    href = next_link.get("href") if isinstance(next_link, dict) else next_link
     if isinstance(href, str) and href:
         query = parse_qsl(urlsplit(href).query, keep_blank_values=True)
         names = {name for name, _ in query} | {"page"}
@@ -85,7 +127,7 @@ def _next_parameters(body: dict[str, Any], parameters: Parameters) -> Parameters
 
 
 def pages(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool = False,
-          base: str = "") -> Iterator[Page]:
+          base: str = "", declines: Collection[int] = ()) -> Iterator[Page]:
     """Yields every page, from the first to the one without `next`; pages that are too large for the server
     are asked for in halves. Raises TransientError instead of looping for ever."""
     seen_parameters: set[Hashable] = set()
@@ -93,7 +135,9 @@ def pages(client: HttpGet, path: str, parameters: Parameters, key: str, single: 
     next_parameters: Parameters | None = parameters
     while next_parameters is not None:
         try:
-            current = _expected_page(client, path, next_parameters, key, single, base, bool(seen_parameters))
+            current = page(client, path, next_parameters, key, single, base, declines)
+            if seen_parameters and not current.records:  # the page before has linked to it
+                current = page(client, path, next_parameters, key, single, base, declines)
         except PageTooLargeError:
             next_parameters = halve_page_size(next_parameters)
             continue
@@ -106,14 +150,6 @@ def pages(client: HttpGet, path: str, parameters: Parameters, key: str, single: 
         seen_contents.add(content)
         yield current
         next_parameters = current.next if current.records else None
-
-
-def _expected_page(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool, base: str,
-              expected: bool) -> Page:
-    """Reads a page. With `expected`, the page before has linked to it, and an empty answer is asked for
-    once more."""
-    current = page(client, path, parameters, key, single, base)
-    return page(client, path, parameters, key, single, base) if expected and not current.records else current
 
 
 def halve_page_size(parameters: Parameters) -> Parameters:

@@ -48,6 +48,7 @@ def sync_notes(report: Report) -> list[str]:
     to do."""
     lines = [f"{result.entity}: {result.state}: {result.reason}"
              for result in report.results if result.reason]
+    lines += _retry_notes({result.entity: result.retries for result in report.results})
     lines += view_notes(report.views)
     quarantined = sum(result.counts.quarantined for result in report.results)
     if quarantined:
@@ -56,6 +57,17 @@ def sync_notes(report: Report) -> list[str]:
             "reason and the request; the other records are loaded. "
             "`amocrm-mirror status` lists them")
     return lines
+
+
+def _retry_notes(retries: dict[str, int]) -> list[str]:
+    """Returns a line if requests were sent again after passing failures. `retries`: how many, by entity
+    name."""
+    met = {entity: count for entity, count in retries.items() if count}
+    if not met:
+        return []
+    lists = ", ".join(f"{entity} {count}" for entity, count in met.items())
+    return [f"{sum(met.values())} requests were sent again after passing failures of amoCRM or the network: "
+            f"{lists}"]
 
 
 def view_notes(views: Sequence[ViewResult]) -> list[str]:
@@ -138,6 +150,7 @@ def status_notes(status: dict[str, Any]) -> list[str]:
             lines.append(f"{entity['entity']}: {entity['reason']}")
         if entity.get("in_quarantine"):
             lines.append(f"{entity['entity']}: {entity['in_quarantine']} records in quarantine")
+    lines += _retry_notes({each["entity"]: each.get("retries") or 0 for each in status["entities"]})
     if status["quarantined"]:
         lines.append(f"{status['quarantined']} records in quarantine; the latest:")
         lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})"

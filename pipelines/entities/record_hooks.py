@@ -153,8 +153,7 @@ def restore_talk_contact(record: Record) -> Record:
 
 
 def no_customers(account_info: AccountInfo) -> str:
-    """Returns why the account has no customers, or an empty string. The account's mode decides (3.15),
-    because the lists answer with any of half a dozen errors when the feature is off."""
+    """Returns why the account does not seem to have customers, by its mode (3.15), or an empty string."""
     mode = account_info.get("customers_mode")
     return f"customers are {mode} in this account" if mode in ("unavailable", "disabled") else ""
 

@@ -80,6 +80,9 @@ class Listing:
     host_attribute: str = ""
     """The attribute of the account's record that names the host of this list; empty: the account's own
     host."""
+    declines: frozenset[int] = frozenset()
+    """Statuses with which amoCRM documents that an account or a token does not have this list. After any
+    other refusal the list has failed; empty: every account has it."""
 
     @property
     def embedded_key(self) -> str:
@@ -188,8 +191,12 @@ class Entity:
     """Schedule that reads it: "moving" (every few minutes) or "directories" (hourly). Empty: "moving" if
     changes can be read without reading everything, else "directories"."""
     missing_feature: Callable[[AccountInfo], str] | None = None
-    """Returns, given the account's record, the reason why this account does not have the list, or an empty
-    string. The engine asks `unavailable_because`."""
+    """Returns, given the account's record, the reason why this account cannot be asked for the list, or an
+    empty string. The engine asks `unavailable_because`."""
+    doubtful_feature: Callable[[AccountInfo], str] | None = None
+    """Returns the reason why, by the account's record, this account does not seem to have the list. It is
+    asked nevertheless, because a feature's state is what its list answers: with records it is read, else it
+    is skipped with that reason."""
     limited_by_permissions: bool = False
     """True if amoCRM silently limits the list to what the token's user may see (amocrm-api.md 1.9)."""
     allow_mass_delete: bool = False
@@ -302,14 +309,13 @@ class Entity:
         filters."""
         return self.incremental is not None and not self.incremental.append_only
 
-    @property
-    def is_optional(self) -> bool:
-        """True if some accounts do not have the list."""
-        return self.missing_feature is not None
-
     def unavailable_because(self, account_info: AccountInfo) -> str:
-        """Returns the reason why the account does not have the list; an empty string if it has it."""
+        """Returns the reason why the account cannot be asked for the list; an empty string if it can."""
         return self.missing_feature(account_info) if self.missing_feature else ""
+
+    def doubtful_because(self, account_info: AccountInfo) -> str:
+        """Returns the reason why the account does not seem to have the list; an empty string if it does."""
+        return self.doubtful_feature(account_info) if self.doubtful_feature else ""
 
 
 OWNER_KEY = "of/"

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError
+from pipelines.amocrm.errors import BadRequestError, GoneError, PageTooLargeError
 from pipelines.amocrm.pagination import Page, page
 from pipelines.extract.source import EMPTY_PAGE, FILTER_ERRORS, Source, Step, raise_unless_filter_refused
 from pipelines.extract.worker_threads import MAX_WORKERS, run_parallel
 from pipelines.schema.columns import whole_number
 
+NOT_OF_A_RECORD = {402, 404}
+"""Statuses that may decline a list, and mean something else of one record: 404, that it is gone."""
 IDS_PER_REQUEST = 100
 """Ids per request (amocrm-api.md 1.4)."""
 
@@ -99,14 +101,15 @@ def _filtered_page(source: Source, chunk: Sequence[Any]) -> Page | None:
 
 def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page) -> Iterator[IdAnswer]:
     """Compares a filtered answer with the ids requested. Records of other ids mean that the filter is
-    ignored: it is not used again. Absent ids are settled, or requested one by one."""
+    ignored: it is not used again. Absent ids are settled, or requested one by one; those of an answer with a
+    further page are not absent yet."""
     found_ids = {whole_number(record.get("id")) for record in each.records if isinstance(record, dict)}
     if not found_ids <= set(chunk):
         query.use_filter = False
         yield from _answers(query, chunk)
         return
     absent = [ident for ident in chunk if ident not in found_ids]
-    settled = tuple(number for number in absent if query.absence_suffices(number))
+    settled = tuple(number for number in absent if each.next is None and query.absence_suffices(number))
     yield IdAnswer(each, tuple(number for number in chunk if number in found_ids or number in settled),
                    settled, each.started)
     yield from (_single_answer(query, number) for number in absent if number not in settled)
@@ -117,9 +120,7 @@ def _single_answer(query: IdQuery, ident: Any) -> IdAnswer:
     is_detail, started = query.source.listing.per_parent is not None, time.time_ns() // 1000
     try:
         each = _fetch_detail(query.source, ident) if is_detail else _fetch_record(query.source, ident)
-    except NotAvailableError as reason:
-        if reason.status != 404:
-            raise
+    except GoneError:
         return IdAnswer(EMPTY_PAGE, (ident,), (ident,), started)
     except BadRequestError:
         if is_detail:
@@ -132,7 +133,7 @@ def _single_answer(query: IdQuery, ident: Any) -> IdAnswer:
 def _fetch_record(source: Source, ident: int) -> Page:
     parameters = [parameter for parameter in source.parameters() if parameter[0] != "limit"]
     return page(source.client, f"{source.listing.path}/{ident}", parameters, source.listing.embedded_key,
-                single=True, base=source.base)
+                single=True, base=source.base, declines=source.listing.declines - NOT_OF_A_RECORD)
 
 
 def _fetch_detail(source: Source, ident: Any) -> Page:

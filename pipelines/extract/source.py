@@ -126,7 +126,15 @@ class Source:
         """Requests page `number` (from 1) in pages of `limit` rows. Raises PageTooLarge."""
         place = [("page", str(number))] if number > 1 else []
         return page(self.client, self.listing.path, self.parameters(*more, *place, limit=limit),
-                    self.listing.embedded_key, self.listing.is_single_object, self.base)
+                    self.listing.embedded_key, self.listing.is_single_object, self.base,
+                    self._declines(more))
+
+    def _declines(self, parameters: QueryPairs) -> frozenset[int]:
+        """The statuses that decline the list or, where the filter has to be paid for, the filter (6, 23)."""
+        moving = self.entity.incremental
+        is_paid = moving is not None and moving.needs_paid_filter and any(
+            name.startswith("filter[") for name, _ in parameters)
+        return self.listing.declines | ({402} if is_paid else set())
 
     def largest_page(self, *more: tuple[str, str], number: int = 1) -> Page:
         """Requests a page as large as the server can deliver."""

@@ -45,7 +45,7 @@ def snapshot(source: Source) -> Iterator[Step]:
     order = [source.id_order] if source.entity.order_column else []
     listing = source.listing
     for each in pages(source.client, listing.path, source.parameters(*order), listing.embedded_key,
-                      listing.is_single_object, source.base):
+                      listing.is_single_object, source.base, listing.declines):
         yield Step(each)
 
 

@@ -155,7 +155,8 @@ class SyncRun:
                 enqueue_all_hints(connection, self.target.name)
                 paths = listings_with_hints(connection, self.target.name)
             hinted = [entity for entity in entities
-                      if entity.name in readable and paths & {each.path for each in entity.listings}]
+                      if entity.name in readable and readable[entity.name].state != "failed"
+                      and paths & {each.path for each in entity.listings}]
             if not hinted or self.context.stop_reason:
                 return
             self.run_jobs([partial(self.process_entity_hints, entity, paths, readable[entity.name])
@@ -169,6 +170,7 @@ class SyncRun:
             HintSync(self.context, entity, client, connection, result).process(paths)
         result.hint_requests += client.requests
         result.requests += client.requests
+        result.retries += client.retries
         return self._finish(result, began)
 
     def entity_jobs(self, entities: Sequence[Entity]) -> list[Callable[[], EntityResult]]:
@@ -226,6 +228,7 @@ class SyncRun:
             else:
                 EntitySync(self.context, entity, client, connection, result).run()
         result.requests += client.requests
+        result.retries += client.retries
 
     def _finish(self, result: EntityResult, began: float,
                 connection: Connection | None = None) -> EntityResult:

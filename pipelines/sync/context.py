@@ -25,6 +25,8 @@ class EntityResult:
     reason: str = ""
     counts: Counts = field(default_factory=Counts)
     requests: int = 0
+    retries: int = 0
+    """Requests that were sent again after a passing failure."""
     hint_requests: int = 0
     """Of the requests, those that re-read hinted records."""
     seconds: float = 0.0

@@ -22,7 +22,7 @@ from pipelines import erasure
 from pipelines.accounts.state import recording_refusals
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.client import CountingClient, RetryPolicy
-from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NotAvailableError
+from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NoRightsError, NotOfferedError
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.errors import SyncRefusedError
@@ -44,7 +44,8 @@ HISTORY_DELAY_SECONDS = 5.0
 """Seconds from the first loaded change until history is updated."""
 MAX_PAUSE_SECONDS = 60.0
 """Longest pause after an error, in seconds."""
-FEW_RETRIES = RetryPolicy(max_tries=3, max_throttled=3, first_delay=0.5, max_delay=10.0, read_timeout=20.0)
+FEW_RETRIES = RetryPolicy(max_tries=3, max_throttled=3, first_delay=0.5, max_delay=10.0, read_timeout=20.0,
+                          payment_patience=0.0)
 """Few retries: the continuous sync soon tries again by itself."""
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class ContinuousSync:
                 max_hints = (MAX_HINTS_PER_PASS if hint_sync.reader.has_filter
                              else MAX_HINTS_PER_PASS_UNFILTERED)
                 hint_sync.process(paths, HintFilter(max_hints, hint_filter.suspects, hint_filter.unhooked))
-        except NotAvailableError as reason:
+        except (NoRightsError, NotOfferedError) as reason:
             log.warning("%s: %s", self.account, one_line(reason))
             self._delete_hints(connection, [entity])
         except Exception as reason:

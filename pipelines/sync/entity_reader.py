@@ -10,13 +10,13 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
-from pipelines.accounts.state import UNPAID_MESSAGE
 from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
-from pipelines.amocrm.errors import AmoError, NotAvailableError
-from pipelines.amocrm.pagination import Page
+from pipelines.amocrm.errors import GoneError, NoRightsError, NotAvailableError, NotOfferedError
+from pipelines.amocrm.pagination import Page, page
 from pipelines.cursors import Position, read_position
-from pipelines.entities.spec import DRIVE_PATH, DetailOf, Entity, Listing, PerParent
+from pipelines.entities.registry import entity_of
+from pipelines.entities.spec import ACCOUNT_PATH, DRIVE_PATH, DetailOf, Entity, Listing, PerParent
 from pipelines.extract.link_completion import complete_links
 from pipelines.extract.source import Source, Step
 from pipelines.load.batch import Batch
@@ -27,6 +27,15 @@ from pipelines.sync.context import EntityResult, SyncContext
 
 MAX_PAGES_PER_BATCH, MAX_ROWS_PER_BATCH = 50, 25_000
 """Pages, and rows (child rows included), from which a batch is complete."""
+
+
+NO_LIST_CURE = (
+    "Every account has this list, so it has failed; nothing is marked deleted. Run the sync again later; if "
+    "that does not help, write to amoCRM's support")
+NO_RIGHTS_CURE = (
+    "An administrator may read this list, and the token is one's. Nothing is marked deleted. Look at the "
+    "integration's access in amoCRM, and grant access again: `amocrm-mirror auth`")
+"""Cures of a list that may not be skipped."""
 
 
 class EntityReader:
@@ -51,15 +60,57 @@ class EntityReader:
 
     def visit_lists(self, listing: Listing, visit: Callable[[Listing], None]) -> None:
         """Calls `visit` for the list, or for each list that it expands to. A list that amoCRM does not offer
-        is skipped. Raises AmoError when the account is not paid for (402)."""
+        to this account or token is skipped, by its declaration; any other refusal is raised."""
         for expanded in self.expand_listing(listing):
             try:
-                visit(expanded)
-                self.lists_read += 1
+                if self._is_offered(expanded):
+                    self._visit_paid(expanded, visit)
+                    self.lists_read += 1
             except NotAvailableError as reason:
-                if reason.status == 402 and not self.entity.is_optional:
-                    raise AmoError(UNPAID_MESSAGE, reason.request, reason.status) from None
+                if not self._is_no_failure(reason, expanded, listing.per_parent):
+                    cure = NO_RIGHTS_CURE if isinstance(reason, NoRightsError) else NO_LIST_CURE
+                    raise type(reason)(f"{reason.reason}. {cure}", reason.request, reason.status) from None
                 self.unavailable.append(f"{expanded.path}: {reason.reason}")
+
+    def _is_offered(self, listing: Listing) -> bool:
+        """True if the list may be read. Where the account's record says that the feature is off, its list is
+        asked for two records: if it has none, the reason is added to `unavailable`."""
+        doubt = self.entity.doubtful_because(self.context.account_info)
+        if doubt:
+            try:
+                is_offered = bool(self.make_source(listing).page(limit=2).records)
+            except NotAvailableError:
+                is_offered = False
+            self.unavailable += [] if is_offered else [doubt]
+            return is_offered
+        return True
+
+    def _visit_paid(self, listing: Listing, visit: Callable[[Listing], None]) -> None:
+        """Calls `visit`. When the list is answered with 402, the account's record is asked for: that request
+        waits while the account itself is not paid for. The second 402 is about the list alone."""
+        try:
+            visit(listing)
+        except NotOfferedError as reason:
+            if reason.status != 402:
+                raise
+            self.client.get(ACCOUNT_PATH)
+            visit(listing)
+
+    def _is_no_failure(self, reason: NotAvailableError, listing: Listing, over: PerParent | None) -> bool:
+        """True if the list may be skipped: it is declined as documented, the token is no administrator's and
+        has no right to it, or the row that it belongs to (`over`) is gone as well."""
+        if isinstance(reason, NoRightsError):
+            return reason.status in listing.declines or not self.context.sees_everything()
+        if isinstance(reason, GoneError):
+            return over is not None and not listing.is_detail and self._is_parent_gone(listing, over)
+        return True
+
+    def _is_parent_gone(self, listing: Listing, over: PerParent) -> bool:
+        parent = f"{entity_of(over.model).listings[0].path}/{listing.constants[over.own_column]}"
+        try:
+            return not page(self.client, parent, [], "", single=True).records
+        except GoneError:
+            return True
 
     def report_unavailable(self, result: EntityResult) -> None:
         """Adds the skipped lists to the result's reason. If no list was read, the entity is skipped."""

@@ -116,6 +116,8 @@ SWITCHES = (
     Switch("elements_filter", "both", ("filter", "bare", "both"), 49, "filter[id], id[] or both on elements"),
     Switch("customers_mode", "periodicity", ("periodicity", "segments", "disabled", "unavailable"), 50,
            "the feature"),
+    Switch("customers_lists", "mode", ("mode", "both"), 50,
+           "statuses and segments of customers answer in their own mode only, or in both"),
     Switch("customers_off_status", "426", ("402", "403", "422", "425", "426", "204"), 50,
            "customers when it is off"),
     Switch("task_unattached", "null", ("null", "0"), 51, "entity_id of a task of nothing"),

@@ -51,7 +51,8 @@ def access_refusal(state: AccountState, viewer: Viewer, spec: ListSpec) -> Respo
     if spec.feature and mode in ("disabled", "unavailable"):
         status = int(state.switches["customers_off_status"])
         return Response(204) if status == 204 else problem(status, "Функционал покупателей отключён")
-    if spec.feature in ("periodicity", "segments") and spec.feature != mode:
+    if (spec.feature in ("periodicity", "segments") and spec.feature != mode
+            and state.switches["customers_lists"] == "mode"):
         return problem(422, f"Режим {spec.feature} выключен")
     if spec.path == "leads/loss_reasons" and state.switches["loss_reasons_endpoint"] == "404":
         return problem(404)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -106,3 +107,71 @@ def test_pages_that_are_too_large_are_halved() -> None:
         found = [record["id"] for each in pages(client_of(sandbox), "leads", [("limit", "100")], "leads")
                  for record in each.records]
         assert set(found) == {record["id"] for record in sandbox.truth("leads")} and len(found) < 320
+
+
+# Pages that do not show whether the list ends
+
+
+FULL = [{"id": 1}, {"id": 2}]
+"""As many records as `ASKED` asks for."""
+
+
+def page_number(path: str) -> int:
+    return int(dict(parse_qsl(urlsplit(path).query)).get("page", 1))
+
+
+@pytest.mark.parametrize("links", [{}, {"next": None}, {"next": 2}, {"next": {}}, {"next": {"href": ""}}])
+@pytest.mark.parametrize("later", [(204, {}, None), list_reply(), list_reply({"id": 3}), list_reply(*FULL)])
+def test_a_full_page_without_next_is_looked_at_once_more(links: Any, later: Reply) -> None:
+    """It is the last one only if the page after it is empty or short, or the list does not honour `page`."""
+    def answer(path: str) -> Reply:
+        if "page=2" in path:
+            return later
+        return 200, {}, {"_links": links, "_embedded": {"leads": FULL}}
+
+    with scripted_server(answer) as server:
+        found = [record["id"] for each in read(server) for record in each.records]
+    assert found == ([1, 2, 3] if later == list_reply({"id": 3}) else [1, 2])
+    assert server.paths[1] == server.paths[0] + "&page=2"
+
+
+@pytest.mark.parametrize("links", [{}, {"next": None}, {"next": 2}])
+def test_a_short_page_without_next_is_the_last_one(links: Any) -> None:
+    with scripted_server(lambda path: (200, {}, {"_links": links,
+                                                 "_embedded": {"leads": [{"id": 1}]}})) as server:
+        assert [record["id"] for each in read(server) for record in each.records] == [1]
+    assert len(server.paths) == 1
+
+
+def test_a_full_page_without_next_in_the_middle_loses_nothing() -> None:
+    """Page 2 of 5 names no next, at every reading."""
+    def answer(path: str) -> Reply:
+        number = page_number(path)
+        records = [{"id": 2 * number - 1}, {"id": 2 * number}][:1 if number == 5 else 2]
+        return list_reply(*records, **({"next": f"?page={number + 1}"} if number not in (2, 5) else {}))
+
+    with scripted_server(answer) as server:
+        assert [record["id"] for each in read(server) for record in each.records] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("empty_times", [1, 2, 9])
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_page_without_records_that_names_a_next_is_no_end(place: int, empty_times: int) -> None:
+    met = [0]
+
+    def answer(path: str) -> Reply:
+        number = page_number(path)
+        if number == place and met[0] < empty_times:
+            met[0] += 1
+            return list_reply(next=f"?page={number + 1}")
+        if number > 2:
+            return 204, {}, None
+        return list_reply({"id": number}, {"id": 10 + number}, **({"next": "?page=2"} if number == 1 else {}))
+
+    with scripted_server(answer) as server:
+        if empty_times > 1:
+            with pytest.raises(TransientError, match="shows no records, but names a further page"):
+                read(server)
+            assert len(server.paths) <= 3
+        else:
+            assert [record["id"] for each in read(server) for record in each.records] == [1, 11, 2, 12]

@@ -1,7 +1,7 @@
 """sales_plans, which is the account's own to fill
 
 Revision: 3c7d18e5a9f4
-Revises: 5b9e04d7c218
+Revises: 2c7f4d91ab35
 Date: 2026-11-29 13:25:00
 """
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = '3c7d18e5a9f4'
-down_revision = ""
+down_revision: str | None = '2c7f4d91ab35'
 branch_labels: str | None = None
 depends_on: str | None = None
 
