@@ -31,6 +31,7 @@ from pipelines.load.hints import HintFilter, count_hints, delete_webhook_hints, 
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.locks import continuous_sync_lock, continuous_worker_lock, full_scan_lock
 from pipelines.sync.context import EntityResult, NoProgress, SyncContext
+from pipelines.sync.exclusive import current_fence
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
 from pipelines.webhooks.inbox import DELIVERY_CHANNEL, enqueue_hints, mark_processed
@@ -145,7 +146,8 @@ class ContinuousSync:
 
     def _process_hints(self, connection: Connection, hint_filter: HintFilter, idle: bool) -> None:
         self.target = self.target or self.make_target()
-        context = SyncContext(self.target, NoProgress())
+        context = SyncContext(self.target, NoProgress(),
+                              fence=current_fence(connection, self.account) if idle else None)
         preflight(context, False)
         paths = listings_with_hints(connection, self.account, hint_filter)
         hinted = [entity for entity in ENTITIES
