@@ -44,6 +44,7 @@ SINCE_VERSION = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
 """Version of Postgres that brought a setting."""
 PATIENCE_SECONDS = 20.0
 """Seconds to wait for a connection if all are taken: most of the mirror's own are short."""
+
 NO_CONNECTION_LEFT_SIGNS = ("too many connections", "too many clients", "connection slots are reserved",
                             "no more connections allowed", "слишком много подключений",
                             "слишком много клиентов", "слоты подключений зарезервированы")

@@ -166,6 +166,11 @@ def missing_rights(connection: Connection, to_make: Sequence[str], to_use: Seque
     return found
 
 
+def shortened(names: Sequence[str]) -> str:
+    """Returns the names, or the first three and how many there are."""
+    return ", ".join(names) if len(names) < 5 else f"{', '.join(names[:3])} and {len(names) - 3} more tables"
+
+
 @dataclass(frozen=True)
 class HiddenTables:
     """Tables on which row security is on: `from_us`, also for this role; else only for other roles."""
