@@ -27,12 +27,12 @@ PARAMETERS: dict[str, Any] = {
 idle connections sees traffic every 30 s."""
 SESSION_SETTINGS = {
     # What the program relies on
-    "search_path": "public", "default_transaction_isolation": "read committed",
+    "quote_all_identifiers": "off", "search_path": "public", "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off", "standard_conforming_strings": "on", "array_nulls": "on",
     "transform_null_equals": "off",
     # What it reads and writes as text
     "DateStyle": "ISO, MDY", "IntervalStyle": "postgres", "TimeZone": "UTC", "bytea_output": "hex",
-    "extra_float_digits": "1", "quote_all_identifiers": "off", "client_min_messages": "warning",
+    "extra_float_digits": "1", "client_min_messages": "warning",
     # How long it may take: a statement that needs a limit sets its own
     "statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0", "transaction_timeout": "0",

@@ -1,5 +1,5 @@
-"""Postgres as people have it: poolers, few rights, few connections, strange defaults. Each either works, or is
-refused before anything is written, with the statement or the setting that helps."""
+"""Postgres as people have it: poolers, few rights, few connections, strange defaults. Each either works, or
+is refused before anything is written, with the statement or the setting that helps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from pipelines.migrate import migrate
 from pipelines.postgres.connections import SESSION_SETTINGS, SINCE_VERSION, open_connection
 from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.postgres.embedded.server import EmbeddedPostgres
@@ -47,7 +48,8 @@ def role(empty_database: str) -> Iterator[OrdinaryRole]:
 def schemas(database: str) -> list[str]:
     with psycopg.connect(database) as connection:
         return [row[0] for row in connection.execute(
-            "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema|^public'").fetchall()]
+            "SELECT nspname FROM pg_namespace "
+            "WHERE nspname !~ '^pg_|^information_schema|^public'").fetchall()]
 
 
 def check_refused(done: CommandResult, words: Words, *expected: str) -> None:
@@ -59,6 +61,7 @@ def check_refused(done: CommandResult, words: Words, *expected: str) -> None:
 
 def check_mirrors(conninfo: str, sandbox: SandboxProcess, administrator: str = "") -> None:
     """A first sync mirrors the account, a second one writes nothing."""
+    migrate(conninfo, "amocrm")
     for _ in range(2):
         report = sync_mirror(sandbox, conninfo)
         assert report.exit_code == 0, [each for each in report.results if each.reason]
@@ -206,7 +209,8 @@ def test_a_standby_is_refused(sandbox: SandboxProcess, tmp_path: Path) -> None:
         shutil.chown(server.data / "standby.signal", owner.st_uid, owner.st_gid)
         server.start()
         for words in (("doctor",), ("sync",)):
-            check_refused(CliInstallation(tmp_path, database, sandbox).call(*words), words, "standby", "primary")
+            check_refused(CliInstallation(tmp_path, database, sandbox).call(*words), words, "standby",
+                          "primary")
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -239,14 +243,16 @@ def test_no_connection_is_left(role: OrdinaryRole, sandbox: SandboxProcess, tmp_
 
 STRANGE = {
     "default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
-    "search_path": "nowhere", "DateStyle": "SQL, DMY", "IntervalStyle": "sql_standard", "TimeZone": "Asia/Tokyo",
+    "search_path": "nowhere", "DateStyle": "SQL, DMY", "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Tokyo",
     "bytea_output": "escape", "standard_conforming_strings": "off", "client_encoding": "KOI8R",
     "extra_float_digits": "-15", "statement_timeout": "400ms", "lock_timeout": "1ms",
-    "idle_in_transaction_session_timeout": "20ms", "idle_session_timeout": "100ms", "quote_all_identifiers": "on",
-    "array_nulls": "off", "transform_null_equals": "on", "row_security": "on", "client_min_messages": "debug1"}
+    "idle_in_transaction_session_timeout": "20ms", "idle_session_timeout": "100ms",
+    "quote_all_identifiers": "on", "array_nulls": "off", "transform_null_equals": "on", "row_security": "on", "client_min_messages": "debug1"}
 
 
-def test_strange_defaults_do_not_matter(role: OrdinaryRole, sandbox: SandboxProcess, empty_database: str) -> None:
+def test_strange_defaults_do_not_matter(role: OrdinaryRole, sandbox: SandboxProcess,
+                                        empty_database: str) -> None:
     role.administer("GRANT CREATE ON DATABASE {database} TO {role}")
     for name, value in STRANGE.items():
         shown = value if "," in value else f"'{value}'"
@@ -274,14 +280,16 @@ def test_every_session_setting_is_set(role: OrdinaryRole, monkeypatch: pytest.Mo
     ("PGHOSTADDR", "127.0.0.999"), ("PGREQUIREAUTH", "gss"), ("PGTARGETSESSIONATTRS", "standby")])
 @pytest.mark.parametrize("words", [("sync",), ("doctor",)], ids=ids)
 def test_a_variable_of_the_environment_that_does_not_fit_is_named(
-        name: str, value: str, words: Words, sandbox: SandboxProcess, empty_database: str, tmp_path: Path) -> None:
+        name: str, value: str, words: Words, sandbox: SandboxProcess, empty_database: str,
+        tmp_path: Path) -> None:
     url = "postgresql://127.0.0.1/d" if name == "PGPORT" else empty_database
     done = CliInstallation(tmp_path, url, sandbox).call(*words, **{name: value})
     assert (done.code, "Traceback" in done.output) == (1, False), done.output
     assert f"The environment sets {name}" in done.output, done.output
 
 
-def test_variables_of_the_environment_do_not_reach_the_embedded_server(postgres_home: Path, tmp_path: Path) -> None:
+def test_variables_of_the_environment_do_not_reach_the_embedded_server(postgres_home: Path,
+                                                                       tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, "", MIRROR_HOME=str(postgres_home))
     done = person.run("migrate", PGSSLMODE="require", PGHOSTADDR="192.0.2.1", PGOPTIONS="-c nonsense=1",
                       PGPORT=str(free_port()), PGSERVICE="nowhere", PGTARGETSESSIONATTRS="standby")
@@ -312,7 +320,8 @@ def test_row_security_for_new_tables_is_said(sandbox: SandboxProcess, empty_data
         try:
             done = person.call("grants", "--role", reader)
             assert done.code == 3, done.output
-            assert "row security is on for amocrm." in done.output and "DISABLE ROW LEVEL SECURITY" in done.output
+            assert "row security is on for amocrm." in done.output
+            assert "DISABLE ROW LEVEL SECURITY" in done.output
             assert "reads amocrm" not in done.output
             url = next(line for line in done.out.splitlines() if line.startswith("postgresql://"))
             with psycopg.connect(url) as reading:
@@ -354,7 +363,7 @@ def test_an_address_that_is_wrong(rest: str, words: Words, tmp_path: Path) -> No
     done = CliInstallation(tmp_path, f"postgresql://{rest}").call(*words)
     assert (done.code, "Traceback" in done.output) == (1 if words == ("doctor",) else 2, False), done.output
     assert "DATABASE_URL" in done.output
-    assert not any(piece in done.output for piece in ("hidden-", "word@", "tenant"))
+    assert not any(piece in done.output for piece in ("hidden", "tenant"))
 
 
 def test_a_password_with_a_hash_works(role: OrdinaryRole, empty_database: str, tmp_path: Path) -> None:
@@ -366,11 +375,14 @@ def test_a_password_with_a_hash_works(role: OrdinaryRole, empty_database: str, t
 
 
 @pytest.mark.parametrize(("content", "says"), [
-    ("telemetry: [\n", "Fix dagster.yaml"), ("nonsense: 1\n", "Fix dagster.yaml"), ("- a\n", "Fix dagster.yaml"),
-    ("concurrency: 5\n", "does not have the form"),
-    ("storage:\n  postgres:\n    postgres_url: postgresql://u:hidden-word@h/d\n", "pip install dagster-postgres"),
-    ("run_storage:\n  module: nowhere_at_all\n  class: Storage\n  config: {}\n", "pip install nowhere-at-all")])
-def test_a_dagster_yaml_that_dagster_does_not_take(content: str, says: str, installation: CliInstallation) -> None:
+    ("telemetry: [\n", "Fix dagster.yaml"), ("nonsense: 1\n", "Fix dagster.yaml"),
+    ("- a\n", "Fix dagster.yaml"), ("concurrency: 5\n", "does not have the form"),
+    ("storage:\n  postgres:\n    postgres_url: postgresql://u:hidden-word@h/d\n",
+     "pip install dagster-postgres"),
+    ("run_storage:\n  module: nowhere_at_all\n  class: Storage\n  config: {}\n",
+     "pip install nowhere-at-all")])
+def test_a_dagster_yaml_that_dagster_does_not_take(content: str, says: str,
+                                                   installation: CliInstallation) -> None:
     home = installation.folder / "home" / "dagster"
     home.mkdir(parents=True)
     (home / "dagster.yaml").write_text(content, encoding="utf-8")

@@ -32,7 +32,7 @@ ENDS_A_CYCLE = b"QS"
 
 @dataclass
 class TransactionPool:
-    """Lends server processes to clients, one transaction at a time: the last one used is the first one lent."""
+    """Lends server processes to clients, one transaction at a time: the last one used is lent first."""
 
     conninfo: str
     idle: list[socket.socket] = field(default_factory=list)
@@ -148,7 +148,8 @@ def pgbouncer(conninfo: str, mode: str) -> Iterator[str]:
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host={parts['host']} port={parts['port']}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
         f"listen_port = {port}\nauth_type = trust\nauth_file = {folder}/users.txt\npool_mode = {mode}\n"
-        f"default_pool_size = 30\nmax_client_conn = 200\nlogfile = {folder}/log\nunix_socket_dir =\n", encoding="utf-8")
+        f"default_pool_size = 30\nmax_client_conn = 200\nlogfile = {folder}/log\nunix_socket_dir =\n",
+        encoding="utf-8")
     user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     for path in (folder, *folder.iterdir()):
         shutil.chown(path, user)
