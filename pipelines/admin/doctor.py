@@ -141,8 +141,8 @@ def _hidden_findings(mirror: Installation) -> Iterator[Finding]:
             hidden.cure)
     elif hidden.names:
         yield Finding(
-            "note", f"tables: row security is on for {shortened(hidden.names)}: other roles see no rows there "
-            "but those that a policy shows", hidden.cure)
+            "note", f"tables: row security is on for {shortened(hidden.names)}: other roles see no rows "
+            "there but those that a policy shows", hidden.cure)
 
 
 def _account_findings(mirror: Installation) -> Iterator[Finding]:

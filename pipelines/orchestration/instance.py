@@ -87,8 +87,9 @@ def _reason(reason: Exception) -> str:
     text = " ".join(str(reason).split()).removeprefix("Failure condition: ")
     missing = re.search(r"Couldn't import module (\w+)", text)
     if missing:
-        return (f"dagster.yaml there names {missing[1]}, which is not installed. Install it: `{sys.executable} "
-                f"-m pip install {missing[1].replace('_', '-')}`, or remove it from dagster.yaml")
+        return (f"dagster.yaml there names {missing[1]}, which is not installed. Install it: "
+                f"`{sys.executable} -m pip install {missing[1].replace('_', '-')}`, or remove it from "
+                "dagster.yaml")
     cure = "Fix dagster.yaml there, or set DAGSTER_HOME to another folder"
     if isinstance(reason, dg.DagsterError | DBAPIError | CommandError | OSError | YAMLError | CheckError):
         return f"{text}. {cure}"

@@ -27,9 +27,9 @@ PARAMETERS: dict[str, Any] = {
 idle connections sees traffic every 30 s."""
 SESSION_SETTINGS = {
     # What the program relies on
-    "quote_all_identifiers": "off", "search_path": "public", "default_transaction_isolation": "read committed",
-    "default_transaction_deferrable": "off", "standard_conforming_strings": "on", "array_nulls": "on",
-    "transform_null_equals": "off",
+    "quote_all_identifiers": "off", "search_path": "public",
+    "default_transaction_isolation": "read committed", "default_transaction_deferrable": "off",
+    "standard_conforming_strings": "on", "array_nulls": "on", "transform_null_equals": "off",
     # What it reads and writes as text
     "DateStyle": "ISO, MDY", "IntervalStyle": "postgres", "TimeZone": "UTC", "bytea_output": "hex",
     "extra_float_digits": "1", "client_min_messages": "warning",

@@ -43,6 +43,9 @@ MAX_HINTS_PER_PASS, MAX_HINTS_PER_PASS_UNFILTERED = 500, 20
 meanwhile."""
 HISTORY_DELAY_SECONDS = 5.0
 """Seconds from the first loaded change until history is updated."""
+KEPT_CONNECTIONS_PER_ENTITY = 3
+"""Connections kept open between two passes, for each entity that is processed in parallel: few where Postgres
+allows few."""
 MAX_PAUSE_SECONDS = 60.0
 """Longest pause after an error, in seconds."""
 FEW_RETRIES = RetryPolicy(max_tries=3, max_throttled=3, first_delay=0.5, max_delay=10.0, read_timeout=20.0)
@@ -179,6 +182,9 @@ class ContinuousSync:
             self._delete_hints(connection, [entity])
         except Exception as reason:
             return reason
+        finally:
+            if len(self.connections) > KEPT_CONNECTIONS_PER_ENTITY * context.target.concurrency - 1:
+                self.connections.pop(entity.name).close()
         if result.counts.changed:
             self.history_due_since = self.history_due_since or time.monotonic()
         return None

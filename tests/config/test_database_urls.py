@@ -42,7 +42,7 @@ def test_a_wrong_part_of_the_key_word_form_is_not_shown(given: str) -> None:
 
 
 @hypothesis.given(st.text(alphabet="ab1:@/?#%&=[], ", max_size=25))
-@hypothesis.settings(max_examples=2000, deadline=None)
+@hypothesis.settings(max_examples=1000, deadline=None)
 def test_whatever_the_address_no_piece_of_it_is_shown(rest: str) -> None:
     """An address is either taken or refused in a sentence that is the same for other letters."""
     def message(text: str) -> str:

@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -25,8 +26,10 @@ from tests.support.poolers import pgbouncer, transaction_pooler
 from tests.support.roles import OrdinaryRole, ordinary_role
 
 Words = tuple[str, ...]
-WRITING: list[Words] = [("doctor",), ("migrate",), ("sync",), ("sync", "--all"), ("verify",),
-                        ("webhooks", "drain"), ("accounts", "add", "acme", "https://acme.amocrm.ru")]
+WRITING: list[Words] = [
+    ("doctor",), ("migrate",), ("sync",), ("sync", "--all"), ("verify",), ("webhooks", "drain"),
+    ("serve", "--no-dagster", "--port", str(free_port())),
+    ("accounts", "add", "acme", "https://acme.amocrm.ru")]
 
 
 def ids(words: Words) -> str:
@@ -168,10 +171,10 @@ def test_a_schema_in_which_nothing_may_be_made(role: OrdinaryRole, sandbox: Sand
     ("ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = on", "IN DATABASE"),
     ("ALTER ROLE {role} CONNECTION LIMIT 4", "CONNECTION LIMIT 20"),
     ("ALTER DATABASE {database} CONNECTION LIMIT 4", "ALTER DATABASE")])
-def test_what_a_session_cannot_set_is_refused(statement: str, cure: str, role: OrdinaryRole,
+def test_what_a_session_cannot_set_is_refused(statement: LiteralString, cure: str, role: OrdinaryRole,
                                               sandbox: SandboxProcess, empty_database: str,
                                               tmp_path: Path) -> None:
-    role.administer("GRANT CREATE ON DATABASE {database} TO {role}", statement)  # type: ignore[arg-type]
+    role.administer("GRANT CREATE ON DATABASE {database} TO {role}", statement)
     person = CliInstallation(tmp_path, role.conninfo, sandbox)
     for words in (("doctor",), ("sync",)):
         check_refused(person.call(*words), words, cure, role.name if "ROLE" in cure else "")
@@ -248,7 +251,8 @@ STRANGE = {
     "bytea_output": "escape", "standard_conforming_strings": "off", "client_encoding": "KOI8R",
     "extra_float_digits": "-15", "statement_timeout": "400ms", "lock_timeout": "1ms",
     "idle_in_transaction_session_timeout": "20ms", "idle_session_timeout": "100ms",
-    "quote_all_identifiers": "on", "array_nulls": "off", "transform_null_equals": "on", "row_security": "on", "client_min_messages": "debug1"}
+    "quote_all_identifiers": "on", "array_nulls": "off", "transform_null_equals": "on",
+    "row_security": "on", "client_min_messages": "debug1"}
 
 
 def test_strange_defaults_do_not_matter(role: OrdinaryRole, sandbox: SandboxProcess,
