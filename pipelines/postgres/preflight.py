@@ -28,16 +28,18 @@ SELECT pg_is_in_recovery() AS is_standby,
         WHERE name = 'default_transaction_read_only' AND setting = 'on') AS read_only_by,
        pg_encoding_to_char(d.encoding) AS encoding, d.datname::text AS database, r.rolname::text AS role,
        has_database_privilege(d.oid, 'TEMPORARY') AS may_stage,
-       has_database_privilege(d.oid, 'CREATE') AS may_create,
-       CASE WHEN r.rolsuper OR r.rolconnlimit < 0 THEN NULL ELSE r.rolconnlimit END AS role_limit,
-       CASE WHEN r.rolsuper OR d.datconnlimit < 0 THEN NULL ELSE d.datconnlimit END AS database_limit,
-       current_setting('max_connections')::int - CASE WHEN r.rolsuper THEN 0 ELSE
+       has_database_privilege(d.oid, 'CREATE') AS may_create, s.rolname::text AS login,
+       CASE WHEN s.rolsuper OR s.rolconnlimit < 0 THEN NULL ELSE s.rolconnlimit END AS role_limit,
+       CASE WHEN s.rolsuper OR d.datconnlimit < 0 THEN NULL ELSE d.datconnlimit END AS database_limit,
+       current_setting('max_connections')::int - CASE WHEN s.rolsuper THEN 0 ELSE
            current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) END AS server_limit,
-       (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::int AS role_used,
+       (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = s.oid)::int AS role_used,
        (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid)::int AS database_used,
        (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid IS NOT NULL)::int AS server_used
-FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database()"""
+FROM pg_roles r, pg_roles s, pg_database d
+WHERE r.rolname = current_user AND s.rolname = session_user AND d.datname = current_database()"""
+"""The limits are those of the role that logged in, the rights those of the role that it has become."""
 DISK_NOTE = "a hosting company may have set it because the disk is full: make room first"
 READ_ONLY_CURE = f"In postgresql.conf remove default_transaction_read_only; {DISK_NOTE}"
 READ_ONLY_CURES = {
@@ -125,7 +127,7 @@ def connection_budget(connection: Connection) -> ConnectionBudget:
 
 def _budget(facts: dict[str, Any]) -> ConnectionBudget:
     limits = [(limit, used, setting) for limit, used, setting in (
-        (facts["role_limit"], facts["role_used"], f"ALTER ROLE {quoted(facts['role'])} CONNECTION LIMIT 20"),
+        (facts["role_limit"], facts["role_used"], f"ALTER ROLE {quoted(facts['login'])} CONNECTION LIMIT 20"),
         (facts["database_limit"], facts["database_used"],
          f"ALTER DATABASE {quoted(facts['database'])} CONNECTION LIMIT 20"),
         (facts["server_limit"], facts["server_used"], "raise max_connections in postgresql.conf"))
