@@ -28,7 +28,7 @@ from tests.support.roles import OrdinaryRole, ordinary_role
 Words = tuple[str, ...]
 WRITING: list[Words] = [
     ("doctor",), ("migrate",), ("sync",), ("sync", "--all"), ("verify",), ("webhooks", "drain"),
-    ("serve", "--no-dagster", "--port", str(free_port())),
+    ("serve", "--no-dagster", "--port", "PORT"),
     ("accounts", "add", "acme", "https://acme.amocrm.ru")]
 
 
@@ -81,7 +81,8 @@ def check_mirrors(conninfo: str, sandbox: SandboxProcess, administrator: str = "
 def test_a_pooler_in_transaction_mode_is_refused(words: Words, sandbox: SandboxProcess, empty_database: str,
                                                  tmp_path: Path) -> None:
     with transaction_pooler(empty_database) as pooled:
-        done = CliInstallation(tmp_path, pooled, sandbox).call(*words)
+        done = CliInstallation(tmp_path, pooled, sandbox).call(
+            *(str(free_port()) if word == "PORT" else word for word in words))
         check_refused(done, words, "transaction mode", "nothing was written", "port (mostly 5432)",
                       "pool_mode = session")
         with psycopg.connect(pooled) as other:
