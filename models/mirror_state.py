@@ -53,6 +53,10 @@ class MirroredAccount(MirrorBase):
                                                        comment="Since when a person wants no syncs of it")
     created_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(),
                                                  comment="When it was added here")
+    sync_number: Mapped[int] = mapped_column(
+        BigInteger, server_default="0",
+        comment="Number of its latest sync or verification: an earlier one that has lost its lock writes "
+        "nothing more")
 
 
 def account_key() -> Mapped[str]:

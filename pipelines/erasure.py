@@ -18,13 +18,14 @@ from sqlalchemy import Table
 
 from models.base import AccountBase
 from models.crm import CustomFieldValue
+from pipelines.accounts.registry import next_sync_number
 from pipelines.cursors import request_full_reads
 from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
 from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.errors import SyncRefusedError
 from pipelines.load.statements import AND
 from pipelines.normalize.suppression import Suppression, suppress
-from pipelines.postgres.locks import continuous_sync_lock, sync_lock
+from pipelines.postgres.locks import continuous_sync_lock, landing_lock, sync_lock
 from pipelines.schema.json_text import decode, dumps
 from pipelines.schema.tables import table_schema_of, tables_of
 from pipelines.webhooks.inbox import enqueue_all_hints
@@ -105,6 +106,8 @@ def _take_locks(connection: Connection, account: str) -> None:
             f"a sync of the account {account!r} is running: wait for it to end, then run this "
             "again. Nothing was changed")
     continuous_sync_lock(account).hold_until_commit(connection)
+    landing_lock(account).hold_until_commit(connection)
+    next_sync_number(connection, account)  # a sync that has lost its lock lands nothing more
 
 
 # The account's tables

@@ -28,3 +28,9 @@ class UsageError(SyncRefusedError):
     """The command names something unknown, or a required setting is missing."""
 
     exit_code = 2
+
+
+class DatabaseUnfitError(SyncRefusedError):
+    """The database, or the way to it, lacks what the mirror needs. Nothing was written."""
+
+    exit_code = 2

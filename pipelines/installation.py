@@ -26,7 +26,9 @@ from pipelines.amocrm.rate_limiter import RateLimiter
 from pipelines.amocrm.session import USER_AGENT
 from pipelines.config.settings import Settings, SettingsError, load_settings
 from pipelines.errors import UsageError
+from pipelines.postgres.connections import open_connection
 from pipelines.postgres.embedded.server import EmbeddedPostgres
+from pipelines.postgres.preflight import CONNECTIONS_PER_SYNC, connection_budget
 
 Connection = psycopg.Connection[Any]
 SHARED_LIMITER_KEY = "egress"
@@ -77,11 +79,10 @@ class Installation:
         return self.settings.amocrm_schema
 
     def connect(self) -> Connection:
-        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10)
+        return open_connection(self.conninfo)
 
     def connect_autocommit(self) -> Connection:
-        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10,
-                               autocommit=True)
+        return open_connection(self.conninfo, autocommit=True)
 
     @property
     def configured_tokens(self) -> ConfiguredTokens:
@@ -126,8 +127,15 @@ class Installation:
                 "settings of a private integration)")
         update_store(self.token_store)
         client = Client(base_url, self.token_source(base_url), self.rate_limiters(base_url), retry_policy)
-        return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency,
+        return Target(self.account, self.schema, client, self.connect, self.concurrency(),
                       self._helper_seed(retry_policy))
+
+    def concurrency(self) -> int:
+        """Returns how many lists are read in parallel: as many as configured, or fewer if Postgres allows
+        this role fewer connections."""
+        with self.connect() as connection:
+            allowed = connection_budget(connection).limit - CONNECTIONS_PER_SYNC
+        return max(1, min(self.settings.amocrm_concurrency, allowed))
 
     @property
     def token_store(self) -> TokenStore:

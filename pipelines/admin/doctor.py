@@ -22,13 +22,20 @@ from pipelines.amocrm.errors import (
     TransientError,
 )
 from pipelines.amocrm.responses import ApiResponse, seconds_ahead
-from pipelines.config.settings import SettingsError
+from pipelines.config.settings import SettingsError, environment_note
 from pipelines.entities.spec import AccountInfo
-from pipelines.errors import SyncRefusedError
+from pipelines.errors import DatabaseUnfitError, SyncRefusedError
 from pipelines.installation import Installation
 from pipelines.migrate import MINIMUM_VERSION, MigrationError, migrate
 from pipelines.postgres.embedded.errors import PostgresUnavailableError
 from pipelines.postgres.errors import driver_error, one_line
+from pipelines.postgres.preflight import (
+    CONNECTIONS_PER_SYNC,
+    connection_budget,
+    hidden_tables,
+    obstacles,
+    shortened,
+)
 
 QUICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=3, read_timeout=20.0,
                             payment_patience=0.0)
@@ -86,33 +93,37 @@ def _postgres_findings(mirror: Installation) -> Generator[Finding, None, bool]:
     try:
         with mirror.connect() as connection:
             version = connection.info.server_version
-            privilege = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE'), "
-                                        "current_user, current_database()").fetchone()
+            found, budget = obstacles(connection), connection_budget(connection)
     except PostgresUnavailableError as reason:
         yield Finding("wrong", "Postgres: the embedded one is not available", str(reason))
         return False
+    except DatabaseUnfitError as reason:
+        yield Finding("wrong", "Postgres: not fit for the mirror", str(reason))
+        return False
     except psycopg.Error as reason:
         yield Finding("wrong", f"Postgres: {one_line(reason)}",
-                      "Start the server, or correct DATABASE_URL; without it the embedded Postgres is used")
+                      "Start the server, or correct DATABASE_URL; without it the embedded Postgres is used"
+                      + environment_note())
         return False
     place = "DATABASE_URL" if mirror.settings.database_url else "embedded"
     yield Finding("right" if version >= MINIMUM_VERSION else "wrong",
                   f"Postgres: {version // 10000}.{version % 10000} ({place})",
                   "" if version >= MINIMUM_VERSION else
                   f"Use PostgreSQL {MINIMUM_VERSION // 10000} or later, or leave DATABASE_URL out")
-    if privilege and not privilege[0]:
-        yield Finding("note",
-                      f"Postgres: {privilege[1]} may not create schemas in {privilege[2]}, which the first "
-                      "`amocrm-mirror migrate` needs",
-                      f'As the owner of the database: '
-                      f'GRANT CREATE ON DATABASE "{privilege[2]}" TO "{privilege[1]}"')
-    return (yield from _table_findings(mirror))
+    yield from (Finding("wrong", f"Postgres: {each.text}", each.cure) for each in found)
+    if not found and budget.limit - CONNECTIONS_PER_SYNC < mirror.settings.amocrm_concurrency:
+        yield Finding(
+            "note", f"Postgres: {budget.limit} connections are allowed, so that "
+            f"{budget.limit - CONNECTIONS_PER_SYNC} lists are read in parallel instead of "
+            f"{mirror.settings.amocrm_concurrency}",
+            f"As an administrator: {budget.setting}; or lower AMOCRM_CONCURRENCY")
+    return not found and (yield from _table_findings(mirror))
 
 
 def _table_findings(mirror: Installation) -> Generator[Finding, None, bool]:
     try:
         migrate(mirror.conninfo, mirror.schema)
-    except MigrationError as reason:
+    except (MigrationError, DatabaseUnfitError) as reason:
         yield Finding("wrong", "tables", str(reason))
         return False
     except (psycopg.Error, DBAPIError) as reason:
@@ -120,7 +131,22 @@ def _table_findings(mirror: Installation) -> Generator[Finding, None, bool]:
                       "Look at the server's log, then run `amocrm-mirror migrate`")
         return False
     yield Finding("right", f"tables: those of {mirror.schema} and mirror are there and up to date")
+    yield from _hidden_findings(mirror)
     return True
+
+
+def _hidden_findings(mirror: Installation) -> Iterator[Finding]:
+    """Says which tables' rows row security hides, e.g. because a trigger switches it on for new tables."""
+    with mirror.connect() as connection:
+        hidden = hidden_tables(connection, [mirror.schema, "mirror"])
+    if hidden.from_us:
+        yield Finding(
+            "wrong", f"tables: row security hides rows of {shortened(hidden.from_us)} from this program",
+            hidden.cure)
+    elif hidden.names:
+        yield Finding(
+            "note", f"tables: row security is on for {shortened(hidden.names)}: other roles see no rows "
+            "there but those that a policy shows", hidden.cure)
 
 
 def _account_findings(mirror: Installation) -> Iterator[Finding]:

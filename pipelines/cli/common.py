@@ -63,9 +63,10 @@ def report_errors() -> Iterator[None]:
     except MirrorError as reason:
         _exit_with_error(str(reason), reason.exit_code)
     except _database_errors() as reason:
+        from pipelines.config.settings import environment_note
         from pipelines.postgres.errors import describe_postgres_error, with_full_stop
         _exit_with_error(f"{with_full_stop(describe_postgres_error(reason))} Check the server and "
-                         f"DATABASE_URL, then run again; {RESUME_NOTE}", 1)
+                         f"DATABASE_URL, then run again; {RESUME_NOTE}{environment_note()}", 1)
     except BrokenPipeError:
         raise
     except OSError as reason:

@@ -6,6 +6,7 @@ Owns the names of the variables and the rules for a schema's name. Addresses are
 """
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -21,6 +22,13 @@ from pipelines.errors import MirrorError
 from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA, BI_SUFFIX
 
 SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
+LIBPQ_VARIABLES = (
+    "PGAPPNAME", "PGCHANNELBINDING", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT", "PGDATABASE", "PGDATESTYLE",
+    "PGGSSENCMODE", "PGGSSLIB", "PGHOST", "PGHOSTADDR", "PGKRBSRVNAME", "PGLOADBALANCEHOSTS", "PGOPTIONS",
+    "PGPASSFILE", "PGPASSWORD", "PGPORT", "PGREQUIREAUTH", "PGREQUIREPEER", "PGREQUIRESSL", "PGSERVICE",
+    "PGSERVICEFILE", "PGSSLCERT", "PGSSLCERTMODE", "PGSSLCRL", "PGSSLCRLDIR", "PGSSLKEY", "PGSSLMODE",
+    "PGSSLNEGOTIATION", "PGSSLROOTCERT", "PGSSLSNI", "PGTARGETSESSIONATTRS", "PGTZ", "PGUSER")
+"""Variables of the environment that the client library of Postgres reads."""
 RESERVED_SCHEMAS = {"mirror", "public", "information_schema", ALL_ACCOUNTS_SCHEMA}
 
 
@@ -171,6 +179,20 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(map(_error_sentence, error.errors()))) from None
+
+
+def environment_note() -> str:
+    """Returns which variables of libpq the environment sets, for a message about a connection that fails:
+    they apply to what DATABASE_URL leaves out. Empty if there is none."""
+    names = ", ".join(sorted(set(LIBPQ_VARIABLES) & os.environ.keys()))
+    return f". The environment sets {names}, which apply too: unset what does not fit" if names else ""
+
+
+def drop_libpq_variables() -> None:
+    """Takes the variables of libpq out of this process's environment: none of them is meant for the embedded
+    server, and some would keep us from it (PGHOSTADDR, PGSSLMODE, PGOPTIONS)."""
+    for name in LIBPQ_VARIABLES:
+        os.environ.pop(name, None)
 
 
 def parse_base_url(text: str) -> str:

@@ -5,6 +5,7 @@ victims.
     full_scan_lock          a process reads lists completely and tombstones what is missing
     continuous_sync_lock    shared by the rounds of the continuous sync
     continuous_worker_lock  a process syncs the account continuously
+    landing_lock            shared by the transactions of a sync that land rows; a sync that begins
     table_lock              a transaction writes the table
     views_lock              a transaction replaces the account's views
     ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
@@ -25,8 +26,6 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.sql import SQL
-
-from pipelines.errors import SyncAlreadyRunningError
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -84,6 +83,10 @@ class AdvisoryLock:
         """Waits for the lock; the end of the transaction releases it."""
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [self.name])
 
+    def share_until_commit(self, connection: Connection) -> None:
+        """Waits for the lock, and shares it until the end of the transaction."""
+        connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", [self.name])
+
     def try_hold_until_commit(self, connection: Connection) -> bool:
         """Takes the lock until the end of the transaction, if it is free; returns whether it was."""
         row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
@@ -101,7 +104,7 @@ ALL_ACCOUNTS_VIEWS_LOCK = AdvisoryLock("amocrm-mirror views over all accounts")
 
 
 def sync_lock(account: str) -> AdvisoryLock:
-    """Returns the lock of a sync of the account; `exclusive_sync` holds it."""
+    """Returns the lock of a sync of the account; `sync/exclusive.py` holds it."""
     return AdvisoryLock(f"amocrm-mirror sync {account}")
 
 
@@ -122,6 +125,12 @@ def continuous_worker_lock(account: str) -> AdvisoryLock:
     return AdvisoryLock(f"amocrm-mirror drain {account}")
 
 
+def landing_lock(account: str) -> AdvisoryLock:
+    """Returns the lock that the transactions of a sync share while they land rows. A sync that begins takes
+    it once, so that it waits for those of a sync that has lost its own lock (`sync/exclusive.py`)."""
+    return AdvisoryLock(f"amocrm-mirror landing {account}")
+
+
 def table_lock(schema: str, table: str) -> AdvisoryLock:
     """Returns the lock of a transaction that writes the table, against other syncs' writes."""
     return AdvisoryLock(f"amocrm-mirror {schema}.{table}")
@@ -130,20 +139,6 @@ def table_lock(schema: str, table: str) -> AdvisoryLock:
 def views_lock(schema: str) -> AdvisoryLock:
     """Returns the lock of a transaction that replaces views of the account."""
     return AdvisoryLock(f"amocrm-mirror views {schema}")
-
-
-@contextmanager
-def exclusive_sync(connect: Callable[[], Connection], account: str) -> Iterator[None]:
-    """Holds the account's sync lock and its full-scan lock on a connection of its own, so that two syncs of
-    one account never run at once; both locks end with that connection. Raises SyncAlreadyRunningError."""
-    with connect() as connection:
-        connection.autocommit = True
-        if not sync_lock(account).try_take(connection):
-            raise SyncAlreadyRunningError(
-                f"another sync of the account {account!r} is running: wait for it to end, "
-                "then run this one again")
-        full_scan_lock(account).take(connection)
-        yield
 
 
 def retry_deadlocks(work: Callable[[], T]) -> T:

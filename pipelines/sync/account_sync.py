@@ -32,10 +32,10 @@ from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
 from pipelines.load.hints import listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
-from pipelines.postgres.locks import exclusive_sync
 from pipelines.schema.names import bi_schema
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
 from pipelines.sync.entity_sync import EntitySync
+from pipelines.sync.exclusive import SyncLockLostError, exclusive_sync
 from pipelines.sync.helper_process import HelperProcess, SharedQueue, start_helper
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
@@ -98,11 +98,12 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
     run = SyncRun(SyncContext(target, progress or NoProgress(), full, allow_mass_delete),
                   RunLog(target, str(uuid.uuid4())))
     report = Report(run.log.run_id)
-    with exclusive_sync(target.connect, target.name), tuned_memory():
+    with exclusive_sync(target.connect, target.name, run.halt) as run.context.fence, tuned_memory():
         preflight(run.context, ACCOUNT_ENTITY in entities)
         with start_helper(run.context, run.log.run_id, entities) as run.helper:
             report.results += run.run_phases(entities)
         with target.connect() as connection:
+            run.context.check_fence(connection)
             rebuild.advance(connection, target.schema, target.name, target.connect)
         report.views = rebuild_views(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
@@ -141,7 +142,8 @@ class SyncRun:
                 self.process_hints(entities, results)
             results += self.run_jobs(self.entity_jobs(phase))
         self.process_hints(entities, results)
-        with self.autocommit_connection() as connection:
+        with self.autocommit_connection() as connection, connection.transaction():
+            self.context.check_fence(connection)
             erasure.erase_late_rows(connection, self.target.schema, self.target.name)
             mark_processed(connection, self.target.name)
         return results
@@ -195,8 +197,9 @@ class SyncRun:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 results += [each.result() for each in done]
-        except BaseException:
-            self._stop(AmoError("interrupted; what had landed is kept, and the next sync resumes there"))
+        except BaseException as reason:
+            self._stop(reason if isinstance(reason, SyncLockLostError) else AmoError(
+                "interrupted; what had landed is kept, and the next sync resumes there"))
             pool.shutdown(wait=False, cancel_futures=True)
             wait([each for each in pending if not each.cancelled()], SHUTDOWN_GRACE_SECONDS)
             raise
@@ -245,6 +248,8 @@ class SyncRun:
         try:
             with recording_refusals(self.target.connect, self.target.name):
                 yield
+        except SyncLockLostError:
+            raise  # nothing more is written, not even that this entity failed
         except (AccessRevokedError, BlockedError) as reason:
             self._stop(reason)
             result.state, result.reason = "failed", str(reason)
@@ -259,6 +264,11 @@ class SyncRun:
             result.state = "failed"
             result.reason = (f"{type(reason).__name__}: {one_line(reason)}. "
                              "This is a fault of amocrm-mirror's: please report it")
+
+    def halt(self, reason: AmoError) -> None:
+        """Stops the run: no further request is sent."""
+        self.context.halt(reason)
+        self._stop(reason)
 
     def _stop(self, reason: AmoError) -> None:
         self.context.stop_reason = self.context.stop_reason or reason

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from pipelines.accounts.target import Target
+from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.errors import AmoError
 from pipelines.entities.spec import AccountInfo
 from pipelines.load.counts import Counts
+from pipelines.sync.exclusive import Fence
 
 
 @dataclass
@@ -80,12 +81,20 @@ class SyncContext:
     """What incremental reads and hints have read in this run: path → id → start of the request,
     microseconds since 1970."""
     stop_reason: AmoError | None = None
+    fence: Fence | None = None
+    """The fence of the sync that holds the account's lock; None: there is no such sync."""
     is_admin_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def halt(self, reason: AmoError) -> None:
         """Stops the run: no further request is sent. The first reason is kept."""
         self.stop_reason = self.stop_reason or reason
         self.target.client.halt(reason)
+
+    def check_fence(self, connection: Connection) -> None:
+        """To be called first in every transaction that lands rows. Raises SyncLockLostError if another sync
+        has begun."""
+        if self.fence:
+            self.fence.check(connection)
 
     def sees_everything(self) -> bool:
         """True if the token is an administrator's. Fetched from amoCRM at most once a run, and only when

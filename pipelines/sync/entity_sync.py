@@ -93,8 +93,10 @@ class EntitySync:
         due = self.reader.parent_values(over, None if is_full else position.get("began"), is_full)
         self.load_details(source, over, [ident for ident in due if ident not in self.shown])
         self._set_watermark(int(began))
-        write_position(self.connection, self.context.target.name, self.entity.name, source.listing.path,
-                       {"watermark": int(began), "began": began})
+        with self.connection.transaction():
+            self.context.check_fence(self.connection)
+            write_position(self.connection, self.context.target.name, self.entity.name, source.listing.path,
+                           {"watermark": int(began), "began": began})
 
     def load_details(self, source: Source, over: PerParent, ids: list[Any]) -> None:
         """Loads records without a list endpoint by their ids. Marks the records deleted that amoCRM no longer
@@ -154,6 +156,7 @@ class EntitySync:
         """Loads a batch, its suspects and its cursor in one transaction."""
         def once() -> Counts:
             with self.connection.transaction():
+                self.context.check_fence(self.connection)
                 counts = self.loader.load(batch, position, listing.path, keep_seen)
                 if self.had_rows:
                     self._enqueue_unseen(batch, listing)
@@ -189,4 +192,6 @@ class EntitySync:
             self.result.state = "incomplete"
             self.result.add_reason(guard_message(path, absent, living))
         else:
-            self.result.counts += self.tombstones.tombstone_absent(fixed, orphans_of)
+            with self.connection.transaction():
+                self.context.check_fence(self.connection)
+                self.result.counts += self.tombstones.tombstone_absent(fixed, orphans_of)

@@ -168,6 +168,7 @@ class HintSync:
 
         def once() -> Counts:
             with self.connection.transaction():
+                self.context.check_fence(self.connection)
                 linked_before = linked_records(self.connection, schema, self.entity, owners)
                 counts = self.loader.load(batch)
                 enqueue_records(self.connection, account, linked_before - linked_records(

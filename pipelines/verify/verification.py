@@ -22,10 +22,10 @@ from pipelines.accounts.target import Target
 from pipelines.amocrm.client import CountingClient
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.postgres.locks import exclusive_sync
 from pipelines.sync.account_sync import SyncRun, phases, select_entities
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
 from pipelines.sync.entity_sync import EntitySync
+from pipelines.sync.exclusive import exclusive_sync
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
 from pipelines.sync.run_log import RunLog
@@ -93,7 +93,8 @@ def verify(target: Target, only: Sequence[str] = (), repair: bool = False,
     began, entities = time.monotonic(), select_entities(only)
     verification = VerificationRun(
         SyncRun(SyncContext(target, progress or NoProgress()), RunLog(target, str(uuid.uuid4()))), entities)
-    with exclusive_sync(target.connect, target.name), tuned_memory():
+    run = verification.run
+    with exclusive_sync(target.connect, target.name, run.halt) as run.context.fence, tuned_memory():
         preflight(verification.run.context, refresh=True)
         verification.first_pass()
         if verification.differing_entities():
