@@ -30,8 +30,8 @@ from pipelines.schema.names import bi_schema
 HERE = Path(__file__).resolve().parent
 PACKAGED_INI = HERE / "migrations" / "alembic.ini"
 INI = PACKAGED_INI if PACKAGED_INI.exists() else HERE.parent / "alembic.ini"
-"""alembic/ is next to it: in `pipelines/migrations` of an installed wheel (setup.py puts both there), or at the
-top of a checkout."""
+"""Next to alembic/: in `pipelines/migrations` of an installed wheel (setup.py puts both there), or at the top
+of a checkout."""
 MIRROR_SCHEMA = "mirror"
 MINIMUM_VERSION = 150000
 # Alembic's `op` and `context` are global to the process; env.py locks between processes.

