@@ -49,12 +49,13 @@ docs: setup  ## Write docs/dictionary.md and docs/schema.svg again, from the mod
 	@$(BIN)/amocrm-mirror dictionary --base --format md --out docs
 
 UV ?= uv
-LOCK := --universal --no-strip-extras --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet pyproject.toml
+LOCK := --universal --no-strip-extras --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet
 lock:  ## Write requirements/ again from pyproject.toml; needs uv. UPGRADE=--upgrade takes newer versions
-	$(UV) pip compile $(LOCK) $(UPGRADE) --extra embedded --extra ui --extra dagster-postgres --extra celery --extra k8s \
-		-o requirements/runtime.txt
-	$(UV) pip compile $(LOCK) $(UPGRADE) --extra embedded --extra ui --extra dev -c requirements/runtime.txt \
-		-o requirements/development.txt
+	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
+		--extra k8s -o requirements/runtime.txt
+	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
+		--extra dev -c requirements/runtime.txt -o requirements/development.txt
+	printf 'build\nsetuptools\n' | $(UV) pip compile $(LOCK) $(UPGRADE) - -c requirements/development.txt -o requirements/build.txt
 
 clean:  ## Remove .venv and what the tools left
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
