@@ -63,7 +63,8 @@ class Stack:
     def environment(self, service: str) -> dict[str, str]:
         image = {"HOME": str(self.folder / "data"), "MIRROR_HOME": str(self.folder / "data"),
                  "DAGSTER_HOME": str(self.folder / "dagster")}
-        return INHERITED | image | self.settings | self.services[service]["environment"] | {
+        own: dict[str, str] = self.services[service]["environment"]
+        return INHERITED | image | self.settings | own | {
             "PATH": f"{PROGRAMS}:{INHERITED['PATH']}", "PYTHONPATH": str(REPOSITORY)}
 
     def run(self, service: str, *command: str) -> CommandResult:
@@ -171,7 +172,7 @@ def test_workers_of_the_profile_celery_do_the_runs(databases: str, tmp_path: Pat
         assert (done := stack.run("serve", "amocrm-mirror", "sync", "--only", "tags")).code == 0, done.output
         web = DagsterWeb(int(stack.ports["3000"]), "amocrm")
         assert web.materialize(web.assets()[0], [["amocrm", "leads"]]) == "SUCCESS"
-        assert "execute_job" in stack.log("worker")
+        assert "Finished execution of run" in stack.log("worker")
     finally:
         stack.stop()
         redis.terminate()

@@ -1,4 +1,4 @@
-"""The backup of docs/deploy.md: the commands on that page, run, and the mirror that comes out of them."""
+"""The commands and the SQL of docs/deploy.md, run, and the mirror that comes out of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pipelines.postgres.embedded.binaries import wheel_bindir
 from sandbox.process import SandboxProcess
@@ -50,3 +51,27 @@ def test_a_restored_backup_goes_on_syncing(database: str, empty_database: str, t
             assert differences(connection, sandbox, "amocrm") == []
             changed = connection.execute("SELECT count(*) FROM amocrm.leads WHERE price = 4711")
             assert changed.fetchone() == (1,)
+
+
+def test_the_rights_of_a_managed_postgres_are_enough(empty_database: str, tmp_path: Path) -> None:
+    """Without a superuser: the tables are made, a sync writes them, and `grants` prints what to run."""
+    [block] = re.findall(r"```sql\n(CREATE ROLE .*?)```", PAGE, re.S)
+    name = f"weak_{conninfo_to_dict(empty_database)['dbname']}"
+    statements = [each.replace("amocrm_mirror", name).replace("DATABASE amocrm ", f"DATABASE {name[5:]} ")
+                  for each in block.strip().split(";\n") if not each.startswith("CREATE DATABASE")]
+    assert len(statements) == 2, "the database of the test is there already"
+    with psycopg.connect(empty_database, autocommit=True) as owner, SandboxProcess(scale=50) as sandbox:
+        for statement in statements:
+            owner.execute(statement.rstrip(";").encode())
+        try:
+            weak = make_conninfo(empty_database, user=name, password="choose one")
+            installation = CliInstallation(tmp_path, weak, sandbox)
+            assert (done := installation.call("sync", "--only", "leads")).code == 0, done.output
+            with psycopg.connect(weak) as connection:
+                assert differences(connection, sandbox, "amocrm", {"leads"}) == []
+            refused = installation.call("grants")
+            assert refused.code == 1
+            assert "CREATE ROLE" in refused.output
+        finally:
+            owner.execute(f"DROP OWNED BY {name} CASCADE".encode())
+            owner.execute(f"DROP ROLE {name}".encode())
