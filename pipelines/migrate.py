@@ -30,7 +30,11 @@ from pipelines.postgres.connections import open_connection, open_engine
 from pipelines.postgres.preflight import missing_rights, refuse_unfit
 from pipelines.schema.names import bi_schema
 
-INI = Path(__file__).resolve().parent.parent / "alembic.ini"
+HERE = Path(__file__).resolve().parent
+PACKAGED_INI = HERE / "migrations" / "alembic.ini"
+INI = PACKAGED_INI if PACKAGED_INI.exists() else HERE.parent / "alembic.ini"
+"""Next to alembic/: in `pipelines/migrations` of an installed wheel (setup.py puts both there), or at the top
+of a checkout."""
 MIRROR_SCHEMA = "mirror"
 MINIMUM_VERSION = 150000
 # Alembic's `op` and `context` are global to the process; env.py locks between processes.
@@ -185,9 +189,7 @@ def pending_revisions(conninfo: str, schema: str) -> dict[str, list[str]]:
 
 def alembic_config(target: str, connection: Connection | None, schema: str) -> Config:
     if not INI.exists():
-        raise MigrationError(
-            "The migrations are not part of this installation: clone the repository and install it "
-            "with pip install -e .")
+        raise MigrationError(f"The migrations are missing from {HERE}: install amocrm-mirror again")
     config = Config(INI, ini_section=target)
     config.attributes.update(connection=connection, schema=schema)
     return config
