@@ -113,18 +113,21 @@ def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page) -> Iter
 
 def _single_answer(query: IdQuery, ident: Any) -> IdAnswer:
     """GET by id."""
-    is_detail, started = query.source.listing.per_parent is not None, time.time_ns() // 1000
+    def started(moment: float) -> int:
+        return int(query.source.client.clock.at(moment) * 1_000_000)
+
+    is_detail, sent = query.source.listing.per_parent is not None, time.monotonic()
     try:
         each = _fetch_detail(query.source, ident) if is_detail else _fetch_record(query.source, ident)
     except NotAvailableError as reason:
         if reason.status != 404:
             raise
-        return IdAnswer(EMPTY_PAGE, (ident,), (ident,), started)
+        return IdAnswer(EMPTY_PAGE, (ident,), (ident,), started(sent))
     except BadRequestError:
         if is_detail:
             raise
         # amoCRM cannot have given this id: a webhook or a person made it up
-        return IdAnswer(EMPTY_PAGE, (ident,), (), started)
+        return IdAnswer(EMPTY_PAGE, (ident,), (), started(sent))
     return IdAnswer(each, (ident,), () if is_detail or each.records else (ident,), each.started)
 
 

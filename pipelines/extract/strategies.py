@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from statistics import median_low
 
 from pipelines.amocrm.client import MIN_PAGE_SIZE
-from pipelines.amocrm.pagination import Page, pages
+from pipelines.amocrm.pagination import Page, Progress, pages
 from pipelines.cursors import Position
 from pipelines.entities.spec import Incremental
 from pipelines.extract.source import (
@@ -44,6 +44,9 @@ def snapshot(source: Source) -> Iterator[Step]:
     """The whole list, page by page, ordered by id where the API documents that order."""
     order = [source.id_order] if source.entity.order_column else []
     listing = source.listing
+    if listing.is_in_account:  # one record, which is not paged
+        yield Step(source.largest_page())
+        return
     for each in pages(source.client, listing.path, source.parameters(*order), listing.embedded_key,
                       listing.is_single_object, source.base):
         yield Step(each)
@@ -101,6 +104,7 @@ def window(source: Source, moving: Incremental, position: Position) -> Iterator[
     page. Raises FilterIgnoredError."""
     kept = {name: value for name, value in position.items() if name != "sweep"}
     ranges = [(max(0, position["watermark"] - OVERLAP_SECONDS), MAX_TIMESTAMP)]
+    progress = Progress(source.listing.path)
 
     def position_up_to(end: int) -> Position:
         return kept | {"watermark": min(max(end, position["watermark"]), source.stable_until)}
@@ -108,7 +112,8 @@ def window(source: Source, moving: Incremental, position: Position) -> Iterator[
     while ranges:
         low, high = ranges.pop()
         each = source.time_range_page(moving, low, high)
-        if each.next is None:
+        progress.meet(each)
+        if source.is_last(each):
             yield Step(each, position_up_to(high + 1))
             continue
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
