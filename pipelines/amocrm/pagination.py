@@ -194,7 +194,8 @@ def pages(client: HttpGet, path: str, parameters: Parameters, key: str, single: 
             yield current
         if single or walk.has_ended:
             return
-        next_parameters = walk.next_parameters(current)
+        if not walk.is_in_doubt:
+            next_parameters = walk.next_parameters(current)
 
 
 @dataclass
@@ -209,6 +210,8 @@ class _Walk:
     has_ended: bool = False
     repeats: int = 0
     """Pages in a row that repeated an earlier page."""
+    is_in_doubt: bool = False
+    """The last page repeated an earlier one, and is asked for once more."""
     empty: int = 0
     """Pages in a row without rows."""
     asked: set[Hashable] = field(default_factory=set)
@@ -222,16 +225,21 @@ class _Walk:
     def add(self, each: Page) -> bool:
         """Adds a page; True if it brought new rows. Decides whether the list has ended."""
         content, new = frozenset(each.row_ids), self.progress.meet(each)
+        self.is_in_doubt = (bool(content) and not new and content in self.contents
+                            and tuple(sorted(each.asked)) not in self.asked)
         self.asked.add(tuple(sorted(each.asked)))
         self.empty = 0 if each.records else self.empty + 1
-        self.repeats = self.repeats + 1 if content and not new and content in self.contents else 0
+        if new or content not in self.contents:
+            self.repeats = 0
+        elif content and not self.is_in_doubt:
+            self.repeats += 1
         self.contents.add(content)
         if new or not self.farthest:
             self.farthest = each.asked
         ended = ending(each, self.largest)
         self.largest = max(self.largest, len(each.records))
-        self.has_ended = (ended is True and (bool(new) or not each.records) or self.repeats >= MAX_REPEATS
-                          or self.empty >= MAX_REPEATS)
+        self.has_ended = (ended is True and (bool(new) or not each.records)
+                          or max(self.repeats, self.empty) >= MAX_REPEATS)
         return bool(new)
 
     def next_parameters(self, each: Page) -> Parameters:

@@ -12,7 +12,7 @@ that really comes, so that size is learned (`PageSize`) and asked for from then 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -138,26 +138,34 @@ class Source:
         """Requests page `number` (from 1) in pages of `limit` rows. Raises PageTooLarge."""
         place = [("page", str(number))] if number > 1 else []
         asked = limit or self.limit
-        each = page(self.client, self.listing.path, self.parameters(*more, *place, limit=asked),
-                    self.listing.embedded_key, self.listing.is_single_object, self.base)
+        each = self._get(self.parameters(*more, *place, limit=asked))
+        if len(each.records) > asked and not self.page_size.fixed and not self.listing.is_single_object:
+            each = self._get(each.asked)
+            self.page_size.fixed = len(each.records) if len(each.records) > asked else 0
         self.page_size.largest = max(self.page_size.largest, len(each.records))
-        if not self.listing.is_single_object and len(each.records) > asked:
-            self.page_size.fixed = len(each.records)
         return each
 
-    def is_last(self, each: Page) -> bool:
+    def _get(self, asked: Parameters) -> Page:
+        return page(self.client, self.listing.path, asked, self.listing.embedded_key,
+                    self.listing.is_single_object, self.base)
+
+    def is_last(self, each: Page, seen: Collection[Hashable] = ()) -> bool:
         """True if the list (with the filters and the order of that request) ends with this page. Looks at the
         following page where the page itself does not say it; learns from that that the server gives smaller
-        pages than asked for. Raises TransientError if the page is empty and the following one is not."""
+        pages than asked for. `seen`: rows that the walk has met before. Raises TransientError if the page is
+        empty and the following one is not."""
         ended = ending(each, self.page_size.largest)
         if ended is not None:
             return ended
         try:
-            beyond = page(self.client, self.listing.path, following(each.asked, len(each.records)),
-                          self.listing.embedded_key, base=self.base)
-        except PageTooLargeError:
+            beyond = self._following_page(each)
+        except (PageTooLargeError, BadRequestError, NotAvailableError):
             return False
-        if not beyond.row_ids - each.row_ids:
+        new = beyond.row_ids - each.row_ids - set(seen)
+        if self.id_order in each.asked and each.records:  # the first page again is nothing new
+            highest = max(self.ids(each), default=0)
+            new = {ident for record in beyond.records if (ident := possible_id(record) or 0) > highest}
+        if not new:
             return True
         if not each.records:
             raise TransientError(f"{self.listing.path}: a page without rows came before a page with rows",
@@ -166,6 +174,14 @@ class Source:
         if len(each.records) < asked:
             self.page_size.limit = min(self.limit, max(2, len(each.records)))
         return False
+
+    def _following_page(self, each: Page) -> Page:
+        """Requests the page after `each`, and once more if it brings nothing although something claims
+        more."""
+        asked = following(each.asked, len(each.records))
+        beyond = self._get(asked)
+        is_doubtful = not beyond.row_ids - each.row_ids and (beyond.records or each.next is not None)
+        return self._get(asked) if is_doubtful else beyond
 
     def largest_page(self, *more: tuple[str, str], number: int = 1) -> Page:
         """Requests a page as large as the server can deliver."""
@@ -235,11 +251,14 @@ class Source:
             new = progress.meet(each)
             is_repeated = bool(shown) and not new and (shown <= previous or previous <= shown)
             repeats = repeats + 1 if is_repeated and number > 1 else 0
-            is_last = overlaps and (not shown or repeats >= MAX_REPEATS or self.is_last(each))
+            most = 2 * MAX_REPEATS if self.page_size.fixed else MAX_REPEATS
+            is_last = overlaps and (not shown or repeats >= most or self.is_last(each, joined))
             rows = len(each.records)
             yield each
             if is_last:
                 return
+            if self.page_size.fixed and repeats % 2:
+                continue  # such pages do not overlap: this one is asked for once more
             previous = shown
             joined |= shown if overlaps else set()
             # smaller pages than asked for stand at another place than was meant

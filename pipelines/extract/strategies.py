@@ -52,11 +52,12 @@ def snapshot(source: Source) -> Iterator[Step]:
         yield Step(each)
 
 
-def sweep(source: Source, position: Position) -> Iterator[Step]:
-    """The whole list. `position` may hold an interrupted sweep, which is resumed. Raises ListIncomplete when
-    the list cannot be read completely."""
+def sweep(source: Source, position: Position, by_id: bool = True) -> Iterator[Step]:
+    """The whole list. `position` may hold an interrupted sweep, which is resumed. `by_id`: in the order of
+    ids, if the API documents it. Raises ListIncomplete when the list cannot be read completely,
+    FilterIgnoredError when it does not come in the order of ids."""
     moving, is_page_limited = source.entity.incremental, False
-    if source.entity.order_column:
+    if source.entity.order_column and by_id:
         try:
             yield from scan_by_id(source, position)
             return
@@ -96,7 +97,13 @@ def incremental(source: Source, moving: Incremental, position: Position, has_fil
         except FILTER_ERRORS as reason:
             raise_unless_filter_refused(reason)
             yield Step(EMPTY_PAGE, position)  # takes back the positions that this strategy has reported
-    yield from scan_by_id(source, {}) if source.entity.order_column else unordered_scan(source)
+    if source.entity.order_column:
+        try:
+            yield from scan_by_id(source, {})
+            return
+        except FilterIgnoredError:
+            yield Step(EMPTY_PAGE, position)
+    yield from unordered_scan(source)
 
 
 def window(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:

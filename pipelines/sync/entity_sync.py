@@ -12,7 +12,7 @@ from pipelines.amocrm.client import CountingClient
 from pipelines.cursors import FULL_READ_DUE, Position, set_server_time, write_position
 from pipelines.entities.spec import Entity, Listing, PerParent
 from pipelines.extract.by_id import detail_steps
-from pipelines.extract.source import Source, Step
+from pipelines.extract.source import FilterIgnoredError, Source, Step
 from pipelines.extract.strategies import incremental, snapshot, sweep
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
@@ -130,10 +130,15 @@ class EntitySync:
         read by id: batch by batch where the list is ordered by id, else at the end of the sweep."""
         self.result.mode, self.read_at = "sweep", None
         self.had_rows = self.tombstones.has_live_rows(source.listing.constants)
-        at_end = not self.entity.order_column and self.entity.is_readable_by_id and not position
+        if self.entity.order_column:
+            try:
+                return self._load_steps(source, sweep(source, position)) or position
+            except FilterIgnoredError:  # the list ignores order[id] (live-facts.md 16)
+                position = {}
+        at_end = self.entity.is_readable_by_id and not position
         if at_end:
             self.tombstones.clear_seen()
-        reached = self._load_steps(source, sweep(source, position), keep_seen=at_end) or position
+        reached = self._load_steps(source, sweep(source, position, by_id=False), keep_seen=at_end) or position
         if at_end:
             self.tombstones.enqueue_absent(source.listing.constants, source.listing.path)
         return reached

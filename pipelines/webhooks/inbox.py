@@ -33,8 +33,8 @@ UPDATE mirror.webhook_deliveries d SET heeded_at = clock_timestamp(),
 FROM unnest(%s::int8[], %s::bool[], %s::text[], %s::text[]) n (id, named, told, unknown) WHERE d.id = n.id"""
 INSERT_HINTS = f"""
 INSERT INTO mirror.hints AS h (account, listing, key, told_at, of_links, hooked_at)
-SELECT %(account)s, n.listing, n.key, to_timestamp(max(n.at) / 1000000.0) + {CLOCK_DIFFERENCE}, bool_or(n.of_links),
-    to_timestamp(min(n.at) / 1000000.0)
+SELECT %(account)s, n.listing, n.key, to_timestamp(max(n.at) / 1000000.0) + {CLOCK_DIFFERENCE},
+    bool_or(n.of_links), to_timestamp(min(n.at) / 1000000.0)
 FROM unnest(%(listings)s::text[], %(keys)s::text[], %(moments)s::int8[], %(of_links)s::bool[])
     n (listing, key, at, of_links)
 WHERE NOT EXISTS (SELECT FROM mirror.forgotten f
