@@ -188,8 +188,8 @@ def _clock_finding(clock: ServerClock) -> Finding:
     ahead = clock.ahead()
     if abs(ahead) > MAX_CLOCK_SKEW_SECONDS:
         side = "behind" if ahead > 0 else "ahead of"
-        return Finding("note", f"clock: this machine is {_duration(abs(ahead))} {side} amoCRM. Times are measured "
-                       "on amoCRM's clock; tokens and schedules are not",
+        return Finding("note", f"clock: this machine is {_duration(abs(ahead))} {side} amoCRM. Times are "
+                       "measured on amoCRM's clock; tokens and schedules are not",
                        "Set this machine's clock: `timedatectl set-ntp true`")
     return Finding("right", f"clock: within {max(abs(ahead), 1):.0f} s of amoCRM's")
 

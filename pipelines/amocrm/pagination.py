@@ -3,7 +3,8 @@
 
 Whether a list goes on is decided here, for every reader of lists. A `next` is a claim: some lists carry it
 always, and some leave it out although rows follow. `ending` says what a page shows by itself; where that is
-not enough, the caller looks at the following page (`following`). `Progress` ends a walk that meets no new row.
+not enough, the caller looks at the following page (`following`). `Progress` ends a walk that meets no new
+row.
 """
 
 from __future__ import annotations
@@ -107,18 +108,18 @@ def _next_parameters(body: dict[str, Any], parameters: Parameters, records: list
     return None
 
 
-def ending(each: Page, largest: int = 0) -> bool | None:
-    """True if the list ends with this page, False if it goes on, None if the page does not say: the following
-    page has to be looked at. `largest`: the most rows that a page of this list is known to have had.
+def ending(each: Page) -> bool | None:
+    """True if the list ends with this page, False if it goes on, None if the page does not say: the
+    following page has to be looked at.
 
-    A page is the last one if nothing claims more and it is short, by the size of other pages or by any
-    plausible size. A full page with `next` is not the last one. Everything else is unclear: a short page with
-    `next` (smaller pages than asked for, or a list that carries `next` always), and a page without `next` that
-    may be full (live-facts.md 19, 43)."""
+    A page is the last one if nothing claims more and it has fewer rows than any server would fill a page
+    with, or if the envelope counts. A full page with `next` is not the last one. Everything else is unclear:
+    a short page with `next` (smaller pages than asked for, or a list that carries `next` always), and a page
+    without `next` that may be full (live-facts.md 19, 43)."""
     rows, limit = len(each.records), _page_size(each.asked)
     if each.next is not None:
         return False if limit and rows >= limit else None
-    if rows < max(SMALLEST_PAGE, largest) and (rows < limit or not limit):
+    if rows < SMALLEST_PAGE and (rows < limit or not limit):
         return True
     return True if _is_counted_last(each) else None
 
@@ -173,8 +174,8 @@ class Progress:
 def no_progress(path: str, pages: int, idle: int, request: str) -> TransientError:
     """Returns the error of a walk that meets no new rows."""
     return TransientError(
-        f"{path} does not end: {pages} pages were read, and the last {idle} brought no new row. What was read "
-        "is kept. Run the sync again later; if it happens again, report it to amoCRM's support", request)
+        f"{path} does not end: {pages} pages were read, and the last {idle} brought no new row. What was "
+        "read is kept. Run the sync again later; if it happens again, report it to amoCRM's support", request)
 
 
 def pages(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool = False,
@@ -236,7 +237,7 @@ class _Walk:
         self.contents.add(content)
         if new or not self.farthest:
             self.farthest = each.asked
-        ended = ending(each, self.largest)
+        ended = ending(each)
         self.largest = max(self.largest, len(each.records))
         self.has_ended = (ended is True and (bool(new) or not each.records)
                           or max(self.repeats, self.empty) >= MAX_REPEATS)

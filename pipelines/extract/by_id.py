@@ -78,9 +78,9 @@ def _chunk_answers(query: IdQuery, chunks: Sequence[tuple[Any, ...]]) -> Iterato
 
 
 def _answers(query: IdQuery, chunk: tuple[Any, ...]) -> Iterator[IdAnswer]:
-    """Answers for one chunk: a filtered request; in halves if amoCRM refuses it, cannot deliver it in time, or
-    gives it on several pages; one by one if the filter is not to be used. Records of other ids mean that the
-    filter is ignored: it is not used again."""
+    """Answers for one chunk: a filtered request; in halves if amoCRM refuses it, cannot deliver it in time,
+    or gives it on several pages; one by one if the filter is not to be used. Records of other ids mean that
+    the filter is ignored: it is not used again."""
     if not query.use_filter or len(chunk) == 1:
         yield from (_single_answer(query, each) for each in chunk)
         return

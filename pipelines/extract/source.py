@@ -75,8 +75,6 @@ class PageSize:
     """Page size that the server can deliver, in rows. 0: the list's own limit."""
 
     limit: int = 0
-    largest: int = 0
-    """Rows of the largest page that the server has given."""
     fixed: int = 0
     """Rows of the pages of a server that gives more than it was asked for, whatever the request says; 0: it
     does not."""
@@ -142,7 +140,6 @@ class Source:
         if len(each.records) > asked and not self.page_size.fixed and not self.listing.is_single_object:
             each = self._get(each.asked)
             self.page_size.fixed = len(each.records) if len(each.records) > asked else 0
-        self.page_size.largest = max(self.page_size.largest, len(each.records))
         return each
 
     def _get(self, asked: Parameters) -> Page:
@@ -154,7 +151,7 @@ class Source:
         following page where the page itself does not say it; learns from that that the server gives smaller
         pages than asked for. `seen`: rows that the walk has met before. Raises TransientError if the page is
         empty and the following one is not."""
-        ended = ending(each, self.page_size.largest)
+        ended = ending(each)
         if ended is not None:
             return ended
         try:
@@ -235,7 +232,7 @@ class Source:
         the read steps back by one page until it does. Raises TransientError when no new row comes any
         more although the list claims to go on."""
         start, repeats, was_repeated, progress = 0, 0, False, Progress(self.listing.path)
-        previous, joined = set[Hashable](), set[Hashable]()  # rows of the last page; of all pages that overlap
+        previous, joined = set[Hashable](), set[Hashable]()  # rows of the last page; of those that overlap
         while True:
             limit, number = self._next_place(start)
             try:

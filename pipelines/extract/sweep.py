@@ -141,6 +141,7 @@ def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[
     """Scans a segment from its lowest row down to the list's first row, or to a row whose id is at most
     `stop`. Raises TransientError after MAX_IDLE_REQUESTS pages that got no lower."""
     at, floor, top, pages, idle = segment["at"], segment["floor"], segment["top"], 0, 0
+    was_repeated = False
     while at > 0 and (floor is None or stop is None or floor > stop):
         limit, number = previous_overlapping_page(at, source.limit)
         try:
@@ -151,6 +152,10 @@ def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[
             continue
         ids, before, pages = source.ids(each), floor, pages + 1
         is_aligned = floor is None or (bool(ids) and ids[-1] >= floor)
+        if floor is not None and is_aligned and ids[0] >= floor and not was_repeated:
+            was_repeated = True  # the page above again; asked for once more
+            continue
+        was_repeated = False
         is_last = (top is None or not is_aligned) and source.is_last(each)
         if not is_last and source.limit < len(each.records) + 1 <= limit and number > 1:
             is_aligned = False  # a smaller page than asked for stands at another place than was meant

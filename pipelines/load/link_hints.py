@@ -114,7 +114,8 @@ def enqueue_records(connection: Connection, account: str, records: Iterable[tupl
             of_links: bool = False) -> None:
     """Enqueues records whose links were moved to another record."""
     rows = list(records)
-    connection.execute(enqueue_sql(f"SELECT listing, id, {SERVER_NOW} AS told_at, NULL::timestamptz AS deleted_at, "
+    connection.execute(enqueue_sql(f"SELECT listing, id, {SERVER_NOW} AS told_at, "
+                             "NULL::timestamptz AS deleted_at, "
                              "%(of_links)s AS of_links "
                              "FROM unnest(%(listings)s::text[], %(ids)s::int8[]) t (listing, id)"), {
         "account": account, "of_links": of_links, "listings": [listing for listing, _ in rows],

@@ -105,7 +105,8 @@ class Tombstones:
         with self.connection.transaction():
             self._prepare()
             self.connection.execute(SQL("INSERT INTO {} SELECT {}, NULL, {} FROM {}").format(
-                Identifier(self.removed_table), keys, SQL(SERVER_NOW), self._absent_rows(constants, orphans_of)),
+                Identifier(self.removed_table), keys, SQL(SERVER_NOW),
+                self._absent_rows(constants, orphans_of)),
                                     dict(constants))
             return self._apply()
 
@@ -114,7 +115,8 @@ class Tombstones:
         self.connection.execute(
             SQL("INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) SELECT %(_account)s, "
                 "%(_listing)s, {}::text, {}, true FROM {} ON CONFLICT DO NOTHING").format(
-                statements.name("t", self.table_schema.key[-1]), SQL(SERVER_NOW), self._absent_rows(constants, None)),
+                statements.name("t", self.table_schema.key[-1]), SQL(SERVER_NOW),
+                self._absent_rows(constants, None)),
             {**constants, "_account": self.account, "_listing": listing})
 
     # Rows that were looked up by their keys

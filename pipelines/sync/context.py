@@ -17,7 +17,6 @@ from pipelines.cursors import set_server_time
 from pipelines.entities.spec import AccountInfo
 from pipelines.load.counts import Counts
 
-
 UNKNOWN_CLOCK_SECONDS = 2 * 86400
 """Seconds by which amoCRM's clock may be ahead of ours before any answer has shown it."""
 
@@ -45,8 +44,9 @@ class EntityResult:
 def tell_time(connection: Connection, client: HttpGet | None) -> None:
     """Tells the session amoCRM's time. While that is unknown, a time that lies ahead in any case: a hint of
     that time is read once too often, never too seldom."""
-    known = client is not None and client.clock.is_known
-    set_server_time(connection, client.clock.now() if client and known else time.time() + UNKNOWN_CLOCK_SECONDS)
+    is_known = client is not None and client.clock.is_known
+    moment = client.clock.now() if client and is_known else time.time() + UNKNOWN_CLOCK_SECONDS
+    set_server_time(connection, moment)
 
 
 class Progress(Protocol):

@@ -1,5 +1,5 @@
-"""Whatever the server shows, every walk ends, within a few requests per page, and either met every row or says
-that it did not. `DRAWS=2000` draws more servers (`make test-all`)."""
+"""Whatever the server shows, every walk ends, within a few requests per page, and either met every row or
+says that it did not. `DRAWS=2000` draws more servers (`make test-all`)."""
 
 from __future__ import annotations
 
