@@ -76,7 +76,8 @@ def set_server_time(connection: Connection, moment: float) -> None:
     counts as none."""
     connection.execute(
         "SELECT set_config('mirror.clock_ahead', "
-        "CASE WHEN abs(ahead) < 2 THEN '0' ELSE ahead::text END, false) FROM (SELECT %s::float8 - extract(epoch FROM clock_timestamp())::float8 AS ahead) x", [moment])
+        "CASE WHEN abs(ahead) < 2 THEN '0' ELSE ahead::text END, false) "
+        "FROM (SELECT %s::float8 - extract(epoch FROM clock_timestamp())::float8 AS ahead) x", [moment])
 
 
 # SQL fragments for hint rules (`entities/hint_rules.py`); %(account)s is the account's name

@@ -78,6 +78,15 @@ def sweep(source: Source, position: Position, by_id: bool = True) -> Iterator[St
     yield from scan_both_ends(source) if is_page_limited else unordered_scan(source)
 
 
+def sweep_in_any_order(source: Source) -> Iterator[Step]:
+    """The whole list: by id, or without that order where the list ignores it (live-facts.md 16); pages that
+    were read before this shows are read again."""
+    try:
+        yield from sweep(source, {})
+    except FilterIgnoredError:
+        yield from sweep(source, {}, by_id=False)
+
+
 def unordered_scan(source: Source) -> Iterator[Step]:
     """The whole list in amoCRM's default order."""
     for each in source.overlapping_pages():

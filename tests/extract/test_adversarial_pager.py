@@ -11,8 +11,8 @@ import pytest
 
 from pipelines.amocrm.errors import AmoError
 from pipelines.extract.by_id import IdQuery, answers_by_id
-from pipelines.extract.source import FILTER_ERRORS, FilterIgnoredError, Source, Step
-from pipelines.extract.strategies import OVERLAP_SECONDS, incremental, snapshot, sweep
+from pipelines.extract.source import FILTER_ERRORS, Source
+from pipelines.extract.strategies import OVERLAP_SECONDS, incremental, snapshot, sweep_in_any_order
 from tests.support.adversarial_pager import START, AdversarialPager
 from tests.support.helpers import ScriptedServer, list_reply, scripted_server
 from tests.support.lists import ids, moving_of, source_of
@@ -20,14 +20,6 @@ from tests.support.lists import ids, moving_of, source_of
 DRAWS, FIRST = int(os.environ.get("DRAWS", "60")), int(os.environ.get("FIRST_DRAW", "0"))
 REQUESTS_PER_PAGE, REQUESTS_MORE = 12, 300
 """The most requests of a walk: per page of the list, and besides."""
-
-
-def full_scan(source: Source) -> Iterator[Step]:
-    """Reads as `EntitySync` does: where the list ignores the order of ids, without it."""
-    try:
-        yield from sweep(source, {})
-    except FilterIgnoredError:
-        yield from sweep(source, {}, by_id=False)
 
 
 def by_id(source: Source, pager: AdversarialPager) -> set[Any]:
@@ -44,15 +36,15 @@ def by_id(source: Source, pager: AdversarialPager) -> set[Any]:
 
 WALKS: dict[str, tuple[str, Callable[[Source, AdversarialPager, int], set[Any]]]] = {
     "snapshot": ("leads", lambda source, pager, since: ids(snapshot(source))),
-    "sweep": ("leads", lambda source, pager, since: ids(full_scan(source))),
-    "unordered": ("customers", lambda source, pager, since: ids(full_scan(source))),
+    "sweep": ("leads", lambda source, pager, since: ids(sweep_in_any_order(source))),
+    "unordered": ("customers", lambda source, pager, since: ids(sweep_in_any_order(source))),
     "window": ("leads", lambda source, pager, since: ids(incremental(
         source, moving_of("leads"), {"watermark": since + OVERLAP_SECONDS}, True))),
     "window without an order": ("customers", lambda source, pager, since: ids(incremental(
         source, moving_of("customers"), {"watermark": since + OVERLAP_SECONDS}, True))),
     "newest first": ("leads", lambda source, pager, since: ids(incremental(
         source, moving_of("leads"), {"watermark": since + OVERLAP_SECONDS}, False))),
-    "time ranges": ("events", lambda source, pager, since: ids(full_scan(source))),
+    "time ranges": ("events", lambda source, pager, since: ids(sweep_in_any_order(source))),
     "by id": ("leads", lambda source, pager, since: by_id(source, pager)),
 }
 
