@@ -21,7 +21,7 @@ from pipelines.amocrm.errors import (
     NotPaidError,
     TransientError,
 )
-from pipelines.amocrm.responses import ApiResponse, seconds_ahead
+from pipelines.amocrm.server_clock import ServerClock
 from pipelines.config.settings import SettingsError, environment_note
 from pipelines.entities.spec import AccountInfo
 from pipelines.errors import DatabaseUnfitError, SyncRefusedError
@@ -170,7 +170,7 @@ def _account_findings(mirror: Installation) -> Iterator[Finding]:
                   f"{facts.get('subdomain')})")
     yield from _permission_findings(target.client, facts, mirror.cli_option)
     yield from _option_findings(facts)
-    yield _clock_finding(answer)
+    yield _clock_finding(target.client.clock)
 
 
 def _failure_finding(what: str, reason: AmoError, option: str) -> Finding:
@@ -211,13 +211,20 @@ def _option_findings(facts: AccountInfo) -> Iterator[Finding]:
         yield Finding("right", f"plan: customers are on ({mode})")
 
 
-def _clock_finding(answer: ApiResponse) -> Finding:
-    """Compares this machine's clock, at the time of the request, with the Date header."""
-    ahead = seconds_ahead(answer.date, answer.started / 1e6)
-    if ahead is None:
-        return Finding("note", "clock: not compared, the answer has no Date header")
-    skew = abs(ahead)
-    if skew > MAX_CLOCK_SKEW_SECONDS:
-        return Finding("wrong", f"clock: this machine and amoCRM differ by {skew:.0f} s",
-                       "Set this machine's clock (NTP): changes are selected by time")
-    return Finding("right", f"clock: within {max(skew, 1):.0f} s of amoCRM's")
+def _clock_finding(clock: ServerClock) -> Finding:
+    """Compares this machine's clock with amoCRM's, as its answers show it."""
+    if not clock.is_known:
+        return Finding("note", "clock: not compared, the answers have no Date header")
+    ahead = clock.ahead()
+    if abs(ahead) > MAX_CLOCK_SKEW_SECONDS:
+        side = "behind" if ahead > 0 else "ahead of"
+        return Finding("note", f"clock: this machine is {_duration(abs(ahead))} {side} amoCRM. Times are "
+                       "measured on amoCRM's clock; tokens and schedules are not",
+                       "Set this machine's clock: `timedatectl set-ntp true`")
+    return Finding("right", f"clock: within {max(abs(ahead), 1):.0f} s of amoCRM's")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

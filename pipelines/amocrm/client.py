@@ -41,8 +41,8 @@ from pipelines.amocrm.responses import (
     is_token_refusal,
     parse_change_response,
     parse_response,
-    seconds_ahead,
 )
+from pipelines.amocrm.server_clock import ServerClock
 from pipelines.amocrm.session import USER_AGENT, Session, is_amocrm, is_local, send_or_raise
 
 __all__ = ["USER_AGENT", "ApiResponse", "Client", "CountingClient", "HttpGet", "Parameters", "RetryPolicy"]
@@ -62,7 +62,8 @@ class HttpGet(Protocol):
     def get(self, path: str, parameters: Parameters = (), base: str = "", check: BodyCheck | None = None,
             declines: Collection[int] = ()) -> ApiResponse: ...
 
-    def clock_lag(self) -> float: ...
+    @property
+    def clock(self) -> ServerClock: ...
 
 
 class Payment(Enum):
@@ -113,7 +114,7 @@ class Client:
         self._halted_event = threading.Event()
         self._throttled_in_a_row = 0
         self._payment = Payment.UNKNOWN
-        self._clock_lag = 0.0
+        self.clock = ServerClock()
 
     def get(self, path: str, parameters: Parameters = (), base: str = "", check: BodyCheck | None = None,
             declines: Collection[int] = ()) -> ApiResponse:
@@ -180,11 +181,6 @@ class Client:
                         reason.request, patience / 60)
         self._halted_event.wait(min(left, random.uniform(0.5, 1.0) * self.retry_policy.payment_delay))
 
-    def clock_lag(self) -> float:
-        """Returns how many seconds amoCRM's clock lags behind ours; 0 if it does not, or if this is not
-        known yet."""
-        return self._clock_lag
-
     def close(self) -> None:
         self._adapter.close()
 
@@ -211,18 +207,18 @@ class Client:
 
     def _send(self, prepare: Callable[[Session], PreparedRequest], request: str,
               access: AccessToken) -> tuple[Response, int]:
-        """Returns the response and the start of the request in microseconds since 1970."""
+        """Returns the response and the start of the request in microseconds since 1970, by amoCRM's
+        clock."""
         session = self._session(access)
         prepared = prepare(session)
         self._acquire()
-        started = time.time_ns() // 1000
+        sent = time.monotonic()
         response = send_or_raise(lambda: session.transmit(prepared, (self.retry_policy.connect_timeout,
                                                                      self.retry_policy.read_timeout)),
                         request)
-        ahead = seconds_ahead(response.headers.get("Date", ""))
-        if ahead is not None:
-            self._clock_lag = max(0.0, -ahead)
-        return response, started
+        if response.status_code in (200, 204):  # a proxy's page would show the proxy's clock
+            self.clock.observe(response.headers.get("Date", ""), sent)
+        return response, int(self.clock.at(sent) * 1_000_000)
 
     def _session(self, access: AccessToken) -> Session:
         """Returns this thread's session, carrying the given token."""
@@ -319,8 +315,9 @@ class CountingClient:
                 self.requests += 1
                 self.retries += retries
 
-    def clock_lag(self) -> float:
-        return self.client.clock_lag()
+    @property
+    def clock(self) -> ServerClock:
+        return self.client.clock
 
 
 def _can_shrink(parameters: Parameters) -> bool:

@@ -7,12 +7,10 @@ docs/architecture.md.
 
 from __future__ import annotations
 
-import datetime
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from requests import Response
@@ -30,6 +28,7 @@ from pipelines.amocrm.errors import (
     ThrottledError,
     TransientError,
 )
+from pipelines.amocrm.server_clock import parse_date
 from pipelines.schema.json_text import decode
 
 Parameters = Sequence[tuple[str, str]]
@@ -51,7 +50,7 @@ SYSTEM_ERROR = re.compile(
 @dataclass(frozen=True)
 class ApiResponse:
     """A response with content: 200 with a body, or 204. `started` is the start of the request in
-    microseconds since 1970."""
+    microseconds since 1970, by amoCRM's clock."""
 
     status: int
     body: bytes
@@ -221,9 +220,5 @@ def retry_after(response: Response) -> float:
 def seconds_ahead(date: str, clock: float | None = None) -> float | None:
     """Returns how many seconds an HTTP date lies ahead of this machine's clock; None if it is not a date.
     `clock`: what the clock showed, in unix seconds; None: what it shows now."""
-    try:
-        at = parsedate_to_datetime(date)
-    except (TypeError, ValueError):
-        return None
-    return at.replace(tzinfo=at.tzinfo or datetime.UTC).timestamp() - (
-        time.time() if clock is None else clock)
+    at = parse_date(date)
+    return None if at is None else at - (time.time() if clock is None else clock)

@@ -247,7 +247,7 @@ ENTITIES: tuple[Entity, ...] = (
         Listing(f"{kind}/notes", {"entity_type": kind}, of_owner=f"{kind}/{{}}/notes")
         for kind in RECORD_LISTS), order_column="id",
            incremental=Incremental(newest_first=True), with_=("is_pinned",), limited_by_permissions=True),
-    Entity(activity.Event, "activity", (Listing("events"),), limit=100,
+    Entity(activity.Event, "activity", (Listing("events"),),
            incremental=Incremental("created_at", append_only=True), limited_by_permissions=True,
            before_upsert=(rules.EVENT_HINTS, *capture.CAPTURE_EVENTS),
            skip_before_when=f"{capture.BEFORE_FIRST_BUILD} AND {rules.EVENTS_ARE_OLD}",

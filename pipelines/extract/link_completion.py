@@ -57,6 +57,7 @@ def _add_missing_links(source: Source, children: Sequence[Child], record: Record
 def _fetch_links(source: Source, record_id: int) -> tuple[list[Record], bool]:
     """The links that /links shows of one record, and whether these are all of them."""
     found: dict[tuple[Any, Any], Record] = {}
+    first = 0  # links on the first page, if more pages follow it
     for number in range(1, MAX_PAGE_NUMBER):
         try:
             each = page(source.client, f"{source.listing.path}/{record_id}/links",
@@ -68,10 +69,13 @@ def _fetch_links(source: Source, record_id: int) -> tuple[list[Record], bool]:
         new_keys = shown.keys() - found.keys()
         found |= shown
         total = each.envelope.get("_total_items") if isinstance(each.envelope, dict) else None
+        is_more = isinstance(total, int) and total > len(found)
+        if new_keys and (each.next is not None or is_more or len(shown) == LINKS_PER_PAGE
+                         or len(shown) == first):
+            first = first or len(shown)
+            continue
         # the last page; or all links on one page; or the same page again: the list is truncated
-        if len(shown) < LINKS_PER_PAGE or len(shown) > LINKS_PER_PAGE or not new_keys:
-            return (list(found.values()),
-                    len(shown) != LINKS_PER_PAGE and not (isinstance(total, int) and total > len(found)))
+        return list(found.values()), len(shown) != LINKS_PER_PAGE and not is_more
     return list(found.values()), False
 
 

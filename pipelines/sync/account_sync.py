@@ -33,7 +33,7 @@ from pipelines.history import rebuild
 from pipelines.load.hints import listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.schema.names import bi_schema
-from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
+from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext, tell_time
 from pipelines.sync.entity_sync import EntitySync
 from pipelines.sync.exclusive import SyncLockLostError, exclusive_sync
 from pipelines.sync.helper_process import HelperProcess, SharedQueue, start_helper
@@ -154,6 +154,7 @@ class SyncRun:
         readable = {result.entity: result for result in results if result.state in ("complete", "incomplete")}
         for _ in range(HINT_ROUNDS):
             with self.target.connect() as connection:
+                tell_time(connection, self.target.client)
                 enqueue_all_hints(connection, self.target.name)
                 paths = listings_with_hints(connection, self.target.name)
             hinted = [entity for entity in entities

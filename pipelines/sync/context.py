@@ -4,16 +4,22 @@ progress; and the result of an entity."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from pipelines.accounts.target import Connection, Target
+from pipelines.amocrm.client import HttpGet
 from pipelines.amocrm.errors import AmoError
+from pipelines.cursors import set_server_time
 from pipelines.entities.spec import AccountInfo
 from pipelines.load.counts import Counts
 from pipelines.sync.exclusive import Fence
+
+UNKNOWN_CLOCK_SECONDS = 2 * 86400
+"""Seconds by which amoCRM's clock may be ahead of ours before any answer has shown it."""
 
 
 @dataclass
@@ -36,6 +42,14 @@ class EntityResult:
 
     def add_reason(self, reason: str) -> None:
         self.reason = "; ".join(filter(None, [self.reason, reason]))
+
+
+def tell_time(connection: Connection, client: HttpGet | None) -> None:
+    """Tells the session amoCRM's time. While that is unknown, a time that lies ahead in any case: a hint of
+    that time is read once too often, never too seldom."""
+    is_known = client is not None and client.clock.is_known
+    moment = client.clock.now() if client and is_known else time.time() + UNKNOWN_CLOCK_SECONDS
+    set_server_time(connection, moment)
 
 
 class Progress(Protocol):

@@ -30,7 +30,7 @@ from pipelines.history import rebuild
 from pipelines.load.hints import HintFilter, count_hints, delete_webhook_hints, listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.locks import continuous_sync_lock, continuous_worker_lock, full_scan_lock
-from pipelines.sync.context import EntityResult, NoProgress, SyncContext
+from pipelines.sync.context import EntityResult, NoProgress, SyncContext, tell_time
 from pipelines.sync.exclusive import current_fence
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
@@ -135,6 +135,7 @@ class ContinuousSync:
               self._full_scan_lock(connection) as idle):
             if not admitted:
                 return False
+            tell_time(connection, self.target.client if self.target else None)
             absorbed = enqueue_hints(connection, self.account)
             hint_filter = HintFilter(suspects=False, unhooked=idle)
             before = count_hints(connection, self.account, hint_filter)

@@ -18,10 +18,10 @@ from pipelines.cursors import Position, read_position
 from pipelines.entities.registry import entity_of
 from pipelines.entities.spec import ACCOUNT_PATH, DRIVE_PATH, DetailOf, Entity, Listing, PerParent
 from pipelines.extract.link_completion import complete_links
-from pipelines.extract.source import Source, Step
+from pipelines.extract.source import Source, Step, possible_id
 from pipelines.load.batch import Batch
 from pipelines.normalize.normalizer import normalizer
-from pipelines.normalize.rows import NormalizedPage
+from pipelines.normalize.rows import NormalizedPage, NormalizedRecord, UnusableRecord
 from pipelines.normalize.suppression import Suppression
 from pipelines.sync.context import EntityResult, SyncContext
 
@@ -211,11 +211,29 @@ class EntityReader:
             records = [inner for record in records for inner in listing.nested_records(record)]
         complete_ids = complete_links(source, self.entity.children, records)
         records = self.suppression.filter_records(records, listing.constants, complete_ids)
+        kept = [each for each in records if possible_id(each) is None] if self.entity.order_column else []
         normalized = self.normalizer.normalize_page(_consume(records) if may_consume else records,
                                                     listing.constants, self.context.zone)
         for rows in normalized.records if complete_ids else ():
             rows.has_complete_lists = rows.key[-1] in complete_ids
+        if self.entity.order_column == "id" and not all(map(_has_possible_id, normalized.records)):
+            _reject_impossible_ids(normalized, kept)
         return normalized
+
+
+def _has_possible_id(rows: NormalizedRecord) -> bool:
+    return possible_id({"id": rows.key[-1]}) is not None
+
+
+def _reject_impossible_ids(normalized: NormalizedPage, impossible: list[Any]) -> None:
+    """Moves the records whose id amoCRM cannot have given from the rows to the unusable ones. `impossible`:
+    the page's records without a possible id."""
+    rejected = {rows.key[-1] for rows in normalized.records if not _has_possible_id(rows)}
+    normalized.records = [rows for rows in normalized.records if rows.key[-1] not in rejected]
+    normalized.unusable += [UnusableRecord(record, f"its id {record['id']!r} is not one that amoCRM gives")
+                            for record in impossible if isinstance(record, dict)
+                            and any(record.get("id") is not True and record.get("id") == ident
+                                    for ident in rejected)]
 
 
 def _consume(records: list[Any]) -> Iterator[Any]:

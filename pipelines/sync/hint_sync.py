@@ -3,7 +3,6 @@ longer has (design.md 3)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -70,7 +69,7 @@ class HintSync:
     def repair(self, differences: Mapping[str, Mapping[tuple[Any, ...], str]]) -> None:
         """Re-reads the rows that a verification found to differ. Rows that it found absent twice ("extra")
         are marked deleted after one more reading."""
-        now = time.time_ns() // 1000
+        now = int(self.reader.client.clock.now() * 1_000_000)
         for listing in self.entity.listings:
             differing = differences.get(listing.path, {})
             if differing:
@@ -108,7 +107,7 @@ class HintSync:
     def _was_read_since(self, listing: Listing, key: int, hint: Hint) -> bool:
         """True if this run has read the record after the hint's event, by amoCRM's clock. Never for hints
         about links."""
-        clock_lag = int(self.reader.client.clock_lag() * 1_000_000)
+        clock_lag = int(self.reader.client.clock.lag() * 1_000_000)
         read_at = self.context.read_at.get(listing.path, {}).get(key, 0) - clock_lag
         return not hint.of_links and read_at >= hint.told_at + EVENT_CLOCK_SLACK_US
 
@@ -181,6 +180,7 @@ class HintSync:
                 complete_hints(self.connection, account, listing.path, settled)
                 return counts
 
+        self.sync.keep_time()
         self.result.counts += retry_deadlocks(once)
         self.context.progress.advanced(self.entity.name, self.reader.records_read, None)
 

@@ -20,7 +20,7 @@ from pipelines.cursors import Position
 from pipelines.entities.spec import Entity, Listing, PerParent
 from pipelines.extract.by_id import IdQuery, answers_by_id, detail_steps
 from pipelines.extract.source import Source, Step
-from pipelines.extract.strategies import snapshot, sweep
+from pipelines.extract.strategies import snapshot, sweep_in_any_order
 from pipelines.load import statements
 from pipelines.load.batch import Batch, TimedRecord
 from pipelines.load.loader import configure_session
@@ -140,7 +140,8 @@ class Comparison:
             self._compare_details(source, listing.per_parent)
             return
         self.tombstones.clear_seen()
-        self._compare_steps(source, sweep(source, {}) if incremental else snapshot(source), mark_seen=True)
+        steps = sweep_in_any_order(source) if incremental else snapshot(source)
+        self._compare_steps(source, steps, mark_seen=True)
         if not self.entity.is_append_only and not self.entity.has_details and self.reader.sees_all:
             self._add_differences(listing,
                                   dict.fromkeys(self.tombstones.absent_keys(listing.constants), "extra"))

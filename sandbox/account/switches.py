@@ -1,13 +1,14 @@
 """Switches for behaviours of amoCRM that could not be confirmed (API section 6).
 
-One table: name, default, allowed values, row of section 6, meaning. `number` among the values allows a
-number, `set` a comma-separated set of the others. A switch is read at every request, so a change takes effect
+One table: name, default, allowed values, row of section 6 (0: behaviour known from live accounts only),
+meaning. `number` among the values allows a number, `signed` one that may be negative, `set` a comma-separated
+set of the others. A switch is read at every request, so a change takes effect
 at once.
 """
 
 from dataclasses import dataclass
 
-NUMBER = ("number",)
+NUMBER, SIGNED = ("number",), ("signed",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Switch:
         """True if the value is allowed."""
         if self.values == NUMBER:
             return value.replace(".", "", 1).isdigit()
+        if self.values == SIGNED:
+            return value.removeprefix("-").replace(".", "", 1).isdigit()
         if self.values[0] == "set":
             return set(filter(None, value.split(","))) <= set(self.values[1:])
         return value in self.values
@@ -37,13 +40,24 @@ SWITCHES = (
     Switch("block_after", "20", NUMBER, 4, "429s in a row before everything answers 403 HTML; 0 = never"),
     Switch("require_user_agent", "off", ("off", "on"), 5, "403 for requests without a User-Agent"),
     Switch("limit_over_max", "clamp", ("clamp", "fallback50"), 7, "what a limit above the maximum becomes"),
+    Switch("page_rows", "0", NUMBER, 7,
+           "at most so many rows a page, whatever limit asks; 0 = as many as asked"),
+    Switch("next_link", "right", ("right", "always", "missing"), 0,
+           "when a page names a next: if rows follow, always, never"),
+    Switch("past_end", "empty", ("empty", "last"), 0,
+           "a page behind the last one: nothing, or the last page again"),
+    Switch("clock_skew", "0", SIGNED, 0, "seconds by which the account's clock is ahead of this machine's"),
     Switch("max_page", "0", NUMBER, 8, "pages above this number are refused with 400; 0 = none"),
     Switch("max_filter_ids", "0", NUMBER, 9,
            "more ids than this in one filter are refused with 400; 0 = any"),
     Switch("events_limit", "100", ("100", "250"), 10, "the largest page of events"),
     Switch("events_order", "desc", ("desc", "asc", "shuffled"), 11, "the order of events"),
-    Switch("default_order", "asc", ("asc", "desc", "shuffled"), 11,
-           "the order of a list when the request names none"),
+    Switch("default_order", "updated_at", ("updated_at", "asc", "desc", "shuffled"), 11,
+           "the order of a list when the request names none or one it does not know; asc, desc: by id"),
+    Switch("unsorted_order", "newest", ("newest", "honour"), 11, "order[...] of incoming leads: ignored"),
+    Switch("id_order", "honour", ("honour", "ignore"), 11, "order[id]: honoured, or the default order comes"),
+    Switch("free_filters", "honour", ("honour", "ignore"), 23,
+           "the filters of lists without the paid option: honoured, or the whole list comes"),
     Switch("updated_at_order", "honour", ("honour", "ignore"), 11,
            "order[updated_at]: documented, but a careful client verifies it"),
     Switch("events_retention_days", "0", NUMBER, 12, "events older than this are not shown; 0 = all are"),

@@ -83,6 +83,8 @@ def serve_list(call: Call, spec: ListSpec, path: str, path_conditions: Sequence[
     selected = call.selector.select(coll, conditions, order,
                                     f"{shown_path} {call.viewer.user_id} {_walk_label(call)}")
     page, limit = paging(call, spec) if spec.limit else (1, max(1, len(selected)))
+    if call.state.switches["past_end"] == "last":
+        page = max(1, min(page, -(-len(selected) // limit)))
     ids = selected.page((page - 1) * limit, limit)
     return _page(call, spec, shown_path, rows(call, spec, coll, ids), page, limit, len(selected))
 
@@ -111,6 +113,8 @@ def paging(call: Call, spec: ListSpec) -> tuple[int, int]:
     limit = php_query.integer(params.get("limit")) or min(spec.default, max_size)
     if limit > max_size:
         limit = max_size if call.state.switches["limit_over_max"] == "clamp" else min(50, max_size)
+    most = int(call.state.switches.number("page_rows"))
+    limit = min(limit, most) if most else limit
     return php_query.integer(params.get("page")) or 1, limit
 
 
@@ -138,6 +142,8 @@ def _filters(call: Call, spec: ListSpec, coll: Collection) -> list[Condition] | 
     if spec.paid and asked and switches["filter_option"] != "honour":
         if switches["filter_option"] == "refuse":
             return None
+        asked = {}
+    if not spec.paid and switches["free_filters"] == "ignore":
         asked = {}
     found = conditions_of(spec, coll, asked, switches)
     text = php_query.scalar(params.get("query")).casefold().encode()
@@ -241,11 +247,12 @@ def _page(call: Call, spec: ListSpec, path: str, found: list[bytes], page: int, 
 
 
 def _links(call: Call, spec: ListSpec, path: str, page: int, limit: int, total: int) -> Record:
+    next_link, last = call.state.switches["next_link"], -(-total // limit)
     if not spec.limit:
-        return {"self": call.href(path)}
-    last = -(-total // limit)
+        own = {"self": call.href(path)}
+        return own | ({"next": call.href(path, page=2)} if next_link == "always" else {})
     links = {"self": call.href(path, page=page, limit=limit)}
-    if page < last:
+    if (page < last and next_link != "missing") or next_link == "always":
         links["next"] = call.href(path, page=page + 1, limit=limit)
     if page > 1:
         links["first"] = call.href(path, page=1, limit=limit)

@@ -352,10 +352,33 @@ def test_no_secret_is_logged_or_shown(sandbox: SandboxProcess, caplog: pytest.Lo
     assert sandbox.admin_token not in repr(client.token_source.current(lambda: None))
 
 
-@pytest.mark.parametrize(("ahead", "behind"), [(-3600, 3600), (3600, 0), (None, 0)])
-def test_clock_lag_is_that_of_the_earlier_clock(ahead: int | None, behind: int) -> None:
-    headers = {} if ahead is None else {"Date": formatdate(time.time() + ahead, usegmt=True)}
-    with scripted_server(lambda path: (204, headers, None)) as server:
+@pytest.mark.parametrize("ahead", [-86400, -3600, 0, 2400, 86400, None])
+def test_a_request_starts_by_amocrms_clock(ahead: int | None) -> None:
+    with scripted_server(lambda path: (204, {} if ahead is None else {
+            "Date": formatdate(time.time() + ahead, usegmt=True)}, None)) as server:
+        client = client_of(server)
+        answers = [client.get("leads") for _ in range(3)]
+    assert [each.started / 1e6 - time.time() for each in answers] == [
+        pytest.approx(ahead or 0, abs=3)] * 3
+    assert [each.started for each in answers] == sorted(each.started for each in answers)
+    assert client.clock.ahead() == (pytest.approx(ahead, abs=2) if ahead else 0)
+    assert client.clock.is_known == (ahead is not None)
+
+
+def test_answers_of_a_proxy_do_not_set_the_clock() -> None:
+    with scripted_server(lambda path: (404, {"Date": formatdate(5, usegmt=True)}, b"<html>")) as server:
+        client = client_of(server)
+        with pytest.raises(AmoError):
+            client.get("leads")
+    assert not client.clock.is_known
+
+
+def test_a_step_of_either_clock_is_followed() -> None:
+    shown = [time.time() + 100, time.time() + 5000]
+    with scripted_server(lambda path: (204, {"Date": formatdate(shown[0], usegmt=True)}, None)) as server:
         client = client_of(server)
         client.get("leads")
-    assert client.clock_lag() == pytest.approx(behind, abs=3)
+        assert client.clock.ahead() == pytest.approx(100, abs=2)
+        del shown[0]
+        client.get("leads")
+        assert client.clock.ahead() == pytest.approx(5000, abs=2)

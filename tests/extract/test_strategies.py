@@ -165,7 +165,8 @@ def test_a_watermark_from_an_ignored_filter_is_taken_back() -> None:
             return list_reply({"id": 3, "updated_at": 7000}, {"id": 1, "updated_at": 100})
         first = len(server.paths) == 1
         return list_reply({"id": 1, "updated_at": 5990 if first else 100},
-                          {"id": 2, "updated_at": 6000 if first else 100}, next="?page=2")
+                          *({"id": ident, "updated_at": 6000 if first else 100} for ident in range(2, 11)),
+                          next="?page=2")
 
     with scripted_server(answer) as server:
         steps = list(incremental(source_of(server), moving_of("leads"), {"watermark": 5000}, True))
