@@ -251,7 +251,7 @@ STRANGE = {
     "TimeZone": "Asia/Tokyo",
     "bytea_output": "escape", "standard_conforming_strings": "off", "client_encoding": "KOI8R",
     "extra_float_digits": "-15", "statement_timeout": "400ms", "lock_timeout": "1ms",
-    "idle_in_transaction_session_timeout": "20ms", "idle_session_timeout": "100ms",
+    "idle_in_transaction_session_timeout": "2s", "idle_session_timeout": "2s",
     "quote_all_identifiers": "on", "array_nulls": "off", "transform_null_equals": "on",
     "row_security": "on", "client_min_messages": "debug1"}
 
