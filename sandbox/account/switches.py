@@ -74,8 +74,6 @@ SWITCHES = (
     Switch("merge_footprint", "none", ("none", "deleted_event", "bin"), 18,
            "what the absorbed record of a merge leaves"),
     Switch("bin_days", "0", NUMBER, 19, "days that deleted rows stay in with=only_deleted; 0 = for ever"),
-    Switch("only_deleted_flag", "false", ("false", "true"), 20,
-           "is_deleted of contacts and companies in with=only_deleted"),
     Switch("only_deleted_contacts", "honour", ("honour", "ignore"), 20,
            "with=only_deleted on contacts, companies"),
     Switch("deleted_elements", "gone", ("gone", "flagged"), 21,
@@ -111,11 +109,8 @@ SWITCHES = (
            "custom_field_{ID}_value_changed or generic"),
     Switch("unlink_key", "link", ("link", "unlink"), 38, "the payload key of *_unlinked events"),
     Switch("empty_params", "list", ("list", "object"), 39, "params of a note that has none"),
-    Switch("talk_contact_place", "entity", ("entity", "event"), 41,
-           "where a chat event has linked_talk_contact_id: in _embedded.entity, or in the event"),
     Switch("talk_events", "on", ("on", "payload", "off"), 41,
            "talk_created and talk_closed in events: about the talk, or with its id in their payload"),
-    Switch("talks_list", "list", ("list", "404"), 41, "whether GET talks lists talks"),
     Switch("bots", "list", ("list", "403", "404"), 42, "what /bots answers"),
     Switch("webhook_settings", "reject", ("reject", "accept"), 43, "undocumented codes in POST /webhooks"),
     Switch("refresh_grace", "off", ("off", "once"), 44, "whether a rotated refresh token works once more"),
@@ -135,7 +130,6 @@ SWITCHES = (
     Switch("customers_off_status", "426", ("402", "403", "422", "425", "426", "204"), 50,
            "customers when it is off"),
     Switch("task_unattached", "null", ("null", "0"), 51, "entity_id of a task of nothing"),
-    Switch("webhook_echo", "object", ("object", "list"), 43, "the form of settings in POST /webhooks' echo"),
     Switch("webhook_delivery", "once", ("once", "duplicate", "reorder", "lose"), 53,
            "how hooks are delivered"),
     Switch("webhook_hour", "3600", NUMBER, 53,
@@ -144,6 +138,13 @@ SWITCHES = (
            "whether POST /webhooks switches on a destination that was disabled"),
     Switch("skeleton_embedded", "present", ("present", "absent"), 54, "_embedded in only_deleted rows"),
     Switch("omit_attributes", "0", NUMBER, 55, "probability that a nullable attribute of a record is absent"),
+    # Later ones stand at the end: the switch matrix draws in this order
+    Switch("only_deleted_flag", "false", ("false", "true"), 20,
+           "is_deleted of contacts and companies in with=only_deleted"),
+    Switch("talk_contact_place", "entity", ("entity", "event"), 41,
+           "where a chat event has linked_talk_contact_id: in _embedded.entity, or in the event"),
+    Switch("talks_list", "list", ("list", "404"), 41, "whether GET talks lists talks"),
+    Switch("webhook_echo", "object", ("object", "list"), 43, "the form of settings in POST /webhooks' echo"),
 )  # fmt: skip
 BY_NAME = {switch.name: switch for switch in SWITCHES}
 
