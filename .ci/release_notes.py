@@ -21,8 +21,7 @@ def release_notes(tag: str, root: Path = ROOT) -> str:
     found = [section for section in sections
              if re.match(rf"\[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n", section)]
     if len(found) != 1:
-        sys.exit(
-            f"CHANGELOG.md has no heading \"## [{version}] - YYYY-MM-DD\": write the day of the release.")
+        sys.exit(f"CHANGELOG.md has no heading '## [{version}] - YYYY-MM-DD': write the day of the release.")
     return found[0].partition("\n")[2].strip() + "\n"
 
 
