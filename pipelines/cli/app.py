@@ -194,8 +194,8 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
         "--rate", str(rate), "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
 
 
-for each in (sync.commands, accounts.access, accounts.accounts, privacy.commands, views.commands,
-             webhooks.webhooks, webhooks.server):
+for each in (sync.commands, sync.history, accounts.access, accounts.accounts, privacy.commands,
+             views.commands, webhooks.webhooks, webhooks.server):
     app.add_typer(each)
 
 

@@ -49,6 +49,12 @@ INSERT_OBSERVATIONS = (
     "changed_at, since, value_before, value_after)")
 
 
+def without_captures(templates: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the templates that capture nothing. A repair loads without captures: what it replaces was never
+    true, and history is made again afterwards."""
+    return tuple(each for each in templates if INSERT_OBSERVATIONS not in each
+                 and "{schema}.history_due" not in each)
+
 
 class CapturedAttribute(NamedTuple):
     """An attribute whose changes are captured. `condition`: SQL condition under which the values of its
@@ -72,7 +78,8 @@ JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in LIST_BY_KIND.ite
   ON k.event_kind = s.entity_type
 WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL
   AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
-  AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id) ON CONFLICT DO NOTHING""",)
+  AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id AND t._deleted_at IS NULL)
+ON CONFLICT DO NOTHING""",)
 
 
 def capture_changes(model: type[AccountBase], values: type[AccountBase],

@@ -4,6 +4,7 @@
 A record is up to date since the later of: the read that produced its row's content, the last complete pass (a
 read that changes nothing does not write the row). A record is due when the row that mentions it was loaded
 after that, so a mention that arrives late is not missed; one minute of overlap covers reads in progress.
+%(whole)s: every record that is mentioned is due.
 """
 
 from pipelines.entities.record_kinds import RECORD_KINDS
@@ -12,7 +13,8 @@ DUE_TALKS = """
 SELECT DISTINCT mentioned.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
        LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) mentioned
        LEFT JOIN {schema}.talks t ON t.talk_id::text = mentioned.id
-       CROSS JOIN LATERAL (SELECT greatest(%(since)s::timestamptz, t._synced_at) AS since) known
+       CROSS JOIN LATERAL (SELECT CASE WHEN NOT %(whole)s
+                                  THEN greatest(%(since)s::timestamptz, t._synced_at) END AS since) known
 WHERE e.type IN ('incoming_chat_message', 'outgoing_chat_message', 'entity_direct_message', 'talk_created',
                  'talk_closed', 'ai_result', 'conversation_answered', 'talk_missed_event')
   AND mentioned.id ~ '^[0-9]{{1,18}}$' AND (known.since IS NULL OR e._synced_at > known.since
@@ -39,7 +41,8 @@ _OWNER_DELETED = " OR ".join(
     f" AND o._synced_at > known.since WHERE x.file_uuid = f.uuid)" for kinds, kind, *_ in RECORD_KINDS)
 DUE_FILES = f"""
 SELECT f.uuid FROM {{schema}}.files f LEFT JOIN {{schema}}.file_links l ON l.file_uuid = f.uuid
-       CROSS JOIN LATERAL (SELECT greatest(%(since)s::timestamptz, l._synced_at) AS since) known
+       CROSS JOIN LATERAL (SELECT CASE WHEN NOT %(whole)s
+                                  THEN greatest(%(since)s::timestamptz, l._synced_at) END AS since) known
 WHERE f._deleted_at IS NULL AND (known.since IS NULL OR f._synced_at > known.since
        OR EXISTS (SELECT FROM {{schema}}.notes n
                   WHERE n.note_type = 'attachment' AND n.params ->> 'file_uuid' = f.uuid AND (

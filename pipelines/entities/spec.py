@@ -52,8 +52,8 @@ class DetailOf(PerParent):
     each record, and only `due_sql` finds the values."""
 
     due_sql: str = field(kw_only=True)
-    """Query that selects the values whose records may have changed since %(since)s (null: never read);
-    {schema} stands for the account's schema."""
+    """Query that selects the values whose records may have changed since %(since)s (null: never read),
+    or with %(whole)s all; {schema} stands for the account's schema."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ UNION ALL SELECT 'customers', id, 'customer' FROM {schema}.customers;
 
 INSERT INTO affected (entity_type, entity_id, event_kind)
 SELECT DISTINCT k.entity_type, x.entity_id, k.event_kind
-FROM (SELECT entity_type AS event_kind, entity_id FROM {schema}.events
+FROM (SELECT entity_type AS event_kind, entity_id FROM {events} e
       WHERE entity_id IS NOT NULL AND (type = ANY({types}) OR type ~ {field_event})
       UNION ALL
-      SELECT k.event_kind, o.entity_id FROM {schema}.observations o JOIN {kinds} USING (entity_type)) x
+      SELECT k.event_kind, o.entity_id FROM {observations} o JOIN {kinds} USING (entity_type)) x
 JOIN {kinds} USING (event_kind)
 WHERE NOT EXISTS (SELECT FROM affected a WHERE a.event_kind = x.event_kind AND a.entity_id = x.entity_id)

@@ -1,0 +1,38 @@
+"""Which differences are only newer changes of the account: amoCRM says, by a record's own time or by a new
+event, or a queued hint says, that the record changed after the mirror's last read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
+from pipelines.schema.json_text import loads_jsonb
+
+RecordChanges = set[tuple[str, Any]]
+"""(path of a list, id) of records."""
+
+
+def records_named_by(event: Mapping[str, Any]) -> RecordChanges:
+    """Returns the records that an event names: its own, and those in its values. `event`: cells by column."""
+    kind = event.get("entity_type")
+    found = {(LIST_BY_EVENT_KIND[kind], event.get("entity_id"))} if kind in LIST_BY_EVENT_KIND else set()
+    for column in ("value_before", "value_after"):
+        if event.get(column):
+            for name, item in _objects(loads_jsonb(event[column])):
+                if name == "note" and kind in LIST_BY_EVENT_KIND:
+                    found.add((f"{LIST_BY_EVENT_KIND[kind]}/notes", item.get("id")))
+                elif item.get("type") in LIST_BY_EVENT_KIND:
+                    found.add((LIST_BY_EVENT_KIND[item["type"]], item.get("id")))
+    return found
+
+
+def _objects(value: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object inside a JSON value, with the name of the attribute that holds it."""
+    if isinstance(value, dict):
+        yield name, value
+        for inner_name, inner in value.items():
+            yield from _objects(inner, inner_name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _objects(inner, name)

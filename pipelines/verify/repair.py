@@ -1,0 +1,67 @@
+"""Repairs one entity: reads again what a verification found to differ, loads it, and marks deleted what is
+not in amoCRM."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from psycopg.sql import SQL
+
+from pipelines.accounts.target import Connection
+from pipelines.amocrm.client import CountingClient
+from pipelines.entities.change_capture import without_captures
+from pipelines.entities.spec import Entity
+from pipelines.load.statements import name
+from pipelines.load.tombstones import AbsentRow
+from pipelines.load.writer import write_embedded
+from pipelines.schema.tables import table_schema_of
+from pipelines.sync.context import EntityResult, SyncContext
+from pipelines.sync.entity_sync import EntitySync
+from pipelines.sync.hint_sync import HintSync
+from pipelines.verify.differences import EXTRA
+from pipelines.verify.outcomes import EntityVerification
+from pipelines.verify.queries import orphaned_children
+
+
+def repair_entity(context: SyncContext, entity: Entity, client: CountingClient, connection: Connection,
+                  result: EntityResult, outcome: EntityVerification) -> None:
+    """Re-reads what differs, or syncs the entity whole if it has no incremental reads."""
+    entity = replace(entity, before_upsert=without_captures(entity.before_upsert))
+    _correct_read_times(connection, context.target.schema, entity, outcome)
+    if entity.incremental:
+        hinted = HintSync(context, entity, client, connection, result)
+        hinted.repair({path: {key: each.kind for key, each in keys.items()}
+                       for path, keys in outcome.differences.items()})
+        sync = hinted.sync
+    else:
+        sync = EntitySync(context, entity, client, connection, result)
+        sync.run()
+    _remove_stray_rows(sync, entity, outcome)
+    with connection.transaction():
+        write_embedded(connection, context.target.schema, outcome.embedded)
+
+
+def _correct_read_times(connection: Connection, schema: str, entity: Entity,
+                        outcome: EntityVerification) -> None:
+    """Rows that claim to have been read later than now would refuse every newer reading."""
+    for model in (entity.model, *outcome.embedded):
+        connection.execute(SQL("UPDATE {} SET _synced_at = now() - interval '1 hour' "
+                               "WHERE _synced_at > now() + interval '5 minutes'").format(
+            name(schema, table_schema_of(model).name)))
+
+
+def _remove_stray_rows(sync: EntitySync, entity: Entity, outcome: EntityVerification) -> None:
+    """Marks rows deleted that belong to no list or whose id amoCRM cannot have given, and deletes child rows
+    of records that have no row. Both were found twice."""
+    connection, paths, now = sync.connection, {each.path for each in entity.listings}, time.time_ns() // 1000
+    for path, keys in outcome.differences.items():
+        with connection.transaction():
+            sync.result.counts += sync.tombstones.tombstone(
+                AbsentRow(key, None, now) for key, each in keys.items() if each.kind == EXTRA
+                and (each.has_impossible_id or path == entity.name and path not in paths))
+    stage = sync.loader.stage
+    for child in stage.child_replacements:
+        if child.child.name in outcome.differences:
+            connection.execute(SQL("DELETE FROM ") + orphaned_children(
+                stage.schema, stage.table_schema, child))
