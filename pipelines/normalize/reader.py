@@ -170,9 +170,8 @@ class Reader:
     def absent_bits(self, names: Sequence[str]) -> int:
         """Returns a bit mask of the columns whose attributes are not among the names (schema.md: an absent
         attribute leaves its column as it was). Columns inside an attribute depend on the record: see
-        `absent_inside`."""
-        outside = [*self.flat, *(each for each in self.deep if each not in self.nested)]
-        return sum(1 << index for index, column in outside if column.path[0] not in names)
+        `nested_absent_bits`. A derived column is never absent: it has a value of every record."""
+        return sum(1 << index for index, column in self.flat if column.path[0] not in names)
 
     def nested_absent_bits(self, record: Record) -> int:
         return sum(1 << index for index, column in self.nested if value_at(record, column.path) is MISSING)

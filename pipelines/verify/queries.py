@@ -77,7 +77,9 @@ def embedded_cells(schema: str, table_schema: TableSchema, stage: str) -> Compos
     """The cells of staged embedded objects that differ from their rows, except rows that their own list has
     shown. A row that is missing altogether: its key as the cell."""
     others = [column.name for column in table_schema.columns if column.name not in table_schema.key]
-    more = [SQL("({}, NULL, NULL, t._synced_at IS NULL)").format(Literal(""))]
+    more = [SQL("({}, NULL, NULL, t._synced_at IS NULL)").format(Literal("")),
+            SQL("('_deleted_at', {}, NULL, t._deleted_at IS NOT NULL)").format(_text(SQL("t._deleted_at"))),
+            SQL("('_synced_at', {}, {}, {})").format(_text(SQL("t._synced_at")), _text(READ_AT), FUTURE)]
     return SQL("SELECT {}, d.cell, d.here, d.there FROM {} s LEFT JOIN {} t ON {}, {} "
                "WHERE t._listed IS NOT TRUE AND (t._synced_at IS NULL OR t._synced_at < s._synced_at "
                "OR {}) AND CASE WHEN t._synced_at IS NULL THEN d.cell = '' ELSE d.differs END").format(

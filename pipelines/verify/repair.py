@@ -12,7 +12,7 @@ from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
 from pipelines.entities.change_capture import without_captures
 from pipelines.entities.spec import Entity
-from pipelines.load.statements import name
+from pipelines.load.statements import AND, name
 from pipelines.load.tombstones import AbsentRow
 from pipelines.load.writer import write_embedded
 from pipelines.schema.tables import table_schema_of
@@ -31,15 +31,16 @@ def repair_entity(context: SyncContext, entity: Entity, client: CountingClient, 
     _correct_read_times(connection, context.target.schema, entity, outcome)
     if entity.incremental:
         hinted = HintSync(context, entity, client, connection, result)
+        _delete_orphaned_children(hinted.sync, outcome)
         hinted.repair({path: {key: each.kind for key, each in keys.items()}
                        for path, keys in outcome.differences.items()})
         sync = hinted.sync
     else:
         sync = EntitySync(context, entity, client, connection, result)
+        _delete_orphaned_children(sync, outcome)
         sync.run()
-    _remove_stray_rows(sync, entity, outcome)
-    with connection.transaction():
-        write_embedded(connection, context.target.schema, outcome.embedded)
+    _mark_stray_rows_deleted(sync, entity, outcome)
+    _write_embedded(connection, context.target.schema, outcome)
 
 
 def _correct_read_times(connection: Connection, schema: str, entity: Entity,
@@ -51,17 +52,33 @@ def _correct_read_times(connection: Connection, schema: str, entity: Entity,
             name(schema, table_schema_of(model).name)))
 
 
-def _remove_stray_rows(sync: EntitySync, entity: Entity, outcome: EntityVerification) -> None:
-    """Marks rows deleted that belong to no list or whose id amoCRM cannot have given, and deletes child rows
-    of records that have no row. Both were found twice."""
-    connection, paths, now = sync.connection, {each.path for each in entity.listings}, time.time_ns() // 1000
-    for path, keys in outcome.differences.items():
-        with connection.transaction():
-            sync.result.counts += sync.tombstones.tombstone(
-                AbsentRow(key, None, now) for key, each in keys.items() if each.kind == EXTRA
-                and (each.has_impossible_id or path == entity.name and path not in paths))
+def _delete_orphaned_children(sync: EntitySync, outcome: EntityVerification) -> None:
+    """Deletes the child rows of records that have no row: they would be in the way of the record's own."""
     stage = sync.loader.stage
     for child in stage.child_replacements:
         if child.child.name in outcome.differences:
-            connection.execute(SQL("DELETE FROM ") + orphaned_children(
+            sync.connection.execute(SQL("DELETE FROM ") + orphaned_children(
                 stage.schema, stage.table_schema, child))
+
+
+def _mark_stray_rows_deleted(sync: EntitySync, entity: Entity, outcome: EntityVerification) -> None:
+    """Marks rows deleted that belong to no list or whose id amoCRM cannot have given. Both were found
+    twice."""
+    paths, now = {each.path for each in entity.listings}, time.time_ns() // 1000
+    for path, keys in outcome.differences.items():
+        with sync.connection.transaction():
+            sync.result.counts += sync.tombstones.tombstone(
+                AbsentRow(key, None, now) for key, each in keys.items() if each.kind == EXTRA
+                and (each.has_impossible_id or (path == entity.name and path not in paths)))
+
+
+def _write_embedded(connection: Connection, schema: str, outcome: EntityVerification) -> None:
+    """Writes the embedded objects whose rows differ. A row that comes from them alone is never deleted."""
+    with connection.transaction():
+        write_embedded(connection, schema, outcome.embedded)
+        for model, rows in outcome.embedded.items():
+            table_schema = table_schema_of(model)
+            same = AND.join(SQL("{} = %s").format(name(column)) for column in table_schema.key)
+            with connection.cursor() as cursor:
+                cursor.executemany(SQL("UPDATE {} SET _deleted_at = NULL WHERE {} AND NOT _listed").format(
+                    name(schema, table_schema.name), same), [list(key) for key in rows])

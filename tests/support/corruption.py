@@ -3,6 +3,7 @@ report for it."""
 
 from __future__ import annotations
 
+import datetime
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,35 +11,38 @@ from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
-from sqlalchemy import Column, Table
+from sqlalchemy import Table
 
 from models.base import AccountBase
 from pipelines.entities.registry import ENTITIES
-from pipelines.entities.spec import Entity
 from pipelines.history.compare import HISTORY_TABLES
+from pipelines.schema.columns import codec_for
 from pipelines.schema.tables import TableSchema, table_schema_of
 from pipelines.verify.outcomes import Verification
 
 SCHEMA = "amocrm"
-NOT_DERIVED = {"observations", "history_due"}
-"""Tables of what nothing else has: the memory of changes, and a queue."""
-SPOILT = {"BIGINT": "coalesce({0}, 0) + 7", "TEXT": "coalesce({0}, '') || ' испорчено'",
-          "BOOLEAN": "NOT coalesce({0}, false)", "NUMERIC": "coalesce({0}, 0) + 0.01",
-          "TIMESTAMP": "coalesce({0}, '2020-01-01') - interval '1 second'",
-          "DATE": "coalesce({0}, '2020-01-01') - 1", "JSONB": "coalesce({0}, '{{}}') || '{{\"spoilt\": 1}}'",
-          "BIGINT[]": "array_append({0}, 7)", "TEXT[]": "array_append({0}, 'испорчено')"}
+EARLIER = "coalesce({0}, '2020-01-01') - interval '1 second'"
+SPOILT = {"int8": "coalesce({0}, 0) + 7", "int4": "coalesce({0}, 0) + 7",
+          "text": "coalesce({0}, '') || ' испорчено'", "bool": "NOT coalesce({0}, false)",
+          "numeric": "coalesce({0}, 0) + 0.01", "timestamptz": EARLIER, "timestamp": EARLIER,
+          "date": "coalesce({0}, '2020-01-01') - 1",
+          "jsonb": "coalesce({0}, '{{}}') || '{{\"spoilt\": 1}}'",
+          "int8[]": "array_append({0}, 7)", "text[]": "array_append({0}, 'испорчено')"}
 """SQL type → a value that differs from the column's."""
-OWN_COLUMNS = {"_extra", "_listed", "_deleted_at", "_synced_at"}
+MIN_ROWS = 4
+"""Rows that a table must have before some are removed."""
+LINK_OWNERS = {"lead_id", "contact_id", "company_id", "customer_id"}
+"""Key columns of file links that Postgres enforces."""
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A statement, and what has to be reported: the entity or history table, the key of its record (None: any),
-    the column, or the kind of difference."""
+    """A statement, and what has to be reported: the entity or history table, the key of its record, the
+    column, and the kind of difference."""
 
     statement: Composed
     entity: str
-    key: tuple[Any, ...] | None
+    key: tuple[Any, ...]
     column: str
     kind: str
     name: str
@@ -55,103 +59,116 @@ class Corruption:
 
 
 def corruptions(connection: psycopg.Connection[Any], seed: int) -> list[Corruption]:
-    """Returns every corruption that the rows allow, each of another record, in a random order."""
-    drawn = random.Random(seed)
+    """Returns a corruption of every kind and column that the rows allow, in a random order. Those that remove
+    a record are of records that no other one touches."""
     found: list[Corruption] = []
     for entity in ENTITIES:
-        found += _of_entity(connection, entity)
-    for table in HISTORY_TABLES:
-        found += _of_table(connection, AccountBase.metadata.tables[table], table, [], table)
-    drawn.shuffle(found)
+        own = table_schema_of(entity.model)
+        rows = Rows(connection, own.table)
+        found += _of_records(own.table, entity.name, rows)
+        models = [*(child.model for child in entity.children),
+                  *([entity.field_values] if entity.field_values else [])]
+        for child in map(table_schema_of, models):
+            found += _of_children(child, entity.name, Rows(connection, child.table), rows.removed)
+    for name in HISTORY_TABLES:
+        table = AccountBase.metadata.tables[name]
+        found += _of_records(table, name, Rows(connection, table))
+    random.Random(seed).shuffle(found)
     return found
 
 
-def _of_entity(connection: psycopg.Connection[Any], entity: Entity) -> Iterator[Corruption]:
-    own = table_schema_of(entity.model)
-    yield from _of_table(connection, own.table, entity.name, [], "")
-    children = [*(child.model for child in entity.children),
-                *([entity.field_values] if entity.field_values else [])]
-    for model in children:
-        child = table_schema_of(model)
-        yield from _of_table(connection, child.table, entity.name, _owner_columns(own, child), child.name)
+class Rows:
+    """The keys of a table's live rows, in an arbitrary order."""
+
+    def __init__(self, connection: psycopg.Connection[Any], table: Table) -> None:
+        self.of = [column.name for column in table.primary_key.columns]
+        live = [SQL(each) for each in ("_deleted_at IS NULL", "_listed") if each.split()[0] in table.columns]
+        self.keys = connection.execute(SQL("SELECT {0} FROM {1} WHERE {2} ORDER BY md5(ROW({0}, {3})::text)"
+                                           ).format(_names(self.of), Identifier(SCHEMA, table.name),
+                                                    SQL(" AND ").join([SQL("true"), *live]),
+                                                    Literal(table.name))).fetchall()
+        self.removed: set[tuple[Any, ...]] = set()
+
+    def take(self) -> tuple[Any, ...]:
+        """Takes a key away, for a corruption that removes its row."""
+        key = tuple(self.keys.pop())
+        self.removed.add(key)
+        return key
 
 
-def _owner_columns(owner: TableSchema, child: TableSchema) -> list[str]:
-    """The columns of the child that hold its owner's key, in the order of that key; constants of the listing
-    included, which are columns of the same name."""
-    return list(child.owner_key)
+def _of_records(table: Table, entity: str, rows: Rows) -> Iterator[Corruption]:
+    at, of = Identifier(SCHEMA, table.name), rows.of
+    if len(rows.keys) > MIN_ROWS:
+        key = rows.take()
+        yield Corruption(_delete(at, of, key), entity, key, "", "missing", f"{table.name}: row deleted")
+        if "_deleted_at" in table.columns:
+            key = rows.take()
+            yield Corruption(_set(at, "_deleted_at", SQL("now()"), of, key), entity, key, "", "missing",
+                             f"{table.name}: marked deleted")
+    if rows.keys:
+        key = rows.keys[0]
+        columns = [column.name for column in table.columns]
+        changed = next((name for name in reversed(of) if not isinstance(key[of.index(name)], bool)), of[-1])
+        new_key, insert = _insert(at, columns, of, key, changed)
+        yield Corruption(insert, entity, new_key, "", "extra", f"{table.name}: row inserted")
+    for place, (column, value) in enumerate(_changes_of(table, of) if rows.keys else ()):
+        key = rows.keys[place % len(rows.keys)]
+        yield Corruption(_set(at, column, value, of, key), entity, key, column, "stale",
+                         f"{table.name}.{column}")
 
 
-def _of_table(connection: psycopg.Connection[Any], table: Table, entity: str, owner: list[str],
-              child: str) -> Iterator[Corruption]:
-    """The corruptions of one table. `owner`: columns of the owner's key, of a child."""
-    of = [column.name for column in table.primary_key.columns]
-    is_history = table.name in HISTORY_TABLES
-    live = SQL(" WHERE _deleted_at IS NULL") if "_deleted_at" in table.columns else SQL("")
-    rows = connection.execute(SQL("SELECT {} FROM {}{} ORDER BY md5(({})::text)").format(
-        _names(of), Identifier(SCHEMA, table.name), live, SQL("ROW({})").format(_names(of)))).fetchall()
-    keys = iter(rows)
-    used: set[tuple[Any, ...]] = set()
+def _of_children(child: TableSchema, entity: str, rows: Rows,
+                 removed: set[tuple[Any, ...]]) -> Iterator[Corruption]:
+    at, of = Identifier(SCHEMA, child.name), rows.of
 
-    def reported_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(dict(zip(of, key, strict=True))[name] for name in owner) if owner else key
+    def owner(key: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(key[of.index(name)] for name in child.owner_key)
 
-    def next_key() -> tuple[Any, ...] | None:
-        for key in keys:
-            if reported_key(key) not in used:
-                used.add(reported_key(key))
-                return key
-        return None
-
-    at = Identifier(SCHEMA, table.name)
-    for column in table.columns:
-        for label, value in _changes_of(column, of):
-            key = next_key()
-            if key is None:
-                return
-            prefix = f"{child}." if owner else ""
-            kind = "missing" if label == "deleted" and not owner else "stale"
-            yield Corruption(SQL("UPDATE {} SET {} = {} WHERE {}").format(
-                at, Identifier(column.name), value, _where(of, key)), entity, reported_key(key),
-                "" if kind == "missing" else prefix + column.name, kind, f"{table.name}.{column.name} {label}")
-    key = next_key()
-    if key is not None:
-        yield Corruption(SQL("DELETE FROM {} WHERE {}").format(at, _where(of, key)), entity,
-                         reported_key(key), child if owner else "", "stale" if owner else "missing",
-                         f"{table.name} row deleted")
-    key = next_key()
-    if key is not None and not (owner and not is_history and set(of) <= set(owner)):
-        yield from _inserted(table, entity, owner, child, of, key, reported_key)
+    keys = [key for key in rows.keys if owner(key) not in removed]
+    if len(keys) > MIN_ROWS:
+        key = keys.pop()
+        yield Corruption(_delete(at, of, key), entity, owner(key), child.name, "stale",
+                         f"{child.name}: row deleted")
+    changeable = [name for name in of if name not in child.owner_key and name not in LINK_OWNERS]
+    if keys and changeable:
+        columns = [column.name for column in child.table.columns]
+        _, insert = _insert(at, columns, of, keys[0], changeable[-1])
+        yield Corruption(insert, entity, owner(keys[0]), child.name, "stale", f"{child.name}: row inserted")
+    for place, (column, value) in enumerate(_changes_of(child.table, of) if keys else ()):
+        if column not in ("_synced_at",):
+            key = keys[place % len(keys)]
+            yield Corruption(_set(at, column, value, of, key), entity, owner(key), f"{child.name}.{column}",
+                             "stale", f"{child.name}.{column}")
 
 
-def _inserted(table: Table, entity: str, owner: list[str], child: str, of: list[str], key: tuple[Any, ...],
-              reported_key: Any) -> Iterator[Corruption]:
-    """A copy of a row under another key."""
-    changed = next(name for name in reversed(of) if name not in owner)
-    place = of.index(changed)
-    old = key[place]
-    new = (old + 900_000_000 if isinstance(old, int) else f"{old}x" if isinstance(old, str) else
-           old.replace(microsecond=777))
-    columns = [column.name for column in table.columns]
+def _delete(at: Identifier, of: list[str], key: tuple[Any, ...]) -> Composed:
+    return SQL("DELETE FROM {} WHERE {}").format(at, _where(of, key))
+
+
+def _set(at: Identifier, column: str, value: Composable, of: list[str], key: tuple[Any, ...]) -> Composed:
+    return SQL("UPDATE {} SET {} = {} WHERE {}").format(at, Identifier(column), value, _where(of, key))
+
+
+def _insert(at: Identifier, columns: list[str], of: list[str], key: tuple[Any, ...],
+            changed: str) -> tuple[tuple[Any, ...], Composed]:
+    """Returns the key of a copy of a row, and the statement that inserts it."""
+    old = key[of.index(changed)]
+    new = (old + 900_000_000 if isinstance(old, int) else f"{old}x" if isinstance(old, str)
+           else old + datetime.timedelta(seconds=0.5))
     values: list[Composable] = [Literal(new) if name == changed else Identifier(name) for name in columns]
-    at = Identifier(SCHEMA, table.name)
-    new_key = (*key[:place], new, *key[place + 1:])
-    yield Corruption(SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {}").format(
-        at, _names(columns), SQL(", ").join(values), at, _where(of, key)), entity,
-        reported_key(new_key), child if owner else "", "stale" if owner else "extra",
-        f"{table.name} row inserted")
+    return (tuple(new if name == changed else value for name, value in zip(of, key, strict=True)),
+            SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {}").format(
+                at, _names(columns), SQL(", ").join(values), at, _where(of, key)))
 
 
-def _changes_of(column: Column[Any], key: list[str]) -> Iterator[tuple[str, Composed]]:
-    if column.name in key:
-        return
-    if column.name == "_deleted_at":
-        yield "deleted", SQL("now()").format()
-    elif column.name == "_synced_at":
-        yield "in the future", SQL("now() + interval '10 years'").format()
-    else:
-        type_ = str(column.type).replace(" WITH TIME ZONE", "").replace(" WITHOUT TIME ZONE", "")
-        yield "changed", SQL(SPOILT[type_]).format(Identifier(column.name))
+def _changes_of(table: Table, key: list[str]) -> Iterator[tuple[str, Composable]]:
+    """(column, SQL of a wrong value) for every column but those of the key, which a deleted and an inserted
+    row stand for."""
+    for column in table.columns:
+        if column.name == "_synced_at":
+            yield column.name, SQL("now() + interval '10 years'")
+        elif column.name not in (*key, "_deleted_at"):
+            yield column.name, SQL(SPOILT[codec_for(column.type).sql_type]).format(Identifier(column.name))
 
 
 def _names(columns: list[str]) -> Composed:
