@@ -86,6 +86,8 @@ class Client:
                                                                 rate_limiters)
         self.retry_policy = retry_policy or RetryPolicy()
         self.requests = 0
+        self.observer: Callable[[Response, int], None] | None = None
+        """Called with every answer and the start of its request in microseconds since 1970."""
         self._adapter = HTTPAdapter(pool_maxsize=64)
         self._local = threading.local()
         self._token_lock, self._counter_lock = threading.Lock(), threading.Lock()
@@ -176,6 +178,8 @@ class Client:
         response = send_or_raise(lambda: session.transmit(prepared, (self.retry_policy.connect_timeout,
                                                                      self.retry_policy.read_timeout)),
                         request)
+        if self.observer:
+            self.observer(response, started)
         ahead = seconds_ahead(response.headers.get("Date", ""))
         if ahead is not None:
             self._clock_lag = max(0.0, -ahead)

@@ -158,7 +158,7 @@ class Comparison:
         hidden from this token, are counted as not compared."""
         scope = sorted({column for listing in (*self.lists_read, *self.entity.listings)
                         for column in _scope_columns(listing) if self.table_schema.has_column(column)})
-        width, unproven = len(self.table_schema.key), self.found.not_compared.unproven
+        width = len(self.table_schema.key)
         explained = self._no_longer_shown()
         for row in self._select(queries.unseen_rows(self.schema, self.table_schema, scope)):
             key, values = row[:width], dict(zip(scope, row[width:], strict=True))
@@ -166,9 +166,9 @@ class Comparison:
             if key in explained:
                 self.found.not_compared.kept[NO_LONGER_SHOWN] += 1
             elif read is None and self.reader.unavailable and self._may_be_unread(values):
-                unproven[NOT_READ] += 1
+                self.found.not_compared.add(NOT_READ, key[-1])
             elif not self.reader.sees_all:
-                unproven[HIDDEN] += 1
+                self.found.not_compared.add(HIDDEN, key[-1])
             else:
                 self._add(read.path if read else self.entity.name, {key: Difference(EXTRA)})
 
@@ -268,11 +268,11 @@ class Comparison:
     def _count_absent(self, bits: tuple[int, int]) -> None:
         """Counts what the staged records do not show, although the tables hold something."""
         not_compared, query = self.found.not_compared, queries.absent_values(self.stage.upsert, *bits)
-        for column, count in self._select(query) if query is not None else ():
-            not_compared.kept[ABSENT_VALUES.format(column)] += count
+        for *key, column in self._select(query) if query is not None else ():
+            not_compared.add(ABSENT_VALUES.format(column), key[-1])
         for child in self.stage.child_replacements:
             [(unread, truncated)] = self._select(queries.unread_children(child))
-            not_compared.kept[ABSENT_LISTS.format(child.child.name)] += unread
+            not_compared.unproven[ABSENT_LISTS.format(child.child.name)] += unread
             not_compared.unproven[TRUNCATED.format(child.child.name)] += truncated
 
     def _dated(self, difference: Difference, row: Row) -> Difference:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 MISSING, STALE, EXTRA = "missing", "stale", "extra"
-KINDS = (MISSING, EXTRA, STALE)
+MAX_IDS = 5
+"""Ids that are named per reason why rows were not compared."""
 Key = tuple[Any, ...]
 
 
@@ -64,7 +65,17 @@ class NotCompared:
 
     unproven: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Reason → ids of the first rows."""
+
+    def add(self, reason: str, ident: Any) -> None:
+        """Counts one row whose equality is not proven."""
+        self.unproven[reason] += 1
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < MAX_IDS:
+            examples.append(str(ident))
 
     def lines(self) -> list[str]:
-        return [f"{count:,} {reason}" for counts in (self.unproven, self.kept)
-                for reason, count in counts.items() if count]
+        return [f"{count:,} {reason}" + (f" (ids: {', '.join(ids)}{', …' if count > len(ids) else ''})"
+                                         if (ids := self.examples.get(reason)) else "")
+                for counts in (self.unproven, self.kept) for reason, count in counts.items() if count]

@@ -119,17 +119,18 @@ def orphaned_children(schema: str, owner: TableSchema, child: ReplaceChildren) -
 
 
 def absent_values(upsert: Upsert, always_absent: int, sometimes_absent: int) -> Composed | None:
-    """Counts, for each column whose attribute did not come with some of the staged records, the values that
-    the table holds nevertheless."""
+    """The cells that the table holds although the attribute did not come with the staged record: key,
+    column."""
     columns = [(place, column.name) for place, column in enumerate(upsert.table_schema.columns)
                if (always_absent | sometimes_absent) >> place & 1]
     if not columns:
         return None
     rows = comma(SQL("({}, s._absent >> {} & 1 = 1 AND {} IS NOT NULL)").format(
         Literal(column), Literal(place), name("t", column)) for place, column in columns)
-    return SQL("SELECT d.cell, count(*) FROM {} s JOIN {} t ON {}, LATERAL (VALUES {}) d (cell, counts) "
-               "WHERE d.counts GROUP BY d.cell").format(
-        name(upsert.stage), upsert.table, keys_equal("t", "s", upsert.table_schema.key), rows)
+    return SQL("SELECT {}, d.cell FROM {} s JOIN {} t ON {}, LATERAL (VALUES {}) d (cell, is_held) "
+               "WHERE d.is_held").format(
+        _keys("s", upsert.table_schema.key), name(upsert.stage), upsert.table,
+        keys_equal("t", "s", upsert.table_schema.key), rows)
 
 
 def unread_children(child: ReplaceChildren) -> Composed:

@@ -47,6 +47,12 @@ class Corruption:
     kind: str
     name: str
 
+    def is_unprovable(self, verification: Verification) -> bool:
+        """True if the verification says that amoCRM's answer does not have the attribute of this record."""
+        return any(f"values of {self.column}, which" in line and str(self.key[-1]) in line
+                   for outcome in verification.outcomes if outcome.entity == self.entity
+                   for line in outcome.not_compared.lines())
+
     def is_reported(self, verification: Verification) -> bool:
         for outcome in verification.outcomes:
             if outcome.entity == self.entity:
@@ -62,9 +68,15 @@ def corruptions(connection: psycopg.Connection[Any], seed: int) -> list[Corrupti
     """Returns a corruption of every kind and column that the rows allow, in a random order. Those that remove
     a record are of records that no other one touches."""
     found: list[Corruption] = []
+    removed: dict[Any, set[tuple[Any, ...]]] = {}
     for entity in ENTITIES:
         own = table_schema_of(entity.model)
         rows = Rows(connection, own.table)
+        removed[entity.model] = rows.removed
+        for listing in entity.listings:
+            if listing.is_detail and listing.per_parent:
+                gone = removed[listing.per_parent.model]
+                rows.keys = [key for key in rows.keys if key not in gone]
         found += _of_records(own.table, entity.name, rows)
         models = [*(child.model for child in entity.children),
                   *([entity.field_values] if entity.field_values else [])]
