@@ -87,15 +87,16 @@ def sync(tier: Annotated[Tier | None, typer.Option(
 @commands.command(epilog=example("amocrm-mirror verify", "amocrm-mirror verify --repair",
                                  "amocrm-mirror verify --only leads,contacts"))
 def verify(only: Annotated[str, typer.Option(
-               help="Entities, separated by commas; without it, all.", metavar="leads,contacts")] = "",
+               help="Entities or history tables, separated by commas; without it, all.",
+               metavar="leads,contacts")] = "",
            repair: Annotated[bool, typer.Option("--repair", help="Repair the rows that differ.")] = False,
            account: Account = "") -> None:
-    """Compare the mirror with the account, record by record. Exit code 0: equal; 3: something differs; 1:
-    failed.
+    """Compare the mirror with the account, record by record. Exit code 0: equal; 3: something differs or
+    could not be compared; 1: failed.
 
-    Every list is read whole, which for a big account takes as long as its first sync. A difference counts
-    only if it is still there after an ordinary sync and a second reading of that record. The result is stored
-    in mirror.verifications.
+    Every list is read whole, which for a big account takes as long as its first sync. What differs is read
+    a second time. The history tables are compared with what they follow from. Without --repair no row is
+    changed. The result is stored in mirror.verifications: records and columns, never values.
     """
     with report_errors():
         from pipelines.verify.verification import verify as compare
