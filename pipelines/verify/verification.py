@@ -27,7 +27,7 @@ from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncConte
 from pipelines.sync.preflight import preflight
 from pipelines.sync.run_log import RunLog, last_runs
 from pipelines.sync.runtime import tuned_memory
-from pipelines.verify.behind import RecordChanges
+from pipelines.verify.behind import RecordChanges, is_behind
 from pipelines.verify.comparison import Comparison
 from pipelines.verify.differences import ByList
 from pipelines.verify.history import HistoryVerification
@@ -145,10 +145,10 @@ class VerificationRun:
         for name, outcome in self.outcomes.items():
             for path, keys in outcome.differences.items():
                 for key, each in list(keys.items()):
-                    is_behind = each.is_behind or (path, key[-1]) in self.changes
+                    behind = is_behind(path, key, each, self.changes)
                     is_repeated = path in self.outcomes and path != name and (path, key) in own
-                    if is_behind or is_repeated:
-                        outcome.behind += is_behind
+                    if behind or is_repeated:
+                        outcome.behind += behind
                         del keys[key]
             outcome.differences = {path: keys for path, keys in outcome.differences.items() if keys}
             if outcome.state == "different":

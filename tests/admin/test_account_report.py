@@ -80,7 +80,7 @@ def test_a_report_describes_every_list_and_holds_no_value(sandbox: SandboxProces
     for secret in (sandbox.admin_token, sandbox.client_secret, sandbox.url, str(sandbox.account_id)):
         assert secret not in text
     name = sandbox.truth("account")[0]["name"]
-    assert leaks(text + name, truth, words) == {name}, "this test finds what it looks for"
+    assert leaks(text + json.dumps(name), truth, words) == {name}, "this test finds what it looks for"
 
 
 def test_a_fault_of_the_account_is_told_before_a_report(sandbox: SandboxProcess,

@@ -126,7 +126,7 @@ def test_what_is_read_one_by_one_is_compared(sandbox: SandboxProcess, mirrored: 
             "INSERT INTO amocrm.lead_files (lead_id, file_uuid) SELECT id, 'нет такого' FROM amocrm.leads "
             "LIMIT 3").rowcount
     found = verified(sandbox, mirrored)
-    assert outcome_of(found, "talks").count("stale") == talks > 5
+    assert outcome_of(found, "talks").count("stale") == talks > 1
     assert outcome_of(found, "file_links").count("extra") == links == 3
     assert verified(sandbox, mirrored, repair=True).exit_code == 0
     assert verified(sandbox, mirrored).exit_code == 0
@@ -164,7 +164,7 @@ def test_rows_that_only_records_mention_are_compared(sandbox: SandboxProcess, mi
                                       "(SELECT id FROM old)".encode()).rowcount == 1
             connection.commit()
             found = outcome_of(verified(sandbox, mirrored), "leads")
-            assert found.difference_count == 1 + (place == 1), found.examples
+            assert found.difference_count == 1 + (place > 0), found.examples
             assert all(example.startswith("sources/") for example in found.examples)
     assert verified(sandbox, mirrored, repair=True).exit_code == 0
     assert verified(sandbox, mirrored).exit_code == 0
@@ -177,6 +177,7 @@ def test_changes_after_the_last_sync_are_no_difference(database: str) -> None:
         own.apply_random_changes(30, "meanwhile", ["create", "edit", "link", "delete"])
         before = row_versions(database)
         verification = verified(own, database)
+        assert [example for outcome in verification.outcomes for example in outcome.examples] == []
         assert (states(verification), verification.exit_code) == ({}, 0)
         assert sum(outcome.behind for outcome in verification.outcomes) > 20
         assert row_versions(database) == before
