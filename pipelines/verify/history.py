@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import psycopg
 
 from pipelines.accounts.target import Connection, Target
-from pipelines.cursors import count_first_reads_in_progress
+from pipelines.cursors import count_first_reads_in_progress, count_unread_lists
 from pipelines.errors import SyncRefusedError
 from pipelines.history.compare import (
     HISTORY_TABLES,
@@ -24,6 +24,8 @@ from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncConte
 from pipelines.verify.differences import CellDifference, Difference
 from pipelines.verify.outcomes import EntityVerification
 
+READ_BEFORE = ("leads", "events")
+"""Lists that must have been read before history can be made."""
 NOT_BUILT = "history has not been made yet: run `amocrm-mirror sync`"
 DUE = "records whose history the next sync updates"
 OBSERVATIONS = "rows of observations, which nothing else has"
@@ -113,7 +115,8 @@ def rebuild_history(target: Target, progress: Progress | None = None) -> list[Ta
 
     with exclusive_sync(target.connect, target.name), target.connect() as connection:
         connection.autocommit = True
-        if count_first_reads_in_progress(connection, target.name, list(SOURCE_TABLES)):
+        read = count_unread_lists(connection, target.name, list(READ_BEFORE)) == 0
+        if not read or count_first_reads_in_progress(connection, target.name, list(SOURCE_TABLES)):
             raise SyncRefusedError("the first sync is not complete, and history is made at its end: run "
                                    "`amocrm-mirror sync`")
         before = {each.table: each for each in compare_history(connection, target.schema, started).tables}
