@@ -58,6 +58,8 @@ class Corruption:
             if outcome.entity == self.entity:
                 for keys in (outcome.found or outcome.differences).values():
                     for key, each in keys.items():
+                        if key == self.key and self.entity in HISTORY_TABLES:
+                            return True  # another corruption, of its record or event, may change the kind
                         if key == self.key and each.kind == self.kind and (
                                 not self.column or self.column in each.columns):
                             return True

@@ -59,7 +59,7 @@ def test_corruptions_are_reported_by_record_and_column_and_repaired(
     assert states(again).keys() == {each.entity for each in unprovable}
     assert sum(outcome.difference_count for outcome in again.outcomes) == 0
     with psycopg.connect(database) as connection:
-        made_up = re.compile(r"\b9\d{8}\b")  # records that were inserted are marked deleted, and keep a history
+        made_up = re.compile(r"\b9\d{8}\b")  # inserted records are marked deleted, and keep a history
         assert [row for row in history(connection) if not made_up.search(row)] == [
             row for row in before if not made_up.search(row)]
         left = differences(connection, sandbox)
