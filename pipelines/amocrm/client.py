@@ -106,6 +106,8 @@ class Client:
                                                                 rate_limiters)
         self.retry_policy = retry_policy or RetryPolicy()
         self.requests = 0
+        self.observer: Callable[[Response, float], None] | None = None
+        """Called with every answer and the start of its request, as `time.monotonic` shows it."""
         self._adapter = HTTPAdapter(pool_maxsize=64)
         self._local = threading.local()
         self._token_lock, self._counter_lock = threading.Lock(), threading.Lock()
@@ -216,6 +218,8 @@ class Client:
         response = send_or_raise(lambda: session.transmit(prepared, (self.retry_policy.connect_timeout,
                                                                      self.retry_policy.read_timeout)),
                         request)
+        if self.observer:
+            self.observer(response, sent)
         if response.status_code in (200, 204):  # a proxy's page would show the proxy's clock
             self.clock.observe(response.headers.get("Date", ""), sent)
         return response, int(self.clock.at(sent) * 1_000_000)

@@ -17,7 +17,14 @@ import typer
 from rich.console import Console
 
 from pipelines.cli import accounts, privacy, sync, views, webhooks
-from pipelines.cli.common import Account, example, open_mirror, report_errors
+from pipelines.cli.common import (
+    Account,
+    example,
+    open_mirror,
+    progress,
+    report_errors,
+    stderr_console,
+)
 from pipelines.cli.reports import view_notes
 from pipelines.errors import UsageError
 
@@ -74,10 +81,17 @@ def migrate_(account: Account = "") -> None:
                 typer.echo(line)
 
 
-@app.command(epilog=example("amocrm-mirror doctor"))
-def doctor(account: Account = "") -> None:
+@app.command(epilog=example("amocrm-mirror doctor", "amocrm-mirror doctor --report shapes.json"))
+def doctor(report: Annotated[Path | None, typer.Option(
+               help="Also write a report for the maintainers: shapes of this account's answers, no value, "
+               "name or id.", metavar="FILE", dir_okay=False)] = None,
+           account: Account = "") -> None:
     """Check settings, Postgres, token, rights, filter option, plan and clock; each fault with its cure.
-    Creates the tables."""
+    Creates the tables.
+
+    With `--report` it also asks each list for a few pages, and writes to FILE what the answers look like:
+    keys, types, page sizes, orders, statuses, headers, timings. Read the file before you send it.
+    """
     with report_errors():
         from pipelines.admin.doctor import findings
         failed, console = False, Console(highlight=False, soft_wrap=True)
@@ -89,7 +103,20 @@ def doctor(account: Account = "") -> None:
             console.print(finding.text, markup=False)
             if finding.cure:
                 console.print(f"     → {finding.cure}", markup=False)
+        if report and not failed:
+            _write_report(account, report)
+        elif report:
+            typer.echo(f"{report} is not written: correct the above, then run "
+                       f"`amocrm-mirror doctor --report {report}` again")
         raise typer.Exit(1 if failed else 0)
+
+
+def _write_report(account: str, report: Path) -> None:
+    from pipelines.admin.account_report import write_report
+    with progress(stderr_console()) as shown:
+        requests = write_report(open_mirror(account), report, shown)
+    typer.echo(f"{report}: what {requests} answers look like, without a value, name or id of the account. "
+               "Read it, then attach it to an issue")
 
 
 @app.command(epilog=example("amocrm-mirror prune", "amocrm-mirror prune --days 7 --dagster-days 1"))
@@ -194,8 +221,8 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
         "--rate", str(rate), "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
 
 
-for each in (sync.commands, accounts.access, accounts.accounts, privacy.commands, views.commands,
-             webhooks.webhooks, webhooks.server):
+for each in (sync.commands, sync.history, accounts.access, accounts.accounts, privacy.commands,
+             views.commands, webhooks.webhooks, webhooks.server):
     app.add_typer(each)
 
 

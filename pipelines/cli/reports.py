@@ -13,8 +13,9 @@ from pipelines.cli.common import RESUME_NOTE, table
 
 if TYPE_CHECKING:
     from pipelines.bi.builder import ViewResult
+    from pipelines.history.compare import TableComparison
     from pipelines.sync.account_sync import Report
-    from pipelines.verify.verification import Verification
+    from pipelines.verify.outcomes import Verification
 
 STATE_COLOURS = {"complete": "green", "equal": "green", "repaired": "green", "skipped": "yellow",
                  "incomplete": "yellow", "different": "red", "failed": "red"}
@@ -88,11 +89,11 @@ def sync_verdict(report: Report) -> str:
 
 def verification_table(verification: Verification) -> Table:
     """Returns a table with a line per entity: records compared, and what differs after the second pass."""
-    shown = table("entity", "state", ">compared", ">missing", ">extra", ">stale", ">repaired", ">caught up",
+    shown = table("entity", "state", ">compared", ">missing", ">extra", ">stale", ">repaired", ">behind",
                   ">requests", no_wrap=True)
     for each in verification.outcomes:
         counts = [each.count("missing"), each.count("extra"), each.count("stale"), each.repaired,
-                  each.fixed_by_sync, each.requests]
+                  each.behind, each.requests]
         shown.add_row(each.entity, _coloured(each.state), f"{each.compared:,}",
                       *(f"{count:,}" for count in counts))
     return shown
@@ -100,13 +101,18 @@ def verification_table(verification: Verification) -> Table:
 
 def verification_notes(verification: Verification) -> list[str]:
     """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity."""
-    lines = [f"{each.entity}: {each.state}: {each.reason}" for each in verification.outcomes if each.reason]
+    lines = [f"{each.entity}: {each.state}: {note}" for each in verification.outcomes
+             for note in (each.reason, each.not_compared_note) if note]
     for each in verification.outcomes:
         more = each.difference_count - MAX_EXAMPLES_SHOWN
         lines += each.examples[:MAX_EXAMPLES_SHOWN]
         lines += ([f"{each.entity}: … and {more:,} more (mirror.verifications has up to 20)"]
                   if more > 0 else [])
-    return lines
+    if verification.left_out:
+        lines.append(f"not compared, because --only leaves them out: {', '.join(verification.left_out)}")
+    behind = sum(each.behind for each in verification.outcomes)
+    return lines + ([f"{behind:,} records changed in amoCRM after the last sync, and are not counted as "
+                     "differences: `amocrm-mirror sync` brings the changes"] if behind else [])
 
 
 def verification_verdict(verification: Verification) -> str:
@@ -124,6 +130,26 @@ def verification_verdict(verification: Verification) -> str:
         return (f"Not everything could be compared ({', '.join(incomplete)}); the rest equals the account. "
                 f"{took}.{mended}")
     return f"The mirror equals the account: {took}.{mended}"
+
+
+# Histories
+
+
+def history_table(tables: Sequence[TableComparison]) -> Table:
+    """Returns a table with a line per history table: its rows, and what the rebuild corrected."""
+    shown = table("table", ">rows", ">added", ">removed", ">corrected", no_wrap=True)
+    for each in tables:
+        shown.add_row(each.table, *(f"{count:,}" for count in (
+            each.rows, each.counts.get("missing", 0), each.counts.get("extra", 0),
+            each.counts.get("stale", 0))))
+    return shown
+
+
+def history_verdict(tables: Sequence[TableComparison], seconds: float) -> str:
+    """Returns the last line: the rows that the rebuild changed, and seconds."""
+    changed = sum(sum(each.counts.values()) for each in tables)
+    rows = sum(each.rows for each in tables)
+    return f"History rebuilt: {rows:,} rows, {changed:,} of them changed, in {seconds:.1f} s."
 
 
 # The state of the mirror

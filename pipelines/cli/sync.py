@@ -1,4 +1,4 @@
-"""Commands that read the account and show its state: sync, verify, status."""
+"""Commands that read the account and show its state: sync, verify, status; and history rebuild."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pipelines.sync.account_sync import Report
 
 commands = typer.Typer()
+history = typer.Typer(
+    name="history", no_args_is_help=True, rich_markup_mode="markdown",
+    epilog=example("amocrm-mirror history rebuild"),
+    help="The history of stages, responsible users and field values.")
 
 
 class Tier(StrEnum):
@@ -83,15 +87,16 @@ def sync(tier: Annotated[Tier | None, typer.Option(
 @commands.command(epilog=example("amocrm-mirror verify", "amocrm-mirror verify --repair",
                                  "amocrm-mirror verify --only leads,contacts"))
 def verify(only: Annotated[str, typer.Option(
-               help="Entities, separated by commas; without it, all.", metavar="leads,contacts")] = "",
+               help="Entities or history tables, separated by commas; without it, all.",
+               metavar="leads,contacts")] = "",
            repair: Annotated[bool, typer.Option("--repair", help="Repair the rows that differ.")] = False,
            account: Account = "") -> None:
-    """Compare the mirror with the account, record by record. Exit code 0: equal; 3: something differs; 1:
-    failed.
+    """Compare the mirror with the account, record by record. Exit code 0: equal; 3: something differs or
+    could not be compared; 1: failed.
 
-    Every list is read whole, which for a big account takes as long as its first sync. A difference counts
-    only if it is still there after an ordinary sync and a second reading of that record. The result is stored
-    in mirror.verifications.
+    Every list is read whole, which for a big account takes as long as its first sync. What differs is read
+    a second time. The history tables are compared with what they follow from. Without --repair no row is
+    changed. The result is stored in mirror.verifications: records and columns, never values.
     """
     with report_errors():
         from pipelines.verify.verification import verify as compare
@@ -102,6 +107,24 @@ def verify(only: Annotated[str, typer.Option(
         print_lines(console, [*reports.verification_notes(verification),
                               reports.verification_verdict(verification)])
         raise typer.Exit(verification.exit_code)
+
+
+@history.command(epilog=example("amocrm-mirror history rebuild",
+                                "amocrm-mirror history rebuild --account acme"))
+def rebuild(account: Account = "") -> None:
+    """Make the history tables again from the mirrored events, observations and records. Asks amoCRM nothing.
+
+    Writes only the rows that differ: a second run changes nothing. Every sync updates the history of the
+    records that it changed, so this is needed only if `amocrm-mirror verify` finds that a history table
+    differs. Exit code 0: done; 1: failed, or a sync is running.
+    """
+    with report_errors():
+        from pipelines.verify.history import rebuild_history
+        mirror, console, began = open_migrated_mirror(account), stderr_console(), time.monotonic()
+        with progress(console) as shown:
+            tables = rebuild_history(mirror.target(), shown)
+        console.print(reports.history_table(tables))
+        print_lines(console, [reports.history_verdict(tables, time.monotonic() - began)])
 
 
 @commands.command(epilog=example("amocrm-mirror status", "amocrm-mirror status --json"))

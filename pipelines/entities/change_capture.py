@@ -53,6 +53,12 @@ INSERT_OBSERVATIONS = (
     "changed_at, since, value_before, value_after)")
 
 
+def without_captures(templates: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the templates that capture nothing. A repair loads without captures: what it replaces was never
+    true, and history is made again afterwards."""
+    return tuple(each for each in templates if INSERT_OBSERVATIONS not in each
+                 and "{schema}.history_due" not in each)
+
 
 class CapturedAttribute(NamedTuple):
     """An attribute whose changes are captured. `condition`: SQL condition under which the values of its
@@ -75,7 +81,8 @@ LEFT JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in LIST_BY_EVE
   k (event_kind, entity_type) ON k.event_kind = s.entity_type
 WHERE (k.event_kind IS NOT NULL OR s.entity_type ~ '{CATALOG_EVENT_PATTERN}') AND s.entity_id IS NOT NULL
   AND {AFTER_FIRST_BUILD} AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
-  AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id) ON CONFLICT DO NOTHING""",)
+  AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id AND t._deleted_at IS NULL)
+ON CONFLICT DO NOTHING""",)
 
 
 def capture_changes(model: type[AccountBase], values: type[AccountBase] | None,

@@ -10,6 +10,7 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
+from models.base import AccountBase
 from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
 from pipelines.amocrm.errors import GoneError, NoRightsError, NotAvailableError, NotOfferedError
@@ -128,18 +129,29 @@ class EntityReader:
                         constants={**listing.constants, over.own_column: value}, per_parent=None)
                 for value in self.parent_values(over)]
 
-    def parent_values(self, over: PerParent, since: float | None = None, all_live: bool = False) -> list[Any]:
+    def parent_values(self, over: PerParent, since: float | None = None, whole: bool = False) -> list[Any]:
         """Returns the values to fill into the path of a list: of every live parent row, or those that
-        `over.due_sql` finds. `since` (unix seconds): start of the last complete read; `all_live`:
-        every live row even if there is a query."""
-        schema = Identifier(self.context.target.schema)
-        if isinstance(over, DetailOf) and not (over.parent_column and (all_live or self.context.full)):
-            moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since is not None else None
-            rows = self.connection.execute(SQL(over.due_sql).format(schema=schema), {"since": moment})
-        else:
-            rows = self.connection.execute(
-                SQL("SELECT {} FROM {}.{} WHERE _deleted_at IS NULL ORDER BY 1").format(
-                    Identifier(over.parent_column), schema, Identifier(str(over.model.__tablename__))))
+        `over.due_sql` finds. `since` (unix seconds): start of the last complete read; `whole`: of every
+        record, as in a full sync. Then the records that only their own rows name are read, too."""
+        whole = whole or self.context.full
+        if not isinstance(over, DetailOf):
+            return self._live_values(over.model, over.parent_column)
+        if not whole:
+            return self._due_values(over, since)
+        found = (self._live_values(over.model, over.parent_column) if over.parent_column
+                 else self._due_values(over, None))
+        return sorted({*found, *self._live_values(self.entity.model, over.own_column)})
+
+    def _due_values(self, over: DetailOf, since: float | None) -> list[Any]:
+        moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since is not None else None
+        rows = self.connection.execute(
+            SQL(over.due_sql).format(schema=Identifier(self.context.target.schema)),
+            {"since": moment})
+        return [value for value, in rows.fetchall()]
+
+    def _live_values(self, model: type[AccountBase], column: str) -> list[Any]:
+        rows = self.connection.execute(SQL("SELECT {} FROM {} WHERE _deleted_at IS NULL ORDER BY 1").format(
+            Identifier(column), Identifier(self.context.target.schema, str(model.__tablename__))))
         return [value for value, in rows.fetchall()]
 
     # What the account lets it read

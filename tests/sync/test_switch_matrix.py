@@ -55,7 +55,7 @@ def test_the_promise_holds_for_each_row(row: int, database: str) -> None:
         verification = verify(mirror_of(own, database).target(FAST_RETRIES))
         assert [(each.entity, each.state, each.examples) for each in verification.outcomes
                 if each.state not in ("equal", "skipped")] == [], switches
-        return [outcome.entity for outcome in verification.outcomes if outcome.fixed_by_sync]
+        return [outcome.entity for outcome in verification.outcomes if outcome.behind]
 
     with SandboxProcess(scale=120, fields=8, switches=switches) as own:
         assert sync_mirror(own, database).exit_code == 0, switches

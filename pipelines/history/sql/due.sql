@@ -6,6 +6,6 @@ SELECT entity_type, entity_id, event_kind FROM due JOIN {kinds} USING (entity_ty
 UNION ALL
 SELECT entity_type, entity_id,
        coalesce((SELECT 'catalog_' || c.catalog_id FROM {schema}.catalog_elements c WHERE c.id = entity_id),
-                (SELECT min(e.entity_type) FROM {schema}.events e
+                (SELECT min(e.entity_type) FROM {events} e
                  WHERE e.entity_id = due.entity_id AND e.entity_type ~ {catalog}))
 FROM due WHERE entity_type = {elements}

@@ -21,5 +21,5 @@ SELECT a.entity_id, a.entity_type, min(e.created_at), min(e.created_by)
 FROM (SELECT * FROM affected a
       WHERE NOT EXISTS (SELECT FROM records r
                         WHERE r.entity_id = a.entity_id AND r.entity_type = a.entity_type) OFFSET 0) a
-JOIN {schema}.events e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind
+JOIN {events} e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind
 WHERE e.type = a.event_kind || '_added' AND e.created_at IS NOT NULL GROUP BY a.entity_id, a.entity_type
