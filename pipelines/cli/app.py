@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 from pipelines.cli import accounts, privacy, sync, views, webhooks
 from pipelines.cli.common import Account, example, open_mirror, report_errors
 from pipelines.cli.reports import view_notes
+from pipelines.cli.terminal.streams import OutputLostError, prepare_streams
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -201,8 +203,12 @@ for each in (sync.commands, accounts.access, accounts.accounts, privacy.commands
 
 def main() -> None:
     """Entry point of `amocrm-mirror`. SIGTERM ends it as Ctrl-C does."""
+    prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        app()
+    except OutputLostError as reason:  # of --help and --version, which are no commands
+        sys.exit(f"amocrm-mirror: {reason}" if str(reason) else reason.exit_code)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.cli.terminal.interrupts import RESUME_NOTE, interrupted_note
+from pipelines.cli.terminal.streams import message_copy
 from pipelines.errors import MirrorError
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
 Account = Annotated[str, typer.Option(
     "--account", help="Another account of the database than the configured one.", metavar="NAME")]
-RESUME_NOTE = "what had landed is kept, and the next sync resumes there"
 
 
 def example(*lines: str) -> str:
@@ -52,11 +53,15 @@ def example(*lines: str) -> str:
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turns an expected error of its body into one message on stderr and the exit code of its class."""
+    """Turns an expected error of its body into one message on stderr and the exit code of its class. Points
+    out names in the environment and in .env that are no settings."""
     try:
+        _print_unknown_settings()
         yield
-    except KeyboardInterrupt:
-        _print_error(f"interrupted; {RESUME_NOTE}")
+    except (KeyboardInterrupt, typer.Abort) as reason:
+        if isinstance(reason, typer.Abort):
+            sys.stderr.write("\n")
+        _print_error(f"interrupted; {interrupted_note()}")
         sys.stdout.flush()
         # Does not wait for open requests, which may take a minute; every batch is one transaction.
         os._exit(1)
@@ -69,7 +74,19 @@ def report_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as reason:
-        _exit_with_error(f"{reason}. Make the place writable, or set MIRROR_HOME to a folder that is", 1)
+        _exit_with_error(f"{_system_error_text(reason)}. Make the place writable, or set MIRROR_HOME to a "
+                         "folder that is", 1)
+
+
+def _system_error_text(reason: OSError) -> str:
+    """Returns the operating system's words and the file, without Python's number."""
+    return ": ".join(filter(None, (str(reason.filename or ""), reason.strerror or str(reason))))
+
+
+def _print_unknown_settings() -> None:
+    from pipelines.config.settings import unknown_setting_notes
+    for note in unknown_setting_notes():
+        _print_error(note)
 
 
 def _database_errors() -> tuple[type[Any], ...]:
@@ -85,7 +102,8 @@ def _print_error(message: str) -> None:
 
 
 def _exit_with_error(message: str, code: int) -> NoReturn:
-    _print_error(message)
+    if message:
+        _print_error(message)
     raise typer.Exit(code)
 
 
@@ -131,7 +149,7 @@ def stdout_console() -> Console:
 def stderr_console() -> Console:
     """Returns a console on a copy of stderr's file descriptor: Dagster redirects the standard streams during
     a run."""
-    file = os.fdopen(os.dup(sys.stderr.fileno()), "w") if _has_descriptor() else sys.stderr
+    file = message_copy() if _has_descriptor() else sys.stderr
     return unlimited_width(Console(file=file, highlight=False))
 
 

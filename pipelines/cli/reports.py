@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.common import RESUME_NOTE, table
+from pipelines.cli.common import table
+from pipelines.cli.terminal.interrupts import RESUME_NOTE
 
 if TYPE_CHECKING:
     from pipelines.bi.builder import ViewResult
