@@ -79,7 +79,7 @@ def migrate_(account: Account = "") -> None:
 @app.command(epilog=example("amocrm-mirror doctor"))
 def doctor(account: Account = "") -> None:
     """Check settings, Postgres, token, rights, filter option, plan and clock; each fault with its cure.
-    Creates the tables."""
+    Creates nothing."""
     with report_errors():
         from pipelines.admin.doctor import findings
         failed, console = False, Console(highlight=False, soft_wrap=True)

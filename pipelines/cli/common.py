@@ -110,13 +110,23 @@ def _exit_with_error(message: str, code: int) -> NoReturn:
 # The installation
 
 
-def open_mirror(account: str = "") -> Installation:
-    """Returns the installation for the configured account, or for another one of its database."""
-    from pipelines.installation import open_installation
-    return open_installation(account)
+def open_mirror(account: str | None = None) -> Installation:
+    """Returns the installation, seen from the configured account. `account`: of a command that is about one
+    account, the value of --account; if it is empty and no account is configured, the only one is taken."""
+    from pipelines.installation import open_chosen_installation, open_installation
+    return open_installation() if account is None else open_chosen_installation(account)
 
 
-def open_migrated_mirror(account: str = "") -> Installation:
+def open_existing_mirror(account: str | None = None) -> Installation:
+    """Returns the installation for a command that creates nothing. Raises SyncRefusedError if there is no
+    database yet."""
+    from pipelines.config.settings import load_settings
+    from pipelines.installation import Installation
+    Installation(load_settings()).require_database()
+    return open_mirror(account)
+
+
+def open_migrated_mirror(account: str | None = None) -> Installation:
     """Returns the installation after bringing its tables up to date."""
     from pipelines.migrate import migrate
     mirror = open_mirror(account)

@@ -132,6 +132,11 @@ def views_lock(schema: str) -> AdvisoryLock:
     return AdvisoryLock(f"amocrm-mirror views {schema}")
 
 
+def already_running_error(account: str) -> SyncAlreadyRunningError:
+    return SyncAlreadyRunningError(f"another sync of the account {account!r} is running: wait for it to end, "
+                                   "then run this one again")
+
+
 @contextmanager
 def exclusive_sync(connect: Callable[[], Connection], account: str) -> Iterator[None]:
     """Holds the account's sync lock and its full-scan lock on a connection of its own, so that two syncs of
@@ -139,9 +144,7 @@ def exclusive_sync(connect: Callable[[], Connection], account: str) -> Iterator[
     with connect() as connection:
         connection.autocommit = True
         if not sync_lock(account).try_take(connection):
-            raise SyncAlreadyRunningError(
-                f"another sync of the account {account!r} is running: wait for it to end, "
-                "then run this one again")
+            raise already_running_error(account)
         full_scan_lock(account).take(connection)
         yield
 

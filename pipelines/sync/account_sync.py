@@ -93,18 +93,31 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
          allow_mass_delete: bool = False) -> Report:
     """Brings the account's tables up to date. Raises SyncRefused when it may not start (another sync is
     running, the token is another account's)."""
+    with admitted_sync(target, only, full, progress, allow_mass_delete) as run:
+        return run()
+
+
+@contextmanager
+def admitted_sync(target: Target, only: Sequence[str] = (), full: bool = False,
+                  progress: Progress | None = None,
+                  allow_mass_delete: bool = False) -> Iterator[Callable[[], Report]]:
+    """Holds the account's locks and yields the function that runs its sync, after everything that could
+    refuse the sync has been checked. Raises SyncRefusedError and what the client raises."""
     began = time.monotonic()
     entities = select_entities(only)
-    run = SyncRun(SyncContext(target, progress or NoProgress(), full, allow_mass_delete),
-                  RunLog(target, str(uuid.uuid4())))
-    report = Report(run.log.run_id)
+    context = SyncContext(target, progress or NoProgress(), full, allow_mass_delete)
     with exclusive_sync(target.connect, target.name), tuned_memory():
-        preflight(run.context, ACCOUNT_ENTITY in entities)
-        with start_helper(run.context, run.log.run_id, entities) as run.helper:
-            report.results += run.run_phases(entities)
-        with target.connect() as connection:
-            rebuild.advance(connection, target.schema, target.name, target.connect)
-        report.views = rebuild_views(target)
+        preflight(context, ACCOUNT_ENTITY in entities)
+        yield partial(_run_sync, SyncRun(context, RunLog(target, str(uuid.uuid4()))), entities, began)
+
+
+def _run_sync(run: SyncRun, entities: Sequence[Entity], began: float) -> Report:
+    report, target = Report(run.log.run_id), run.target
+    with start_helper(run.context, run.log.run_id, entities) as run.helper:
+        report.results += run.run_phases(entities)
+    with target.connect() as connection:
+        rebuild.advance(connection, target.schema, target.name, target.connect)
+    report.views = rebuild_views(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds = time.monotonic() - began
     return report

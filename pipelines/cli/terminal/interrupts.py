@@ -12,7 +12,7 @@ NOTES = {
     "sync": RESUME_NOTE,
     "verify": "no result was stored, and rows repaired so far are kept: run `amocrm-mirror verify` again",
     "status": "nothing was changed",
-    "migrate": "migrations that had finished are kept, nothing is half done: run `amocrm-mirror migrate` again",
+    "migrate": "migrations that had finished are kept, nothing is half done: run the command again",
     "doctor": "nothing was changed; the checks that are not shown were not made",
     "prune": "what was deleted stays deleted: run `amocrm-mirror prune` again for the rest",
     "views": "views that were built are kept: run `amocrm-mirror views` again for the rest",

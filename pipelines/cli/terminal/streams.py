@@ -1,6 +1,6 @@
 """Standard streams that never end a command with a traceback: whatever the locale, a character that cannot be
-shown is replaced; a stream that was closed reads and writes nothing; a reader that went away, or a full device,
-ends a command that prints its result, but not a sync that reports its progress."""
+shown is replaced; a stream that was closed reads and writes nothing; a reader that went away, or a full
+device, ends a command that prints its result, but not a sync that reports its progress."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class ResultStream(io.TextIOWrapper):
     def _lost(self, reason: OSError) -> OutputLostError:
         drain_into_null(self)
         return OutputLostError("" if reason.errno == errno.EPIPE else
-                               f"the output could not be written ({reason.strerror}): make room there, or send "
-                               "it to another file, and run the command again")
+                               f"the output could not be written ({reason.strerror}): make room there, or "
+                               "send it to another file, and run the command again")
 
 
 class MessageStream(io.TextIOWrapper):
