@@ -18,6 +18,7 @@ from pipelines.amocrm.errors import (
     AccessRevokedError,
     AmoError,
     BlockedError,
+    ConnectionSetupError,
     NotAvailableError,
     TransientError,
 )
@@ -42,6 +43,7 @@ CURES: dict[type[AmoError], str] = {
                   "`amocrm-mirror doctor{option}` again tomorrow",
     NotAvailableError: "Check in amoCRM that the account is paid for, and that its security settings allow "
                        "this machine's address",
+    ConnectionSetupError: "Then run `amocrm-mirror doctor{option}` again",
     TransientError: f"{UNREACHABLE_HINT}; then try again",
 }
 
@@ -82,8 +84,8 @@ def _encryption_findings(mirror: Installation) -> Iterator[Finding]:
     if mirror.settings.mirror_key is None and not path.exists():
         made = next(each for each in (home, *home.parents) if each.exists())
         if not (made.is_dir() and os.access(made, os.W_OK)):
-            yield Finding("wrong", f"encryption key: {path} cannot be made, because {made} is not a folder that "
-                          "this user may write", cure)
+            yield Finding("wrong", f"encryption key: {path} cannot be made, because {made} is not a folder "
+                          "that this user may write", cure)
         return
     try:
         mirror.encryption.encrypt("probe")
@@ -139,8 +141,8 @@ def _table_findings(mirror: Installation) -> Generator[Finding, None, bool]:
     if not any(pending.values()):
         yield Finding("right", f"tables: those of {mirror.schema} and mirror are there and up to date")
         return True
-    yield Finding("note", f"tables: those of {mirror.schema} are not there yet, or of an earlier version; the "
-                  "next `amocrm-mirror sync` brings them up to date")
+    yield Finding("note", f"tables: those of {mirror.schema} are not there yet, or of an earlier version; "
+                  "the next `amocrm-mirror sync` brings them up to date")
     if not pending["mirror"] and mirror.has_stored_tokens():
         return True
     yield from _first_token_findings(mirror)
@@ -218,7 +220,8 @@ def _failure_finding(what: str, reason: AmoError, option: str) -> Finding:
     kind = TransientError if what == "account" and reason.status in NO_SUCH_PATH else type(reason)
     cure = next((cure for each, cure in CURES.items() if issubclass(kind, each)),
                 "Please report it: this is a bug in amocrm-mirror")
-    problem = reason.reason.split(". ")[0].split("; given up")[0]
+    problem = (reason.reason if kind is ConnectionSetupError
+               else reason.reason.split(". ")[0].split("; given up")[0])
     return Finding("wrong", ": ".join(filter(None, (what, reason.request, problem))),
                    cure.replace("{option}", option))
 

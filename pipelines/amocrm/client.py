@@ -47,6 +47,9 @@ __all__ = ["USER_AGENT", "ApiResponse", "Client", "CountingClient", "HttpGet", "
 API = "/api/v4/"
 MIN_PAGE_SIZE = 16
 """Records per page. Smaller pages are not asked for, however slow the server is."""
+NOTICED_PAUSE_SECONDS = 1.5
+"""Pauses before a try from which on people are told."""
+ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth", 6: "sixth", 7: "seventh"}
 log = logging.getLogger(__name__)
 
 
@@ -93,7 +96,10 @@ class Client:
         self._halt_reason: AmoError | None = None
         self._halted_event = threading.Event()
         self._throttled_in_a_row = 0
-        self._clock_lag = 0.0
+        self.seconds_behind = 0.0
+        """Seconds by which this machine's clock is behind amoCRM's; negative: ahead."""
+        self.on_retry: Callable[[str], object] = lambda message: None
+        """Called before the pause after a failed try, with a sentence for people."""
 
     def get(self, path: str, parameters: Parameters = (), base: str = "",
             check: BodyCheck | None = None) -> ApiResponse:
@@ -135,12 +141,20 @@ class Client:
                 if failures >= self.retry_policy.max_tries:
                     raise _exhausted(reason, failures) from None
                 log.info("%s; trying again", reason)
-                self._halted_event.wait(self.retry_policy.delay(failures - 1))
+                self._pause_before_try(failures + 1, self.retry_policy.delay(failures - 1), reason)
+
+    def _pause_before_try(self, number: int, seconds: float, reason: TransientError) -> None:
+        """Waits before a try; says so if the wait is long enough to be noticed."""
+        if seconds >= NOTICED_PAUSE_SECONDS:
+            what = (f"amoCRM answers with errors ({reason.status})" if reason.status
+                    else reason.reason.replace("the connection", "the connection to amoCRM"))
+            self.on_retry(f"{what}: {ORDINALS.get(number, f'{number}th')} try in {seconds:.0f} s")
+        self._halted_event.wait(seconds)
 
     def clock_lag(self) -> float:
         """Returns how many seconds amoCRM's clock lags behind ours; 0 if it does not, or if this is not
         known yet."""
-        return self._clock_lag
+        return max(0.0, -self.seconds_behind)
 
     def close(self) -> None:
         self._adapter.close()
@@ -178,7 +192,7 @@ class Client:
                         request)
         ahead = seconds_ahead(response.headers.get("Date", ""))
         if ahead is not None:
-            self._clock_lag = max(0.0, -ahead)
+            self.seconds_behind = ahead
         return response, started
 
     def _session(self, access: AccessToken) -> Session:

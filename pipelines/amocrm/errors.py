@@ -18,6 +18,12 @@ class TransientError(AmoError):
     the tries are used up."""
 
 
+class ConnectionSetupError(AmoError):
+    """This machine's settings of proxy or certificates cannot be used: no request was sent."""
+
+    exit_code = 2
+
+
 class PageTooLargeError(TransientError):
     """504: the server did not produce the page in time. Ask for a smaller page."""
 
@@ -37,6 +43,10 @@ class NotAvailableError(AmoError):
 
 class BadRequestError(AmoError):
     """400: the request itself is wrong, or it uses a filter that the account does not have."""
+
+
+class InterruptedSyncError(AmoError):
+    """A person has interrupted the run. What it was reading is neither complete nor failed."""
 
 
 class ListIncompleteError(AmoError):

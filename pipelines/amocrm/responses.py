@@ -29,6 +29,10 @@ Parameters = Sequence[tuple[str, str]]
 BodyCheck = Callable[[Any], object]
 """Called with the decoded body. Raises ValueError when it is not what was asked for."""
 
+WEB_PAGE = ("the answer is not what the API promises, but a web page: another server answers at this "
+            "address, or a proxy or the login page of a network stands between")
+PROXY_SERVERS = ("squid", "bluecoat", "zscaler", "mcafee web gateway", "forcepoint", "privoxy")
+"""Names, in the header Server, of programs that answer instead of amoCRM."""
 UNAVAILABLE_REASONS = {402: "it is not paid for", 403: "the token has no right to it",
                        404: "it does not exist here", 405: "it does not exist here",
                        422: "it is switched off", 425: "it is not available", 426: "it is switched off"}
@@ -71,11 +75,12 @@ def parse_response(response: Response, started: int, request: str,
             if check is not None:
                 check(decoded.value)
         except (ValueError, RecursionError) as reason:
-            problem = str(reason)[:200] or type(reason).__name__
+            problem = WEB_PAGE if is_web_page(response) else (
+                f"the answer is not what the API promises ({str(reason)[:200] or 'it is nested too deeply'})")
         else:
             return ApiResponse(status, response.content, started, request, date, decoded.value,
                                decoded.replaced_characters)
-        raise TransientError(f"the answer is not what the API promises ({problem})", request, status)
+        raise TransientError(problem, request, status)
     if status == 504:
         raise PageTooLargeError("the server did not manage it in time (504)", request, status)
     raise_for_status(response, request)
@@ -99,6 +104,9 @@ def raise_for_status(response: Response, request: str) -> NoReturn:
         raise TransientError(f"the server redirects elsewhere ({status}), which is never followed. Check "
                       "AMOCRM_BASE_URL",
                       request, status)
+    if is_proxy_page(response):
+        raise TransientError(f"the proxy of this network answered instead of amoCRM ({status}): ask those "
+                             "who run it to admit amoCRM's addresses", request, status)
     if status >= 500 or status == 408:
         raise TransientError(f"the server answered {status}{detail}", request, status)
     if is_block(response):
@@ -116,6 +124,20 @@ def raise_for_status(response: Response, request: str) -> NoReturn:
     raise BadRequestError(
         f"amoCRM refuses the request ({status}{detail}). This is a fault of amocrm-mirror's: "
         "please report it", request, status)
+
+
+def is_web_page(response: Response) -> bool:
+    return ("text/html" in response.headers.get("Content-Type", "").lower()
+            or response.content.lstrip()[:1] == b"<")
+
+
+def is_proxy_page(response: Response) -> bool:
+    """True if the answer is a page of a proxy between this machine and amoCRM."""
+    server = response.headers.get("Server", "").lower()
+    return response.status_code in (407, 511) or (
+        response.status_code >= 400 and is_web_page(response)
+        and ("X-Squid-Error" in response.headers or "Proxy-Status" in response.headers
+             or any(name in server for name in PROXY_SERVERS)))
 
 
 def is_block(response: Response) -> bool:

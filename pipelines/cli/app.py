@@ -21,7 +21,7 @@ from pipelines.cli import accounts, privacy, sync, views, webhooks
 from pipelines.cli.common import Account, example, open_mirror, report_errors
 from pipelines.cli.reports import view_notes
 from pipelines.cli.terminal.streams import OutputLostError, prepare_streams
-from pipelines.errors import UsageError
+from pipelines.errors import SyncRefusedError, UsageError
 
 if TYPE_CHECKING:
     from pipelines.postgres.embedded.server import EmbeddedPostgres
@@ -122,7 +122,8 @@ def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.
 @app.command(epilog=example("amocrm-mirror postgres status", "amocrm-mirror postgres stop",
                             "amocrm-mirror postgres psql"))
 def postgres(action: Annotated[
-        str, typer.Argument(help="start, stop, status, url or psql")] = "status") -> None:
+        str, typer.Argument(help="start, stop, status, url or psql")] = "status",
+             yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False) -> None:
     """The embedded Postgres: start it, stop it, show its state or address, or open psql on it."""
     with report_errors():
         from pipelines.config.settings import load_settings
@@ -131,14 +132,24 @@ def postgres(action: Annotated[
         server = EmbeddedPostgres(home)
         actions: dict[str, Callable[[], str]] = {
             "start": lambda: f"running: {_address_without_password(server.start())}",
-            "stop": lambda: _stop_server(server), "status": lambda: _describe_status(server),
+            "stop": lambda: _stop_server(server, yes), "status": lambda: _describe_status(server),
             "url": server.start, "psql": lambda: _exec_psql(server.start(), home)}
         if action not in actions:
             raise UsageError(f"there is no action {action!r}: use {', '.join(actions)}")
         typer.echo(actions[action]())
 
 
-def _stop_server(server: EmbeddedPostgres) -> str:
+def _stop_server(server: EmbeddedPostgres, yes: bool) -> str:
+    """Stops the server; asks first if a sync uses it."""
+    from pipelines.postgres.locks import syncing_accounts
+    syncing = syncing_accounts(server.start()) if server.status().running and not yes else []
+    if syncing:
+        typer.echo(f"a sync of {', '.join(syncing)} is running. It would fail; what had landed is kept, and "
+                   "the next sync resumes there")
+        if not sys.stdin.isatty():
+            raise SyncRefusedError("nothing was stopped: wait for the sync to end, or run `amocrm-mirror "
+                                   "postgres stop --yes`")
+        typer.confirm("Stop Postgres all the same?", abort=True)
     server.stop()
     return "stopped"
 

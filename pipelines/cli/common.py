@@ -231,6 +231,9 @@ class LiveProgress:
     def finished(self, result: EntityResult) -> None:
         self.bars.remove_task(self.tasks.pop(result.entity))
 
+    def waiting(self, message: str) -> None:
+        self.bars.console.print(message, markup=False, soft_wrap=True, style="yellow")
+
 
 class PlainProgress:
     """Progress without a terminal: a line when an entity is done, and one every PLAIN_INTERVAL_SECONDS during
@@ -261,10 +264,17 @@ class PlainProgress:
             self._print(f"{entity}: {seen:,} records{f' of about {total:,}' if total else ''}")
 
     def finished(self, result: EntityResult) -> None:
-        counts = result.counts
+        counts, why = result.counts, result.reason if result.is_offered else ""
         self._print(f"{result.entity}: {result.state}, {counts.seen:,} records, "
                     f"{counts.changed:,} rows changed, {result.requests} requests, "
-                    f"{result.seconds:.1f} s{' - ' + result.reason if result.reason else ''}")
+                    f"{result.seconds:.1f} s{' - ' + why if why else ''}")
+
+    def waiting(self, message: str) -> None:
+        """Prints that a request is tried again: once an interval, because many threads wait."""
+        now = time.monotonic()
+        if now - self._printed_at.get("", 0.0) >= PLAIN_INTERVAL_SECONDS:
+            self._printed_at[""] = now
+            self._print(message)
 
 
 def progress(to: Console) -> LiveProgress | PlainProgress:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.verify.verification import Verification
 
 STATE_COLOURS = {"complete": "green", "equal": "green", "repaired": "green", "skipped": "yellow",
-                 "incomplete": "yellow", "different": "red", "failed": "red"}
+                 "incomplete": "yellow", "interrupted": "yellow", "different": "red", "failed": "red"}
 """Colours of the states of a sync's and a verification's entities."""
 MAX_EXAMPLES_SHOWN = 5
 """Examples of differences printed per entity."""
@@ -48,9 +48,13 @@ def sync_notes(report: Report) -> list[str]:
     """Returns the lines below the table: why an entity or view was skipped, is incomplete or failed, and what
     to do."""
     lines = [f"{result.entity}: {result.state}: {result.reason}"
-             for result in report.results if result.reason]
+             for result in report.results if result.reason and result.is_offered]
+    absent = [result.entity for result in report.results if not result.is_offered]
+    lines += [f"not in this account: {', '.join(absent)} (`amocrm-mirror status` says why)"] if absent else []
     lines += view_notes(report.views)
     quarantined = sum(result.counts.quarantined for result in report.results)
+    if report.clock_note:
+        lines.append(f"{report.clock_note}. Set it: `sudo timedatectl set-ntp true`")
     if quarantined:
         lines.append(
             f"{quarantined} records could not become rows. They are kept in mirror.quarantine with the "

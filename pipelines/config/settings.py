@@ -12,11 +12,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pipelines.amocrm.hosts import MAX_REQUESTS_PER_SECOND, validate_base_url, validate_requests_per_second
+from pipelines.amocrm.hosts import (
+    MAX_REQUESTS_PER_SECOND,
+    is_loopback,
+    validate_base_url,
+    validate_requests_per_second,
+)
 from pipelines.config.database_urls import normalise_database_url
 from pipelines.config.env_file import EnvFileError, read_env_names
 from pipelines.config.home import default_home, expand_home
@@ -200,6 +206,17 @@ def unknown_setting_notes() -> Iterator[str]:
         if name not in known and (is_ours or close):
             hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists the settings"
             yield f"{name} ({place}) is no setting and has no effect: {hint}"
+
+
+def parse_account_address(text: str) -> str:
+    """Returns the address of the account in any address that people have in their browser: of a card, a list
+    or a login page, with or without https. Raises SettingsError."""
+    parts = urlsplit(text.strip().strip("<>'\"").replace("\\", "/"))
+    if parts.scheme in ("http", "https") and not is_loopback(parts.hostname or ""):
+        return parse_base_url(f"https://{parts.hostname or ''}")
+    if not parts.scheme or "." in parts.scheme:  # acme, acme.amocrm.ru/leads, acme.amocrm.ru:443
+        return parse_base_url(re.split(r"[/?#]", text.strip(), maxsplit=1)[0].removesuffix(":443"))
+    return parse_base_url(text)
 
 
 def parse_base_url(text: str) -> str:

@@ -132,6 +132,16 @@ def views_lock(schema: str) -> AdvisoryLock:
     return AdvisoryLock(f"amocrm-mirror views {schema}")
 
 
+def syncing_accounts(conninfo: str) -> list[str]:
+    """Returns the accounts of a database that are being synced or verified now."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_tables WHERE (schemaname, tablename) = ('mirror', 'accounts')"
+                              ).fetchone() is None:
+            return []
+        names = connection.execute("SELECT name FROM mirror.accounts ORDER BY 1").fetchall()
+        return [name for name, in names if sync_lock(name).is_held(connection)]
+
+
 def already_running_error(account: str) -> SyncAlreadyRunningError:
     return SyncAlreadyRunningError(f"another sync of the account {account!r} is running: wait for it to end, "
                                    "then run this one again")

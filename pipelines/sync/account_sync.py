@@ -23,11 +23,17 @@ from pipelines import erasure
 from pipelines.accounts.state import recording_refusals
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.client import CountingClient
-from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, ListIncompleteError
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    AmoError,
+    BlockedError,
+    InterruptedSyncError,
+    ListIncompleteError,
+)
 from pipelines.bi import builder
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity, Phase
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, describe_fault
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
 from pipelines.load.hints import listings_with_hints
@@ -38,7 +44,7 @@ from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncConte
 from pipelines.sync.entity_sync import EntitySync
 from pipelines.sync.helper_process import HelperProcess, SharedQueue, start_helper
 from pipelines.sync.hint_sync import HintSync
-from pipelines.sync.preflight import preflight
+from pipelines.sync.preflight import clock_note, preflight
 from pipelines.sync.run_log import RunLog
 from pipelines.sync.runtime import tuned_memory
 from pipelines.webhooks.inbox import enqueue_all_hints, mark_processed
@@ -64,6 +70,9 @@ class Report:
     seconds: float = 0.0
     views: list[builder.ViewResult] = field(default_factory=list)
     """Results of rebuilding the BI views. A failed view never fails the sync: its purpose is the tables."""
+
+    clock_note: str = ""
+    """By how much this machine's clock is wrong; empty if it is right."""
 
     @property
     def exit_code(self) -> int:
@@ -107,6 +116,7 @@ def admitted_sync(target: Target, only: Sequence[str] = (), full: bool = False,
     entities = select_entities(only)
     context = SyncContext(target, progress or NoProgress(), full, allow_mass_delete)
     with exclusive_sync(target.connect, target.name), tuned_memory():
+        target.client.on_retry = context.progress.waiting
         preflight(context, ACCOUNT_ENTITY in entities)
         yield partial(_run_sync, SyncRun(context, RunLog(target, str(uuid.uuid4()))), entities, began)
 
@@ -119,7 +129,7 @@ def _run_sync(run: SyncRun, entities: Sequence[Entity], began: float) -> Report:
         rebuild.advance(connection, target.schema, target.name, target.connect)
     report.views = rebuild_views(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
-    report.seconds = time.monotonic() - began
+    report.seconds, report.clock_note = time.monotonic() - began, clock_note(target.client)
     return report
 
 
@@ -207,7 +217,8 @@ class SyncRun:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 results += [each.result() for each in done]
         except BaseException:
-            self._stop(AmoError("interrupted; what had landed is kept, and the next sync resumes there"))
+            self._stop(InterruptedSyncError(
+                "interrupted; what had landed is kept, and the next sync resumes there"))
             pool.shutdown(wait=False, cancel_futures=True)
             wait([each for each in pending if not each.cancelled()], SHUTDOWN_GRACE_SECONDS)
             raise
@@ -235,14 +246,14 @@ class SyncRun:
             if self.context.stop_reason:
                 raise self.context.stop_reason
             if unavailable_because:
-                result.state, result.reason = "skipped", unavailable_because
+                result.state, result.reason, result.is_offered = "skipped", unavailable_because, False
             else:
                 EntitySync(self.context, entity, client, connection, result).run()
         result.requests += client.requests
 
     def _finish(self, result: EntityResult, began: float,
                 connection: Connection | None = None) -> EntityResult:
-        if result.state in ("failed", "incomplete"):
+        if result.state in ("failed", "incomplete", "interrupted"):
             result.watermark = None
         result.seconds += time.monotonic() - began
         self.log.finish(result, connection)
@@ -258,6 +269,8 @@ class SyncRun:
         except (AccessRevokedError, BlockedError) as reason:
             self._stop(reason)
             result.state, result.reason = "failed", str(reason)
+        except InterruptedSyncError as reason:
+            result.state, result.reason = "interrupted", str(reason)
         except ListIncompleteError as reason:
             result.state, result.reason = "incomplete", one_line(reason)
         except psycopg.Error as reason:
@@ -267,8 +280,7 @@ class SyncRun:
         except Exception as reason:
             log.exception("%s failed", result.entity)
             result.state = "failed"
-            result.reason = (f"{type(reason).__name__}: {one_line(reason)}. "
-                             "This is a fault of amocrm-mirror's: please report it")
+            result.reason = describe_fault(reason)
 
     def _stop(self, reason: AmoError) -> None:
         self.context.stop_reason = self.context.stop_reason or reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg.sql import SQL, Identifier
@@ -29,6 +29,19 @@ MAX_PAGES_PER_BATCH, MAX_ROWS_PER_BATCH = 50, 25_000
 """Pages, and rows (child rows included), from which a batch is complete."""
 
 
+@dataclass(frozen=True)
+class UnavailableList:
+    """A list that amoCRM does not offer."""
+
+    path: str
+    reason: NotAvailableError
+
+    @property
+    def is_denied(self) -> bool:
+        """True if the account has the list, but this token or plan may not read it."""
+        return self.reason.status in (402, 403)
+
+
 class EntityReader:
     """Reads one entity of one account. Uses the connection to read cursors, parent rows and the suppression
     list."""
@@ -44,8 +57,8 @@ class EntityReader:
         self.records_read = 0
         """Records read, those in quarantine included."""
         self.lists_read = 0
-        self.unavailable: list[str] = []
-        """Lists that amoCRM does not offer, with the reason."""
+        self.unavailable: list[UnavailableList] = []
+        """Lists that amoCRM does not offer."""
 
     # Which lists there are
 
@@ -59,14 +72,17 @@ class EntityReader:
             except NotAvailableError as reason:
                 if reason.status == 402 and not self.entity.is_optional:
                     raise AmoError(UNPAID_MESSAGE, reason.request, reason.status) from None
-                self.unavailable.append(f"{expanded.path}: {reason.reason}")
+                self.unavailable.append(UnavailableList(expanded.path, reason))
 
     def report_unavailable(self, result: EntityResult) -> None:
-        """Adds the skipped lists to the result's reason. If no list was read, the entity is skipped."""
-        if self.unavailable:
-            result.add_reason("; ".join(self.unavailable))
-            if not self.lists_read:
-                result.state = "skipped"
+        """Adds the skipped lists to the result's reason; those that the account does not have only if no list
+        was read, which makes the entity skipped."""
+        denied = [each for each in self.unavailable if each.is_denied]
+        shown = denied if self.lists_read else self.unavailable
+        if shown:
+            result.add_reason("; ".join(f"{each.path}: {each.reason.reason}" for each in shown))
+        if self.unavailable and not self.lists_read:
+            result.state, result.is_offered = "skipped", bool(denied)
 
     def expand_listing(self, listing: Listing) -> list[Listing]:
         """Returns the listing itself, or one per live row of the parent table that it exists for."""

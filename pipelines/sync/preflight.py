@@ -11,16 +11,22 @@ from pipelines.access.permissions import fetch_user, is_administrator
 from pipelines.accounts.state import (
     check_account_id,
     check_account_state,
+    check_single_name,
     clear_marks,
     fetch_account,
     mirrored_account_id,
     recording_refusals,
 )
 from pipelines.accounts.target import Target
+from pipelines.amocrm.client import Client
+from pipelines.amocrm.session import is_local
 from pipelines.entities.registry import ACCOUNT_WITH
 from pipelines.entities.spec import AccountInfo
 from pipelines.errors import SyncRefusedError
 from pipelines.sync.context import SyncContext
+
+NOTED_CLOCK_SECONDS, REFUSED_CLOCK_SECONDS = 60.0, 300.0
+"""Seconds by which this machine's clock may differ from amoCRM's before a sync says so, or is refused."""
 
 
 def preflight(context: SyncContext, refresh: bool) -> None:
@@ -31,6 +37,7 @@ def preflight(context: SyncContext, refresh: bool) -> None:
     was_blocked = check_account_state(target.connect, target.name)
     cached = None if refresh or was_blocked else _cached_account_info(target)
     facts, context.is_admin = cached or (_fetch_account_info(target), None)
+    refuse_wrong_clock(target.client)
     context.account_info = facts
     context.fetch_is_admin = lambda: is_administrator(fetch_user(target.client, facts))
     if not cached:
@@ -43,6 +50,25 @@ def preflight(context: SyncContext, refresh: bool) -> None:
         raise SyncRefusedError(
             f"the account's time zone {settings.get('timezone')!r} is not in the time zone "
             "database: update the package tzdata") from None
+
+
+def clock_note(client: Client) -> str:
+    """Returns by how much this machine's clock is wrong, as far as the client has seen amoCRM's; empty if it
+    is right. A sandbox may live at any time."""
+    seconds = client.seconds_behind
+    if abs(seconds) <= NOTED_CLOCK_SECONDS or is_local(client.base_url):
+        return ""
+    return f"this machine's clock is {abs(seconds):,.0f} s {'behind' if seconds > 0 else 'ahead of'} amoCRM's"
+
+
+def refuse_wrong_clock(client: Client) -> None:
+    """Raises SyncRefusedError if the clock is far from amoCRM's. Of two readings of a record the later one
+    wins: rows read with a wrong clock would keep newer ones out once the clock is set, or lose to older
+    ones."""
+    note = clock_note(client)
+    if note and abs(client.seconds_behind) > REFUSED_CLOCK_SECONDS:
+        raise SyncRefusedError(f"{note}. Nothing was read, because older records could win over newer ones. Set "
+                               "the clock, `sudo timedatectl set-ntp true`, then run the sync again")
 
 
 def _fetch_account_info(target: Target) -> AccountInfo:
@@ -75,6 +101,7 @@ def _bind_account_id(target: Target, facts: AccountInfo) -> None:
     """Stores the account's id with a schema that has none. Raises SyncRefusedError if the schema holds
     another account."""
     with target.connect() as connection:
+        check_single_name(connection, target.name, target.client.base_url, facts.get("id"))
         check_account_id(mirrored_account_id(connection, target.name, target.schema), target.schema, facts)
         connection.execute(
             "UPDATE mirror.accounts SET account_id = %s WHERE name = %s AND account_id IS NULL",
