@@ -10,10 +10,17 @@ help:  ## These lines
 
 setup: $(READY)  ## Make .venv and install what is locked
 
+# The programs in .venv hold its path: after the checkout was moved, renamed or copied, it is made anew
+MOVED := $(shell test -f .venv/pyvenv.cfg && made=$$(sed -n 's/^command = //p' .venv/pyvenv.cfg) && \
+	here=$$(cd .venv && pwd -P) && case "$$made" in (''|*" $$here") ;; (*) echo yes;; esac)
+ifeq ($(MOVED),yes)
+.PHONY: $(READY)
+endif
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, this is {v.major}.{v.minor}: make PYTHON=python3.12 …") if v < (3, 11) else 0'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python cannot make virtual environments: install its venv package (Debian: apt install python3-venv)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(MOVED),--clear) .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(READY)
 

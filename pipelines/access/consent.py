@@ -30,6 +30,7 @@ class Consent:
 
     code: str = field(repr=False)
     base_url: str
+    """Empty: amoCRM's answer does not name the account."""
 
 
 def authorize_url(base_url: str, client_id: str, state: str) -> str:
@@ -55,7 +56,8 @@ def parse_redirect(query: str, state: str, base_url: str) -> Consent:
         why = ("access was denied in amoCRM" if parameters["error"] == "access_denied"
                else f"amoCRM gives no access ({parameters['error'][:60]!r})")
         raise ConsentError(f"{why}. {NOTHING_CHANGED} as an administrator of the account, and agree")
-    return Consent(parameters["code"], _granted_account(parameters.get("referer", ""), base_url))
+    referer = parameters.get("referer", "")
+    return Consent(parameters["code"], _granted_account(referer, base_url) if referer else "")
 
 
 def _granted_account(referer: str, base_url: str) -> str:

@@ -67,8 +67,8 @@ def refuse_wrong_clock(client: Client) -> None:
     ones."""
     note = clock_note(client)
     if note and abs(client.seconds_behind) > REFUSED_CLOCK_SECONDS:
-        raise SyncRefusedError(f"{note}. Nothing was read, because older records could win over newer ones. Set "
-                               "the clock, `sudo timedatectl set-ntp true`, then run the sync again")
+        raise SyncRefusedError(f"{note}. Nothing was read, because older records could win over newer ones. "
+                               "Set the clock, `sudo timedatectl set-ntp true`, then run the sync again")
 
 
 def _fetch_account_info(target: Target) -> AccountInfo:
