@@ -91,12 +91,13 @@ def verification_table(verification: Verification) -> Table:
     return shown
 
 
-def verification_notes(verification: Verification) -> list[str]:
-    """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity."""
+def verification_notes(verification: Verification, with_values: bool = False) -> list[str]:
+    """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity.
+    `with_values`: also the values that differ, which are personal data."""
     lines = [f"{each.entity}: {each.state}: {each.reason}" for each in verification.outcomes if each.reason]
     for each in verification.outcomes:
         more = each.difference_count - MAX_EXAMPLES_SHOWN
-        lines += each.examples[:MAX_EXAMPLES_SHOWN]
+        lines += each.described_examples(with_values)[:MAX_EXAMPLES_SHOWN]
         lines += ([f"{each.entity}: … and {more:,} more (mirror.verifications has up to 20)"]
                   if more > 0 else [])
     return lines

@@ -104,7 +104,7 @@ def verify(only: Annotated[str, typer.Option(
         with progress(console) as shown:
             verification = compare(mirror.target(), split_names(only), repair, shown)
         console.print(reports.verification_table(verification))
-        print_lines(console, [*reports.verification_notes(verification),
+        print_lines(console, [*reports.verification_notes(verification, console.is_terminal),
                               reports.verification_verdict(verification)])
         raise typer.Exit(verification.exit_code)
 
