@@ -24,10 +24,10 @@ SENTENCES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], st
     ((inner.SSLError, ssl.SSLError),
      "the server's certificate is not trusted: a proxy or virus scanner may open the traffic. Set "
      "REQUESTS_CA_BUNDLE to the file of its CA certificate"),
+    (ConnectionRefusedError, "nothing answers at that address and port"),
     ((inner.ConnectTimeoutError, outer.ConnectTimeout),
      "the server cannot be reached: no answer to the attempt to connect. A firewall may drop it"),
     ((inner.ReadTimeoutError, outer.ReadTimeout, TimeoutError), "the server did not answer in time"),
-    (ConnectionRefusedError, "nothing answers at that address and port"),
     ((ConnectionError, inner.ProtocolError), "the connection was cut before the answer was complete"),
     ((inner.DecodeError, inner.IncompleteRead), "the answer arrived damaged"),
 )
