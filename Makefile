@@ -31,7 +31,7 @@ test: setup lint  ## What CI runs: linters, types, and the whole suite on a real
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
-	@failed=0; KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder || failed=1; \
+	@failed=0; KILLS=200 ROUNDS=200 FUZZ_DRAWS=5000 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder || failed=1; \
 	bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
 	if [ -n "$$bindir" ]; then echo "again on $$bindir"; \
 	TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" || failed=1; \

@@ -49,7 +49,7 @@ def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None
     reads a long-lived token from standard input."""
     if browser and paste:
         raise UsageError("--browser and --paste are two ways to the same code: use one of them")
-    if not (browser or paste or port) and sys.stdin.isatty():
+    if not (browser or paste or port) and is_terminal():
         say(WAYS_PROMPT)
         way = ask_until_valid(lambda: str(typer.prompt("1, 2 or 3", default="1", err=True)), _check_way)
         browser, paste = way == "2", way == "3"
@@ -61,7 +61,7 @@ def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None
 def ask_until_valid(ask: Callable[[], str], check: Callable[[str], T]) -> T:
     """Asks a person, and after a wrong answer says why and asks again, up to MAX_ANSWERS times. Without a
     terminal there is one answer. Raises what `check` raises for the last one."""
-    for remaining in reversed(range(MAX_ANSWERS if sys.stdin.isatty() else 1)):
+    for remaining in reversed(range(MAX_ANSWERS if is_terminal() else 1)):
         try:
             return check(ask())
         except MirrorError as reason:
@@ -80,7 +80,7 @@ def _check_way(answer: str) -> str:
 def by_token(mirror: Installation) -> Iterator[str]:
     """Takes a long-lived token: pasted at a terminal, or from standard input."""
     base_url = account_address(mirror)
-    if sys.stdin.isatty():
+    if is_terminal():
         say(INTEGRATION_INSTRUCTIONS)
 
     def grant(token: str) -> list[str]:
@@ -109,7 +109,7 @@ def account_address(mirror: Installation) -> str:
     base_url = mirror.base_url()
     if base_url:
         return base_url
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise UsageError("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) in "
                          "the environment or in .env")
     return ask_for_address("Address of the account (https://your-account.amocrm.ru)")
@@ -126,7 +126,7 @@ def ask_for_address(question: str, default: str | None = None) -> str:
 def prompt_secret(prompt: str, what: str) -> str:
     """Asks for a secret without echo, or reads it from standard input if that is no terminal. Raises
     UsageError at a terminal whose echo cannot be switched off."""
-    if sys.stdin.isatty():
+    if is_terminal():
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
             try:
@@ -148,6 +148,11 @@ def check_token(token: str) -> str:
         raise UsageError("what was pasted holds characters that no token has (a space, a line break, a "
                          "letter that is not Latin). Nothing was changed. Copy the token again, and only it")
     return token
+
+
+def is_terminal() -> bool:
+    """True if a person answers."""
+    return sys.stdin.isatty()
 
 
 def say(message: str) -> None:
@@ -176,7 +181,7 @@ def _with_account(granted: Consent, base_url: str) -> Consent:
     Raises UsageError where it cannot be asked for, or is another account's."""
     if granted.base_url:
         return granted
-    if not sys.stdin.isatty():
+    if not is_terminal():
         say(f"amoCRM's answer does not name the account: the code is taken to be of {base_url}")
         return replace(granted, base_url=base_url)
     address = ask_for_address("amoCRM's answer does not name the account. Address of the one you agreed for",
@@ -242,7 +247,7 @@ def _integration_keys(mirror: Installation) -> tuple[str, str]:
                   settings.amocrm_client_secret.get_secret_value() if settings.amocrm_client_secret else "")
     if all(configured):
         return configured
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise UsageError("the integration's id and secret are missing: set AMOCRM_CLIENT_ID and "
                          "AMOCRM_CLIENT_SECRET in .env, or answer at a terminal")
     return (configured[0] or str(typer.prompt("Integration id", err=True)).strip(),

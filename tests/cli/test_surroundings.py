@@ -1,5 +1,5 @@
-"""The machine as people have it: locales, streams that are closed or full, files of settings in other encodings,
-a user without a name, a checkout that was moved. Each is one sentence, or works."""
+"""The machine as people have it: locales, streams that are closed or full, files of settings in other
+encodings, a user without a name, a checkout that was moved. Each is one sentence, or works."""
 
 from __future__ import annotations
 
@@ -114,16 +114,17 @@ def test_a_byte_order_mark_hides_no_setting(tmp_path: Path) -> None:
 
 
 def test_misspelt_settings_are_pointed_out_by_every_command(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(f"# tokens\nAMOCRM_ACCES_TOKEN={SECRET}\nDATABSE_URL=x\nPOSTGRES_USER=me\n",
-                                   encoding="utf-8")
+    lines = ("# tokens", f"AMOCRM_ACCES_TOKEN={SECRET}", "DATABSE_URL=x", "POSTGRES_USER=me", "")
+    (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
     done = CliInstallation(tmp_path).call("postgres", "status", MIRROR_HOUSE="/x", AMOCRM_QQQ="1")
     assert done.code == 0 and SECRET not in done.output
     assert sorted(done.error.splitlines()) == [
         "amocrm-mirror: AMOCRM_ACCES_TOKEN (.env, line 2) is no setting and has no effect: did you mean "
         "AMOCRM_ACCESS_TOKEN?",
-        "amocrm-mirror: AMOCRM_QQQ (the environment) is no setting and has no effect: docs/settings.md lists the "
-        "settings",
-        "amocrm-mirror: DATABSE_URL (.env, line 3) is no setting and has no effect: did you mean DATABASE_URL?",
+        "amocrm-mirror: AMOCRM_QQQ (the environment) is no setting and has no effect: docs/settings.md lists "
+        "the settings",
+        "amocrm-mirror: DATABSE_URL (.env, line 3) is no setting and has no effect: did you mean "
+        "DATABASE_URL?",
         "amocrm-mirror: MIRROR_HOUSE (the environment) is no setting and has no effect: did you mean "
         "MIRROR_HOME?"]
 
