@@ -202,7 +202,7 @@ def unknown_setting_notes() -> Iterator[str]:
     places |= {each.name.upper(): f".env, line {each.line}" for each in names}
     for name, place in places.items():
         is_ours = name.startswith(OWN_PREFIXES)
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if is_ours else 0.85)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.72 if is_ours else 0.85)
         if name not in known and (is_ours or close):
             hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists the settings"
             yield f"{name} ({place}) is no setting and has no effect: {hint}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import psycopg
 import pytest
+import typer
 from typer.main import get_command
 
 from pipelines.access.consent import Consent, parse_redirect
@@ -98,7 +99,7 @@ def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Makes prompts answer from a list; returns the list of answers, to be filled by the test."""
     answers: list[str] = []
     monkeypatch.setattr(authorize, "is_terminal", lambda: True)
-    monkeypatch.setattr(authorize.typer, "prompt", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(typer, "prompt", lambda *_, **__: answers.pop(0))
     monkeypatch.setattr(authorize, "prompt_secret", lambda *_: answers.pop(0))
     return answers
 

@@ -25,7 +25,7 @@ def shell(person: CliInstallation, redirections: str, *words: str, **more: str) 
     decoded leniently."""
     done = subprocess.run(["/bin/bash", "-c", f'"$@" {redirections}', "sh", *COMMAND, *words],
                           cwd=person.folder, env=person.process_environment(more), capture_output=True,
-                          check=False, timeout=120)
+                          check=False, timeout=300)
     out, error = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     assert "Traceback" not in out + error and "Exception ignored" not in error, error
     return done.returncode, out, error
