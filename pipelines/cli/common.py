@@ -33,7 +33,7 @@ from rich.text import Text
 
 from pipelines.cli.terminal.interrupts import RESUME_NOTE, interrupted_note
 from pipelines.cli.terminal.streams import message_copy
-from pipelines.errors import MirrorError
+from pipelines.errors import MirrorError, describe_fault
 
 if TYPE_CHECKING:
     from pipelines.installation import Installation
@@ -58,9 +58,9 @@ def report_errors() -> Iterator[None]:
     try:
         _print_unknown_settings()
         yield
-    except (KeyboardInterrupt, typer.Abort) as reason:
-        if isinstance(reason, typer.Abort):
-            sys.stderr.write("\n")
+    except typer.Abort:
+        _exit_with_error("nothing was changed: the answer was no, or the input ended", 1)
+    except KeyboardInterrupt:
         _print_error(f"interrupted; {interrupted_note()}")
         sys.stdout.flush()
         # Does not wait for open requests, which may take a minute; every batch is one transaction.
@@ -73,9 +73,18 @@ def report_errors() -> Iterator[None]:
                          f"DATABASE_URL, then run again; {RESUME_NOTE}", 1)
     except BrokenPipeError:
         raise
+    except UnicodeEncodeError:
+        _exit_with_error("an option or a setting holds characters that are not UTF-8 in this locale: set "
+                         "LC_ALL=C.UTF-8, and run the command again", 2)
     except OSError as reason:
         _exit_with_error(f"{_system_error_text(reason)}. Make the place writable, or set MIRROR_HOME to a "
                          "folder that is", 1)
+    except (typer.Exit, AssertionError):
+        raise
+    except Exception as reason:
+        if sys.flags.dev_mode:  # `python -X dev -m pipelines.cli …` shows the traceback
+            raise
+        _exit_with_error(describe_fault(reason), 1)
 
 
 def _system_error_text(reason: OSError) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import click
+import sys
+from collections.abc import Sequence
 
 RESUME_NOTE = "what had landed is kept, and the next sync resumes there"
 WHOLE_OR_NOT = "the change was made whole or not at all: run the command again"
@@ -40,8 +41,8 @@ NOTES = {
 """What an interrupted command has kept, by the command's name."""
 
 
-def interrupted_note() -> str:
-    """Returns the note of the command that is running."""
-    context = click.get_current_context(silent=True)
-    words = context.command_path.split()[1:] if context else []
+def interrupted_note(words: Sequence[str] | None = None) -> str:
+    """Returns the note of a command. `words`: the command line behind the program's name; None: this
+    process's."""
+    words = sys.argv[1:] if words is None else words
     return NOTES.get(" ".join(words[:2])) or NOTES.get(" ".join(words[:1])) or RESUME_NOTE
