@@ -29,15 +29,19 @@ from pipelines.load.statements import comma, name
 from pipelines.load.tombstones import Tombstones
 from pipelines.sync.context import EntityResult, SyncContext
 from pipelines.sync.entity_reader import EntityReader
+from pipelines.verify.difference_details import Details, difference_details
 
+MAX_DETAILS = 20
+"""Stale rows per list whose columns are compared for people."""
 Differences = dict[tuple[Any, ...], str]
 """Key of a row → "missing" (visible in amoCRM, no live row), "stale" (the contents differ) or "extra" (live
 row, not visible in amoCRM)."""
 
 
-def find_differences(stage: Stage, batch: Batch, mark_seen: bool) -> Differences:
+def find_differences(stage: Stage, batch: Batch, mark_seen: bool,
+                     details: Details | None = None) -> Differences:
     """Returns the keys of a batch that a sync would change. `mark_seen`: the batch's keys are remembered as
-    seen by this complete read."""
+    seen by this complete read. Adds to `details` what differs in rows that are stale, up to MAX_DETAILS."""
     if not batch.rows:
         return {}
     connection = stage.connection
@@ -51,6 +55,9 @@ def find_differences(stage: Stage, batch: Batch, mark_seen: bool) -> Differences
         with connection.transaction() as savepoint:
             differences |= _keys_written(stage, rows)
             raise psycopg.Rollback(savepoint)
+        if details is not None:
+            stale = [key for key, kind in differences.items() if kind == "stale"]
+            details |= difference_details(stage, stale[:MAX_DETAILS - len(details)])
     return differences
 
 
@@ -89,6 +96,8 @@ class ComparisonResult:
 
     records: int = 0
     differences: dict[str, Differences] = field(default_factory=dict)
+    details: dict[str, Details] = field(default_factory=dict)
+    """What differs in some of the stale rows, by the path of their list."""
 
     def count(self, kind: str) -> int:
         return sum(found_kind == kind for keys in self.differences.values() for found_kind in keys.values())
@@ -109,6 +118,7 @@ class Comparison:
         self.shown = set[Any]()
         """Of an entity whose list may lack records that are fetched one by one: ids that the list has
         shown."""
+        self.details: dict[str, Details] = {}
 
     def compare_all(self) -> ComparisonResult:
         """Compares every list of the entity completely. Rows whose parent is gone are not reported: the
@@ -116,7 +126,7 @@ class Comparison:
         for listing in self.entity.listings:
             self.reader.visit_lists(listing, self._compare_listing)
         self.reader.report_unavailable(self.result)
-        return ComparisonResult(self.reader.records_read, self.differences)
+        return ComparisonResult(self.reader.records_read, self.differences, self.details)
 
     def compare_suspects(self, suspects: Mapping[str, Differences]) -> ComparisonResult:
         """Compares the given rows again, each read by its id; entities without incremental reads are read
@@ -126,11 +136,11 @@ class Comparison:
             return ComparisonResult(second_pass.records, {
                 path: {key: kind for key, kind in second_pass.differences.get(path, {}).items()
                        if key in keys}
-                for path, keys in suspects.items()})
+                for path, keys in suspects.items()}, second_pass.details)
         for listing in self.entity.listings:
             if suspects.get(listing.path):
                 self._compare_by_id(listing, suspects[listing.path])
-        return ComparisonResult(0, self.differences)
+        return ComparisonResult(0, self.differences, self.details)
 
     def _compare_listing(self, listing: Listing) -> None:
         """Compares one list. Live rows that it lacks are "extra", except in append-only lists and where this
@@ -159,7 +169,8 @@ class Comparison:
         for answer in answers_by_id(IdQuery(source, use_filter=self.reader.has_filter), sorted(ids)):
             batch = Batch()
             self.reader.add_page(source, batch, Step(answer.page))
-            self._add_differences(listing, find_differences(self.stage, batch, mark_seen=False))
+            self._add_differences(listing, find_differences(
+                self.stage, batch, mark_seen=False, details=self.details.setdefault(listing.path, {})))
             self._add_differences(listing, {ids[ident]: "extra" for ident in answer.absent_ids
                                             if self._is_live(ids[ident])})
 
@@ -167,7 +178,8 @@ class Comparison:
         def compare(batch: Batch, _: Position | None) -> None:
             if self.entity.has_details and not source.listing.is_detail:
                 self.shown.update(key[-1] for key in batch.rows)
-            self._add_differences(source.listing, find_differences(self.stage, batch, mark_seen))
+            details = self.details.setdefault(source.listing.path, {})
+            self._add_differences(source.listing, find_differences(self.stage, batch, mark_seen, details))
 
         self.reader.process_batches(source, steps, compare)
 

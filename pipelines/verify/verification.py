@@ -31,6 +31,7 @@ from pipelines.sync.preflight import preflight
 from pipelines.sync.run_log import RunLog
 from pipelines.sync.runtime import tuned_memory
 from pipelines.verify.comparison import Comparison, ComparisonResult, Differences
+from pipelines.verify.difference_details import Details
 
 MAX_EXAMPLES = 20
 """Differences per entity stored as examples in mirror.verifications."""
@@ -47,6 +48,8 @@ class EntityVerification:
     compared: int = 0
     """Records compared in the first pass."""
     differences: dict[str, Differences] = field(default_factory=dict)
+    details: dict[str, Details] = field(default_factory=dict, repr=False)
+    """What differs in some of the stale rows, by the path of their list. Personal data: never stored."""
     fixed_by_sync: int = 0
     """Differences of the first pass that the ordinary sync fixed."""
     repaired: int = 0
@@ -63,6 +66,18 @@ class EntityVerification:
     def difference_count(self) -> int:
         """Number of differences."""
         return sum(map(len, self.differences.values()))
+
+    def described_examples(self, with_values: bool) -> list[str]:
+        """Returns the examples with the columns that differ: `leads/123: stale: name, price`; with the values
+        here and in amoCRM if `with_values`."""
+        lines = []
+        for path, keys in self.differences.items():
+            for key, kind in keys.items():
+                columns = self.details.get(path, {}).get(key, [])
+                what = ("; ".join(each.with_values() for each in columns) if with_values
+                        else ", ".join(each.column for each in columns))
+                lines.append(f"{path}/{key[-1]}: {kind}" + (f": {what}" if what else ""))
+        return lines[:MAX_EXAMPLES]
 
     @property
     def examples(self) -> list[str]:
@@ -158,6 +173,7 @@ class VerificationRun:
                 compared = (comparison.compare_suspects(suspects) if suspects is not None
                             else comparison.compare_all())
                 outcome.compared = outcome.compared or compared.records
+                outcome.details = compared.details
                 outcome.differences = {path: keys for path, keys in compared.differences.items() if keys}
         self._finish_entity(outcome, result, client)
         return result
