@@ -225,11 +225,13 @@ def _erase_mirror_state(connection: Connection, account: str, kind: str, number:
             ).rowcount if gone else 0
     erased["mirror.quarantine"] += _filter_quarantine(connection, account)
     erased += _erase_deliveries(connection, account, kind, number)
-    examples = [f"{kind}/{number}: {word}" for word in ("missing", "stale", "extra")]
     erased["mirror.verifications"] += connection.execute(
-        "UPDATE mirror.verifications SET examples = examples - %(examples)s::text[] "
-        "WHERE account = %(account)s AND examples ?| %(examples)s::text[]",
-        {"account": account, "examples": examples}).rowcount
+        """UPDATE mirror.verifications SET examples = coalesce((
+               SELECT jsonb_agg(e) FROM jsonb_array_elements_text(examples) e
+               WHERE NOT starts_with(e, %(record)s)), '[]')
+           WHERE account = %(account)s AND EXISTS (
+               SELECT FROM jsonb_array_elements_text(examples) e WHERE starts_with(e, %(record)s))""",
+        {"account": account, "record": f"{kind}/{number}: "}).rowcount
     return erased
 
 

@@ -25,7 +25,7 @@ from pipelines.accounts.registry import all_accounts as registered_accounts
 from pipelines.bi import all_accounts, base_views, builder
 from pipelines.bi.placeholders import placeholder_views
 from pipelines.config.settings import validate_schema_name
-from pipelines.errors import DatabaseUnfitError, MirrorError
+from pipelines.errors import DatabaseUnfitError, MirrorError, SyncRefusedError
 from pipelines.postgres.connections import open_connection, open_engine
 from pipelines.postgres.preflight import missing_rights, refuse_unfit
 from pipelines.schema.names import bi_schema
@@ -185,6 +185,22 @@ def pending_revisions(conninfo: str, schema: str) -> dict[str, list[str]]:
     with _connect(conninfo) as connection:
         return {name: _pending_revisions(name, _valid_revision(connection, name, target_schema))
                 for name, target_schema in _target_schemas(schema).items()}
+
+
+def require_tables(conninfo: str, schema: str) -> None:
+    """Raises SyncRefusedError if the account's tables do not exist or are not up to date: for commands that
+    create nothing."""
+    pending = pending_revisions(conninfo, schema)
+    if any(pending.values()):
+        raise SyncRefusedError(f"the tables of {schema!r} do not exist or are not up to date: run "
+                               "`amocrm-mirror migrate`, then this again")
+
+
+def require_mirrored(conninfo: str, schema: str) -> None:
+    """Raises SyncRefusedError if nothing was ever mirrored into the schema."""
+    with _connect(conninfo) as connection:
+        if _valid_revision(connection, "account", _target_schemas(schema)["account"]) is None:
+            raise SyncRefusedError(f"nothing is mirrored into {schema!r} yet: run `amocrm-mirror sync` first")
 
 
 def alembic_config(target: str, connection: Connection | None, schema: str) -> Config:

@@ -25,6 +25,7 @@ from pipelines.amocrm.errors import (
 )
 from pipelines.amocrm.pagination import page
 from pipelines.amocrm.responses import Parameters
+from pipelines.amocrm.session import is_local
 from pipelines.entities.spec import AccountInfo, Record
 from pipelines.errors import AccountPausedError, SyncRefusedError
 
@@ -52,6 +53,13 @@ SELECT to_char(blocked_at, '{DISPLAY_FORMAT}') AS blocked,
        revoked_at > now() - interval '1 hour' AS just_revoked, revoked_reason,
        to_char(paused_at, '{DISPLAY_FORMAT}') AS paused
 FROM mirror.accounts WHERE name = %s"""
+
+
+SELECT_OTHER_NAME = """
+SELECT name FROM mirror.accounts
+WHERE name NOT IN (%(name)s, 'amocrm_demo') AND %(name)s <> 'amocrm_demo'
+    AND (base_url = %(url)s OR account_id = %(id)s) ORDER BY name LIMIT 1"""
+"""The name under which another schema mirrors the same account. The demo's sandbox is no account."""
 
 
 MARK_REVOKED = "UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = %s WHERE name = ANY(%s)"
@@ -166,6 +174,20 @@ def check_account_id(held: int | None, schema: str, facts: AccountInfo) -> None:
             f"the schema {schema!r} holds amoCRM account {held}, but the token is of account "
             f"{facts.get('id')} ({facts.get('name')}). Nothing was changed. Use that "
             "account's own token, or another AMOCRM_SCHEMA for this one")
+
+
+def check_single_name(connection: psycopg.Connection[Any], name: str, base_url: str,
+                      account_id: int | None = None) -> None:
+    """Raises SyncRefusedError if the amoCRM account is mirrored under another name: two copies of one account
+    would halve its rate limit and count everything twice. Sandboxes all have the same id: their addresses
+    distinguish them."""
+    by_id = None if is_local(base_url) else account_id
+    row = connection.execute(SELECT_OTHER_NAME, {"name": name, "url": base_url, "id": by_id}).fetchone()
+    if row:
+        raise SyncRefusedError(
+            f"the amoCRM account of {base_url} is mirrored already, under the name {row[0]!r}. Nothing was "
+            f"changed. If you mean that mirror, set AMOCRM_SCHEMA={row[0]} or add --account {row[0]}; to "
+            f"give it another name, run `amocrm-mirror accounts remove {row[0]}` first")
 
 
 def mark_revoked(connection: psycopg.Connection[Any], names: Sequence[str], reason: str) -> None:

@@ -53,6 +53,9 @@ MIN_PAGE_SIZE = 16
 PAYMENT_PATIENCE_SECONDS = 1800.0
 """How long a sync waits while amoCRM says that the account is not paid for (402): for some nine minutes at
 night amoCRM says so of paid accounts."""
+NOTICED_PAUSE_SECONDS = 1.5
+"""Pauses before a try from which on people are told."""
+ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth", 6: "sixth", 7: "seventh"}
 log = logging.getLogger(__name__)
 
 
@@ -117,6 +120,8 @@ class Client:
         self._throttled_in_a_row = 0
         self._payment = Payment.UNKNOWN
         self.clock = ServerClock()
+        self.on_retry: Callable[[str], object] = lambda message: None
+        """Called before the pause after a failed try, with a sentence for people."""
 
     def get(self, path: str, parameters: Parameters = (), base: str = "", check: BodyCheck | None = None,
             declines: Collection[int] = ()) -> ApiResponse:
@@ -162,7 +167,7 @@ class Client:
                 if failures >= self.retry_policy.max_tries:
                     raise _exhausted(reason, failures, failures + unpaid - 1) from None
                 log.info("%s; trying again", reason)
-                self._halted_event.wait(self.retry_policy.delay(failures - 1))
+                self._pause_before_try(failures + 1, self.retry_policy.delay(failures - 1), reason)
             except NotPaidError as reason:
                 reason.retries = failures + unpaid
                 began = began if unpaid else time.monotonic()
@@ -182,6 +187,14 @@ class Client:
                         "it says so of paid accounts, too: waiting up to %.0f minutes. Ctrl-C ends it",
                         reason.request, patience / 60)
         self._halted_event.wait(min(left, random.uniform(0.5, 1.0) * self.retry_policy.payment_delay))
+
+    def _pause_before_try(self, number: int, seconds: float, reason: TransientError) -> None:
+        """Waits before a try; says so if the wait is long enough to be noticed."""
+        if seconds >= NOTICED_PAUSE_SECONDS:
+            what = (f"amoCRM answers with errors ({reason.status})" if reason.status
+                    else reason.reason.replace("the connection", "the connection to amoCRM"))
+            self.on_retry(f"{what}: {ORDINALS.get(number, f'{number}th')} try in {seconds:.0f} s")
+        self._halted_event.wait(seconds)
 
     def close(self) -> None:
         self._adapter.close()

@@ -21,6 +21,12 @@ class TransientError(AmoError):
     error of amoCRM's. Raised to callers of the client when the tries are used up."""
 
 
+class ConnectionSetupError(AmoError):
+    """This machine's settings of proxy or certificates cannot be used: no request was sent."""
+
+    exit_code = 2
+
+
 class PageTooLargeError(TransientError):
     """504: the server did not produce the page in time. Ask for a smaller page."""
 
@@ -59,6 +65,10 @@ class NoRightsError(NotAvailableError):
 class BadRequestError(AmoError):
     """A refusal that amoCRM does not document for this request: the request itself is wrong, or it uses a
     filter that the account does not have."""
+
+
+class InterruptedSyncError(AmoError):
+    """A person has interrupted the run. What it was reading is neither complete nor failed."""
 
 
 class ListIncompleteError(AmoError):

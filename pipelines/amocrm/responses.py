@@ -45,6 +45,10 @@ SYSTEM_ERROR = re.compile(
     r"try again|repeat|retry|erro (do|de) sistema|error (del|de) sistema|tente novamente|int[eé]nte",
     re.IGNORECASE)
 """In a 400 without validation errors: amoCRM's backend has failed, in the languages of its accounts."""
+WEB_PAGE = ("the answer is not what the API promises, but a web page: another server answers at this "
+            "address, or a proxy or the login page of a network stands between")
+PROXY_SERVERS = ("squid", "bluecoat", "zscaler", "mcafee web gateway", "forcepoint", "privoxy")
+"""Names, in the header Server, of programs that answer instead of amoCRM."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,12 @@ def parse_response(response: Response, started: int, request: str, check: BodyCh
             if check is not None:
                 check(decoded.value)
         except (ValueError, RecursionError) as reason:
-            problem = str(reason)[:200] or type(reason).__name__
+            problem = WEB_PAGE if _is_web_page(response) else (
+                f"the answer is not what the API promises ({str(reason)[:200] or 'it is nested too deeply'})")
         else:
             return ApiResponse(status, response.content, started, request, date, decoded.value,
                                decoded.replaced_characters)
-        raise TransientError(f"the answer is not what the API promises ({problem})", request, status)
+        raise TransientError(problem, request, status)
     raise judge(response, request, declines)
 
 
@@ -109,6 +114,9 @@ def judge(response: Response, request: str, declines: Collection[int] = ()) -> A
         return ThrottledError("too many requests (429)", request, status, retry_after(response))
     if status == 504:
         return PageTooLargeError("the server did not manage it in time (504)", request, status)
+    if is_proxy_page(response):
+        return TransientError(f"the proxy of this network answered instead of amoCRM ({status}): ask those "
+                              "who run it to admit amoCRM's addresses", request, status)
     if status >= 500 or status == 408:
         return TransientError(f"the server answered {status}{detail}", request, status)
     if 300 <= status < 400:
@@ -162,6 +170,15 @@ def _is_system_error(problem: dict[str, Any] | None) -> bool:
     return any(SYSTEM_ERROR.search(str(problem.get(key) or "")) for key in ("detail", "title", "hint"))
 
 
+def is_proxy_page(response: Response) -> bool:
+    """True if the answer is a page of a proxy between this machine and amoCRM."""
+    server = response.headers.get("Server", "").lower()
+    return response.status_code in (407, 511) or (
+        response.status_code >= 400 and _is_web_page(response)
+        and ("X-Squid-Error" in response.headers or "Proxy-Status" in response.headers
+             or any(name in server for name in PROXY_SERVERS)))
+
+
 def is_block(response: Response) -> bool:
     """True if the response is a 403 without amoCRM's own JSON: nginx or another guard in front of amoCRM
     blocks us."""
@@ -192,7 +209,7 @@ def has_hint(response: Response) -> bool:
 
 
 def _is_web_page(response: Response) -> bool:
-    return response.content.lstrip()[:1] == b"<" or "html" in response.headers.get("Content-Type", "")
+    return response.content.lstrip()[:1] == b"<" or "html" in response.headers.get("Content-Type", "").lower()
 
 
 def _problem(response: Response) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +27,8 @@ from pipelines.cli.common import (
     stderr_console,
 )
 from pipelines.cli.reports import view_notes
-from pipelines.errors import UsageError
+from pipelines.cli.terminal.streams import OutputLostError, prepare_streams
+from pipelines.errors import SyncRefusedError, UsageError
 
 if TYPE_CHECKING:
     from pipelines.postgres.embedded.server import EmbeddedPostgres
@@ -87,7 +89,7 @@ def doctor(report: Annotated[Path | None, typer.Option(
                "name or id.", metavar="FILE", dir_okay=False)] = None,
            account: Account = "") -> None:
     """Check settings, Postgres, token, rights, filter option, plan and clock; each fault with its cure.
-    Creates the tables.
+    Creates nothing.
 
     With `--report` it also asks each list for a few pages, and writes to FILE what the answers look like:
     keys, types, page sizes, orders, statuses, headers, timings. Read the file before you send it.
@@ -147,7 +149,8 @@ def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.
 @app.command(epilog=example("amocrm-mirror postgres status", "amocrm-mirror postgres stop",
                             "amocrm-mirror postgres psql"))
 def postgres(action: Annotated[
-        str, typer.Argument(help="start, stop, status, url or psql")] = "status") -> None:
+        str, typer.Argument(help="start, stop, status, url or psql")] = "status",
+             yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False) -> None:
     """The embedded Postgres: start it, stop it, show its state or address, or open psql on it."""
     with report_errors():
         from pipelines.config.settings import load_settings
@@ -156,14 +159,24 @@ def postgres(action: Annotated[
         server = EmbeddedPostgres(home)
         actions: dict[str, Callable[[], str]] = {
             "start": lambda: f"running: {_address_without_password(server.start())}",
-            "stop": lambda: _stop_server(server), "status": lambda: _describe_status(server),
+            "stop": lambda: _stop_server(server, yes), "status": lambda: _describe_status(server),
             "url": server.start, "psql": lambda: _exec_psql(server.start(), home)}
         if action not in actions:
             raise UsageError(f"there is no action {action!r}: use {', '.join(actions)}")
         typer.echo(actions[action]())
 
 
-def _stop_server(server: EmbeddedPostgres) -> str:
+def _stop_server(server: EmbeddedPostgres, yes: bool) -> str:
+    """Stops the server; asks first if a sync uses it."""
+    from pipelines.postgres.locks import syncing_accounts
+    syncing = syncing_accounts(server.start()) if server.status().running and not yes else []
+    if syncing:
+        typer.echo(f"a sync of {', '.join(syncing)} is running. It would fail; what had landed is kept, and "
+                   "the next sync resumes there")
+        if not sys.stdin.isatty():
+            raise SyncRefusedError("nothing was stopped: wait for the sync to end, or run `amocrm-mirror "
+                                   "postgres stop --yes`")
+        typer.confirm("Stop Postgres all the same?", abort=True)
     server.stop()
     return "stopped"
 
@@ -228,8 +241,12 @@ for each in (sync.commands, sync.history, accounts.access, accounts.accounts, pr
 
 def main() -> None:
     """Entry point of `amocrm-mirror`. SIGTERM ends it as Ctrl-C does."""
+    prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        app()
+    except OutputLostError as reason:  # of --help and --version, which are no commands
+        sys.exit(f"amocrm-mirror: {reason}" if str(reason) else reason.exit_code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.common import RESUME_NOTE, table
+from pipelines.cli.common import table
+from pipelines.cli.terminal.interrupts import RESUME_NOTE
 
 if TYPE_CHECKING:
     from pipelines.bi.builder import ViewResult
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.verify.outcomes import Verification
 
 STATE_COLOURS = {"complete": "green", "equal": "green", "repaired": "green", "skipped": "yellow",
-                 "incomplete": "yellow", "different": "red", "failed": "red"}
+                 "incomplete": "yellow", "interrupted": "yellow", "different": "red", "failed": "red"}
 """Colours of the states of a sync's and a verification's entities."""
 MAX_EXAMPLES_SHOWN = 5
 """Examples of differences printed per entity."""
@@ -48,10 +49,14 @@ def sync_notes(report: Report) -> list[str]:
     """Returns the lines below the table: why an entity or view was skipped, is incomplete or failed, and what
     to do."""
     lines = [f"{result.entity}: {result.state}: {result.reason}"
-             for result in report.results if result.reason]
+             for result in report.results if result.reason and result.is_offered]
+    absent = [result.entity for result in report.results if not result.is_offered]
+    lines += [f"not in this account: {', '.join(absent)} (`amocrm-mirror status` says why)"] if absent else []
     lines += _retry_notes({result.entity: result.retries for result in report.results})
     lines += view_notes(report.views)
     quarantined = sum(result.counts.quarantined for result in report.results)
+    if report.clock_note:
+        lines.append(f"{report.clock_note}. Set it: `sudo timedatectl set-ntp true`")
     if quarantined:
         lines.append(
             f"{quarantined} records could not become rows. They are kept in mirror.quarantine with the "
@@ -99,13 +104,14 @@ def verification_table(verification: Verification) -> Table:
     return shown
 
 
-def verification_notes(verification: Verification) -> list[str]:
-    """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity."""
+def verification_notes(verification: Verification, with_values: bool = False) -> list[str]:
+    """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity.
+    `with_values`: also the values that differ, which are personal data."""
     lines = [f"{each.entity}: {each.state}: {note}" for each in verification.outcomes
              for note in (each.reason, each.not_compared_note) if note]
     for each in verification.outcomes:
         more = each.difference_count - MAX_EXAMPLES_SHOWN
-        lines += each.examples[:MAX_EXAMPLES_SHOWN]
+        lines += each.described_examples(with_values)[:MAX_EXAMPLES_SHOWN]
         lines += ([f"{each.entity}: … and {more:,} more (mirror.verifications has up to 20)"]
                   if more > 0 else [])
     if verification.left_out:

@@ -18,7 +18,7 @@ from pipelines.cli import reports
 from pipelines.cli.common import (
     Account,
     example,
-    open_migrated_mirror,
+    open_existing_mirror,
     open_mirror,
     print_lines,
     progress,
@@ -72,7 +72,7 @@ def sync(tier: Annotated[Tier | None, typer.Option(
         if every and account:
             raise UsageError("--all and --account both say which accounts to sync: use one of them")
         from pipelines.entities.registry import names_in_tier
-        mirror = open_mirror(account)
+        mirror = open_mirror(None if every else account)
         names = names or (names_in_tier(tier) if tier else [])
         if every:
             raise typer.Exit(_sync_all(mirror, names, full, allow_mass_delete, at_once))
@@ -99,12 +99,17 @@ def verify(only: Annotated[str, typer.Option(
     changed. The result is stored in mirror.verifications: records and columns, never values.
     """
     with report_errors():
+        from pipelines.migrate import migrate, require_mirrored
+        from pipelines.orchestration.admission import refuse_before_writing
         from pipelines.verify.verification import verify as compare
-        mirror, console = open_migrated_mirror(account), stderr_console()
+        mirror, console = open_existing_mirror(account), stderr_console()
+        require_mirrored(mirror.conninfo, mirror.schema)
+        refuse_before_writing(mirror)
+        migrate(mirror.conninfo, mirror.schema)
         with progress(console) as shown:
             verification = compare(mirror.target(), split_names(only), repair, shown)
         console.print(reports.verification_table(verification))
-        print_lines(console, [*reports.verification_notes(verification),
+        print_lines(console, [*reports.verification_notes(verification, console.is_terminal),
                               reports.verification_verdict(verification)])
         raise typer.Exit(verification.exit_code)
 
@@ -119,8 +124,11 @@ def rebuild(account: Account = "") -> None:
     differs. Exit code 0: done; 1: failed, or a sync is running.
     """
     with report_errors():
+        from pipelines.migrate import migrate, require_mirrored
         from pipelines.verify.history import rebuild_history
-        mirror, console, began = open_migrated_mirror(account), stderr_console(), time.monotonic()
+        mirror, console, began = open_existing_mirror(account), stderr_console(), time.monotonic()
+        require_mirrored(mirror.conninfo, mirror.schema)
+        migrate(mirror.conninfo, mirror.schema)
         with progress(console) as shown:
             tables = rebuild_history(mirror.target(), shown)
         console.print(reports.history_table(tables))
@@ -133,7 +141,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     """Show, per entity: rows, the last run, how complete it was, and what is in quarantine."""
     with report_errors():
         from pipelines.admin.status import gather
-        found = gather(open_mirror(account))
+        found = gather(open_existing_mirror(account))
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2))
         else:

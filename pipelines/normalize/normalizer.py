@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from models import reference
 from pipelines.entities.spec import EmbeddedEntity, Entity, Record
+from pipelines.errors import describe_fault
 from pipelines.normalize.children import ChildReader, add_embedded_row
 from pipelines.normalize.field_values import Header, PageFields, value_rows
 from pipelines.normalize.paths import (
@@ -97,8 +98,7 @@ class Normalizer:
                 page.unusable.append(UnusableRecord(record, str(reason)))
             except Exception as reason:  # a record with an unexpected form must not affect its neighbours
                 page.unusable.append(UnusableRecord(
-                    record, f"amocrm-mirror could not read it ({type(reason).__name__}: {reason}): "
-                    "please report it"))
+                    record, f"amocrm-mirror could not read it: {describe_fault(reason)}"))
         if fields.headers:
             kind, catalog = self.entity.fields_kind, fixed.get("catalog_id", 0)
             page.embedded[reference.CustomField] = {(kind, number): _field_row(kind, catalog, number, header)

@@ -23,7 +23,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.accounts.registry import due
-from pipelines.errors import MirrorError, UsageError
+from pipelines.errors import MirrorError, UsageError, describe_fault
 from pipelines.installation import Installation, open_installation
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.preflight import CONNECTIONS_PER_SYNC, connection_budget
@@ -161,7 +161,7 @@ def _child_main(name: str, pipe: Connection, only: list[str], full: bool, allow_
     except MirrorError as reason:
         outcome.reason = one_line(reason)
     except Exception as reason:
-        outcome.reason = f"{type(reason).__name__}: {one_line(reason)}"
+        outcome.reason = describe_fault(reason)
         log.exception("%s failed", name)
     pipe.send(outcome)
     pipe.close()

@@ -27,6 +27,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.sql import SQL
 
+from pipelines.errors import SyncAlreadyRunningError
+from pipelines.postgres.connections import open_connection
+
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 DEADLOCK_ATTEMPTS = 5
@@ -139,6 +142,21 @@ def table_lock(schema: str, table: str) -> AdvisoryLock:
 def views_lock(schema: str) -> AdvisoryLock:
     """Returns the lock of a transaction that replaces views of the account."""
     return AdvisoryLock(f"amocrm-mirror views {schema}")
+
+
+def syncing_accounts(conninfo: str) -> list[str]:
+    """Returns the accounts of a database that are being synced or verified now."""
+    with open_connection(conninfo, autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_tables WHERE (schemaname, tablename) = ('mirror', 'accounts')"
+                              ).fetchone() is None:
+            return []
+        names = connection.execute("SELECT name FROM mirror.accounts ORDER BY 1").fetchall()
+        return [name for name, in names if sync_lock(name).is_held(connection)]
+
+
+def already_running_error(account: str) -> SyncAlreadyRunningError:
+    return SyncAlreadyRunningError(f"another sync of the account {account!r} is running: wait for it to end, "
+                                   "then run this one again")
 
 
 def retry_deadlocks(work: Callable[[], T]) -> T:

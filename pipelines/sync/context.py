@@ -24,7 +24,8 @@ UNKNOWN_CLOCK_SECONDS = 2 * 86400
 
 @dataclass
 class EntityResult:
-    """Result of one entity. `state` is complete, skipped, incomplete or failed; `seconds` of wall time."""
+    """Result of one entity. `state` is complete, skipped, incomplete, failed or interrupted; `seconds` of
+    wall time."""
 
     entity: str
     state: str = "complete"
@@ -37,6 +38,8 @@ class EntityResult:
     hint_requests: int = 0
     """Of the requests, those that re-read hinted records."""
     seconds: float = 0.0
+    is_offered: bool = True
+    """False: the account does not have the list."""
     watermark: int | None = None
     """Unix seconds up to which the list is complete."""
 
@@ -62,6 +65,9 @@ class Progress(Protocol):
 
     def finished(self, result: EntityResult) -> None: ...
 
+    def waiting(self, message: str) -> None:
+        """amoCRM answers with errors, and a request is about to be tried again."""
+
 
 class NoProgress:
     """Ignores all progress."""
@@ -71,6 +77,8 @@ class NoProgress:
     def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
 
     def finished(self, result: EntityResult) -> None: ...
+
+    def waiting(self, message: str) -> None: ...
 
 
 @dataclass

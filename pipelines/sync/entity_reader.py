@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg.sql import SQL, Identifier
@@ -39,6 +39,15 @@ NO_RIGHTS_CURE = (
 """Cures of a list that may not be skipped."""
 
 
+@dataclass(frozen=True)
+class UnavailableList:
+    """A list that is skipped."""
+
+    reason: str
+    is_denied: bool
+    """True if the account has the list, but this token or plan may not read it."""
+
+
 class EntityReader:
     """Reads one entity of one account. Uses the connection to read cursors, parent rows and the suppression
     list."""
@@ -54,8 +63,8 @@ class EntityReader:
         self.records_read = 0
         """Records read, those in quarantine included."""
         self.lists_read = 0
-        self.unavailable: list[str] = []
-        """Lists that amoCRM does not offer, with the reason."""
+        self.unavailable: list[UnavailableList] = []
+        """Lists that amoCRM does not offer."""
 
     # Which lists there are
 
@@ -71,7 +80,8 @@ class EntityReader:
                 if not self._is_no_failure(reason, expanded, listing.per_parent):
                     cure = NO_RIGHTS_CURE if isinstance(reason, NoRightsError) else NO_LIST_CURE
                     raise type(reason)(f"{reason.reason}. {cure}", reason.request, reason.status) from None
-                self.unavailable.append(f"{expanded.path}: {reason.reason}")
+                self.unavailable.append(UnavailableList(f"{expanded.path}: {reason.reason}",
+                                                        is_denied=reason.status in (402, 403)))
 
     def _is_offered(self, listing: Listing) -> bool:
         """True if the list may be read. Where the account's record says that the feature is off, its list is
@@ -82,7 +92,7 @@ class EntityReader:
                 is_offered = bool(self.make_source(listing).page(limit=2).records)
             except NotAvailableError:
                 is_offered = False
-            self.unavailable += [] if is_offered else [doubt]
+            self.unavailable += [] if is_offered else [UnavailableList(doubt, is_denied=False)]
             return is_offered
         return True
 
@@ -114,11 +124,14 @@ class EntityReader:
             return True
 
     def report_unavailable(self, result: EntityResult) -> None:
-        """Adds the skipped lists to the result's reason. If no list was read, the entity is skipped."""
-        if self.unavailable:
-            result.add_reason("; ".join(self.unavailable))
-            if not self.lists_read:
-                result.state = "skipped"
+        """Adds the skipped lists to the result's reason; those that the account does not have only if no list
+        was read, which makes the entity skipped."""
+        denied = [each for each in self.unavailable if each.is_denied]
+        shown = denied if self.lists_read else self.unavailable
+        if shown:
+            result.add_reason("; ".join(each.reason for each in shown))
+        if self.unavailable and not self.lists_read:
+            result.state, result.is_offered = "skipped", bool(denied)
 
     def expand_listing(self, listing: Listing) -> list[Listing]:
         """Returns the listing itself, or one per live row of the parent table that it exists for."""

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pipelines.accounts.registry import next_sync_number, sync_number
 from pipelines.accounts.target import Connection
 from pipelines.amocrm.errors import AmoError
-from pipelines.errors import SyncAlreadyRunningError
-from pipelines.postgres.locks import full_scan_lock, landing_lock, sync_lock
+from pipelines.postgres.locks import already_running_error, full_scan_lock, landing_lock, sync_lock
 from pipelines.postgres.pooler import server_process
 
 WATCH_SECONDS = 1.0
@@ -58,9 +57,7 @@ def exclusive_sync(connect: Callable[[], Connection], account: str,
     with connect() as connection:
         connection.autocommit = True
         if not sync_lock(account).try_take(connection):
-            raise SyncAlreadyRunningError(
-                f"another sync of the account {account!r} is running: wait for it to end, "
-                "then run this one again")
+            raise already_running_error(account)
         full_scan_lock(account).take(connection)
         watchdog = _Watchdog(connection, stop)
         watchdog.start()

@@ -76,6 +76,8 @@ class RunLog:
     def finish(self, result: EntityResult, connection: Connection | None = None) -> None:
         """Writes the entity's result on the given connection or, if there is none or Postgres dropped it, on
         a new one: a finished run must not stay 'running'. If that fails too, the result becomes failed."""
+        if result.state == "interrupted":  # its row stays 'running': without a running sync, interrupted
+            return None
         if connection is not None:
             with suppress(psycopg.Error):
                 return self._write(connection, result)

@@ -31,7 +31,7 @@ from pipelines.normalize.rows import Row
 from pipelines.schema.columns import from_pg_micros
 from pipelines.schema.tables import table_schema_of
 from pipelines.sync.context import EntityResult, SyncContext
-from pipelines.sync.entity_reader import EntityReader
+from pipelines.sync.entity_reader import EntityReader, UnavailableList
 from pipelines.verify import queries
 from pipelines.verify.behind import RecordChanges, records_named_by
 from pipelines.verify.differences import (
@@ -138,7 +138,8 @@ class Comparison:
         except (GoneError, BadRequestError):
             self.lists_read.append(listing)
         except NotAvailableError as reason:
-            self.reader.unavailable.append(f"{listing.path}: {reason.reason}")
+            self.reader.unavailable.append(UnavailableList(f"{listing.path}: {reason.reason}",
+                                                           is_denied=reason.status in (402, 403)))
 
     def _add_orphaned_children(self) -> None:
         """Adds child rows of records that have no row."""

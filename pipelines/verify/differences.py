@@ -43,6 +43,18 @@ class Difference:
     def __str__(self) -> str:
         return f"{self.kind}: {', '.join(self.columns)}" if self.columns else self.kind
 
+    def described(self) -> str:
+        """Returns the difference with its values: for a terminal only."""
+        if self.kind != STALE or not self.cells:
+            return str(self)
+        cells = (f"{cell.column} (here {_shown(cell.here)}, in amoCRM {_shown(cell.there)})"
+                 for cell in self.cells)
+        return f"{self.kind}: {'; '.join(cells)}"
+
+
+def _shown(value: str | None) -> str:
+    return "empty" if value is None else value
+
 
 Differences = dict[Key, Difference]
 """The differing rows of one list, by key."""

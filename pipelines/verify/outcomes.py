@@ -60,7 +60,13 @@ class EntityVerification:
     @property
     def examples(self) -> list[str]:
         """The first MAX_EXAMPLES differences, e.g. "leads/123: stale: price, lead_tags"."""
-        return [f"{path}/{key[-1]}: {each}" for path, keys in (self.found or self.differences).items()
+        return self.described_examples(with_values=False)
+
+    def described_examples(self, with_values: bool) -> list[str]:
+        """Returns the first MAX_EXAMPLES differences as text. `with_values`: with the values here and in
+        amoCRM, which are personal data: for a terminal only."""
+        return [f"{path}/{key[-1]}: {each.described() if with_values else each}"
+                for path, keys in (self.found or self.differences).items()
                 for key, each in keys.items()][:MAX_EXAMPLES]
 
     @property

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from pipelines.postgres.connections import parameters_of, session_sql
+from pipelines.postgres.errors import one_line
 from pipelines.webhooks.inbox import DELIVERY_CHANNEL
 
 MAX_QUEUED, MAX_BATCH = 2_000, 500
@@ -164,7 +165,7 @@ class InboxWriter:
     async def _drop_connection(self, reason: BaseException) -> None:
         """Drops the connection and pauses. Queued deliveries stay queued until their deadline."""
         log.warning("deliveries cannot be stored in Postgres (%s); amoCRM is asked to send them again",
-                    type(reason).__name__)
+                    one_line(reason)[:200] or "no answer in time")
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):

@@ -93,6 +93,11 @@ class EmbeddedPostgres:
             self._ensure_database()
             return self._conninfo(DATABASE)
 
+    def exists(self) -> bool:
+        """True if the server was started before: its data are there."""
+        with explain_system_errors(self.home):
+            return self.data.exists()
+
     def stop(self) -> None:
         """Stops the server if it runs."""
         with explain_system_errors(self.home):
