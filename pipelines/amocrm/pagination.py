@@ -230,6 +230,9 @@ class _Walk:
         self.is_in_doubt = (bool(content) and not new and content in self.contents
                             and tuple(sorted(each.asked)) not in self.asked)
         self.asked.add(tuple(sorted(each.asked)))
+        if new and self.empty:
+            raise TransientError(f"{self.path}: a page without rows came before a page with rows. Run the "
+                                 "sync again later", each.request)
         self.empty = 0 if each.records else self.empty + 1
         if new or content not in self.contents:
             self.repeats = 0

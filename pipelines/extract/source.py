@@ -305,7 +305,8 @@ def next_overlapping_page(start: int, limit: int) -> tuple[int, int]:
     def end(size: int) -> int:
         return ((start - 1) // size + 1) * size
 
-    best = max(range(2, max(2, limit) + 1), key=end)
+    # of sizes that reach as far, the largest: its page number is the lowest, and amoCRM may refuse high ones
+    best = max(range(2, max(2, limit) + 1), key=lambda size: (end(size), size))
     return best, (start - 1) // best + 1
 
 

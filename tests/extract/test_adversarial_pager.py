@@ -17,7 +17,7 @@ from tests.support.adversarial_pager import START, AdversarialPager
 from tests.support.helpers import ScriptedServer, list_reply, scripted_server
 from tests.support.lists import ids, moving_of, source_of
 
-DRAWS, FIRST = int(os.environ.get("DRAWS", "60")), int(os.environ.get("FIRST_DRAW", "0"))
+DRAWS, FIRST = int(os.environ.get("DRAWS", "30")), int(os.environ.get("FIRST_DRAW", "0"))
 REQUESTS_PER_PAGE, REQUESTS_MORE = 12, 300
 """The most requests of a walk: per page of the list, and besides."""
 

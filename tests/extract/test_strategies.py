@@ -122,8 +122,9 @@ def test_all_events_are_read_in_any_order(order: str, still: SandboxProcess,
     still.switch(events_order=order)
     steps = list(sweep(source_of(still, "events", limit=100), {}))
     assert ids(steps) == true_ids(still, "events")
-    assert (request_count(still) <= 1.7 * len(true_ids(still, "events")) / 100
-            + 1)  # one shows that there is no order of time
+    # without an order, the ranges depend on which thread comes first; each costs a look past its end
+    per_page, more = (2, 3) if order == "shuffled" else (1.7, 1)
+    assert request_count(still) <= per_page * len(true_ids(still, "events")) / 100 + more
 
 
 def test_all_events_are_read_after_an_interruption_of_a_month(still: SandboxProcess) -> None:
