@@ -162,6 +162,9 @@ TEXT_KEYS = ("name", "description", "file_name", "value")
 HEADER_KEYS = ("field_id", "field_name", "field_code", "field_type", "values")
 
 
+LABEL_KEYS = HEADER_KEYS[1:4]
+
+
 EMPTY_HEADER = (None,) * len(HEADER_KEYS)
 
 
@@ -232,11 +235,15 @@ def _rows(owner: Cell, entries: list[Any], zone: ZoneInfo, fields: PageFields) -
         header: Iterable[Any] = map(entry.get, HEADER_KEYS) if type(entry) is dict else EMPTY_HEADER
         given_id, name, code, type_, values = header
         field_id = whole_number(given_id)
-        if field_id is None or field_id in seen or field_id < 0 or not _is_value_list(values):
+        if field_id is None or field_id in seen or field_id < 0 or (values and not _is_value_list(values)):
             unusable.append(strip_links(entry))
             continue
+        if not values:
+            fields.headers.setdefault(field_id, _header(name, code, type_))
+            unusable.append(strip_links(_without_labels(entry)))
+            continue
         seen.add(field_id)
-        fields.headers.setdefault(field_id, (_text_or_none(name), _text_or_none(code), _text_or_none(type_)))
+        fields.headers.setdefault(field_id, _header(name, code, type_))
         parse = PARSERS.get(type_, as_document) if type(type_) is str else as_document
         fields.parsers[field_id] = type_, parse
         extra = _unknown_attributes(entry, given_id)
@@ -244,6 +251,17 @@ def _rows(owner: Cell, entries: list[Any], zone: ZoneInfo, fields: PageFields) -
             rows.append(_row(owner, field_id, position, element, parse, zone, extra))
             extra = None
     return rows, unusable
+
+
+def _header(*labels: Any) -> Header:
+    name, code, type_ = map(_text_or_none, labels)
+    return name, code, type_
+
+
+def _without_labels(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry that has no values, without the field's name, code and type: the field's own row has
+    them. A rename moves no record's updated_at, so a copy of the name would grow old."""
+    return {key: value for key, value in entry.items() if key not in LABEL_KEYS}
 
 
 def _text_or_none(value: Any) -> str | None:
@@ -312,6 +330,19 @@ def restore_values(rows: list[dict[str, Any]], headers: dict[int, Header],
             "values": [], **extra.get("field", {})})
         entry["values"].append(_element(row, type_, zone) | extra.get("element", {}))
     return list(entries.values())
+
+
+def restore_labels(entries: Iterable[Any], headers: Mapping[int, Header]) -> list[Any]:
+    """Adds the fields' names, codes and types to the entries of `_extra` that have no values: the inverse of
+    `_without_labels`. Used by tests only."""
+    restored = []
+    for entry in entries:
+        field_id = whole_number(entry.get("field_id")) if isinstance(entry, dict) else None
+        if field_id is not None and not entry.get("values") and entry.keys().isdisjoint(LABEL_KEYS):
+            known = headers.get(field_id, (None, None, None))
+            entry = entry | dict(zip(LABEL_KEYS, known, strict=True))
+        restored.append(entry)
+    return restored
 
 
 def _element(row: dict[str, Any], type_: Any, zone: ZoneInfo) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def _relabel(mutator: Mutator, path: str, field_id: int, change: Callable[[Recor
 
     Deleted and hidden records are rewritten too, so that they come back with current labels.
     """
-    coll, needle = value_owners(mutator.state, path), f'"field_id":{field_id},'.encode()
+    coll = value_owners(mutator.state, path)
+    needles = [f'"field_id":{written},'.encode() for written in (field_id, f'"{field_id}"')]
 
     def rewrite(raw: bytes) -> Record:
         record = loads(raw)
@@ -33,12 +34,13 @@ def _relabel(mutator: Mutator, path: str, field_id: int, change: Callable[[Recor
                 if int(found["field_id"]) != field_id or change(found)]
         return record | {"custom_fields_values": kept or None}
 
-    for ident in coll.ids_containing(needle):
+    for ident in sorted({each for needle in needles for each in coll.ids_containing(needle)}):
         record = rewrite(coll.rows[ident])
         mutator.touch(record, {}, "label")
         coll.put(record)
     for unseen in (coll.bin, coll.hidden):
-        unseen |= {ident: dumps(rewrite(raw)) for ident, raw in unseen.items() if needle in raw}
+        unseen |= {ident: dumps(rewrite(raw)) for ident, raw in unseen.items()
+                   if any(needle in raw for needle in needles)}
 
 
 def _definitions_path(op: Record) -> str:

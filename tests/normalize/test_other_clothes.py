@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from models.reference import CustomField
 from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.entities.spec import EMBEDDED, Record
 from pipelines.normalize.field_values import PageFields
@@ -88,6 +89,21 @@ def test_a_quoted_field_id_and_option_id() -> None:
     (row,) = found.children[-1] or []
     assert row[1] == 7 and row[8] == 5
     assert loads_jsonb(str(row[-1])) == {"field": {"field_id": "7"}, "element": {"enum_id": "5"}}
+
+
+@pytest.mark.parametrize("values", [None, [], {}])
+@pytest.mark.parametrize("field_id", [7, "7"])
+def test_an_entry_without_values_keeps_no_copy_of_the_fields_name(field_id: Any, values: Any) -> None:
+    """A rename moves no record's updated_at: a copy of the name would be wrong until the next sweep."""
+    entry = {"field_id": field_id, "field_name": "f", "field_code": None, "field_type": "text",
+             "values": values, "unheard_of": 1}
+    page = normalizer(entity_named("leads"), ()).normalize_page(
+        [{"id": 1, "custom_fields_values": [entry]}], {}, ZONE)
+    (found,) = page.records
+    assert found.children[-1] == []
+    assert loads_jsonb(str(found.row[-2])) == {"custom_fields_values": [
+        {"field_id": field_id, "values": values, "unheard_of": 1}]}
+    assert list(page.embedded[CustomField]) == [("leads", 7)]
 
 
 @pytest.mark.parametrize(("type_", "place"), [("date", 6), ("birthday", 6), ("date_time", 7)])
