@@ -95,9 +95,12 @@ def _parse_pair(response: Response, old_refresh_token: str, auth_command: str) -
     """Parses the response by its status and shape, never by the localized title (2.4)."""
     status = response.status_code
     if not 200 <= status < 300:
-        refusal, is_bare = judge(response, REQUEST_LINE), status == 400 and not response.content
-        if not (is_bare or isinstance(refusal, AccessRevokedError | BadRequestError | NotAvailableError)):
-            raise refusal  # the token endpoint documents a 400 without a body (2.4)
+        refusal = judge(response, REQUEST_LINE)
+        # A 400 without a body or with a hint refuses the grant, even if it says "try again later" (2.4).
+        is_grant_refused = status == 400 and (not response.content or has_hint(response))
+        if not (is_grant_refused
+                or isinstance(refusal, AccessRevokedError | BadRequestError | NotAvailableError)):
+            raise refusal
         raise AccessRevokedError(
             f"amoCRM does not grant a token ({status}{problem_text(response)}). What is mirrored stays "
             "as it is, and so does the stored pair. "
