@@ -1,20 +1,21 @@
-# Everything runs from .venv, made on first use from what constraints.txt locks. Needs Python 3.11 or later and make, nothing else.
+# Everything runs from .venv, made on first use from what requirements/development.txt locks. Needs Python 3.11 or later and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-all lint dev docs bench soak clean
+.PHONY: help setup demo test test-all lint dev docs bench soak lock clean
 
 help:  ## These lines
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(READY)  ## Make .venv and install what is locked
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml requirements/development.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, this is {v.major}.{v.minor}: make PYTHON=python3.12 …") if v < (3, 11) else 0'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python cannot make virtual environments: install its venv package (Debian: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/development.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 demo: setup  ## A sandbox account, mirrored through Dagster into an embedded Postgres, and queried
@@ -46,6 +47,15 @@ dev: setup  ## Dagster's web UI with every asset
 
 docs: setup  ## Write docs/dictionary.md and docs/schema.svg again, from the models
 	@$(BIN)/amocrm-mirror dictionary --base --format md --out docs
+
+UV ?= uv
+LOCK := --universal --no-strip-extras --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet
+lock:  ## Write requirements/ again from pyproject.toml; needs uv. UPGRADE=--upgrade takes newer versions
+	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
+		--extra k8s -o requirements/runtime.txt
+	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
+		--extra dev -c requirements/runtime.txt -o requirements/development.txt
+	printf 'build\nsetuptools\n' | $(UV) pip compile $(LOCK) $(UPGRADE) - -c requirements/development.txt -o requirements/build.txt
 
 clean:  ## Remove .venv and what the tools left
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,6 +16,15 @@ class SyncRefusedError(MirrorError):
     """The command did not start its work."""
 
 
+class MissingExtraError(SyncRefusedError):
+    """The command needs packages that only an extra of the distribution installs."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} not installed. Install it with: pip install 'amocrm-mirror[{extra}]'")
+
+
 class AccountPausedError(SyncRefusedError):
     """A person has paused the account's syncs."""
 

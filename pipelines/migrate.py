@@ -27,7 +27,11 @@ from pipelines.config.settings import validate_schema_name
 from pipelines.errors import MirrorError
 from pipelines.schema.names import bi_schema
 
-INI = Path(__file__).resolve().parent.parent / "alembic.ini"
+HERE = Path(__file__).resolve().parent
+PACKAGED_INI = HERE / "migrations" / "alembic.ini"
+INI = PACKAGED_INI if PACKAGED_INI.exists() else HERE.parent / "alembic.ini"
+"""Next to alembic/: in `pipelines/migrations` of an installed wheel (setup.py puts both there), or at the top
+of a checkout."""
 MIRROR_SCHEMA = "mirror"
 MINIMUM_VERSION = 150000
 # Alembic's `op` and `context` are global to the process; env.py locks between processes.
@@ -156,9 +160,7 @@ def pending_revisions(conninfo: str, schema: str) -> dict[str, list[str]]:
 
 def alembic_config(target: str, connection: Connection | None, schema: str) -> Config:
     if not INI.exists():
-        raise MigrationError(
-            "The migrations are not part of this installation: clone the repository and install it "
-            "with pip install -e .")
+        raise MigrationError(f"The migrations are missing from {HERE}: install amocrm-mirror again")
     config = Config(INI, ini_section=target)
     config.attributes.update(connection=connection, schema=schema)
     return config

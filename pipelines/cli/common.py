@@ -8,11 +8,13 @@ no Dagster, Alembic, SQLAlchemy, psycopg or sandbox. A command imports what it n
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 Account = Annotated[str, typer.Option(
     "--account", help="Another account of the database than the configured one.", metavar="NAME")]
+COMMAND = "amocrm-mirror"
 RESUME_NOTE = "what had landed is kept, and the next sync resumes there"
 
 
@@ -109,6 +112,14 @@ def open_migrated_mirror(account: str = "") -> Installation:
 def split_names(text: str) -> list[str]:
     """Returns the names of an option that takes several, separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def path_note() -> list[str]:
+    """Returns a line that says where the command is, if the shell does not find it under its name."""
+    called = Path(sys.argv[0])
+    if called.name != COMMAND or shutil.which(COMMAND):
+        return []
+    return [f"Your shell does not find {COMMAND} by its name: it is {called}"]
 
 
 # Consoles and tables

@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from rich.console import Console
 
 from pipelines.accounts.registry import DEMO_ACCOUNT
-from pipelines.cli.common import print_lines, progress, stderr_console, stdout_console, table
+from pipelines.cli.common import path_note, print_lines, progress, stderr_console, stdout_console, table
 from pipelines.cli.reports import sync_notes, sync_table, sync_verdict
 from pipelines.config.settings import Settings, load_settings
 from pipelines.errors import SyncRefusedError
@@ -162,16 +162,16 @@ def _print_result(out: Console, connection: psycopg.Connection[Any], text: str) 
 def _print_next_steps(out: Console, mirror: Installation) -> None:
     parts = conninfo_to_dict(mirror.conninfo)
     lines = ["", "Postgres goes on running; look around:",
-             "  .venv/bin/amocrm-mirror postgres psql            "
+             "  amocrm-mirror postgres psql            "
              f"then: SET search_path TO {mirror.schema}; \\dt",
              f"  any other client: host {parts.get('host')}, port {parts.get('port')}, "
              f"database {parts.get('dbname')}, user {parts.get('user')};"
              " `amocrm-mirror postgres url` prints the address with its password",
-             "  .venv/bin/amocrm-mirror postgres stop            when you are done",
+             "  amocrm-mirror postgres stop            when you are done",
              "", "Your own account: create a private integration in amoCRM "
              "(amoMarket → … → Create integration) with a long-lived token, as an",
              "administrator, then put two lines into .env here and sync:",
              "  AMOCRM_BASE_URL=https://your-account.amocrm.ru", "  AMOCRM_ACCESS_TOKEN=…",
-             "  .venv/bin/amocrm-mirror doctor && .venv/bin/amocrm-mirror sync",
-             "Dagster's web UI over the mirror: make dev"]
+             "  amocrm-mirror doctor && amocrm-mirror sync",
+             "Dagster's web UI over the mirror: amocrm-mirror dev", *path_note()]
     print_lines(out, lines)

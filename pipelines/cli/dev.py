@@ -7,22 +7,23 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from importlib.util import find_spec
 
 from pipelines.cli.demo import SCHEMA, demo_sandbox, demo_settings
 from pipelines.config.settings import load_settings
+from pipelines.errors import MissingExtraError
 from pipelines.installation import Installation
 from pipelines.orchestration.instance import dagster_home, prepare_instance
 from pipelines.orchestration.supervisor import check_port_free
 from pipelines.sync.runtime import stop
 
-WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 SHUTDOWN_GRACE_SECONDS = 30.0
 """Seconds that Dagster has to end; then it is killed."""
 
 
 def serve(port: int) -> int:
     """Runs Dagster on `port` until Ctrl-C, which gives exit code 0. Returns the exit code."""
+    require_web_server()
     settings = load_settings()
     check_port_free("127.0.0.1", port)
     if Installation(settings).base_url():
@@ -35,12 +36,18 @@ def serve(port: int) -> int:
         return _run_dagster(Installation(demo_settings(sandbox)), port, environment)
 
 
+def require_web_server() -> None:
+    """Raises MissingExtraError if Dagster's web server is not installed."""
+    if find_spec("dagster_webserver") is None:
+        raise MissingExtraError("Dagster's web server is", "ui")
+
+
 def _run_dagster(mirror: Installation, port: int, environment: dict[str, str]) -> int:
     prepare_instance(mirror).dispose()
     sys.stderr.write(f"Dagster: http://127.0.0.1:{port}  (Ctrl-C ends it; the account is the partition "
                      f"{mirror.account!r})\n")
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h",
-               "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-m",
+               "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
     # In its own session, Dagster gets Ctrl-C once, from here, and ends its own child processes
     process = subprocess.Popen(
         command, env=os.environ | environment | {"DAGSTER_HOME": str(dagster_home(mirror))},

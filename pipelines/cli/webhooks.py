@@ -64,6 +64,8 @@ def serve(host: Host = HOST, port: Port = PORT,
         _configure_logging()
         check_port_free(host, port)
         if dagster:
+            from pipelines.cli.dev import require_web_server
+            require_web_server()
             check_port_free("127.0.0.1", dagster_port, "--dagster-port")
         open_migrated_mirror()
         raise typer.Exit(supervise(host, port, dagster_port if dagster else None))

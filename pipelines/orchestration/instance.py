@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
 from alembic.util import CommandError
+from dagster._check import CheckError
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.config.home import make_home
-from pipelines.errors import SyncRefusedError
+from pipelines.errors import MissingExtraError, SyncRefusedError
 from pipelines.installation import Installation
 from pipelines.migrate import migrate
 from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS
@@ -32,6 +35,13 @@ concurrency:
         value: {applyLimitPerUniqueValue: true}
         limit: 1
 """
+
+EXTRAS = {
+    "dagster_postgres": ("dagster-postgres", r"(?m)\bdagster_postgres\b|^\s+postgres\s*:"),
+    "dagster_celery": ("celery", r"\bdagster_celery\b"),
+    "dagster_k8s": ("k8s", r"\bdagster_k8s\b"),
+}
+"""Module → the extra that installs it, and how dagster.yaml asks for it."""
 
 
 def dagster_home(mirror: Installation) -> Path:
@@ -69,11 +79,20 @@ def open_instance(mirror: Installation, *names: str, removed: str = "") -> dg.Da
     home = dagster_home(mirror)
     try:
         with _instance_lock(home):
+            _require_extras((home / "dagster.yaml").read_text(encoding="utf-8"))
             instance = dg.DagsterInstance.from_config(str(home))
         instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), list(names))
         if removed and instance.has_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed):
             instance.delete_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed)
-    except (dg.DagsterError, DBAPIError, CommandError, OSError) as reason:
+    except (dg.DagsterError, CheckError, DBAPIError, CommandError, OSError) as reason:
         raise SyncRefusedError(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. "
                                "Fix dagster.yaml there, or set DAGSTER_HOME to another folder") from reason
     return instance
+
+
+def _require_extras(configuration: str) -> None:
+    """Raises MissingExtraError if dagster.yaml asks for a module whose extra is not installed. Dagster itself
+    would say so only when a run is launched, and with a traceback."""
+    for module, (extra, pattern) in EXTRAS.items():
+        if re.search(pattern, re.sub("#.*", "", configuration)) and find_spec(module) is None:
+            raise MissingExtraError(f"dagster.yaml names {module}, which is", extra)

@@ -3,17 +3,13 @@ slow."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -23,55 +19,11 @@ from pipelines.entities.registry import ENTITIES
 from pipelines.postgres.embedded.postmaster import free_port
 from sandbox.process import SandboxProcess
 from tests.support.commands import CliInstallation, wait_for
+from tests.support.dagster_web import DagsterWeb
 from tests.support.equality import differences
 from tests.support.webhooks import wait_until
 
-ASSETS = (
-    "{assetNodes {assetKey {path} groupName description partitionKeys jobNames repository {name location "
-    "{name}}}}")
-LAUNCH = """mutation ($with: ExecutionParams!) {launchPipelineExecution(executionParams: $with) {
-  __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
-STATUS = "query ($run: ID!) {runOrError(runId: $run) {... on Run {status}}}"
 PARTITION = "amocrm_demo"
-
-
-class WebServer:
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}/graphql"
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-            return json.load(answer)["data"]
-
-    def assets(self, seconds: float = 120) -> list[dict[str, Any]]:
-        """Returns the assets once the web server is up and has loaded them."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                nodes: list[dict[str, Any]] = self.ask(ASSETS)["assetNodes"]
-                if nodes:
-                    return nodes
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                pass
-            assert time.monotonic() < deadline, "the web server did not come up"
-            time.sleep(0.5)
-
-    def materialize(self, node: dict[str, Any], paths: list[list[str]], seconds: float = 300) -> str:
-        """Launches a run as the UI's button does, and waits for its end."""
-        selector = {"repositoryLocationName": node["repository"]["location"]["name"],
-                    "repositoryName": node["repository"]["name"], "pipelineName": node["jobNames"][0],
-                    "assetSelection": [{"path": path} for path in paths], "assetCheckSelection": []}
-        tags = [{"key": "dagster/partition", "value": PARTITION}]
-        launched = self.ask(LAUNCH, **{"with": {"selector": selector, "mode": "default", "runConfigData": {},
-                                                "executionMetadata": {"tags": tags}}})
-        run, deadline = launched["launchPipelineExecution"]["run"]["runId"], time.monotonic() + seconds
-        while (status := self.ask(STATUS, run=run)["runOrError"]["status"]) not in (
-                "SUCCESS", "FAILURE", "CANCELED"):
-            assert time.monotonic() < deadline, status
-            time.sleep(0.3)
-        return str(status)
 
 
 @pytest.fixture
@@ -103,7 +55,7 @@ def alive(pids: set[int]) -> set[int]:
 def test_the_web_ui_shows_and_materializes_every_asset(installation: CliInstallation) -> None:
     port = free_port()
     process = installation.start("dev", "--port", str(port))
-    server = WebServer(port)
+    server = DagsterWeb(port, PARTITION)
     nodes = server.assets()
     assert {"/".join(node["assetKey"]["path"]) for node in nodes} == {
         *(f"amocrm/{each.name}" for each in ENTITIES), *(f"amocrm_bi/{name}" for name in view_tables())}
@@ -130,7 +82,7 @@ def test_an_account_added_while_the_daemon_runs_needs_no_restart(installation: C
                                      "AMOCRM_SCHEDULES": "on", "AMOCRM_SCHEDULE_MOVING": "* * * * *"}
         port = free_port()
         process = installation.start("dev", "--port", str(port))
-        WebServer(port).assets()
+        DagsterWeb(port, PARTITION).assets()
         added = installation.call("accounts", "add", "second", second.url, typed=second.admin_token)
         assert added.code == 0, added.output
         with psycopg.connect(installation.environment["DATABASE_URL"], autocommit=True) as connection:

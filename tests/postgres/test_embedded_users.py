@@ -31,7 +31,7 @@ def test_missing_binaries_are_reported_with_what_to_do(postgres_home: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "wheel_bindir", lambda: None)
     monkeypatch.setattr(binaries, "system_bindirs", lambda: iter(()))
-    with pytest.raises(PostgresUnavailableError, match="DATABASE_URL"):
+    with pytest.raises(PostgresUnavailableError, match=r"DATABASE_URL .* 'amocrm-mirror\[embedded\]'"):
         EmbeddedPostgres(postgres_home).start()
 
 

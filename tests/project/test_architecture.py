@@ -207,10 +207,16 @@ def test_no_tracked_file_holds_what_should_not_leave_the_machine() -> None:
     assert found == []
 
 
-def test_what_is_locked_is_plain_names_and_versions() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert lines
-    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+LOCK_LINE = re.compile(
+    r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[A-Za-z0-9.+!]+( ; [a-z_ '=<>!.0-9()A-Z-]+)? \\"  # name, version, marker
+    r"|    --hash=sha256:[0-9a-f]{64}( \\)?|    #( via| +)[^:]*|#[^:]*(following command:)?")
+
+
+@pytest.mark.parametrize("name", ["runtime", "development"])
+def test_what_is_locked_is_names_versions_markers_and_hashes(name: str) -> None:
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 1000
+    assert [line for line in lines if not LOCK_LINE.fullmatch(line)] == []
 
 
 def test_tables_of_entities_have_the_columns_of_the_mirror() -> None:

