@@ -1,5 +1,5 @@
 """Stored state of the BI views (`<schema>_bi`): their names, the names of their columns, and which could not
-be rebuilt. Also the working hours and holidays that the views use.
+be rebuilt. Also the working hours, holidays and sales plans that the views use.
 
 The views themselves may be dropped at any time. The names must stay, because dashboards depend on them: a
 column is never removed (pipelines/bi/wide.py).
@@ -8,8 +8,9 @@ column is never removed (pipelines/bi/wide.py).
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 
-from sqlalchemy import Boolean, Date, Integer, Text, Time
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Date, Integer, Numeric, Text, Time
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import AccountBase, DateTime, integer, key, text, timestamp
@@ -51,6 +52,26 @@ class Holiday(AccountBase):
     day: Mapped[datetime.date] = mapped_column(Date, primary_key=True,
                                                comment="The day, in the account's time zone")
     name: Mapped[str | None] = text("What it is")
+
+
+class SalesPlan(AccountBase):
+    __tablename__ = "sales_plans"
+    __table_args__ = (
+        CheckConstraint("extract(day FROM month) = 1", name="month_is_its_first_day"),
+        {"comment": "Sales plans by month, user and pipeline: yours to fill, as amoCRM does not give out its "
+         "own. The view plan_fact compares them with the deals that were won"})
+
+    month: Mapped[datetime.date] = mapped_column(Date, primary_key=True,
+                                                 comment="First day of the month")
+    responsible_user_id: Mapped[int] = mapped_column(
+        BigInteger, primary_key=True, autoincrement=False, server_default="0", info={"refers": "users.id"},
+        comment="User whose plan it is; 0: of all users together")
+    pipeline_id: Mapped[int] = mapped_column(
+        BigInteger, primary_key=True, autoincrement=False, server_default="0",
+        info={"refers": "pipelines.id"}, comment="Pipeline of the plan; 0: all pipelines together")
+    value: Mapped[Decimal | None] = mapped_column(
+        Numeric, comment="Value of the deals to be won, in the account's currency; null: not planned")
+    deals: Mapped[int | None] = integer("Number of deals to be won; null: not planned")
 
 
 class BiColumn(AccountBase):

@@ -16,10 +16,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from psycopg import Error
+from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
+from pipelines.accounts.registry import all_accounts as registered_accounts
 from pipelines.bi import all_accounts, base_views, builder
 from pipelines.bi.placeholders import placeholder_views
 from pipelines.config.database_urls import sqlalchemy_url
@@ -96,16 +98,26 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
 
 def _upgrade(autocommit: psycopg.Connection[Any], name: str, config: Config, schema: str) -> None:
     """Upgrades one target. The views stay in place, so grants and views of others on them are kept; only if a
-    migration changes a column that one of them uses, it runs again with placeholders in their place."""
+    migration changes a column that one of them uses, it runs again with placeholders in their place. Of the
+    other accounts' views, those that read the schema `mirror` show no rows until these accounts are migrated
+    or synced."""
     try:
         with ALEMBIC_LOCK:
             command.upgrade(config, "head")
     except DBAPIError as error:
-        if (name != "account" or not isinstance(error.orig, Error)
-            or error.orig.sqlstate not in BLOCKED_BY_VIEWS):
+        if not isinstance(error.orig, Error) or error.orig.sqlstate not in BLOCKED_BY_VIEWS:
             raise
-        with _placeholders_in_place(autocommit, schema), ALEMBIC_LOCK:
+        placeholders = (_placeholders_in_place(autocommit, schema) if name == "account"
+                        else placeholder_views(autocommit, _views_of_mirror_state(autocommit)))
+        with placeholders, ALEMBIC_LOCK:
             command.upgrade(config, "head")
+
+
+def _views_of_mirror_state(autocommit: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """(schema, name) of our views, in all accounts, that read the schema `mirror`."""
+    reading = builder.views_of_mirror_state()
+    return [(bi_schema(account.schema), name) for account in registered_accounts(autocommit)
+            for name in builder.own_views(autocommit, account.schema) if name in reading]
 
 
 @contextmanager
@@ -123,6 +135,17 @@ def _placeholders_in_place(autocommit: psycopg.Connection[Any], schema: str) -> 
     except BaseException:
         all_accounts.refresh_or_log(autocommit, recheck=True)
         raise
+
+
+def _drop_views_of_mirror_state(autocommit: psycopg.Connection[Any]) -> None:
+    try:
+        for schema, name in _views_of_mirror_state(autocommit):
+            autocommit.execute(SQL("DROP VIEW {}").format(Identifier(schema, name)))
+    except psycopg.errors.DependentObjectsStillExist as reason:
+        raise MigrationError(
+            f"The downgrade drops the views that read the schema {MIRROR_SCHEMA}, and other views depend on "
+            f"them: {reason.diag.message_detail}. No table was changed. Drop these views and try again"
+        ) from reason
 
 
 def _drop_views(autocommit: psycopg.Connection[Any], schema: str) -> None:
@@ -143,10 +166,12 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
     with _connect(conninfo) as connection:
         target_schema = _target_schemas(schema)[target]
         _valid_revision(connection, target, target_schema)
-        if target == "account":
-            with psycopg.connect(conninfo, autocommit=True) as autocommit:
+        with psycopg.connect(conninfo, autocommit=True) as autocommit:
+            if target == "account":
                 _drop_views(autocommit, schema)
                 all_accounts.refresh(autocommit, recheck=True, excluding=schema)
+            else:
+                _drop_views_of_mirror_state(autocommit)
         with ALEMBIC_LOCK:
             command.downgrade(alembic_config(target, connection, target_schema), revision)
 

@@ -107,6 +107,11 @@ def files_by_view() -> dict[str, ViewFile]:
     return found | {name: view_file("marts", name) for name in file_names("marts")}
 
 
+def views_of_mirror_state() -> set[str]:
+    """Names of the views that read the schema `mirror`, of which BI users see nothing else."""
+    return {name for name, file in files_by_view().items() if " mirror." in file.query}
+
+
 def view_tables() -> dict[str, set[str]]:
     """View → the tables that it reads; the views of all lists share one entry."""
     values = {one.name: {one.values, "custom_fields"} for one in WIDE_VIEWS if one.values} \
@@ -131,7 +136,8 @@ def _view_builders(state: ViewState) -> Iterator[_View]:
     for one in [*WIDE_VIEWS, *_catalog_views(state, taken)]:
         yield _View(
             one.name,
-            lambda now, one=one: (view_file("wide", one.file), _fields(now, one)),  # type: ignore[misc]
+            lambda now, one=one: (  # type: ignore[misc]
+                *view_file("wide", one.file).digest_input(now.values), _fields(now, one)),
             lambda connection, schema, now, one=one:  # type: ignore[misc]
                 _build_wide(connection, schema, one, now),
             lambda now, one=one: {one.name} | {each.view
@@ -139,7 +145,7 @@ def _view_builders(state: ViewState) -> Iterator[_View]:
     for name in marts:
         yield _View(
             name,
-            lambda now, name=name: view_file("marts", name),  # type: ignore[misc]
+            lambda now, name=name: view_file("marts", name).digest_input(now.values),  # type: ignore[misc]
             lambda connection, schema, now, name=name:  # type: ignore[misc]
                 _build_mart(connection, schema, name, now),
             lambda now, name=name: {name})  # type: ignore[misc]
@@ -240,7 +246,7 @@ def _record_failure(connection: Connection, schema: str, view: str, reason: Exce
 def _build_wide(connection: Connection, schema: str, one: WideView, state: ViewState) -> Iterator[ViewResult]:
     """Builds a wide view and its overflow views, and stores their columns in `bi_columns`."""
     file = view_file("wide", one.file)
-    base = file.bind(schema, catalog=Literal(one.catalog_id))
+    base = file.bind(schema, **state.literals, catalog=Literal(one.catalog_id))
     fields = {each.id: each for each in _fields(state, one)}
     found = wide.view_columns(one, _stored_columns(state, one), _column_types(connection, base),
                               list(fields.values()))
@@ -270,7 +276,7 @@ def _overflow_note(views: list[str], view: str) -> str:
 
 def _build_mart(connection: Connection, schema: str, name: str, state: ViewState) -> Iterator[ViewResult]:
     file = view_file("marts", name)
-    bound = file.bind(schema, bi=Identifier(bi_schema(schema)))
+    bound = file.bind(schema, **state.literals)
     columns = _column_types(connection, bound)
     _replace_own(connection, schema, name, bound, file.comment, state,
                  {column: file.columns.get(column, "") for column, _ in columns})

@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from pipelines.bi.wide import Column, Field
 from pipelines.entities.field_types import ValueType, types_of
+from pipelines.entities.registry import ENTITIES
 from pipelines.schema.names import bi_schema
 
 Connection = psycopg.Connection[Any]
@@ -49,6 +50,15 @@ class ViewState:
     columns: list[Column] = field(default_factory=list)
     fields: dict[tuple[str, int], list[Field]] = field(default_factory=dict)
     lists: list[tuple[int, str | None]] = field(default_factory=list)
+    values: dict[str, str | list[str] | None] = field(default_factory=dict)
+    """Placeholder of the SQL files → its value in this account."""
+
+    @property
+    def literals(self) -> dict[str, Composable]:
+        """Placeholder → its value as SQL, with a type also where it is null."""
+        return {name: SQL("{}::{}").format(Literal(value),
+                                           SQL("text[]" if isinstance(value, list) else "text"))
+                for name, value in self.values.items()}
 
 
 def read_state(connection: Connection, schema: str, with_stored: bool = True) -> ViewState:
@@ -69,6 +79,10 @@ def read_state(connection: Connection, schema: str, with_stored: bool = True) ->
             "FROM {}.bi_columns ORDER BY view_name, position").format(at)).fetchall()
     for entity_type, catalog, *rest in connection.execute(SQL(FIELDS).format(at)).fetchall():
         state.fields.setdefault((entity_type, catalog), []).append(Field(*rest))
+    account = connection.execute("SELECT name, base_url FROM mirror.accounts WHERE schema_name = %s",
+                                 [schema]).fetchone() or (None, None)
+    state.values = {"account": account[0], "url": account[1],
+                    "lists": [entity.name for entity in ENTITIES]}
     state.lists = connection.execute(
         SQL("SELECT id, name FROM {}.catalogs ORDER BY id").format(at)).fetchall()
     return state

@@ -1,13 +1,15 @@
 """Reads a view's file in sql/wide/ or sql/marts/: its query, its comment, and the comments of its columns.
 
 The comment at the top of the file becomes the view's comment, a comment after an output column becomes that
-column's, so the file and the database say the same. `{schema}` stands for the account's schema; other braces
-are bound by the caller.
+column's, so the file and the database say the same. `{schema}` stands for the account's schema; the builder
+binds the others: `{url}` (address of the account), `{account}` (its name here), `{lists}` (names of the
+lists).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,6 +39,10 @@ class ViewFile:
     def tables(self) -> set[str]:
         """Tables of the account's schema that the query reads."""
         return set(re.findall(r"\{schema\}\.(\w+)", self.query))
+
+    def digest_input(self, values: Mapping[str, object]) -> tuple[object, ...]:
+        """What the view's definition follows from: the file, and those of `values` that its query names."""
+        return (self, *(value for name, value in sorted(values.items()) if f"{{{name}}}" in self.query))
 
     def bind(self, schema: str, **others: Composable) -> Composed:
         """The query with the account's schema and the other placeholders filled in."""

@@ -92,17 +92,23 @@ def test_the_marts_count_the_account_s_records(sandbox: SandboxProcess, mirrored
         leads = sandbox.truth("leads")
         assert one("SELECT sum(deals) FROM amocrm_bi.win_loss WHERE outcome = 'won'") == sum(
             lead["status_id"] == 142 for lead in leads)
-        assert one("SELECT sum(deals_now) FROM amocrm_bi.funnel") == len(leads)
+        incoming = {(each["pipeline_id"], each["id"]) for pipeline in sandbox.truth("leads/pipelines")
+                    for each in pipeline["_embedded"]["statuses"] if each["type"] == 1}
+        accepted = [lead for lead in leads if (lead["pipeline_id"], lead["status_id"]) not in incoming]
+        assert 0 < len(accepted) < len(leads)
+        assert one("SELECT sum(deals_now) FROM amocrm_bi.funnel") == len(accepted)
         today = "SELECT max(day) FROM amocrm_bi.pipeline_value"
         assert one(f"SELECT sum(deals) FROM amocrm_bi.pipeline_value WHERE day = ({today})") == sum(
-            lead["status_id"] not in (142, 143) for lead in leads)
+            lead["status_id"] not in (142, 143) for lead in accepted)
+        assert one("SELECT sum(deals) FROM amocrm_bi.forecast") == sum(
+            lead["status_id"] not in (142, 143) for lead in accepted)
         assert one("SELECT count(*) FROM amocrm_bi.attribution") == len(leads)
         due = [task for task in sandbox.truth("tasks")
                if not task["is_completed"] and task["complete_till"] < time.time()]
         assert one("SELECT count(*) FROM amocrm_bi.overdue_tasks") == len(due)
 
 
-OTHERS = {"holidays", "history_due"}
+OTHERS = {"holidays", "sales_plans", "history_due"}
 """A person's own, and empty between syncs."""
 OF_THE_OTHER_MODE = {"periodicity": {"segments", "segment_custom_field_values"},
                      "segments": {"customer_statuses"}}

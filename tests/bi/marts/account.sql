@@ -1,5 +1,6 @@
 -- The account of test_marts.py. Times are UTC; Berlin is an hour ahead, from 01:00 UTC on 29 March 2026 two hours.
 SET timezone TO 'UTC';
+INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('mill', 'amocrm', 'https://mill.amocrm.ru');
 INSERT INTO amocrm.accounts (id, timezone, _synced_at) VALUES (1, 'Europe/Berlin', now());
 INSERT INTO amocrm.users (id, name, _synced_at) VALUES (1, 'Anna', now()), (2, 'Bruno', now());
 INSERT INTO amocrm.pipelines (id, name, sort, _synced_at) VALUES (7, 'Retail', 1, now()), (8, 'Wholesale', 2, now());
@@ -87,3 +88,6 @@ INSERT INTO amocrm.transactions (id, customer_id, price, completed_at, is_delete
   (11, 1, 100, '2025-12-01 10:00', false, now()), (12, 1, 200, '2026-01-30 10:00', NULL, now()), (13, 1, 300, '2025-12-21 10:00', false, now()),
   (14, 1, 1000, '2026-02-01 10:00', true, now()), (15, 2, 40, '2025-12-31 23:30', false, now());
 INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity) VALUES (11, 61, 50, 2), (14, 61, 50, 9);
+INSERT INTO amocrm.sales_plans (month, responsible_user_id, pipeline_id, value, deals) VALUES
+  ('2025-12-01', 0, 0, 1000, 2), ('2025-12-01', 1, 7, 200, NULL), ('2026-01-01', 1, 0, 0, 4), ('2026-02-01', 2, 8, NULL, 1),
+  ('2025-12-01', 0, 8, 500, 1), ('2026-01-01', 2, 0, 50, NULL);

@@ -18,14 +18,17 @@ from tests.support.commands import REPOSITORY
 PAGE = (REPOSITORY / "docs" / "marts.md").read_text(encoding="utf-8")
 
 
+FUNNEL_SUMS = ", ".join(f"sum({column})::int" for column in (
+    "deals", "reached", "entered", "skipped", "reopened", "deals_now"))
+
+
 def test_funnel_counts_skipped_reopened_and_lost_deals(connection: Connection) -> None:
     """Deal 1 went new → offer → won; 2 was won without the offer; 3 was lost in the offer; 4 was won, then
     reopened into the offer; 5 is new, created in January by Berlin time; 6 is deleted; 7 was lost in the
     other pipeline, which has no offer."""
     assert rows(connection,
-                "SELECT created_month::text, status, deals, reached, entered, skipped, reopened, deals_now "
-                "FROM funnel "
-                "WHERE pipeline = 'Retail' ORDER BY created_month, status_sort") == [
+                f"SELECT created_month::text, status, {FUNNEL_SUMS} FROM funnel WHERE pipeline = 'Retail' "
+                "GROUP BY created_month, status, status_sort ORDER BY created_month, status_sort") == [
         ("2025-12-01", "New", 4, 4, 4, 0, 0, 0), ("2025-12-01", "Offer", 4, 4, 3, 1, 1, 1),
         ("2025-12-01", "Won", 4, 2, 2, 0, 0, 2), ("2025-12-01", "Lost", 4, 1, 1, 0, 0, 1),
         ("2026-01-01", "New", 1, 1, 1, 0, 0, 1), ("2026-01-01", "Offer", 1, 0, 0, 0, 0, 0),
@@ -56,11 +59,20 @@ def test_sales_cycle_and_velocity(connection: Connection) -> None:
     (100)."""
     assert [tuple(map(str, row)) for row in rows(
         connection,
-        "SELECT closed_month, deals, won, lost, win_rate, won_value, average_value, average_cycle_days, "
+        "SELECT closed_date, deals, won, lost, win_rate, won_value, average_value, average_cycle_days, "
         "median_cycle_days, velocity "
         "FROM sales_cycle WHERE pipeline = 'Retail' ORDER BY 1")] == [
-        ("2025-12-01", "2", "1", "1", "0.5000", "300", "300.00", "2.00", "2.00", "150.00"),
+        ("2025-12-29", "1", "1", "0", "1.0000", "300", "300.00", "2.00", "2.00", "150.00"),
+        ("2025-12-31", "1", "0", "1", "0.0000", "0", "None", "None", "None", "None"),
         ("2026-01-01", "1", "1", "0", "1.0000", "100", "100.00", "2.00", "2.00", "50.00")]
+    assert [tuple(map(str, row)) for row in rows(
+        connection,
+        "SELECT closed_month, sum(deals), sum(won), sum(lost), round(sum(won) / sum(deals), 4), "
+        "sum(won_value), round(sum(cycle_days) / sum(won), 2), "
+        "round(sum(won_value) * sum(won) / sum(cycle_days), 2) "
+        "FROM sales_cycle WHERE pipeline = 'Retail' GROUP BY 1 ORDER BY 1")] == [
+        ("2025-12-01", "2", "1", "1", "0.5000", "300", "2.00", "150.00"),
+        ("2026-01-01", "1", "1", "0", "1.0000", "100", "2.00", "50.00")]
 
 
 def test_win_loss_by_reason_and_the_stage_before(connection: Connection) -> None:

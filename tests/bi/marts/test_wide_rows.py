@@ -28,13 +28,15 @@ def test_deals(altered: Connection) -> None:
                          "loss_reason, source, created_by_user, "
                          "updated_by_user, created_date::text, closed_date::text, main_contact FROM leads "
                          "WHERE id BETWEEN 2 AND 7 ORDER BY 1") == [
-        (2, "won", "Retail", "Won", 10000, "Anna", None, None, "Site", None, None, "2025-12-30", "2026-01-01",
-         "Ann"),
+        (2, "won", "Retail", "Won", 10000, "Anna", None, None, "Site", "(none)", "(none)", "2025-12-30",
+         "2026-01-01", "Ann"),
         (3, "lost", "Retail", "Lost", 11000, "Bruno", "Sales", "Too dear", "Site", "Bruno", "Anna",
          "2025-12-28", "2025-12-31", "A. N."),
-        (4, "open", None, None, None, None, None, None, None, None, None, "2025-12-27", None, None),
-        (5, "open", "Retail", "New", 10, "Anna", None, None, None, None, None, "2026-01-01", None, None),
-        (7, "lost", "Wholesale", "Failed", 11000, "Bruno", None, None, None, None, None, "2026-01-05",
+        (4, "open", None, None, None, "user 9", None, None, None, "(none)", "(none)", "2025-12-27", None,
+         None),
+        (5, "open", "Retail", "New", 10, "Anna", None, None, None, "(none)", "(none)", "2026-01-01", None,
+         None),
+        (7, "lost", "Wholesale", "Failed", 11000, "Bruno", None, None, None, "(none)", "(none)", "2026-01-05",
          "2026-01-06", None)]
 
 
@@ -52,7 +54,7 @@ def test_tasks(altered: Connection) -> None:
         (101, "Call", True, "Anna", "2026-03-28", "Fourth"), (102, None, True, "Anna", "2026-03-29", None),
         (105, None, False, "Bruno", "2026-01-01", "Ann")]
     assert rows(altered, "SELECT is_overdue, responsible_user, responsible_user_id, entity_name FROM tasks "
-                         "WHERE id = 104") == [(False, None, 9, None)]
+                         "WHERE id = 104") == [(False, "user 9", 9, None)]
 
 
 def test_calls(altered: Connection) -> None:
@@ -74,11 +76,11 @@ def test_calls(altered: Connection) -> None:
         (2, "in", 30, True, "talked", "Bruno", 2, "2026-03-29", "Fourth"),
         (3, "out", 0, False, "no answer", "Anna", 1, "2026-03-29", "First"),
         (5, "in", 0, False, None, "Anna", 1, "2026-01-02", "Ann"),
-        (6, "in", 4, True, None, None, 99, "2026-01-01", "Ann"),
+        (6, "in", 4, True, None, "user 99", 99, "2026-01-01", "Ann"),
         (7, "in", None, False, None, "Anna", 1, "2026-01-01", "First"),
         (9, "in", None, None, None, "Tim", 1, "2026-01-01", "First")]
     assert (rows(altered, "SELECT call_user, call_user_id, calls FROM call_report WHERE call_user_id = 99")
-            == [(None, 99, 1)])
+            == [("user 99", 99, 1)])
     assert rows(altered, "SELECT phone, call_result FROM calls WHERE id = 6") == [("+71", "no")]
 
 

@@ -16,14 +16,23 @@ SELECT
   p.name AS pipeline, -- Pipeline
   CASE l.status_id WHEN 142 THEN 'won' WHEN 143 THEN 'lost' ELSE 'open' END AS outcome, -- open, won or lost
   l.price, -- Value of the deal
-  u.name AS responsible_user, -- Responsible user
+  coalesce(u.name, 'user ' || nullif(l.responsible_user_id, 0), '(none)') AS responsible_user, -- Responsible user
   l.created_at, -- When it was created
   l.pipeline_id, -- Pipeline's id
   l.source_id, -- Source's id
-  l.responsible_user_id -- Responsible user's id
+  l.responsible_user_id, -- Responsible user's id
+  {url} || '/leads/detail/' || l.id AS url, -- Address of the deal's card
+  (l.closed_at AT TIME ZONE z.name)::date AS closed_date, -- Day on which it was won or lost, in the account's time zone
+  s.name AS status, -- Stage
+  s.label AS status_label, -- Stage behind its number in the pipeline, so that labels sort as the stages do: 02. Offer
+  s.type IS NOT DISTINCT FROM 1 AS is_incoming, -- It is an incoming lead that waits to be accepted (Неразобранное)
+  l.status_id -- Stage's id
 FROM {schema}.leads l CROSS JOIN zone z
 LEFT JOIN {schema}.sources o ON o.id = l.source_id
 LEFT JOIN {schema}.pipelines p ON p.id = l.pipeline_id
+LEFT JOIN (
+  SELECT pipeline_id, id, name, sort, type, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
+  FROM {schema}.statuses GROUP BY pipeline_id, id) s ON s.pipeline_id = l.pipeline_id AND s.id = l.status_id
 LEFT JOIN {schema}.users u ON u.id = l.responsible_user_id
 LEFT JOIN LATERAL (
   SELECT n.category, n.source_name, n.metadata FROM {schema}.unsorted_leads x JOIN {schema}.unsorted n ON n.uid = x.unsorted_uid

@@ -13,13 +13,15 @@ told AS (
 SELECT
   j.day, -- Day, in the account's time zone
   CASE j.note_type WHEN 'call_in' THEN 'in' ELSE 'out' END AS direction, -- in or out
-  u.name AS call_user, -- Who called or was called: the call's own responsible user, else the note's
+  coalesce(u.name, 'user ' || nullif(j.user_id, 0), '(none)') AS call_user, -- Who called or was called: the call's own responsible user, else the note's
   count(*) AS calls, -- Calls
   count(*) FILTER (WHERE j.is_answered) AS answered, -- Those in which they talked: status 4; of calls without a status, those that lasted
   count(*) FILTER (WHERE NOT j.is_answered) AS unanswered, -- The others
   sum(j.seconds)::bigint AS seconds, -- How long all lasted, in seconds
   round(avg(j.seconds) FILTER (WHERE j.is_answered), 1) AS average_seconds, -- How long an answered one lasted, on average
-  j.user_id AS call_user_id -- That user's id
+  j.user_id AS call_user_id, -- That user's id
+  coalesce(u.name, 'user ' || nullif(j.user_id, 0), '(none)') AS responsible_user, -- The same user as call_user: under the name by which dashboards filter
+  j.user_id AS responsible_user_id -- That user's id
 FROM judged j
 LEFT JOIN {schema}.users u ON u.id = j.user_id
 GROUP BY j.day, j.note_type, u.name, j.user_id

@@ -12,7 +12,7 @@ SELECT
   c.id AS customer_id, -- Customer
   c.name, -- Name of the customer
   s.name AS status, -- Stage
-  u.name AS responsible_user, -- Responsible user
+  coalesce(u.name, 'user ' || nullif(c.responsible_user_id, 0), '(none)') AS responsible_user, -- Responsible user
   coalesce(b.purchases, 0) AS purchases, -- Purchases that are there
   coalesce(b.purchases, 0) > 1 AS is_repeat, -- Bought more than once
   coalesce(b.ltv, 0) AS ltv, -- Value of all of them
@@ -27,9 +27,14 @@ SELECT
   c.ltv AS amocrm_ltv, -- LTV as amoCRM itself counts it
   c.purchases_count AS amocrm_purchases, -- Purchases as amoCRM itself counts them
   c.status_id, -- Stage's id
-  c.responsible_user_id -- Responsible user's id
+  c.responsible_user_id, -- Responsible user's id
+  {url} || '/customers/detail/' || c.id AS url, -- Address of the customer's card
+  (c.next_date AT TIME ZONE z.name)::date AS next_date, -- The same day as next_purchase_date: the name that it has in customers
+  (c.created_at AT TIME ZONE z.name)::date AS created_date, -- Day of the customer's creation, in the account's time zone
+  s.label AS status_label -- Stage behind its number, so that labels sort as the stages do
 FROM {schema}.customers c CROSS JOIN zone z
 LEFT JOIN counted b ON b.customer_id = c.id
-LEFT JOIN {schema}.customer_statuses s ON s.id = c.status_id
+LEFT JOIN (
+  SELECT id, name, sort, lpad(row_number() OVER (ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label FROM {schema}.customer_statuses GROUP BY id) s ON s.id = c.status_id
 LEFT JOIN {schema}.users u ON u.id = c.responsible_user_id
 WHERE c._deleted_at IS NULL

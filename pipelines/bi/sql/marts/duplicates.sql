@@ -21,7 +21,8 @@ SELECT
   value, -- The number (digits only; Russian ones begin with 7) or the address (lower case)
   count(*) AS records, -- How many share it
   array_agg(id ORDER BY id) AS ids, -- Which ones, the oldest first
-  array_agg(name ORDER BY id) AS names -- What they are called
+  array_agg(name ORDER BY id) AS names, -- What they are called
+  array_agg({url} || '/' || entity_type || '/detail/' || id ORDER BY id) AS urls -- Addresses of their cards
 FROM once
 GROUP BY entity_type, code, value
 HAVING count(*) > 1

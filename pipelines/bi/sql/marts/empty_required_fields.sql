@@ -22,8 +22,13 @@ SELECT
   s.sort AS status_sort, -- Order of the stage
   j.pipeline_id, -- Pipeline's id
   j.status_id, -- Stage's id
-  j.field_id -- Field's id
+  j.field_id, -- Field's id
+  coalesce(array_agg({url} || '/leads/detail/' || j.lead_id ORDER BY j.lead_id) FILTER (WHERE j.is_empty), '{{}}') AS urls, -- Addresses of their cards
+  s.label AS status_label -- Stage behind its number in the pipeline, so that labels sort as the stages do: 02. Offer
 FROM judged j
 LEFT JOIN {schema}.pipelines p ON p.id = j.pipeline_id
-LEFT JOIN {schema}.statuses s ON s.pipeline_id = j.pipeline_id AND s.id = j.status_id
-GROUP BY p.name, s.name, s.sort, j.entity_type, j.name, j.pipeline_id, j.status_id, j.field_id
+LEFT JOIN (
+  SELECT pipeline_id, id, name, sort, type, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
+  FROM {schema}.statuses GROUP BY pipeline_id, id) s ON s.pipeline_id = j.pipeline_id AND s.id = j.status_id
+WHERE s.type IS DISTINCT FROM 1
+GROUP BY p.name, s.name, s.sort, s.label, j.entity_type, j.name, j.pipeline_id, j.status_id, j.field_id

@@ -1,53 +1,57 @@
--- Sales funnel (Воронка продаж): how many deals reached each stage of each pipeline, by the month in which they were created
+-- Sales funnel (Воронка продаж): how many deals reached each stage of each pipeline. One row for each deal and stage of its pipelines, to be added up by day, responsible user, source or tag
 WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts),
 stages AS (
-  SELECT s.pipeline_id, s.id AS status_id, s.name, s.sort, s._deleted_at IS NULL AS is_live,
-         row_number() OVER (PARTITION BY s.pipeline_id ORDER BY s.id = 143, s.sort, s.id) AS place
-  FROM {schema}.statuses s
+  SELECT pipeline_id, id AS status_id, name, sort, _deleted_at IS NULL AS is_live, type IS NOT DISTINCT FROM 1 AS is_incoming,
+         row_number() OVER (PARTITION BY pipeline_id ORDER BY id = 143, sort, id) AS place, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
+  FROM {schema}.statuses
+), former AS (
+  SELECT DISTINCT s.pipeline_id, s.id AS status_id, date_trunc('month', l.created_at AT TIME ZONE z.name)::date AS created_month
+  FROM {schema}.statuses s JOIN {schema}.lead_status_history h ON h.pipeline_id = s.pipeline_id AND h.status_id = s.id
+  JOIN {schema}.leads l ON l.id = h.lead_id AND l._deleted_at IS NULL CROSS JOIN zone z WHERE s._deleted_at IS NOT NULL
 ), visits AS (
-  SELECT h.lead_id, h.pipeline_id, h.status_id, h.left_at, h.left_at IS NULL OR h.status_id NOT IN (142, 143) AS is_reached,
-         lag(h.status_id) OVER (PARTITION BY h.lead_id ORDER BY h.entered_at) IN (142, 143) AND h.status_id NOT IN (142, 143) AS is_reopened
-  FROM {schema}.lead_status_history h
-), passed AS (
-  SELECT lead_id, pipeline_id, status_id, bool_or(is_reached) AS is_reached, bool_or(is_reopened) AS is_reopened, bool_or(left_at IS NULL) AS is_now
-  FROM visits GROUP BY 1, 2, 3
+  SELECT l.id AS lead_id, (l.created_at AT TIME ZONE z.name)::date AS created_date, l.responsible_user_id, l.source_id, h.pipeline_id, h.status_id, s.place, h.left_at IS NULL AS is_now,
+         h.left_at IS NULL OR h.status_id NOT IN (142, 143) AS is_reached,
+         lag(h.status_id) OVER (PARTITION BY l.id, (l.created_at AT TIME ZONE z.name)::date ORDER BY h.entered_at) IN (142, 143) AND h.status_id NOT IN (142, 143) AS is_reopened
+  FROM {schema}.leads l CROSS JOIN zone z JOIN {schema}.lead_status_history h ON h.lead_id = l.id
+  LEFT JOIN stages s ON s.pipeline_id = h.pipeline_id AND s.status_id = h.status_id
+  WHERE l._deleted_at IS NULL AND s.is_incoming IS NOT TRUE
 ), deals AS (
-  SELECT v.lead_id, v.pipeline_id, date_trunc('month', l.created_at AT TIME ZONE z.name)::date AS created_month,
-         coalesce(max(s.place) FILTER (WHERE v.is_reached AND v.status_id <> 143), 0) AS farthest,
-         array_agg(v.status_id) FILTER (WHERE v.is_reached) AS entered, array_agg(v.status_id) FILTER (WHERE v.is_reopened) AS reopened,
-         max(v.status_id) FILTER (WHERE v.is_now) AS status_now
-  FROM passed v JOIN {schema}.leads l ON l.id = v.lead_id AND l._deleted_at IS NULL CROSS JOIN zone z
-  LEFT JOIN stages s ON s.pipeline_id = v.pipeline_id AND s.status_id = v.status_id
-  GROUP BY v.lead_id, v.pipeline_id, 3
-), alike AS (
-  SELECT created_month, pipeline_id, farthest, entered, reopened, status_now, count(*) AS deals FROM deals GROUP BY 1, 2, 3, 4, 5, 6
-), reached AS (
-  SELECT created_month, pipeline_id, farthest, sum(deals) AS deals FROM alike GROUP BY 1, 2, 3
-), entered AS (
-  SELECT a.created_month, a.pipeline_id, e.status_id, coalesce(sum(a.deals) FILTER (WHERE e.status_id = ANY (a.entered)), 0)::bigint AS entered,
-         coalesce(sum(a.deals) FILTER (WHERE e.status_id = ANY (a.reopened)), 0)::bigint AS reopened,
-         coalesce(sum(a.deals) FILTER (WHERE e.status_id = a.status_now), 0)::bigint AS deals_now
-  FROM alike a JOIN stages e USING (pipeline_id) GROUP BY 1, 2, 3
+  SELECT lead_id, created_date, pipeline_id, max(responsible_user_id) AS responsible_user_id, max(source_id) AS source_id,
+         coalesce(max(place) FILTER (WHERE is_reached AND status_id <> 143), 0) AS farthest,
+         array_agg(status_id) FILTER (WHERE is_reached) AS entered, array_agg(status_id) FILTER (WHERE is_reopened) AS reopened, max(status_id) FILTER (WHERE is_now) AS status_now
+  FROM visits GROUP BY 1, 2, 3
 ), counted AS (
-  SELECT r.created_month, s.pipeline_id, s.status_id, sum(r.deals) AS deals, coalesce(sum(r.deals) FILTER (WHERE r.farthest >= s.place), 0) AS farther
-  FROM reached r JOIN stages s USING (pipeline_id) GROUP BY 1, 2, 3
+  SELECT d.*, s.status_id, s.name, s.sort, s.label, s.is_live,
+         coalesce(CASE s.status_id WHEN 143 THEN s.status_id = ANY (d.entered) ELSE d.farthest >= s.place END, false)::integer::bigint AS reached,
+         coalesce(s.status_id = ANY (d.entered), false)::integer::bigint AS was_in, coalesce(s.status_id = ANY (d.reopened), false)::integer::bigint AS came_back
+  FROM deals d JOIN stages s ON s.pipeline_id = d.pipeline_id AND NOT s.is_incoming
 )
 SELECT
-  c.created_month, -- Month in which the deals were created, in the account's time zone
+  date_trunc('month', c.created_date::timestamp)::date AS created_month, -- Month in which the deal was created, in the account's time zone
   p.name AS pipeline, -- Pipeline
-  s.name AS status, -- Stage
-  c.deals::bigint AS deals, -- Deals of that month that have ever been in the pipeline
-  (CASE s.status_id WHEN 143 THEN coalesce(e.entered, 0) ELSE c.farther END)::bigint AS reached, -- Of them, those that reached the stage: were in it, or in a later one. Lost (143) is later than none
-  coalesce(e.entered, 0) AS entered, -- Those that were in the stage itself. Of won and lost, those that are so now
-  (CASE s.status_id WHEN 143 THEN 0 ELSE c.farther - coalesce(e.entered, 0) END)::bigint AS skipped, -- Those that passed it by
-  coalesce(e.reopened, 0) AS reopened, -- Those that had been won or lost and came back into this stage
-  coalesce(e.deals_now, 0) AS deals_now, -- Those that are in it now
-  round((CASE s.status_id WHEN 143 THEN coalesce(e.entered, 0) ELSE c.farther END)::numeric / c.deals, 4) AS conversion, -- reached / deals. Over several months: sum(reached) / sum(deals)
-  s.sort AS status_sort, -- Order of the stage
-  s.pipeline_id, -- Pipeline's id
-  s.status_id -- Stage's id; 142 won, 143 lost
+  c.name AS status, -- Stage
+  1::bigint AS deals, -- 1: the deal has ever been in the pipeline
+  c.reached, -- 1: it reached the stage: was in it, or in a later one. Lost (143) is later than none
+  c.was_in AS entered, -- 1: it was in the stage itself. Of won and lost: it is so now
+  c.reached - c.was_in AS skipped, -- 1: it passed the stage by
+  c.came_back AS reopened, -- 1: it had been won or lost and came back into this stage
+  coalesce(c.status_id = c.status_now, false)::integer::bigint AS deals_now, -- 1: it is in the stage now
+  c.reached::numeric AS conversion, -- The same as reached: its average is sum(reached) / sum(deals)
+  c.sort AS status_sort, -- Order of the stage
+  c.pipeline_id, -- Pipeline's id
+  c.status_id, -- Stage's id; 142 won, 143 lost
+  c.created_date, -- Day on which the deal was created, in the account's time zone
+  coalesce(u.name, 'user ' || nullif(c.responsible_user_id, 0), '(none)') AS responsible_user, -- Responsible user of the deal now
+  o.name AS source, -- Source of the deal
+  ARRAY(SELECT t.name FROM {schema}.lead_tags x JOIN {schema}.tags t ON t.entity_type = 'leads' AND t.id = x.tag_id WHERE x.lead_id = c.lead_id ORDER BY 1) AS tags, -- Tags of the deal
+  c.label AS status_label, -- Stage behind its number in the pipeline, so that labels sort as the stages do: 02. Offer
+  c.lead_id, -- Deal
+  {url} || '/leads/detail/' || c.lead_id AS url, -- Address of the deal's card
+  c.responsible_user_id, -- Responsible user's id
+  c.source_id -- Source's id
 FROM counted c
-JOIN stages s USING (pipeline_id, status_id)
-LEFT JOIN entered e USING (created_month, pipeline_id, status_id)
-LEFT JOIN {schema}.pipelines p ON p.id = s.pipeline_id
-WHERE s.is_live OR e.entered > 0
+LEFT JOIN former f ON f.pipeline_id = c.pipeline_id AND f.status_id = c.status_id AND f.created_month = date_trunc('month', c.created_date::timestamp)::date
+LEFT JOIN {schema}.pipelines p ON p.id = c.pipeline_id
+LEFT JOIN {schema}.sources o ON o.id = c.source_id
+LEFT JOIN {schema}.users u ON u.id = c.responsible_user_id
+WHERE c.is_live OR f.status_id IS NOT NULL

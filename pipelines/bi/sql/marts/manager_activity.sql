@@ -22,7 +22,7 @@ done AS (
 )
 SELECT
   o.day, -- Day, in the account's time zone
-  u.name AS responsible_user, -- Who was responsible for the record at that moment
+  coalesce(u.name, 'user ' || nullif(o.user_id, 0), '(none)') AS responsible_user, -- Who was responsible for the record at that moment
   count(*) FILTER (WHERE o.what IN ('move', 'won', 'lost')) AS moves, -- Deals that came into another stage, won and lost included
   count(*) FILTER (WHERE o.what = 'won') AS won, -- Deals won
   count(*) FILTER (WHERE o.what = 'lost') AS lost, -- Deals lost

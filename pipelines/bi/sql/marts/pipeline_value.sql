@@ -5,7 +5,8 @@ stays AS (
          CASE WHEN least(h.left_at, l._deleted_at) IS NOT NULL
               THEN greatest((least(h.left_at, l._deleted_at) AT TIME ZONE z.name)::date, date '2009-01-01') END AS to_day
   FROM {schema}.lead_status_history h JOIN {schema}.leads l ON l.id = h.lead_id CROSS JOIN zone z
-  WHERE h.status_id NOT IN (142, 143) AND (l._deleted_at IS NULL OR h.entered_at < l._deleted_at)
+  LEFT JOIN {schema}.statuses i ON i.pipeline_id = h.pipeline_id AND i.id = h.status_id
+  WHERE h.status_id NOT IN (142, 143) AND i.type IS DISTINCT FROM 1 AND (l._deleted_at IS NULL OR h.entered_at < l._deleted_at)
 ), steps AS (
   SELECT pipeline_id, status_id, day, sum(deals) AS deals, sum(price) AS price FROM (
     SELECT pipeline_id, status_id, from_day AS day, count(*) AS deals, sum(price) AS price FROM stays GROUP BY 1, 2, 3
@@ -23,9 +24,13 @@ SELECT
   t.price AS value, -- Their value as it is today: amoCRM keeps no past values
   s.sort AS status_sort, -- Order of the stage
   t.pipeline_id, -- Pipeline's id
-  t.status_id -- Stage's id
+  t.status_id, -- Stage's id
+  s.label AS status_label, -- Stage behind its number in the pipeline, so that labels sort as the stages do: 02. Offer
+  d.day::date = (now() AT TIME ZONE z.name)::date AS is_today -- The day is today: what stands here is so now
 FROM standing t CROSS JOIN zone z
 CROSS JOIN LATERAL generate_series(t.day::timestamp, least(t.next_day - 1, (now() AT TIME ZONE z.name)::date)::timestamp, interval '1 day') d (day)
 LEFT JOIN {schema}.pipelines p ON p.id = t.pipeline_id
-LEFT JOIN {schema}.statuses s ON s.pipeline_id = t.pipeline_id AND s.id = t.status_id
+LEFT JOIN (
+  SELECT pipeline_id, id, name, sort, type, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
+  FROM {schema}.statuses GROUP BY pipeline_id, id) s ON s.pipeline_id = t.pipeline_id AND s.id = t.status_id
 WHERE t.deals > 0

@@ -22,9 +22,12 @@ SELECT
   coalesce(n.stuck, 0) AS stuck_now, -- Of them, those that have been in it for longer than p90_hours; stuck_deals names them
   s.sort AS status_sort, -- Order of the stage
   s.pipeline_id, -- Pipeline's id
-  s.id AS status_id -- Stage's id
-FROM {schema}.statuses s
+  s.id AS status_id, -- Stage's id
+  s.label AS status_label -- Stage behind its number in the pipeline, so that labels sort as the stages do: 02. Offer
+FROM (
+  SELECT pipeline_id, id, name, sort, type, _deleted_at, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
+  FROM {schema}.statuses GROUP BY pipeline_id, id) s
 JOIN {schema}.pipelines p ON p.id = s.pipeline_id
 LEFT JOIN over_ o ON o.pipeline_id = s.pipeline_id AND o.status_id = s.id
 LEFT JOIN open_ n ON n.pipeline_id = s.pipeline_id AND n.status_id = s.id
-WHERE s.id NOT IN (142, 143) AND (s._deleted_at IS NULL OR o.stays > 0 OR n.deals > 0)
+WHERE s.id NOT IN (142, 143) AND s.type IS DISTINCT FROM 1 AND (s._deleted_at IS NULL OR o.stays > 0 OR n.deals > 0)

@@ -10,7 +10,7 @@ SELECT
   c.next_price, -- Expected value of the next purchase
   (c.next_date AT TIME ZONE (SELECT timezone FROM {schema}.accounts LIMIT 1))::date AS next_date, -- Day on which the next purchase is expected, in the account's time zone
   c.periodicity, -- Days between purchases
-  u.name AS responsible_user, -- Responsible user
+  coalesce(u.name, 'user ' || nullif(c.responsible_user_id, 0), '(none)') AS responsible_user, -- Responsible user
   g.name AS user_group, -- Department of the responsible user
   ARRAY(SELECT (SELECT t.name FROM {schema}.tags t WHERE t.id = x.tag_id AND t.entity_type = 'customers') FROM {schema}.customer_tags x WHERE x.customer_id = c.id ORDER BY 1) AS tags, -- Tags
   mc.name AS main_contact, -- Name of the main contact
@@ -19,17 +19,20 @@ SELECT
   c.created_at, -- When it was created
   c.updated_at, -- When it was changed last; API clients can write it, so it may lie
   c.closest_task_at, -- When the next task is due
-  cu.name AS created_by_user, -- User who created it; null: robot or API
-  uu.name AS updated_by_user, -- User who changed it last; null: robot or API
+  coalesce(cu.name, 'user ' || nullif(c.created_by, 0), '(none)') AS created_by_user, -- User who created it; (none): robot or API
+  coalesce(uu.name, 'user ' || nullif(c.updated_by, 0), '(none)') AS updated_by_user, -- User who changed it last; (none): robot or API
   c.status_id, -- Stage's id
   c.responsible_user_id, -- Responsible user's id
   c.group_id, -- Department's id
   mc.id AS main_contact_id, -- Main contact's id
   co.id AS company_id, -- Company's id
   c.created_by, -- Id of the user who created it; 0: robot or API
-  c.updated_by -- Id of the user who changed it last; 0: robot or API
+  c.updated_by, -- Id of the user who changed it last; 0: robot or API
+  {url} || '/customers/detail/' || c.id AS url, -- Address of the card
+  s.label AS status_label -- Stage behind its number, so that labels sort as the stages do
 FROM {schema}.customers c
-LEFT JOIN {schema}.customer_statuses s ON s.id = c.status_id
+LEFT JOIN (
+  SELECT id, name, sort, lpad(row_number() OVER (ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label FROM {schema}.customer_statuses GROUP BY id) s ON s.id = c.status_id
 LEFT JOIN {schema}.users u ON u.id = c.responsible_user_id
 LEFT JOIN {schema}.user_groups g ON g.id = c.group_id
 LEFT JOIN {schema}.users cu ON cu.id = c.created_by

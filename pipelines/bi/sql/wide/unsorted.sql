@@ -19,7 +19,9 @@ SELECT
   i.pipeline_id, -- Pipeline's id
   (SELECT min(x.lead_id) FROM {schema}.unsorted_leads x WHERE x.unsorted_uid = i.uid) AS lead_id, -- Its deal's id
   (SELECT min(x.contact_id) FROM {schema}.unsorted_contacts x WHERE x.unsorted_uid = i.uid) AS contact_id, -- Its contact's id
-  i.source_uid -- Id of the source
+  i.source_uid, -- Id of the source
+  i.source_name AS source, -- Name of the source, under the name that it has in all views
+  {url} || '/leads/detail/' || (SELECT min(x.lead_id) FROM {schema}.unsorted_leads x WHERE x.unsorted_uid = i.uid) AS url -- Address of its deal's card; null: it has no deal
 FROM {schema}.unsorted i
 LEFT JOIN {schema}.pipelines p ON p.id = i.pipeline_id
 WHERE i._deleted_at IS NULL
