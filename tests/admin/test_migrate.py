@@ -93,7 +93,7 @@ def test_missing_rights_are_reported(empty_database: str, connection: psycopg.Co
 def test_a_missing_repository_is_reported(empty_database: str, monkeypatch: pytest.MonkeyPatch,
                                           tmp_path: Path) -> None:
     monkeypatch.setattr(subject, "INI", tmp_path / "alembic.ini")
-    with pytest.raises(MigrationError, match="pip install -e"):
+    with pytest.raises(MigrationError, match="install amocrm-mirror again"):
         migrate(empty_database, "amocrm")
 
 
