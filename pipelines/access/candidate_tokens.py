@@ -18,7 +18,8 @@ from pipelines.access.token_source import CANDIDATE, StoredTokenSource
 from pipelines.access.token_store import TokenStore
 
 TOKEN_REFUSED = (
-    "amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied "  # noqa: S105
+    "amoCRM refuses the token: it has ended, is revoked, "  # noqa: S105
+    "is another account's, or was not copied "
     "whole; or the address is of no account. Nothing was changed. Check AMOCRM_BASE_URL, or create "
     "another token, and try again. If the terminal cuts off a long token, pipe it in: "
     "`amocrm-mirror auth < token.txt`")
