@@ -10,10 +10,17 @@ help:  ## These lines
 
 setup: $(READY)  ## Make .venv and install what is locked
 
+# The programs in .venv hold its path: after the checkout was moved, renamed or copied, it is made anew
+MOVED := $(shell test -f .venv/pyvenv.cfg && made=$$(sed -n 's/^command = //p' .venv/pyvenv.cfg) && \
+	here=$$(cd .venv && pwd -P) && case "$$made" in (''|*" $$here") ;; (*) echo yes;; esac)
+ifeq ($(MOVED),yes)
+.PHONY: $(READY)
+endif
+
 $(READY): pyproject.toml requirements/development.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, this is {v.major}.{v.minor}: make PYTHON=python3.12 …") if v < (3, 11) else 0'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python cannot make virtual environments: install its venv package (Debian: apt install python3-venv)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(MOVED),--clear) .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/development.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
@@ -25,7 +32,7 @@ test: setup lint  ## What CI runs: linters, types, and the whole suite on a real
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: setup lint  ## Adds what takes long, and the suite on a system PostgreSQL where there is one
-	@failed=0; KILLS=200 ROUNDS=200 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder || failed=1; \
+	@failed=0; KILLS=200 ROUNDS=200 DRAWS=2000 FUZZ_DRAWS=5000 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder || failed=1; \
 	bindir=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
 	if [ -n "$$bindir" ]; then echo "again on $$bindir"; \
 	TEST_PG_BINDIR=$$bindir $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" || failed=1; \

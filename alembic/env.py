@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from alembic.util import CommandError
-from sqlalchemy import Connection, MetaData, create_engine, pool
+from sqlalchemy import Connection, MetaData
 from sqlalchemy.exc import DBAPIError
 
 from alembic import context
 from models.base import AccountBase, MirrorBase
-from pipelines.config.database_urls import sqlalchemy_url
 from pipelines.config.settings import load_settings, validate_schema_name
+from pipelines.postgres.connections import SESSION_SETTINGS, open_engine
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from pipelines.postgres.locks import RELEASE_MIGRATION_LOCK, TAKE_MIGRATION_LOCK
 
@@ -25,7 +25,9 @@ SET search_path TO "{schema}";
 SET lock_timeout TO '30s';
 SET statement_timeout TO '30min';
 """
-RESET = "RESET search_path; RESET lock_timeout; RESET statement_timeout"
+RESET = "; ".join(f"SET {name} TO {SESSION_SETTINGS[name]}"
+                  for name in ("search_path", "lock_timeout", "statement_timeout"))
+SCHEMA_EXISTS = "SELECT count(*) FROM pg_namespace WHERE nspname = %(schema)s"
 
 config = context.config
 target = config.config_ini_section
@@ -48,8 +50,7 @@ def connected() -> Iterator[tuple[Connection, str]]:
     settings = load_settings()
     url = settings.database_url
     conninfo = url.get_secret_value() if url else EmbeddedPostgres(settings.mirror_home).start()
-    engine = create_engine(sqlalchemy_url(conninfo), poolclass=pool.NullPool)
-    with engine.connect() as connection:
+    with open_engine(conninfo).connect() as connection:
         yield connection, "mirror" if target == "mirror" else settings.amocrm_schema
 
 
@@ -65,7 +66,9 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
     connection.exec_driver_sql("SET lock_timeout TO '10min'")
     connection.exec_driver_sql(TAKE_MIGRATION_LOCK)
     try:
-        connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        # IF NOT EXISTS asks for the right to make a schema even where it is there
+        if not connection.exec_driver_sql(SCHEMA_EXISTS, {"schema": schema}).scalar():
+            connection.exec_driver_sql(f'CREATE SCHEMA "{schema}"')
         connection.exec_driver_sql(SESSION.format(schema=schema))
         connection.commit()
         dialect.default_schema_name = schema

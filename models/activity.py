@@ -73,8 +73,9 @@ class Event(EntityTable, AccountBase):
     created_at: Mapped[DateTime | None] = timestamp("When it happened", index=True)
     value_before: Mapped[Json | None] = json("What it was before, by type of event: a list of objects")
     value_after: Mapped[Json | None] = json("What it became, by type of event: a list of objects")
-    linked_talk_contact_id: Mapped[int | None] = integer("Contact of the talk that a message belongs to",
-                                                         refers="contacts.id")
+    linked_talk_contact_id: Mapped[int | None] = integer(
+        "Contact of the talk that a message belongs to", refers="contacts.id",
+        path=("_embedded", "entity", "linked_talk_contact_id"))
     account_id: Mapped[int | None] = integer("Account, the same in every row", refers="accounts.id")
 
 
@@ -130,16 +131,19 @@ class UnsortedCompany(Link, AccountBase):
 class Talk(EntityTable, AccountBase):
     __tablename__ = "talks"
     __table_args__ = {
-        "comment": "Talks (беседы) in messengers; amoCRM does not list them, they are found through events"}
+        "comment": "Talks (беседы) in messengers: those that amoCRM lists, and those that events name"}
 
     talk_id: Mapped[int] = key("Talk id")
     contact_id: Mapped[int | None] = integer("Contact", refers="contacts.id", index=True)
     chat_id: Mapped[str | None] = text("Chat that it is held in, by its id in the chat service")
     entity_type: Mapped[str | None] = text("Kind of record, singular: lead or customer")
     entity_id: Mapped[int | None] = integer("Record that it belongs to")
+    status: Mapped[str | None] = text(
+        "in_work, closed, nps_scheduled, nps_in_progress, with_error, …")
     is_in_work: Mapped[bool | None] = flag("Open")
     is_read: Mapped[bool | None] = flag("Read")
     origin: Mapped[str | None] = text("Messenger")
+    source_id: Mapped[int | None] = integer("Source that it came through", refers="sources.id")
     rate: Mapped[int | None] = integer("Rating")
     created_at: Mapped[DateTime | None] = timestamp("When it began")
     updated_at: Mapped[DateTime | None] = timestamp("When it was changed last")

@@ -15,7 +15,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.base import AccountBase, DateTime, Json, integer, key, timestamp
 
 Instant = TIMESTAMP(timezone=True)
-RECORD_KIND_COMMENT = "Kind of record: leads, contacts, companies or customers"
+ASSIGNED_KIND_COMMENT = "Kind of record: leads, contacts, companies, customers or tasks"
+FIELD_OWNER_COMMENT = "Kind of record: leads, contacts, companies, customers or catalog_elements"
+HISTORY_KIND_COMMENT = "Kind of record: leads, contacts, companies, customers, tasks or catalog_elements"
 VALUE_LIST_COMMENT = "as a list of {text, enum_id}, one for each value; an empty list: none"
 
 
@@ -52,7 +54,7 @@ class ResponsibleHistory(ChangeSource, AccountBase):
         "comment": "Who was responsible for which record from when to when. The last interval of a "
         "deleted record stays open"})
 
-    entity_type: Mapped[str] = key(RECORD_KIND_COMMENT, Text)
+    entity_type: Mapped[str] = key(ASSIGNED_KIND_COMMENT, Text)
     entity_id: Mapped[int] = key("Record")
     entered_at: Mapped[DateTime] = key("From when; the record's created_at for the first", Instant)
     responsible_user_id: Mapped[int | None] = integer("Responsible user; null: nobody", refers="users.id")
@@ -65,7 +67,7 @@ class CustomFieldHistory(ChangeSource, AccountBase):
         "comment": "Changes of custom field values. Texts are as amoCRM's log writes them, or as "
         "custom_field_values shows them"}
 
-    entity_type: Mapped[str] = key(RECORD_KIND_COMMENT, Text)
+    entity_type: Mapped[str] = key(FIELD_OWNER_COMMENT, Text)
     entity_id: Mapped[int] = key("Record")
     field_id: Mapped[int] = key("Custom field", refers="custom_fields.id")
     changed_at: Mapped[DateTime] = key("When it was changed", Instant)
@@ -81,7 +83,7 @@ class Observation(AccountBase):
         "comment": "Changes that the mirror saw between two readings of a record and that no "
         "event explains (yet). History is made from them; nothing else has them"}
 
-    entity_type: Mapped[str] = key(RECORD_KIND_COMMENT, Text)
+    entity_type: Mapped[str] = key(HISTORY_KIND_COMMENT, Text)
     entity_id: Mapped[int] = key("Record")
     attribute: Mapped[str] = key("What changed: status, responsible_user or custom_field", Text)
     field_id: Mapped[int] = key("Custom field; 0: none")
@@ -100,6 +102,6 @@ class HistoryDue(AccountBase):
         "comment": "Records whose history the end of the next sync brings up to date; empty between syncs"}
 
     entity_type: Mapped[str] = key(
-        f"{RECORD_KIND_COMMENT}; "
+        f"{HISTORY_KIND_COMMENT}; "
         "all: every record's, which is so until history has been made for the first time", Text)
     entity_id: Mapped[int] = key("Record; 0: all")

@@ -53,6 +53,10 @@ class MirroredAccount(MirrorBase):
                                                        comment="Since when a person wants no syncs of it")
     created_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(),
                                                  comment="When it was added here")
+    sync_number: Mapped[int] = mapped_column(
+        BigInteger, server_default="0",
+        comment="Number of its latest sync or verification: an earlier one that has lost its lock writes "
+        "nothing more")
 
 
 def account_key() -> Mapped[str]:
@@ -223,6 +227,9 @@ class SyncRun(MirrorBase):
     quarantined: Mapped[int] = mapped_column(BigInteger, server_default="0",
                                              comment="Records put into quarantine")
     requests: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Requests spent")
+    retries: Mapped[int] = mapped_column(
+        BigInteger, server_default="0",
+        comment="Requests sent again after a passing failure of amoCRM's or the network's; 429s do not count")
     seconds: Mapped[Decimal | None] = mapped_column(Numeric, comment="Seconds it took")
     is_admin: Mapped[bool | None] = mapped_column(
         Boolean, comment="Whether the token saw everything, as an administrator's does; null: unknown")

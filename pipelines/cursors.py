@@ -61,6 +61,25 @@ def count_first_reads_in_progress(connection: Connection, account: str, entities
     return int(row[0]) if row else 0
 
 
+# amoCRM's clock in SQL
+
+
+CLOCK_DIFFERENCE = ("make_interval(secs => coalesce(nullif(current_setting('mirror.clock_ahead', true), ''), "
+                    "'0')::float8)")
+"""SQL: by how much amoCRM's clock is ahead of Postgres', as `set_server_time` has measured it."""
+SERVER_NOW = f"(now() + {CLOCK_DIFFERENCE})"
+"""SQL: now, by amoCRM's clock. `_synced_at`, and whatever is compared with it, is of that clock."""
+
+
+def set_server_time(connection: Connection, moment: float) -> None:
+    """Tells the session amoCRM's time at this moment, in unix seconds. A difference of less than two seconds
+    counts as none."""
+    connection.execute(
+        "SELECT set_config('mirror.clock_ahead', "
+        "CASE WHEN abs(ahead) < 2 THEN '0' ELSE ahead::text END, false) "
+        "FROM (SELECT %s::float8 - extract(epoch FROM clock_timestamp())::float8 AS ahead) x", [moment])
+
+
 # SQL fragments for hint rules (`entities/hint_rules.py`); %(account)s is the account's name
 
 
@@ -79,5 +98,5 @@ def log_relevant_since(log: str) -> str:
 SELECT coalesce(min((position ->> 'watermark')::int8) FILTER (WHERE entity = '{log}') * 0,
                 min(coalesce(position ->> 'watermark', position -> 'sweep' ->> 'watermark')::int8)
                 FILTER (WHERE entity <> '{log}'),
-                extract(epoch FROM now())::int8 - 600) AS at
+                extract(epoch FROM {SERVER_NOW})::int8 - 600) AS at
 FROM mirror.cursors WHERE account = %(account)s"""

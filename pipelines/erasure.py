@@ -18,13 +18,14 @@ from sqlalchemy import Table
 
 from models.base import AccountBase
 from models.crm import CustomFieldValue
+from pipelines.accounts.registry import next_sync_number
 from pipelines.cursors import request_full_reads
 from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
 from pipelines.entities.registry import ENTITIES, entity_named
 from pipelines.errors import SyncRefusedError
 from pipelines.load.statements import AND
 from pipelines.normalize.suppression import Suppression, suppress
-from pipelines.postgres.locks import continuous_sync_lock, sync_lock
+from pipelines.postgres.locks import continuous_sync_lock, landing_lock, sync_lock
 from pipelines.schema.json_text import decode, dumps
 from pipelines.schema.tables import table_schema_of, tables_of
 from pipelines.webhooks.inbox import enqueue_all_hints
@@ -105,6 +106,8 @@ def _take_locks(connection: Connection, account: str) -> None:
             f"a sync of the account {account!r} is running: wait for it to end, then run this "
             "again. Nothing was changed")
     continuous_sync_lock(account).hold_until_commit(connection)
+    landing_lock(account).hold_until_commit(connection)
+    next_sync_number(connection, account)  # a sync that has lost its lock lands nothing more
 
 
 # The account's tables
@@ -222,11 +225,13 @@ def _erase_mirror_state(connection: Connection, account: str, kind: str, number:
             ).rowcount if gone else 0
     erased["mirror.quarantine"] += _filter_quarantine(connection, account)
     erased += _erase_deliveries(connection, account, kind, number)
-    examples = [f"{kind}/{number}: {word}" for word in ("missing", "stale", "extra")]
     erased["mirror.verifications"] += connection.execute(
-        "UPDATE mirror.verifications SET examples = examples - %(examples)s::text[] "
-        "WHERE account = %(account)s AND examples ?| %(examples)s::text[]",
-        {"account": account, "examples": examples}).rowcount
+        """UPDATE mirror.verifications SET examples = coalesce((
+               SELECT jsonb_agg(e) FROM jsonb_array_elements_text(examples) e
+               WHERE NOT starts_with(e, %(record)s)), '[]')
+           WHERE account = %(account)s AND EXISTS (
+               SELECT FROM jsonb_array_elements_text(examples) e WHERE starts_with(e, %(record)s))""",
+        {"account": account, "record": f"{kind}/{number}: "}).rowcount
     return erased
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import ClassVar
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder of the program, which messages leave out of its files' names."""
+FOLDERS = ("pipelines", "models", "sandbox", "alembic")
 
 
 class MirrorError(Exception):
@@ -37,3 +43,19 @@ class UsageError(SyncRefusedError):
     """The command names something unknown, or a required setting is missing."""
 
     exit_code = 2
+
+
+class DatabaseUnfitError(SyncRefusedError):
+    """The database, or the way to it, lacks what the mirror needs. Nothing was written."""
+
+    exit_code = 2
+
+
+def describe_fault(reason: BaseException) -> str:
+    """Returns the message of an error that nothing expects: where in the program it arose, for a report. It
+    does not quote the error, which may hold a person's data."""
+    places = [frame for frame in traceback.extract_tb(reason.__traceback__)
+              if frame.filename.startswith(tuple(f"{ROOT}/{folder}/" for folder in FOLDERS))]
+    place = (f"{Path(places[-1].filename).relative_to(ROOT)}, line {places[-1].lineno}" if places
+             else "a library")
+    return f"an unexpected error arose in {place}. This is a fault of amocrm-mirror's: please report it"

@@ -14,7 +14,8 @@ import psycopg
 from pydantic import SecretStr
 
 from pipelines.access.encryption import Encryption
-from pipelines.access.token_check import TokenCheck
+from pipelines.access.token_check import TokenCheck, UnstoredTokens
+from pipelines.access.token_endpoint import TokenPair
 from pipelines.access.token_rows import ConfiguredTokens, account_row
 from pipelines.access.token_source import StoredTokenSource
 from pipelines.access.token_store import TokenStore
@@ -25,8 +26,10 @@ from pipelines.amocrm.hosts import validate_requests_per_second
 from pipelines.amocrm.rate_limiter import RateLimiter
 from pipelines.amocrm.session import USER_AGENT
 from pipelines.config.settings import Settings, SettingsError, load_settings
-from pipelines.errors import UsageError
+from pipelines.errors import SyncRefusedError, UsageError
+from pipelines.postgres.connections import open_connection
 from pipelines.postgres.embedded.server import EmbeddedPostgres
+from pipelines.postgres.preflight import CONNECTIONS_PER_SYNC, connection_budget
 
 Connection = psycopg.Connection[Any]
 SHARED_LIMITER_KEY = "egress"
@@ -35,6 +38,10 @@ UNSET_FOR_OTHER_ACCOUNTS = {"amocrm_base_url": None, "amocrm_access_token": None
                             "amocrm_refresh_token": None}
 """Settings of the configured account only. The id and secret of an integration apply to every account that
 has installed it."""
+CONFIGURED_TOKEN_REFUSED = (
+    "amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied "  # noqa: S105
+    "whole; or the address is of no account. Nothing was changed. Check AMOCRM_BASE_URL; make a new "
+    "long-lived token in amoCRM, and set AMOCRM_ACCESS_TOKEN to it, or run `amocrm-mirror auth`")
 INSERT_ACCOUNT = """
 INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%(name)s, %(schema)s, %(url)s)
 ON CONFLICT DO NOTHING"""
@@ -62,6 +69,18 @@ class Installation:
             return self.settings.database_url.get_secret_value()
         return EmbeddedPostgres(self.settings.mirror_home).start()
 
+    @property
+    def has_database(self) -> bool:
+        """False if the embedded Postgres is to be used and was never started: nothing is stored yet."""
+        return self.settings.database_url is not None or EmbeddedPostgres(self.settings.mirror_home).exists()
+
+    def require_database(self) -> None:
+        """Raises SyncRefusedError if there is no database yet: for commands that create nothing."""
+        if not self.has_database:
+            raise SyncRefusedError(f"nothing is mirrored yet: there is no database in "
+                                   f"{self.settings.mirror_home}. Run `amocrm-mirror sync`, which makes it, "
+                                   "or set DATABASE_URL or MIRROR_HOME to the place of an existing one")
+
     @cached_property
     def encryption(self) -> Encryption:
         return Encryption(self.settings.encryption_keys())
@@ -77,11 +96,10 @@ class Installation:
         return self.settings.amocrm_schema
 
     def connect(self) -> Connection:
-        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10)
+        return open_connection(self.conninfo)
 
     def connect_autocommit(self) -> Connection:
-        return psycopg.connect(self.conninfo, application_name="amocrm-mirror", connect_timeout=10,
-                               autocommit=True)
+        return open_connection(self.conninfo, autocommit=True)
 
     @property
     def configured_tokens(self) -> ConfiguredTokens:
@@ -106,28 +124,39 @@ class Installation:
     def target(self, retry_policy: RetryPolicy | None = None) -> Target:
         """Returns what a sync of this account needs; checks and stores newly configured tokens first.
         Raises UsageError when the settings name no account or no token."""
-        base_url = self.base_url()
-        if not base_url:
-            with self.connect() as connection:
-                others = ", ".join(each.name
-                                   for each in registry.scheduled_accounts(connection, self.account))
-            raise UsageError("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL "
-                             "(https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the environment or "
-                             "in .env, or try `amocrm-mirror demo`" + (
-                               f"; or choose an added account with --account, or all with --all: {others}"
-                               if others else ""))
+        base_url = self.require_base_url()
         update_store = TokenCheck(self.connect, self.encryption, self.account, self.schema, base_url,
                                   lambda tokens: Client(base_url, tokens, self.rate_limiters(base_url),
                                                         retry_policy)).check(self.configured_tokens)
         if not self._save_account(base_url) and not self.configured_tokens:
-            raise UsageError(
-                f"there is no token for {base_url}: run `amocrm-mirror auth{self.cli_option}`, or "
-                "set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
-                "settings of a private integration)")
+            raise self.no_token_error(base_url)
         update_store(self.token_store)
         client = Client(base_url, self.token_source(base_url), self.rate_limiters(base_url), retry_policy)
-        return Target(self.account, self.schema, client, self.connect, self.settings.amocrm_concurrency,
+        return Target(self.account, self.schema, client, self.connect, self.concurrency(),
                       self._helper_seed(retry_policy))
+
+    def concurrency(self) -> int:
+        """Returns how many lists are read in parallel: as many as configured, or fewer if Postgres allows
+        this role fewer connections."""
+        with self.connect() as connection:
+            allowed = connection_budget(connection).limit - CONNECTIONS_PER_SYNC
+        return max(1, min(self.settings.amocrm_concurrency, allowed))
+
+    def has_stored_tokens(self) -> bool:
+        """True if the database holds tokens of this account. Creates nothing, and needs no tables."""
+        with self.connect() as connection:
+            try:
+                return connection.execute("SELECT FROM mirror.tokens WHERE account = %s",
+                                          [self.account]).fetchone() is not None
+            except psycopg.errors.UndefinedTable:
+                return False
+
+    def first_client(self, base_url: str, retry_policy: RetryPolicy | None = None) -> Client:
+        """Returns a client with the configured access token, for the account's first requests. It needs no
+        tables, and so has no rate limiter."""
+        tokens = UnstoredTokens(TokenPair(self.configured_tokens.access_token, "", None),
+                                CONFIGURED_TOKEN_REFUSED)
+        return Client(base_url, tokens, (), retry_policy)
 
     @property
     def token_store(self) -> TokenStore:
@@ -150,6 +179,8 @@ class Installation:
         """Returns the account's address: the configured one, else the one that `auth` has stored. If amoCRM
         has moved the account from the configured address, returns its new one. Empty: unknown."""
         given = self.settings.amocrm_base_url
+        if not self.has_database:
+            return given or ""
         try:
             with self.connect() as connection:
                 row = connection.execute("SELECT base_url, configured_url FROM mirror.accounts WHERE name "
@@ -159,6 +190,28 @@ class Installation:
         if given and not (row and row[1] == given):
             return given
         return str(row[0]) if row else ""
+
+    def require_base_url(self) -> str:
+        """Returns the account's address, as `base_url` does. Raises UsageError if it is unknown."""
+        base_url = self.base_url()
+        if base_url:
+            return base_url
+        others = ""
+        if self.has_database:
+            with self.connect() as connection:
+                others = ", ".join(each.name
+                                   for each in registry.scheduled_accounts(connection, self.account))
+        raise UsageError("no account is configured: run `amocrm-mirror auth`, or set AMOCRM_BASE_URL "
+                         "(https://your-account.amocrm.ru) and AMOCRM_ACCESS_TOKEN in the environment or "
+                         "in .env, or try `amocrm-mirror demo`" + (
+                           f"; or choose an added account with --account, or all with --all: {others}"
+                           if others else ""))
+
+    def no_token_error(self, base_url: str) -> UsageError:
+        return UsageError(
+            f"there is no token for {base_url}: run `amocrm-mirror auth{self.cli_option}`, or "
+            "set AMOCRM_ACCESS_TOKEN in the environment or in .env (amoCRM makes one in the "
+            "settings of a private integration)")
 
     def rate_limiter(self, base_url: str) -> RateLimiter:
         """Returns the rate limiter that all processes share for this account. Raises SettingsError if the
@@ -200,6 +253,24 @@ def configured_tokens(settings: Settings) -> ConfiguredTokens:
     return ConfiguredTokens(reveal(settings.amocrm_access_token), reveal(settings.amocrm_refresh_token),
                             settings.amocrm_client_id or "",
                             reveal(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
+
+
+def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings) -> Installation:
+    """Returns the installation for a command that is about one account: the one that is named, else the
+    configured one, else the only one of the database. Raises UsageError, with the accounts that there are, if
+    none is named or configured and there are several."""
+    mirror = Installation(load())
+    is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
+    if account or is_configured or not mirror.has_database:
+        return mirror.for_account(account or mirror.account)
+    with mirror.connect() as connection:
+        names = [each.name for each in registry.scheduled_accounts(connection, mirror.account)]
+    if mirror.account in names or not names:
+        return mirror
+    if len(names) > 1:
+        raise UsageError(f"this database holds {len(names)} accounts, and none is named: add --account with "
+                         f"one of {', '.join(names)}")
+    return mirror.for_account(names[0])
 
 
 def open_installation(account: str = "", load: Callable[[], Settings] = load_settings) -> Installation:

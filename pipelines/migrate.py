@@ -17,16 +17,17 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from psycopg import Error
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
 from pipelines.accounts.registry import all_accounts as registered_accounts
 from pipelines.bi import all_accounts, base_views, builder
 from pipelines.bi.placeholders import placeholder_views
-from pipelines.config.database_urls import sqlalchemy_url
 from pipelines.config.settings import validate_schema_name
-from pipelines.errors import MirrorError
+from pipelines.errors import DatabaseUnfitError, MirrorError, SyncRefusedError
+from pipelines.postgres.connections import open_connection, open_engine
+from pipelines.postgres.preflight import missing_rights, refuse_unfit
 from pipelines.schema.names import bi_schema
 
 HERE = Path(__file__).resolve().parent
@@ -44,7 +45,7 @@ CURES = {
     "0A000": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
     "55P03": f"Another program holds the tables; {FINISHED_KEPT}. Stop it and migrate again.",
     "57014": f"It took longer than allowed; {FINISHED_KEPT}. Migrate again in a quieter hour.",
-    "42501": "Let the database's owner GRANT CREATE ON DATABASE to this user.",
+    "42501": f"Let the owner of what is named grant it, or make this user its owner; {FINISHED_KEPT}.",
 }
 BLOCKED_BY_VIEWS = ("2BP01", "0A000", "42804")
 """SQLSTATEs of a migration that our views or references block: dependent_objects_still_exist;
@@ -86,7 +87,10 @@ def migrate(conninfo: str, schema: str) -> MigrationReport:
         heads = {
             name: ScriptDirectory.from_config(alembic_config(name, None, schemas[name])).get_current_head()
             for name in schemas}
-        with psycopg.connect(conninfo, autocommit=True) as autocommit:
+        with open_connection(conninfo, autocommit=True) as autocommit:
+            refuse_unfit(autocommit)
+            _refuse_missing_rights(autocommit, schemas,
+                                   [name for name in schemas if before[name] != heads[name]])
             for name in schemas:
                 _upgrade(autocommit, name, alembic_config(name, connection, schemas[name]), schema)
             base_views.rebuild_base_views(autocommit, schema)
@@ -166,7 +170,7 @@ def downgrade(conninfo: str, schema: str, revision: str, target: str = "account"
     with _connect(conninfo) as connection:
         target_schema = _target_schemas(schema)[target]
         _valid_revision(connection, target, target_schema)
-        with psycopg.connect(conninfo, autocommit=True) as autocommit:
+        with open_connection(conninfo, autocommit=True) as autocommit:
             if target == "account":
                 _drop_views(autocommit, schema)
                 all_accounts.refresh(autocommit, recheck=True, excluding=schema)
@@ -181,6 +185,22 @@ def pending_revisions(conninfo: str, schema: str) -> dict[str, list[str]]:
     with _connect(conninfo) as connection:
         return {name: _pending_revisions(name, _valid_revision(connection, name, target_schema))
                 for name, target_schema in _target_schemas(schema).items()}
+
+
+def require_tables(conninfo: str, schema: str) -> None:
+    """Raises SyncRefusedError if the account's tables do not exist or are not up to date: for commands that
+    create nothing."""
+    pending = pending_revisions(conninfo, schema)
+    if any(pending.values()):
+        raise SyncRefusedError(f"the tables of {schema!r} do not exist or are not up to date: run "
+                               "`amocrm-mirror migrate`, then this again")
+
+
+def require_mirrored(conninfo: str, schema: str) -> None:
+    """Raises SyncRefusedError if nothing was ever mirrored into the schema."""
+    with _connect(conninfo) as connection:
+        if _valid_revision(connection, "account", _target_schemas(schema)["account"]) is None:
+            raise SyncRefusedError(f"nothing is mirrored into {schema!r} yet: run `amocrm-mirror sync` first")
 
 
 def alembic_config(target: str, connection: Connection | None, schema: str) -> Config:
@@ -202,7 +222,7 @@ def _target_schemas(schema: str) -> dict[str, str]:
 @contextmanager
 def _connect(conninfo: str) -> Iterator[Connection]:
     """A connection to a supported Postgres. Postgres' errors that have a known cure become MigrationError."""
-    engine = create_engine(sqlalchemy_url(conninfo), poolclass=pool.NullPool)
+    engine = open_engine(conninfo)
     try:
         with engine.connect() as connection:
             _refuse_old_postgres(connection)
@@ -223,6 +243,16 @@ def _refuse_old_postgres(connection: Connection) -> None:
             f"{MINIMUM_VERSION // 10000} or later; nothing was changed. Upgrade the "
             "server, or leave DATABASE_URL out to use the embedded Postgres."
         )
+
+
+def _refuse_missing_rights(connection: psycopg.Connection[Any], schemas: dict[str, str],
+                           behind: list[str]) -> None:
+    """Raises DatabaseUnfitError if this role may not make what is missing in the targets `behind`, or not use
+    a schema. Before the first migration, so that nothing is half done."""
+    found = missing_rights(connection, [schemas[name] for name in behind], list(schemas.values()))
+    if found:
+        raise DatabaseUnfitError("nothing was changed, because " + "; ".join(
+            f"{each.text}. {each.cure}" for each in found))
 
 
 def _valid_revision(connection: Connection, target: str, schema: str) -> str | None:

@@ -30,6 +30,7 @@ class Consent:
 
     code: str = field(repr=False)
     base_url: str
+    """Empty: amoCRM's answer does not name the account."""
 
 
 def authorize_url(base_url: str, client_id: str, state: str) -> str:
@@ -43,7 +44,7 @@ def authorize_url(base_url: str, client_id: str, state: str) -> str:
 def parse_redirect(query: str, state: str, base_url: str) -> Consent:
     """Parses the query of the redirect. Raises StateMismatchError or ConsentError; no message contains the
     code."""
-    parameters = {name: values[-1] for name, values in parse_qs(query).items()}
+    parameters = {name: values[-1] for name, values in parse_qs(query, True).items()}
     if not ("code" in parameters or "error" in parameters):
         raise ConsentError("the address carries no code: it must be the whole one that the browser was sent "
                          f"to, with ?code=… in it. {NOTHING_CHANGED}")
@@ -55,7 +56,8 @@ def parse_redirect(query: str, state: str, base_url: str) -> Consent:
         why = ("access was denied in amoCRM" if parameters["error"] == "access_denied"
                else f"amoCRM gives no access ({parameters['error'][:60]!r})")
         raise ConsentError(f"{why}. {NOTHING_CHANGED} as an administrator of the account, and agree")
-    return Consent(parameters["code"], _granted_account(parameters.get("referer", ""), base_url))
+    account = _granted_account(parameters["referer"], base_url) if "referer" in parameters else ""
+    return Consent(parameters["code"], account)
 
 
 def _granted_account(referer: str, base_url: str) -> str:

@@ -10,13 +10,17 @@ from typing import Any
 from pipelines.access.jwt import expires_at
 from pipelines.access.token_endpoint import TokenPair
 from pipelines.amocrm.client import HttpGet
-from pipelines.amocrm.errors import BadRequestError, NotAvailableError, TransientError
+from pipelines.amocrm.errors import (
+    BadRequestError,
+    NoRightsError,
+    NotAvailableError,
+    NotPaidError,
+    TransientError,
+)
 from pipelines.amocrm.pagination import page
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import DRIVE_PATH, AccountInfo, Entity, Listing, Record
 
-DENIED_STATUS = 403
-"""Status of a list that the token may not read."""
 LIMITED_VIEW_RIGHTS = {"D": "none", "M": "the user's own only", "G": "the user's group's only",
                        "L": "linked ones only"}
 """View rights other than A (all), as people read them (amocrm-api.md 3.3)."""
@@ -76,18 +80,18 @@ def _rights(user: Record | None) -> dict[str, Any]:
 
 
 def _is_denied(client: HttpGet, entity: Entity, facts: AccountInfo) -> bool:
-    """True if the token may not read the entity's list. Lists that the account does not offer are not
-    probed."""
+    """True if the token may not read the entity's list. Lists that the account does not seem to offer are
+    not probed."""
     listing = next((each for each in entity.listings if each.per_parent is None and not each.is_in_account),
                    None)
-    if listing is None or entity.unavailable_because(facts):
+    if listing is None or entity.unavailable_because(facts) or entity.doubtful_because(facts):
         return False
     try:
         client.get(*_probe_request(listing, facts))
-    except NotAvailableError as reason:
-        return reason.status == DENIED_STATUS
-    except (BadRequestError, TransientError):  # says nothing about permissions; the sync will report it
-        return False
+    except NoRightsError:
+        return True
+    except (BadRequestError, NotAvailableError, NotPaidError, TransientError):
+        return False  # says nothing about permissions; the sync will report it
     return False
 
 

@@ -50,12 +50,13 @@ class UnstoredTokens:
     refreshed."""
 
     pair: TokenPair
+    refusal: str = TOKEN_REFUSED
 
     def current(self, wait_for_slot: WaitForSlot) -> AccessToken:
         return AccessToken(self.pair.access_token, None)
 
     def refresh(self, refused: str, wait_for_slot: WaitForSlot) -> AccessToken:
-        raise AccessRevokedError(TOKEN_REFUSED, status=401)
+        raise AccessRevokedError(self.refusal, status=401)
 
 
 @dataclass(frozen=True)

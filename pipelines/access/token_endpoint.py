@@ -12,8 +12,13 @@ from typing import Any
 from oauthlib.oauth2 import OAuth2Error
 from requests import Response
 
-from pipelines.amocrm.errors import AccessRevokedError, TransientError
-from pipelines.amocrm.responses import has_hint, is_block, problem_text, raise_for_status
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    BadRequestError,
+    NotAvailableError,
+    TransientError,
+)
+from pipelines.amocrm.responses import has_hint, judge, problem_text
 from pipelines.amocrm.session import Session, send_or_raise
 
 ENDPOINT = "/oauth2/access_token"
@@ -89,14 +94,18 @@ def _request_pair(application: Application, refresh_token: str, ask: Callable[[S
 def _parse_pair(response: Response, old_refresh_token: str, auth_command: str) -> TokenPair:
     """Parses the response by its status and shape, never by the localized title (2.4)."""
     status = response.status_code
-    if 400 <= status < 500 and status not in (408, 429) and not is_block(response):
+    if not 200 <= status < 300:
+        refusal = judge(response, REQUEST_LINE)
+        # A 400 without a body or with a hint refuses the grant, even if it says "try again later" (2.4).
+        is_grant_refused = status == 400 and (not response.content or has_hint(response))
+        if not (is_grant_refused
+                or isinstance(refusal, AccessRevokedError | BadRequestError | NotAvailableError)):
+            raise refusal
         raise AccessRevokedError(
             f"amoCRM does not grant a token ({status}{problem_text(response)}). What is mirrored stays "
             "as it is, and so does the stored pair. "
             f"{_cure_text(response, bool(old_refresh_token), auth_command)}",
                          REQUEST_LINE, status)
-    if not 200 <= status < 300:
-        raise_for_status(response, REQUEST_LINE)
     try:
         answer = response.json()
     except (ValueError, RecursionError):

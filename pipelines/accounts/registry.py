@@ -110,6 +110,20 @@ def resume(connection: Connection, name: str) -> bool:
                               "IS NOT NULL", [name]).rowcount > 0
 
 
+def sync_number(connection: Connection, name: str) -> int | None:
+    """Returns the number of the account's latest sync; None if there is no such account."""
+    row = connection.execute("SELECT sync_number FROM mirror.accounts WHERE name = %s", [name]).fetchone()
+    return int(row[0]) if row else None
+
+
+def next_sync_number(connection: Connection, name: str) -> int | None:
+    """Raises the account's number, in the caller's transaction, and returns it. What an earlier sync still
+    lands after the commit is refused (`sync/exclusive.py`)."""
+    row = connection.execute("UPDATE mirror.accounts SET sync_number = sync_number + 1 WHERE name = %s "
+                             "RETURNING sync_number", [name]).fetchone()
+    return int(row[0]) if row else None
+
+
 def existing_schemas(connection: Connection, schema: str) -> list[str]:
     """Returns those of the account's two schemas that exist: that of its tables and that of its views for
     people."""

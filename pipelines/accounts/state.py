@@ -19,20 +19,17 @@ from pipelines.amocrm.errors import (
     AccessRevokedError,
     BlockedError,
     NotAvailableError,
+    NotPaidError,
     ThrottledError,
     TransientError,
 )
 from pipelines.amocrm.pagination import page
 from pipelines.amocrm.responses import Parameters
+from pipelines.amocrm.session import is_local
 from pipelines.entities.spec import AccountInfo, Record
 from pipelines.errors import AccountPausedError, SyncRefusedError
 
 Connect = Callable[[], psycopg.Connection[Any]]
-
-
-UNPAID_MESSAGE = (
-    "amoCRM says that the account is not paid for (402). What is mirrored stays as it is. Pay for it "
-    "in amoCRM, then run the sync again")
 
 
 UNREACHABLE_HINT = ("Look whether AMOCRM_BASE_URL opens in a browser and is the account's, and whether this "
@@ -58,6 +55,13 @@ SELECT to_char(blocked_at, '{DISPLAY_FORMAT}') AS blocked,
 FROM mirror.accounts WHERE name = %s"""
 
 
+SELECT_OTHER_NAME = """
+SELECT name FROM mirror.accounts
+WHERE name NOT IN (%(name)s, 'amocrm_demo') AND %(name)s <> 'amocrm_demo'
+    AND (base_url = %(url)s OR account_id = %(id)s) ORDER BY name LIMIT 1"""
+"""The name under which another schema mirrors the same account. The demo's sandbox is no account."""
+
+
 MARK_REVOKED = "UPDATE mirror.accounts SET revoked_at = now(), revoked_reason = %s WHERE name = ANY(%s)"
 
 
@@ -65,7 +69,9 @@ def fetch_account(client: HttpGet, parameters: Parameters) -> Record:
     """Fetches the account's own record. Raises SyncRefusedError when amoCRM does not return one,
     TransientError when amoCRM cannot be reached."""
     try:
-        records = page(client, "account", parameters, "", single=True).records
+        records = page(client, "account", parameters, "", single=True, declines=NO_SUCH_PATH).records
+    except NotPaidError as reason:
+        raise SyncRefusedError(reason.reason) from None
     except NotAvailableError as reason:
         raise SyncRefusedError(_unavailable_message(reason)) from None
     except ThrottledError:
@@ -84,8 +90,6 @@ def fetch_account(client: HttpGet, parameters: Parameters) -> Record:
 
 def _unavailable_message(reason: NotAvailableError) -> str:
     """Returns the message for an account that amoCRM does not show to the token."""
-    if reason.status == 402:
-        return UNPAID_MESSAGE
     if reason.status in NO_SUCH_PATH:
         return (f"there is no amoCRM at this address: {reason.request.split('?')[0]} does not exist there "
                 f"({reason.status}). What is mirrored stays as it is. {UNREACHABLE_HINT}, then try again")
@@ -170,6 +174,20 @@ def check_account_id(held: int | None, schema: str, facts: AccountInfo) -> None:
             f"the schema {schema!r} holds amoCRM account {held}, but the token is of account "
             f"{facts.get('id')} ({facts.get('name')}). Nothing was changed. Use that "
             "account's own token, or another AMOCRM_SCHEMA for this one")
+
+
+def check_single_name(connection: psycopg.Connection[Any], name: str, base_url: str,
+                      account_id: int | None = None) -> None:
+    """Raises SyncRefusedError if the amoCRM account is mirrored under another name: two copies of one account
+    would halve its rate limit and count everything twice. Sandboxes all have the same id: their addresses
+    distinguish them."""
+    by_id = None if is_local(base_url) else account_id
+    row = connection.execute(SELECT_OTHER_NAME, {"name": name, "url": base_url, "id": by_id}).fetchone()
+    if row:
+        raise SyncRefusedError(
+            f"the amoCRM account of {base_url} is mirrored already, under the name {row[0]!r}. Nothing was "
+            f"changed. If you mean that mirror, set AMOCRM_SCHEMA={row[0]} or add --account {row[0]}; to "
+            f"give it another name, run `amocrm-mirror accounts remove {row[0]}` first")
 
 
 def mark_revoked(connection: psycopg.Connection[Any], names: Sequence[str], reason: str) -> None:

@@ -7,14 +7,20 @@ from pipelines.access.permissions import TokenPermissions, fetch_permissions
 from pipelines.access.token_check import UnstoredTokens
 from pipelines.access.token_endpoint import TokenPair
 from pipelines.access.token_rows import ConfiguredTokens
-from pipelines.accounts.state import clear_marks, fetch_account, mirrored_account_id, recording_blocks
+from pipelines.accounts.state import (
+    check_single_name,
+    clear_marks,
+    fetch_account,
+    mirrored_account_id,
+    recording_blocks,
+)
 from pipelines.amocrm.client import Client, RetryPolicy
 from pipelines.entities.registry import ACCOUNT_WITH
 from pipelines.entities.spec import AccountInfo
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import INSERT_ACCOUNT, Installation
 
-RETRY_POLICY = RetryPolicy(max_tries=3, max_throttled=5, read_timeout=30.0)
+RETRY_POLICY = RetryPolicy(max_tries=3, max_throttled=5, read_timeout=30.0, payment_patience=0.0)
 BIND_ACCOUNT = """
 UPDATE mirror.accounts SET base_url = %(url)s, configured_url = %(given)s, account_id = %(id)s, facts = NULL,
     learned_at = NULL
@@ -29,7 +35,7 @@ def grant_access(mirror: Installation, base_url: str, pair: TokenPair,
     try:
         with recording_blocks(mirror.connect, mirror.account):
             facts = fetch_account(client, [("with", ",".join(ACCOUNT_WITH))])
-        _check_account_id(mirror, facts)
+        _check_account_id(mirror, base_url, facts)
         permissions = fetch_permissions(client, facts)
     finally:
         client.close()
@@ -39,10 +45,11 @@ def grant_access(mirror: Installation, base_url: str, pair: TokenPair,
     return permissions
 
 
-def _check_account_id(mirror: Installation, facts: AccountInfo) -> None:
-    """Raises SyncRefusedError if the schema holds another account."""
+def _check_account_id(mirror: Installation, base_url: str, facts: AccountInfo) -> None:
+    """Raises SyncRefusedError if the schema holds another account, or another schema this one."""
     with mirror.connect() as connection:
         held = mirrored_account_id(connection, mirror.account, mirror.schema)
+        check_single_name(connection, mirror.account, base_url, facts.get("id"))
     if held is not None and held != facts.get("id"):
         raise _wrong_account_error(mirror, facts)
 

@@ -12,8 +12,9 @@ from psycopg.sql import SQL, Identifier
 
 from pipelines.accounts import registry
 from pipelines.accounts.registry import DEMO_ACCOUNT, AccountRecord
+from pipelines.accounts.state import check_single_name
 from pipelines.bi import all_accounts
-from pipelines.config.settings import parse_base_url, validate_schema_name
+from pipelines.config.settings import parse_account_address, validate_schema_name
 from pipelines.errors import SyncRefusedError, UsageError
 from pipelines.installation import UNSET_FOR_OTHER_ACCOUNTS, Installation
 from pipelines.migrate import migrate
@@ -21,12 +22,18 @@ from pipelines.orchestration.instance import open_instance
 from pipelines.postgres.locks import sync_lock
 
 LAST_RUNS = """
-SELECT a.name, to_char(max(r.finished_at) FILTER (WHERE r.state = 'complete'), 'YYYY-MM-DD HH24:MI TZ'),
-       count(*) FILTER (WHERE r.state IN ('failed', 'incomplete') AND r.run_id = newest.run_id)
+WITH runs AS (
+    SELECT account, run_id, max(id) AS newest, max(finished_at) AS ended,
+           count(*) FILTER (WHERE state IN ('failed', 'incomplete')) AS fell_short,
+           count(*) FILTER (WHERE state = 'failed') AS failed,
+           count(*) FILTER (WHERE state = 'running') AS unfinished
+    FROM mirror.sync_runs GROUP BY account, run_id)
+SELECT a.name,
+       (SELECT to_char(max(ended), 'YYYY-MM-DD HH24:MI TZ') FROM runs
+        WHERE account = a.name AND fell_short = 0 AND unfinished = 0),
+       coalesce(last.fell_short, 0), last.failed, last.unfinished
 FROM mirror.accounts a
-LEFT JOIN LATERAL (SELECT run_id FROM mirror.sync_runs WHERE account = a.name
-                   ORDER BY id DESC LIMIT 1) newest ON true
-LEFT JOIN mirror.sync_runs r ON r.account = a.name GROUP BY a.name"""
+LEFT JOIN LATERAL (SELECT * FROM runs WHERE account = a.name ORDER BY newest DESC LIMIT 1) last ON true"""
 
 
 def add(mirror: Installation, name: str, address_text: str,
@@ -56,8 +63,9 @@ def _installation_for_new(mirror: Installation, name: str, address_text: str) ->
         raise UsageError(str(reason)) from None
     if name == DEMO_ACCOUNT:
         raise UsageError(f"{DEMO_ACCOUNT!r} is the demo's: choose another name")
-    base_url = parse_base_url(address_text)
+    base_url = parse_account_address(address_text)
     with mirror.connect() as connection:
+        check_single_name(connection, name, base_url) if registry.all_accounts(connection) else None
         existing = next((each for each in registry.all_accounts(connection) if each.name == name), None)
     if existing:
         raise UsageError(f"there is an account {name!r} already, {existing.base_url}, and a schema holds one "
@@ -150,9 +158,24 @@ def list_accounts(mirror: Installation) -> list[dict[str, Any]]:
     with mirror.connect() as connection:
         accounts = registry.all_accounts(connection)
         last = {row[0]: row[1:] for row in connection.execute(LAST_RUNS).fetchall()} if accounts else {}
+        syncing = [each.name for each in accounts if sync_lock(each.name).is_held(connection)]
     return [{"account": each.name, "address": each.base_url, "account_id": each.account_id,
-             "standing": each.not_synced_reason or "synced",
+             "standing": each.not_synced_reason or _standing(last[each.name], each.name in syncing),
              "last_complete": last[each.name][0], "fell_short": last[each.name][1]} for each in accounts]
+
+
+def _standing(last: tuple[Any, ...], is_syncing: bool) -> str:
+    """Returns the state of an account that may be synced. `last`: its columns of LAST_RUNS."""
+    complete, fell_short, failed, unfinished = last
+    if is_syncing:
+        return "syncing now"
+    if failed is None:
+        return "never synced: run `amocrm-mirror sync`"
+    if unfinished:
+        return "its last sync was interrupted"
+    if failed:
+        return f"its last sync failed in {failed} lists"
+    return "its last sync was incomplete" if fell_short else "synced" if complete else "never complete"
 
 
 def set_paused(mirror: Installation, name: str, paused: bool) -> str:

@@ -19,6 +19,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from pipelines.accounts.registry import existing_schemas
 from pipelines.errors import SyncRefusedError
+from pipelines.postgres.preflight import hidden_tables, quoted, shortened
 from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA, bi_schema
 
 Connection = psycopg.Connection[Any]
@@ -66,6 +67,8 @@ class GrantResult:
     url: str
     schemas: list[str]
     notes: list[str] = field(default_factory=list)
+    hidden: str = ""
+    """Which rows row security hides from the role, with the cure; empty if none."""
 
 
 def generate_password() -> str:
@@ -108,9 +111,10 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
             f"Postgres refused: {reason.diag.message_primary or reason}. Nothing was changed. Have an "
             f"administrator of the database run what is printed above, then set the password: in psql, "
             f"\\password {role}", _sql_script(connection, schemas, role, can_login)) from None
+    hidden = _hidden_note(connection, role, schemas)
     return GrantResult(role, existing is None,
                        connection_url(connection, role, password if is_generated else None), schemas,
-                       _notes(connection, schema, role, schemas))
+                       _notes(connection, schema, role, schemas), hidden)
 
 
 def grant_statements(connection: Connection, schemas: list[str], role: str,
@@ -175,6 +179,16 @@ def _verify_privileges(connection: Connection, role: str, schemas: list[str]) ->
 def _sql_script(connection: Connection, schemas: list[str], role: str, can_login: bool | None) -> str:
     return "".join(f"{statement.as_string(connection)};\n"
                    for statement in grant_statements(connection, schemas, role, can_login))
+
+
+def _hidden_note(connection: Connection, role: str, schemas: list[str]) -> str:
+    found = hidden_tables(connection, schemas)
+    bypasses = connection.execute("SELECT FROM pg_roles WHERE rolname = %s AND (rolsuper OR rolbypassrls)",
+                                  [role]).fetchone()
+    if not found.names or bypasses is not None:
+        return ""
+    return (f"row security is on for {shortened(found.names)}: {role} sees no rows there but those that a "
+            f"policy shows. {found.cure}; or as a superuser: ALTER ROLE {quoted(role)} BYPASSRLS")
 
 
 def _notes(connection: Connection, schema: str, role: str, schemas: list[str]) -> list[str]:

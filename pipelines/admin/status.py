@@ -9,9 +9,8 @@ from psycopg.rows import dict_row
 from pipelines.accounts import registry
 from pipelines.bi.state import view_faults
 from pipelines.entities.registry import ENTITIES
-from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
-from pipelines.migrate import pending_revisions
+from pipelines.migrate import require_tables
 from pipelines.sync.run_log import is_syncing, last_runs, row_counts
 
 SELECT_QUARANTINE = """
@@ -24,9 +23,7 @@ def gather(mirror: Installation) -> dict[str, Any]:
 
     Raises SyncRefusedError if the tables do not exist or are not up to date.
     """
-    if any(pending_revisions(mirror.conninfo, mirror.schema).values()):
-        raise SyncRefusedError(f"the tables of {mirror.schema!r} do not exist or are not up to date: run "
-                               "`amocrm-mirror migrate`, then `amocrm-mirror sync`")
+    require_tables(mirror.conninfo, mirror.schema)
     with mirror.connect_autocommit() as connection, connection.cursor(row_factory=dict_row) as cursor:
         syncing = is_syncing(connection, mirror.account)
         runs = last_runs(connection, mirror.account, [entity.name for entity in ENTITIES])

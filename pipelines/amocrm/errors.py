@@ -1,4 +1,5 @@
-"""Errors of a request, named by the recovery (amocrm-api.md 1.6). No message contains a token."""
+"""Errors of a request, named by the recovery (amocrm-api.md 1.6). `responses.py` decides which answer is
+which error. No message contains a token."""
 
 from __future__ import annotations
 
@@ -11,11 +12,19 @@ class AmoError(MirrorError):
     def __init__(self, message: str, request: str = "", status: int = 0) -> None:
         super().__init__(f"{request}: {message}" if request else message)
         self.request, self.status, self.reason = request, status, message
+        self.retries = 0
+        """How often the request was sent again after a passing failure."""
 
 
 class TransientError(AmoError):
-    """Worth another try: 5xx, a broken connection, an unexpected body. Raised to callers of the client when
-    the tries are used up."""
+    """Passing: worth another try. 5xx, a broken connection, a web page in place of the API's answer, a system
+    error of amoCRM's. Raised to callers of the client when the tries are used up."""
+
+
+class ConnectionSetupError(AmoError):
+    """This machine's settings of proxy or certificates cannot be used: no request was sent."""
+
+    exit_code = 2
 
 
 class PageTooLargeError(TransientError):
@@ -30,13 +39,36 @@ class ThrottledError(TransientError):
         self.seconds = seconds
 
 
+class NotPaidError(AmoError):
+    """402: amoCRM says that the account is not paid for. Waited for as long as the retry policy says, because
+    amoCRM says so of paid accounts, too, while it recounts its bills."""
+
+
 class NotAvailableError(AmoError):
-    """This account or this token does not have the list (402, 403, 404, 405, 422, 425, 426): skip it,
-    delete nothing."""
+    """What the request asks for is not there for this account or token. Nothing is marked deleted, except one
+    record that is gone."""
+
+
+class GoneError(NotAvailableError):
+    """404 with amoCRM's JSON: the record that the path names does not exist. Of a list that every account
+    has, it is a failure."""
+
+
+class NotOfferedError(NotAvailableError):
+    """The account does not have the list, and amoCRM documents this answer for it (`declines`): skip it."""
+
+
+class NoRightsError(NotAvailableError):
+    """403 with amoCRM's JSON: the token may not read this."""
 
 
 class BadRequestError(AmoError):
-    """400: the request itself is wrong, or it uses a filter that the account does not have."""
+    """A refusal that amoCRM does not document for this request: the request itself is wrong, or it uses a
+    filter that the account does not have."""
+
+
+class InterruptedSyncError(AmoError):
+    """A person has interrupted the run. What it was reading is neither complete nor failed."""
 
 
 class ListIncompleteError(AmoError):

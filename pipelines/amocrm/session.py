@@ -16,7 +16,7 @@ from requests.utils import requote_uri
 from requests_oauthlib import OAuth2Session
 from urllib3.exceptions import HTTPError
 
-from pipelines.amocrm.errors import TransientError
+from pipelines.amocrm.connection_errors import connection_error
 from pipelines.amocrm.hosts import AMOCRM_DOMAINS, is_loopback
 
 T = TypeVar("T")
@@ -110,19 +110,9 @@ class Session(OAuth2Session):
 
 def send_or_raise(send: Callable[[], T], request: str) -> T:
     """Calls `send` and returns its result. Raises TransientError, whose message names the kind of failure
-    and nothing of the request's headers and body."""
+    and nothing of the request's headers and body, or ConnectionSetupError."""
     try:
         return send()
     except (RequestException, HTTPError, OSError) as reason:
-        failure = _root_cause_name(reason)
-    raise TransientError(f"the connection failed ({failure})", request)
-
-
-def _root_cause_name(reason: BaseException) -> str:
-    """Returns the class name of the innermost cause."""
-    while True:
-        inner = next((each for each in (getattr(reason, "reason", None), *reason.args)
-                      if isinstance(each, BaseException)), None)
-        if inner is None:
-            return type(reason).__name__
-        reason = inner
+        failure = connection_error(reason, request)
+    raise failure

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,8 @@ def refresh_or_log(connection: Connection, recheck: bool = False) -> None:
 
 
 def _refresh(connection: Connection, accounts: Sequence[AccountRecord], summary: str) -> RefreshResult:
-    connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(ALL_ACCOUNTS_SCHEMA)))
+    if not connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [ALL_ACCOUNTS_SCHEMA]).rowcount:
+        connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(ALL_ACCOUNTS_SCHEMA)))
     tables = {table.name: _declared_columns(table) for table in AccountBase.metadata.sorted_tables}
     columns = _existing_columns(connection, [ALL_ACCOUNTS_SCHEMA, *(each.schema for each in accounts)],
                                 list(tables))
@@ -102,9 +104,10 @@ def _refresh(connection: Connection, accounts: Sequence[AccountRecord], summary:
         if comments.get(name) != comment:
             _replace_or_keep(connection, name, definition, _union_query(name, declared, account_columns),
                              comment, result)
-    connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(
-        Identifier(ALL_ACCOUNTS_SCHEMA),
-        Literal("Views over all accounts" if result.is_retryable else summary)))
+    with suppress(errors.InsufficientPrivilege):  # an administrator's schema: it is looked through each time
+        connection.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(
+            Identifier(ALL_ACCOUNTS_SCHEMA),
+            Literal("Views over all accounts" if result.is_retryable else summary)))
     return result
 
 

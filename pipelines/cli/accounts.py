@@ -12,6 +12,7 @@ from rich.text import Text
 from pipelines.cli.common import (
     Account,
     example,
+    open_existing_mirror,
     open_migrated_mirror,
     open_mirror,
     report_errors,
@@ -75,7 +76,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
     it."""
     with report_errors():
         from pipelines.admin.manage_accounts import list_accounts
-        found = list_accounts(open_mirror())
+        found = list_accounts(open_existing_mirror())
         typer.echo(json.dumps(found, ensure_ascii=False, indent=2)) if as_json else _print_accounts(found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +18,17 @@ import typer
 from rich.console import Console
 
 from pipelines.cli import accounts, privacy, sync, views, webhooks
-from pipelines.cli.common import Account, example, open_mirror, report_errors
+from pipelines.cli.common import (
+    Account,
+    example,
+    open_mirror,
+    progress,
+    report_errors,
+    stderr_console,
+)
 from pipelines.cli.reports import view_notes
-from pipelines.errors import UsageError
+from pipelines.cli.terminal.streams import OutputLostError, prepare_streams
+from pipelines.errors import SyncRefusedError, UsageError
 
 if TYPE_CHECKING:
     from pipelines.postgres.embedded.server import EmbeddedPostgres
@@ -74,10 +83,17 @@ def migrate_(account: Account = "") -> None:
                 typer.echo(line)
 
 
-@app.command(epilog=example("amocrm-mirror doctor"))
-def doctor(account: Account = "") -> None:
+@app.command(epilog=example("amocrm-mirror doctor", "amocrm-mirror doctor --report shapes.json"))
+def doctor(report: Annotated[Path | None, typer.Option(
+               help="Also write a report for the maintainers: shapes of this account's answers, no value, "
+               "name or id.", metavar="FILE", dir_okay=False)] = None,
+           account: Account = "") -> None:
     """Check settings, Postgres, token, rights, filter option, plan and clock; each fault with its cure.
-    Creates the tables."""
+    Creates nothing.
+
+    With `--report` it also asks each list for a few pages, and writes to FILE what the answers look like:
+    keys, types, page sizes, orders, statuses, headers, timings. Read the file before you send it.
+    """
     with report_errors():
         from pipelines.admin.doctor import findings
         failed, console = False, Console(highlight=False, soft_wrap=True)
@@ -89,7 +105,20 @@ def doctor(account: Account = "") -> None:
             console.print(finding.text, markup=False)
             if finding.cure:
                 console.print(f"     → {finding.cure}", markup=False)
+        if report and not failed:
+            _write_report(account, report)
+        elif report:
+            typer.echo(f"{report} is not written: correct the above, then run "
+                       f"`amocrm-mirror doctor --report {report}` again")
         raise typer.Exit(1 if failed else 0)
+
+
+def _write_report(account: str, report: Path) -> None:
+    from pipelines.admin.account_report import write_report
+    with progress(stderr_console()) as shown:
+        requests = write_report(open_mirror(account), report, shown)
+    typer.echo(f"{report}: what {requests} answers look like, without a value, name or id of the account. "
+               "Read it, then attach it to an issue")
 
 
 @app.command(epilog=example("amocrm-mirror prune", "amocrm-mirror prune --days 7 --dagster-days 1"))
@@ -120,7 +149,8 @@ def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.
 @app.command(epilog=example("amocrm-mirror postgres status", "amocrm-mirror postgres stop",
                             "amocrm-mirror postgres psql"))
 def postgres(action: Annotated[
-        str, typer.Argument(help="start, stop, status, url or psql")] = "status") -> None:
+        str, typer.Argument(help="start, stop, status, url or psql")] = "status",
+             yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False) -> None:
     """The embedded Postgres: start it, stop it, show its state or address, or open psql on it."""
     with report_errors():
         from pipelines.config.settings import load_settings
@@ -129,14 +159,24 @@ def postgres(action: Annotated[
         server = EmbeddedPostgres(home)
         actions: dict[str, Callable[[], str]] = {
             "start": lambda: f"running: {_address_without_password(server.start())}",
-            "stop": lambda: _stop_server(server), "status": lambda: _describe_status(server),
+            "stop": lambda: _stop_server(server, yes), "status": lambda: _describe_status(server),
             "url": server.start, "psql": lambda: _exec_psql(server.start(), home)}
         if action not in actions:
             raise UsageError(f"there is no action {action!r}: use {', '.join(actions)}")
         typer.echo(actions[action]())
 
 
-def _stop_server(server: EmbeddedPostgres) -> str:
+def _stop_server(server: EmbeddedPostgres, yes: bool) -> str:
+    """Stops the server; asks first if a sync uses it."""
+    from pipelines.postgres.locks import syncing_accounts
+    syncing = syncing_accounts(server.start()) if server.status().running and not yes else []
+    if syncing:
+        typer.echo(f"a sync of {', '.join(syncing)} is running. It would fail; what had landed is kept, and "
+                   "the next sync resumes there")
+        if not sys.stdin.isatty():
+            raise SyncRefusedError("nothing was stopped: wait for the sync to end, or run `amocrm-mirror "
+                                   "postgres stop --yes`")
+        typer.confirm("Stop Postgres all the same?", abort=True)
     server.stop()
     return "stopped"
 
@@ -194,15 +234,19 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
         "--rate", str(rate), "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
 
 
-for each in (sync.commands, accounts.access, accounts.accounts, privacy.commands, views.commands,
-             webhooks.webhooks, webhooks.server):
+for each in (sync.commands, sync.history, accounts.access, accounts.accounts, privacy.commands,
+             views.commands, webhooks.webhooks, webhooks.server):
     app.add_typer(each)
 
 
 def main() -> None:
     """Entry point of `amocrm-mirror`. SIGTERM ends it as Ctrl-C does."""
+    prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        app()
+    except OutputLostError as reason:  # of --help and --version, which are no commands
+        sys.exit(f"amocrm-mirror: {reason}" if str(reason) else reason.exit_code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import sys
 import threading
 import warnings
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -23,8 +25,8 @@ from pipelines.admin.grant_access import grant_access
 from pipelines.amocrm.errors import TransientError
 from pipelines.amocrm.hosts import is_loopback
 from pipelines.amocrm.session import USER_AGENT
-from pipelines.config.settings import parse_base_url
-from pipelines.errors import UsageError
+from pipelines.config.settings import parse_account_address
+from pipelines.errors import MirrorError, UsageError
 from pipelines.installation import Installation
 
 INTEGRATION_INSTRUCTIONS = (
@@ -34,6 +36,9 @@ WAYS_PROMPT = """How do you give access?
   1  a long-lived token, made in the integration's keys and scopes: the simplest
   2  an OAuth integration, with a browser on this computer
   3  an OAuth integration, with a browser elsewhere: you paste the address that it was sent to"""
+T = TypeVar("T")
+MAX_ANSWERS = 5
+"""Answers to one question, before the command gives up."""
 DEFAULT_PORT = 8976
 CODE_LIFETIME_SECONDS = 20 * 60.0
 """Seconds that an authorization code of amoCRM's is valid."""
@@ -44,24 +49,46 @@ def authorize(mirror: Installation, browser: bool, paste: bool, port: int | None
     reads a long-lived token from standard input."""
     if browser and paste:
         raise UsageError("--browser and --paste are two ways to the same code: use one of them")
-    if not (browser or paste or port) and sys.stdin.isatty():
+    if not (browser or paste or port) and is_terminal():
         say(WAYS_PROMPT)
-        way = str(typer.prompt("1, 2 or 3", default="1", err=True)).strip()
-        if way not in ("1", "2", "3"):
-            raise UsageError(f"there is no way {way!r}: answer 1, 2 or 3")
+        way = ask_until_valid(lambda: str(typer.prompt("1, 2 or 3", default="1", err=True)), _check_way)
         browser, paste = way == "2", way == "3"
     if browser or paste or port:
         return by_code(mirror, port, paste)
     return by_token(mirror)
 
 
+def ask_until_valid(ask: Callable[[], str], check: Callable[[str], T]) -> T:
+    """Asks a person, and after a wrong answer says why and asks again, up to MAX_ANSWERS times. Without a
+    terminal there is one answer. Raises what `check` raises for the last one."""
+    for remaining in reversed(range(MAX_ANSWERS if is_terminal() else 1)):
+        try:
+            return check(ask())
+        except MirrorError as reason:
+            if not remaining:
+                raise
+            say(f"{reason}.\nOnce more, or Ctrl-C:")
+    raise AssertionError("the loop returns or raises")
+
+
+def _check_way(answer: str) -> str:
+    if answer.strip() not in ("1", "2", "3"):
+        raise UsageError(f"there is no way {answer.strip()!r}: answer 1, 2 or 3")
+    return answer.strip()
+
+
 def by_token(mirror: Installation) -> Iterator[str]:
     """Takes a long-lived token: pasted at a terminal, or from standard input."""
     base_url = account_address(mirror)
-    if sys.stdin.isatty():
+    if is_terminal():
         say(INTEGRATION_INSTRUCTIONS)
-    pair = TokenPair(check_token(prompt_secret("Long-lived token (it is not shown): ", "token")), "", None)
-    yield from grant_and_report(mirror, base_url, pair, ConfiguredTokens())
+
+    def grant(token: str) -> list[str]:
+        say(f"Received {len(token):,} characters. Asking {base_url} what they permit …")
+        return list(grant_and_report(mirror, base_url, TokenPair(check_token(token), "", None),
+                                     ConfiguredTokens()))
+
+    yield from ask_until_valid(lambda: prompt_secret("Long-lived token (it is not shown): ", "token"), grant)
 
 
 def grant_and_report(mirror: Installation, base_url: str, pair: TokenPair,
@@ -82,16 +109,24 @@ def account_address(mirror: Installation) -> str:
     base_url = mirror.base_url()
     if base_url:
         return base_url
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise UsageError("no account is configured: set AMOCRM_BASE_URL (https://your-account.amocrm.ru) in "
                          "the environment or in .env")
-    return parse_base_url(typer.prompt("Address of the account (https://your-account.amocrm.ru)", err=True))
+    return ask_for_address("Address of the account (https://your-account.amocrm.ru)")
+
+
+def ask_for_address(question: str, default: str | None = None) -> str:
+    """Asks at the terminal for the account's address, which may be any page of the account."""
+    address = ask_until_valid(lambda: str(typer.prompt(question, default=default, err=True)),
+                              parse_account_address)
+    say(f"Account: {address}")
+    return address
 
 
 def prompt_secret(prompt: str, what: str) -> str:
     """Asks for a secret without echo, or reads it from standard input if that is no terminal. Raises
     UsageError at a terminal whose echo cannot be switched off."""
-    if sys.stdin.isatty():
+    if is_terminal():
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
             try:
@@ -115,6 +150,11 @@ def check_token(token: str) -> str:
     return token
 
 
+def is_terminal() -> bool:
+    """True if a person answers."""
+    return sys.stdin.isatty()
+
+
 def say(message: str) -> None:
     typer.echo(message, err=True)
 
@@ -131,9 +171,25 @@ def by_code(mirror: Installation, port: int | None, paste: bool) -> Iterator[str
     client_id, client_secret = _integration_keys(mirror)
     application = ConfiguredTokens(client_id=client_id, client_secret=client_secret, redirect_uri=redirect)
     say(f"The integration's redirect address, in its keys and scopes, must be exactly: {redirect}")
-    granted = _obtain_consent(base_url, client_id, listen)
+    granted = _with_account(_obtain_consent(base_url, client_id, listen), base_url)
     mirror.rate_limiter(granted.base_url).acquire(threading.Event())
     yield from grant_and_report(mirror, granted.base_url, _redeem(application, granted), application)
+
+
+def _with_account(granted: Consent, base_url: str) -> Consent:
+    """Returns the consent with the account's address, which amoCRM's answer may lack: the code is sent there.
+    Raises UsageError where it cannot be asked for, or is another account's."""
+    if granted.base_url:
+        return granted
+    if not is_terminal():
+        say(f"amoCRM's answer does not name the account: the code is taken to be of {base_url}")
+        return replace(granted, base_url=base_url)
+    address = ask_for_address("amoCRM's answer does not name the account. Address of the one you agreed for",
+                              base_url)
+    if address != base_url:
+        raise UsageError(f"access was given to {address}, but the account here is {base_url}. Nothing was "
+                         "changed. Log in to the right account, and run `amocrm-mirror auth` again")
+    return replace(granted, base_url=address)
 
 
 def _obtain_consent(base_url: str, client_id: str, port: int | None) -> Consent:
@@ -145,9 +201,9 @@ def _obtain_consent(base_url: str, client_id: str, port: int | None) -> Consent:
         say(f"Open this as an administrator of the account, in any browser, and agree:\n{url}\nThen copy "
             "the address that the browser was sent to, whole, within 20 minutes; the page itself need not "
             "open.")
-        return parse_redirect(
-            urlsplit(prompt_secret("Address that the browser was sent to (it is not shown): ",
-                                   "address")).query, state, base_url)
+        return ask_until_valid(
+            lambda: prompt_secret("Address that the browser was sent to (it is not shown): ", "address"),
+            lambda pasted: parse_redirect(urlsplit(pasted).query, state, base_url))
     server = open_redirect_server(port, lambda query: parse_redirect(query, state, base_url))
     say("Open this as an administrator of the account, in a browser on this computer, and agree (it waits "
         f"20 minutes):\n{url}")
@@ -191,7 +247,7 @@ def _integration_keys(mirror: Installation) -> tuple[str, str]:
                   settings.amocrm_client_secret.get_secret_value() if settings.amocrm_client_secret else "")
     if all(configured):
         return configured
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise UsageError("the integration's id and secret are missing: set AMOCRM_CLIENT_ID and "
                          "AMOCRM_CLIENT_SECRET in .env, or answer at a terminal")
     return (configured[0] or str(typer.prompt("Integration id", err=True)).strip(),

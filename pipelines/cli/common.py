@@ -33,7 +33,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.errors import MirrorError
+from pipelines.cli.terminal.interrupts import RESUME_NOTE, interrupted_note
+from pipelines.cli.terminal.streams import message_copy
+from pipelines.errors import MirrorError, describe_fault
 
 if TYPE_CHECKING:
     from pipelines.installation import Installation
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 Account = Annotated[str, typer.Option(
     "--account", help="Another account of the database than the configured one.", metavar="NAME")]
 COMMAND = "amocrm-mirror"
-RESUME_NOTE = "what had landed is kept, and the next sync resumes there"
 
 
 def example(*lines: str) -> str:
@@ -55,24 +56,50 @@ def example(*lines: str) -> str:
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turns an expected error of its body into one message on stderr and the exit code of its class."""
+    """Turns an expected error of its body into one message on stderr and the exit code of its class. Points
+    out names in the environment and in .env that are no settings."""
     try:
+        _print_unknown_settings()
         yield
+    except typer.Abort:
+        _exit_with_error("nothing was changed: the answer was no, or the input ended", 1)
     except KeyboardInterrupt:
-        _print_error(f"interrupted; {RESUME_NOTE}")
+        _print_error(f"interrupted; {interrupted_note()}")
         sys.stdout.flush()
         # Does not wait for open requests, which may take a minute; every batch is one transaction.
         os._exit(1)
     except MirrorError as reason:
         _exit_with_error(str(reason), reason.exit_code)
     except _database_errors() as reason:
+        from pipelines.config.settings import environment_note
         from pipelines.postgres.errors import describe_postgres_error, with_full_stop
         _exit_with_error(f"{with_full_stop(describe_postgres_error(reason))} Check the server and "
-                         f"DATABASE_URL, then run again; {RESUME_NOTE}", 1)
+                         f"DATABASE_URL, then run again; {RESUME_NOTE}{environment_note()}", 1)
     except BrokenPipeError:
         raise
+    except UnicodeEncodeError:
+        _exit_with_error("an option or a setting holds characters that are not UTF-8 in this locale: set "
+                         "LC_ALL=C.UTF-8, and run the command again", 2)
     except OSError as reason:
-        _exit_with_error(f"{reason}. Make the place writable, or set MIRROR_HOME to a folder that is", 1)
+        _exit_with_error(f"{_system_error_text(reason)}. Make the place writable, or set MIRROR_HOME to a "
+                         "folder that is", 1)
+    except (typer.Exit, AssertionError):
+        raise
+    except Exception as reason:
+        if sys.flags.dev_mode:  # `python -X dev -m pipelines.cli …` shows the traceback
+            raise
+        _exit_with_error(describe_fault(reason), 1)
+
+
+def _system_error_text(reason: OSError) -> str:
+    """Returns the operating system's words and the file, without Python's number."""
+    return ": ".join(filter(None, (str(reason.filename or ""), reason.strerror or str(reason))))
+
+
+def _print_unknown_settings() -> None:
+    from pipelines.config.settings import unknown_setting_notes
+    for note in unknown_setting_notes():
+        _print_error(note)
 
 
 def _database_errors() -> tuple[type[Any], ...]:
@@ -88,20 +115,31 @@ def _print_error(message: str) -> None:
 
 
 def _exit_with_error(message: str, code: int) -> NoReturn:
-    _print_error(message)
+    if message:
+        _print_error(message)
     raise typer.Exit(code)
 
 
 # The installation
 
 
-def open_mirror(account: str = "") -> Installation:
-    """Returns the installation for the configured account, or for another one of its database."""
-    from pipelines.installation import open_installation
-    return open_installation(account)
+def open_mirror(account: str | None = None) -> Installation:
+    """Returns the installation, seen from the configured account. `account`: of a command that is about one
+    account, the value of --account; if it is empty and no account is configured, the only one is taken."""
+    from pipelines.installation import open_chosen_installation, open_installation
+    return open_installation() if account is None else open_chosen_installation(account)
 
 
-def open_migrated_mirror(account: str = "") -> Installation:
+def open_existing_mirror(account: str | None = None) -> Installation:
+    """Returns the installation for a command that creates nothing. Raises SyncRefusedError if there is no
+    database yet."""
+    from pipelines.config.settings import load_settings
+    from pipelines.installation import Installation
+    Installation(load_settings()).require_database()
+    return open_mirror(account)
+
+
+def open_migrated_mirror(account: str | None = None) -> Installation:
     """Returns the installation after bringing its tables up to date."""
     from pipelines.migrate import migrate
     mirror = open_mirror(account)
@@ -142,7 +180,7 @@ def stdout_console() -> Console:
 def stderr_console() -> Console:
     """Returns a console on a copy of stderr's file descriptor: Dagster redirects the standard streams during
     a run."""
-    file = os.fdopen(os.dup(sys.stderr.fileno()), "w") if _has_descriptor() else sys.stderr
+    file = message_copy() if _has_descriptor() else sys.stderr
     return unlimited_width(Console(file=file, highlight=False))
 
 
@@ -214,6 +252,9 @@ class LiveProgress:
     def finished(self, result: EntityResult) -> None:
         self.bars.remove_task(self.tasks.pop(result.entity))
 
+    def waiting(self, message: str) -> None:
+        self.bars.console.print(message, markup=False, soft_wrap=True, style="yellow")
+
 
 class PlainProgress:
     """Progress without a terminal: a line when an entity is done, and one every PLAIN_INTERVAL_SECONDS during
@@ -244,10 +285,17 @@ class PlainProgress:
             self._print(f"{entity}: {seen:,} records{f' of about {total:,}' if total else ''}")
 
     def finished(self, result: EntityResult) -> None:
-        counts = result.counts
+        counts, why = result.counts, result.reason if result.is_offered else ""
         self._print(f"{result.entity}: {result.state}, {counts.seen:,} records, "
                     f"{counts.changed:,} rows changed, {result.requests} requests, "
-                    f"{result.seconds:.1f} s{' - ' + result.reason if result.reason else ''}")
+                    f"{result.seconds:.1f} s{' - ' + why if why else ''}")
+
+    def waiting(self, message: str) -> None:
+        """Prints that a request is tried again: once an interval, because many threads wait."""
+        now = time.monotonic()
+        if now - self._printed_at.get("", 0.0) >= PLAIN_INTERVAL_SECONDS:
+            self._printed_at[""] = now
+            self._print(message)
 
 
 def progress(to: Console) -> LiveProgress | PlainProgress:

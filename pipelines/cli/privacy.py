@@ -87,14 +87,17 @@ def _grants(role: str, ask: bool, stdin: bool, new_password: bool, account: str,
         except reader_role.AdministratorRequiredError as reason:
             typer.echo(reason.sql, nl=False)
             raise
-    typer.echo(f"{role}: {'created' if granted.created else 'updated'}; reads {', '.join(granted.schemas)}, "
-               "and tables made there later")
+    typer.echo(f"{role}: {'created' if granted.created else 'updated'}; "
+               + (f"may read {', '.join(granted.schemas)}, but {granted.hidden}" if granted.hidden else
+                  f"reads {', '.join(granted.schemas)}, and tables made there later"))
     typer.echo(granted.url)
     typer.echo("This password is not shown again." if password and not given
                else "With the password that you gave." if given else
                "Its password is unchanged; --new-password makes another.")
     for note in granted.notes:
         typer.echo(note)
+    if granted.hidden:
+        raise typer.Exit(3)
 
 
 def _chosen_password(role: str, ask: bool, stdin: bool) -> str:

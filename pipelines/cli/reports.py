@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.common import RESUME_NOTE, table
+from pipelines.cli.common import table
+from pipelines.cli.terminal.interrupts import RESUME_NOTE
 
 if TYPE_CHECKING:
     from pipelines.bi.builder import ViewResult
+    from pipelines.history.compare import TableComparison
     from pipelines.sync.account_sync import Report
-    from pipelines.verify.verification import Verification
+    from pipelines.verify.outcomes import Verification
 
 STATE_COLOURS = {"complete": "green", "equal": "green", "repaired": "green", "skipped": "yellow",
-                 "incomplete": "yellow", "different": "red", "failed": "red"}
+                 "incomplete": "yellow", "interrupted": "yellow", "different": "red", "failed": "red"}
 """Colours of the states of a sync's and a verification's entities."""
 MAX_EXAMPLES_SHOWN = 5
 """Examples of differences printed per entity."""
@@ -47,15 +49,31 @@ def sync_notes(report: Report) -> list[str]:
     """Returns the lines below the table: why an entity or view was skipped, is incomplete or failed, and what
     to do."""
     lines = [f"{result.entity}: {result.state}: {result.reason}"
-             for result in report.results if result.reason]
+             for result in report.results if result.reason and result.is_offered]
+    absent = [result.entity for result in report.results if not result.is_offered]
+    lines += [f"not in this account: {', '.join(absent)} (`amocrm-mirror status` says why)"] if absent else []
+    lines += _retry_notes({result.entity: result.retries for result in report.results})
     lines += view_notes(report.views)
     quarantined = sum(result.counts.quarantined for result in report.results)
+    if report.clock_note:
+        lines.append(f"{report.clock_note}. Set it: `sudo timedatectl set-ntp true`")
     if quarantined:
         lines.append(
             f"{quarantined} records could not become rows. They are kept in mirror.quarantine with the "
             "reason and the request; the other records are loaded. "
             "`amocrm-mirror status` lists them")
     return lines
+
+
+def _retry_notes(retries: dict[str, int]) -> list[str]:
+    """Returns a line if requests were sent again after passing failures. `retries`: how many, by entity
+    name."""
+    met = {entity: count for entity, count in retries.items() if count}
+    if not met:
+        return []
+    lists = ", ".join(f"{entity} {count}" for entity, count in met.items())
+    return [f"{sum(met.values())} requests were sent again after passing failures of amoCRM or the network: "
+            f"{lists}"]
 
 
 def view_notes(views: Sequence[ViewResult]) -> list[str]:
@@ -76,25 +94,31 @@ def sync_verdict(report: Report) -> str:
 
 def verification_table(verification: Verification) -> Table:
     """Returns a table with a line per entity: records compared, and what differs after the second pass."""
-    shown = table("entity", "state", ">compared", ">missing", ">extra", ">stale", ">repaired", ">caught up",
+    shown = table("entity", "state", ">compared", ">missing", ">extra", ">stale", ">repaired", ">behind",
                   ">requests", no_wrap=True)
     for each in verification.outcomes:
         counts = [each.count("missing"), each.count("extra"), each.count("stale"), each.repaired,
-                  each.fixed_by_sync, each.requests]
+                  each.behind, each.requests]
         shown.add_row(each.entity, _coloured(each.state), f"{each.compared:,}",
                       *(f"{count:,}" for count in counts))
     return shown
 
 
-def verification_notes(verification: Verification) -> list[str]:
-    """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity."""
-    lines = [f"{each.entity}: {each.state}: {each.reason}" for each in verification.outcomes if each.reason]
+def verification_notes(verification: Verification, with_values: bool = False) -> list[str]:
+    """Returns the lines below the table: reasons, and up to MAX_EXAMPLES_SHOWN differences per entity.
+    `with_values`: also the values that differ, which are personal data."""
+    lines = [f"{each.entity}: {each.state}: {note}" for each in verification.outcomes
+             for note in (each.reason, each.not_compared_note) if note]
     for each in verification.outcomes:
         more = each.difference_count - MAX_EXAMPLES_SHOWN
-        lines += each.examples[:MAX_EXAMPLES_SHOWN]
+        lines += each.described_examples(with_values)[:MAX_EXAMPLES_SHOWN]
         lines += ([f"{each.entity}: … and {more:,} more (mirror.verifications has up to 20)"]
                   if more > 0 else [])
-    return lines
+    if verification.left_out:
+        lines.append(f"not compared, because --only leaves them out: {', '.join(verification.left_out)}")
+    behind = sum(each.behind for each in verification.outcomes)
+    return lines + ([f"{behind:,} records changed in amoCRM after the last sync, and are not counted as "
+                     "differences: `amocrm-mirror sync` brings the changes"] if behind else [])
 
 
 def verification_verdict(verification: Verification) -> str:
@@ -112,6 +136,26 @@ def verification_verdict(verification: Verification) -> str:
         return (f"Not everything could be compared ({', '.join(incomplete)}); the rest equals the account. "
                 f"{took}.{mended}")
     return f"The mirror equals the account: {took}.{mended}"
+
+
+# Histories
+
+
+def history_table(tables: Sequence[TableComparison]) -> Table:
+    """Returns a table with a line per history table: its rows, and what the rebuild corrected."""
+    shown = table("table", ">rows", ">added", ">removed", ">corrected", no_wrap=True)
+    for each in tables:
+        shown.add_row(each.table, *(f"{count:,}" for count in (
+            each.rows, each.counts.get("missing", 0), each.counts.get("extra", 0),
+            each.counts.get("stale", 0))))
+    return shown
+
+
+def history_verdict(tables: Sequence[TableComparison], seconds: float) -> str:
+    """Returns the last line: the rows that the rebuild changed, and seconds."""
+    changed = sum(sum(each.counts.values()) for each in tables)
+    rows = sum(each.rows for each in tables)
+    return f"History rebuilt: {rows:,} rows, {changed:,} of them changed, in {seconds:.1f} s."
 
 
 # The state of the mirror
@@ -138,6 +182,7 @@ def status_notes(status: dict[str, Any]) -> list[str]:
             lines.append(f"{entity['entity']}: {entity['reason']}")
         if entity.get("in_quarantine"):
             lines.append(f"{entity['entity']}: {entity['in_quarantine']} records in quarantine")
+    lines += _retry_notes({each["entity"]: each.get("retries") or 0 for each in status["entities"]})
     if status["quarantined"]:
         lines.append(f"{status['quarantined']} records in quarantine; the latest:")
         lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request']})"

@@ -1,4 +1,4 @@
-"""Commands that read the account and show its state: sync, verify, status."""
+"""Commands that read the account and show its state: sync, verify, status; and history rebuild."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.cli import reports
 from pipelines.cli.common import (
     Account,
     example,
-    open_migrated_mirror,
+    open_existing_mirror,
     open_mirror,
     print_lines,
     progress,
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pipelines.sync.account_sync import Report
 
 commands = typer.Typer()
+history = typer.Typer(
+    name="history", no_args_is_help=True, rich_markup_mode="markdown",
+    epilog=example("amocrm-mirror history rebuild"),
+    help="The history of stages, responsible users and field values.")
 
 
 class Tier(StrEnum):
@@ -68,7 +72,7 @@ def sync(tier: Annotated[Tier | None, typer.Option(
         if every and account:
             raise UsageError("--all and --account both say which accounts to sync: use one of them")
         from pipelines.entities.registry import names_in_tier
-        mirror = open_mirror(account)
+        mirror = open_mirror(None if every else account)
         names = names or (names_in_tier(tier) if tier else [])
         if every:
             raise typer.Exit(_sync_all(mirror, names, full, allow_mass_delete, at_once))
@@ -83,25 +87,52 @@ def sync(tier: Annotated[Tier | None, typer.Option(
 @commands.command(epilog=example("amocrm-mirror verify", "amocrm-mirror verify --repair",
                                  "amocrm-mirror verify --only leads,contacts"))
 def verify(only: Annotated[str, typer.Option(
-               help="Entities, separated by commas; without it, all.", metavar="leads,contacts")] = "",
+               help="Entities or history tables, separated by commas; without it, all.",
+               metavar="leads,contacts")] = "",
            repair: Annotated[bool, typer.Option("--repair", help="Repair the rows that differ.")] = False,
            account: Account = "") -> None:
-    """Compare the mirror with the account, record by record. Exit code 0: equal; 3: something differs; 1:
-    failed.
+    """Compare the mirror with the account, record by record. Exit code 0: equal; 3: something differs or
+    could not be compared; 1: failed.
 
-    Every list is read whole, which for a big account takes as long as its first sync. A difference counts
-    only if it is still there after an ordinary sync and a second reading of that record. The result is stored
-    in mirror.verifications.
+    Every list is read whole, which for a big account takes as long as its first sync. What differs is read
+    a second time. The history tables are compared with what they follow from. Without --repair no row is
+    changed. The result is stored in mirror.verifications: records and columns, never values.
     """
     with report_errors():
+        from pipelines.migrate import migrate, require_mirrored
+        from pipelines.orchestration.admission import refuse_before_writing
         from pipelines.verify.verification import verify as compare
-        mirror, console = open_migrated_mirror(account), stderr_console()
+        mirror, console = open_existing_mirror(account), stderr_console()
+        require_mirrored(mirror.conninfo, mirror.schema)
+        refuse_before_writing(mirror)
+        migrate(mirror.conninfo, mirror.schema)
         with progress(console) as shown:
             verification = compare(mirror.target(), split_names(only), repair, shown)
         console.print(reports.verification_table(verification))
-        print_lines(console, [*reports.verification_notes(verification),
+        print_lines(console, [*reports.verification_notes(verification, console.is_terminal),
                               reports.verification_verdict(verification)])
         raise typer.Exit(verification.exit_code)
+
+
+@history.command(epilog=example("amocrm-mirror history rebuild",
+                                "amocrm-mirror history rebuild --account acme"))
+def rebuild(account: Account = "") -> None:
+    """Make the history tables again from the mirrored events, observations and records. Asks amoCRM nothing.
+
+    Writes only the rows that differ: a second run changes nothing. Every sync updates the history of the
+    records that it changed, so this is needed only if `amocrm-mirror verify` finds that a history table
+    differs. Exit code 0: done; 1: failed, or a sync is running.
+    """
+    with report_errors():
+        from pipelines.migrate import migrate, require_mirrored
+        from pipelines.verify.history import rebuild_history
+        mirror, console, began = open_existing_mirror(account), stderr_console(), time.monotonic()
+        require_mirrored(mirror.conninfo, mirror.schema)
+        migrate(mirror.conninfo, mirror.schema)
+        with progress(console) as shown:
+            tables = rebuild_history(mirror.target(), shown)
+        console.print(reports.history_table(tables))
+        print_lines(console, [reports.history_verdict(tables, time.monotonic() - began)])
 
 
 @commands.command(epilog=example("amocrm-mirror status", "amocrm-mirror status --json"))
@@ -110,7 +141,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     """Show, per entity: rows, the last run, how complete it was, and what is in quarantine."""
     with report_errors():
         from pipelines.admin.status import gather
-        found = gather(open_mirror(account))
+        found = gather(open_existing_mirror(account))
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2))
         else:

@@ -16,7 +16,7 @@ from pipelines.cli.common import (
     PLAIN_INTERVAL_SECONDS,
     Account,
     example,
-    open_mirror,
+    open_existing_mirror,
     print_lines,
     report_errors,
     stderr_console,
@@ -86,9 +86,10 @@ def dictionary(out: Annotated[Path, typer.Option(
 def _build_views(everything: bool, account: str) -> int:
     from pipelines.bi.builder import build_views
     from pipelines.bi.state import untypable_values
-    from pipelines.migrate import migrate
+    from pipelines.migrate import migrate, require_tables
     from pipelines.schema.names import bi_schema
-    mirror, console = open_mirror(account), stdout_console()
+    mirror, console = open_existing_mirror(account), stdout_console()
+    require_tables(mirror.conninfo, mirror.schema)
     with console.status("building views"), mirror.connect_autocommit() as connection:
         built = migrate(mirror.conninfo, mirror.schema).views
         built = build_views(connection, mirror.schema, everything) if everything else built
@@ -115,11 +116,12 @@ def _untypable_lines(untypable: list[tuple[str, int, str, int]]) -> list[str]:
 
 def _account_dictionary(account: str) -> Dictionary:
     from pipelines.dictionary.from_database import account_dictionary
-    from pipelines.migrate import pending_revisions
-    mirror = open_mirror(account)
-    if any(pending_revisions(mirror.conninfo, mirror.schema).values()):
-        raise SyncRefusedError(f"the tables of {mirror.schema!r} do not exist or are not up to date: run "
-                               "`amocrm-mirror migrate`, then this again; or use --base, which needs none")
+    from pipelines.migrate import require_tables
+    mirror = open_existing_mirror(account)
+    try:
+        require_tables(mirror.conninfo, mirror.schema)
+    except SyncRefusedError as reason:
+        raise SyncRefusedError(f"{reason}; or use --base, which needs none") from None
     with _counting_progress() as report, mirror.connect_autocommit() as connection:
         return account_dictionary(connection, mirror.schema, report)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.common import Account, example, open_migrated_mirror, report_errors
+from pipelines.cli.common import Account, example, open_existing_mirror, open_migrated_mirror, report_errors
 from pipelines.errors import UsageError
 
 server = typer.Typer()
@@ -85,8 +85,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     """Show deliveries, lag, and whether amoCRM has switched the webhook off. Exit code 3: off, not
     subscribed, or lagging."""
     with report_errors():
+        from pipelines.migrate import require_tables
         from pipelines.webhooks.status import gather, render
-        mirror = open_migrated_mirror()
+        mirror = open_existing_mirror()
+        require_tables(mirror.conninfo, mirror.schema)
         found = gather(mirror.connect_autocommit, mirror.account)
         typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2) if as_json
                    else "\n".join(render(found)))

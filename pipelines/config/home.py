@@ -6,16 +6,36 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from pipelines.errors import UsageError
+
 
 def default_home() -> Path:
     """Returns the folder of the embedded Postgres and the key file when MIRROR_HOME is not set."""
     if os.geteuid() == 0:
         return Path("/var/lib/amocrm-mirror")
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "amocrm-mirror"
+        return _user_home() / "Library" / "Application Support" / "amocrm-mirror"
     data = Path(os.environ.get("XDG_DATA_HOME", ""))
-    base = data if data.is_absolute() else Path.home() / ".local" / "share"
+    base = data if data.is_absolute() else _user_home() / ".local" / "share"
     return base / "amocrm-mirror"
+
+
+def _user_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageError(f"the user with id {os.geteuid()} has neither a name nor a home folder on this "
+                         "machine: set MIRROR_HOME to a folder that this user may write, for example "
+                         "MIRROR_HOME=/var/lib/amocrm-mirror") from None
+
+
+def expand_home(path: Path) -> Path:
+    """Returns the path with `~` replaced. Raises ValueError if there is no such user or home folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{str(path)!r} begins with the home folder of a user that this machine does not "
+                         "know: write the whole path") from None
 
 
 def make_home(home: Path) -> None:

@@ -5,22 +5,42 @@ Owns the names of the variables and the rules for a schema's name. Addresses are
 `alembic/env.py` read the environment.
 """
 
+import difflib
 import math
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pipelines.amocrm.hosts import MAX_REQUESTS_PER_SECOND, validate_base_url, validate_requests_per_second
+from pipelines.amocrm.hosts import (
+    MAX_REQUESTS_PER_SECOND,
+    is_loopback,
+    validate_base_url,
+    validate_requests_per_second,
+)
 from pipelines.config.database_urls import normalise_database_url
-from pipelines.config.home import default_home
+from pipelines.config.env_file import EnvFileError, read_env_names
+from pipelines.config.home import default_home, expand_home
 from pipelines.config.key_file import KEY_FILE, create_key_file, parse_fernet_keys
 from pipelines.errors import MirrorError
 from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA, BI_SUFFIX
 
 SCHEMA_MAX_BYTES = 59  # "<schema>_bi" has to fit Postgres' 63 bytes
+LIBPQ_VARIABLES = (
+    "PGAPPNAME", "PGCHANNELBINDING", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT", "PGDATABASE", "PGDATESTYLE",
+    "PGGSSENCMODE", "PGGSSLIB", "PGHOST", "PGHOSTADDR", "PGKRBSRVNAME", "PGLOADBALANCEHOSTS", "PGOPTIONS",
+    "PGPASSFILE", "PGPASSWORD", "PGPORT", "PGREQUIREAUTH", "PGREQUIREPEER", "PGREQUIRESSL", "PGSERVICE",
+    "PGSERVICEFILE", "PGSSLCERT", "PGSSLCERTMODE", "PGSSLCRL", "PGSSLCRLDIR", "PGSSLKEY", "PGSSLMODE",
+    "PGSSLNEGOTIATION", "PGSSLROOTCERT", "PGSSLSNI", "PGTARGETSESSIONATTRS", "PGTZ", "PGUSER")
+"""Variables of the environment that the client library of Postgres reads."""
+ENV_FILE = Path(".env")
+OWN_PREFIXES = ("AMOCRM_", "MIRROR_")
+"""Prefixes of names that are settings of this program and of no other."""
 RESERVED_SCHEMAS = {"mirror", "public", "information_schema", ALL_ACCOUNTS_SCHEMA}
 
 
@@ -53,8 +73,8 @@ class Settings(BaseSettings):
     """The settings; a field's name in capitals is the name of its variable."""
 
     model_config = SettingsConfigDict(
-        env_file=".env",
-        env_file_encoding="utf-8",
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -135,7 +155,7 @@ class Settings(BaseSettings):
     @field_validator("mirror_home", "dagster_home")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
+        return None if value is None else expand_home(value).absolute()
 
     @field_validator("mirror_key")
     @classmethod
@@ -166,11 +186,58 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Returns `Settings()`. Raises SettingsError with a sentence for people about each bad setting."""
+    """Returns `Settings()`. Raises SettingsError with a sentence for people about each bad setting, and for
+    a `.env` that cannot be read."""
     try:
+        read_env_names(ENV_FILE.absolute())
         return Settings(**overrides)
+    except EnvFileError as error:
+        raise SettingsError(str(error)) from None
     except ValidationError as error:
         raise SettingsError("\n".join(map(_error_sentence, error.errors()))) from None
+
+
+def environment_note() -> str:
+    """Returns which variables of libpq the environment sets, for a message about a connection that fails:
+    they apply to what DATABASE_URL leaves out. Empty if there is none."""
+    names = ", ".join(sorted(set(LIBPQ_VARIABLES) & os.environ.keys()))
+    return f". The environment sets {names}, which apply too: unset what does not fit" if names else ""
+
+
+def drop_libpq_variables() -> None:
+    """Takes the variables of libpq out of this process's environment: none of them is meant for the embedded
+    server, and some would keep us from it (PGHOSTADDR, PGSSLMODE, PGOPTIONS)."""
+    for name in LIBPQ_VARIABLES:
+        os.environ.pop(name, None)
+
+
+def unknown_setting_notes() -> Iterator[str]:
+    """Yields a sentence for each name in the environment or in `.env` that looks like a setting and is none.
+    Raises SettingsError for a `.env` that cannot be read."""
+    known = [name.upper() for name in Settings.model_fields]
+    places = {name.upper(): "the environment" for name in os.environ if name.upper().startswith(OWN_PREFIXES)}
+    try:
+        names = read_env_names(ENV_FILE.absolute())
+    except EnvFileError as error:
+        raise SettingsError(str(error)) from None
+    places |= {each.name.upper(): f".env, line {each.line}" for each in names}
+    for name, place in places.items():
+        is_ours = name.startswith(OWN_PREFIXES)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.72 if is_ours else 0.85)
+        if name not in known and (is_ours or close):
+            hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists the settings"
+            yield f"{name} ({place}) is no setting and has no effect: {hint}"
+
+
+def parse_account_address(text: str) -> str:
+    """Returns the address of the account in any address that people have in their browser: of a card, a list
+    or a login page, with or without https. Raises SettingsError."""
+    parts = urlsplit(text.strip().strip("<>'\"").replace("\\", "/"))
+    if parts.scheme in ("http", "https") and not is_loopback(parts.hostname or ""):
+        return parse_base_url(f"https://{parts.hostname or ''}")
+    if not parts.scheme or "." in parts.scheme:  # acme, acme.amocrm.ru/leads, acme.amocrm.ru:443
+        return parse_base_url(re.split(r"[/?#]", text.strip(), maxsplit=1)[0].removesuffix(":443"))
+    return parse_base_url(text)
 
 
 def parse_base_url(text: str) -> str:

@@ -15,7 +15,11 @@ from typing import NamedTuple
 
 from models.base import AccountBase
 from pipelines.entities.field_types import OPTION_TYPES_SQL
-from pipelines.entities.record_kinds import LIST_BY_KIND
+from pipelines.entities.record_kinds import (
+    CATALOG_ELEMENTS,
+    CATALOG_EVENT_PATTERN,
+    LIST_BY_EVENT_KIND,
+)
 from pipelines.schema.tables import table_schema_of
 
 CLOCK_SLACK = "interval '1 minute'"
@@ -24,7 +28,7 @@ and its end."""
 FIELD_EVENT_PATTERN = "^custom_field_([0-9]+_)?value_changed$"
 """Regular expression of Postgres: the event types that report a change of a custom field."""
 EVENT_TYPES = ("lead_status_changed", "entity_responsible_changed",
-               *(f"{kind}_added" for kind in LIST_BY_KIND))
+               *(f"{kind}_added" for kind in LIST_BY_EVENT_KIND))
 """Event types that history is made from, besides FIELD_EVENT_PATTERN."""
 
 ALL_RECORDS = "all"
@@ -40,7 +44,7 @@ TIME_COLUMNS = f"""s._synced_at AS seen_at,
             THEN t.updated_at
             ELSE t._synced_at - {CLOCK_SLACK} END AS since"""
 FROM_STAGE_AND_TABLE = """FROM {stage} s JOIN {table} t ON t.id = s.id
-  WHERE t._synced_at <= s._synced_at AND s.is_deleted IS NOT TRUE AND t.created_at IS NOT NULL"""
+  WHERE t._synced_at <= s._synced_at AND t.created_at IS NOT NULL"""
 """SQL: pairs of the new row s and the previous row t. Left out, because they are no readings: new rows that
 are older than the table's, skeletons of deleted records, and table rows that came from such a skeleton
 only."""
@@ -48,6 +52,12 @@ INSERT_OBSERVATIONS = (
     "INSERT INTO {schema}.observations (entity_type, entity_id, attribute, field_id, seen_at, "
     "changed_at, since, value_before, value_after)")
 
+
+def without_captures(templates: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the templates that capture nothing. A repair loads without captures: what it replaces was never
+    true, and history is made again afterwards."""
+    return tuple(each for each in templates if INSERT_OBSERVATIONS not in each
+                 and "{schema}.history_due" not in each)
 
 
 class CapturedAttribute(NamedTuple):
@@ -65,24 +75,32 @@ RESPONSIBLE = CapturedAttribute("responsible_user", ("responsible_user_id",), "t
 
 CAPTURE_EVENTS = (f"""
 INSERT INTO {{schema}}.history_due (entity_type, entity_id)
-SELECT DISTINCT k.entity_type, s.entity_id
+SELECT DISTINCT coalesce(k.entity_type, '{CATALOG_ELEMENTS}'), s.entity_id
 FROM {{stage}} s
-JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in LIST_BY_KIND.items())})
-  k (event_kind, entity_type)
-  ON k.event_kind = s.entity_type
-WHERE {AFTER_FIRST_BUILD} AND s.entity_id IS NOT NULL
-  AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
-  AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id) ON CONFLICT DO NOTHING""",)
+LEFT JOIN (VALUES {", ".join(f"('{one}', '{many}')" for one, many in LIST_BY_EVENT_KIND.items())})
+  k (event_kind, entity_type) ON k.event_kind = s.entity_type
+WHERE (k.event_kind IS NOT NULL OR s.entity_type ~ '{CATALOG_EVENT_PATTERN}') AND s.entity_id IS NOT NULL
+  AND {AFTER_FIRST_BUILD} AND (s.type IN {EVENT_TYPES} OR s.type ~ '{FIELD_EVENT_PATTERN}')
+  AND NOT EXISTS (SELECT FROM {{table}} t WHERE t.id = s.id AND t._deleted_at IS NULL)
+ON CONFLICT DO NOTHING""",)
 
 
-def capture_changes(model: type[AccountBase], values: type[AccountBase],
-                    *attributes: CapturedAttribute) -> tuple[str, ...]:
+def capture_changes(model: type[AccountBase], values: type[AccountBase] | None,
+                    *attributes: CapturedAttribute, field_kind: str = "") -> tuple[str, ...]:
     """Returns the SQL templates that capture changes of one kind of record. `model`: its table, `values`: the
-    table of its custom field values. The templates' placeholders: schema, stage, table, and the parameter
-    values."""
+    table of its custom field values, if it has one, `field_kind`: `custom_fields.entity_type` of these
+    fields, if it is not the table's name. The templates' placeholders: schema, stage, table, and the
+    parameter values."""
     kind = str(model.__tablename__)
     return (*(_attribute_changes(model, kind, *attribute) for attribute in attributes),
-            _field_value_changes(kind, values), _history_due(kind, attributes))
+            *([_field_value_changes(model, values, field_kind or kind)] if values else []),
+            _history_due(kind, attributes))
+
+
+def _pairs(model: type[AccountBase]) -> str:
+    """Returns the FROM and WHERE of the pairs of the new row s and the previous row t."""
+    has_flag = table_schema_of(model).has_column("is_deleted")
+    return FROM_STAGE_AND_TABLE + (" AND s.is_deleted IS NOT TRUE" if has_flag else "")
 
 
 def _row_expression(alias: str, columns: tuple[str, ...]) -> str:
@@ -101,31 +119,31 @@ def _attribute_changes(model: type[AccountBase], kind: str, name: str, columns: 
 {INSERT_OBSERVATIONS}
 SELECT '{kind}', s.id, '{name}', 0, {TIME_COLUMNS},
        {_jsonb_object("t", columns)}, {_jsonb_object("s", columns)}
-{FROM_STAGE_AND_TABLE} AND {_row_expression("t", columns)} IS DISTINCT FROM {_row_expression("s", columns)}
+{_pairs(model)} AND {_row_expression("t", columns)} IS DISTINCT FROM {_row_expression("s", columns)}
   AND s._absent & {absent_bits} = 0 AND {condition}
 ON CONFLICT DO NOTHING"""
 
 
-def _field_value_changes(kind: str, values: type[AccountBase]) -> str:
+def _field_value_changes(model: type[AccountBase], values: type[AccountBase], field_kind: str) -> str:
     """Captures changes of custom field values, in records whose updated_at has moved. Compares options by id
     and numbers by value. Ignores deleted fields: amoCRM deletes their values with them."""
-    table_schema = table_schema_of(values)
+    table_schema, kind = table_schema_of(values), str(model.__tablename__)
     return f"""
 WITH owners AS MATERIALIZED (
   SELECT s.id, {TIME_COLUMNS}
-  {FROM_STAGE_AND_TABLE} AND s.updated_at IS DISTINCT FROM t.updated_at AND s._lists & %(values)s <> 0
-), staged AS ({_grouped_values(kind, f"stage_{table_schema.name}", table_schema.owner_key[0])}
-), held AS ({_grouped_values(kind, f"{{schema}}.{table_schema.name}", table_schema.owner_key[0])}
+  {_pairs(model)} AND s.updated_at IS DISTINCT FROM t.updated_at AND s._lists & %(values)s <> 0
+), staged AS ({_grouped_values(field_kind, f"stage_{table_schema.name}", table_schema.owner_key[0])}
+), held AS ({_grouped_values(field_kind, f"{{schema}}.{table_schema.name}", table_schema.owner_key[0])}
 )
 {INSERT_OBSERVATIONS}
 SELECT '{kind}', o.id, 'custom_field', field_id, o.seen_at, o.changed_at, o.since,
        coalesce(held.value, '[]'), coalesce(staged.value, '[]')
 FROM staged FULL JOIN held USING (id, field_id) JOIN owners o USING (id)
-LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{kind}' AND f.id = field_id
+LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{field_kind}' AND f.id = field_id
 WHERE staged.compared IS DISTINCT FROM held.compared AND f._deleted_at IS NULL ON CONFLICT DO NOTHING"""
 
 
-def _grouped_values(kind: str, source: str, owner: str) -> str:
+def _grouped_values(field_kind: str, source: str, owner: str) -> str:
     return f"""
   SELECT o.id, v.field_id,
          jsonb_agg(jsonb_build_object('text', v.value_text, 'enum_id', v.enum_id)
@@ -138,7 +156,7 @@ def _grouped_values(kind: str, source: str, owner: str) -> str:
                         ELSE jsonb_build_array(v.value_text, v.enum_id, v.value_json) END
                    ORDER BY v.position) AS compared
   FROM owners o JOIN {source} v ON v.{owner} = o.id
-  LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{kind}' AND f.id = v.field_id
+  LEFT JOIN {{schema}}.custom_fields f ON f.entity_type = '{field_kind}' AND f.id = v.field_id
   GROUP BY o.id, v.field_id"""
 
 

@@ -9,17 +9,24 @@ after that, so a mention that arrives late is not missed; one minute of overlap 
 from pipelines.entities.record_kinds import RECORD_KINDS
 
 DUE_TALKS = """
-SELECT DISTINCT mentioned.id::int8 FROM {schema}.events e, jsonb_array_elements(e.value_after) v,
-       LATERAL (SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id') AS id) mentioned
+SELECT DISTINCT mentioned.id::int8 AS id FROM {schema}.events e, LATERAL (
+         SELECT e.entity_id::text AS id WHERE e.entity_type = 'talk'
+         UNION ALL SELECT coalesce(v -> 'message' ->> 'talk_id', v -> 'talk' ->> 'id')
+         FROM jsonb_array_elements(
+           CASE jsonb_typeof(e.value_after) WHEN 'array' THEN e.value_after END) v) mentioned
        LEFT JOIN {schema}.talks t ON t.talk_id::text = mentioned.id
        CROSS JOIN LATERAL (SELECT greatest(%(since)s::timestamptz, t._synced_at) AS since) known
 WHERE e.type IN ('incoming_chat_message', 'outgoing_chat_message', 'entity_direct_message', 'talk_created',
                  'talk_closed', 'ai_result', 'conversation_answered', 'talk_missed_event')
-  AND mentioned.id ~ '^[0-9]{{1,18}}$' AND (known.since IS NULL OR e._synced_at > known.since
+  AND mentioned.id ~ '^[0-9]{{1,18}}$'
+  AND (%(since)s::timestamptz IS NULL OR known.since IS NULL OR e._synced_at > known.since
        OR e.created_at BETWEEN known.since - interval '1 minute' AND known.since + interval '1 minute')
+UNION
+SELECT t.talk_id FROM {schema}.talks t WHERE t._deleted_at IS NULL AND %(since)s::timestamptz IS NULL
 ORDER BY 1"""
-"""Talks that are due (amocrm-api.md 3.23). Their ids come from events; a talk is due when an event that
-mentions it is newer than the talk's row."""
+"""Talks that are due (amocrm-api.md 3.23): those that an event newer than their row names and, if since is
+null, every talk that an event or the table knows. An event names a talk in its payload, or is about it
+(entity_type talk)."""
 
 _OWNER_LOADED = " OR ".join(
     f"(p.kind = '{kinds}'"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipelines.cursors import after_first_read, log_relevant_since
+from pipelines.cursors import SERVER_NOW, after_first_read, log_relevant_since
 from pipelines.entities.field_types import OPTION_TYPES_SQL
 from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND, RECORD_KINDS, RECORD_LISTS_SQL, TASK
 
@@ -89,7 +89,7 @@ AND {after_first_read("tasks")}""")
 updated_at."""
 
 DELETED_TASK_HINTS = enqueue_sql(f"""
-SELECT t.entity_type AS listing, t.entity_id AS id, now() AS told_at,
+SELECT t.entity_type AS listing, t.entity_id AS id, {SERVER_NOW} AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{schema}}.tasks t JOIN {{gone}} g USING (id)
 WHERE t.entity_type IN {RECORD_LISTS_SQL} AND t.entity_id > 0""")
@@ -108,27 +108,27 @@ AND {after_first_read("customers")}""")
 def deleted_owner_hints(kind: str) -> str:
     """Enqueues the tasks and notes of deleted records: a merge moves them to the surviving record."""
     return enqueue_sql(f"""
-SELECT 'tasks' AS listing, o.id, now() AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
+SELECT 'tasks' AS listing, o.id, {SERVER_NOW} AS told_at, NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{schema}}.tasks o JOIN {{gone}} g ON o.entity_type = '{kind}' AND o.entity_id = g.id
 WHERE o._deleted_at IS NULL
-UNION ALL SELECT '{kind}/notes', o.id, now(), NULL, false
+UNION ALL SELECT '{kind}/notes', o.id, {SERVER_NOW}, NULL, false
 FROM {{schema}}.notes o JOIN {{gone}} g ON o.entity_type = '{kind}' AND o.entity_id = g.id
 WHERE o._deleted_at IS NULL""")
 
 
-DELETED_PURCHASE_HINTS = enqueue_sql("""
-SELECT 'customers' AS listing, t.customer_id AS id, now() AS told_at,
+DELETED_PURCHASE_HINTS = enqueue_sql(f"""
+SELECT 'customers' AS listing, t.customer_id AS id, {SERVER_NOW} AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
-FROM {schema}.transactions t JOIN {gone} g USING (id)""")
+FROM {{schema}}.transactions t JOIN {{gone}} g USING (id)""")
 
-DELETED_UNSORTED_HINTS = enqueue_sql("""
-SELECT 'leads' AS listing, c.lead_id AS id, now() AS told_at,
+DELETED_UNSORTED_HINTS = enqueue_sql(f"""
+SELECT 'leads' AS listing, c.lead_id AS id, {SERVER_NOW} AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
-FROM {schema}.unsorted_leads c JOIN {gone} g ON g.uid = c.unsorted_uid
-UNION ALL SELECT 'contacts', c.contact_id, now(), NULL, false
-FROM {schema}.unsorted_contacts c JOIN {gone} g ON g.uid = c.unsorted_uid
-UNION ALL SELECT 'companies', c.company_id, now(), NULL, false
-FROM {schema}.unsorted_companies c JOIN {gone} g ON g.uid = c.unsorted_uid""")
+FROM {{schema}}.unsorted_leads c JOIN {{gone}} g ON g.uid = c.unsorted_uid
+UNION ALL SELECT 'contacts', c.contact_id, {SERVER_NOW}, NULL, false
+FROM {{schema}}.unsorted_contacts c JOIN {{gone}} g ON g.uid = c.unsorted_uid
+UNION ALL SELECT 'companies', c.company_id, {SERVER_NOW}, NULL, false
+FROM {{schema}}.unsorted_companies c JOIN {{gone}} g ON g.uid = c.unsorted_uid""")
 """An incoming lead that was accepted or declined: the records that came with it become visible, or are
 deleted."""
 
@@ -145,7 +145,7 @@ class ValueTable(NamedTuple):
 def removed_option_hints(values: ValueTable) -> str:
     """Enqueues the records with a value whose option the field no longer has."""
     return enqueue_sql(f"""
-SELECT '{values.kind}' AS listing, v.{values.owner_column} AS id, now() AS told_at,
+SELECT '{values.kind}' AS listing, v.{values.owner_column} AS id, {SERVER_NOW} AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
 FROM {{schema}}.custom_fields f JOIN {{schema}}.{values.name} v ON v.field_id = f.id
 WHERE f.entity_type = '{values.kind}' AND f.type IN {OPTION_TYPES_SQL}

@@ -26,10 +26,15 @@ CUSTOMER = RecordKind("customers", "customer", 12, 2)
 TASK = RecordKind("tasks", "task", 0, 5)
 
 RECORD_KINDS = (LEAD, CONTACT, COMPANY, CUSTOMER)
-"""Kinds whose records own links, custom field values, notes, tags and files, and have a history."""
+"""Kinds whose records own links, custom field values, notes, tags and files."""
 RECORD_LISTS = tuple(kind.plural for kind in RECORD_KINDS)
 LIST_BY_KIND = {kind.singular: kind.plural for kind in RECORD_KINDS}
+CATALOG_ELEMENTS, CATALOG_EVENT_PATTERN = "catalog_elements", "^catalog_[0-9]+$"
+"""Table of the elements of catalogs; how events name their kind, one per catalog (a regular expression of
+Postgres)."""
 LIST_BY_EVENT_KIND = {kind.singular: kind.plural for kind in (*RECORD_KINDS, TASK)}
-"""Kinds that an event, a webhook or a talk can name → their lists."""
+"""Kinds that an event, a webhook or a talk can name → their lists. All of these have responsible users."""
+HISTORY_TABLES = (CATALOG_ELEMENTS, *LIST_BY_EVENT_KIND.values())
+"""Tables whose records have a history."""
 RECORD_LISTS_SQL = f"({', '.join(map(repr, RECORD_LISTS))})"
 """The record lists as the right side of SQL's IN."""

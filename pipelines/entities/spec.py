@@ -19,6 +19,11 @@ AccountInfo = Mapping[str, Any]
 EMBEDDED = "_embedded"
 
 
+UNKNOWN = object()
+"""What a function of `Entity.derived` returns if the record does not say the value: the column stays as it
+was."""
+
+
 ACCOUNT_PATH = "account"
 """Path of the account's own record."""
 
@@ -31,7 +36,7 @@ class Phase(Enum):
     DIRECTORIES = "lists that are read whole"
     PER_PARENT = "lists that exist once per row of a directory"
     INCREMENTAL = "lists of which only the changes are read"
-    DETAILS = "records without a list endpoint"
+    DETAILS = "records that other lists name, fetched one by one"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +73,16 @@ class Listing:
     is_single_object: bool = False
     """True if the response is the record itself, not an envelope around a list (GET /account)."""
     per_parent: PerParent | None = None
+    of_owner: str = ""
+    """Path of the part of the list that belongs to one record; {} stands for that record's id."""
     nested_records: Callable[[Record], list[Any]] | None = None
     """Extracts the records from one element of the list; None: the element is the record."""
     host_attribute: str = ""
     """The attribute of the account's record that names the host of this list; empty: the account's own
     host."""
+    declines: frozenset[int] = frozenset()
+    """Statuses with which amoCRM documents that an account or a token does not have this list. After any
+    other refusal the list has failed; empty: every account has it."""
 
     @property
     def embedded_key(self) -> str:
@@ -123,6 +133,9 @@ class Child:
     """The inverse of `read`: writes the elements back into the record."""
     consumes: tuple[str, ...] = ()
     """The attributes of the record that `read` reads and `write` writes."""
+    odd: Callable[[Record], Record] | None = None
+    """Returns those of these attributes, or the elements in them, that `read` leaves out; `_extra` keeps
+    them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +161,8 @@ class Incremental:
     """True if order[column] is documented in both directions."""
     append_only: bool = False
     """True if records never change once created."""
+    has_filter: bool = True
+    """False if the list has no filter by change time, nor by id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +191,12 @@ class Entity:
     """Schedule that reads it: "moving" (every few minutes) or "directories" (hourly). Empty: "moving" if
     changes can be read without reading everything, else "directories"."""
     missing_feature: Callable[[AccountInfo], str] | None = None
-    """Returns, given the account's record, the reason why this account does not have the list, or an empty
-    string. The engine asks `unavailable_because`."""
+    """Returns, given the account's record, the reason why this account cannot be asked for the list, or an
+    empty string. The engine asks `unavailable_because`."""
+    doubtful_feature: Callable[[AccountInfo], str] | None = None
+    """Returns the reason why, by the account's record, this account does not seem to have the list. It is
+    asked nevertheless, because a feature's state is what its list answers: with records it is read, else it
+    is skipped with that reason."""
     limited_by_permissions: bool = False
     """True if amoCRM silently limits the list to what the token's user may see (amocrm-api.md 1.9)."""
     allow_mass_delete: bool = False
@@ -266,13 +285,18 @@ class Entity:
 
     @property
     def phase(self) -> Phase:
-        if any(listing.is_detail for listing in self.listings):
+        if self.has_details:
             return Phase.DETAILS
         if self.is_account:
             return Phase.ACCOUNT
         if self.incremental:
             return Phase.INCREMENTAL
         return Phase.PER_PARENT if any(each.per_parent for each in self.listings) else Phase.DIRECTORIES
+
+    @property
+    def has_details(self) -> bool:
+        """True if records are fetched one by one that no list shows, or that the entity's list may lack."""
+        return any(listing.is_detail for listing in self.listings)
 
     @property
     def is_append_only(self) -> bool:
@@ -285,14 +309,18 @@ class Entity:
         filters."""
         return self.incremental is not None and not self.incremental.append_only
 
-    @property
-    def is_optional(self) -> bool:
-        """True if some accounts do not have the list."""
-        return self.missing_feature is not None
-
     def unavailable_because(self, account_info: AccountInfo) -> str:
-        """Returns the reason why the account does not have the list; an empty string if it has it."""
+        """Returns the reason why the account cannot be asked for the list; an empty string if it can."""
         return self.missing_feature(account_info) if self.missing_feature else ""
+
+    def doubtful_because(self, account_info: AccountInfo) -> str:
+        """Returns the reason why the account does not seem to have the list; an empty string if it does."""
+        return self.doubtful_feature(account_info) if self.doubtful_feature else ""
+
+
+OWNER_KEY = "of/"
+"""A hint's key with this prefix and a record's id concerns the part of the list that belongs to that record
+(`Listing.of_owner`)."""
 
 
 DRIVE_PATH = "/v1.0/"

@@ -14,11 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError
+from pipelines.amocrm.errors import BadRequestError, GoneError, PageTooLargeError
 from pipelines.amocrm.pagination import Page, page
-from pipelines.extract.source import EMPTY_PAGE, FILTER_ERRORS, Source, Step, raise_unless_filter_refused
+from pipelines.extract.source import (
+    EMPTY_PAGE,
+    FILTER_ERRORS,
+    Source,
+    Step,
+    possible_id,
+    raise_unless_filter_refused,
+)
 from pipelines.extract.worker_threads import MAX_WORKERS, run_parallel
 
+NOT_OF_A_RECORD = {402, 404}
+"""Statuses that may decline a list, and mean something else of one record: 404, that it is gone."""
 IDS_PER_REQUEST = 100
 """Ids per request (amocrm-api.md 1.4)."""
 
@@ -71,18 +80,24 @@ def _chunk_answers(query: IdQuery, chunks: Sequence[tuple[Any, ...]]) -> Iterato
 
 
 def _answers(query: IdQuery, chunk: tuple[Any, ...]) -> Iterator[IdAnswer]:
-    """Answers for one chunk: a filtered request; in halves if amoCRM refuses it or cannot deliver it in
-    time; one by one if the filter is not to be used."""
+    """Answers for one chunk: a filtered request; in halves if amoCRM refuses it, cannot deliver it in time,
+    or gives it on several pages; one by one if the filter is not to be used. Records of other ids mean that
+    the filter is ignored: it is not used again."""
     if not query.use_filter or len(chunk) == 1:
         yield from (_single_answer(query, each) for each in chunk)
         return
     each = _filtered_page(query.source, chunk)
-    if each is None:
+    found_ids = {_id_like(record, chunk) for record in each.records} if each else set()
+    if each is not None and not found_ids <= set(chunk):  # the filter is ignored
+        query.use_filter = False
+        yield from _answers(query, chunk)
+        return
+    if each is None or (len(found_ids) < len(chunk) and not query.source.is_last(each)):
         query.ids_per_request = max(1, len(chunk) // 2)
         for half in (chunk[:query.ids_per_request], chunk[query.ids_per_request:]):
             yield from _answers(query, half)
         return
-    yield from _settled_answers(query, chunk, each)
+    yield from _settled_answers(query, chunk, each, found_ids)
 
 
 def _filtered_page(source: Source, chunk: Sequence[Any]) -> Page | None:
@@ -96,16 +111,19 @@ def _filtered_page(source: Source, chunk: Sequence[Any]) -> Page | None:
         return None
 
 
-def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page) -> Iterator[IdAnswer]:
-    """Compares a filtered answer with the ids requested. Records of other ids mean that the filter is
-    ignored: it is not used again. Absent ids are settled, or requested one by one."""
-    found_ids = {record.get("id") for record in each.records if isinstance(record, dict)}
-    if not found_ids <= set(chunk):
-        query.use_filter = False
-        yield from _answers(query, chunk)
-        return
+def _id_like(record: Any, asked: tuple[Any, ...]) -> Any:
+    """Returns a record's id in the form in which ids were asked for: numbers, or what it is."""
+    found = record.get("id") if isinstance(record, dict) else None
+    number = possible_id(record)
+    return found if number is None or found in asked else number
+
+
+def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page,
+                     found_ids: set[Any]) -> Iterator[IdAnswer]:
+    """Compares a filtered answer with the ids requested. Absent ids are settled, or requested one by one;
+    those of an answer with a further page are not absent yet."""
     absent = [ident for ident in chunk if ident not in found_ids]
-    settled = tuple(number for number in absent if query.absence_suffices(number))
+    settled = tuple(number for number in absent if each.next is None and query.absence_suffices(number))
     yield IdAnswer(each, tuple(number for number in chunk if number in found_ids or number in settled),
                    settled, each.started)
     yield from (_single_answer(query, number) for number in absent if number not in settled)
@@ -113,25 +131,26 @@ def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page) -> Iter
 
 def _single_answer(query: IdQuery, ident: Any) -> IdAnswer:
     """GET by id."""
-    is_detail, started = query.source.listing.per_parent is not None, time.time_ns() // 1000
+    def started(moment: float) -> int:
+        return int(query.source.client.clock.at(moment) * 1_000_000)
+
+    is_detail, sent = query.source.listing.per_parent is not None, time.monotonic()
     try:
         each = _fetch_detail(query.source, ident) if is_detail else _fetch_record(query.source, ident)
-    except NotAvailableError as reason:
-        if reason.status != 404:
-            raise
-        return IdAnswer(EMPTY_PAGE, (ident,), (ident,), started)
+    except GoneError:
+        return IdAnswer(EMPTY_PAGE, (ident,), (ident,), started(sent))
     except BadRequestError:
         if is_detail:
             raise
         # amoCRM cannot have given this id: a webhook or a person made it up
-        return IdAnswer(EMPTY_PAGE, (ident,), (), started)
+        return IdAnswer(EMPTY_PAGE, (ident,), (), started(sent))
     return IdAnswer(each, (ident,), () if is_detail or each.records else (ident,), each.started)
 
 
 def _fetch_record(source: Source, ident: int) -> Page:
     parameters = [parameter for parameter in source.parameters() if parameter[0] != "limit"]
     return page(source.client, f"{source.listing.path}/{ident}", parameters, source.listing.embedded_key,
-                single=True, base=source.base)
+                single=True, base=source.base, declines=source.listing.declines - NOT_OF_A_RECORD)
 
 
 def _fetch_detail(source: Source, ident: Any) -> Page:

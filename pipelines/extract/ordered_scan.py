@@ -8,8 +8,8 @@ the rows of one second. Consecutive pages form a chain.
 The order is not documented (amocrm-api.md 6, 11), and a list that only seems to be in that order may hold
 rows back. So each chain is verified with one count request: of the seconds that the chain has passed, the
 page that should hold the last of N rows must show exactly N mod limit of the known rows and no next page.
-If the server caps the page size below the requested limit (6, 7 and 10), the count fails too. A range that
-fails is read without assuming an order (extract/time_ranges.py).
+If the server gives pages smaller than the requested limit without saying so (6, 7 and 10), the count fails
+too. A range that fails is read without assuming an order (extract/time_ranges.py).
 
 Inside OrderedScan, seconds are multiplied by `sign` (1 or -1), so that they grow in the direction of the
 list.
@@ -51,8 +51,9 @@ def scan_in_order(source: Source, moving: Incremental, lease: Lease,
     while queue.in_order and lease.low <= lease.high:
         first = source.time_range_page(moving, lease.low, lease.high)
         seconds = timestamps(first, moving)
-        if first.next is None or len(set(seconds)) == 1:
-            parts = _split_around(lease, seconds[0]) if first.next is not None else []
+        is_last = source.is_last(first)
+        if is_last or len(set(seconds)) == 1:
+            parts = [] if is_last else _split_around(lease, seconds[0])
             yield RangeStep(first, (lease.low, lease.high), parts)
             return
         sign = 1 if seconds[0] < seconds[-1] else -1
@@ -88,7 +89,7 @@ class OrderedScan:
     target: int = 0
     """The last second of the lease, which may shrink."""
     has_more: bool = True
-    """The last page has a next page."""
+    """The list goes on after the last page."""
     second_exceeds_page: bool = False
     """The second `reached` has more rows than a page."""
     row_ids: set[Hashable] = field(default_factory=set)
@@ -107,7 +108,7 @@ class OrderedScan:
                 edge = 0 if seconds[0] == asked else edge
                 self.second_exceeds_page, self.reached = seconds[-1] <= self.reached, seconds[-1]
                 self._add(each, seconds)
-            self.has_more = each.next is not None
+            self.has_more = not self.source.is_last(each)
             self._report_progress(lease, queue, seconds[-1] - seconds[0] if seconds else 0)
             yield each
             if (not self.has_more or self.second_exceeds_page or self.reached > self.target
@@ -199,6 +200,6 @@ class OrderedScan:
         row_ids = {identity(record) for record in each.records}
         at_end = bisect_right(self.seconds, end) - bisect_left(self.seconds, end)
         expected += at_end if any(self.sign * at == end for at in timestamps(each, self.moving)) else 0
-        if each.next is not None or len(row_ids) > expected or not row_ids <= self.row_ids:
+        if len(row_ids) > expected or not row_ids <= self.row_ids or not self.source.is_last(each):
             queue.in_order = False
         return queue.in_order and len(row_ids) == len(each.records) == expected

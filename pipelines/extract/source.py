@@ -4,32 +4,33 @@ page is the one that was asked for.
 Offset pagination has no snapshot: a deletion shifts later rows to lower offsets, a restored row shifts them
 to higher ones. A page is accepted only if it repeats at least one row of what was read before. Page sizes
 are therefore chosen so that each page overlaps the previous one by one or a few rows.
+
+The server may give smaller pages than asked for (live-facts.md 43). The place of a page follows from the size
+that really comes, so that size is learned (`PageSize`) and asked for from then on.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.amocrm.client import MIN_PAGE_SIZE, HttpGet
 from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError, TransientError
-from pipelines.amocrm.pagination import Page, identity, page
+from pipelines.amocrm.pagination import MAX_REPEATS, Page, Progress, ending, following, page
 from pipelines.amocrm.responses import Parameters
 from pipelines.cursors import Position
 from pipelines.entities.spec import Entity, Incremental, Listing
 
+MAX_ID = 2**62
+"""An id above every real one: the open end of a range of ids."""
 MAX_TIMESTAMP = 2**31 - 1
 """Unix seconds. The latest time a filter may name: the open end of a time range."""
 
 
 SETTLE_SECONDS = 60
 """Seconds after which amoCRM's lists are taken to show a change in its final place."""
-
-
-MAX_REALIGNMENTS = 20
-"""Consecutive pages that may fail to overlap the rows read before until the read gives up."""
 
 
 QueryPairs = tuple[tuple[str, str], ...]
@@ -74,6 +75,9 @@ class PageSize:
     """Page size that the server can deliver, in rows. 0: the list's own limit."""
 
     limit: int = 0
+    fixed: int = 0
+    """Rows of the pages of a server that gives more than it was asked for, whatever the request says; 0: it
+    does not."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,20 @@ class Source:
     to_rows: Callable[[Page], Any] | None = None
     """Turns an accepted page's records into rows. Pages that wait to be loaded then hold rows only, a third
     of the memory of records."""
-    began: float = field(default_factory=time.time)
-    """Unix seconds, by the local clock."""
+    began: float = field(default_factory=time.monotonic)
+    """When this read began, by the monotonic clock."""
 
     @property
     def stable_until(self) -> int:
         """Unix seconds, by amoCRM's clock: shortly before this read began. Every change up to then shows in
         the lists, in its final place."""
-        return int(self.began - self.client.clock_lag()) - SETTLE_SECONDS
+        clock = self.client.clock
+        return int(clock.at(self.began) - clock.lag()) - SETTLE_SECONDS
+
+    def learn_time(self) -> None:
+        """Makes amoCRM's clock known, by a request if no answer has shown it yet."""
+        if not self.client.clock.is_known:
+            self.page(limit=MIN_PAGE_SIZE)
 
     def normalize(self, each: Page) -> Page:
         """Returns the page with rows instead of records (`to_rows`); empties the given page's records."""
@@ -125,8 +135,57 @@ class Source:
     def page(self, *more: tuple[str, str], limit: int = 0, number: int = 1) -> Page:
         """Requests page `number` (from 1) in pages of `limit` rows. Raises PageTooLarge."""
         place = [("page", str(number))] if number > 1 else []
-        return page(self.client, self.listing.path, self.parameters(*more, *place, limit=limit),
-                    self.listing.embedded_key, self.listing.is_single_object, self.base)
+        asked = limit or self.limit
+        each = self._get(self.parameters(*more, *place, limit=asked))
+        if len(each.records) > asked and not self.page_size.fixed and not self.listing.is_single_object:
+            each = self._get(each.asked)
+            self.page_size.fixed = len(each.records) if len(each.records) > asked else 0
+        return each
+
+    def _get(self, asked: Parameters) -> Page:
+        return page(self.client, self.listing.path, asked, self.listing.embedded_key,
+                    self.listing.is_single_object, self.base, self._declines(asked))
+
+    def _declines(self, asked: Parameters) -> frozenset[int]:
+        """The statuses that decline the list or, where the filter has to be paid for, the filter (6, 23)."""
+        moving = self.entity.incremental
+        is_paid = moving is not None and moving.needs_paid_filter and any(
+            name.startswith("filter[") for name, _ in asked)
+        return self.listing.declines | ({402} if is_paid else set())
+
+    def is_last(self, each: Page, seen: Collection[Hashable] = ()) -> bool:
+        """True if the list (with the filters and the order of that request) ends with this page. Looks at the
+        following page where the page itself does not say it; learns from that that the server gives smaller
+        pages than asked for. `seen`: rows that the walk has met before. Raises TransientError if the page is
+        empty and the following one is not."""
+        ended = ending(each)
+        if ended is not None:
+            return ended
+        try:
+            beyond = self._following_page(each)
+        except (PageTooLargeError, BadRequestError, NotAvailableError):
+            return False
+        new = beyond.row_ids - each.row_ids - set(seen)
+        if self.id_order in each.asked and each.records:  # the first page again is nothing new
+            highest = max(self.ids(each), default=0)
+            new = {ident for record in beyond.records if (ident := possible_id(record) or 0) > highest}
+        if not new:
+            return True
+        if not each.records:
+            raise TransientError(f"{self.listing.path}: a page without rows came before a page with rows",
+                                 each.request)
+        asked = int(dict(each.asked).get("limit", 0))
+        if len(each.records) < asked:
+            self.page_size.limit = min(self.limit, max(2, len(each.records)))
+        return False
+
+    def _following_page(self, each: Page) -> Page:
+        """Requests the page after `each`, and once more if it brings nothing although something claims
+        more."""
+        asked = following(each.asked, len(each.records))
+        beyond = self._get(asked)
+        is_doubtful = not beyond.row_ids - each.row_ids and (beyond.records or each.next is not None)
+        return self._get(asked) if is_doubtful else beyond
 
     def largest_page(self, *more: tuple[str, str], number: int = 1) -> Page:
         """Requests a page as large as the server can deliver."""
@@ -162,48 +221,72 @@ class Source:
         """Returns the page. Raises FilterIgnoredError if it shows a row outside low-1…high+1, or has a next
         page but no change times."""
         seconds = timestamps(each, moving)
-        if any(not low - 1 <= at <= high + 1 for at in seconds) or (each.next and not seconds):
+        if (any(not low - 1 <= at <= high + 1 for at in seconds)
+                or (each.next and each.records and not seconds)):
             raise FilterIgnoredError(f"{self.listing.path} ignores filter[{moving.column}]")
         return each
 
     def ids(self, each: Page, descending: bool = False) -> list[int]:
-        """The ids of a page that was requested ordered by id. Raises FilterIgnoredError if they are not in
-        that order."""
-        ids = [record["id"] for record in each.records
-                 if isinstance(record, dict) and isinstance(record.get("id"), int)]
+        """The ids of a page that was requested ordered by id; records without a possible id are left out.
+        Raises FilterIgnoredError if the ids are not in that order."""
+        ids = [ident for record in each.records if (ident := possible_id(record)) is not None]
         if ids != sorted(ids, reverse=descending):
             raise FilterIgnoredError(f"{self.listing.path} ignores order[{self.entity.order_column}]")
         return ids
 
     def overlapping_pages(self, *parameters: tuple[str, str]) -> Iterator[Page]:
         """Every page for the given parameters. Each must overlap the rows read before; where one does not,
-        the read steps back by one page until it does. Raises TransientError after MAX_REALIGNMENTS pages
-        without progress."""
-        start, misaligned, was_repeated = 0, 0, False
-        seen: set[Hashable] = set()
+        the read steps back by one page until it does. Raises TransientError when no new row comes any
+        more although the list claims to go on."""
+        start, repeats, was_repeated, progress = 0, 0, False, Progress(self.listing.path)
+        previous, joined = set[Hashable](), set[Hashable]()  # rows of the last page; of those that overlap
         while True:
-            limit, number = next_overlapping_page(start, self.limit)
+            limit, number = self._next_place(start)
             try:
                 each = self.page(*parameters, limit=limit, number=number)
             except PageTooLargeError:
                 self.reduce_page_size(limit)
                 continue
-            shown = {identity(record) for record in each.records}
+            shown = each.row_ids
             if number > 1 and not shown and not was_repeated:
                 was_repeated = True  # the previous page had a next: this one is requested again
                 continue
-            overlaps, was_repeated = number == 1 or not shown or not seen.isdisjoint(shown), False
-            makes_progress = overlaps and (number == 1 or not shown <= seen or each.next is None)
-            misaligned = 0 if makes_progress else misaligned + 1
-            if misaligned > MAX_REALIGNMENTS:
-                raise TransientError(
-                    "the list keeps shifting while it is read, or every page shows the same rows. "
-                    "Run the sync again later", each.request)
+            overlaps, was_repeated = self._overlaps(number, shown, joined), False
+            new = progress.meet(each)
+            is_repeated = bool(shown) and not new and (shown <= previous or previous <= shown)
+            repeats = repeats + 1 if is_repeated and number > 1 else 0
+            most = 2 * MAX_REPEATS if self.page_size.fixed else MAX_REPEATS
+            is_last = overlaps and (not shown or repeats >= most or self.is_last(each, joined))
+            rows = len(each.records)
             yield each
-            if overlaps and (each.next is None or not shown):
+            if is_last:
                 return
-            seen |= shown if overlaps else set()
-            start = number * limit if overlaps else max(0, start - limit)
+            if self.page_size.fixed and repeats % 2:
+                continue  # such pages do not overlap: this one is asked for once more
+            previous = shown
+            joined |= shown if overlaps else set()
+            # smaller pages than asked for stand at another place than was meant
+            size = self.page_size.fixed or (min(limit, rows) if self.limit < limit else limit)
+            start = number * size if overlaps else max(0, start - limit)
+
+    def _next_place(self, start: int) -> tuple[int, int]:
+        """(page size, page number) to be asked for after `start` rows."""
+        if self.page_size.fixed:
+            return self.page_size.fixed, start // self.page_size.fixed + 1
+        return next_overlapping_page(start, self.limit)
+
+    def _overlaps(self, number: int, shown: set[Hashable], joined: set[Hashable]) -> bool:
+        """True if a page follows on the rows read before."""
+        return number == 1 or not shown or bool(self.page_size.fixed) or not joined.isdisjoint(shown)
+
+
+def possible_id(record: Any) -> int | None:
+    """Returns a record's id, if it is one that amoCRM can have given: a positive number below MAX_ID, also as
+    text. None for others: such a record says nothing about the order of its page."""
+    value = record.get("id") if isinstance(record, dict) else None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_ID else None
 
 
 def timestamps(each: Page, moving: Incremental) -> list[int]:
@@ -222,7 +305,8 @@ def next_overlapping_page(start: int, limit: int) -> tuple[int, int]:
     def end(size: int) -> int:
         return ((start - 1) // size + 1) * size
 
-    best = max(range(2, limit + 1), key=end)
+    # of sizes that reach as far, the largest: its page number is the lowest, and amoCRM may refuse high ones
+    best = max(range(2, max(2, limit) + 1), key=lambda size: (end(size), size))
     return best, (start - 1) // best + 1
 
 
@@ -231,5 +315,5 @@ def previous_overlapping_page(start: int, limit: int) -> tuple[int, int]:
     and as many rows before it as possible. The size is at most `limit`."""
     if start < limit:
         return limit, 1
-    best = max(range(2, limit + 1), key=lambda size: start % size)
+    best = max(range(2, max(2, limit) + 1), key=lambda size: start % size)
     return best, start // best + 1

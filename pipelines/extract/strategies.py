@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from statistics import median_low
 
 from pipelines.amocrm.client import MIN_PAGE_SIZE
-from pipelines.amocrm.pagination import Page, pages
+from pipelines.amocrm.pagination import Page, Progress, pages
 from pipelines.cursors import Position
 from pipelines.entities.spec import Incremental
 from pipelines.extract.source import (
@@ -44,22 +44,26 @@ def snapshot(source: Source) -> Iterator[Step]:
     """The whole list, page by page, ordered by id where the API documents that order."""
     order = [source.id_order] if source.entity.order_column else []
     listing = source.listing
+    if listing.is_in_account:  # one record, which is not paged
+        yield Step(source.largest_page())
+        return
     for each in pages(source.client, listing.path, source.parameters(*order), listing.embedded_key,
-                      listing.is_single_object, source.base):
+                      listing.is_single_object, source.base, listing.declines):
         yield Step(each)
 
 
-def sweep(source: Source, position: Position) -> Iterator[Step]:
-    """The whole list. `position` may hold an interrupted sweep, which is resumed. Raises ListIncomplete when
-    the list cannot be read completely."""
+def sweep(source: Source, position: Position, by_id: bool = True) -> Iterator[Step]:
+    """The whole list. `position` may hold an interrupted sweep, which is resumed. `by_id`: in the order of
+    ids, if the API documents it. Raises ListIncomplete when the list cannot be read completely,
+    FilterIgnoredError when it does not come in the order of ids."""
     moving, is_page_limited = source.entity.incremental, False
-    if source.entity.order_column:
+    if source.entity.order_column and by_id:
         try:
             yield from scan_by_id(source, position)
             return
         except PageDepthError:
             is_page_limited = True
-    if moving:
+    if moving and moving.has_filter:
         try:
             watermark = 0
             if moving.append_only:
@@ -74,6 +78,15 @@ def sweep(source: Source, position: Position) -> Iterator[Step]:
     yield from scan_both_ends(source) if is_page_limited else unordered_scan(source)
 
 
+def sweep_in_any_order(source: Source) -> Iterator[Step]:
+    """The whole list: by id, or without that order where the list ignores it (live-facts.md 16); pages that
+    were read before this shows are read again."""
+    try:
+        yield from sweep(source, {})
+    except FilterIgnoredError:
+        yield from sweep(source, {}, by_id=False)
+
+
 def unordered_scan(source: Source) -> Iterator[Step]:
     """The whole list in amoCRM's default order."""
     for each in source.overlapping_pages():
@@ -84,8 +97,8 @@ def unordered_scan(source: Source) -> Iterator[Step]:
 def incremental(source: Source, moving: Incremental, position: Position, has_filter: bool) -> Iterator[Step]:
     """Changes since the position's watermark: by the filter; if the list ignores it, newest first; if the
     list ignores that order too, the whole list. `has_filter`: the account has the filter option."""
-    strategies = [window] * (has_filter
-                             or not moving.needs_paid_filter) + [newest_first] * moving.newest_first
+    may_filter = moving.has_filter and (has_filter or not moving.needs_paid_filter)
+    strategies = [window] * may_filter + [newest_first] * moving.newest_first
     for strategy in strategies:
         try:
             yield from strategy(source, moving, position)
@@ -93,7 +106,13 @@ def incremental(source: Source, moving: Incremental, position: Position, has_fil
         except FILTER_ERRORS as reason:
             raise_unless_filter_refused(reason)
             yield Step(EMPTY_PAGE, position)  # takes back the positions that this strategy has reported
-    yield from scan_by_id(source, {}) if source.entity.order_column else unordered_scan(source)
+    if source.entity.order_column:
+        try:
+            yield from scan_by_id(source, {})
+            return
+        except FilterIgnoredError:
+            yield Step(EMPTY_PAGE, position)
+    yield from unordered_scan(source)
 
 
 def window(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:
@@ -101,6 +120,7 @@ def window(source: Source, moving: Incremental, position: Position) -> Iterator[
     page. Raises FilterIgnoredError."""
     kept = {name: value for name, value in position.items() if name != "sweep"}
     ranges = [(max(0, position["watermark"] - OVERLAP_SECONDS), MAX_TIMESTAMP)]
+    progress = Progress(source.listing.path)
 
     def position_up_to(end: int) -> Position:
         return kept | {"watermark": min(max(end, position["watermark"]), source.stable_until)}
@@ -108,7 +128,8 @@ def window(source: Source, moving: Incremental, position: Position) -> Iterator[
     while ranges:
         low, high = ranges.pop()
         each = source.time_range_page(moving, low, high)
-        if each.next is None:
+        progress.meet(each)
+        if source.is_last(each):
             yield Step(each, position_up_to(high + 1))
             continue
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)

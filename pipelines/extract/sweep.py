@@ -19,13 +19,11 @@ from pipelines.amocrm.errors import (
     PageTooLargeError,
     TransientError,
 )
-from pipelines.amocrm.pagination import Page
+from pipelines.amocrm.pagination import MAX_IDLE_REQUESTS, Page, no_progress
 from pipelines.cursors import Position
-from pipelines.extract.source import EMPTY_PAGE, MAX_REALIGNMENTS, Source, Step, previous_overlapping_page
+from pipelines.extract.source import EMPTY_PAGE, MAX_ID, Source, Step, previous_overlapping_page
 from pipelines.extract.worker_threads import MAX_WORKERS, run_parallel
 
-MAX_ID = 2**62
-"""An id above every real one: the open end of a range of ids."""
 MAX_PAGE_NUMBER = 2**24
 """Page number beyond which a list is taken to have no last page."""
 POSSIBLE_PAGE_LIMIT = 100
@@ -52,10 +50,10 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
     state = position.get("sweep")
     if state is None:
         first = source.largest_page(source.id_order)
-        if first.next is None:
+        if source.is_last(first):
             yield Step(first, {"watermark": source.stable_until}, len(first.records), (0, MAX_ID))
             return
-        rows = _estimate_total(source)
+        rows = _estimate_total(source, min(source.ids(first), default=0))
         state = {"watermark": source.stable_until, "rows": rows, "runs": _plan_segments(rows, source.limit)}
     segments: list[Position] = list(state["runs"])
     kept = {name: value for name, value in position.items() if name != "watermark"}
@@ -65,38 +63,46 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
     yield Step(EMPTY_PAGE, {"watermark": state["watermark"]}, state["rows"])
 
 
-def _estimate_total(source: Source) -> int:
-    """Upper bound of the list's number of rows."""
+def _estimate_total(source: Source, lowest_id: int) -> int:
+    """Upper bound of the list's number of rows. `lowest_id`: that of its first page."""
     while True:
         limit = source.limit
         try:
-            return _last_page_number(source, limit) * limit
+            return _last_page_number(source, limit, lowest_id) * limit
         except PageTooLargeError:
             source.reduce_page_size(limit)
 
 
-def _last_page_number(source: Source, limit: int) -> int:
-    """Number of the page without a next page, found by doubling and halving. The caller has seen that the
-    first page has a next. Raises PageDepthError, TransientError."""
-    below, empty, repeated = 1, 0, 0
+def _last_page_number(source: Source, limit: int, lowest_id: int) -> int:
+    """Number of the last page, found by doubling and halving. The caller has seen that the list goes on after
+    the first page. A page that does not begin above the pages before it is beyond the end: the server repeats
+    a page there. Raises PageDepthError, TransientError."""
+    below, rows_below, beyond, repeated = 1, limit, 0, 0
     while True:
-        number = (below + empty) // 2 if empty else 2 * below
-        if number == below:  # this page has a next, which is empty
-            if repeated == empty and below >= POSSIBLE_PAGE_LIMIT:
-                raise PageDepthError(f"page {empty} is empty although page {below} has a next")
-            if repeated == empty:
+        number = (below + beyond) // 2 if beyond else 2 * below
+        if number == below:  # this page has a next, which is beyond the end
+            if repeated == beyond and below >= POSSIBLE_PAGE_LIMIT and rows_below >= limit:
+                raise PageDepthError(f"page {beyond} is empty although page {below} has a next")
+            if repeated == beyond:
                 return below
-            number = repeated = empty
+            number = repeated = beyond
         try:
             each = source.page(source.id_order, limit=limit, number=number)
         except (BadRequestError, NotAvailableError) as reason:
             raise PageDepthError(reason.reason) from None
-        if each.records and each.next is None:
+        ids = source.ids(each)
+        exists = bool(ids) and ids[0] > lowest_id
+        if exists and each.next is None and source.is_last(each):
             return number
-        below, empty = (number, empty if empty > number else 0) if each.records else (below, number)
+        if exists:
+            below, rows_below, lowest_id = number, len(each.records), ids[0]
+            beyond = beyond if beyond > number else 0
+        else:
+            beyond = number
         if below > MAX_PAGE_NUMBER:
-            raise TransientError("the list does not end: each of its pages has a `next` link. "
-                          "Report it to amoCRM's support", each.request)
+            raise TransientError(
+                f"{source.listing.path} does not end: page {below} still has a `next` link. Report it to "
+                "amoCRM's support", each.request)
 
 
 def _plan_segments(rows: int, limit: int) -> list[Position]:
@@ -133,8 +139,9 @@ def _with_index(index: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
 
 def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[ScannedPage]:
     """Scans a segment from its lowest row down to the list's first row, or to a row whose id is at most
-    `stop`. Raises TransientError after MAX_REALIGNMENTS pages in a row that do not overlap."""
-    at, floor, top, misaligned = segment["at"], segment["floor"], segment["top"], 0
+    `stop`. Raises TransientError after MAX_IDLE_REQUESTS pages that got no lower."""
+    at, floor, top, pages, idle = segment["at"], segment["floor"], segment["top"], 0, 0
+    was_repeated = False
     while at > 0 and (floor is None or stop is None or floor > stop):
         limit, number = previous_overlapping_page(at, source.limit)
         try:
@@ -143,27 +150,37 @@ def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[
         except PageTooLargeError:
             source.reduce_page_size(limit)
             continue
-        ids = source.ids(each)
-        if not ids:  # the list ends before this page
+        ids, before, pages = source.ids(each), floor, pages + 1
+        is_aligned = floor is None or (bool(ids) and ids[-1] >= floor)
+        if floor is not None and is_aligned and ids[0] >= floor and not was_repeated:
+            was_repeated = True  # the page above again; asked for once more
+            continue
+        was_repeated = False
+        is_last = (top is None or not is_aligned) and source.is_last(each)
+        if not is_last and source.limit < len(each.records) + 1 <= limit and number > 1:
+            is_aligned = False  # a smaller page than asked for stands at another place than was meant
+        if not each.records:  # the list ends before this page
             at, floor = (number - 1) * limit, None
-        elif floor is None or ids[-1] >= floor or each.next is None:
-            at, floor, top, misaligned = (number - 1) * limit, ids[0], top or ids[-1], 0
+        elif not ids:  # no record of this page has a possible id
+            at = (number - 1) * limit
+        elif is_aligned or is_last:
+            at, floor, top = (number - 1) * limit, ids[0], top or ids[-1]
         else:
-            at, misaligned = at + limit // 2, misaligned + 1
-        if misaligned > MAX_REALIGNMENTS:
-            raise TransientError("rows keep coming back while the list is read. Run the sync again later: "
-                          "it resumes where it stopped", each.request)
-        yield ScannedPage(source.normalize(each), _covered_ids(each, ids, number),
+            at += limit // 2
+        idle = 0 if floor is not None and floor < (before or MAX_ID) else idle + 1
+        if idle > MAX_IDLE_REQUESTS:
+            raise no_progress(source.listing.path, pages, idle, each.request)
+        yield ScannedPage(source.normalize(each), _covered_ids(is_last, ids, number),
                           {"at": at, "floor": floor, "top": top})
 
 
-def _covered_ids(each: Page, ids: list[int], number: int) -> tuple[int, int] | None:
+def _covered_ids(is_last: bool, ids: list[int], number: int) -> tuple[int, int] | None:
     """(first, last) of the range of ids of which the page shows every visible record; None if there is
     none. A page is read at one moment, in the order of ids, so it misses nothing between its first and last
-    id."""
+    id. `is_last`: the list ends with it."""
     if not ids:
-        return (0, MAX_ID) if number == 1 else None
-    return ids[0] if number > 1 else 0, ids[-1] if each.next else MAX_ID
+        return (0, MAX_ID) if number == 1 and is_last else None
+    return ids[0] if number > 1 else 0, MAX_ID if is_last else ids[-1]
 
 
 def scan_both_ends(source: Source) -> Iterator[Step]:

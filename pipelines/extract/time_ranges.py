@@ -26,6 +26,7 @@ MAX_PAGES_PER_RANGE = 20
 def scan_time_ranges(source: Source, moving: Incremental, position: Position) -> Iterator[Step]:
     """Every row up to `source.stable_until`. `position` may hold an interrupted read, which is resumed.
     Raises FilterIgnoredError."""
+    source.learn_time()
     state = position.get("sweep") or {"watermark": source.stable_until,
                                       "spans": [[0, source.stable_until, ReadMode.ORDERED]]}
     remaining: list[TimeRange] = [(low, high, ReadMode(way)) for low, high, way in state["spans"]]
@@ -65,11 +66,12 @@ def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: Range
     low, high = lease.low, lease.high
     if lease.mode == ReadMode.SPLIT:
         each = source.time_range_page(moving, low, high)
+        is_last = source.is_last(each)
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
-                  if each.next is not None and low < high else EMPTY_PAGE)
-        if each.next is None or later_page.records:
-            parts = (_split_range(timestamps(each, moving), timestamps(later_page, moving), low, high)
-                     if each.next is not None else [])
+                  if not is_last and low < high else EMPTY_PAGE)
+        if is_last or timestamps(later_page, moving):
+            parts = ([] if is_last
+                     else _split_range(timestamps(each, moving), timestamps(later_page, moving), low, high))
             yield RangeStep(each, (low, high), parts)
             return
     for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):

@@ -21,7 +21,7 @@ Loading a record adds it to `history_due` when its history has to be rebuilt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
@@ -41,7 +41,11 @@ from pipelines.entities.change_capture import (
     EVENT_TYPES,
     FIELD_EVENT_PATTERN,
 )
-from pipelines.entities.record_kinds import LIST_BY_KIND
+from pipelines.entities.record_kinds import (
+    CATALOG_ELEMENTS,
+    CATALOG_EVENT_PATTERN,
+    LIST_BY_EVENT_KIND,
+)
 from pipelines.postgres.locks import table_lock
 from pipelines.schema.tables import table_schema_of
 
@@ -50,15 +54,18 @@ Connect = Callable[[], Connection]
 LOCK_TIMEOUT = "5s"
 """How long the second backend waits for a lock, as Postgres' lock_timeout."""
 SQL_DIR = Path(__file__).parent / "sql"
-SOURCE_TABLES = {"companies": ("id",), "contacts": ("id",), "customers": ("id",),
-           "events": ("entity_id", "entity_type", "type", "created_at"), "leads": ("id",)}
+SOURCE_TABLES = {CATALOG_ELEMENTS: ("id",), "companies": ("id",), "contacts": ("id",), "customers": ("id",),
+           "events": ("entity_id", "entity_type", "type", "created_at"), "leads": ("id",), "tasks": ("id",)}
 """The tables that history is made from, in the order in which they are locked → the columns whose statistics
 the planner needs."""
+SHOWN_EVENTS = "(SELECT * FROM {}.events WHERE _deleted_at IS NULL)"
+"""SQL: the events that history is made from. An event that amoCRM never had is marked deleted by a
+verification."""
 KINDS_SQL = (
-    f"(VALUES {', '.join(f'({kind!r}, {path!r})' for kind, path in LIST_BY_KIND.items())}) "
+    f"(VALUES {', '.join(f'({kind!r}, {path!r})' for kind, path in LIST_BY_EVENT_KIND.items())}) "
     "k (event_kind, entity_type)")
-"""SQL: the kinds of record that have a history, as events name them (singular) and as the tables are
-named."""
+"""SQL: the kinds of record that have a history, as events name them (singular) and as the tables are named.
+Elements of catalogs are not among them: events name their catalog."""
 
 
 @dataclass(frozen=True)
@@ -151,18 +158,13 @@ def rebuild(connection: Connection, schema: str, everything: bool = True,
     the process is killed in between, every record is due again, and the next rebuild comes to the same
     result."""
     with connection.transaction():
-        delete_due = SQL("DELETE FROM {}.history_due RETURNING entity_type, entity_id").format(
-            Identifier(schema))
         if everything:
-            connection.execute(delete_due)
+            connection.execute(SQL("DELETE FROM {}.history_due").format(Identifier(schema)))
             return _rebuild_on_two_backends(connection, schema, connect) if connect else _rebuild_all(
                 connection, schema)
         _execute(connection, schema, "tables")
-        connection.execute(SQL(
-            "WITH due AS ({}) INSERT INTO affected (entity_type, entity_id, event_kind) "
-            "SELECT entity_type, entity_id, event_kind FROM due JOIN {} USING (entity_type)").format(
-                delete_due, SQL(KINDS_SQL)))
-        return _rebuild_attributes(connection, schema, ATTRIBUTES)
+        _execute(connection, schema, "due")
+        return _rebuild_attributes(connection, schema, ATTRIBUTES, everything=False)
 
 
 def _rebuild_all(connection: Connection, schema: str) -> int:
@@ -219,7 +221,7 @@ def _analyze(connection: Connection, schema: str) -> None:
 def consistency(connection: Connection, schema: str) -> list[Consistency]:
     """Measures the consistency of the schema's history tables now."""
     with connection.cursor(row_factory=class_row(Consistency)) as cursor:
-        return cursor.execute(_statement("consistent", schema)).fetchall()
+        return cursor.execute(statement("consistent", schema)).fetchall()
 
 
 def _count(connection: Connection, statement: str | Composed, parameters: list[Any] | None = None) -> int:
@@ -234,7 +236,10 @@ def _read_sql(name: str) -> str:
 
 
 @cache
-def _statement(name: str, schema: str, attribute: Attribute | None = None) -> Composed:
+def statement(name: str, schema: str, attribute: Attribute | None = None,
+              observations: tuple[str, ...] = ()) -> Composed:
+    """Returns a statement of `history/sql/`. `observations`: the table that holds the observations, if it is
+    not the schema's own."""
     attribute_parts = {} if attribute is None else {
         "attribute": Literal(attribute.name), "value": SQL(attribute.sql_type),
         "seen_before": SQL(attribute.from_jsonb.format("o.value_before")),
@@ -243,16 +248,28 @@ def _statement(name: str, schema: str, attribute: Attribute | None = None) -> Co
         "now": SQL(attribute.to_jsonb.format("r.value"))}
     return SQL(_read_sql(name)).format(
         schema=Identifier(schema), types=Literal(list(EVENT_TYPES)), field_event=Literal(FIELD_EVENT_PATTERN),
-        slack=SQL(CLOCK_SLACK), kinds=SQL(KINDS_SQL), **attribute_parts)
+        slack=SQL(CLOCK_SLACK), kinds=SQL(KINDS_SQL), elements=Literal(CATALOG_ELEMENTS),
+        catalog=Literal(CATALOG_EVENT_PATTERN), events=SQL(SHOWN_EVENTS).format(Identifier(schema)),
+        observations=Identifier(*(observations or (schema, "observations"))), **attribute_parts)
 
 
-def _execute(connection: Connection, schema: str, name: str, attribute: Attribute | None = None) -> None:
-    connection.execute(_statement(name, schema, attribute))
+def _execute(connection: Connection, schema: str, name: str, attribute: Attribute | None = None,
+             observations: tuple[str, ...] = ()) -> None:
+    connection.execute(statement(name, schema, attribute, observations))
 
 
-def _rebuild_attributes(connection: Connection, schema: str, attributes: tuple[Attribute, ...]) -> int:
-    """Rebuilds these attributes' history of the records in `affected`; returns the number of records.
-    Attributes of one SQL type in succession share their temporary tables."""
+def _rebuild_attributes(connection: Connection, schema: str, attributes: tuple[Attribute, ...],
+                        everything: bool = True) -> int:
+    """Rebuilds these attributes' history of the records in `affected`; returns the number of records."""
+    for attribute in collected_attributes(connection, schema, attributes):
+        _write_rows(connection, schema, attribute, everything)
+    return _count(connection, "SELECT count(*) FROM affected")
+
+
+def collected_attributes(connection: Connection, schema: str, attributes: tuple[Attribute, ...] = ATTRIBUTES,
+                         observations: tuple[str, ...] = ()) -> Iterator[Attribute]:
+    """Yields each attribute when the steps have collected its changes, for the records in `affected`, in
+    temporary tables. Attributes of one SQL type in succession share these tables."""
     connection.execute("ANALYZE affected")
     previous_type = ""
     for attribute in attributes:
@@ -262,38 +279,49 @@ def _rebuild_attributes(connection: Connection, schema: str, attributes: tuple[A
             _execute(connection, schema, "attribute", attribute)
         previous_type = attribute.sql_type
         for step in attribute.steps:
-            _execute(connection, schema, step, attribute)
-        _write_rows(connection, schema, attribute)
-    return _count(connection, "SELECT count(*) FROM affected")
+            _execute(connection, schema, step, attribute, observations)
+        yield attribute
 
 
-def _write_rows(connection: Connection, schema: str, attribute: Attribute) -> None:
+def rows_of(schema: str, attribute: Attribute, observations: tuple[str, ...] = ()) -> Composed:
+    """Returns the WITH clause whose `rows` are those that the attribute's table should have."""
+    return SQL("WITH changes AS ({}), intervals AS ({}), rows AS ({})").format(
+        statement("changes", schema, attribute, observations), statement("intervals", schema),
+        SQL(attribute.rows_query))
+
+
+def _write_rows(connection: Connection, schema: str, attribute: Attribute, everything: bool) -> None:
     table = Identifier(schema, attribute.model.__tablename__)
     is_empty = not _count(connection, SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(table))
-    connection.execute(_write_statement(schema, attribute, is_empty))
+    connection.execute(_write_statement(schema, attribute, is_empty, everything))
+
+
+def owner_condition(attribute: Attribute) -> Composed:
+    """Returns the condition that a row `t` of the attribute's table belongs to the record `a`."""
+    return SQL("a.entity_type = t.entity_type AND a.entity_id = t.entity_id"
+               if table_schema_of(attribute.model).has_column("entity_type")
+               else "a.entity_type = 'leads' AND a.entity_id = t.lead_id").format()
 
 
 @cache
-def _write_statement(schema: str, attribute: Attribute, is_empty: bool) -> Composed:
+def _write_statement(schema: str, attribute: Attribute, is_empty: bool, everything: bool) -> Composed:
     """Returns the statement that deletes the rows that should not exist and writes those that differ; for an
-    empty table it only inserts."""
+    empty table it only inserts. `everything`: also deletes rows of records that do not exist."""
     target = table_schema_of(attribute.model)
     columns = [column.name for column in target.table.columns]
     value_columns = [column for column in columns if column not in target.key]
     table = Identifier(schema, target.name)
     insert = SQL("INSERT INTO {} AS t ({}) SELECT {} FROM rows").format(
         table, _comma_list("{}", columns), _comma_list("{}", columns))
-    rows = SQL("WITH changes AS ({}), intervals AS ({}), rows AS ({})").format(
-        _statement("changes", schema, attribute), _statement("intervals", schema), SQL(attribute.rows_query))
+    rows = rows_of(schema, attribute)
     if is_empty:
         return SQL("{} {}").format(rows, insert)
-    owner = SQL("a.entity_type = t.entity_type AND a.entity_id = t.entity_id" if "entity_type" in columns
-                else "a.entity_type = 'leads' AND a.entity_id = t.lead_id")
+    owned = SQL("WHERE") if everything else SQL("USING affected a WHERE {} AND").format(
+        owner_condition(attribute))
     same = SQL(" AND ").join(SQL("n.{0} = t.{0}").format(Identifier(name)) for name in target.key)
-    return SQL("{}, gone AS (DELETE FROM {} t USING affected a "
-               "WHERE {} AND NOT EXISTS (SELECT FROM rows n WHERE {})) {} "
+    return SQL("{}, gone AS (DELETE FROM {} t {} NOT EXISTS (SELECT FROM rows n WHERE {})) {} "
                "ON CONFLICT ({}) DO UPDATE SET {} WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
-        rows, table, owner, same, insert, _comma_list("{}", list(target.key)),
+        rows, table, owned, same, insert, _comma_list("{}", list(target.key)),
         _comma_list("{0} = excluded.{0}", value_columns), _comma_list("t.{}", value_columns),
         _comma_list("excluded.{}", value_columns))
 

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from pipelines.cursors import SERVER_NOW
 from pipelines.load import statements
 from pipelines.schema.tables import TableSchema
 
@@ -22,7 +23,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Hint:
-    """One queued hint. Times in microseconds since 1970, by amoCRM's clock if they come from an event.
+    """One queued hint. Times in microseconds since 1970, by amoCRM's clock.
     `is_suspect`: a complete read missed the id; `of_links`: the record's links may have changed, too."""
 
     told_at: int
@@ -110,7 +111,7 @@ def enqueue_suspects(connection: Connection, account: str, listing: str, keys: S
     """Enqueues, as suspects, ids that a part of a complete read should have shown and did not."""
     connection.execute(
         "INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) "
-        "SELECT %s, %s, key, now(), true FROM unnest(%s::text[]) key ON CONFLICT DO NOTHING",
+        f"SELECT %s, %s, key, {SERVER_NOW}, true FROM unnest(%s::text[]) key ON CONFLICT DO NOTHING",
         [account, listing, [str(key) for key in keys]])
 
 

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from psycopg.sql import SQL, Identifier
 
+from pipelines.cursors import SERVER_NOW
 from pipelines.entities.hint_rules import enqueue_sql
 from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import EMBEDDED, Entity, ReverseLink
 from pipelines.load import statements
 from pipelines.load.hints import Connection
+from pipelines.schema.columns import whole_number
 from pipelines.schema.tables import table_schema_of
 
 TRUNCATED_AT = 50
@@ -32,14 +34,15 @@ def pop_reverse_links(entity: Entity,
         if not isinstance(embedded, dict):
             continue
         for link in entity.reverse_links:
-            elements = embedded.pop(link.name, None)
-            if isinstance(elements, list) and isinstance(record.get("id"), int):
-                links[link].append((record["id"], list(_ids(elements))))
+            elements, number = embedded.pop(link.name, None), whole_number(record.get("id"))
+            if isinstance(elements, list) and number is not None:
+                links[link].append((number, list(_ids(elements))))
     return links
 
 
 def _ids(elements: Iterable[Any]) -> Iterator[int]:
-    return (each["id"] for each in elements if isinstance(each, dict) and isinstance(each.get("id"), int))
+    numbers = (whole_number(each.get("id")) for each in elements if isinstance(each, dict))
+    return (number for number in numbers if number is not None)
 
 
 def enqueue_link_mismatches(connection: Connection, schema: str, account: str,
@@ -62,13 +65,13 @@ def _mismatch_sql(link: ReverseLink) -> str:
                                                  if name not in link_table.owner_key)
     reported = "SELECT * FROM unnest(%(owners)s::int8[], %(others)s::int8[]) p (owner, other)"
     return enqueue_sql(f"""
-SELECT '{link.name}' AS listing, p.owner AS id, now() AS told_at,
+SELECT '{link.name}' AS listing, p.owner AS id, {SERVER_NOW} AS told_at,
        NULL::timestamptz AS deleted_at, false AS of_links
 FROM ({reported}) p
 WHERE NOT EXISTS (SELECT FROM {{schema}}.{link_table.name} l
                   WHERE l.{owner} = p.owner AND l.{other} = p.other)
 UNION ALL
-SELECT '{link.name}', l.{owner}, now(), NULL, false
+SELECT '{link.name}', l.{owner}, {SERVER_NOW}, NULL, false
 FROM {{schema}}.{link_table.name} l
 JOIN {{schema}}.{link.name} o ON o.id = l.{owner} AND o._deleted_at IS NULL
 WHERE l.{other} = ANY(%(whole)s::int8[])
@@ -113,7 +116,8 @@ def enqueue_records(connection: Connection, account: str, records: Iterable[tupl
             of_links: bool = False) -> None:
     """Enqueues records whose links were moved to another record."""
     rows = list(records)
-    connection.execute(enqueue_sql("SELECT listing, id, now() AS told_at, NULL::timestamptz AS deleted_at, "
+    connection.execute(enqueue_sql(f"SELECT listing, id, {SERVER_NOW} AS told_at, "
+                             "NULL::timestamptz AS deleted_at, "
                              "%(of_links)s AS of_links "
                              "FROM unnest(%(listings)s::text[], %(ids)s::int8[]) t (listing, id)"), {
         "account": account, "of_links": of_links, "listings": [listing for listing, _ in rows],

@@ -100,6 +100,15 @@ class Upsert:
     def update(self, always_absent: int, sometimes_absent: int) -> Composed:
         """Updates the rows that differ. `always_absent` and `sometimes_absent`: bits of the columns that came
         with no row, or with some rows but not all; an absent attribute leaves its column unchanged."""
+        assignments = self.assignments(always_absent, sometimes_absent)
+        return SQL("UPDATE {} t SET {}, _synced_at = {} FROM {} s "
+                   "WHERE {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
+            self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assignments),
+            READ_AT, name(self.stage), keys_equal("t", "s", self.table_schema.key),
+            comma(name("t", column) for column, _ in assignments), comma(value for _, value in assignments))
+
+    def assignments(self, always_absent: int, sometimes_absent: int) -> list[tuple[str, Composable]]:
+        """Returns (column, its new value) for every column that an update may change."""
         assignments: list[tuple[str, Composable]] = []
         for place, column in enumerate(self.table_schema.columns):
             if always_absent >> place & 1 or column.name in self.table_schema.key:
@@ -109,12 +118,7 @@ class Upsert:
                 value = SQL("CASE WHEN s._absent >> {} & 1 = 1 THEN {} ELSE {} END").format(
                     Literal(place), name("t", column.name), value)
             assignments.append((column.name, value))
-        assignments += self._mirror_columns()
-        return SQL("UPDATE {} t SET {}, _synced_at = {} FROM {} s "
-                   "WHERE {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
-            self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assignments),
-            READ_AT, name(self.stage), keys_equal("t", "s", self.table_schema.key),
-            comma(name("t", column) for column, _ in assignments), comma(value for _, value in assignments))
+        return assignments + self._mirror_columns()
 
     def insert(self) -> Composed:
         """Inserts the staged rows; the table must not hold their keys yet."""
@@ -172,14 +176,14 @@ class ReplaceChildren:
         missing)."""
         return self.child.is_listed or bool(self.link_owners)
 
-    def _owner_exists(self, alias: str, owner_condition: LiteralString = "") -> list[Composed]:
+    def link_owner_exists(self, alias: str, owner_condition: LiteralString = "") -> list[Composed]:
         """Returns the conditions that the records that own the link are in the mirror, for links that another
         record reports. `owner_condition`: further SQL condition on the owner."""
         return [SQL("EXISTS (SELECT FROM {} h WHERE {} = {}{})").format(
             table, name("h", key), name(alias, column), SQL(owner_condition))
                 for column, table, key in self.link_owners]
 
-    def _belongs_to_owner(self, alias: str) -> Composed:
+    def belongs_to_owner(self, alias: str) -> Composed:
         """Returns the condition that a child row belongs to the staged owner."""
         return AND.join(SQL("{} = {}").format(name(alias, child_column), name("s", owner_column))
                         for child_column, owner_column in self.owner_columns)
@@ -188,24 +192,29 @@ class ReplaceChildren:
         """Deletes staged child rows whose owner has left the stage (it was read earlier than what the table
         holds)."""
         return SQL("DELETE FROM {} x WHERE NOT EXISTS (SELECT FROM {} s WHERE {})").format(
-            name(self.stage), name(self.owner_stage), self._belongs_to_owner("x"))
+            name(self.stage), name(self.owner_stage), self.belongs_to_owner("x"))
 
     def delete_missing(self) -> Composed:
         """Deletes child rows whose element left the list; tombstones them if the child is a listed entity
         itself. Rows owned by a deleted record stay as last seen."""
-        is_missing = SQL("s._lists >> {0} & 1 = 1 AND s._whole >> {0} & 1 = 1 AND {1} "
-                         "AND NOT EXISTS (SELECT FROM {2} x WHERE {3})").format(
-            Literal(self.bit), self._belongs_to_owner("t"), name(self.stage),
-            keys_equal("x", "t", self.child.key))
+        is_missing = self.left_list()
         if self.child.is_listed:
             return SQL("UPDATE {} t SET _deleted_at = {}, _synced_at = {} FROM {} s "
                        "WHERE t._deleted_at IS NULL AND {}").format(
                 self.table, READ_AT, READ_AT, name(self.owner_stage), is_missing)
         return SQL("DELETE FROM {} t USING {} s WHERE {}").format(
             self.table, name(self.owner_stage),
-            AND.join([is_missing, *self._owner_exists("t", " AND h._deleted_at IS NULL")]))
+            AND.join([is_missing, *self.link_owner_exists("t", " AND h._deleted_at IS NULL")]))
 
-    def _assignments(self) -> list[tuple[str, Composable]]:
+    def left_list(self) -> Composed:
+        """Returns the condition that the element of a child row `t` has left the list of its staged owner."""
+        return SQL("s._lists >> {0} & 1 = 1 AND s._whole >> {0} & 1 = 1 AND {1} "
+                   "AND NOT EXISTS (SELECT FROM {2} x WHERE {3})").format(
+            Literal(self.bit), self.belongs_to_owner("t"), name(self.stage),
+            keys_equal("x", "t", self.child.key))
+
+    def assignments(self) -> list[tuple[str, Composable]]:
+        """Returns (column, its new value) for every column that an update may change."""
         assignments: list[tuple[str, Composable]] = [
             (column.name, name("x", column.name)) for column in self.child.columns
             if column.name not in self.child.key]
@@ -214,13 +223,13 @@ class ReplaceChildren:
 
     def update(self) -> Composed:
         """Updates the child rows that differ."""
-        assignments = self._assignments()
+        assignments = self.assignments()
         set_synced_at = SQL(", _synced_at = {}").format(READ_AT) if self.child.is_listed else SQL("")
         return SQL("UPDATE {} t SET {}{} FROM {} x, {} s "
                    "WHERE {} AND {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
             self.table, comma(SQL("{} = {}").format(name(column), value) for column, value in assignments),
             set_synced_at, name(self.stage), name(self.owner_stage), keys_equal("t", "x", self.child.key),
-            self._belongs_to_owner("x"), comma(name("t", column) for column, _ in assignments),
+            self.belongs_to_owner("x"), comma(name("t", column) for column, _ in assignments),
             comma(value for _, value in assignments))
 
     def insert(self, owners_are_new: bool = False) -> Composed:
@@ -234,12 +243,12 @@ class ReplaceChildren:
         if self.child.is_listed:
             values.append(READ_AT)
             source = SQL("{} x JOIN {} s ON {}").format(name(self.stage), name(self.owner_stage),
-                                                        self._belongs_to_owner("x"))
+                                                        self.belongs_to_owner("x"))
         statement = SQL("INSERT INTO {} AS t ({}) SELECT {} FROM {}").format(
             self.table, comma(map(name, columns)), comma(values), source)
         is_new = SQL("NOT EXISTS (SELECT FROM {} o WHERE {})").format(
             self.table, keys_equal("o", "x", self.child.key))
-        conditions = self._owner_exists("x") if owners_are_new else [is_new, *self._owner_exists("x")]
+        conditions = self.link_owner_exists("x") if owners_are_new else [is_new, *self.link_owner_exists("x")]
         return statement + SQL(" WHERE ") + AND.join(conditions) if conditions else statement
 
     def recording_owners(self, statement: Composed) -> Composed:

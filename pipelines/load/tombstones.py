@@ -16,6 +16,7 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from models.base import Link
+from pipelines.cursors import SERVER_NOW
 from pipelines.entities.hint_rules import enqueue_sql
 from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import Entity, PerParent
@@ -103,8 +104,9 @@ class Tombstones:
         keys = statements.comma(statements.name("t", column) for column in self.table_schema.key)
         with self.connection.transaction():
             self._prepare()
-            self.connection.execute(SQL("INSERT INTO {} SELECT {}, NULL, now() FROM {}").format(
-                Identifier(self.removed_table), keys, self._absent_rows(constants, orphans_of)),
+            self.connection.execute(SQL("INSERT INTO {} SELECT {}, NULL, {} FROM {}").format(
+                Identifier(self.removed_table), keys, SQL(SERVER_NOW),
+                self._absent_rows(constants, orphans_of)),
                                     dict(constants))
             return self._apply()
 
@@ -112,8 +114,9 @@ class Tombstones:
         """Enqueues those rows as suspects, to be looked up by id."""
         self.connection.execute(
             SQL("INSERT INTO mirror.hints (account, listing, key, told_at, is_suspect) SELECT %(_account)s, "
-                "%(_listing)s, {}::text, now(), true FROM {} ON CONFLICT DO NOTHING").format(
-                statements.name("t", self.table_schema.key[-1]), self._absent_rows(constants, None)),
+                "%(_listing)s, {}::text, {}, true FROM {} ON CONFLICT DO NOTHING").format(
+                statements.name("t", self.table_schema.key[-1]), SQL(SERVER_NOW),
+                self._absent_rows(constants, None)),
             {**constants, "_account": self.account, "_listing": listing})
 
     # Rows that were looked up by their keys
@@ -178,7 +181,7 @@ def _link_owner_hints(table: str) -> Sequence[str]:
         for column in link_table.table.columns:
             if column.info.get("refers") == f"{table}.id" and kind in RECORD_LISTS and owner is not None:
                 hint_statements.append(enqueue_sql(
-                    f"SELECT '{kind}' AS listing, l.{owner.name} AS id, now() AS told_at, "
+                    f"SELECT '{kind}' AS listing, l.{owner.name} AS id, {SERVER_NOW} AS told_at, "
                     f"NULL::timestamptz AS deleted_at, false AS of_links "
                     f"FROM {{schema}}.{link_table.name} l JOIN {{gone}} g ON g.id = l.{column.name}"))
     return hint_statements

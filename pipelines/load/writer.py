@@ -146,10 +146,10 @@ class RecordWriter:
 
     def _condition_holds(self, condition: str, rows: Sequence[TimedRecord]) -> bool:
         """Evaluates the SQL condition `Entity.skip_before_when`."""
-        assert self.entity.incremental
-        table_schema = self.stage.table_schema
-        index = table_schema.columns.index(table_schema.column(self.entity.incremental.column))
-        times = [at for _, each in rows if isinstance(at := each.row[index], int)]
+        table_schema, incremental = self.stage.table_schema, self.entity.incremental
+        index = (table_schema.columns.index(table_schema.column(incremental.column)) if incremental else None)
+        times = ([at for _, each in rows if isinstance(at := each.row[index], int)]
+                 if index is not None else [])
         query = SQL("SELECT " + condition).format(schema=statements.name(self.stage.schema))
         latest = from_pg_micros(max(times)) + 1 if times else 0
         return self.stage.connection.execute(

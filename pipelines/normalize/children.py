@@ -6,10 +6,11 @@ from functools import cache, lru_cache
 from typing import Any
 
 from pipelines.entities.spec import Child, EmbeddedEntity, Record
-from pipelines.normalize.paths import MISSING, build_trie, unmapped_attributes, value_at
+from pipelines.normalize.paths import MISSING, build_trie, merged, put_at, unmapped_attributes, value_at
 from pipelines.normalize.reader import LayoutCache, Reader
 from pipelines.normalize.rows import EmbeddedRows, Row
-from pipelines.schema.json_text import dumps, jsonb_binary, strip_links
+from pipelines.schema.columns import Cell, whole_number
+from pipelines.schema.json_text import dumps, dumps_without_links, jsonb_binary, loads_jsonb, strip_links
 from pipelines.schema.tables import table_schema_of
 
 
@@ -60,21 +61,41 @@ class ChildReader:
                 unusable.append(strip_links(element))
                 continue
             rows[key] = row
-            if self.child.embedded_entity:
-                add_embedded_row(self.child.embedded_entity, element, embedded)
+            if self.child.embedded_entity and not add_embedded_row(
+                    self.child.embedded_entity, element, embedded):
+                rows[key] = (*row[:-1], self._with_whole(element, row[-1]))
         return list(rows.values()), [] if self.is_derived else unusable
+
+    def _with_whole(self, element: Record, extra: Any) -> Cell:
+        """Returns `_extra` of an element whose embedded object is not exactly a row: it keeps the object's
+        attributes, too."""
+        feed = self.child.embedded_entity
+        whole = {name: element[name] for name in feed.attributes if name in element} if feed else {}
+        return jsonb_binary(dumps_without_links(merged(loads_jsonb(extra) if extra else {}, whole)))
+
+    def leftovers(self, record: Record, unusable: list[Any]) -> Record:
+        """Returns the attributes, as the record has them, that hold the elements without a row."""
+        child, left = self.child, Record()
+        if unusable and child.write:
+            child.write(left, unusable)
+        elif unusable:
+            put_at(left, child.path or child.consumes[:1], unusable)
+        for name, odd in (child.odd(record) if child.odd else {}).items():
+            left[name] = [*left.get(name, ()), *strip_links(odd)] if isinstance(odd, list) else odd
+        return left
 
     def _row(self, owner: Row, element: Any) -> Row | None:
         if not isinstance(element, dict):
             return None
         for name, position in self.repeated_owner_keys:
-            if element.get(name, owner[position]) != owner[position]:
+            if element.get(name, owner[position]) != owner[position] and (
+                    whole_number(element.get(name)) != owner[position]):
                 return None
         inexact: Record = {}
         layout = self.layouts[tuple(element)]
         cells = self.reader.read(element, layout, inexact)
         if self.has_nested or not layout.all_read:
-            inexact = unmapped_attributes(element, self.read_paths) | inexact
+            inexact = merged(unmapped_attributes(element, self.read_paths), inexact)
         extra = jsonb_binary(dumps(inexact)) if inexact and not self.is_derived else None
         if self.owner_key_leads:
             return (*owner, *cells, extra)
@@ -84,17 +105,18 @@ class ChildReader:
 
 
 def add_embedded_row(feed: EmbeddedEntity, element: Any, embedded: EmbeddedRows) -> bool:
-    """Adds the row of an embedded object to `embedded`; returns False if the object has no usable key."""
+    """Adds the row of an embedded object to `embedded`; returns False if the row does not hold its attributes
+    exactly, or if the object has no usable key and so no row."""
     if not isinstance(element, dict):
         return False
     try:
-        key, row = _embedded_row(feed, *map(element.get, feed.attributes))
+        key, row, is_exact = _embedded_row(feed, *map(element.get, feed.attributes))
     except TypeError:  # an attribute is a list where a scalar is expected: the cache cannot hash it
-        key, row = _embedded_row.__wrapped__(feed, *map(element.get, feed.attributes))
+        key, row, is_exact = _embedded_row.__wrapped__(feed, *map(element.get, feed.attributes))
     if None in key:
         return False
     embedded.setdefault(feed.model, {})[key] = row
-    return True
+    return is_exact
 
 
 @cache
@@ -103,12 +125,12 @@ def _embedded_reader(feed: EmbeddedEntity) -> Reader:
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _embedded_row(feed: EmbeddedEntity, *values: Any) -> tuple[Row, Row]:
-    """Returns key and row of an embedded object from its attributes. Cached: the same few tags stand in every
-    other record."""
-    reader = _embedded_reader(feed)
-    cells = reader.cells(dict(zip(feed.attributes, values, strict=True)), {})
+def _embedded_row(feed: EmbeddedEntity, *values: Any) -> tuple[Row, Row, bool]:
+    """Returns key and row of an embedded object from its attributes, and whether the row holds them exactly.
+    Cached: the same few tags stand in every other record."""
+    reader, inexact = _embedded_reader(feed), Record()
+    cells = reader.cells(dict(zip(feed.attributes, values, strict=True)), inexact)
     cells_by_name = dict(zip((column.name for column in reader.columns), cells, strict=True)) | dict(
         feed.constants)
     return (tuple(cells_by_name.get(name) for name in reader.table_schema.key),
-            tuple(cells_by_name.get(column.name) for column in reader.table_schema.columns))
+            tuple(cells_by_name.get(column.name) for column in reader.table_schema.columns), not inexact)

@@ -23,7 +23,7 @@ from models import reference
 from models.base import AccountBase, Path
 from pipelines.entities.field_types import ValueType, types_of
 from pipelines.entities.spec import Child, EmbeddedEntity, Entity, Record
-from pipelines.normalize.field_values import restore_values
+from pipelines.normalize.field_values import restore_labels, restore_values
 from pipelines.normalize.normalizer import FIELD_VALUES
 from pipelines.normalize.paths import MISSING, apply_keep_only, put_at, value_at
 from pipelines.schema.json_text import dumps, loads_jsonb
@@ -51,9 +51,11 @@ def denormalize(entity: Entity, row: Cells, children: Mapping[str, list[Cells]],
         if value_at(extra, feed.path) is MISSING:
             _restore_embedded(record, feed, row, embedded)
     if entity.field_values:
-        put_at(record, (FIELD_VALUES,),
-               restore_values(list(map(dict, children.get(table_schema_of(entity.field_values).name, []))),
-                                                     _headers(entity, embedded), zone))
+        headers = _headers(entity, embedded)
+        rows = children.get(table_schema_of(entity.field_values).name, [])
+        put_at(record, (FIELD_VALUES,), restore_values(list(map(dict, rows)), headers, zone))
+        if isinstance(extra.get(FIELD_VALUES), list):
+            extra[FIELD_VALUES] = restore_labels(extra[FIELD_VALUES], headers)
     _merge(record, extra)
     return entity.restore(record) if entity.restore else record
 
@@ -140,6 +142,9 @@ def canonical(entity: Entity, record: Record, fixed: Mapping[str, Any]) -> Any:
         record[FIELD_VALUES] = [_canonical_field(entry) for entry in record.get(FIELD_VALUES) or []]
     for feed in entity.embedded_entities:
         _as_list(record, feed.path)
+    for name in (name for child in entity.children for name in child.consumes):
+        if isinstance(record.get(name), dict):  # PHP writes a list with gaps as an object
+            record[name] = list(record[name].values())
     sets = {child.path for child in entity.children if child.path} | {
         (name,) for child in entity.children for name in child.consumes}
     return _canonical(record, (), sets | ({(FIELD_VALUES,)} if entity.field_values else set()))

@@ -25,6 +25,7 @@ from pipelines.schema.columns import (
     from_pg_micros,
     parse_numeric,
     to_pg_micros,
+    whole_number,
 )
 from pipelines.schema.json_text import dumps, dumps_without_links, jsonb_binary, loads_jsonb, strip_links
 
@@ -69,17 +70,27 @@ def as_day(owner: Cell, field: int, position: int, value: Any, enum_id: Any, cod
     try:
         date = datetime.date.fromisoformat(value)
     except (TypeError, ValueError):
-        return as_document(owner, field, position, value, enum_id, code, extra, zone)
+        second = whole_number(value)
+        if second is None:
+            return as_document(owner, field, position, value, enum_id, code, extra, zone)
+        text, day, _ = local_day(second, zone)
+        return (owner, field, position, text, None, None, day, None, enum_id, code,
+                jsonb_binary(dumps(value)), extra)
     return (owner, field, position, date.isoformat(), None, None, date.toordinal() - PG_EPOCH_ORDINAL, None,
             enum_id, code, jsonb_binary(dumps(value)), extra)
 
 
 def as_instant(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
                zone: ZoneInfo) -> Row:
-    if type(value) is not int:
+    if type(value) is int:
+        text, instant, document = local_time(value, zone)
+        return (owner, field, position, text, None, None, None, instant, enum_id, code, document, extra)
+    second = whole_number(value)
+    if second is None:
         return as_document(owner, field, position, value, enum_id, code, extra, zone)
-    text, instant, document = local_time(value, zone)
-    return (owner, field, position, text, None, None, None, instant, enum_id, code, document, extra)
+    text, instant, _ = local_time(second, zone)
+    return (owner, field, position, text, None, None, None, instant, enum_id, code,
+            jsonb_binary(dumps(value)), extra)
 
 
 def as_document(owner: Cell, field: int, position: int, value: Any, enum_id: Any, code: Any, extra: Any,
@@ -151,6 +162,9 @@ TEXT_KEYS = ("name", "description", "file_name", "value")
 HEADER_KEYS = ("field_id", "field_name", "field_code", "field_type", "values")
 
 
+LABEL_KEYS = HEADER_KEYS[1:4]
+
+
 EMPTY_HEADER = (None,) * len(HEADER_KEYS)
 
 
@@ -219,30 +233,47 @@ def _rows(owner: Cell, entries: list[Any], zone: ZoneInfo, fields: PageFields) -
     seen: set[int] = set()
     for entry in entries:
         header: Iterable[Any] = map(entry.get, HEADER_KEYS) if type(entry) is dict else EMPTY_HEADER
-        field_id, name, code, type_, values = header
-        if (type(field_id) is not int or field_id in seen or not 0 <= field_id < INT8_LIMIT
-                or not _is_value_list(values)):
+        given_id, name, code, type_, values = header
+        field_id = whole_number(given_id)
+        if field_id is None or field_id in seen or field_id < 0 or (values and not _is_value_list(values)):
             unusable.append(strip_links(entry))
             continue
+        if not values:
+            fields.headers.setdefault(field_id, _header(name, code, type_))
+            unusable.append(strip_links(_without_labels(entry)))
+            continue
         seen.add(field_id)
-        fields.headers.setdefault(field_id, (_text_or_none(name), _text_or_none(code), _text_or_none(type_)))
+        fields.headers.setdefault(field_id, _header(name, code, type_))
         parse = PARSERS.get(type_, as_document) if type(type_) is str else as_document
         fields.parsers[field_id] = type_, parse
-        extra = _unknown_attributes(entry)
+        extra = _unknown_attributes(entry, given_id)
         for position, element in enumerate(values):
             rows.append(_row(owner, field_id, position, element, parse, zone, extra))
             extra = None
     return rows, unusable
 
 
+def _header(*labels: Any) -> Header:
+    name, code, type_ = map(_text_or_none, labels)
+    return name, code, type_
+
+
+def _without_labels(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry that has no values, without the field's name, code and type: the field's own row has
+    them. A rename moves no record's updated_at, so a copy of the name would grow old."""
+    return {key: value for key, value in entry.items() if key not in LABEL_KEYS}
+
+
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _unknown_attributes(entry: Any) -> dict[str, Any] | None:
-    """Returns the attributes of a field's header that no column holds."""
-    more = ({key: value for key, value in entry.items() if key not in HEADER_KEYS} if type(entry) is dict
-            else None)
+def _unknown_attributes(entry: dict[str, Any], given_id: Any) -> dict[str, Any] | None:
+    """Returns the attributes of a field's header that no column holds, the field's id if it is a text
+    included."""
+    more = {key: value for key, value in entry.items() if key not in HEADER_KEYS}
+    if isinstance(given_id, str):
+        more[HEADER_KEYS[0]] = given_id
     return {"field": more} if more else None
 
 
@@ -278,7 +309,7 @@ def _option(element: dict[str, Any]) -> tuple[int | None, str | None, dict[str, 
         code = element.get("enum")
     rest = {key: element[key] for key in element.keys() - ELEMENT_KEYS}
     if enum_id is not None and not (type(enum_id) is int and -INT8_LIMIT <= enum_id < INT8_LIMIT):
-        rest["enum_id"], enum_id = enum_id, None
+        rest["enum_id"], enum_id = enum_id, whole_number(enum_id)
     if code is not None and type(code) is not str:
         rest["enum_code"], code = code, None
     if code is not None and element.get("enum") not in (None, code):
@@ -299,6 +330,19 @@ def restore_values(rows: list[dict[str, Any]], headers: dict[int, Header],
             "values": [], **extra.get("field", {})})
         entry["values"].append(_element(row, type_, zone) | extra.get("element", {}))
     return list(entries.values())
+
+
+def restore_labels(entries: Iterable[Any], headers: Mapping[int, Header]) -> list[Any]:
+    """Adds the fields' names, codes and types to the entries of `_extra` that have no values: the inverse of
+    `_without_labels`. Used by tests only."""
+    restored = []
+    for entry in entries:
+        field_id = whole_number(entry.get("field_id")) if isinstance(entry, dict) else None
+        if field_id is not None and not entry.get("values") and entry.keys().isdisjoint(LABEL_KEYS):
+            known = headers.get(field_id, (None, None, None))
+            entry = entry | dict(zip(LABEL_KEYS, known, strict=True))
+        restored.append(entry)
+    return restored
 
 
 def _element(row: dict[str, Any], type_: Any, zone: ZoneInfo) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from models import reference
 from pipelines.entities.spec import EmbeddedEntity, Entity, Record
+from pipelines.errors import describe_fault
 from pipelines.normalize.children import ChildReader, add_embedded_row
 from pipelines.normalize.field_values import Header, PageFields, value_rows
 from pipelines.normalize.paths import (
@@ -23,6 +24,7 @@ from pipelines.normalize.paths import (
     apply_keep_only,
     build_trie,
     known_attributes,
+    merged,
     put_at,
     unmapped_attributes,
     value_at,
@@ -36,7 +38,7 @@ from pipelines.normalize.rows import (
     UnusableRecord,
     UnusableRecordError,
 )
-from pipelines.schema.columns import Cell
+from pipelines.schema.columns import Cell, key_cell, whole_number
 from pipelines.schema.json_text import dumps, jsonb_binary, strip_links
 from pipelines.schema.tables import table_schema_of
 
@@ -96,8 +98,7 @@ class Normalizer:
                 page.unusable.append(UnusableRecord(record, str(reason)))
             except Exception as reason:  # a record with an unexpected form must not affect its neighbours
                 page.unusable.append(UnusableRecord(
-                    record, f"amocrm-mirror could not read it ({type(reason).__name__}: {reason}): "
-                    "please report it"))
+                    record, f"amocrm-mirror could not read it: {describe_fault(reason)}"))
         if fields.headers:
             kind, catalog = self.entity.fields_kind, fixed.get("catalog_id", 0)
             page.embedded[reference.CustomField] = {(kind, number): _field_row(kind, catalog, number, header)
@@ -122,7 +123,10 @@ class Normalizer:
         for place, name in self.path_columns:  # in the table's order
             row.insert(place, fixed[name])
         key = tuple([row[place] for place in self.key_positions])
-        if None in key or (extra and any(name in extra for name in self.table_schema.key)):
+        if extra:
+            key = tuple(key_cell(cell, extra[name]) if name in extra else cell
+                        for cell, name in zip(key, self.table_schema.key, strict=True))
+        if None in key:
             raise UnusableRecordError(
                 f"its key ({', '.join(self.table_schema.key)}) is missing or is not of the column's type: "
                 f"{dumps(list(key))}")
@@ -140,8 +144,8 @@ class Normalizer:
         for reader in self.child_readers:
             rows, unusable = reader.rows(key, record, embedded)
             children.append(rows)
-            if unusable:
-                put_at(extra, reader.child.path or reader.child.consumes[:1], unusable)
+            if unusable or reader.child.odd:
+                extra |= merged(extra, reader.leftovers(record, unusable))
         if self.entity.field_values:
             children.append(_value_rows(key, record, zone, extra, fields))
         return children
@@ -154,8 +158,9 @@ class Normalizer:
         if value is MISSING or (not value and row[place] is None):
             return
         elements = value if isinstance(value, list) else [value] if value else []
-        embedded_id = elements[0].get("id") if elements and isinstance(elements[0], dict) else None
-        if type(embedded_id) is int and row[place] is None:
+        embedded_id = whole_number(elements[0].get("id")
+                                   if elements and isinstance(elements[0], dict) else None)
+        if embedded_id is not None and row[place] is None:
             extra.setdefault(feed.id_column, record.get(feed.id_column))
             row[place] = embedded_id
         fits = [add_embedded_row(feed, element, embedded)
@@ -178,14 +183,14 @@ class Normalizer:
                 continue
             rest = unmapped_attributes(inside, read) if isinstance(inside, dict) else strip_links(inside)
             if rest:
-                extra[name] = extra.get(name, {}) | rest if isinstance(rest, dict) else rest
+                extra[name] = merged(rest, extra.get(name, {})) if isinstance(rest, dict) else rest
         for path, column in self.entity.redundant.items():
             repeated = value_at(record, path)
             if repeated is not MISSING and repeated != record.get(column):
                 put_at(extra, path, strip_links(repeated))
 
     def _absent_bits(self, record: Record, layout: RecordLayout) -> int:
-        mask = layout.absent | self.reader.nested_absent_bits(record) if self.reader.nested else layout.absent
+        mask = layout.absent | self.reader.deep_absent_bits(record) if self.reader.deep else layout.absent
         if mask not in self.absent_masks:
             self.absent_masks[mask] = sum(1 << place for place, at in enumerate(self.reader_positions)
                                     if at is not None and mask >> at & 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from models.base import Path
-from pipelines.entities.spec import Record
+from pipelines.entities.spec import EMBEDDED, Record
 from pipelines.schema.json_text import strip_links
 
 MISSING = object()
@@ -21,6 +21,13 @@ def put_at(target: Record, path: Path, value: Any) -> None:
     target[path[-1]] = value
 
 
+def merged(base: Record, more: Record) -> Record:
+    """Returns both objects as one, at every level; values of `more` win."""
+    return base | {name: merged(base[name], value)
+                   if isinstance(value, dict) and isinstance(base.get(name), dict) else value
+                   for name, value in more.items()}
+
+
 def value_at(source: Any, path: Path) -> Any:
     """Returns the value at a path, or MISSING if the record does not have the attribute at all."""
     for part in path:
@@ -28,6 +35,19 @@ def value_at(source: Any, path: Path) -> Any:
             return MISSING
         source = source[part]
     return source
+
+
+def is_absent(record: Record, path: Path) -> bool:
+    """True if the record does not speak of the attribute at the path. An object that came empty (null, [] or
+    {}) says that all its attributes are empty. `_embedded` says nothing of that kind: lists that it lacks
+    were not requested."""
+    source: Any = record
+    for depth, part in enumerate(path):
+        if not isinstance(source, dict) or part not in source:
+            is_empty = source is None or source in EMPTY
+            return not is_empty or depth == 0 or path[:depth] == (EMBEDDED,)
+        source = source[part]
+    return False
 
 
 Trie = dict[str, Any]

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipelines.entities.spec import Record
-from pipelines.normalize.paths import EMPTY, MISSING, Trie, put_at, value_at
+from pipelines.entities.spec import UNKNOWN, Record
+from pipelines.normalize.paths import EMPTY, MISSING, Trie, is_absent, put_at, value_at
 from pipelines.schema.columns import PG_EPOCH_SECONDS, Cell, LossyValueError
 from pipelines.schema.json_text import strip_links
 from pipelines.schema.tables import ApiColumn, TableSchema
@@ -124,8 +124,8 @@ class Reader:
                      if len(column.path) == 1 and column.name not in self.derived]
         self.deep = [(index, column) for index, column in enumerate(self.columns)
                      if (index, column) not in self.flat]
-        self.nested = [(index, column) for index, column in self.deep if column.name not in self.derived]
-        self.paths = [column.path for column in self.columns if not column.is_derived]
+        self.paths = [column.path for column in self.columns
+                      if not column.is_derived and column.name not in self.derived]
 
     def cells(self, record: Record, inexact: Record) -> list[Cell]:
         """Returns one cell per column of `self.columns`; puts into `inexact` the values that a cell cannot
@@ -137,10 +137,11 @@ class Reader:
             value = get(name)
             if value is None or (not value and type(value) in CONTAINERS):
                 continue
-            if column.zero_is_none and value == 0:
+            cell = _cell(column, value, inexact)
+            if column.zero_is_none and cell == 0:
                 inexact[name] = value
             else:
-                cells[index] = _cell(column, value, inexact)
+                cells[index] = cell
         self._read_deep(record, cells, inexact)
         return cells
 
@@ -148,8 +149,8 @@ class Reader:
         for index, column in self.deep:
             read = self.derived.get(column.name)
             value = read(record) if read else value_at(record, column.path)
-            if value is not None and value is not MISSING:
-                cells[index] = _cell(column, value, inexact)
+            if value is not None and value is not MISSING and value is not UNKNOWN:
+                cells[index] = _cell(column, value, {} if read else inexact)
 
     def read(self, record: Record, layout: RecordLayout, inexact: Record) -> list[Cell]:
         """Fast path: the result of `cells`. Falls back to `cells` when a value is not of the expected
@@ -169,13 +170,17 @@ class Reader:
 
     def absent_bits(self, names: Sequence[str]) -> int:
         """Returns a bit mask of the columns whose attributes are not among the names (schema.md: an absent
-        attribute leaves its column as it was). Columns inside an attribute depend on the record: see
-        `absent_inside`."""
-        outside = [*self.flat, *(each for each in self.deep if each not in self.nested)]
-        return sum(1 << index for index, column in outside if column.path[0] not in names)
+        attribute leaves its column as it was). Columns inside an attribute, and those that a function
+        computes, depend on the record: see `deep_absent_bits`."""
+        return sum(1 << index for index, column in self.flat if column.path[0] not in names)
 
-    def nested_absent_bits(self, record: Record) -> int:
-        return sum(1 << index for index, column in self.nested if value_at(record, column.path) is MISSING)
+    def deep_absent_bits(self, record: Record) -> int:
+        absent = 0
+        for index, column in self.deep:
+            read = self.derived.get(column.name)
+            if read(record) is UNKNOWN if read else is_absent(record, column.path):
+                absent |= 1 << index
+        return absent
 
 
 def _cell(column: ApiColumn, value: Any, inexact: Record) -> Cell:

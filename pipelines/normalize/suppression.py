@@ -17,6 +17,7 @@ import psycopg
 from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
 from pipelines.entities.spec import EMBEDDED, Entity, Record
 from pipelines.normalize.paths import value_at
+from pipelines.schema.columns import whole_number
 from pipelines.schema.tables import table_schema_of
 
 Connection = psycopg.Connection[Any]
@@ -37,8 +38,8 @@ class Suppression:
         self.own_keys = {key for kind, key, because in rows if kind == entity.name and not because}
         of = table_schema_of(entity.model)
         self.key_path = of.column(of.key[-1]).path
-        references = [(str(of.table.columns[column.name].info.get("refers", "")).split(".")[0], column.path)
-                for column in of.columns]
+        references = [(str(of.table.columns[column.name].info.get("refers", "")).split(".")[0], path)
+                for column in of.columns for path in {column.path, (column.name,)}]
         self.reference_paths = [(kind, path) for kind, path in references
                                 if kind in {kind for kind, _ in self.roots}]
         self.dependents: deque[Key] = deque()
@@ -53,7 +54,7 @@ class Suppression:
         for record in records:
             root = self._erased_root(record, fixed) if isinstance(record, dict) else ""
             if root:
-                self.dependents.append((str(value_at(record, self.key_path)), root))
+                self.dependents.append((_key_text(value_at(record, self.key_path)), root))
             else:
                 kept.append(self._strip_record(record, whole) if isinstance(record, dict) else record)
         return kept
@@ -70,12 +71,13 @@ class Suppression:
 
     def _erased_root(self, record: Record, fixed: Mapping[str, Any]) -> str:
         """Returns the erased record that this one is, is attached to, or concerns; "" if there is none."""
-        key, kind = str(value_at(record, self.key_path)), record.get("entity_type", fixed.get("entity_type"))
+        key = _key_text(value_at(record, self.key_path))
+        kind = record.get("entity_type", fixed.get("entity_type"))
         if key in self.own_keys:
             return self.roots[self.entity.name, key]
-        targets = [(LIST_BY_EVENT_KIND.get(str(kind), str(kind)), str(record.get("entity_id")))]
-        targets += [(kind, str(value_at(record, path))) for kind, path in self.reference_paths]
-        targets += [(name, str(element.get("id")))
+        targets = [(LIST_BY_EVENT_KIND.get(str(kind), str(kind)), _key_text(record.get("entity_id")))]
+        targets += [(kind, _key_text(value_at(record, path))) for kind, path in self.reference_paths]
+        targets += [(name, _key_text(element.get("id")))
                for name in self.entity.concerns for element in _embedded_objects(record, name)]
         found = next((self.roots[each] for each in targets if each in self.roots), "")
         return found or (self.find_erased_root(record) if self.entity.is_append_only else "")
@@ -123,7 +125,7 @@ class Suppression:
             return ""
         kinds = (within, element.get("entity_type"), element.get("type"))
         numbers = (element.get("entity_id"), element.get("id"))
-        here = (self.roots.get((LIST_BY_EVENT_KIND.get(str(kind), str(kind)), str(number)), "")
+        here = (self.roots.get((LIST_BY_EVENT_KIND.get(str(kind), str(kind)), _key_text(number)), "")
                 for kind in kinds for number in numbers)
         inside = (self._element_root(inner, name) for name, inner in element.items())
         return next(filter(None, [*here, *inside]), "")
@@ -137,6 +139,12 @@ def suppress(connection: Connection, account: str, kind: str, keys: Iterable[tup
             "INSERT INTO mirror.forgotten (account, entity, key, because) VALUES (%s, %s, %s, %s) "
             "ON CONFLICT DO NOTHING",
             [(account, kind, key, because) for key, because in sorted(keys, key=str)])
+
+
+def _key_text(value: Any) -> str:
+    """Returns a key as mirror.forgotten spells it: 7, 7.0 and "7" are one id."""
+    number = whole_number(value)
+    return str(value if number is None else number)
 
 
 def _embedded_objects(record: Record, name: str) -> list[Record]:

@@ -23,9 +23,10 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.accounts.registry import due
-from pipelines.errors import MirrorError, UsageError
+from pipelines.errors import MirrorError, UsageError, describe_fault
 from pipelines.installation import Installation, open_installation
 from pipelines.postgres.errors import describe_postgres_error, one_line
+from pipelines.postgres.preflight import CONNECTIONS_PER_SYNC, connection_budget
 from pipelines.sync.context import EntityResult, NoProgress
 from pipelines.sync.runtime import stop
 
@@ -33,14 +34,8 @@ PRELOAD = ["pipelines.orchestration.launcher"]
 """Modules that the fork server imports before it forks the accounts' processes."""
 SHUTDOWN_GRACE_SECONDS = 20.0
 """Seconds that interrupted processes have to end; then they are killed."""
-CONNECTIONS_PER_SYNC = 4
-"""Connections to Postgres of one sync, besides one per list being read: its lock, its rate limiters, its run
-log."""
 SPARE_CONNECTIONS = 5
 """Connections left free for other programs."""
-FREE_CONNECTIONS_SQL = """
-SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-       - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int"""
 log = logging.getLogger(__name__)
 
 
@@ -95,8 +90,7 @@ def worst_exit_code(outcomes: Iterable[AccountOutcome]) -> int:
 def max_parallel_accounts(mirror: Installation, at_once: int) -> int:
     """Returns how many accounts, from 1 to `at_once`, Postgres has free connections for."""
     with mirror.connect() as connection:
-        row = connection.execute(FREE_CONNECTIONS_SQL).fetchone()
-    free = (row[0] if row else 0) - SPARE_CONNECTIONS
+        free = connection_budget(connection).free - SPARE_CONNECTIONS
     return max(1, min(at_once, free // (mirror.settings.amocrm_concurrency + CONNECTIONS_PER_SYNC)))
 
 
@@ -167,7 +161,7 @@ def _child_main(name: str, pipe: Connection, only: list[str], full: bool, allow_
     except MirrorError as reason:
         outcome.reason = one_line(reason)
     except Exception as reason:
-        outcome.reason = f"{type(reason).__name__}: {one_line(reason)}"
+        outcome.reason = describe_fault(reason)
         log.exception("%s failed", name)
     pipe.send(outcome)
     pipe.close()

@@ -13,7 +13,7 @@ import dagster as dg
 from pipelines.bi import builder
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.errors import AccountPausedError, SyncAlreadyRunningError
+from pipelines.errors import AccountPausedError, SyncAlreadyRunningError, describe_fault
 from pipelines.installation import open_installation
 from pipelines.migrate import migrate
 from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, this_process
@@ -135,7 +135,7 @@ def apply_retention(instance: dg.DagsterInstance, account: str, log: logging.Log
                             mirror.settings.mirror_webhook_days)
         prune_dagster_runs(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
     except Exception as reason:
-        log.warning("old runs could not be deleted: %s: %s", type(reason).__name__, reason)
+        log.warning("old runs could not be deleted: %s", describe_fault(reason), exc_info=True)
     return rows
 
 

@@ -13,7 +13,7 @@ from pipelines.accounts.registry import active_accounts, all_accounts
 from pipelines.accounts.target import Connection
 from pipelines.bi import builder
 from pipelines.bi.state import view_faults
-from pipelines.entities.record_kinds import RECORD_LISTS
+from pipelines.entities.record_kinds import HISTORY_TABLES
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.history.rebuild import Consistency, consistency
@@ -31,7 +31,7 @@ CURRENT = "is_current"
 WITH_REFERENCES = [entity for entity in ENTITIES
                    if next(soft_references(table_schema_of(entity.model).table), None)]
 NEEDS_MIGRATION = "its tables are not up to date: run `amocrm-mirror migrate`"
-WITH_HISTORY = [entity for entity in ENTITIES if entity.name in RECORD_LISTS]
+WITH_HISTORY = [entity for entity in ENTITIES if entity.name in HISTORY_TABLES]
 CheckResult = tuple[str, str]
 """A check's result for one account: the reason for failure (empty: passed), and the details."""
 CheckFunction = Callable[[Connection, str, str, Entity], CheckResult]
@@ -49,7 +49,7 @@ def check_results(context: dg.AssetCheckExecutionContext, name: str,
     description names the accounts that fail, its metadata holds the details of all accounts."""
     selected = {key.asset_key for key in context.selected_asset_check_keys if key.name == name}
     mirror = open_installation()
-    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
+    with mirror.connect_autocommit() as connection:
         known_accounts = active_accounts(connection, mirror.account)
         for entity in (each for each in ENTITIES if dg.AssetKey([ENTITY_PREFIX, each.name]) in selected):
             results = {each.name: _run_check(check, connection, each.name, each.schema, entity)
@@ -163,7 +163,7 @@ def is_current(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheck
     """Reads which BI views could not be rebuilt, and why."""
     wanted = {key.asset_key.path[-1] for key in context.selected_asset_check_keys if key.name == CURRENT}
     mirror = open_installation()
-    with psycopg.connect(mirror.conninfo, autocommit=True) as connection:
+    with mirror.connect_autocommit() as connection:
         found = [(each.name, view, why) for each in active_accounts(connection, mirror.account)
                  for view, why in _view_faults(connection, each.schema).items()]
     for name in (each for each in builder.view_tables() if each in wanted):

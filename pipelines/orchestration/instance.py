@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,9 +15,10 @@ import dagster as dg
 from alembic.util import CommandError
 from dagster._check import CheckError
 from sqlalchemy.exc import DBAPIError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from pipelines.config.home import make_home
-from pipelines.errors import MissingExtraError, SyncRefusedError
+from pipelines.errors import MirrorError, MissingExtraError, SyncRefusedError
 from pipelines.installation import Installation
 from pipelines.migrate import migrate
 from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS
@@ -84,10 +86,25 @@ def open_instance(mirror: Installation, *names: str, removed: str = "") -> dg.Da
         instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), list(names))
         if removed and instance.has_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed):
             instance.delete_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed)
-    except (dg.DagsterError, CheckError, DBAPIError, CommandError, OSError) as reason:
-        raise SyncRefusedError(f"Dagster cannot keep its runs in {home}: {' '.join(str(reason).split())}. "
-                               "Fix dagster.yaml there, or set DAGSTER_HOME to another folder") from reason
+    except MirrorError:
+        raise
+    except Exception as reason:  # the file is the user's: Dagster raises whatever its content leads to
+        raise SyncRefusedError(f"Dagster cannot keep its runs in {home}: {_reason(reason)}") from reason
     return instance
+
+
+def _reason(reason: Exception) -> str:
+    """Returns why Dagster cannot use its storage, with the cure."""
+    text = " ".join(str(reason).split()).removeprefix("Failure condition: ")
+    missing = re.search(r"Couldn't import module (\w+)", text)
+    if missing:
+        return (f"dagster.yaml there names {missing[1]}, which is not installed. Install it: "
+                f"`{sys.executable} -m pip install {missing[1].replace('_', '-')}`, or remove it from "
+                "dagster.yaml")
+    cure = "Fix dagster.yaml there, or set DAGSTER_HOME to another folder"
+    if isinstance(reason, dg.DagsterError | DBAPIError | CommandError | OSError | YAMLError | CheckError):
+        return f"{text}. {cure}"
+    return f"dagster.yaml there does not have the form that Dagster expects. {cure}"
 
 
 def _require_extras(configuration: str) -> None:

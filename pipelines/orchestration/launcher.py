@@ -4,37 +4,41 @@ web UI shows."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.storage.compute_log_manager import CapturedLogContext
 
 from pipelines.bi.builder import ViewResult, view_tables
+from pipelines.entities.spec import Entity
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
 from pipelines.migrate import migrate
+from pipelines.orchestration.admission import refuse_before_writing
 from pipelines.orchestration.assets import SyncOptions, sync_account
 from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, prune_dagster_runs, this_process
-from pipelines.orchestration.instance import prepare_instance
+from pipelines.orchestration.instance import open_instance, prepare_instance
 from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX
-from pipelines.sync.account_sync import Report, select_entities, sync
+from pipelines.sync.account_sync import Report, admitted_sync, select_entities
 from pipelines.sync.context import Progress
 from pipelines.sync.run_log import prune_mirror_schema
 
 
 @dataclass
 class CliSyncRunner:
-    """Sync runner of the command line: shows progress, and keeps the report or the error for `launch`."""
+    """Sync runner of the command line: runs the sync that was admitted before Dagster's run began, and keeps
+    the report or the error for `launch`."""
 
     mirror: Installation
-    progress: Progress
+    run: Callable[[], Report]
     report: Report | None = None
     error: BaseException | None = None
 
     def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report:
         try:
-            self.report = sync(self.mirror.target(), only, options.full, self.progress,
-                               options.allow_mass_delete)
+            self.report = self.run()
             return self.report
         except BaseException as reason:
             self.error = reason
@@ -47,15 +51,23 @@ class CliSyncRunner:
 def launch(mirror: Installation, progress: Progress, only: Sequence[str] = (), full: bool = False,
            allow_mass_delete: bool = False) -> Report:
     """Runs the account's assets in this process, and returns the sync's report. Raises the sync's own error
-    if it could not start, and SyncRefusedError if Dagster did not start it."""
-    syncer = CliSyncRunner(mirror, progress)
-    keys = ([dg.AssetKey([ENTITY_PREFIX, entity.name]) for entity in select_entities(only)]
+    if it could not start, before anything is written, and SyncRefusedError if Dagster did not start it."""
+    entities = select_entities(only)
+    refuse_before_writing(mirror)
+    migrate(mirror.conninfo, mirror.schema)
+    with admitted_sync(mirror.target(), only, full, progress, allow_mass_delete) as run:
+        return _materialize(CliSyncRunner(mirror, run), entities,
+                            {"full": full, "allow_mass_delete": allow_mass_delete})
+
+
+def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dict[str, bool]) -> Report:
+    keys = ([dg.AssetKey([ENTITY_PREFIX, entity.name]) for entity in entities]
             + [dg.AssetKey([BI_PREFIX, name]) for name in view_tables()])
-    options = {"full": full, "allow_mass_delete": allow_mass_delete}
-    with prepare_instance(mirror) as instance:
+    account = syncer.mirror.account
+    with open_instance(syncer.mirror, account) as instance, without_captured_output(instance):
         fail_dead_runs(instance)
         result = dg.materialize(
-            [sync_account], partition_key=mirror.account, selection=keys, instance=instance,
+            [sync_account], partition_key=account, selection=keys, instance=instance,
             resources={"syncer": syncer}, raise_on_error=False,
             run_config={"ops": {"sync_account": {"config": options}},
                         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
@@ -68,6 +80,24 @@ def launch(mirror: Installation, progress: Progress, only: Sequence[str] = (), f
         return syncer.report
     raise SyncRefusedError(
         f"Dagster did not start the sync: {_failure_message(result)} `amocrm-mirror dev` shows the run")
+
+
+@contextmanager
+def without_captured_output(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Keeps Dagster from capturing the output of runs in this process, which prints to the terminal itself.
+    To capture it, Dagster starts four processes, which Ctrl-C in a terminal reaches, too: they would print
+    tracebacks."""
+    manager = instance.compute_log_manager
+
+    @contextmanager
+    def capture_nothing(log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        yield CapturedLogContext(log_key)
+
+    setattr(manager, "capture_logs", capture_nothing)  # noqa: B010
+    try:
+        yield
+    finally:
+        delattr(manager, "capture_logs")
 
 
 def _failure_message(result: dg.ExecuteInProcessResult) -> str:

@@ -29,7 +29,7 @@ from pipelines.orchestration.dead_runs import fail_dead_runs
 from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
 from pipelines.webhooks.subscription import WebhookHealth, check_webhook, subscribed_accounts
 
-TICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=2, read_timeout=15.0)
+TICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=2, read_timeout=15.0, payment_patience=0.0)
 """Retries of a request made by a tick, which Dagster gives a minute."""
 UNFINISHED_STATUSES = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED,
                        dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,

@@ -5,9 +5,15 @@ from __future__ import annotations
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
+from pipelines.postgres.connections import is_no_connection_left
+
 DISK_FULL_MESSAGE = (
     "the disk of the server is full. What had landed is kept. Make room on it, then run again: it goes "
     "on where it was")
+NO_CONNECTION_LEFT_MESSAGE = (
+    "Every connection that the server allows is taken: close other programs, lower AMOCRM_CONCURRENCY (a "
+    "sync needs that many and 4), or raise the limit of the role (ALTER ROLE … CONNECTION LIMIT …), that of "
+    "the database, or max_connections.")
 SERVER_DOWN_MESSAGE = (
     "The server has gone down, or is just starting: its log says why, most often a full disk.")
 """Cause that the server cannot report itself when the disk of its log is full: it stops at once."""
@@ -36,6 +42,8 @@ def describe_postgres_error(reason: psycopg.Error | DBAPIError) -> str:
     message = one_line(cause)
     if isinstance(cause, psycopg.errors.DiskFull):
         return f"Postgres: {DISK_FULL_MESSAGE} ({message})"
+    if is_no_connection_left(cause):
+        return f"Postgres: {with_full_stop(message)} {NO_CONNECTION_LEFT_MESSAGE}"
     return (f"Postgres: {with_full_stop(message)} {SERVER_DOWN_MESSAGE}"
             if any(sign in message for sign in SERVER_DOWN_SIGNS)
             else f"Postgres: {message}")

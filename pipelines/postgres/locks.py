@@ -5,6 +5,7 @@ victims.
     full_scan_lock          a process reads lists completely and tombstones what is missing
     continuous_sync_lock    shared by the rounds of the continuous sync
     continuous_worker_lock  a process syncs the account continuously
+    landing_lock            shared by the transactions of a sync that land rows; a sync that begins
     table_lock              a transaction writes the table
     views_lock              a transaction replaces the account's views
     ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
@@ -27,6 +28,7 @@ import psycopg
 from psycopg.sql import SQL
 
 from pipelines.errors import SyncAlreadyRunningError
+from pipelines.postgres.connections import open_connection
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -84,6 +86,10 @@ class AdvisoryLock:
         """Waits for the lock; the end of the transaction releases it."""
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [self.name])
 
+    def share_until_commit(self, connection: Connection) -> None:
+        """Waits for the lock, and shares it until the end of the transaction."""
+        connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", [self.name])
+
     def try_hold_until_commit(self, connection: Connection) -> bool:
         """Takes the lock until the end of the transaction, if it is free; returns whether it was."""
         row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
@@ -101,7 +107,7 @@ ALL_ACCOUNTS_VIEWS_LOCK = AdvisoryLock("amocrm-mirror views over all accounts")
 
 
 def sync_lock(account: str) -> AdvisoryLock:
-    """Returns the lock of a sync of the account; `exclusive_sync` holds it."""
+    """Returns the lock of a sync of the account; `sync/exclusive.py` holds it."""
     return AdvisoryLock(f"amocrm-mirror sync {account}")
 
 
@@ -122,6 +128,12 @@ def continuous_worker_lock(account: str) -> AdvisoryLock:
     return AdvisoryLock(f"amocrm-mirror drain {account}")
 
 
+def landing_lock(account: str) -> AdvisoryLock:
+    """Returns the lock that the transactions of a sync share while they land rows. A sync that begins takes
+    it once, so that it waits for those of a sync that has lost its own lock (`sync/exclusive.py`)."""
+    return AdvisoryLock(f"amocrm-mirror landing {account}")
+
+
 def table_lock(schema: str, table: str) -> AdvisoryLock:
     """Returns the lock of a transaction that writes the table, against other syncs' writes."""
     return AdvisoryLock(f"amocrm-mirror {schema}.{table}")
@@ -132,18 +144,19 @@ def views_lock(schema: str) -> AdvisoryLock:
     return AdvisoryLock(f"amocrm-mirror views {schema}")
 
 
-@contextmanager
-def exclusive_sync(connect: Callable[[], Connection], account: str) -> Iterator[None]:
-    """Holds the account's sync lock and its full-scan lock on a connection of its own, so that two syncs of
-    one account never run at once; both locks end with that connection. Raises SyncAlreadyRunningError."""
-    with connect() as connection:
-        connection.autocommit = True
-        if not sync_lock(account).try_take(connection):
-            raise SyncAlreadyRunningError(
-                f"another sync of the account {account!r} is running: wait for it to end, "
-                "then run this one again")
-        full_scan_lock(account).take(connection)
-        yield
+def syncing_accounts(conninfo: str) -> list[str]:
+    """Returns the accounts of a database that are being synced or verified now."""
+    with open_connection(conninfo, autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_tables WHERE (schemaname, tablename) = ('mirror', 'accounts')"
+                              ).fetchone() is None:
+            return []
+        names = connection.execute("SELECT name FROM mirror.accounts ORDER BY 1").fetchall()
+        return [name for name, in names if sync_lock(name).is_held(connection)]
+
+
+def already_running_error(account: str) -> SyncAlreadyRunningError:
+    return SyncAlreadyRunningError(f"another sync of the account {account!r} is running: wait for it to end, "
+                                   "then run this one again")
 
 
 def retry_deadlocks(work: Callable[[], T]) -> T:

@@ -34,6 +34,10 @@ MAX_NUMBER_LENGTH = 1000
 """Characters of a text that is still tried as a number."""
 
 
+WHOLE_NUMBER_PATTERN = re.compile(r"-?(0|[1-9]\d{0,18})(\.0+)?", re.ASCII)
+"""Text of a whole number as JSON writes one: no sign +, no leading zeros (a code), no spaces or commas."""
+
+
 NUMBER_PATTERN = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*", re.ASCII)
 
 
@@ -45,16 +49,45 @@ class LossyValueError(Exception):
         self.cell = cell
 
 
+def whole_number(value: Any) -> int | None:
+    """Returns the whole number that a JSON value is, or that its text spells: 7, 7.0, "7"; None for all
+    others, a bool included, and for those beyond int8."""
+    if type(value) is int:
+        number = value
+    elif type(value) is float or type(value) is decimal.Decimal:
+        exact = decimal.Decimal(repr(value) if type(value) is float else value)
+        if not exact.is_finite() or abs(exact) > INT8_LIMIT or exact != int(exact):
+            return None
+        number = int(exact)
+    elif type(value) is str and WHOLE_NUMBER_PATTERN.fullmatch(value):
+        number = int(value.partition(".")[0])
+    else:
+        return None
+    return number if -INT8_LIMIT <= number < INT8_LIMIT else None
+
+
 def integer_cell(value: Any) -> Cell:
-    if type(value) is int and -INT8_LIMIT <= value < INT8_LIMIT:
-        return value
-    raise LossyValueError(None)
+    """A number written as a text fills the cell, but is not the same value: the text goes to `_extra`. 7.0
+    equals 7."""
+    number = whole_number(value)
+    if number is None or type(value) is str:
+        raise LossyValueError(number)
+    return number
 
 
 def text_cell(value: Any) -> Cell:
     if type(value) is str:
         return value
     raise LossyValueError(dumps(value))
+
+
+def key_cell(cell: Cell, value: Any) -> Cell:
+    """Returns the cell of a key whose JSON value is not of the column's type: a number written as a text, or
+    a text written as a number. Anything else is no key (None). Integers beyond 64 bits arrive as doubles, so
+    their digits are not known."""
+    if isinstance(cell, str):
+        return cell if type(value) is int and -INT8_LIMIT <= value < INT8_LIMIT else None
+    return cell
 
 
 def bool_cell(value: Any) -> Cell:
@@ -74,9 +107,12 @@ def from_pg_micros(micros: int) -> int:
 
 
 def timestamptz_cell(value: Any) -> Cell:
-    if type(value) is int and MIN_UNIX_SECOND <= value <= MAX_UNIX_SECOND:
-        return to_pg_micros(value)
-    raise LossyValueError(None)
+    second = whole_number(value)
+    if second is None or not MIN_UNIX_SECOND <= second <= MAX_UNIX_SECOND:
+        raise LossyValueError(None)
+    if type(value) is str:
+        raise LossyValueError(to_pg_micros(second))
+    return to_pg_micros(second)
 
 
 def parse_numeric(text: str) -> decimal.Decimal | None:

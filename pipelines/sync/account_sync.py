@@ -23,22 +23,28 @@ from pipelines import erasure
 from pipelines.accounts.state import recording_refusals
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.client import CountingClient
-from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, ListIncompleteError
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    AmoError,
+    BlockedError,
+    InterruptedSyncError,
+    ListIncompleteError,
+)
 from pipelines.bi import builder
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity, Phase
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, describe_fault
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
 from pipelines.load.hints import listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
-from pipelines.postgres.locks import exclusive_sync
 from pipelines.schema.names import bi_schema
-from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
+from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext, tell_time
 from pipelines.sync.entity_sync import EntitySync
+from pipelines.sync.exclusive import SyncLockLostError, exclusive_sync
 from pipelines.sync.helper_process import HelperProcess, SharedQueue, start_helper
 from pipelines.sync.hint_sync import HintSync
-from pipelines.sync.preflight import preflight
+from pipelines.sync.preflight import clock_note, preflight
 from pipelines.sync.run_log import RunLog
 from pipelines.sync.runtime import tuned_memory
 from pipelines.webhooks.inbox import enqueue_all_hints, mark_processed
@@ -64,6 +70,9 @@ class Report:
     seconds: float = 0.0
     views: list[builder.ViewResult] = field(default_factory=list)
     """Results of rebuilding the BI views. A failed view never fails the sync: its purpose is the tables."""
+
+    clock_note: str = ""
+    """By how much this machine's clock is wrong; empty if it is right."""
 
     @property
     def exit_code(self) -> int:
@@ -93,20 +102,36 @@ def sync(target: Target, only: Sequence[str] = (), full: bool = False, progress:
          allow_mass_delete: bool = False) -> Report:
     """Brings the account's tables up to date. Raises SyncRefused when it may not start (another sync is
     running, the token is another account's)."""
+    with admitted_sync(target, only, full, progress, allow_mass_delete) as run:
+        return run()
+
+
+@contextmanager
+def admitted_sync(target: Target, only: Sequence[str] = (), full: bool = False,
+                  progress: Progress | None = None,
+                  allow_mass_delete: bool = False) -> Iterator[Callable[[], Report]]:
+    """Holds the account's locks and yields the function that runs its sync, after everything that could
+    refuse the sync has been checked. Raises SyncRefusedError and what the client raises."""
     began = time.monotonic()
     entities = select_entities(only)
     run = SyncRun(SyncContext(target, progress or NoProgress(), full, allow_mass_delete),
                   RunLog(target, str(uuid.uuid4())))
-    report = Report(run.log.run_id)
-    with exclusive_sync(target.connect, target.name), tuned_memory():
+    with exclusive_sync(target.connect, target.name, run.halt) as run.context.fence, tuned_memory():
+        target.client.on_retry = run.context.progress.waiting
         preflight(run.context, ACCOUNT_ENTITY in entities)
-        with start_helper(run.context, run.log.run_id, entities) as run.helper:
-            report.results += run.run_phases(entities)
-        with target.connect() as connection:
-            rebuild.advance(connection, target.schema, target.name, target.connect)
-        report.views = rebuild_views(target)
+        yield partial(_run_sync, run, entities, began)
+
+
+def _run_sync(run: SyncRun, entities: Sequence[Entity], began: float) -> Report:
+    report, target = Report(run.log.run_id), run.target
+    with start_helper(run.context, run.log.run_id, entities) as run.helper:
+        report.results += run.run_phases(entities)
+    with target.connect() as connection:
+        run.context.check_fence(connection)
+        rebuild.advance(connection, target.schema, target.name, target.connect)
+    report.views = rebuild_views(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
-    report.seconds = time.monotonic() - began
+    report.seconds, report.clock_note = time.monotonic() - began, clock_note(target.client)
     return report
 
 
@@ -141,7 +166,8 @@ class SyncRun:
                 self.process_hints(entities, results)
             results += self.run_jobs(self.entity_jobs(phase))
         self.process_hints(entities, results)
-        with self.autocommit_connection() as connection:
+        with self.autocommit_connection() as connection, connection.transaction():
+            self.context.check_fence(connection)
             erasure.erase_late_rows(connection, self.target.schema, self.target.name)
             mark_processed(connection, self.target.name)
         return results
@@ -152,10 +178,12 @@ class SyncRun:
         readable = {result.entity: result for result in results if result.state in ("complete", "incomplete")}
         for _ in range(HINT_ROUNDS):
             with self.target.connect() as connection:
+                tell_time(connection, self.target.client)
                 enqueue_all_hints(connection, self.target.name)
                 paths = listings_with_hints(connection, self.target.name)
             hinted = [entity for entity in entities
-                      if entity.name in readable and paths & {each.path for each in entity.listings}]
+                      if entity.name in readable and readable[entity.name].state != "failed"
+                      and paths & {each.path for each in entity.listings}]
             if not hinted or self.context.stop_reason:
                 return
             self.run_jobs([partial(self.process_entity_hints, entity, paths, readable[entity.name])
@@ -169,6 +197,7 @@ class SyncRun:
             HintSync(self.context, entity, client, connection, result).process(paths)
         result.hint_requests += client.requests
         result.requests += client.requests
+        result.retries += client.retries
         return self._finish(result, began)
 
     def entity_jobs(self, entities: Sequence[Entity]) -> list[Callable[[], EntityResult]]:
@@ -193,8 +222,9 @@ class SyncRun:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 results += [each.result() for each in done]
-        except BaseException:
-            self._stop(AmoError("interrupted; what had landed is kept, and the next sync resumes there"))
+        except BaseException as reason:
+            self._stop(reason if isinstance(reason, SyncLockLostError) else InterruptedSyncError(
+                "interrupted; what had landed is kept, and the next sync resumes there"))
             pool.shutdown(wait=False, cancel_futures=True)
             wait([each for each in pending if not each.cancelled()], SHUTDOWN_GRACE_SECONDS)
             raise
@@ -222,14 +252,15 @@ class SyncRun:
             if self.context.stop_reason:
                 raise self.context.stop_reason
             if unavailable_because:
-                result.state, result.reason = "skipped", unavailable_because
+                result.state, result.reason, result.is_offered = "skipped", unavailable_because, False
             else:
                 EntitySync(self.context, entity, client, connection, result).run()
         result.requests += client.requests
+        result.retries += client.retries
 
     def _finish(self, result: EntityResult, began: float,
                 connection: Connection | None = None) -> EntityResult:
-        if result.state in ("failed", "incomplete"):
+        if result.state in ("failed", "incomplete", "interrupted"):
             result.watermark = None
         result.seconds += time.monotonic() - began
         self.log.finish(result, connection)
@@ -242,9 +273,13 @@ class SyncRun:
         try:
             with recording_refusals(self.target.connect, self.target.name):
                 yield
+        except SyncLockLostError:
+            raise  # nothing more is written, not even that this entity failed
         except (AccessRevokedError, BlockedError) as reason:
             self._stop(reason)
             result.state, result.reason = "failed", str(reason)
+        except InterruptedSyncError as reason:
+            result.state, result.reason = "interrupted", str(reason)
         except ListIncompleteError as reason:
             result.state, result.reason = "incomplete", one_line(reason)
         except psycopg.Error as reason:
@@ -254,8 +289,12 @@ class SyncRun:
         except Exception as reason:
             log.exception("%s failed", result.entity)
             result.state = "failed"
-            result.reason = (f"{type(reason).__name__}: {one_line(reason)}. "
-                             "This is a fault of amocrm-mirror's: please report it")
+            result.reason = describe_fault(reason)
+
+    def halt(self, reason: AmoError) -> None:
+        """Stops the run: no further request is sent."""
+        self.context.halt(reason)
+        self._stop(reason)
 
     def _stop(self, reason: AmoError) -> None:
         self.context.stop_reason = self.context.stop_reason or reason

@@ -4,20 +4,28 @@ progress; and the result of an entity."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from pipelines.accounts.target import Target
+from pipelines.accounts.target import Connection, Target
+from pipelines.amocrm.client import HttpGet
 from pipelines.amocrm.errors import AmoError
+from pipelines.cursors import set_server_time
 from pipelines.entities.spec import AccountInfo
 from pipelines.load.counts import Counts
+from pipelines.sync.exclusive import Fence
+
+UNKNOWN_CLOCK_SECONDS = 2 * 86400
+"""Seconds by which amoCRM's clock may be ahead of ours before any answer has shown it."""
 
 
 @dataclass
 class EntityResult:
-    """Result of one entity. `state` is complete, skipped, incomplete or failed; `seconds` of wall time."""
+    """Result of one entity. `state` is complete, skipped, incomplete, failed or interrupted; `seconds` of
+    wall time."""
 
     entity: str
     state: str = "complete"
@@ -25,14 +33,26 @@ class EntityResult:
     reason: str = ""
     counts: Counts = field(default_factory=Counts)
     requests: int = 0
+    retries: int = 0
+    """Requests that were sent again after a passing failure."""
     hint_requests: int = 0
     """Of the requests, those that re-read hinted records."""
     seconds: float = 0.0
+    is_offered: bool = True
+    """False: the account does not have the list."""
     watermark: int | None = None
     """Unix seconds up to which the list is complete."""
 
     def add_reason(self, reason: str) -> None:
         self.reason = "; ".join(filter(None, [self.reason, reason]))
+
+
+def tell_time(connection: Connection, client: HttpGet | None) -> None:
+    """Tells the session amoCRM's time. While that is unknown, a time that lies ahead in any case: a hint of
+    that time is read once too often, never too seldom."""
+    is_known = client is not None and client.clock.is_known
+    moment = client.clock.now() if client and is_known else time.time() + UNKNOWN_CLOCK_SECONDS
+    set_server_time(connection, moment)
 
 
 class Progress(Protocol):
@@ -45,6 +65,9 @@ class Progress(Protocol):
 
     def finished(self, result: EntityResult) -> None: ...
 
+    def waiting(self, message: str) -> None:
+        """amoCRM answers with errors, and a request is about to be tried again."""
+
 
 class NoProgress:
     """Ignores all progress."""
@@ -54,6 +77,8 @@ class NoProgress:
     def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
 
     def finished(self, result: EntityResult) -> None: ...
+
+    def waiting(self, message: str) -> None: ...
 
 
 @dataclass
@@ -78,12 +103,20 @@ class SyncContext:
     """What incremental reads and hints have read in this run: path → id → start of the request,
     microseconds since 1970."""
     stop_reason: AmoError | None = None
+    fence: Fence | None = None
+    """The fence of the sync that holds the account's lock; None: there is no such sync."""
     is_admin_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def halt(self, reason: AmoError) -> None:
         """Stops the run: no further request is sent. The first reason is kept."""
         self.stop_reason = self.stop_reason or reason
         self.target.client.halt(reason)
+
+    def check_fence(self, connection: Connection) -> None:
+        """To be called first in every transaction that lands rows. Raises SyncLockLostError if another sync
+        has begun."""
+        if self.fence:
+            self.fence.check(connection)
 
     def sees_everything(self) -> bool:
         """True if the token is an administrator's. Fetched from amoCRM at most once a run, and only when

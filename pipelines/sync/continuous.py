@@ -22,7 +22,7 @@ from pipelines import erasure
 from pipelines.accounts.state import recording_refusals
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.client import CountingClient, RetryPolicy
-from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NotAvailableError
+from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NoRightsError, NotOfferedError
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.errors import SyncRefusedError
@@ -30,7 +30,8 @@ from pipelines.history import rebuild
 from pipelines.load.hints import HintFilter, count_hints, delete_webhook_hints, listings_with_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.locks import continuous_sync_lock, continuous_worker_lock, full_scan_lock
-from pipelines.sync.context import EntityResult, NoProgress, SyncContext
+from pipelines.sync.context import EntityResult, NoProgress, SyncContext, tell_time
+from pipelines.sync.exclusive import current_fence
 from pipelines.sync.hint_sync import HintSync
 from pipelines.sync.preflight import preflight
 from pipelines.webhooks.inbox import DELIVERY_CHANNEL, enqueue_hints, mark_processed
@@ -42,9 +43,13 @@ MAX_HINTS_PER_PASS, MAX_HINTS_PER_PASS_UNFILTERED = 500, 20
 meanwhile."""
 HISTORY_DELAY_SECONDS = 5.0
 """Seconds from the first loaded change until history is updated."""
+KEPT_CONNECTIONS_PER_ENTITY = 3
+"""Connections kept open between two passes, for each entity that is processed in parallel: few where Postgres
+allows few."""
 MAX_PAUSE_SECONDS = 60.0
 """Longest pause after an error, in seconds."""
-FEW_RETRIES = RetryPolicy(max_tries=3, max_throttled=3, first_delay=0.5, max_delay=10.0, read_timeout=20.0)
+FEW_RETRIES = RetryPolicy(max_tries=3, max_throttled=3, first_delay=0.5, max_delay=10.0, read_timeout=20.0,
+                          payment_patience=0.0)
 """Few retries: the continuous sync soon tries again by itself."""
 log = logging.getLogger(__name__)
 
@@ -130,6 +135,7 @@ class ContinuousSync:
               self._full_scan_lock(connection) as idle):
             if not admitted:
                 return False
+            tell_time(connection, self.target.client if self.target else None)
             absorbed = enqueue_hints(connection, self.account)
             hint_filter = HintFilter(suspects=False, unhooked=idle)
             before = count_hints(connection, self.account, hint_filter)
@@ -145,7 +151,8 @@ class ContinuousSync:
 
     def _process_hints(self, connection: Connection, hint_filter: HintFilter, idle: bool) -> None:
         self.target = self.target or self.make_target()
-        context = SyncContext(self.target, NoProgress())
+        context = SyncContext(self.target, NoProgress(),
+                              fence=current_fence(connection, self.account) if idle else None)
         preflight(context, False)
         paths = listings_with_hints(connection, self.account, hint_filter)
         hinted = [entity for entity in ENTITIES
@@ -172,11 +179,14 @@ class ContinuousSync:
                 max_hints = (MAX_HINTS_PER_PASS if hint_sync.reader.has_filter
                              else MAX_HINTS_PER_PASS_UNFILTERED)
                 hint_sync.process(paths, HintFilter(max_hints, hint_filter.suspects, hint_filter.unhooked))
-        except NotAvailableError as reason:
+        except (NoRightsError, NotOfferedError) as reason:
             log.warning("%s: %s", self.account, one_line(reason))
             self._delete_hints(connection, [entity])
         except Exception as reason:
             return reason
+        finally:
+            if len(self.connections) > KEPT_CONNECTIONS_PER_ENTITY * context.target.concurrency - 1:
+                self.connections.pop(entity.name).close()
         if result.counts.changed:
             self.history_due_since = self.history_due_since or time.monotonic()
         return None

@@ -3,17 +3,16 @@ marked deleted. Knows the entity by its declaration only."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
-from pipelines.cursors import FULL_READ_DUE, Position, write_position
+from pipelines.cursors import FULL_READ_DUE, Position, set_server_time, write_position
 from pipelines.entities.spec import Entity, Listing, PerParent
 from pipelines.extract.by_id import detail_steps
-from pipelines.extract.source import Source, Step
+from pipelines.extract.source import FilterIgnoredError, Source, Step
 from pipelines.extract.strategies import incremental, snapshot, sweep
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
@@ -40,6 +39,8 @@ class EntitySync:
                  result: EntityResult) -> None:
         self.context, self.entity, self.connection, self.result = context, entity, connection, result
         configure_session(connection)
+        self._clock_ahead: float | None = None
+        """The difference of the clocks that the session knows, in seconds."""
         schema, account = context.target.schema, context.target.name
         self.reader = EntityReader(context, entity, client, connection)
         self.loader = Loader(connection, schema, account, self.reader.normalizer, self.reader.suppression)
@@ -48,8 +49,20 @@ class EntitySync:
         """The watermark of each list read, unix seconds."""
         self.read_at: dict[int, int] | None = None
         """Of the list being read: id → start of the request, microseconds since 1970. None: not kept."""
+        self.shown = set[Any]()
+        """Of an entity whose list may lack records that are fetched one by one: ids that the list has
+        shown."""
+        self.keep_time()
         self.had_rows = False
         """The table held live rows before this sweep, so the sweep may reveal missing ones."""
+
+    def keep_time(self) -> None:
+        """Tells the session amoCRM's time, once it is known and whenever a clock was set."""
+        clock = self.reader.client.clock
+        ahead = clock.ahead()
+        if clock.is_known and (self._clock_ahead is None or abs(ahead - self._clock_ahead) > 1):
+            set_server_time(self.connection, clock.now())
+            self._clock_ahead = ahead
 
     def run(self) -> None:
         """Reads and loads every list. A list that amoCRM does not offer is skipped with its reason. Raises
@@ -84,14 +97,19 @@ class EntitySync:
 
     def _sync_details(self, source: Source, over: PerParent) -> None:
         """Syncs an entity without a list endpoint, record by record."""
-        self.result.mode, began = "one by one", time.time()
+        self.result.mode = "one by one"
         position = self.reader.read_position(source.listing)
         is_full = self.context.full or FULL_READ_DUE in position
-        self.load_details(source, over, self.reader.parent_values(
-            over, None if is_full else position.get("began"), is_full))
-        self.result.watermark = int(began)
-        write_position(self.connection, self.context.target.name, self.entity.name, source.listing.path,
-                       {"watermark": int(began), "began": began})
+        due = self.reader.parent_values(over, None if is_full else position.get("began"), is_full)
+        self.load_details(source, over, [ident for ident in due if ident not in self.shown])
+        if not source.client.clock.is_known:
+            return  # nothing was asked
+        began = source.client.clock.at(source.began)
+        self._set_watermark(int(began))
+        with self.connection.transaction():
+            self.context.check_fence(self.connection)
+            write_position(self.connection, self.context.target.name, self.entity.name, source.listing.path,
+                           {"watermark": int(began), "began": began})
 
     def load_details(self, source: Source, over: PerParent, ids: list[Any]) -> None:
         """Loads records without a list endpoint by their ids. Marks the records deleted that amoCRM no longer
@@ -101,27 +119,37 @@ class EntitySync:
         for ident in missing:
             self.tombstone_absent({over.own_column: ident}, source.listing.path)
 
+    def load_part(self, listing: Listing) -> None:
+        """Loads every page of a part of a list. What it lacks is not marked deleted."""
+        source = self.reader.make_source(listing)
+        self._load_steps(source, snapshot(source))
+
     def _sync_snapshot(self, source: Source) -> None:
         """Reads the whole list. Live rows that it lacks are marked deleted only if a second complete read
         lacks them too (design.md 3)."""
         self.result.mode, fixed = "snapshot", source.listing.constants
-        started = int(time.time())
         self.tombstones.clear_seen()
         self._load_steps(source, snapshot(source), keep_seen=True)
         if self.tombstones.count_absent(fixed):
             self._load_steps(source, snapshot(source), keep_seen=True)
             self.tombstone_absent(fixed, source.listing.path)
-        self._set_watermark(started)
+        self._set_watermark(int(source.client.clock.at(source.began)))
 
     def _full_scan(self, source: Source, position: Position) -> Position:
         """Sweeps the list. Live rows that the sweep should have shown and did not become suspects, to be
         read by id: batch by batch where the list is ordered by id, else at the end of the sweep."""
         self.result.mode, self.read_at = "sweep", None
         self.had_rows = self.tombstones.has_live_rows(source.listing.constants)
-        at_end = not self.entity.order_column and self.entity.is_readable_by_id and not position
+        if self.entity.order_column:
+            try:
+                return self._load_steps(source, sweep(source, position)) or position
+            except FilterIgnoredError:  # the list ignores order[id] (live-facts.md 16)
+                position = {}
+        at_end = (self.entity.is_readable_by_id and not position
+                  and not self.entity.has_details)  # these fetch every record that the list lacks
         if at_end:
             self.tombstones.clear_seen()
-        reached = self._load_steps(source, sweep(source, position), keep_seen=at_end) or position
+        reached = self._load_steps(source, sweep(source, position, by_id=False), keep_seen=at_end) or position
         if at_end:
             self.tombstones.enqueue_absent(source.listing.constants, source.listing.path)
         return reached
@@ -145,12 +173,16 @@ class EntitySync:
         """Loads a batch, its suspects and its cursor in one transaction."""
         def once() -> Counts:
             with self.connection.transaction():
+                self.context.check_fence(self.connection)
                 counts = self.loader.load(batch, position, listing.path, keep_seen)
                 if self.had_rows:
                     self._enqueue_unseen(batch, listing)
                 return counts
 
+        self.keep_time()
         self.result.counts += retry_deadlocks(once)
+        if self.entity.has_details and not listing.is_detail:
+            self.shown.update(key[-1] for key in batch.rows)
         if self.read_at is not None and len(self.read_at) < MAX_REMEMBERED_READS:
             self.read_at |= {key[-1]: started for key, (started, _) in batch.rows.items()
                              if isinstance(key[-1], int)}
@@ -178,4 +210,6 @@ class EntitySync:
             self.result.state = "incomplete"
             self.result.add_reason(guard_message(path, absent, living))
         else:
-            self.result.counts += self.tombstones.tombstone_absent(fixed, orphans_of)
+            with self.connection.transaction():
+                self.context.check_fence(self.connection)
+                self.result.counts += self.tombstones.tombstone_absent(fixed, orphans_of)

@@ -22,6 +22,7 @@ from pipelines.entities.registry import entity_named
 from pipelines.installation import Installation
 from pipelines.sync.account_sync import SyncRun
 from pipelines.sync.context import EntityResult, NoProgress, SyncContext
+from pipelines.sync.exclusive import SyncLockLostError
 from pipelines.sync.helper_process import HelperConfig
 from pipelines.sync.run_log import RunLog
 from pipelines.sync.runtime import pinned_to, tuned_memory
@@ -62,8 +63,12 @@ class ProgressPipe(NoProgress):
 
 def work(run: SyncRun, name: str, pipe: ProgressPipe) -> None:
     result = EntityResult(name)
-    with run.errors_as_result(result), run.autocommit_connection() as connection:
-        run.read_and_load(entity_named(name), result, connection)
+    try:
+        with run.errors_as_result(result), run.autocommit_connection() as connection:
+            run.read_and_load(entity_named(name), result, connection)
+    except SyncLockLostError as reason:
+        run.context.halt(reason)
+        result.state = "failed"
     if run.context.stop_reason:
         pipe.send(run.context.stop_reason)
     pipe.send(result)
@@ -82,7 +87,7 @@ def main() -> None:
     os.dup2(2, 1)  # output of print() must not get between the pickled messages
     config: HelperConfig = pickle.load(requests)
     context = SyncContext(helper_target(config.seed), pipe, config.full, config.allow_mass_delete,
-                          config.zone, config.facts, config.is_admin)
+                          config.zone, config.facts, config.is_admin, fence=config.fence)
     with tuned_memory(), pinned_to(config.cores):
         _serve(requests, SyncRun(context, RunLog(context.target, config.run_id)), pipe)
 

@@ -27,6 +27,7 @@ from pipelines.amocrm.errors import AmoError
 from pipelines.cursors import count_unread_lists
 from pipelines.entities.spec import AccountInfo, Entity
 from pipelines.sync.context import EntityResult, SyncContext
+from pipelines.sync.exclusive import Fence
 from pipelines.sync.runtime import pick_cores, pinned_to, stop
 
 SHUTDOWN_GRACE_SECONDS = 2.0
@@ -49,6 +50,7 @@ class HelperConfig:
     zone: ZoneInfo
     facts: AccountInfo
     is_admin: bool | None
+    fence: Fence | None
     cores: set[int] = field(default_factory=set)
     """Processor cores that the helper process may run on; empty: any."""
 
@@ -153,7 +155,7 @@ def start_helper(context: SyncContext, run_id: str,
     own_cores, helper_cores = pick_cores()
     helper = HelperProcess(context, HelperConfig(
         seed(), run_id, context.full, context.allow_mass_delete, context.zone, context.account_info,
-        context.is_admin, helper_cores))
+        context.is_admin, context.fence, helper_cores))
     try:
         with pinned_to(own_cores):
             yield helper

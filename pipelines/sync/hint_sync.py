@@ -3,14 +3,14 @@ longer has (design.md 3)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
-from pipelines.entities.spec import Entity, Listing
+from pipelines.amocrm.errors import NotAvailableError
+from pipelines.entities.spec import OWNER_KEY, Entity, Listing
 from pipelines.extract.by_id import IdAnswer, IdQuery, answers_by_id
 from pipelines.extract.source import Source, Step
 from pipelines.load.batch import Batch
@@ -47,7 +47,7 @@ class HintSync:
     def process(self, paths: Iterable[str], choice: HintFilter = ALL_HINTS) -> None:
         """Processes the hints of those of the entity's lists whose paths are in `paths`."""
         for listing in self.entity.listings:
-            if listing.path in paths and self.entity.is_readable_by_id:
+            if listing.path in paths and self.entity.is_readable_by_id and not listing.is_detail:
                 self._process_listing(listing, choice)
             elif listing.path in paths:
                 self._process_other_listing(listing)
@@ -59,6 +59,8 @@ class HintSync:
         hints = pending_by_key(self.connection, account, listing.path)
         if listing.per_parent is None:
             self.sync.sync_listing(listing)
+        elif not listing.is_detail:
+            self.reader.visit_lists(listing, self.sync.sync_listing)
         else:
             self.sync.load_details(self.reader.make_source(listing), listing.per_parent,
                                    [int(key) for key in hints if key.isdecimal()])
@@ -67,7 +69,7 @@ class HintSync:
     def repair(self, differences: Mapping[str, Mapping[tuple[Any, ...], str]]) -> None:
         """Re-reads the rows that a verification found to differ. Rows that it found absent twice ("extra")
         are marked deleted after one more reading."""
-        now = time.time_ns() // 1000
+        now = int(self.reader.client.clock.now() * 1_000_000)
         for listing in self.entity.listings:
             differing = differences.get(listing.path, {})
             if differing:
@@ -84,11 +86,28 @@ class HintSync:
         self._apply_deletion_guard(listing, hints)
         if hints:
             self._read_hinted(listing, hints)
+        if listing.of_owner:
+            self._read_parts(listing)
+
+    def _read_parts(self, listing: Listing) -> None:
+        """Re-reads the parts of a list that belong to the hinted records. A record that is gone (404) has
+        none."""
+        account = self.context.target.name
+        for key, hint in pending_by_key(self.connection, account, listing.path).items():
+            if not key.startswith(OWNER_KEY):
+                continue
+            try:
+                self.sync.load_part(replace(
+                    listing, path=listing.of_owner.format(key.removeprefix(OWNER_KEY))))
+            except NotAvailableError as reason:
+                if reason.status != 404:
+                    raise
+            complete_hints(self.connection, account, listing.path, {key: hint})
 
     def _was_read_since(self, listing: Listing, key: int, hint: Hint) -> bool:
         """True if this run has read the record after the hint's event, by amoCRM's clock. Never for hints
         about links."""
-        clock_lag = int(self.reader.client.clock_lag() * 1_000_000)
+        clock_lag = int(self.reader.client.clock.lag() * 1_000_000)
         read_at = self.context.read_at.get(listing.path, {}).get(key, 0) - clock_lag
         return not hint.of_links and read_at >= hint.told_at + EVENT_CLOCK_SLACK_US
 
@@ -148,6 +167,7 @@ class HintSync:
 
         def once() -> Counts:
             with self.connection.transaction():
+                self.context.check_fence(self.connection)
                 linked_before = linked_records(self.connection, schema, self.entity, owners)
                 counts = self.loader.load(batch)
                 enqueue_records(self.connection, account, linked_before - linked_records(
@@ -160,6 +180,7 @@ class HintSync:
                 complete_hints(self.connection, account, listing.path, settled)
                 return counts
 
+        self.sync.keep_time()
         self.result.counts += retry_deadlocks(once)
         self.context.progress.advanced(self.entity.name, self.reader.records_read, None)
 

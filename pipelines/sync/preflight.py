@@ -11,16 +11,22 @@ from pipelines.access.permissions import fetch_user, is_administrator
 from pipelines.accounts.state import (
     check_account_id,
     check_account_state,
+    check_single_name,
     clear_marks,
     fetch_account,
     mirrored_account_id,
     recording_refusals,
 )
 from pipelines.accounts.target import Target
+from pipelines.amocrm.client import Client
+from pipelines.amocrm.session import is_local
 from pipelines.entities.registry import ACCOUNT_WITH
 from pipelines.entities.spec import AccountInfo
 from pipelines.errors import SyncRefusedError
 from pipelines.sync.context import SyncContext
+
+NOTED_CLOCK_SECONDS = 60.0
+"""Seconds by which this machine's clock may differ from amoCRM's before a sync says so."""
 
 
 def preflight(context: SyncContext, refresh: bool) -> None:
@@ -43,6 +49,15 @@ def preflight(context: SyncContext, refresh: bool) -> None:
         raise SyncRefusedError(
             f"the account's time zone {settings.get('timezone')!r} is not in the time zone "
             "database: update the package tzdata") from None
+
+
+def clock_note(client: Client) -> str:
+    """Returns by how much this machine's clock is wrong, as far as the client has seen amoCRM's; empty if it
+    is right. A sandbox may live at any time."""
+    seconds = client.clock.ahead()
+    if abs(seconds) <= NOTED_CLOCK_SECONDS or is_local(client.base_url):
+        return ""
+    return f"this machine's clock is {abs(seconds):,.0f} s {'behind' if seconds > 0 else 'ahead of'} amoCRM's"
 
 
 def _fetch_account_info(target: Target) -> AccountInfo:
@@ -75,6 +90,7 @@ def _bind_account_id(target: Target, facts: AccountInfo) -> None:
     """Stores the account's id with a schema that has none. Raises SyncRefusedError if the schema holds
     another account."""
     with target.connect() as connection:
+        check_single_name(connection, target.name, target.client.base_url, facts.get("id"))
         check_account_id(mirrored_account_id(connection, target.name, target.schema), target.schema, facts)
         connection.execute(
             "UPDATE mirror.accounts SET account_id = %s WHERE name = %s AND account_id IS NULL",

@@ -21,7 +21,7 @@ from pipelines.sync.context import EntityResult
 LAST_RUNS = """
 SELECT last.entity,
        CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
-       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests,
+       started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, retries,
        seconds::float8 AS seconds, done.watermark,
        extract(epoch FROM now() - done.watermark)::int8 AS lag_seconds,
        (SELECT count(*) FROM mirror.quarantine q
@@ -76,6 +76,8 @@ class RunLog:
     def finish(self, result: EntityResult, connection: Connection | None = None) -> None:
         """Writes the entity's result on the given connection or, if there is none or Postgres dropped it, on
         a new one: a finished run must not stay 'running'. If that fails too, the result becomes failed."""
+        if result.state == "interrupted":  # its row stays 'running': without a running sync, interrupted
+            return None
         if connection is not None:
             with suppress(psycopg.Error):
                 return self._write(connection, result)
@@ -90,11 +92,11 @@ class RunLog:
         at = datetime.datetime.fromtimestamp(result.watermark, datetime.UTC) if result.watermark else None
         connection.execute(
             "UPDATE mirror.sync_runs SET state = %s, mode = %s, reason = %s, finished_at = now(), seen = %s, "
-            "inserted = %s, updated = %s, deleted = %s, quarantined = %s, requests = %s, seconds = %s, "
-            "watermark = %s WHERE id = %s",
+            "inserted = %s, updated = %s, deleted = %s, quarantined = %s, requests = %s, retries = %s, "
+            "seconds = %s, watermark = %s WHERE id = %s",
             [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted,
-             counts.updated, counts.deleted, counts.quarantined, result.requests, round(result.seconds, 3),
-             at, self._row_ids.get(result.entity)])
+             counts.updated, counts.deleted, counts.quarantined, result.requests, result.retries,
+             round(result.seconds, 3), at, self._row_ids.get(result.entity)])
 
 
 def last_runs(connection: Connection, account: str, entities: Iterable[str]) -> dict[str, dict[str, Any]]:

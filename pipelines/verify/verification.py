@@ -1,124 +1,99 @@
 """Verification: compares the account with the mirror. Every list is read whole and compared; what differs is
-compared a second time before it counts.
+read and compared a second time before it counts. The history tables are compared with a history that is made
+beside them. Without `repair` no row of the account is written.
 
-Between the two passes an ordinary sync runs, if anything differed; what it fixes was only a newer change.
-Differences left after the second pass are real, and increments do not see them; `repair` fixes them. The
-result holds for the time between the first and the last request.
+A difference does not count while amoCRM itself says that the record changed after the mirror's last read
+(`verify/behind.py`): the next sync brings that change. The result holds for the time between the first and
+the last request.
 """
 
 from __future__ import annotations
 
-import datetime
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
-from psycopg.types.json import Jsonb
+from psycopg.sql import SQL, Identifier
 
 from pipelines.accounts.target import Target
 from pipelines.amocrm.client import CountingClient
 from pipelines.entities.registry import ENTITIES
-from pipelines.entities.spec import Entity
-from pipelines.postgres.locks import exclusive_sync
+from pipelines.entities.spec import Entity, Phase
+from pipelines.history.compare import HISTORY_TABLES
 from pipelines.sync.account_sync import SyncRun, phases, select_entities
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
-from pipelines.sync.entity_sync import EntitySync
-from pipelines.sync.hint_sync import HintSync
+from pipelines.sync.exclusive import exclusive_sync
 from pipelines.sync.preflight import preflight
-from pipelines.sync.run_log import RunLog
+from pipelines.sync.run_log import RunLog, last_runs
 from pipelines.sync.runtime import tuned_memory
-from pipelines.verify.comparison import Comparison, ComparisonResult, Differences
-
-MAX_EXAMPLES = 20
-"""Differences per entity stored as examples in mirror.verifications."""
-
-
-@dataclass
-class EntityVerification:
-    """Result of one entity. `state` is equal, different, repaired, incomplete, skipped or failed; times are
-    unix seconds."""
-
-    entity: str
-    state: str = "equal"
-    reason: str = ""
-    compared: int = 0
-    """Records compared in the first pass."""
-    differences: dict[str, Differences] = field(default_factory=dict)
-    fixed_by_sync: int = 0
-    """Differences of the first pass that the ordinary sync fixed."""
-    repaired: int = 0
-    """Differences that `repair` fixed."""
-    requests: int = 0
-    began: float = field(default_factory=time.time)
-    ended: float = 0.0
-
-    def count(self, kind: str) -> int:
-        """Number of differences of a kind: missing, stale or extra."""
-        return ComparisonResult(0, self.differences).count(kind)
-
-    @property
-    def difference_count(self) -> int:
-        """Number of differences."""
-        return sum(map(len, self.differences.values()))
-
-    @property
-    def examples(self) -> list[str]:
-        """The first MAX_EXAMPLES differences, e.g. "leads/123: stale"."""
-        return [f"{path}/{key[-1]}: {kind}"
-                for path, keys in self.differences.items() for key, kind in keys.items()][:MAX_EXAMPLES]
-
-
-@dataclass
-class Verification:
-    """Result of a verification; `seconds` of wall time."""
-
-    run_id: str
-    outcomes: list[EntityVerification]
-    seconds: float = 0.0
-
-    @property
-    def exit_code(self) -> int:
-        """0: equal or repaired; 1: an entity failed; 3: an entity differs or could not be compared."""
-        states = {outcome.state for outcome in self.outcomes}
-        return 1 if "failed" in states else 3 if states & {"different", "incomplete"} else 0
+from pipelines.verify.behind import RecordChanges, is_behind
+from pipelines.verify.comparison import Comparison
+from pipelines.verify.differences import ByList
+from pipelines.verify.history import HistoryVerification
+from pipelines.verify.outcomes import EntityVerification, Verification, save
+from pipelines.verify.repair import repair_entity
 
 
 def verify(target: Target, only: Sequence[str] = (), repair: bool = False,
            progress: Progress | None = None) -> Verification:
     """Compares the account with the mirror, repairs on request, and stores the results. Raises SyncRefused
     as a sync does."""
-    began, entities = time.monotonic(), select_entities(only)
-    verification = VerificationRun(
-        SyncRun(SyncContext(target, progress or NoProgress()), RunLog(target, str(uuid.uuid4()))), entities)
-    with exclusive_sync(target.connect, target.name), tuned_memory():
-        preflight(verification.run.context, refresh=True)
-        verification.first_pass()
-        if verification.differing_entities():
-            verification.catch_up()
-        if repair and verification.differing_entities():
+    began = time.monotonic()
+    history = [name for name in HISTORY_TABLES if not only or name in only]
+    names = [name for name in only if name not in HISTORY_TABLES]
+    entities = select_entities(names) if names or not only else []
+    run = SyncRun(SyncContext(target, progress or NoProgress()), RunLog(target, str(uuid.uuid4())))
+    verification = VerificationRun(run, entities, HistoryVerification(run.context, history))
+    with exclusive_sync(target.connect, target.name, run.halt) as run.context.fence, tuned_memory():
+        preflight(run.context, refresh=True)
+        verification.compare()
+        if repair and verification.differs():
             verification.repair()
-    verification.save()
-    return Verification(verification.run.log.run_id, list(verification.outcomes.values()),
-                        time.monotonic() - began)
+    outcomes = [*verification.outcomes.values(), *verification.history.outcomes]
+    save(target, run.log.run_id, outcomes)
+    every = [*(entity.name for entity in ENTITIES), *HISTORY_TABLES]
+    return Verification(run.log.run_id, outcomes, time.monotonic() - began,
+                        [name for name in every if name not in {each.entity for each in outcomes}])
 
 
 class VerificationRun:
     """One verification in progress: a result per entity, updated by each pass."""
 
-    def __init__(self, run: SyncRun, entities: Sequence[Entity]) -> None:
-        self.run, self.entities = run, entities
+    def __init__(self, run: SyncRun, entities: Sequence[Entity], history: HistoryVerification) -> None:
+        self.run, self.entities, self.history = run, entities, history
         self.outcomes = {entity.name: EntityVerification(entity.name) for entity in entities}
+        self.watermarks: dict[str, float] = {}
+        """Entity → up to when the last complete sync has read it, unix seconds."""
+        self.changes: RecordChanges = set()
+        """Records that new events or queued hints name."""
 
     def differing_entities(self) -> list[Entity]:
         """The entities that differ so far."""
         return [entity for entity in self.entities if self.outcomes[entity.name].difference_count]
 
-    def first_pass(self) -> None:
-        """Compares every entity."""
+    def differs(self) -> bool:
+        """True if any entity or history table differs."""
+        return bool(self.differing_entities()) or self.history.differs
+
+    def compare(self) -> None:
+        """Compares every entity, and what differs once more; then the history tables."""
+        self._read_state()
         self._run_full(self.entities, lambda entity: self._compare_entity(entity, None))
+        self._set_behind_apart()
+        self.compare_again()
+        self._set_behind_apart()
+        self.history.compare()
+
+    def _read_state(self) -> None:
+        """Reads up to when each entity was read, and which records are queued to be read again."""
+        with self.run.target.connect() as connection:
+            runs = last_runs(connection, self.run.target.name, self.outcomes)
+            hints = connection.execute("SELECT listing, key FROM mirror.hints WHERE account = %s "
+                                       "AND NOT is_suspect", [self.run.target.name]).fetchall()
+        self.watermarks = {name: row["watermark"].timestamp() for name, row in runs.items()
+                           if row["watermark"]}
+        self.changes |= {(path, int(key) if key.isdecimal() else key) for path, key in hints}
 
     def _run_full(self, entities: Sequence[Entity], work: Callable[[Entity], EntityResult]) -> None:
         """Runs `work` on the entities as in a full sync, phase by phase, in parallel within a phase."""
@@ -127,85 +102,80 @@ class VerificationRun:
             self.run.run_jobs([partial(work, entity) for entity in phase])
         self.run.context.full = False
 
-    def compare_again(self) -> dict[str, int]:
-        """Compares again what differed; returns the number of differences that are gone, by entity."""
-        before = {entity.name: self.outcomes[entity.name].difference_count
-                  for entity in self.differing_entities()}
+    def compare_again(self) -> None:
+        """Compares again what differed."""
         self._run_full(self.differing_entities(),
                        lambda entity: self._compare_entity(entity, self.outcomes[entity.name].differences))
-        return {name: count - self.outcomes[name].difference_count for name, count in before.items()}
 
-    def catch_up(self) -> None:
-        """Runs an ordinary sync, then compares again: what changed since the last sync is no difference."""
-        changed = [entity for entity in ENTITIES if entity.incremental or entity in self.differing_entities()]
-        self.run.run_phases(changed)
-        for name, count in self.compare_again().items():
-            self.outcomes[name].fixed_by_sync = count
-
-    def _compare_entity(self, entity: Entity, suspects: Mapping[str, Differences] | None) -> EntityResult:
+    def _compare_entity(self, entity: Entity, suspects: ByList | None) -> EntityResult:
         """Compares one entity: completely, or the given suspects only. An error becomes the state and
         reason of its result."""
         outcome, client, result = (
             self.outcomes[entity.name], CountingClient(self.run.target.client), EntityResult(entity.name))
         self.run.context.progress.started(entity.name)
         unavailable_because = entity.unavailable_because(self.run.context.account_info)
-        if unavailable_because:
-            result.state, result.reason = "skipped", unavailable_because
-        else:
-            with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
-                comparison = Comparison(self.run.context, entity, client, connection, result)
-                compared = (comparison.compare_suspects(suspects) if suspects is not None
-                            else comparison.compare_all())
-                outcome.compared = outcome.compared or compared.records
-                outcome.differences = {path: keys for path, keys in compared.differences.items() if keys}
-        self._finish_entity(outcome, result, client)
-        return result
-
-    def _finish_entity(self, outcome: EntityVerification, result: EntityResult,
-                       client: CountingClient) -> None:
-        """Updates the entity's verification from a pass, and reports it as finished."""
+        with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
+            if unavailable_because:
+                result.state, result.reason = "skipped", unavailable_because
+                count = SQL("SELECT count(*) FROM {} WHERE _deleted_at IS NULL").format(
+                    Identifier(self.run.target.schema, entity.name))
+                [(outcome.not_compared.unproven["rows of a list that this account does not have"],)] = (
+                    connection.execute(count).fetchall())
+            else:
+                comparison = Comparison(self.run.context, entity, client, connection, result,
+                                        self.watermarks.get(entity.name))
+                found = (comparison.compare_all() if suspects is None
+                         else comparison.compare_suspects(suspects, outcome.embedded))
+                self.changes |= found.changes
+                if suspects is None:
+                    outcome.compared, outcome.not_compared = found.records, found.not_compared
+                outcome.differences = {path: keys for path, keys in found.differences.items() if keys}
+                outcome.embedded = found.embedded
         outcome.requests += client.requests
-        outcome.ended = time.time()
-        outcome.reason = result.reason or outcome.reason
-        outcome.state = (result.state if result.state != "complete"
-                         else "different" if outcome.difference_count else "equal")
+        outcome.set_state(result.state, result.reason)
         result.counts.seen, result.requests = outcome.compared, client.requests
         self.run.context.progress.finished(result)
+        return result
+
+    def _set_behind_apart(self) -> None:
+        """Takes out of the differences what only changed after the mirror's last read, and embedded objects
+        that their own list reports, too."""
+        own = {(name, key) for name, outcome in self.outcomes.items()
+               for keys in outcome.differences.values() for key in keys}
+        for name, outcome in self.outcomes.items():
+            for path, keys in outcome.differences.items():
+                for key, each in list(keys.items()):
+                    behind = is_behind(path, key, each, self.changes)
+                    is_repeated = path in self.outcomes and path != name and (path, key) in own
+                    if behind or is_repeated:
+                        outcome.behind += behind
+                        del keys[key]
+            outcome.differences = {path: keys for path, keys in outcome.differences.items() if keys}
+            if outcome.state == "different":
+                outcome.set_state("complete", "")
 
     def repair(self) -> None:
-        """Loads what differs, marks deleted what is gone, processes the hints, and compares a third time."""
-        self._run_full(self.differing_entities(), self._repair_entity)
-        self.run.process_hints(self.entities, [EntityResult(entity.name) for entity in self.entities])
-        for name, count in self.compare_again().items():
-            outcome = self.outcomes[name]
-            outcome.repaired, outcome.state = count, "repaired" if outcome.state == "equal" else outcome.state
+        """Loads what differs, marks deleted what is gone, runs an ordinary sync for what follows from that,
+        makes the history again, and compares once more."""
+        wrong = self.differing_entities()
+        for entity in wrong:
+            outcome = self.outcomes[entity.name]
+            outcome.found = {path: dict(keys) for path, keys in outcome.differences.items()}
+        self._run_full(wrong, self._repair_entity)
+        self.run.run_phases([entity for entity in ENTITIES
+                             if entity.phase in (Phase.INCREMENTAL, Phase.DETAILS)])
+        self.compare_again()
+        for entity in wrong:
+            outcome = self.outcomes[entity.name]
+            outcome.repaired = sum(map(len, outcome.found.values())) - outcome.difference_count
+            outcome.state = "repaired" if outcome.state == "equal" else outcome.state
+        self.history.repair()
 
     def _repair_entity(self, entity: Entity) -> EntityResult:
-        """Repairs one entity: re-reads what differs, or syncs it whole if it has no incremental reads."""
         outcome, client, result = (
             self.outcomes[entity.name], CountingClient(self.run.target.client), EntityResult(entity.name))
         with self.run.errors_as_result(result), self.run.autocommit_connection() as connection:
-            if entity.incremental:
-                HintSync(self.run.context, entity, client, connection, result).repair(outcome.differences)
-            else:
-                EntitySync(self.run.context, entity, client, connection, result).run()
+            repair_entity(self.run.context, entity, client, connection, result, outcome)
         outcome.requests += client.requests
         outcome.reason = result.reason or outcome.reason
         return result
-
-    def save(self) -> None:
-        """Stores the results in mirror.verifications."""
-        with self.run.target.connect() as connection, connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO mirror.verifications (run_id, account, entity, state, reason, began_at, "
-                "ended_at, compared, missing, extra, stale, examples, requests) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                [self._row(each) for each in self.outcomes.values()])
-
-    def _row(self, outcome: EntityVerification) -> list[Any]:
-        began, ended = (datetime.datetime.fromtimestamp(at, datetime.UTC)
-                        for at in (outcome.began, outcome.ended or time.time()))
-        return [self.run.log.run_id, self.run.target.name, outcome.entity, outcome.state,
-                outcome.reason or None, began, ended, outcome.compared, outcome.count("missing"),
-                outcome.count("extra"), outcome.count("stale"),
-                Jsonb(outcome.examples) if outcome.examples else None, outcome.requests]

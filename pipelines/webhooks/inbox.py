@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from pipelines.cursors import CLOCK_DIFFERENCE
 from pipelines.webhooks.payload import ParsedDelivery, parse
 
 Connection = psycopg.Connection[Any]
@@ -30,10 +31,10 @@ UPDATE mirror.webhook_deliveries d SET heeded_at = clock_timestamp(),
     settled_at = CASE WHEN n.named THEN NULL ELSE clock_timestamp() END,
     told = string_to_array(nullif(n.told, ''), ' '), unknown = string_to_array(nullif(n.unknown, ''), ' ')
 FROM unnest(%s::int8[], %s::bool[], %s::text[], %s::text[]) n (id, named, told, unknown) WHERE d.id = n.id"""
-INSERT_HINTS = """
+INSERT_HINTS = f"""
 INSERT INTO mirror.hints AS h (account, listing, key, told_at, of_links, hooked_at)
-SELECT %(account)s, n.listing, n.key, to_timestamp(max(n.at) / 1000000.0), bool_or(n.of_links),
-    to_timestamp(min(n.at) / 1000000.0)
+SELECT %(account)s, n.listing, n.key, to_timestamp(max(n.at) / 1000000.0) + {CLOCK_DIFFERENCE},
+    bool_or(n.of_links), to_timestamp(min(n.at) / 1000000.0)
 FROM unnest(%(listings)s::text[], %(keys)s::text[], %(moments)s::int8[], %(of_links)s::bool[])
     n (listing, key, at, of_links)
 WHERE NOT EXISTS (SELECT FROM mirror.forgotten f

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from pipelines.postgres.connections import parameters_of, session_sql
+from pipelines.postgres.errors import one_line
 from pipelines.webhooks.inbox import DELIVERY_CHANNEL
 
 MAX_QUEUED, MAX_BATCH = 2_000, 500
@@ -41,6 +43,7 @@ WITH kept AS (
     RETURNING account)
 SELECT pg_notify('{DELIVERY_CHANNEL}', account) FROM kept GROUP BY account"""
 SELECT_ADDRESSES = "SELECT account, digest FROM mirror.webhook_addresses"
+APPLICATION_NAME = "amocrm-mirror webhooks"
 SESSION_SETTINGS = "SET synchronous_commit = on; SET statement_timeout = '4s'; SET lock_timeout = '4s'"
 log = logging.getLogger(__name__)
 
@@ -153,7 +156,8 @@ class InboxWriter:
     async def _connect(self) -> psycopg.AsyncConnection[tuple[str, ...]]:
         if self._connection is None or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self.conninfo, application_name="amocrm-mirror webhooks", connect_timeout=5, autocommit=True)
+                self.conninfo, autocommit=True, **(parameters_of(APPLICATION_NAME) | {"connect_timeout": 5}))
+            await self._connection.execute(session_sql(self._connection.info.server_version).encode())
             await self._connection.execute(SESSION_SETTINGS)
             log.info("connected to Postgres")
         return self._connection
@@ -161,7 +165,7 @@ class InboxWriter:
     async def _drop_connection(self, reason: BaseException) -> None:
         """Drops the connection and pauses. Queued deliveries stay queued until their deadline."""
         log.warning("deliveries cannot be stored in Postgres (%s); amoCRM is asked to send them again",
-                    type(reason).__name__)
+                    one_line(reason)[:200] or "no answer in time")
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pipelines.entities.record_kinds import COMPANY, CONTACT, RECORD_LISTS
+from pipelines.entities.spec import OWNER_KEY
 
 Tree = dict[str, Any]
 RecordRef = tuple[str, str]
@@ -22,6 +23,7 @@ MAX_FIELDS, MAX_DEPTH, MAX_RECORDS, MAX_SHAPES = 50_000, 12, 1_000, 50
 """Limits of one delivery: form fields, levels of nesting, records taken, shapes stored."""
 ID_PATTERN = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 UID_PATTERN = re.compile(r"[0-9A-Za-z_-]{1,128}", re.ASCII)
+ELEMENTS_PATH = "catalogs/{}/elements"
 UNSAFE_CHARACTER = re.compile(r"[^\w\[\]-]", re.ASCII)
 BRACKETS = re.compile(r"\[([^\]]*)\]")
 SHARED_SECTIONS = {"contacts": ("contacts", "companies")}
@@ -152,12 +154,13 @@ def _kinds(what: str, type_: Any) -> tuple[str, ...]:
 
 
 def _parse_note(delivery: ParsedDelivery, what: str, record: Tree) -> bool:
+    """Parses a note. One without an id names its record, whose notes are read again."""
     note = record["note"] if isinstance(record.get("note"), dict) else record
-    number = _id_of(note)
-    if number is None:
-        return False
-    delivery.records += [(f"{kind}/notes", str(number)) for kind in _kinds(what, note.get("element_type"))]
-    return True
+    number, owner = _id_of(note), _id_of(note, "element_id")
+    key = str(number) if number is not None else f"{OWNER_KEY}{owner}" if owner is not None else ""
+    if key:
+        delivery.records += [(f"{kind}/notes", key) for kind in _kinds(what, note.get("element_type"))]
+    return bool(key)
 
 
 def _parse_task(delivery: ParsedDelivery, what: str, action: str, record: Tree) -> bool:
@@ -167,10 +170,13 @@ def _parse_task(delivery: ParsedDelivery, what: str, action: str, record: Tree) 
 
 
 def _parse_unsorted(delivery: ParsedDelivery, what: str, action: str, record: Tree) -> bool:
-    """Parses an incoming lead. When it leaves the list, its outcome is in this webhook and nowhere else."""
+    """Parses an incoming lead. When it leaves the list, its outcome is in this webhook and nowhere else. Some
+    have no uid, only their deal."""
+    named = [("leads", str(number)) for number in _unsorted_leads(record)]
+    delivery.records += named
     uid = record.get("uid")
     if not isinstance(uid, str) or not UID_PATTERN.fullmatch(uid):
-        return False
+        return bool(named) and uid is None
     delivery.records.append(("leads/unsorted", uid))
     outcome = str(record.get("action", ""))
     result = record.get(f"{outcome}_result")
@@ -183,18 +189,39 @@ def _parse_unsorted(delivery: ParsedDelivery, what: str, action: str, record: Tr
     return True
 
 
+def _unsorted_leads(record: Tree) -> list[int]:
+    """Returns the ids of an incoming lead's deals: lead_id, data[leads][id] or data[leads][0][id]."""
+    data = record.get("data")
+    leads = data.get("leads") if isinstance(data, dict) else None
+    own = [_id_of(record, "lead_id"), _id_of(leads)]
+    return [number for number in own if number is not None] + (
+        _ids(leads) if isinstance(leads, dict) and "id" not in leads else [])
+
+
+def _parse_element(delivery: ParsedDelivery, what: str, action: str, record: Tree) -> bool:
+    """Parses an element of a catalog. The catalogs' lists are read whole."""
+    number = _id_of(record)
+    delivery.records += [(ELEMENTS_PATH, str(number))] if number is not None else []
+    return number is not None
+
+
 def _parse_talk(delivery: ParsedDelivery, what: str, action: str, record: Tree) -> bool:
     number = _id_of(record, "talk_id") or (_id_of(record) if what == "talk" else None)
     delivery.records += [("talks/{}", str(number))] if number is not None else []
-    return number is not None or what == "message"
+    return number is not None or what in MESSAGE_SECTIONS
 
 
-def _parse_review(delivery: ParsedDelivery, what: str, action: str, record: Tree) -> bool:
-    """Parses the review of a chat template, which comes without a kind: add[0]."""
+def _parse_nameless(delivery: ParsedDelivery, what: str, action: str, record: Tree) -> bool:
+    """Parses what comes without a kind, as add[0]: a message of a talk, or the review of a chat template."""
+    if "talk_id" in record:
+        return _parse_talk(delivery, what, action, record)
     delivery.records.append(("chats/templates", "*"))
     return True
 
 
+MESSAGE_SECTIONS = ("message", "incoming_message", "outgoing_message")
+"""Sections of messages, which concern no record if they name no talk."""
 PARSERS: dict[str, Callable[[ParsedDelivery, str, str, Tree], bool]] = {
     **dict.fromkeys(RECORD_LISTS, _parse_record), "task": _parse_task, "tasks": _parse_task,
-    "unsorted": _parse_unsorted, "talk": _parse_talk, "message": _parse_talk, "add": _parse_review}
+    "unsorted": _parse_unsorted, "talk": _parse_talk, **dict.fromkeys(MESSAGE_SECTIONS, _parse_talk),
+    "catalogs": _parse_element, "add": _parse_nameless}

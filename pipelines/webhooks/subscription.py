@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from pipelines.accounts.target import Target
-from pipelines.amocrm.errors import BadRequestError, NotAvailableError
+from pipelines.amocrm.errors import BadRequestError, GoneError
 from pipelines.amocrm.hosts import is_loopback
 from pipelines.amocrm.pagination import page
 from pipelines.entities.record_kinds import COMPANY, CONTACT, LEAD, LIST_BY_EVENT_KIND, LIST_BY_KIND
@@ -32,8 +33,8 @@ DOCUMENTED = (
     *(f"restore_{kind.singular}" for kind in (LEAD, CONTACT, COMPANY)),
     *(f"responsible_{kind}" for kind in LIST_BY_EVENT_KIND),
     *(f"note_{kind}" for kind in LIST_BY_KIND),
-    "status_lead", "add_talk", "update_talk", "add_chat_template_review")
-UNDOCUMENTED = ("add_unsorted", "update_unsorted", "delete_unsorted", "add_message")
+    "status_lead", "add_talk", "update_talk", "add_message", "add_chat_template_review")
+UNDOCUMENTED = ("add_unsorted", "update_unsorted", "delete_unsorted")
 """Unconfirmed event codes (amocrm-api.md 6, 43). Each is tried alone and left out if amoCRM refuses it."""
 
 
@@ -141,11 +142,8 @@ def _remove_others(target: Target, connection: Connection, current: Webhook | No
 
 
 def _unregister(target: Target, destination: str) -> None:
-    try:
+    with suppress(GoneError):
         target.client.change("DELETE", WEBHOOKS_PATH, {"destination": destination})
-    except NotAvailableError as reason:
-        if reason.status != 404:
-            raise
 
 
 def _register(target: Target, connection: Connection, destination: str,
@@ -190,10 +188,6 @@ def _try_register(target: Target, destination: str, settings: Sequence[str]) -> 
     try:
         target.client.change("POST", WEBHOOKS_PATH, {"destination": destination, "settings": list(settings)})
     except BadRequestError:
-        return False
-    except NotAvailableError as reason:
-        if reason.status != 422:
-            raise
         return False
     return True
 

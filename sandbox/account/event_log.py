@@ -20,9 +20,9 @@ _EVENT_TEMPLATE = (
     b'{"id":"%b","type":"%b","entity_id":%d,"entity_type":"%b","created_by":%d,"created_at":%d,'
     b'"value_after":%b,"value_before":%b,'
     + f'"account_id":{ACCOUNT_ID},'.encode()
-    + b'%b"_links":{"self":{"href":"'
+    + b'"_links":{"self":{"href":"'
     + f"{API_URL}/events/".encode().replace(b"%", b"%%")
-    + b'%b"}},"_embedded":{"entity":{"id":%d,"_links":{"self":{"href":"'
+    + b'%b"}},"_embedded":{"entity":{"id":%d,%b"_links":{"self":{"href":"'
     + f"{API_URL}/".encode()
     + b'%b/%d"}}}}}'
 )
@@ -76,12 +76,12 @@ class EventLog:
             before: bytes = b"[]", more: bytes = b"") -> None:
         """Adds one event at `at` (Unix seconds). `after` and `before` are JSON already.
 
-        `more` holds further attributes as JSON, each followed by a comma.
+        `more` holds further attributes of `_embedded.entity` as JSON, each followed by a comma.
         """
         self._last_number += 1
         name, key = type_.encode(), event_id(at, self._last_number).encode()
         path = f"catalogs/{entity[8:]}/elements" if entity.startswith("catalog_") else plural(entity)
-        row = _EVENT_TEMPLATE % (key, name, ident, entity.encode(), by, at, after, before, more, key, ident,
+        row = _EVENT_TEMPLATE % (key, name, ident, entity.encode(), by, at, after, before, key, ident, more,
                                  path.encode(), ident)
         if self._bulk_keys is not None:
             self._bulk_keys.append(at << 32 | self._last_number)

@@ -24,4 +24,4 @@ def singular(kind: str) -> str:
 
 def plural(entity: str) -> str:
     """Returns the plural: lead → leads."""
-    return next((kind for kind in (*KINDS, "tasks") if singular(kind) == entity), entity)
+    return next((kind for kind in (*KINDS, "tasks", "talks", "users") if singular(kind) == entity), entity)

@@ -92,8 +92,9 @@ class AccountState:
         self._started_at = time.monotonic()
 
     def now(self) -> int:
-        """Returns the account's current time in Unix seconds: its start plus the time passed since."""
-        return self.start + int(time.monotonic() - self._started_at)
+        """Returns the account's current time in Unix seconds: its start plus the time passed since, by its
+        own clock."""
+        return self.start + int(time.monotonic() - self._started_at + self.switches.number("clock_skew"))
 
     def advance_clock(self, seconds: float) -> None:
         """Advances the account's clock; nothing else changes."""

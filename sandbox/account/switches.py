@@ -1,13 +1,14 @@
 """Switches for behaviours of amoCRM that could not be confirmed (API section 6).
 
-One table: name, default, allowed values, row of section 6, meaning. `number` among the values allows a
-number, `set` a comma-separated set of the others. A switch is read at every request, so a change takes effect
+One table: name, default, allowed values, row of section 6 (0: behaviour known from live accounts only),
+meaning. `number` among the values allows a number, `signed` one that may be negative, `set` a comma-separated
+set of the others. A switch is read at every request, so a change takes effect
 at once.
 """
 
 from dataclasses import dataclass
 
-NUMBER = ("number",)
+NUMBER, SIGNED = ("number",), ("signed",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Switch:
         """True if the value is allowed."""
         if self.values == NUMBER:
             return value.replace(".", "", 1).isdigit()
+        if self.values == SIGNED:
+            return value.removeprefix("-").replace(".", "", 1).isdigit()
         if self.values[0] == "set":
             return set(filter(None, value.split(","))) <= set(self.values[1:])
         return value in self.values
@@ -37,13 +40,24 @@ SWITCHES = (
     Switch("block_after", "20", NUMBER, 4, "429s in a row before everything answers 403 HTML; 0 = never"),
     Switch("require_user_agent", "off", ("off", "on"), 5, "403 for requests without a User-Agent"),
     Switch("limit_over_max", "clamp", ("clamp", "fallback50"), 7, "what a limit above the maximum becomes"),
+    Switch("page_rows", "0", NUMBER, 7,
+           "at most so many rows a page, whatever limit asks; 0 = as many as asked"),
+    Switch("next_link", "right", ("right", "always", "missing"), 0,
+           "when a page names a next: if rows follow, always, never"),
+    Switch("past_end", "empty", ("empty", "last"), 0,
+           "a page behind the last one: nothing, or the last page again"),
+    Switch("clock_skew", "0", SIGNED, 0, "seconds by which the account's clock is ahead of this machine's"),
     Switch("max_page", "0", NUMBER, 8, "pages above this number are refused with 400; 0 = none"),
     Switch("max_filter_ids", "0", NUMBER, 9,
            "more ids than this in one filter are refused with 400; 0 = any"),
     Switch("events_limit", "100", ("100", "250"), 10, "the largest page of events"),
     Switch("events_order", "desc", ("desc", "asc", "shuffled"), 11, "the order of events"),
-    Switch("default_order", "asc", ("asc", "desc", "shuffled"), 11,
-           "the order of a list when the request names none"),
+    Switch("default_order", "updated_at", ("updated_at", "asc", "desc", "shuffled"), 11,
+           "the order of a list when the request names none or one it does not know; asc, desc: by id"),
+    Switch("unsorted_order", "newest", ("newest", "honour"), 11, "order[...] of incoming leads: ignored"),
+    Switch("id_order", "honour", ("honour", "ignore"), 11, "order[id]: honoured, or the default order comes"),
+    Switch("free_filters", "honour", ("honour", "ignore"), 23,
+           "the filters of lists without the paid option: honoured, or the whole list comes"),
     Switch("updated_at_order", "honour", ("honour", "ignore"), 11,
            "order[updated_at]: documented, but a careful client verifies it"),
     Switch("events_retention_days", "0", NUMBER, 12, "events older than this are not shown; 0 = all are"),
@@ -70,7 +84,8 @@ SWITCHES = (
            "the paid filters of the big four lists"),
     Switch("scalar_updated_at", "204", ("204", "since"), 24,
            "scalar filter[updated_at] on the big four lists"),
-    Switch("empty_list", "204", ("204", "200"), 25, "an empty list: no content, or an empty array"),
+    Switch("empty_list", "204", ("204", "200", "bare"), 25,
+           "an empty list: no content, an empty array, or {\"_embedded\": {}}"),
     Switch("total_items", "true", ("true", "page"), 26, "_total_items of paged directories"),
     Switch("custom_fields_cap", "50", ("50", "250"), 27, "the largest page of custom_fields"),
     Switch("hide_archived", "off", ("off", "on"), 28, "whether archived pipelines leave the list"),
@@ -88,12 +103,14 @@ SWITCHES = (
     Switch("birthday_offset", "historical", ("historical", "today"), 34, "the offset of old birthdays"),
     Switch("nasty", "off", ("off", "on"), 33,
            "lone surrogates and 1e400 in records: whole pages fail to parse"),
-    Switch("odd_keys", "off", ("off", "on"), 36, "arbitrary keys in name/sale/ltv_field_changed"),
+    Switch("odd_keys", "off", ("off", "guessed", "on"), 36,
+           "keys in name/sale_field_changed: as live accounts have them, as guessed before, or arbitrary"),
     Switch("field_event_type", "per_field", ("per_field", "generic"), 37,
            "custom_field_{ID}_value_changed or generic"),
     Switch("unlink_key", "link", ("link", "unlink"), 38, "the payload key of *_unlinked events"),
     Switch("empty_params", "list", ("list", "object"), 39, "params of a note that has none"),
-    Switch("talk_events", "on", ("on", "off"), 41, "talk_created and talk_closed in events"),
+    Switch("talk_events", "on", ("on", "payload", "off"), 41,
+           "talk_created and talk_closed in events: about the talk, or with its id in their payload"),
     Switch("bots", "list", ("list", "403", "404"), 42, "what /bots answers"),
     Switch("webhook_settings", "reject", ("reject", "accept"), 43, "undocumented codes in POST /webhooks"),
     Switch("refresh_grace", "off", ("off", "once"), 44, "whether a rotated refresh token works once more"),
@@ -108,6 +125,8 @@ SWITCHES = (
     Switch("elements_filter", "both", ("filter", "bare", "both"), 49, "filter[id], id[] or both on elements"),
     Switch("customers_mode", "periodicity", ("periodicity", "segments", "disabled", "unavailable"), 50,
            "the feature"),
+    Switch("customers_lists", "mode", ("mode", "both"), 50,
+           "statuses and segments of customers answer in their own mode only, or in both"),
     Switch("customers_off_status", "426", ("402", "403", "422", "425", "426", "204"), 50,
            "customers when it is off"),
     Switch("task_unattached", "null", ("null", "0"), 51, "entity_id of a task of nothing"),
@@ -119,6 +138,13 @@ SWITCHES = (
            "whether POST /webhooks switches on a destination that was disabled"),
     Switch("skeleton_embedded", "present", ("present", "absent"), 54, "_embedded in only_deleted rows"),
     Switch("omit_attributes", "0", NUMBER, 55, "probability that a nullable attribute of a record is absent"),
+    # Later ones stand at the end: the switch matrix draws in this order
+    Switch("only_deleted_flag", "false", ("false", "true"), 20,
+           "is_deleted of contacts and companies in with=only_deleted"),
+    Switch("talk_contact_place", "entity", ("entity", "event"), 41,
+           "where a chat event has linked_talk_contact_id: in _embedded.entity, or in the event"),
+    Switch("talks_list", "list", ("list", "404"), 41, "whether GET talks lists talks"),
+    Switch("webhook_echo", "object", ("object", "list"), 43, "the form of settings in POST /webhooks' echo"),
 )  # fmt: skip
 BY_NAME = {switch.name: switch for switch in SWITCHES}
 

@@ -186,10 +186,12 @@ def _webhooks(call: Call) -> Response:
             call.state.outbox.forget_destination(existing["destination"])
             coll.remove(existing["id"])
         return Response(204) if existing is not None else problem(404)
-    unknown_codes = [code for code in asked.get("settings", []) if not _WEBHOOK_CODE.match(str(code))]
-    if (not asked.get("destination") or not asked.get("settings")
-        or (unknown_codes and call.state.switches["webhook_settings"] == "reject")):
-        return validation_problem("settings", "NotSupportedChoice",
+    refused = [f"settings.{place}" for place, code in enumerate(asked.get("settings") or [])
+               if not _WEBHOOK_CODE.match(str(code))]
+    if call.state.switches["webhook_settings"] == "accept":
+        refused = []
+    if not asked.get("destination") or not asked.get("settings") or refused:
+        return validation_problem(refused[0] if refused else "settings", "NotSupportedChoice",
                                   "The value you selected is not a valid choice.")
     base = existing or {"id": coll.new_id(), "destination": asked["destination"], "created_at": now,
                         "account_id": ACCOUNT_ID, "created_by": call.viewer.user_id,
@@ -200,7 +202,17 @@ def _webhooks(call: Call) -> Response:
         call.state.outbox.forget_destination(asked["destination"])
     hook = base | {"updated_at": now, "disabled": stays_off, "settings": asked["settings"]}
     coll.put(hook)
-    return reply(hook, 201)
+    is_object = call.state.switches["webhook_echo"] == "object"
+    return reply(hook | ({"settings": dict.fromkeys(hook["settings"], 1)} if is_object else {}), 201)
+
+
+def _talks(call: Call) -> Response:
+    """Answers talks: all of them, or with only_in_work the open ones (section 3.23; row 41)."""
+    if call.state.switches["talks_list"] == "404":
+        return problem(404)
+    only_open = php_query.scalar(call.request.params.get("only_in_work")) in ("1", "true")
+    conditions = [Condition(test=lambda raw: b'"is_in_work":true' in raw)] if only_open else []
+    return serve_list(call, BY_PATH["talks"], "talks", conditions)
 
 
 def _products_settings(call: Call) -> Response:
@@ -216,7 +228,7 @@ _WEBHOOK_CODE = re.compile(
     r"^(responsible_(lead|contact|company|customer|task)|restore_(lead|contact|company)|(add|update)_(lead|"
     r"contact|company|customer|talk|task)"
     r"|delete_(lead|contact|company|customer|task)|status_lead|note_(lead|contact|company|customer)|"
-    r"add_chat_template_review)$"
+    r"add_message|add_chat_template_review)$"
 )
 Route = tuple[str, re.Pattern[str], Callable[..., Response]]
 _KIND = "(leads|contacts|companies|customers)"
@@ -233,7 +245,8 @@ ROUTES: list[Route] = [
     ("GET", re.compile(r"^leads/unsorted/summary$"), _unsorted_summary),
     ("GET", re.compile(r"^contacts/chats$"), _chats),
     ("GET", re.compile(r"^products/settings$"), _products_settings),
-    ("GET", re.compile(r"^(?:files|talks)$"), _not_found),
+    ("GET", re.compile(r"^files$"), _not_found),
+    ("GET", re.compile(r"^talks$"), _talks),
     ("GET", re.compile(r"^files/[^/]*$"), _not_found),
     ("POST", re.compile(r"^webhooks$"), _webhooks),
     ("DELETE", re.compile(r"^webhooks$"), _webhooks),

@@ -122,7 +122,7 @@ def _sorted_ids(coll: Collection, found: list[int], order: Order) -> list[int]:
         return sorted(found, key=lambda ident: (ident * 2654435761) & ID_MASK)
     wanted = set(found)
     keyed = ([key & ID_MASK for key in coll.orders[order.name] if key & ID_MASK in wanted]
-             if len(found) > 1000 else None)
+             if len(found) > 1000 and order.name in coll.orders else None)
     if keyed is not None and len(keyed) == len(found):
         return keyed
     keys = [(order_key(loads(coll.rows[ident]).get(order.name), ident) or ident) for ident in found]
@@ -130,17 +130,22 @@ def _sorted_ids(coll: Collection, found: list[int], order: Order) -> list[int]:
 
 
 def order_of(spec: ListSpec, asked: Node, switches: Switches) -> Order:
-    """Returns the order of order[...] if its key is documented, else the default (sections 0 and 6.11)."""
+    """Returns the order of order[...] if its key and direction are documented, else the default (sections 0
+    and 6.11)."""
     allowed = spec.orders
     if spec.path == "customers" and switches["customers_order"] == "honour":
         allowed = ("updated_at", "id")
-    if switches["updated_at_order"] == "ignore":
-        allowed = tuple(name for name in allowed if name != "updated_at")
+    ignored = {name for name in ("updated_at", "id") if switches[f"{name}_order"] == "ignore"}
+    if spec.path == "leads/unsorted" and switches["unsorted_order"] == "newest":
+        return Order("created_at", True)
     for name, direction in php_query.subtree(asked).items():
-        if name in allowed:
-            return Order(name, php_query.scalar(direction).lower() == "desc")
+        way = php_query.scalar(direction).lower()
+        if name in allowed and name not in ignored and way in ("asc", "desc"):
+            return Order(name, way == "desc")
     if spec.path == "events":
         return _default_order("created_at", switches["events_order"])
+    if switches["default_order"] == "updated_at" and (spec.limit or not spec.orders):
+        return Order("updated_at", False)
     return _default_order(spec.orders[0] if not spec.limit and spec.orders else "id",
                           switches["default_order"])
 
@@ -234,7 +239,7 @@ def _status_test(pairs: Tree) -> Test:
 
 def _fields_test(asked: Tree) -> Test:
     def test(raw: bytes) -> bool:
-        fields = {str(f["field_id"]): f["values"] for f in loads(raw).get("custom_fields_values") or []}
+        fields = {str(f["field_id"]): f["values"] or [] for f in loads(raw).get("custom_fields_values") or []}
         return all(_field_matches(fields.get(ident, []), node) for ident, node in asked.items())
 
     return test

@@ -17,7 +17,7 @@ from sandbox.api import events
 from sandbox.api.filters import Condition, Selector, conditions_of, equality_test, order_of
 from sandbox.api.rendering import Reshape, part_removers, reshapes
 from sandbox.http import php_query
-from sandbox.http.server import Request, Response, problem, validation_problem
+from sandbox.http.server import Request, Response, problem, reply, validation_problem
 
 _SHARDS = (f"https://{DOMAIN}", "https://shard152.amocrm.ru", "http://shard152.amocrm.ru")
 _NASTY_VALUES = ((b'"~number-too-large~"', b"1e400"), (b'"~number-beyond-numeric~"', b"1e400000"),
@@ -51,7 +51,8 @@ def access_refusal(state: AccountState, viewer: Viewer, spec: ListSpec) -> Respo
     if spec.feature and mode in ("disabled", "unavailable"):
         status = int(state.switches["customers_off_status"])
         return Response(204) if status == 204 else problem(status, "Функционал покупателей отключён")
-    if spec.feature in ("periodicity", "segments") and spec.feature != mode:
+    if (spec.feature in ("periodicity", "segments") and spec.feature != mode
+            and state.switches["customers_lists"] == "mode"):
         return problem(422, f"Режим {spec.feature} выключен")
     if spec.path == "leads/loss_reasons" and state.switches["loss_reasons_endpoint"] == "404":
         return problem(404)
@@ -82,6 +83,8 @@ def serve_list(call: Call, spec: ListSpec, path: str, path_conditions: Sequence[
     selected = call.selector.select(coll, conditions, order,
                                     f"{shown_path} {call.viewer.user_id} {_walk_label(call)}")
     page, limit = paging(call, spec) if spec.limit else (1, max(1, len(selected)))
+    if call.state.switches["past_end"] == "last":
+        page = max(1, min(page, -(-len(selected) // limit)))
     ids = selected.page((page - 1) * limit, limit)
     return _page(call, spec, shown_path, rows(call, spec, coll, ids), page, limit, len(selected))
 
@@ -110,6 +113,8 @@ def paging(call: Call, spec: ListSpec) -> tuple[int, int]:
     limit = php_query.integer(params.get("limit")) or min(spec.default, max_size)
     if limit > max_size:
         limit = max_size if call.state.switches["limit_over_max"] == "clamp" else min(50, max_size)
+    most = int(call.state.switches.number("page_rows"))
+    limit = min(limit, most) if most else limit
     return php_query.integer(params.get("page")) or 1, limit
 
 
@@ -137,6 +142,8 @@ def _filters(call: Call, spec: ListSpec, coll: Collection) -> list[Condition] | 
     if spec.paid and asked and switches["filter_option"] != "honour":
         if switches["filter_option"] == "refuse":
             return None
+        asked = {}
+    if not spec.paid and switches["free_filters"] == "ignore":
         asked = {}
     found = conditions_of(spec, coll, asked, switches)
     text = php_query.scalar(params.get("query")).casefold().encode()
@@ -224,8 +231,8 @@ def with_nasty_bytes(state: AccountState, body: bytes) -> bytes:
 def _page(call: Call, spec: ListSpec, path: str, found: list[bytes], page: int, limit: int,
           total: int) -> Response:
     """Returns a page in its envelope (section 1.3)."""
-    if not found and call.state.switches["empty_list"] == "204":
-        return Response(204)
+    if not found and call.state.switches["empty_list"] != "200":
+        return Response(204) if call.state.switches["empty_list"] == "204" else reply({"_embedded": {}})
     head: Record = {}
     if spec.totals:
         head["_total_items"] = total if call.state.switches["total_items"] == "true" else len(found)
@@ -240,11 +247,12 @@ def _page(call: Call, spec: ListSpec, path: str, found: list[bytes], page: int, 
 
 
 def _links(call: Call, spec: ListSpec, path: str, page: int, limit: int, total: int) -> Record:
+    next_link, last = call.state.switches["next_link"], -(-total // limit)
     if not spec.limit:
-        return {"self": call.href(path)}
-    last = -(-total // limit)
+        own = {"self": call.href(path)}
+        return own | ({"next": call.href(path, page=2)} if next_link == "always" else {})
     links = {"self": call.href(path, page=page, limit=limit)}
-    if page < last:
+    if (page < last and next_link != "missing") or next_link == "always":
         links["next"] = call.href(path, page=page + 1, limit=limit)
     if page > 1:
         links["first"] = call.href(path, page=1, limit=limit)
@@ -268,14 +276,16 @@ def _deleted_page(call: Call, spec: ListSpec, coll: Collection) -> Response:
     page, limit = paging(call, spec)
     chosen = sorted(found, key=lambda record: int(record["id"]))[(page - 1) * limit : page * limit]
     keep_embedded = call.state.switches["skeleton_embedded"] == "present"
-    return _page(call, spec, spec.path, [dumps(_skeleton(record, spec, keep_embedded)) for record in chosen],
-                 page, limit, len(found))
+    is_flagged = call.state.switches["only_deleted_flag"] == "true"
+    rows = [dumps(_skeleton(record, spec, keep_embedded, is_flagged)) for record in chosen]
+    return _page(call, spec, spec.path, rows, page, limit, len(found))
 
 
-def _skeleton(record: Record, spec: ListSpec, keep_embedded: bool) -> Record:
-    kept = {"id", "updated_by", "updated_at", "account_id", "_links"}
+def _skeleton(record: Record, spec: ListSpec, keep_embedded: bool, is_flagged: bool) -> Record:
+    """`is_flagged`: contacts and companies say that they are deleted, as leads do."""
+    kept = {"id", "updated_by", "updated_at", "account_id", "pipeline_id", "_links"}
     found = {name: (value if name in kept else None) for name, value in record.items()
-             if name != "_embedded"} | {"is_deleted": True}
+             if name != "_embedded"} | {"is_deleted": spec.path == "leads" or is_flagged}
     if keep_embedded:
         names = {"leads": ("tags", "companies"), "contacts": ("tags", "companies")}.get(spec.path, ("tags",))
         found["_embedded"] = {name: [] for name in names}

@@ -50,6 +50,8 @@ def reshapes(path: str, switches: Switches, timezone: ZoneInfo) -> list[Reshape]
         found.append(_zero_entity_id)
     if path.endswith("/notes") and switches["empty_params"] == "object":
         found.append(_params_as_object)
+    if path == "events" and switches["talk_contact_place"] == "event":
+        found.append(_lift_talk_contact)
     if path == "leads/pipelines" and switches["unsorted_status"] == "without":
         found.append(_drop_unsorted_status)
     if switches.number("omit_attributes"):
@@ -101,8 +103,8 @@ def _value_reshape(types: tuple[str, ...], change: Reshape, mixed: bool) -> Resh
 
     def reshape(record: Record) -> None:
         for field in record.get("custom_fields_values") or []:
-            if field.get("field_type") in types and not (mixed and field["field_id"] % 4 < 2):
-                for value in field["values"]:
+            if field.get("field_type") in types and not (mixed and int(field["field_id"]) % 4 < 2):
+                for value in field["values"] or []:
                     change(value)
 
     return reshape
@@ -140,6 +142,12 @@ def _truncate_embedded(record: Record) -> None:
         embedded = record.get("_embedded", {}).get(name)
         if isinstance(embedded, list):
             del embedded[50:]
+
+
+def _lift_talk_contact(record: Record) -> None:
+    entity = record["_embedded"]["entity"]
+    if "linked_talk_contact_id" in entity:
+        record["linked_talk_contact_id"] = entity.pop("linked_talk_contact_id")
 
 
 def _zero_entity_id(record: Record) -> None:

@@ -69,7 +69,7 @@ def _clear_value(draw: Draw) -> Ops:
     path = draw.pick_kind()
     record = draw.pick_entity(path)
     return [{"op": "clear_field", "list": path, "id": record["id"],
-             "field_id": draw.rng.choice(record["custom_fields_values"] or [])["field_id"]}]
+             "field_id": int(draw.rng.choice(record["custom_fields_values"] or [])["field_id"])}]
 
 
 def _tag(draw: Draw) -> Ops:

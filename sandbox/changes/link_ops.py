@@ -129,7 +129,7 @@ def merge(mutator: Mutator, op: Record) -> Any:
             survivor["_embedded"][to] += gained
     tags = {found["id"]: found for found in (*survivor["_embedded"]["tags"], *absorbed["_embedded"]["tags"])}
     survivor["_embedded"]["tags"] = list(tags.values())
-    values = {found["field_id"]: found for side in (absorbed, survivor)
+    values = {int(found["field_id"]): found for side in (absorbed, survivor)
               for found in side["custom_fields_values"] or []}
     survivor["custom_fields_values"] = list(values.values()) or None
     mutator.touch(survivor, op)

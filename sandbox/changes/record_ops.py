@@ -83,16 +83,27 @@ def _add_patch_events(mutator: Mutator, path: str, before: Record, after: Record
         mutator.add_event("entity_responsible_changed", path, after["id"], op, *sides)
         mutator.state.outbox.enqueue("responsible", path, after)
     for name in changed & _FIELD_EVENTS.keys() if path in KINDS else ():
-        keys = (("odd", "thing") if mutator.state.switches["odd_keys"] == "on"
-                else ({"price": "sale"}.get(name, name), name))
         mutator.add_event(_FIELD_EVENTS[name], path, after["id"], op,
-                          *([{keys[0]: {keys[1]: side[name]}}] for side in (after, before)))
+                          *(_field_payload(mutator.state.switches["odd_keys"], name, side[name])
+                            for side in (after, before)))
     if path == "customers" and "status_id" in changed:
         mutator.add_event("customer_status_changed", path, after["id"], op,
                           *(event_payload("customer_status", id=side["status_id"])
                             for side in (after, before)))
     if path == "tasks":
         _add_task_events(mutator, before, after, changed, op)
+
+
+def _field_payload(keys: str, name: str, value: Any) -> list[Record]:
+    """Returns one side of name_field_changed or sale_field_changed, as the switch odd_keys says."""
+    if keys == "on":
+        return event_payload("odd", thing=value)
+    if keys == "guessed":
+        return event_payload({"price": "sale"}.get(name, name), **{name: value})
+    if name == "price":
+        exact = float(value) if isinstance(value, int | float) else None
+        return event_payload("sale_field_value", sale=value, sale_with_minor_units=exact)
+    return event_payload(f"{name}_field_value", **{name: value})
 
 
 def _add_task_events(mutator: Mutator, before: Record, after: Record, changed: set[str], op: Record) -> None:
@@ -203,8 +214,9 @@ def set_field(mutator: Mutator, op: Record) -> Any:
     path, record = op["list"], mutator.require(op["list"], op["id"])
     definition = mutator.require(fields_path(path), op["field_id"])
     listed = [found for found in record.get("custom_fields_values") or []
-              if found["field_id"] != op["field_id"]]
-    old = [found for found in record.get("custom_fields_values") or [] if found["field_id"] == op["field_id"]]
+              if int(found["field_id"]) != op["field_id"]]
+    old = [found for found in record.get("custom_fields_values") or []
+           if int(found["field_id"]) == op["field_id"]]
     new: Record = {"field_id": definition["id"], "field_name": definition["name"],
                    "field_code": definition["code"], "field_type": definition["type"],
                    "values": op.get("values") or []}  # fmt: skip
@@ -215,7 +227,7 @@ def set_field(mutator: Mutator, op: Record) -> Any:
         per_field = mutator.state.switches["field_event_type"] == "per_field"
         type_ = f"custom_field_{op['field_id']}_value_changed" if per_field else "custom_field_value_changed"
         mutator.add_event(type_, path, op["id"], op, field_event_payload(new, new["values"]),
-                          field_event_payload(new, old[0]["values"] if old else []))
+                          field_event_payload(new, old[0]["values"] or [] if old else []))
     return op["id"]
 
 

@@ -25,20 +25,22 @@ def _relabel(mutator: Mutator, path: str, field_id: int, change: Callable[[Recor
 
     Deleted and hidden records are rewritten too, so that they come back with current labels.
     """
-    coll, needle = value_owners(mutator.state, path), f'"field_id":{field_id},'.encode()
+    coll = value_owners(mutator.state, path)
+    needles = [f'"field_id":{written},'.encode() for written in (field_id, f'"{field_id}"')]
 
     def rewrite(raw: bytes) -> Record:
         record = loads(raw)
         kept = [found for found in record["custom_fields_values"] or []
-                if found["field_id"] != field_id or change(found)]
+                if int(found["field_id"]) != field_id or change(found)]
         return record | {"custom_fields_values": kept or None}
 
-    for ident in coll.ids_containing(needle):
+    for ident in sorted({each for needle in needles for each in coll.ids_containing(needle)}):
         record = rewrite(coll.rows[ident])
         mutator.touch(record, {}, "label")
         coll.put(record)
     for unseen in (coll.bin, coll.hidden):
-        unseen |= {ident: dumps(rewrite(raw)) for ident, raw in unseen.items() if needle in raw}
+        unseen |= {ident: dumps(rewrite(raw)) for ident, raw in unseen.items()
+                   if any(needle in raw for needle in needles)}
 
 
 def _definitions_path(op: Record) -> str:
@@ -91,7 +93,7 @@ def rename_option(mutator: Mutator, op: Record) -> Any:
     mutator.save(path, record)
 
     def rename(found: Record) -> bool:
-        for value in found["values"]:
+        for value in found["values"] or []:
             if value.get("enum_id") == op["enum_id"] and found["field_type"] != "multitext":
                 value["value"] = op["value"]
         return True
@@ -121,7 +123,7 @@ def remove_option(mutator: Mutator, op: Record) -> Any:
     mutator.save(path, record)
 
     def remove_values(found: Record) -> bool:
-        found["values"] = [value for value in found["values"] if value.get("enum_id") != op["enum_id"]]
+        found["values"] = [value for value in found["values"] or [] if value.get("enum_id") != op["enum_id"]]
         return bool(found["values"])
 
     _relabel(mutator, path, op["field_id"], remove_values)

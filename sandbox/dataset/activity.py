@@ -194,6 +194,25 @@ def _element_events(lead: int) -> list[EventRow]:
              event_payload("unlink", entity={"type": "contact", "id": 48100003}))]
 
 
+def _element_field(state: AccountState) -> int:
+    """Returns the id of a field of products."""
+    return int(state.list("catalogs/11803/custom_fields").ids[0])
+
+
+def _responsible(state: AccountState) -> int:
+    """Returns the responsible user of the first task."""
+    return int(next(state.list("tasks").records())["responsible_user_id"])
+
+
+def _talk_events(state: AccountState, contact: int) -> list[EventRow]:
+    """Returns talk_created and talk_closed: about the talk itself or, as the switch talk_events says, about
+    its contact."""
+    events = (("talk_created", 3381), ("talk_closed", 3382))
+    if state.switches["talk_events"] == "payload":
+        return [(type_, "contact", contact, event_payload("talk", id=talk), []) for type_, talk in events]
+    return [(type_, "talk", talk, [], []) for type_, talk in events]
+
+
 def _events_of_each_type(state: AccountState) -> list[EventRow]:
     """Returns one event of each type that nothing else causes, with the payloads of section 3.20."""
     lead, contact, company, customer, task = (
@@ -215,11 +234,19 @@ def _events_of_each_type(state: AccountState) -> list[EventRow]:
         ("customer_status_changed", "customer", customer, status[0], status[1]),
         ("ltv_field_changed", "customer", customer, [{"ltv": {"ltv": 5}}], [{"ltv": {"ltv": 3}}]),
         *_element_events(lead), *_link_events(lead, contact, company, customer),
-        ("sale_field_changed", "lead", lead, [{"sale": {"price": 5}}], [{"sale": {"price": 3}}]),
+        ("sale_field_changed", "lead", lead,
+         event_payload("sale_field_value", sale=77500, sale_with_minor_units=77500.5),
+         event_payload("sale_field_value", sale=3, sale_with_minor_units=3.0)),
+        ("user_logged_in", "user", state.account["current_user_id"], [], []),
         ("key_action_completed", "lead", lead, [{"key_action": []}], []),
-        ("name_field_changed", "catalog_11803", ELEMENT_BASE + 1, [{"name": {"name": "Фасад"}}], []),
-        ("talk_created", "contact", contact, event_payload("talk", id=3381), []),
-        ("talk_closed", "contact", contact, event_payload("talk", id=3382), []),
+        ("name_field_changed", "catalog_11803", ELEMENT_BASE + 1,
+         event_payload("name_field_value", name="Фасад"), event_payload("name_field_value", name="Цоколь")),
+        (f"custom_field_{_element_field(state)}_value_changed", "catalog_11803", ELEMENT_BASE + 1,
+         event_payload("custom_field_value", field_id=_element_field(state), field_type=1, enum_id=None,
+                       text="новое"), []),
+        ("entity_responsible_changed", "task", task, event_payload("responsible_user", id=_responsible(state)),
+         event_payload("responsible_user", id=MANAGERS[0])),
+        *_talk_events(state, contact),
         ("hologram_shown", "lead", lead, [{"hologram": {"deep": [{}]}}], []),
         ("custom_field_value_changed", "contact", contact, [],
          event_payload("custom_field_value", field_id=1284404, field_type=1, enum_id=None, text="менеджер")),
@@ -231,7 +258,7 @@ def _add_event_of_each_type(builder: DatasetBuilder) -> None:
     state = builder.state
     contact = state.list("contacts").ids[0]
     for place, (type_, entity, ident, after, before) in enumerate(_events_of_each_type(state)):
-        if not type_.startswith("talk_") or state.switches["talk_events"] == "on":
+        if type_ not in ("talk_created", "talk_closed") or state.switches["talk_events"] != "off":
             builder.event_log.add(type_, entity, ident, state.start - 86400 * 2 + 60 * place, 0,
                                   orjson.dumps(after), orjson.dumps(before),
                                   b'"linked_talk_contact_id":%d,' % contact

@@ -13,7 +13,7 @@ from sandbox.dataset import (
     edge_cases,
     fields,
     link_plan,
-    rare_attributes,
+    live_facts,
 )
 from sandbox.dataset.crm import DatasetBuilder
 from sandbox.webhooks.outbox import WebhookOutbox
@@ -34,5 +34,5 @@ def build(state: AccountState) -> None:
     activity.build(builder)
     channels.build(builder)
     edge_cases.build(state)
-    rare_attributes.build(state)
+    live_facts.build(state)
     event_log.finish_bulk()

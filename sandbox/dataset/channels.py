@@ -25,8 +25,7 @@ def build(builder: DatasetBuilder) -> None:
     _add_files(state, rng)
     _add_talks(state)
     _add_integrations(state)
-    for key, (number, name) in EVENT_TYPES.items():
-        state.list("events/types").put({"key": key, "type": number, "lang": name})
+    _add_event_types(state)
     for kind in ("contacts", "companies"):
         for ident in list(state.list(kind).ids)[::20]:
             _link_product(state, kind, ident)
@@ -34,6 +33,19 @@ def build(builder: DatasetBuilder) -> None:
         for ident in list(state.list(kind).ids)[::25]:
             state.subscriptions[kind, ident] = [{"subscriber_id": 412386, "type": "group"},
                                                 {"subscriber_id": MANAGERS[1], "type": "user"}]
+
+
+def _add_event_types(state: AccountState) -> None:
+    """Adds the standard types, two of the group "security", and one for each field, all with one number."""
+    for key, (number, name) in EVENT_TYPES.items():
+        state.list("events/types").put({"key": key, "type": number, "lang": name})
+    for place, key in enumerate(("user_logged_in", "user_login_failed")):
+        state.list("events/types").put({"key": key, "type": 300 + place, "group": "security",
+                                        "lang": key.replace("_", " ").capitalize()})
+    for kind in KINDS:
+        for field in state.list(f"{kind}/custom_fields").records():
+            state.list("events/types").put({"key": f"custom_field_{field['id']}_value_changed", "type": 24,
+                                            "lang": f"Изменение поля «{field['name']}»"})
 
 
 def _link_product(state: AccountState, kind: str, ident: int) -> None:
@@ -148,11 +160,14 @@ def file_record(ident: str, version: str, place: int, created_at: int) -> Record
 
 
 def _add_talks(state: AccountState) -> None:
-    for ident, lead in ((3381, state.list("leads").ids[0]), (3382, None)):
+    """Adds an open talk, a closed one, and one that no event names."""
+    talks = ((3381, state.list("leads").ids[0], "in_work", 17204933), (3382, None, "closed", None),
+             (3383, None, "nps_in_progress", 17204934))
+    for ident, lead, status, source in talks:
         contact = state.list("contacts").ids[0]
         state.list("talks").put(
-            {"talk_id": ident, "created_at": state.start - 86400, "updated_at": state.start - 86000,
-             "rate": 0, "contact_id": contact, "chat_id": _CHAT,
+            {"talk_id": ident, "created_at": state.start - 86400, "updated_at": state.start - 86000 - ident,
+             "rate": 0, "status": status, "source_id": source, "contact_id": contact, "chat_id": _CHAT,
              "entity_id": lead, "entity_type": "lead" if lead else None, "is_in_work": ident == 3381,
              "is_read": True, "origin": "telegram", "missed_at": None, "account_id": ACCOUNT_ID,
              "_links": href(f"talks/{ident}"),

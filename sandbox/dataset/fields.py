@@ -134,7 +134,7 @@ def _file(rng: Random, found: Field, state: AccountState) -> list[Record]:
     uuids = [f"{rng.getrandbits(32):08x}-5b1e-4b0e-9f53-{rng.getrandbits(48):012x}" for _ in range(2)]
     name = f"Договор {rng.randint(1, 999)}.pdf"
     return _single_value({"file_uuid": uuids[0], "version_uuid": uuids[1], "file_name": name,
-                          "file_size": rng.randint(1000, 10**6)})
+                          "file_size": rng.randint(1000, 10**6), "is_deleted": rng.random() < 0.2})
 
 
 def _birthday(rng: Random, found: Field, state: AccountState) -> list[Record]:

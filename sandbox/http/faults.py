@@ -1,17 +1,27 @@
 """Fault injection: which request gets which failure (POST /_sandbox/faults of the control plane)."""
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import orjson
+
 from sandbox.http import php_query
 from sandbox.http.server import HTML, PROBLEM, Request, Response, html_page, problem
 
-FAULT_KINDS = ("429", "500", "502", "503", "504", "403html", "403", "401", "400", "404", "402", "reset",
-               "truncate", "garbage", "slow", "stall", "html200", "empty200", "204",
-               "drop_after_rotate")  # fmt: skip
+REFUSALS = ("400", "401", "402", "403", "404", "405", "422", "425", "426")
+"""Answers of the API itself: problem+json."""
+PAGE_FAULTS = ("empty_next", "no_next", "null_next", "number_next")
+"""Pages that do not show where their list ends: without records although `next` is there, or without a
+usable `next`."""
+FAULT_KINDS = ("429", "500", "500json", "502", "503", "504", "400system", "401html", "403html", "404html",
+               *REFUSALS, "reset", "truncate", "garbage", "slow", "stall", "html200", "empty200", "204",
+               "drop_after_rotate", *PAGE_FAULTS)  # fmt: skip
+SYSTEM_ERROR = "Произошла системная ошибка, повторите попытку"
+"""How amoCRM's backend reports that it has failed, with status 400 and without validation errors."""
 
 
 @dataclass(slots=True)
@@ -27,9 +37,11 @@ class Fault:
     seconds: float = 1.0  # delay of `slow` and `stall`
     retry_after: float | None = None
     min_limit: int = 0
+    lasts: float = 0.0  # seconds from the first hit until the fault is over; 0: no end
     matched: int = 0
     hits: int = 0
     _rng: Random = field(init=False)
+    _began: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.kind not in FAULT_KINDS:
@@ -47,6 +59,9 @@ class Fault:
         self.matched += 1
         if self.matched <= self.after or self._rng.random() >= self.probability:
             return False
+        self._began = time.monotonic() if self._began is None else self._began
+        if self.lasts and time.monotonic() > self._began + self.lasts:
+            return False
         self.hits += 1
         return True
 
@@ -62,6 +77,8 @@ class Fault:
         elif self.kind == "slow":
             response = answer()
             response.delay += self.seconds
+        elif self.kind in PAGE_FAULTS:
+            response = _with_odd_end(answer(), self.kind)
         else:
             response = self._failing_response()
         if self.retry_after is not None:
@@ -77,13 +94,32 @@ class Fault:
             return Response(200, body.encode(), HTML)
         if self.kind == "204":
             return Response(204)
-        if self.kind in ("400", "401", "402", "403", "404"):
+        if self.kind in REFUSALS:
             return problem(int(self.kind))
-        status = 403 if self.kind == "403html" else int(self.kind)
-        titles = {429: "Too Many Requests", 403: "Forbidden", 502: "Bad Gateway", 504: "Gateway Time-out"}
-        page = html_page(status, titles.get(status, "Internal Server Error"))
-        return page if status != 500 else Response(500, b'{"title":"Internal Server Error","status":500}',
-                                                   PROBLEM)
+        if self.kind == "400system":
+            return problem(400, SYSTEM_ERROR)
+        if self.kind == "500json":
+            return Response(500, b'{"title":"Internal Server Error","status":500}', PROBLEM)
+        status = int(self.kind.removesuffix("html"))
+        titles = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 429: "Too Many Requests",
+                  502: "Bad Gateway", 504: "Gateway Time-out"}
+        return html_page(status, titles.get(status, "Internal Server Error"))
+
+
+def _with_odd_end(response: Response, kind: str) -> Response:
+    """Returns the page with an odd `next`; what is no page of a list stays as it is."""
+    page = orjson.loads(response.body) if response.status == 200 else None
+    if not isinstance(page, dict) or "_embedded" not in page or "_links" not in page:
+        return response
+    links = page["_links"]
+    if kind == "empty_next":
+        page["_embedded"] = {name: [] for name in page["_embedded"]}
+        links["next"] = links.get("next") or links["self"]
+    else:
+        links.pop("next", None)
+        links |= {"null_next": {"next": None}, "number_next": {"next": 2}}.get(kind, {})
+    response.body = orjson.dumps(page)
+    return response
 
 
 class Faults:

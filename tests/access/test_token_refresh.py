@@ -14,7 +14,13 @@ import psycopg
 import pytest
 
 from pipelines.access.token_rows import ConfiguredTokens
-from pipelines.amocrm.errors import AccessRevokedError, BlockedError, ThrottledError, TransientError
+from pipelines.amocrm.errors import (
+    AccessRevokedError,
+    BlockedError,
+    NotPaidError,
+    ThrottledError,
+    TransientError,
+)
 from sandbox.process import SandboxProcess
 from tests.support.helpers import Reply, scripted_server, stored_tokens
 from tests.support.tokens import (
@@ -232,3 +238,30 @@ def test_an_answer_that_is_not_a_pair_changes_nothing(answer: Reply, database: s
         with pytest.raises(TransientError):
             tokens.refresh("old", no_wait)
     assert decrypted(database, "refresh_token") == "old r" and server.paths == [ENDPOINT]
+
+
+PAGE = {"Content-Type": "text/html"}
+
+
+@pytest.mark.parametrize("answer", [
+    (404, PAGE, b"<html>404</html>"), (400, PAGE, b"<html>400</html>"), (401, PAGE, b"<html>login</html>"),
+    (400, {}, {"status": 400, "detail": "Произошла системная ошибка, повторите попытку"}),
+    (402, {}, {"status": 402})])
+def test_what_is_no_answer_of_the_token_endpoint_kills_no_grant(answer: Reply, database: str) -> None:
+    with scripted_server(lambda path: answer) as server:
+        tokens = stored_tokens(server, database,  # type: ignore[arg-type]
+                               ConfiguredTokens("old", "old r", "id", "secret", "https://x"))
+        with pytest.raises((TransientError, NotPaidError)):
+            tokens.refresh("old", no_wait)
+    assert decrypted(database, "refresh_token") == "old r" and stored_row(database)["dead_reason"] is None
+
+
+@pytest.mark.parametrize("answer", [(400, {}, None), (400, {}, {"status": 400, "hint": "used"}),
+                                    (401, {}, None), (403, {}, {"status": 403})])
+def test_a_refusal_of_the_token_endpoint_ends_the_grant(answer: Reply, database: str) -> None:
+    with scripted_server(lambda path: answer) as server:
+        tokens = stored_tokens(server, database,  # type: ignore[arg-type]
+                               ConfiguredTokens("old", "old r", "id", "secret", "https://x"))
+        with pytest.raises(AccessRevokedError):
+            tokens.refresh("old", no_wait)
+    assert stored_row(database)["dead_reason"]

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from pipelines import migrate as subject
 from pipelines.bi import base_views
+from pipelines.errors import DatabaseUnfitError
 from pipelines.migrate import MigrationError, migrate, pending_revisions
 from tests.support.migrations import MigrationFolder, tables, write_two_migrations
 
@@ -84,7 +85,7 @@ def test_missing_rights_are_reported(empty_database: str, connection: psycopg.Co
     connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(name))
     try:
         poor = psycopg.conninfo.make_conninfo(empty_database, user=role, password="x")
-        with pytest.raises(MigrationError, match="GRANT CREATE ON DATABASE"):
+        with pytest.raises(DatabaseUnfitError, match="GRANT CREATE ON DATABASE"):
             migrate(poor, "amocrm")
     finally:
         connection.execute(sql.SQL("DROP ROLE {}").format(name))

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from alembic import command
 from models.base import AccountBase, MirrorBase
 from pipelines import migrate as subject
-from pipelines.config.database_urls import sqlalchemy_url
 from pipelines.migrate import alembic_config, downgrade, migrate, pending_revisions
+from pipelines.postgres.connections import open_engine
 from tests.support.migrations import ALL_TABLES, REPOSITORY, MigrationFolder, tables, write_two_migrations
 
 
@@ -143,7 +143,7 @@ def test_autogenerate_sees_one_schema_and_all_of_it(empty_database: str, connect
         sa.Column("count", sa.Integer, server_default="2"),
     )
     sa.Table("notes", metadata, sa.Column("id", sa.ForeignKey(leads.c.id)))
-    with sa.create_engine(sqlalchemy_url(empty_database)).connect() as opened:
+    with open_engine(empty_database).connect() as opened:
         config = alembic_config("account", opened, "amocrm")
         config.attributes["target_metadata"] = metadata
         command.revision(config, "Second step", autogenerate=True)
@@ -167,7 +167,7 @@ def test_migrations_create_exactly_the_models(database: str, target: str, schema
                                               metadata: sa.MetaData) -> None:
     if not any((REPOSITORY / "alembic" / "versions" / target).glob("*.py")):
         pytest.skip("no migration has landed yet")
-    with sa.create_engine(sqlalchemy_url(database)).connect() as opened:
+    with open_engine(database).connect() as opened:
         config = alembic_config(target, opened, schema)
         config.attributes["target_metadata"] = metadata
         command.check(config)

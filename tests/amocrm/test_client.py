@@ -12,19 +12,26 @@ from typing import Any
 
 import pytest
 
-from pipelines.amocrm.client import Client
+from pipelines.admin.doctor import QUICK_RETRIES
+from pipelines.admin.grant_access import RETRY_POLICY
+from pipelines.amocrm.client import Client, CountingClient, RetryPolicy
 from pipelines.amocrm.errors import (
     AccessRevokedError,
     AmoError,
     BadRequestError,
     BlockedError,
-    NotAvailableError,
+    GoneError,
+    NoRightsError,
+    NotOfferedError,
+    NotPaidError,
     PageTooLargeError,
     TransientError,
 )
 from pipelines.amocrm.session import Session
+from pipelines.orchestration.schedules import TICK_RETRIES
+from pipelines.sync.continuous import FEW_RETRIES
 from sandbox.process import SandboxProcess
-from tests.support.helpers import client_of, exception_text, list_reply, scripted_server
+from tests.support.helpers import FixedTokens, client_of, exception_text, list_reply, scripted_server
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +52,8 @@ def leads(client: Client, limit: str = "10") -> Any:
     return client.get("leads", [("limit", limit)]).value
 
 
-PASSING = ["500", "502", "503", "504", "reset", "truncate", "garbage", "html200", "empty200"]
+PASSING = ["500", "500json", "502", "503", "504", "reset", "truncate", "garbage", "html200", "empty200",
+           "404html", "401html", "400system"]
 
 
 @pytest.mark.parametrize("kind", PASSING)
@@ -79,8 +87,8 @@ def test_waits_between_retries_grow_and_are_jittered(sandbox: SandboxProcess) ->
     assert patience.delay(10_000) <= 60
 
 
-@pytest.mark.parametrize(("kind", "error"), [("400", BadRequestError), ("402", NotAvailableError),
-                                             ("403", NotAvailableError), ("404", NotAvailableError)])
+@pytest.mark.parametrize(("kind", "error"), [("400", BadRequestError), ("403", NoRightsError),
+                                             ("404", GoneError), ("422", BadRequestError)])
 def test_permanent_refusals_are_not_retried(kind: str, error: type[AmoError],
                                             sandbox: SandboxProcess) -> None:
     sandbox.fault(kind, "leads", times=0)
@@ -90,6 +98,85 @@ def test_permanent_refusals_are_not_retried(kind: str, error: type[AmoError],
     assert caught.value.status == int(kind) and caught.value.request == "GET leads?limit=10"
     assert sandbox.stats()["requests"] == 1
     assert client.get("account").value["id"] == sandbox.account_id
+
+
+# 402
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that waits move on: [seconds since the test began]."""
+    now = [0.0]
+
+    def wait(event: threading.Event, timeout: float | None = None) -> bool:
+        now[0] += timeout or 0.0
+        return event.is_set()
+
+    monkeypatch.setattr("pipelines.amocrm.client.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipelines.amocrm.client.threading.Event.wait", wait)
+    return now
+
+
+def unpaid(until: float, clock: list[float]) -> Any:
+    def answer(path: str) -> Any:
+        return (402, {}, {"status": 402, "title": "Payment Required"}) if clock[0] < until else list_reply()
+
+    return answer
+
+
+def patient_client(server: Any) -> Client:
+    return Client(server.url, FixedTokens("token"), [], RetryPolicy())
+
+
+def test_a_402_of_nine_minutes_is_waited_for(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    with scripted_server(unpaid(540, clock)) as server:
+        client = patient_client(server)
+        answer = client.get("leads")
+        assert answer.status == 200 and answer.retries == len(server.paths) - 1 >= 4
+        assert 540 <= clock[0] <= 660
+        assert client.get("leads").retries == 0
+    assert caplog.text.count("Ctrl-C ends it") == 1 and "waiting up to 30 minutes" in caplog.text
+
+
+def test_a_402_that_stays_is_believed_after_half_an_hour_and_then_at_once(clock: list[float]) -> None:
+    with scripted_server(unpaid(1e9, clock)) as server:
+        client = patient_client(server)
+        with pytest.raises(NotPaidError, match="Pay for it in amoCRM") as caught:
+            client.get("leads")
+        assert clock[0] == pytest.approx(1800) and caught.value.retries == len(server.paths) - 1
+        sent = len(server.paths)
+        with pytest.raises(NotPaidError):
+            client.get("contacts")
+        assert clock[0] == pytest.approx(1800) and len(server.paths) == sent + 1
+
+
+def test_what_a_person_waits_for_does_not_wait_for_payment(clock: list[float]) -> None:
+    for policy in (QUICK_RETRIES, RETRY_POLICY, FEW_RETRIES, TICK_RETRIES):
+        with scripted_server(unpaid(540, clock)) as server:
+            with pytest.raises(NotPaidError):
+                Client(server.url, FixedTokens("token"), [], policy).get("leads")
+            with pytest.raises(NotPaidError):
+                patient_client(server).change("POST", "webhooks", {})
+            assert (clock[0], len(server.paths)) == (0, 2)
+
+
+def test_a_402_that_declines_the_list_is_not_waited_for(clock: list[float]) -> None:
+    with scripted_server(unpaid(540, clock)) as server, pytest.raises(NotOfferedError):
+        patient_client(server).get("customers", declines={402})
+    assert clock[0] == 0
+
+
+def test_retries_are_counted(sandbox: SandboxProcess) -> None:
+    sandbox.fault("404html", "leads", times=2)
+    counting = CountingClient(client_of(sandbox))
+    assert counting.get("leads").retries == 2
+    sandbox.fault("400system", "leads", times=0)
+    with pytest.raises(TransientError):
+        counting.get("leads")
+    assert (counting.requests, counting.retries) == (2, 4)
+
+
+# Pages, 204
 
 
 def test_a_page_that_is_too_large_is_not_retried_by_the_client(sandbox: SandboxProcess) -> None:
@@ -265,10 +352,33 @@ def test_no_secret_is_logged_or_shown(sandbox: SandboxProcess, caplog: pytest.Lo
     assert sandbox.admin_token not in repr(client.token_source.current(lambda: None))
 
 
-@pytest.mark.parametrize(("ahead", "behind"), [(-3600, 3600), (3600, 0), (None, 0)])
-def test_clock_lag_is_that_of_the_earlier_clock(ahead: int | None, behind: int) -> None:
-    headers = {} if ahead is None else {"Date": formatdate(time.time() + ahead, usegmt=True)}
-    with scripted_server(lambda path: (204, headers, None)) as server:
+@pytest.mark.parametrize("ahead", [-86400, -3600, 0, 2400, 86400, None])
+def test_a_request_starts_by_amocrms_clock(ahead: int | None) -> None:
+    with scripted_server(lambda path: (204, {} if ahead is None else {
+            "Date": formatdate(time.time() + ahead, usegmt=True)}, None)) as server:
+        client = client_of(server)
+        answers = [client.get("leads") for _ in range(3)]
+    assert [each.started / 1e6 - time.time() for each in answers] == [
+        pytest.approx(ahead or 0, abs=3)] * 3
+    assert [each.started for each in answers] == sorted(each.started for each in answers)
+    assert client.clock.ahead() == (pytest.approx(ahead, abs=2) if ahead else 0)
+    assert client.clock.is_known == (ahead is not None)
+
+
+def test_answers_of_a_proxy_do_not_set_the_clock() -> None:
+    with scripted_server(lambda path: (404, {"Date": formatdate(5, usegmt=True)}, b"<html>")) as server:
+        client = client_of(server)
+        with pytest.raises(AmoError):
+            client.get("leads")
+    assert not client.clock.is_known
+
+
+def test_a_step_of_either_clock_is_followed() -> None:
+    shown = [time.time() + 100, time.time() + 5000]
+    with scripted_server(lambda path: (204, {"Date": formatdate(shown[0], usegmt=True)}, None)) as server:
         client = client_of(server)
         client.get("leads")
-    assert client.clock_lag() == pytest.approx(behind, abs=3)
+        assert client.clock.ahead() == pytest.approx(100, abs=2)
+        del shown[0]
+        client.get("leads")
+        assert client.clock.ahead() == pytest.approx(5000, abs=2)

@@ -15,6 +15,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pipelines.amocrm.client import RetryPolicy
+from pipelines.cli.terminal.interrupts import NOTES
 from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from sandbox.process import SandboxProcess
@@ -272,4 +273,4 @@ def test_ctrl_c_during_a_request_ends_the_command(words: Words, sandbox: Sandbox
     finally:
         sandbox.clear_faults()
     assert (done.code, "Traceback" in done.error) == (1, False), done.output
-    assert "interrupted" in done.error
+    assert done.error.splitlines()[-1] == f"amocrm-mirror: interrupted; {NOTES[words[0]]}"

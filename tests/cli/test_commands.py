@@ -19,7 +19,8 @@ from tests.conftest import temporary_database
 from tests.support.commands import CliInstallation, CommandResult, offered_entities
 
 COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres",
-            "prune", "sandbox", "grants", "forget", "accounts", "dictionary", "serve", "views", "webhooks"]
+            "prune", "sandbox", "grants", "forget", "accounts", "dictionary", "serve", "views", "webhooks",
+            "history"]
 BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
 
 @pytest.fixture(scope="module")

@@ -64,12 +64,31 @@ def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(
     sandbox.clear_faults()
     status = installation.call("status")
     assert status.code == 1
-    assert re.search(r"leads .*(failed|interrupted)", status.out)
+    assert re.search(r"leads .* interrupted ", status.out) and not re.search(" failed ", status.out)
     interrupted(under_way(installation, sandbox), signal.SIGTERM)
     sandbox.clear_faults()
     assert installation.call("sync").code == 0, "the lock is free"
     with psycopg.connect(database) as connection:
         assert differences(connection, sandbox) == []
+
+
+def test_ctrl_c_in_a_terminal_leaves_our_sentence_alone(sandbox: SandboxProcess,
+                                                        installation: CliInstallation) -> None:
+    """Ctrl-C reaches every process of the terminal's group, so also those that Dagster would start."""
+    sandbox.fault("slow", match="/api/v4/leads", times=0, seconds=600)
+    process = subprocess.Popen([*COMMAND, "sync"], cwd=installation.folder, stderr=subprocess.PIPE, text=True,
+                               encoding="utf-8", env=installation.process_environment({}),
+                               start_new_session=True)
+    installation.processes.append(process)
+    assert process.stderr
+    while "contacts" not in process.stderr.readline():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.stderr.read()
+    sandbox.clear_faults()
+    assert process.wait(60) == 1
+    assert [line for line in rest.splitlines() if " records" not in line] == [
+        "amocrm-mirror: interrupted; what had landed is kept, and the next sync resumes there"]
 
 
 def interrupted(process: subprocess.Popen[str], number: signal.Signals) -> None:

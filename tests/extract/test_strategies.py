@@ -122,8 +122,9 @@ def test_all_events_are_read_in_any_order(order: str, still: SandboxProcess,
     still.switch(events_order=order)
     steps = list(sweep(source_of(still, "events", limit=100), {}))
     assert ids(steps) == true_ids(still, "events")
-    assert (request_count(still) <= 1.7 * len(true_ids(still, "events")) / 100
-            + 1)  # one shows that there is no order of time
+    # without an order, the ranges depend on which thread comes first; each costs a look past its end
+    per_page, more = (2, 3) if order == "shuffled" else (1.7, 1)
+    assert request_count(still) <= per_page * len(true_ids(still, "events")) / 100 + more
 
 
 def test_all_events_are_read_after_an_interruption_of_a_month(still: SandboxProcess) -> None:
@@ -165,7 +166,8 @@ def test_a_watermark_from_an_ignored_filter_is_taken_back() -> None:
             return list_reply({"id": 3, "updated_at": 7000}, {"id": 1, "updated_at": 100})
         first = len(server.paths) == 1
         return list_reply({"id": 1, "updated_at": 5990 if first else 100},
-                          {"id": 2, "updated_at": 6000 if first else 100}, next="?page=2")
+                          *({"id": ident, "updated_at": 6000 if first else 100} for ident in range(2, 11)),
+                          next="?page=2")
 
     with scripted_server(answer) as server:
         steps = list(incremental(source_of(server), moving_of("leads"), {"watermark": 5000}, True))

@@ -169,8 +169,11 @@ def test_sweep_of_a_list_whose_late_pages_are_refused(option: str, still: Sandbo
 
 
 def test_an_endless_list_is_reported() -> None:
-    with scripted_server(lambda path: list_reply(
-        {"id": 1}, {"id": 2}, next="?page=2")) as server, pytest.raises(TransientError, match="does not end"):
+    def answer(path: str) -> Reply:
+        number = int(path.partition("&page=")[2] or 1)
+        return list_reply(*({"id": number * 10 + place} for place in range(10)), next=f"?page={number + 1}")
+
+    with scripted_server(answer) as server, pytest.raises(TransientError, match="leads does not end"):
         list(sweep(source_of(server), {}))
 
 

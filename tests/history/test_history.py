@@ -174,18 +174,81 @@ def test_a_deal_known_from_events_alone_starts_with_the_first_event(account: Scr
     assert account.stages(9) == [(D, 400, None, "event")]
 
 
-def test_responsible_history_covers_four_kinds_and_unassigned_records(account: ScriptedAccount) -> None:
+def test_responsible_history_covers_every_kind_and_unassigned_records(account: ScriptedAccount) -> None:
     for place, (name, kind) in enumerate((("contacts", "contact"), ("companies", "company"),
-                                          ("customers", "customer"))):
+                                          ("customers", "customer"), ("tasks", "task"))):
         account.read(name, 500, {"id": 1, "responsible_user_id": None, "created_at": START + place,
                                  "updated_at": START + 200})
         account.load_events(account.responsible_event(100 + place, 4, None, kind),
-                            account.responsible_event(100 + place, 3, 4, "task"))
+                            account.responsible_event(100 + place, 3, 4, "catalog_7"))
     account.advance()
-    assert account.responsible() == [(4, place, 100 + place, "created") for place in range(3)] + [
-        (None, 100 + place, None, "event") for place in range(3)]
+    assert account.responsible() == [(4, place, 100 + place, "created") for place in range(4)] + [
+        (None, 100 + place, None, "event") for place in range(4)]
     assert account.rows("SELECT DISTINCT entity_type FROM amocrm.responsible_history ORDER BY 1") == [
-        ("companies",), ("contacts",), ("customers",)]
+        ("companies",), ("contacts",), ("customers",), ("tasks",)]
+    assert is_consistent(account)
+
+
+def task(user: int, updated: int) -> dict[str, Any]:
+    return {"id": 1, "responsible_user_id": user, "created_at": START, "updated_at": START + updated}
+
+
+def test_a_task_changes_hands_with_and_without_an_event(account: ScriptedAccount) -> None:
+    account.read("tasks", 50, task(3, 10))
+    account.advance()
+    account.read("tasks", 150, task(4, 100))
+    account.load_events(account.responsible_event(100, 3, 4, "task"))
+    account.advance()
+    assert account.responsible() == [(3, 0, 100, "created"), (4, 100, None, "event")]
+    account.read("tasks", 250, task(5, 200))
+    account.advance()
+    assert account.responsible()[1:] == [(4, 100, 200, "event"), (5, 200, None, "observed")]
+    assert is_consistent(account)
+    account.connection.execute("DELETE FROM amocrm.responsible_history WHERE left_at IS NULL")
+    (measured,) = [each for each in consistency(account.connection, "amocrm") if each.entity_type == "tasks"]
+    assert measured.missing == 1
+
+
+def test_a_task_that_only_an_event_names_has_a_history(account: ScriptedAccount) -> None:
+    account.load_events(account.responsible_event(100, 3, 4, "task"))
+    account.advance()
+    assert account.responsible() == [(4, 100, None, "event")]
+
+
+ELEMENT = {"id": 1, "catalog_id": 7, "created_at": START}
+
+
+def test_a_field_of_an_element_changes_with_and_without_an_event(account: ScriptedAccount) -> None:
+    account.read("catalog_elements", 50, ELEMENT | {
+        "updated_at": START + 10, "custom_fields_values": [field(11, "a")]})
+    account.advance()
+    assert account.values() == []
+    account.read("catalog_elements", 150, ELEMENT | {
+        "updated_at": START + 100, "custom_fields_values": [field(11, "b")]})
+    account.load_events(account.field_event(100, 11, ["a"], ["b"]) | {"entity_type": "catalog_7"})
+    account.advance()
+    assert account.values() == [(11, 100, ["a"], ["b"], "event")]
+    account.read("catalog_elements", 250, ELEMENT | {
+        "updated_at": START + 200, "custom_fields_values": [field(11, "c")]})
+    account.advance()
+    assert account.values()[1:] == [(11, 200, ["b"], ["c"], "observed")]
+    assert account.rows("SELECT DISTINCT entity_type FROM amocrm.custom_field_history") == [
+        ("catalog_elements",)]
+    assert is_consistent(account)
+
+
+def test_an_element_that_only_an_event_names_has_a_history(account: ScriptedAccount) -> None:
+    """A deal with the same id keeps its own."""
+    account.read("leads", 500, lead(A, 400))
+    account.load_events(account.field_event(100, 11, ["a"], ["b"]) | {"entity_type": "catalog_7"},
+                        account.field_event(200, 12, ["x"], ["y"]))
+    account.advance()
+    kinds = "SELECT entity_type, field_id FROM amocrm.custom_field_history ORDER BY 1"
+    assert account.rows(kinds) == [("catalog_elements", 11), ("leads", 12)]
+    account.load_events(account.field_event(300, 11, ["b"], ["c"]) | {"entity_type": "catalog_7"})
+    account.advance()
+    assert account.values() == [(11, 100, ["a"], ["b"], "event"), (12, 200, ["x"], ["y"], "event"),
+                                (11, 300, ["b"], ["c"], "event")]
     assert is_consistent(account)
 
 

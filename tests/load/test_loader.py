@@ -90,6 +90,24 @@ def test_an_absent_attribute_leaves_its_column_and_null_clears_it(connection: Co
     assert column(connection, "SELECT name || price FROM amocrm.leads WHERE id = 1") == ["Кухня6"]
 
 
+@pytest.mark.parametrize("empty", [None, [], {}])
+def test_an_object_that_comes_empty_empties_columns_and_children(connection: Connection, empty: Any) -> None:
+    rights = {"is_admin": True, "leads": {"view": "A"}, "status_rights": [
+        {"entity_type": "leads", "pipeline_id": 1, "status_id": 142, "rights": {"view": "A"}}]}
+    full = {"id": 1, "rights": rights, "_embedded": {"groups": [{"id": 5}], "roles": []}}
+    land(connection, "tasks", (10, [{"id": 1, "result": {"text": "Сделано"}}]))
+    land(connection, "users", (10, [full]))
+    land(connection, "tasks", (20, [{"id": 1}]))
+    land(connection, "users", (20, [{"id": 1}]))
+    held = ("SELECT array[result_text, u.is_admin::text, u.group_id::text, u.rights ->> 'is_admin', "
+            "(SELECT count(*)::text FROM amocrm.user_rights), "
+            "(SELECT count(*)::text FROM amocrm.user_status_rights)] FROM amocrm.tasks, amocrm.users u")
+    assert column(connection, held) == [["Сделано", "true", "5", "true", "1", "1"]], "absent is unknown"
+    land(connection, "tasks", (30, [{"id": 1, "result": empty}]))
+    land(connection, "users", (30, [{"id": 1, "rights": empty, "_embedded": {"groups": [{"id": 6}]}}]))
+    assert column(connection, held) == [[None, None, "6", None, "0", "0"]]
+
+
 def test_children_are_replaced_by_set_difference(connection: Connection) -> None:
     def tagged(*numbers: int) -> Record:
         return lead(_embedded={"tags": [{"id": number, "name": f"t{number}"} for number in numbers]})

@@ -79,10 +79,10 @@ def watermark(name: str, path: str, at: int) -> str:
 
 SEEDED = "DELETE FROM amocrm.history_due WHERE entity_type = 'all'"
 RECORD: dict[str, Record] = {
-    **dict.fromkeys(("leads", "contacts", "companies", "customers"), {"id": 1}),
+    **dict.fromkeys(("leads", "contacts", "companies", "customers", "catalog_elements"), {"id": 1}),
     "tasks": {"id": 1, "entity_type": "leads", "entity_id": 7, "is_completed": False},
     "events": {"id": "01k", "type": "lead_deleted", "entity_type": "lead", "entity_id": 7, "created_at": NOW}}
-NEWS = {**dict.fromkeys(("leads", "contacts", "companies", "customers"), [SEEDED]),
+NEWS = {**dict.fromkeys(("leads", "contacts", "companies", "customers", "catalog_elements"), [SEEDED]),
         "tasks": [watermark("tasks", "tasks", NOW)], "events": [watermark("leads", "leads", NOW)]}
 """Of each kind a record, and after which statements it is news."""
 

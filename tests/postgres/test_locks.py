@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import psycopg
-import pytest
 
-from pipelines.errors import SyncAlreadyRunningError
 from pipelines.postgres import locks
-from tests.support.webhooks import wait_until
 
 
 def test_names_stay_as_older_programs_know_them() -> None:
@@ -38,15 +33,3 @@ def test_a_lock_excludes_other_sessions_until_it_is_released(database: str) -> N
         assert lock.is_held(second)
         first.commit()
         assert not lock.is_held(second)
-
-
-def test_only_one_sync_of_an_account_runs(database: str) -> None:
-    connect = partial(psycopg.connect, database)
-    with connect() as observer:
-        with locks.exclusive_sync(connect, "acme"), locks.exclusive_sync(connect, "other"):
-            assert locks.full_scan_lock("acme").is_held(observer)
-            with pytest.raises(SyncAlreadyRunningError, match="'acme'"), \
-                    locks.exclusive_sync(connect, "acme"):
-                pass
-        wait_until(lambda: not locks.sync_lock("acme").is_held(observer))  # the server ends the session later
-        wait_until(lambda: not locks.full_scan_lock("acme").is_held(observer))

@@ -25,7 +25,7 @@ ROWS = {row[0]: row for row in (re.findall(r"(?<=\| )(?:[^|]*?)(?= ?\|)", line)
 
 def reading_mode(entity: Entity) -> str:
     """How docs/coverage.md describes the way in which the entity is read."""
-    if entity.phase is Phase.DETAILS:
+    if entity.phase is Phase.DETAILS and not entity.incremental:
         return "one by one"
     return f"by {entity.incremental.column}" if entity.incremental else "whole"
 

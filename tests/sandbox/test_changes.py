@@ -131,6 +131,14 @@ def test_labels_change_without_touching_records(own: Client) -> None:
     assert not any(_chose(row, select["id"]) for row in own.sandbox.truth("leads"))
 
 
+def test_labels_change_where_the_fields_id_is_quoted_too(own: Client) -> None:
+    lead, field = next((lead["id"], found["field_id"]) for lead in own.sandbox.truth("leads")
+                       for found in lead["custom_fields_values"] or [] if isinstance(found["field_id"], str))
+    own.sandbox.mutate({"op": "rename_field", "list": "leads", "field_id": int(field), "name": "Иначе"})
+    assert [found["field_name"] for found in one(own, "leads", lead)["custom_fields_values"]
+            if found["field_id"] == field] == ["Иначе"]
+
+
 def _chose(row: dict[str, Any], field: int) -> Any:
     return next((found["values"][0] for found in row["custom_fields_values"] or []
                  if found["field_id"] == field), None)

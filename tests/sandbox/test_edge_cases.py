@@ -25,7 +25,7 @@ def truth(request: pytest.FixtureRequest) -> Any:
 def values(rows: Rows, type_: str) -> list[Any]:
     return [
         value.get("value") for row in rows for field in row["custom_fields_values"] or []
-        if field["field_type"] == type_ for value in field["values"]
+        if field["field_type"] == type_ for value in field["values"] or []
     ]
 
 
@@ -42,7 +42,8 @@ def test_shapes(truth: Callable[[str], Rows]) -> None:
     assert any("x_undocumented" in row for row in leads) and any("score" not in row for row in leads)
     assert {type(task["result"]) for task in truth("tasks")} == {list, dict}
     assert (any(row["price"] is None for row in leads)
-            and any(row["price_with_minor_units"] % 1 for row in leads if "price_with_minor_units" in row))
+            and any(row["price_with_minor_units"] % 1 for row in leads
+                    if isinstance(row.get("price_with_minor_units"), float)))
 
 
 def test_values(truth: Callable[[str], Rows]) -> None:
@@ -51,7 +52,7 @@ def test_values(truth: Callable[[str], Rows]) -> None:
     assert {type(value) for value in values(leads, "date")} == {int, str}
     assert min(values(contacts, "birthday")) < 0 and values(leads, "hologram")
     keys = {key for row in contacts for field in row["custom_fields_values"] or []
-            for value in field["values"] for key in value}
+            for value in field["values"] or [] for key in value}
     assert {"enum", "enum_code"} <= keys
 
 
@@ -72,7 +73,7 @@ def test_references(truth: Callable[[str], Rows]) -> None:
     leads = truth("leads")
     assert {row["responsible_user_id"] for row in leads} - users - {None}
     assert any(pipeline["is_archive"] for pipeline in truth("leads/pipelines"))
-    assert {row["note_type"] for row in truth("leads/notes")} == set(NOTE_PARAMS)
+    assert {row["note_type"] for row in truth("leads/notes")} == {*NOTE_PARAMS, "lead_auto_created"}
     newest = max(row["created_at"] for row in leads)
     assert (any(row["updated_at"] > newest + 86400 for row in leads)
             and any(row["updated_at"] < row["created_at"] for row in leads))
@@ -98,9 +99,44 @@ def test_every_kind_of_event_happens(truth: Callable[[str], Rows]) -> None:
     (hologram_shown)."""
     found = {event["type"] for event in truth("events")}
     per_field = {type_ for type_ in found if re.fullmatch(r"custom_field_\d+_value_changed", type_)}
-    assert per_field and found - per_field == {*KINDS_OF_EVENT.split(), "hologram_shown"}
-    assert {event["type"] for event in truth("events") if "linked_talk_contact_id" in event} == {
+    assert per_field and found - per_field == {*KINDS_OF_EVENT.split(), "hologram_shown", "user_logged_in"}
+    assert {event["type"] for event in truth("events")
+            if "linked_talk_contact_id" in event["_embedded"]["entity"]} == {
         "incoming_chat_message", "outgoing_chat_message"}
+
+
+def test_records_as_live_accounts_have_them(truth: Callable[[str], Rows]) -> None:
+    """Rows 1 to 6 and 32 to 42 of the facts collected from live accounts."""
+    notes = [row for row in truth("leads/notes") if isinstance(row["params"], dict)]
+    assert any(isinstance(row["params"].get("uniq"), list) for row in notes)
+    assert {row["params"]["lead_type"] for row in notes if row["note_type"] == "lead_auto_created"} == {
+        "parent", "child"}
+    assert any(row["note_type"] == "sms_out" and row["params"]["text"] is None for row in notes)
+    assert any(row["note_type"] == "geolocation" and isinstance(row["params"]["latitude"], float)
+               for row in notes)
+    mails = [row["params"] for row in notes if row["note_type"] == "amomail_message"]
+    assert any("subject" not in mail and isinstance(mail["thread_id"], str) for mail in mails)
+    rights = [right for user in truth("users") for right in user["rights"].get("catalog_rights") or []]
+    assert {type(right["catalog_id"]) for right in rights} == {str, int}
+    assert any(row["name"] is None for row in truth("leads/pipelines"))
+    fields = [field for row in truth("leads") for field in row["custom_fields_values"] or []]
+    assert any(field["values"] is None for field in fields)
+    assert {type(field["field_id"]) for field in fields} == {int, str}
+    assert {"price_with_minor_units", "score", "labor_cost"} <= {
+        name for row in truth("leads") for name, value in row.items() if isinstance(value, str)}
+    elements = truth("catalogs/11805/elements")
+    assert any(value["total_sum"] is None for value in values(elements, "items"))
+    assert any("type" not in value for value in values(elements, "payer"))
+    kinds = Counter(row["type"] for row in truth("events/types"))
+    assert kinds[24] > 50 and any(row.get("group") == "security" for row in truth("events/types"))
+    changed = {event["type"]: event for event in truth("events")}
+    assert list(changed["sale_field_changed"]["value_after"][0]) == ["sale_field_value"]
+    assert list(changed["name_field_changed"]["value_after"][0]) == ["name_field_value"]
+    assert {(changed[kind]["entity_type"], changed[kind]["entity_id"])
+            for kind in ("talk_created", "talk_closed")} == {("talk", 3381), ("talk", 3382)}
+    named = {event["entity_id"] for event in truth("events") if event["entity_type"] == "talk"}
+    assert {talk["talk_id"] for talk in truth("talks")} - named == {3383}
+    assert {talk["status"] for talk in truth("talks")} == {"in_work", "closed", "nps_in_progress"}
 
 
 def test_numbers_that_need_scale(sandbox: Any) -> None:

@@ -121,8 +121,25 @@ def test_orders(api: Client, path: str, name: str) -> None:
         found = [row[name] for row in api.rows(path, limit=100, **{f"order[{name}]": direction})]
         assert found == sorted(found, reverse=direction == "desc") and len(found) == len(
             api.sandbox.truth(path))
-    undocumented = api.ids("tasks", **{"order[updated_at]": "desc"})
-    assert undocumented == sorted(undocumented)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in PLAIN if spec.limit and spec.path != "events"],
+                         ids=lambda spec: spec.path)
+@pytest.mark.parametrize("order", [{}, {"order[no_such_field]": "desc"}, {"order[id]": "sideways"}],
+                         ids=["none", "field", "direction"])
+def test_an_unknown_order_is_updated_at_ascending(api: Client, spec: Any, order: dict[str, str]) -> None:
+    """live-facts.md 15 and 16; incoming leads are always newest first."""
+    rows = api.rows(spec.path, limit=50, **order)
+    times = [row.get("updated_at", 0) for row in rows]
+    if spec.path == "leads/unsorted":
+        times = [-row["created_at"] for row in rows]
+    assert times == sorted(times) and rows
+
+
+@pytest.mark.parametrize("spec", [spec for spec in PLAIN if spec.filters], ids=lambda spec: spec.path)
+def test_an_unknown_filter_is_ignored(api: Client, spec: Any) -> None:
+    """live-facts.md 17."""
+    assert api.rows(spec.path, limit=50, **{"filter[no_such_field]": 1}) == api.rows(spec.path, limit=50)
 
 
 def test_with_reveals_its_part_only(api: Client) -> None:

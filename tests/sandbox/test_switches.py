@@ -1,6 +1,8 @@
 """Switches for unconfirmed behaviours, each with more than one value (API section 6)."""
 
+import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from tests.sandbox.client import Client  # type: ignore[import-not-found, unused
 
 def fields(rows: list[dict[str, Any]], type_: str) -> list[Any]:
     return [value for row in rows for field in row["custom_fields_values"] or []
-            if field["field_type"] == type_ for value in field["values"]]
+            if field["field_type"] == type_ for value in field["values"] or []]
 
 
 def test_every_switch_is_described(own: Client) -> None:
@@ -53,6 +55,7 @@ def test_paging_switches(start: Callable[..., Client]) -> None:
 
 
 def test_orders(own: Client) -> None:
+    own.sandbox.switch(default_order="asc")
     ascending = own.ids("leads")
     own.sandbox.switch(default_order="desc")
     assert own.ids("leads") == ascending[::-1]
@@ -63,6 +66,39 @@ def test_orders(own: Client) -> None:
     assert times == sorted(times)
     moments = [row["updated_at"] for row in own.rows("customers", **{"order[updated_at]": "desc"})]
     assert moments == sorted(moments, reverse=True)
+
+
+def test_pages_smaller_than_asked_for_and_what_they_link_to(own: Client) -> None:
+    own.sandbox.switch(page_rows=20)
+    truth = {row["id"] for row in own.sandbox.truth("leads")}
+    first = own.get("leads", limit=250).json()
+    assert len(first["_embedded"]["leads"]) == 20 and "next" in first["_links"]
+    assert set(own.ids("leads", limit=250)) == truth
+    own.sandbox.switch(next_link="missing")
+    assert "next" not in own.get("leads", limit=250).json()["_links"]
+    own.sandbox.switch(next_link="always", past_end="last")
+    last = own.get("leads", page=3).json()
+    assert own.get("leads", page=999).json()["_embedded"] == last["_embedded"] and "next" in last["_links"]
+    assert "next" in own.get("leads/pipelines").json()["_links"]
+
+
+def test_ignored_orders_and_filters(own: Client) -> None:
+    own.sandbox.switch(id_order="ignore", free_filters="ignore", unsorted_order="honour")
+    found = own.rows("tasks", limit=250, **{"order[id]": "desc", "filter[id]": 1})
+    assert [row["updated_at"] for row in found] == sorted(row["updated_at"] for row in found)
+    assert len(found) == len(own.sandbox.truth("tasks"))
+    times = [row["created_at"] for row in own.rows("leads/unsorted", **{"order[created_at]": "asc"})]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("skew", [-86400, 2400])
+def test_the_clock_of_the_account(start: Callable[..., Client], skew: int) -> None:
+    own = start(scale=20, switches={"clock_skew": str(skew)})
+    date = parsedate_to_datetime(own.get("account").headers["Date"]).timestamp()
+    assert date - time.time() == pytest.approx(skew, abs=5)
+    times = [row["updated_at"] for row in own.sandbox.truth("leads")]
+    assert sum(at > date for at in times) <= 2, "two edge cases lie in the future"
+    assert max(at for at in times if at <= date) > date - 30 * 86400
 
 
 def test_empty_lists(own: Client) -> None:

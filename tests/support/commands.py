@@ -98,7 +98,8 @@ class CliInstallation:
 def offered_entities(sandbox: SandboxProcess) -> set[str]:
     """Returns the names of the entities that the sandbox's account offers."""
     account = sandbox.truth("account")[0]
-    return {each.name for each in ENTITIES if not each.unavailable_because(account)}
+    return {each.name for each in ENTITIES
+            if not (each.unavailable_because(account) or each.doubtful_because(account))}
 
 
 def wait_for(process: subprocess.Popen[str], seconds: float = 120) -> CommandResult:

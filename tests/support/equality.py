@@ -80,7 +80,8 @@ def differences(connection: psycopg.Connection[Any], sandbox: SandboxProcess, sc
 def entity_differences(reading: TableReader, sandbox: SandboxProcess, entity: Entity) -> Iterator[str]:
     mine = reading.records(entity)
     key, alive = table_schema_of(entity.model).key, _without_dead_pointers(sandbox, entity)
-    for listing in [one for every in entity.listings for one in expand_listing(sandbox, every)]:
+    lists = {one.path: one for every in entity.listings for one in expand_listing(sandbox, every)}
+    for listing in lists.values():  # of a list and its details, which show the same records, one
         for record in expected_records(sandbox, entity, listing):
             place = tuple(listing.constants.get(name, record.get(name)) for name in key)
             stored = mine.pop(place, None)

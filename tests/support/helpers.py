@@ -25,7 +25,8 @@ from sandbox.process import SandboxProcess
 
 KEY = b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 ACCOUNT = "amocrm"
-FAST_RETRIES = RetryPolicy(max_tries=3, first_delay=0.01, max_delay=0.02, read_timeout=5.0)
+FAST_RETRIES = RetryPolicy(max_tries=3, first_delay=0.01, max_delay=0.02, read_timeout=5.0,
+                           payment_patience=0.5, payment_delay=0.05)
 
 
 class FixedTokens:

@@ -14,7 +14,8 @@ from pipelines.installation import Installation
 from pipelines.sync.account_sync import Report, sync
 from sandbox.process import SandboxProcess
 
-FAST_RETRIES = RetryPolicy(max_tries=4, first_delay=0.01, max_delay=0.05)
+FAST_RETRIES = RetryPolicy(max_tries=4, first_delay=0.01, max_delay=0.05, payment_patience=0.5,
+                           payment_delay=0.05)
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
 

@@ -90,7 +90,7 @@ def test_the_subscription_covers_every_documented_event_and_its_secret_is_not_st
     assert {"add_lead", "note_customer", "responsible_task", "add_talk", "restore_company",
             "status_lead"} <= set(hook["settings"])
     assert live.value("SELECT refused FROM mirror.webhook_addresses") == ["add_unsorted", "update_unsorted",
-                                                                          "delete_unsorted", "add_message"]
+                                                                          "delete_unsorted"]
     sync_mirror(live.sandbox, live.database, only=["webhooks"])
     secret = secret_of(live.destination)
     assert (live.value("SELECT destination FROM amocrm.webhooks WHERE NOT disabled")
@@ -188,6 +188,37 @@ def test_notes_and_talks(live: Live) -> None:
     wait_until(lambda: live.rows("SELECT params ->> 'text' FROM amocrm.notes WHERE id = %s", note)
                == [("just said",)])
     wait_until(lambda: live.value("SELECT rate FROM amocrm.talks WHERE talk_id = %s", talk["talk_id"]) == 4)
+
+
+def test_records_that_a_delivery_names_by_others_are_read_again(live: Live) -> None:
+    """Deliveries that name only the deal of an incoming lead, the record of a note, the talk of a message, an
+    element of a catalog. The changes themselves are not delivered."""
+    lead, talk = live.first("leads", 8)["id"], live.first("talks", 0)["talk_id"]
+    note = live.sandbox.mutate({"op": "create", "list": "leads/notes",
+                                "record": {"entity_id": lead, "params": {"text": "first"}}})[0]
+    wait_until(lambda: live.rows("SELECT FROM amocrm.notes WHERE id = %s", note))
+    element = live.first("catalogs/11803/elements")["id"]
+    text = "SELECT params ->> 'text' FROM amocrm.notes WHERE id = %s"
+    rate = "SELECT rate FROM amocrm.talks WHERE talk_id = %s"
+    for body, change, query, key, value in (
+            (f"unsorted[update][0][data][leads][id]={lead}", ("leads", lead, {"name": "by its lead"}),
+             "SELECT name FROM amocrm.leads WHERE id = %s", lead, "by its lead"),
+            (f"leads[note][0][note][element_id]={lead}&leads[note][0][note][note_type]=4",
+             ("leads/notes", note, {"params": {"text": "second"}}), text, note, "second"),
+            (f"outgoing_message[add][0][talk_id]={talk}", ("talks", str(talk), {"rate": 7}), rate, talk, 7),
+            (f"add[0][talk_id]={talk}&add[0][author][id]=a-b", ("talks", str(talk), {"rate": 8}), rate, talk,
+             8),
+            (f"catalogs[update][0][id]={element}", ("catalogs/11803/elements", element, {"name": "Цоколь"}),
+             "SELECT name FROM amocrm.catalog_elements WHERE id = %s", element, "Цоколь")):
+        live.sandbox.switch(webhook_delivery="lose")
+        live.sandbox.mutate({"op": "patch", "list": change[0], "id": change[1], "set": change[2]})
+        live.sandbox.switch(webhook_delivery="once")
+        assert post(live.destination, body) == 200
+        wait_until(lambda query=query, key=key, value=value:  # type: ignore[misc]
+                   live.value(query, key) == value)
+    assert live.value("SELECT count(*) FROM mirror.webhook_deliveries WHERE unknown IS NOT NULL "
+                      "AND convert_from(body, 'UTF8') LIKE %s", f"%={talk}%") == 0
+    wait_until(lambda: live.value("SELECT count(*) FROM mirror.hints WHERE key LIKE 'of/%%'") == 0)
 
 
 def test_outcomes_of_incoming_leads_are_recorded(live: Live) -> None:

@@ -56,10 +56,11 @@ def digests(database: str) -> list[str]:
 def test_subscribing_again_leaves_one_webhook(person: CliInstallation, sandbox: SandboxProcess,
                                               database: str) -> None:
     done = person.call("webhooks", "subscribe", "--url", BASE + "/")
-    assert done.code == 0 and "amoCRM reports 31 events: add_lead" in done.output, done.output
-    assert ("not available in this account: add_unsorted, update_unsorted, delete_unsorted, add_message"
-            in done.output)
+    assert done.code == 0 and "amoCRM reports 32 events: add_lead" in done.output, done.output
+    assert "not available in this account: add_unsorted, update_unsorted, delete_unsorted" in done.output
     (hook,) = ours(sandbox)
+    assert {"add_message", *(f"note_{kind}" for kind in ("lead", "contact", "company", "customer"))} <= {
+        *hook["settings"]}
     secret = subscription.secret_of(hook["destination"])
     assert hook["destination"] == f"{BASE}/amocrm/amocrm/{secret}" and len(secret) >= 40
     assert secret not in done.output and digests(database) == [subscription.digest(secret)]

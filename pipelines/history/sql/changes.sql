@@ -5,7 +5,7 @@ WITH known AS (
   FROM reported
   UNION ALL
   SELECT entity_id, field_id, entity_type, changed_at, 1, '', {seen_before}, {seen_after}, NULL, 'observed'
-  FROM {schema}.observations o JOIN affected USING (entity_type, entity_id) WHERE o.attribute = {attribute}
+  FROM {observations} o JOIN affected USING (entity_type, entity_id) WHERE o.attribute = {attribute}
 ), seconds AS (
   SELECT *,
          first_value(before) OVER (PARTITION BY entity_id, field_id, entity_type, at

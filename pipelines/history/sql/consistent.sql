@@ -27,6 +27,8 @@ WITH held AS (
   FROM {schema}.companies WHERE _deleted_at IS NULL
   UNION ALL SELECT 'customers', id, responsible_user_id, created_at, updated_at, _synced_at
   FROM {schema}.customers WHERE _deleted_at IS NULL
+  UNION ALL SELECT 'tasks', id, responsible_user_id, created_at, updated_at, _synced_at
+  FROM {schema}.tasks WHERE _deleted_at IS NULL
 ), living AS (
   SELECT 'lead_status_history' AS name, 'leads' AS entity_type, id AS entity_id, true AS is_open,
          to_jsonb(ARRAY[pipeline_id, status_id]) AS value, updated_at, _synced_at

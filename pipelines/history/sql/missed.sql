@@ -2,7 +2,7 @@
 -- read after it: a change that no event reported. A reading includes an event if updated_at is at least as
 -- late, or if the reading began well after the event; otherwise the record lags behind its events, and the
 -- events win
-INSERT INTO {schema}.observations
+INSERT INTO {observations}
        (entity_type, entity_id, attribute, field_id, seen_at, changed_at, since, value_before, value_after)
 SELECT r.entity_type, r.entity_id, {attribute}, 0, seen_at,
        CASE WHEN r.updated_at > last.at AND r.updated_at <= r.synced_at + {slack}
@@ -10,7 +10,7 @@ SELECT r.entity_type, r.entity_id, {attribute}, 0, seen_at,
 FROM (SELECT DISTINCT ON (entity_id, entity_type) * FROM (
         SELECT entity_id, entity_type, at, 0 AS rank, id, after FROM reported
         UNION ALL SELECT entity_id, entity_type, changed_at, 1, '', {seen_after}
-        FROM {schema}.observations o JOIN affected USING (entity_type, entity_id)
+        FROM {observations} o JOIN affected USING (entity_type, entity_id)
         WHERE o.attribute = {attribute}) known
       ORDER BY entity_id, entity_type, at DESC, rank DESC, id DESC) last
 JOIN records r USING (entity_id, entity_type), LATERAL (SELECT greatest(r.synced_at, last.at) AS seen_at) s

@@ -11,6 +11,8 @@ FROM affected a JOIN (
   FROM {schema}.companies
   UNION ALL SELECT 'customers', id, responsible_user_id, created_by, created_at, updated_at, _synced_at
   FROM {schema}.customers
+  UNION ALL SELECT 'tasks', id, responsible_user_id, created_by, created_at, updated_at, _synced_at
+  FROM {schema}.tasks
 ) r ON r.entity_type = a.entity_type AND r.id = a.entity_id
 WHERE r.created_at IS NOT NULL;
 
@@ -19,5 +21,5 @@ SELECT a.entity_id, a.entity_type, min(e.created_at), min(e.created_by)
 FROM (SELECT * FROM affected a
       WHERE NOT EXISTS (SELECT FROM records r
                         WHERE r.entity_id = a.entity_id AND r.entity_type = a.entity_type) OFFSET 0) a
-JOIN {schema}.events e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind
+JOIN {events} e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind
 WHERE e.type = a.event_kind || '_added' AND e.created_at IS NOT NULL GROUP BY a.entity_id, a.entity_type

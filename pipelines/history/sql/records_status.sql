@@ -10,5 +10,5 @@ SELECT a.entity_id, 'leads', min(e.created_at), min(e.created_by)
 FROM (SELECT entity_id FROM affected a
       WHERE entity_type = 'leads'
         AND NOT EXISTS (SELECT FROM records r WHERE r.entity_id = a.entity_id) OFFSET 0) a
-JOIN {schema}.events e ON e.entity_id = a.entity_id
+JOIN {events} e ON e.entity_id = a.entity_id
 WHERE e.entity_type = 'lead' AND e.type = 'lead_added' AND e.created_at IS NOT NULL GROUP BY a.entity_id

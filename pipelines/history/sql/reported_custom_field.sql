@@ -8,7 +8,7 @@ FROM (SELECT e.entity_id, a.entity_type, e.created_at, e.id, e.created_by, side,
              coalesce(x.value ->> 'field_id', substring(e.type FROM '[0-9]+')) AS field,
              jsonb_build_object('text', x.value -> 'text', 'enum_id', x.value -> 'enum_id') AS value
       FROM affected a
-      JOIN {schema}.events e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind, LATERAL (
+      JOIN {events} e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind, LATERAL (
              SELECT 0 AS side, place, element -> 'custom_field_value' AS value
              FROM jsonb_array_elements(CASE jsonb_typeof(e.value_before) WHEN 'array' THEN e.value_before
                                        ELSE '[]' END) WITH ORDINALITY b (element, place)

@@ -11,6 +11,6 @@ SELECT entity_id, 0, entity_type, created_at, id, created_by,
 FROM (SELECT e.entity_id, a.entity_type, e.created_at, e.id, e.created_by,
              e.value_before -> 0 -> 'responsible_user' AS was,
              e.value_after -> 0 -> 'responsible_user' AS became
-      FROM affected a JOIN {schema}.events e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind
+      FROM affected a JOIN {events} e ON e.entity_id = a.entity_id AND e.entity_type = a.event_kind
       WHERE e.type = 'entity_responsible_changed' AND e.created_at IS NOT NULL OFFSET 0) x
 WHERE became ? 'id'

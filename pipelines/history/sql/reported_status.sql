@@ -10,7 +10,7 @@ FROM (SELECT e.entity_id, e.created_at, e.id, e.created_by,
              e.value_before -> 0 -> 'lead_status' ->> 'id' AS s,
              e.value_after -> 0 -> 'lead_status' ->> 'pipeline_id' AS pipeline,
              e.value_after -> 0 -> 'lead_status' ->> 'id' AS status
-      FROM affected a JOIN {schema}.events e ON e.entity_id = a.entity_id
+      FROM affected a JOIN {events} e ON e.entity_id = a.entity_id
       WHERE a.entity_type = 'leads' AND e.entity_type = 'lead' AND e.type = 'lead_status_changed'
         AND e.created_at IS NOT NULL OFFSET 0) x
 WHERE pipeline ~ '^[0-9]+$' AND status ~ '^[0-9]+$' AND length(pipeline) <= 18 AND length(status) <= 18

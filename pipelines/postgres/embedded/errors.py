@@ -14,6 +14,8 @@ CURES = {
     "Read-only file system": "Set MIRROR_HOME to a writable folder.",
     "Address already in use": "Stop the program that uses the port and start again.",
     "Cannot allocate memory": "Free some memory and start again.",
+    "could not look up effective user": "PostgreSQL's programs need a user with a name: set DATABASE_URL to "
+                                        "a database of yours, or run as a user of this machine.",
     "lock file": "Stop the other server that uses this folder and start again.",
 }
 DEFAULT_CURE = "See postgres.log there, or set DATABASE_URL to a database of yours."

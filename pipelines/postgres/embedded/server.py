@@ -21,6 +21,7 @@ from pathlib import Path
 import psycopg
 
 from pipelines.config.home import make_home, write_atomically
+from pipelines.config.settings import drop_libpq_variables
 from pipelines.postgres.embedded.binaries import ServerUser, find_bindir, server_major, server_user
 from pipelines.postgres.embedded.data_directory import DATABASE, ROLE, initialize, write_settings
 from pipelines.postgres.embedded.errors import (
@@ -81,7 +82,9 @@ class EmbeddedPostgres:
         self._postmaster = Postmaster(self.data)
 
     def start(self) -> str:
-        """Starts the server, or attaches to the running one; returns its DATABASE_URL."""
+        """Starts the server, or attaches to the running one; returns its DATABASE_URL. From then on the PG…
+        variables of the environment do not apply to this process."""
+        drop_libpq_variables()
         with explain_system_errors(self.home), self._home_lock():
             self._trim_log()
             user = server_user(self.data)
@@ -89,6 +92,11 @@ class EmbeddedPostgres:
                 self._recover_or_create(user)
             self._ensure_database()
             return self._conninfo(DATABASE)
+
+    def exists(self) -> bool:
+        """True if the server was started before: its data are there."""
+        with explain_system_errors(self.home):
+            return self.data.exists()
 
     def stop(self) -> None:
         """Stops the server if it runs."""
