@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -255,6 +256,14 @@ def configured_tokens(settings: Settings) -> ConfiguredTokens:
                             reveal(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
 
 
+def _readable_accounts(mirror: Installation) -> list[str]:
+    """Returns the names of the database's accounts; none if this role may not read them: the command itself
+    says which right it lacks."""
+    with mirror.connect() as connection, suppress(psycopg.errors.InsufficientPrivilege):
+        return [each.name for each in registry.scheduled_accounts(connection, mirror.account)]
+    return []
+
+
 def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings) -> Installation:
     """Returns the installation for a command that is about one account: the one that is named, else the
     configured one, else the only one of the database. Raises UsageError, with the accounts that there are, if
@@ -263,8 +272,7 @@ def open_chosen_installation(account: str, load: Callable[[], Settings] = load_s
     is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
     if account or is_configured or not mirror.has_database:
         return mirror.for_account(account or mirror.account)
-    with mirror.connect() as connection:
-        names = [each.name for each in registry.scheduled_accounts(connection, mirror.account)]
+    names = _readable_accounts(mirror)
     if mirror.account in names or not names:
         return mirror
     if len(names) > 1:

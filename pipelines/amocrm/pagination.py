@@ -55,7 +55,25 @@ class Page:
 def page(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool = False,
          base: str = "", declines: Collection[int] = ()) -> Page:
     """Reads one page of a list whose records are in `_embedded[key]`. With `single`, the response itself is
-    the only record."""
+    the only record. A page without records that names a next one is asked for once more; raises
+    TransientError if it is the first page and stays so: an empty list names none (live-facts.md 19)."""
+    for _ in range(2):
+        each = _answered_page(client, path, parameters, key, single, base, declines)
+        if each.records or each.next is None:
+            return each
+    if _is_beyond_the_first(parameters):
+        return each
+    raise TransientError(f"{path}: a page without rows says that rows follow. What was read is kept. Run the "
+                         "sync again later", each.request)
+
+
+def _is_beyond_the_first(parameters: Parameters) -> bool:
+    values = dict(parameters)
+    return values.get("page", "1") != "1" or values.get("offset", "0") != "0"
+
+
+def _answered_page(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool, base: str,
+                   declines: Collection[int]) -> Page:
     answer = client.get(path, parameters, base, lambda value: _records(value, key, single), declines)
     if answer.status == 204:
         return Page([], None, answer.started, answer.request, asked=parameters)
@@ -261,10 +279,10 @@ class _Walk:
 
 def _expected_page(client: HttpGet, path: str, parameters: Parameters, key: str, single: bool, base: str,
                    expected: bool, declines: Collection[int]) -> Page:
-    """Reads a page. An empty answer is asked for once more if the page before has linked to it (`expected`)
-    or if it links to another page."""
+    """Reads a page. An empty answer is asked for once more if the page before has linked to it
+    (`expected`)."""
     current = page(client, path, parameters, key, single, base, declines)
-    is_doubtful = not current.records and (expected or current.next is not None)
+    is_doubtful = expected and not current.records and current.next is None
     return (page(client, path, parameters, key, single, base, declines) if is_doubtful
             else current)
 

@@ -8,6 +8,7 @@ Section numbers are those of amocrm-api.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from models import account, activity, catalogs, crm, customers, integrations, links, reference
@@ -244,9 +245,10 @@ ENTITIES: tuple[Entity, ...] = (
                           *capture.capture_changes(activity.Task, None, capture.RESPONSIBLE)),
            skip_before_when=f"{capture.BEFORE_FIRST_BUILD} AND NOT {after_first_read('tasks')}"),
     Entity(activity.Note, "activity", tuple(
-        Listing(f"{kind}/notes", {"entity_type": kind}, of_owner=f"{kind}/{{}}/notes")
-        for kind in RECORD_LISTS), order_column="id",
-           incremental=Incremental(newest_first=True), with_=("is_pinned",), limited_by_permissions=True),
+        replace(listing, of_owner=f"{kind}/{{}}/notes")
+        for kind, listing in zip(RECORD_LISTS, per_kind("{}/notes", RECORD_LISTS), strict=True)),
+           order_column="id", incremental=Incremental(newest_first=True), with_=("is_pinned",),
+           limited_by_permissions=True),
     Entity(activity.Event, "activity", (Listing("events"),),
            incremental=Incremental("created_at", append_only=True), limited_by_permissions=True,
            before_upsert=(rules.EVENT_HINTS, *capture.CAPTURE_EVENTS),

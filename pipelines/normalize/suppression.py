@@ -16,6 +16,7 @@ import psycopg
 
 from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
 from pipelines.entities.spec import EMBEDDED, Entity, Record
+from pipelines.normalize.normalizer import FIELD_VALUES
 from pipelines.normalize.paths import value_at
 from pipelines.schema.columns import whole_number
 from pipelines.schema.tables import table_schema_of
@@ -84,7 +85,7 @@ class Suppression:
 
     def _strip_record(self, record: Record, whole: Set[Any]) -> Record:
         """Returns the record without the elements that point at suppressed records."""
-        rest: Record = self.without_pointers(record)
+        rest: Record = _without_emptied_fields(self.without_pointers(record), record)
         for child in self.entity.children if rest is not record and record.get("id") not in whole else ():
             before, after = value_at(record, child.path), value_at(rest, child.path)
             if child.truncated_at and isinstance(before, list) and len(before) >= child.truncated_at > len(
@@ -145,6 +146,17 @@ def _key_text(value: Any) -> str:
     """Returns a key as mirror.forgotten spells it: 7, 7.0 and "7" are one id."""
     number = whole_number(value)
     return str(value if number is None else number)
+
+
+def _without_emptied_fields(rest: Record, record: Record) -> Record:
+    """Returns the record without the custom fields that have lost their last value, as amoCRM shows a field
+    without values: not at all."""
+    before, left = record.get(FIELD_VALUES), rest.get(FIELD_VALUES)
+    if left is before or not isinstance(left, list) or not isinstance(before, list):
+        return rest
+    unchanged = set(map(id, before))
+    return rest | {FIELD_VALUES: [entry for entry in left if id(entry) in unchanged
+                                  or not isinstance(entry, dict) or entry.get("values") != []]}
 
 
 def _embedded_objects(record: Record, name: str) -> list[Record]:

@@ -33,7 +33,7 @@ from pipelines.amocrm.errors import (
 from pipelines.bi import builder
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity, Phase
-from pipelines.errors import UsageError, describe_fault
+from pipelines.errors import MirrorError, UsageError, describe_fault
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
 from pipelines.load.hints import listings_with_hints
@@ -284,7 +284,7 @@ class SyncRun:
             result.state, result.reason = "incomplete", one_line(reason)
         except psycopg.Error as reason:
             result.state, result.reason = "failed", describe_postgres_error(reason)
-        except (AmoError, FilterIgnoredError) as reason:
+        except (AmoError, FilterIgnoredError, MirrorError) as reason:
             result.state, result.reason = "failed", one_line(reason)
         except Exception as reason:
             log.exception("%s failed", result.entity)

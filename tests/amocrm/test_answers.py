@@ -95,7 +95,7 @@ def documented_declines(listing: Listing) -> set[int]:
     path = listing.path
     if path.startswith("customers"):
         return OF_CUSTOMERS
-    if path in ("leads/loss_reasons", "bots", "catalogs/{}/custom_fields/groups"):
+    if path in ("leads/loss_reasons", "bots", "talks", "catalogs/{}/custom_fields/groups"):
         return {403, 404, 405}
     if path == "webhooks":
         return {402, 403}

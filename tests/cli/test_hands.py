@@ -135,16 +135,16 @@ def test_an_answer_without_the_account_s_name_asks_for_it(at_a_terminal: list[st
 
 def test_absent_lists_are_one_quiet_line(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database, sandbox)
-    sandbox.fault("404", match="/api/v4/sources", times=0)
-    sandbox.fault("404", match="/api/v4/companies/notes", times=0)
+    sandbox.fault("404", match="/api/v4/bots", times=0)
+    sandbox.fault("404", match="/api/v4/customers/notes", times=0)
     try:
         done = person.call("sync")
     finally:
         sandbox.clear_faults()
     assert done.code == 0, done.output
-    lines = [line for line in done.error.splitlines() if "sources" in line or "segments" in line]
-    assert lines[-1] == "not in this account: sources, segments (`amocrm-mirror status` says why)" or (
-        lines[-1] == "not in this account: segments, sources (`amocrm-mirror status` says why)")
+    lines = [line for line in done.error.splitlines() if "bots" in line or "segments" in line]
+    assert lines[-1] in ("not in this account: bots, segments (`amocrm-mirror status` says why)",
+                         "not in this account: segments, bots (`amocrm-mirror status` says why)")
     assert "404" not in done.error
     notes = next(line for line in person.call("status").out.splitlines() if line.startswith("notes "))
     assert " complete " in notes and "notes: " not in person.call("status").out

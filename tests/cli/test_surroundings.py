@@ -157,11 +157,15 @@ def test_a_user_without_a_name_needs_mirror_home_only(empty_database: str, tmp_p
     assert (done.returncode, done.stderr) == (0, "")
 
 
+MADE_FROM = ("Makefile", "pyproject.toml", "requirements/development.txt")
+"""What `make setup` reads."""
+
+
 def test_make_makes_a_moved_environment_anew(tmp_path: Path) -> None:
     before, after = tmp_path / "a b", tmp_path / "c d"
-    before.mkdir()
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(REPOSITORY / name, before)
+    for name in MADE_FROM:
+        (before / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, before / name)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(before / ".venv")], check=True)
     (before / ".venv" / ".ready").touch()
 
@@ -173,9 +177,9 @@ def test_make_makes_a_moved_environment_anew(tmp_path: Path) -> None:
     before.rename(after)
     assert "-m venv --clear .venv" in planned(after)
     link = tmp_path / "worktree"
-    link.mkdir()
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy2(after / name, link)
+    for name in MADE_FROM:
+        (link / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(after / name, link / name)
     after.rename(before)
     (link / ".venv").symlink_to(before / ".venv")
     assert "--clear" not in planned(link), "a linked environment is in its place"

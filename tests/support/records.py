@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pipelines.entities.spec import Child, Entity, Record
-from pipelines.normalize.field_values import PARSERS
+from pipelines.normalize.field_values import LABEL_KEYS, PARSERS
 from pipelines.normalize.normalizer import FIELD_VALUES
 from pipelines.normalize.paths import put_at
 from pipelines.schema.columns import INTEGER_ARRAY, LOCAL_TIME_FORMAT, TEXT_ARRAY, ColumnCodec
@@ -47,6 +47,15 @@ FIELD = st.fixed_dictionaries({"field_id": FIELD_IDS, "field_type": FIELD_TYPES,
                                "values": st.one_of(st.lists(ELEMENT, max_size=3), st.none())},
                               optional={"field_name": TEXT, "field_code": st.one_of(TEXT, st.none()),
                                         "is_computed": st.booleans(), "odd": JSON})
+
+
+def with_one_label(entries: list[Record]) -> list[Record]:
+    """Gives the entries of one field the name, code and type of the first of them: within an answer a field
+    has one of each."""
+    labels: dict[int, Record] = {}
+    return [{name: value for name, value in entry.items() if name not in LABEL_KEYS} | labels.setdefault(
+        int(float(entry["field_id"])), {name: entry[name] for name in LABEL_KEYS if name in entry})
+        for entry in entries]
 
 
 def valid_value(column: ApiColumn) -> st.SearchStrategy[Any]:
@@ -149,7 +158,7 @@ def records(entity: Entity, fixed: Record) -> st.SearchStrategy[Record]:
                     {column.name: st.one_of(valid_value(column), in_other_clothes(column))
                      for column in attributes}))])
         if entity.field_values and draw(st.integers(0, 3)):
-            record[FIELD_VALUES] = draw(st.one_of(st.none(), st.lists(FIELD, max_size=4)))
+            record[FIELD_VALUES] = draw(st.one_of(st.none(), st.lists(FIELD, max_size=4).map(with_one_label)))
         return record
 
     return st.composite(lambda draw: build(draw))()

@@ -15,6 +15,7 @@ NOTES = {
     "status": "nothing was changed",
     "migrate": "migrations that had finished are kept, nothing is half done: run the command again",
     "doctor": "nothing was changed; the checks that are not shown were not made",
+    "history rebuild": WHOLE_OR_NOT,
     "prune": "what was deleted stays deleted: run `amocrm-mirror prune` again for the rest",
     "views": "views that were built are kept: run `amocrm-mirror views` again for the rest",
     "dictionary": "files that are not named above were not written: run the command again",
