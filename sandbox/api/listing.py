@@ -241,6 +241,8 @@ def _page(call: Call, spec: ListSpec, path: str, found: list[bytes], page: int, 
     if spec.totals == "pages":
         head["_page_count"] = -(-total // limit)
     head["_links"] = _links(call, spec, path, page, limit, total)
+    if not found:
+        head["_links"].pop("next", None)  # the end of a list that carries a next always (live-facts.md 19)
     embedded = dumps({"_embedded": {spec.collection: []}})
     body = dumps(head)[:-1] + b"," + embedded[1:-3] + b",".join(found) + embedded[-3:]
     return Response(200, with_nasty(call, body))
