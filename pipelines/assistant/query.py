@@ -59,6 +59,7 @@ class QueryResult:
 def run_query(reader: Reader, query: str, limit: int) -> QueryResult:
     """Raises QueryRefusedError, whose message holds nothing of the account, and psycopg.Error, whose message
     may."""
+    query = query.strip().removesuffix(";")
     called = called_functions(query)
     limit = max(1, min(limit, MAX_ROWS))
     with reader.session() as connection:

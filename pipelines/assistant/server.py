@@ -25,7 +25,6 @@ from pipelines.schema.names import bi_schema
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
-    from mcp.types import CallToolResult
 
 NAME, DICTIONARY_URI = "amocrm-mirror", "amocrm-mirror://dictionary"
 INSTRUCTIONS = (
@@ -59,13 +58,13 @@ class Tools:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
 
-    def list_reports(self) -> CallToolResult:
+    def list_reports(self) -> str:
         return self._guarded(self._list)
 
-    def describe(self, name: ReportName) -> CallToolResult:
+    def describe(self, name: ReportName) -> str:
         return self._guarded(lambda: self._describe(name))
 
-    def query(self, sql: Query, limit: Limit = DEFAULT_ROWS) -> CallToolResult:
+    def query(self, sql: Query, limit: Limit = DEFAULT_ROWS) -> str:
         return self._guarded(lambda: _result_text(run_query(self.reader, sql, limit)))
 
     def dictionary(self) -> str:
@@ -95,28 +94,28 @@ class Tools:
             for candidate in own if not schema else {schema} & set(own):
                 columns = connection.execute(SELECT_COLUMNS, [candidate, relation]).fetchall()
                 if columns:
-                    return marked(_json({"name": f"{candidate}.{relation}", "columns": [
-                        {"name": column, "type": type_, "about": about} for column, type_, about in columns]}))
+                    described = [{"name": column, "type": type_, "about": about}
+                                 for column, type_, about in columns]
+                    return marked(_json({"name": f"{candidate}.{relation}", "columns": described}))
         raise QueryRefusedError("there is no report or table with this name: list_reports shows their names")
 
-    def _guarded(self, answer: Callable[[], str]) -> CallToolResult:
-        from mcp.types import CallToolResult, TextContent
+    def _guarded(self, answer: Callable[[], str]) -> str:
+        """Returns the answer. Raises the SDK's ToolError, whose text the client gets, for every failure."""
+        from mcp.server.mcpserver.exceptions import ToolError
         try:
-            text, failed = answer(), False
+            return answer()
         except QueryRefusedError as reason:
-            text, failed = f"Refused: {reason}", True
+            said = f"Refused: {reason}"
         except psycopg.errors.QueryCanceled:
-            text = f"The query took longer than {QUERY_SECONDS} s, or waited for a lock: narrow it, or aggregate"
-            failed = True
-        except psycopg.OperationalError:
-            text, failed = UNAVAILABLE, True
+            said = f"The query took longer than {QUERY_SECONDS} s: narrow it, or aggregate"
+        except psycopg.errors.LockNotAvailable:
+            said = "A table of the query is locked, as while it is migrated: try again"
+        except (psycopg.OperationalError, MirrorError):
+            said = UNAVAILABLE
         except psycopg.Error as reason:
-            said = reason.diag.message_primary or "no reason given"
-            text = f"Postgres did not run the query. Its message may quote data. {marked(said)}"
-            failed = True
-        except MirrorError:
-            text, failed = UNAVAILABLE, True
-        return CallToolResult(content=[TextContent(type="text", text=text)], is_error=failed)
+            quoted = marked(reason.diag.message_primary or "no reason given")
+            said = f"Postgres did not run the query. Its message may quote data. {quoted}"
+        raise ToolError(said)
 
 
 def marked(text: str) -> str:
@@ -133,7 +132,7 @@ def _result_text(result: QueryResult) -> str:
     if result.has_more:
         notes.append("there are more: aggregate, narrow, or use OFFSET with ORDER BY")
     if result.too_long:
-        notes.append(f"{result.too_long} rows are too long and are left out: select fewer columns, or left(…)")
+        notes.append(f"{result.too_long} rows are too long and are left out: select fewer columns")
     return f"{'; '.join(notes)}. " + marked(f'{{"columns": {_json(columns)},\n"rows": [{rows}]}}')
 
 

@@ -69,7 +69,7 @@ def called_functions(text: str) -> set[str]:
 def _check_name(name: str) -> None:
     if name.startswith(SYSTEM_PREFIX) or name in SYSTEM_NAMES:
         raise QueryRefusedError("Postgres' own catalog, settings and functions (pg_…, information_schema) "
-                                "are not readable here: the tools list_reports and describe say what there is")
+                                "are not readable here: list_reports and describe say what there is")
     if name.lstrip("_") in OBJECT_TYPES:
         raise QueryRefusedError("the types of Postgres' own objects (regclass and the like) are not usable "
                                 "here")

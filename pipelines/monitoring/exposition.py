@@ -36,7 +36,7 @@ METRICS = (
     Declared("info", "The program that wrote these metrics; always 1", ("version",)),
     Declared("database_ready", "1: the state could be read from Postgres; 0: nothing else is shown"),
     Declared("read_seconds", "Seconds that reading the state took"),
-    Declared("account_standing", "1: how the account stands now (synced, paused, blocked, revoked, no_access)",
+    Declared("account_standing", "1: how the account stands (synced, paused, blocked, revoked, no_access)",
              ("account", "standing")),
     Declared("syncing", "1: a sync or verification of the account runs now", ACCOUNT),
     Declared("webhook_on", "1: amoCRM sends webhooks; 0: it has switched them off. Absent: no webhook",
@@ -78,8 +78,8 @@ METRICS = (
 )
 ACCOUNT_VALUES = {
     "syncing": "is_syncing", "token_usable": "is_token_usable",
-    "token_end_timestamp_seconds": "token_ends_at", "requests": "requests", "throttled": "throttled", "hints_waiting": "hints",
-    "deliveries_waiting": "deliveries"}
+    "token_end_timestamp_seconds": "token_ends_at", "requests": "requests", "throttled": "throttled",
+    "hints_waiting": "hints", "deliveries_waiting": "deliveries"}
 """Metric → its column of an account."""
 ACCOUNT_AGES = {"hints_oldest_seconds": "oldest_hint_seconds",
                 "deliveries_oldest_seconds": "oldest_delivery_seconds"}
