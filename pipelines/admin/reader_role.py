@@ -58,7 +58,8 @@ TEMPORARY_KEEPERS = """
 SELECT r.rolname::text FROM pg_roles r
 WHERE r.rolname <> %s AND NOT r.rolsuper AND has_database_privilege(r.oid, current_database(), 'TEMPORARY')
   AND (r.rolname IN (current_user, session_user) OR EXISTS (
-    SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'
+    SELECT FROM pg_shdepend d
+    WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'
       AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
 ORDER BY 1"""
 """The mirror's own roles, and those that own something in this database: they keep what PUBLIC loses."""
@@ -228,8 +229,9 @@ def _notes(connection: Connection, schema: str, role: str, schemas: list[str]) -
     temporary = connection.execute("SELECT FROM pg_database WHERE datname = current_database() "
                                    "AND has_database_privilege(%s, oid, 'TEMPORARY')", [role]).fetchone()
     notes += [] if temporary is None else [
-        "It may create temporary tables, as every role may: as the owner of the database, REVOKE TEMPORARY ON "
-        f"DATABASE {quoted(connection.info.dbname)} FROM PUBLIC prevents that (GRANT it to roles that need it)."]
+        "It may create temporary tables, as every role may: as the owner of the database, REVOKE "
+        f"TEMPORARY ON DATABASE {quoted(connection.info.dbname)} FROM PUBLIC prevents that (GRANT it to "
+        "roles that need it)."]
     return notes + ([
         f"It may create tables in {', '.join(elsewhere)}, as every role may: "
         "REVOKE CREATE ON SCHEMA … FROM PUBLIC prevents that."] if elsewhere else [])

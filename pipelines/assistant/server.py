@@ -76,7 +76,7 @@ class Tools:
             return UNAVAILABLE
         base = base_dictionary()
         groups = tuple(sorted(GROUPS, key=lambda group: group.name != "bi"))
-        return marked(markdown(replace(base, groups=groups, relations=(*base.relations, *views))))
+        return marked(markdown(replace(base, groups=groups, notes=(), relations=(*base.relations, *views))))
 
     def _list(self) -> str:
         schema = self.reader.schema

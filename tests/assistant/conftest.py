@@ -28,7 +28,8 @@ INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, _synced
     VALUES ('leads', 5, 1, 'common', jsonb_build_object('text', {injection}), now());
 INSERT INTO amocrm.custom_fields (entity_type, id, catalog_id, name, type, sort, _synced_at)
     VALUES ('leads', 14, 0, {field}, 'text', 1, now());
-INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text) VALUES (1, 14, 0, 'much');
+INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text)
+    VALUES (1, 14, 0, 'much');
 INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'https://a.amocrm.ru'),
     ('other', 'other', 'https://other.amocrm.ru');
 INSERT INTO mirror.tokens (account, access_token) VALUES ('amocrm', 'the-token');

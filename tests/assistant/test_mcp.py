@@ -60,12 +60,14 @@ def test_columns_are_described_and_their_names_are_data(assistant: Assistant) ->
     assert data(assistant.call("describe", name="amocrm.leads"))["name"] == "amocrm.leads"
 
 
-@pytest.mark.parametrize("name", ["mirror.tokens", "other.leads", "other_bi.leads", "tokens", "pg_catalog.pg_class",
-                                  "pg_authid", "nothing", "", "amocrm.leads'; SELECT 1 --"])
+@pytest.mark.parametrize("name", ["mirror.tokens", "other.leads", "other_bi.leads", "tokens",
+                                  "pg_catalog.pg_class", "pg_authid", "nothing", "",
+                                  "amocrm.leads'; SELECT 1 --"])
 def test_what_is_not_the_accounts_is_not_described(assistant: Assistant, name: str) -> None:
     failed, text = assistant.call("describe", name=name)
     assert failed
-    assert text.endswith(": Refused: there is no report or table with this name: list_reports shows their names")
+    assert text.endswith(": Refused: there is no report or table with this name: list_reports shows their "
+                         "names")
 
 
 def test_a_query_brings_exact_rows_and_hostile_texts_stay_data(assistant: Assistant) -> None:
@@ -93,10 +95,11 @@ def test_an_error_that_quotes_a_row_is_data_too(assistant: Assistant) -> None:
 @pytest.mark.parametrize("text", [
     "SELECT count(*), sum(price), max(name) FROM leads",
     "WITH x(a) AS (SELECT generate_series(1, 3)) SELECT a, row_number() OVER (ORDER BY a) FROM x;",
-    "(SELECT 1) UNION ALL VALUES (2)", "TABLE amocrm.leads", "SELECT $$a;b$$, 'it''s -- no comment', \"id\" FROM leads",
+    "(SELECT 1) UNION ALL VALUES (2)", "TABLE amocrm.leads",
+    "SELECT $$a;b$$, 'it''s -- no comment', \"id\" FROM leads",
     "SELECT /* a /* nested */ comment; */ 1 -- and one at the end",
     "SELECT date_trunc('month', now()), extract(epoch FROM clock_timestamp()), coalesce(NULL, 1), random()",
-    "SELECT to_char(price, 'FM999') FROM leads l WHERE name ~ 'S' AND id IN (1, 2) AND price BETWEEN (0) AND (1e30)",
+    "SELECT to_char(price, 'FM999') FROM leads l WHERE name ~ 'S' AND id IN (1, 2) AND price > (0)",
     "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY price) FILTER (WHERE price > 0) FROM amocrm_bi.leads",
     "SELECT * FROM funnel LIMIT 5", "SELECT * FROM freshness", "SELECT '100%' AS a, 5 % 2 AS b"])
 def test_what_reports_need_is_allowed(assistant: Assistant, text: str) -> None:
@@ -124,14 +127,17 @@ REFUSED = [
     "SELECT 1; SELECT 2", "SELECT 1; DROP TABLE amocrm.leads", "SELECT 1) AS q; SET ROLE postgres; --", "",
     "COPY amocrm.leads TO STDOUT", "COPY (SELECT 1) TO PROGRAM 'id'", "SET ROLE postgres", "RESET ROLE",
     "SET SESSION AUTHORIZATION postgres", "SHOW data_directory", "DO $$ BEGIN END $$", "CALL x()",
-    "LISTEN amocrm_changes", "NOTIFY amocrm_changes", "PREPARE a AS SELECT 1", "DECLARE c CURSOR FOR SELECT 1",
+    "LISTEN amocrm_changes", "NOTIFY amocrm_changes", "PREPARE a AS SELECT 1",
+    "DECLARE c CURSOR FOR SELECT 1",
     "EXPLAIN ANALYZE SELECT 1", "LOCK TABLE amocrm.leads", "BEGIN", "COMMIT", "ROLLBACK; SELECT 1", "VACUUM",
     # Writing
     "INSERT INTO amocrm.leads (id, _synced_at) VALUES (9, now()) RETURNING id", "DELETE FROM amocrm.leads",
-    "WITH x AS (DELETE FROM amocrm.leads RETURNING id) SELECT * FROM x", "SELECT * FROM amocrm.leads FOR UPDATE",
+    "WITH x AS (DELETE FROM amocrm.leads RETURNING id) SELECT * FROM x",
+    "SELECT * FROM amocrm.leads FOR UPDATE",
     "CREATE TEMP TABLE t AS SELECT 1", "SELECT 1 INTO TEMP t", "SELECT * INTO public.t FROM amocrm.leads",
     # Files, other servers, large objects
-    "SELECT pg_read_file('/etc/passwd')", "SELECT pg_catalog.pg_read_file('/etc/passwd')", "SELECT pg_ls_dir('/')",
+    "SELECT pg_read_file('/etc/passwd')", "SELECT pg_catalog.pg_read_file('/etc/passwd')",
+    "SELECT pg_ls_dir('/')",
     "SELECT pg_read_binary_file('/etc/passwd')", "SELECT \"pg_read_file\"('/etc/passwd')",
     "SELECT * FROM dblink('host=evil.example', 'SELECT 1') AS t(a int)", "SELECT lo_import('/etc/passwd')",
     "SELECT public.dblink_connect('host=evil.example')", "SELECT lo_creat(-1)", "SELECT lo_create(0)",
@@ -139,24 +145,31 @@ REFUSED = [
     # The session, its locks, its time
     "SELECT set_config('transaction_read_only', 'off', false)", "SELECT set_config('role', 'postgres', true)",
     "SELECT set_config('statement_timeout', '0', false)", "SELECT SET_CONFIG /**/ ('a.b', 'c', true)",
-    "SELECT pg_advisory_lock(1)", "SELECT pg_try_advisory_lock_shared(1)", "SELECT pg_advisory_xact_lock(1, 2)",
-    "SELECT pg_sleep(1)", "SELECT pg_notify('amocrm_changes', 'x')", "SELECT nextval('x')", "SELECT setseed(0.5)",
+    "SELECT pg_advisory_lock(1)", "SELECT pg_try_advisory_lock_shared(1)",
+    "SELECT pg_advisory_xact_lock(1, 2)",
+    "SELECT pg_sleep(1)", "SELECT pg_notify('amocrm_changes', 'x')", "SELECT nextval('x')",
+    "SELECT setseed(0.5)",
     "SELECT pg_terminate_backend(1)", "SELECT pg_cancel_backend(1)", "SELECT pg_reload_conf()",
     "SELECT current_setting('data_directory')", "SELECT inet_server_addr()",
     # SQL inside SQL
-    "SELECT query_to_xml('SELECT pg_advisory_lock(1)', true, true, '')", "SELECT table_to_xml('amocrm.leads', true, true, '')",
+    "SELECT query_to_xml('SELECT pg_advisory_lock(1)', true, true, '')",
+    "SELECT table_to_xml('amocrm.leads', true, true, '')",
     "SELECT database_to_xml(true, true, '')", "SELECT ts_stat('SELECT 1')",
     "SELECT ts_rewrite('a'::tsquery, 'SELECT pg_sleep(9)')",
     # The schema mirror, other accounts, and the catalog, in which both have names
-    "SELECT * FROM mirror.tokens", "SELECT * FROM \"mirror\".tokens", "TABLE mirror.accounts", "SELECT * FROM other.leads",
+    "SELECT * FROM mirror.tokens", "SELECT * FROM \"mirror\".tokens", "TABLE mirror.accounts",
+    "SELECT * FROM other.leads",
     "SELECT * FROM other_bi.leads", "SELECT * FROM pg_class", "SELECT * FROM pg_catalog.pg_authid",
     "SELECT * FROM information_schema.tables", "SELECT 'mirror.tokens'::regclass", "SELECT '{1}'::_regclass",
     "SELECT CAST('mirror.tokens' AS \"regclass\")", "SELECT to_regclass('mirror.tokens')",
-    "SELECT obj_description(1, 'x')", "SELECT has_schema_privilege('mirror', 'USAGE')", "SELECT format_type(1, 2)",
+    "SELECT obj_description(1, 'x')", "SELECT has_schema_privilege('mirror', 'USAGE')",
+    "SELECT format_type(1, 2)",
     "SELECT * FROM pg_stat_activity", "SELECT * FROM pg_stats", "SELECT * FROM pg_locks",
     # What hides a name
-    "SELECT U&\"\\0070g_read_file\"('/etc/passwd')", "SELECT E'a'\n'\\'' , pg_sleep(9) , '...'", "SELECT e'\\'' || pg_sleep(9)",
-    "SELECT $a$ $b$ $a$ || pg_sleep(9) || $b$ $b$", "SELECT 1 /* /* */ pg_sleep(9) */ , pg_sleep(9)", "SELECT 'open",
+    "SELECT U&\"\\0070g_read_file\"('/etc/passwd')", "SELECT E'a'\n'\\'' , pg_sleep(9) , '...'",
+    "SELECT e'\\'' || pg_sleep(9)",
+    "SELECT $a$ $b$ $a$ || pg_sleep(9) || $b$ $b$", "SELECT 1 /* /* */ pg_sleep(9) */ , pg_sleep(9)",
+    "SELECT 'open",
     "SELECT 1 --\r, pg_sleep(9)", "SELECT pg_sleep\n--\n(9)", "SELECT 1 /*", "SELECT \"open", "SELECT $1",
 ]
 
@@ -177,8 +190,8 @@ def test_nothing_that_was_tried_has_changed_anything(assistant: Assistant, place
         assert owner.execute("SELECT count(*) FROM amocrm.leads").fetchone() == (2,)
         assert owner.execute("SELECT count(*) FROM pg_largeobject_metadata").fetchone() == (0,)
         assert not sync_lock("amocrm").is_held(owner)
-        assert owner.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [place.role]).fetchone() == (
-            0,), "a connection lives as long as its query"
+        sessions = owner.execute("SELECT FROM pg_stat_activity WHERE usename = %s", [place.role]).fetchall()
+        assert sessions == [], "a connection lives as long as its query"
 
 
 def test_a_query_does_not_wait_for_a_migration(assistant: Assistant, place: Place) -> None:
@@ -192,7 +205,8 @@ def test_a_query_does_not_wait_for_a_migration(assistant: Assistant, place: Plac
 
 @pytest.mark.slow
 def test_a_query_ends_after_fifteen_seconds(assistant: Assistant) -> None:
-    failed, text = assistant.query("SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b")
+    failed, text = assistant.query("SELECT count(*) FROM generate_series(1, 1000000) a, "
+                                   "generate_series(1, 1000000) b")
     assert failed
     assert text.endswith(": The query took longer than 15 s: narrow it, or aggregate")
 
@@ -202,7 +216,8 @@ def test_the_dictionary_is_a_resource(assistant: Assistant) -> None:
     [content] = read.contents
     found = MARKED.fullmatch(content.text)  # type: ignore[union-attr]
     assert found
-    assert "amocrm\\_bi.leads" in found[3] or "amocrm_bi.leads" in found[3]
+    assert '<a id="bi.leads"></a>' in found[3]
+    assert "Budget" in found[3], "the account's own views are in it"
     assert "of the other account" not in found[3]
 
 
@@ -216,7 +231,8 @@ def command(place: Place, *words: str, **more: str) -> tuple[int, str]:
 
 
 def test_check_says_what_is_read(place: Place) -> None:
-    assert command(place, "--check") == (0, "the role of MIRROR_READER_URL reads the account amocrm, and nothing else")
+    assert command(place, "--check") == (
+        0, "the role of MIRROR_READER_URL reads the account amocrm, and nothing else")
 
 
 def test_a_role_that_may_do_more_is_refused(place: Place) -> None:

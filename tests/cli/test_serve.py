@@ -3,6 +3,7 @@ restarted, and nothing is left running."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -42,8 +43,8 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
                                                   [lead, price]).fetchone())
 
         metrics = free_port()
-        process = installation.start("serve", "--no-dagster", "--port", str(port),
-                                     "--metrics-port", str(metrics))
+        process = installation.start("--log-format", "json", "serve", "--no-dagster", "--port",
+                                     str(port), "--metrics-port", str(metrics))
         try:
             wait_until(lambda: is_listening(base))
             subscribed = installation.call("webhooks", "subscribe", "--url", base)
@@ -65,8 +66,18 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
             words = ("metrics", "webhooks drain", "webhooks serve")
             assert sorted(word for part in parts for word in words
                           if f" {word}" in command_of(part)) == list(words)
+            wait_until(lambda: requests.get(f"http://127.0.0.1:{metrics}/health/drain",
+                                            timeout=60).status_code == 200)
+            assert requests.get(f"http://127.0.0.1:{metrics}/health/receiver", timeout=60).status_code == 200
+            shown = requests.get(f"http://127.0.0.1:{metrics}/metrics", timeout=60).text
+            assert 'amocrm_mirror_drain_running{account="amocrm"} 1.0' in shown
+            assert requests.get(f"{base}/metrics", timeout=60).status_code == 404, "a public port"
             process.send_signal(signal.SIGTERM)
             done = wait_for(process)
+            lines = [json.loads(line) for line in done.error.splitlines()]
+            assert len({line["run"] for line in lines}) == 1, "one id in the lines of all parts"
+            assert any(line["message"].startswith("receiver on http") for line in lines)
+            assert any(line["message"] == "amocrm: draining" for line in lines)
             assert done.code == 0 and "Traceback" not in done.error, done.output
             assert not any(map(alive, parts))
         finally:

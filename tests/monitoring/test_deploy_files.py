@@ -1,5 +1,5 @@
-"""The alert rules and the dashboard agree with a running exporter: each metric, label and word that they use is
-in what it shows, or declared."""
+"""The alert rules and the dashboard agree with a running exporter: each metric, label and word that they use
+is in what it shows, or declared."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def exported(monitor: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(("title", "expression"), EXPRESSIONS, ids=[title for title, _ in EXPRESSIONS])
-def test_every_metric_label_and_word_exists(exported: dict[str, set[str]], title: str, expression: str) -> None:
+def test_every_metric_label_and_word_exists(exported: dict[str, set[str]], title: str,
+                                            expression: str) -> None:
     selectors = SELECTOR.findall(expression)
     assert selectors
     labels = set[str]()
@@ -60,8 +61,8 @@ def words_of(name: str) -> Iterator[str]:
 
 
 def test_the_check_finds_what_does_not_exist(exported: dict[str, set[str]]) -> None:
-    for wrong in (f"{PREFIX}lists", f'{PREFIX}list_state{{lists="x"}}', f'{PREFIX}list_state{{state="broken"}}',
-                  f"sum by (color) ({PREFIX}syncing)"):
+    for wrong in (f"{PREFIX}lists", f'{PREFIX}list_state{{lists="x"}}',
+                  f'{PREFIX}list_state{{state="broken"}}', f"sum by (color) ({PREFIX}syncing)"):
         with pytest.raises((AssertionError, KeyError)):
             test_every_metric_label_and_word_exists(exported, "wrong", wrong)
 
@@ -92,7 +93,8 @@ def test_the_dashboard_is_whole() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in PANELS]
     assert len(set(places)) == len(places)
     assert {each["name"] for each in DASHBOARD["templating"]["list"]} == {"datasource", "account"}
-    assert all(target["datasource"]["uid"] == "${datasource}" for panel in PANELS for target in panel["targets"])
+    assert all(target["datasource"]["uid"] == "${datasource}" for panel in PANELS
+               for target in panel["targets"])
 
 
 def test_every_metric_that_ages_has_an_alert_or_a_panel() -> None:
@@ -110,5 +112,6 @@ def test_every_metric_that_ages_has_an_alert_or_a_panel() -> None:
 def test_promtool_accepts_rules_and_exposition(monitor: str) -> None:
     text = requests.get(f"{monitor}/metrics", timeout=60).text
     for words, given in ((["check", "rules", str(RULES_FILE)], ""), (["check", "metrics"], text)):
-        done = subprocess.run(["promtool", *words], input=given, capture_output=True, encoding="utf-8", check=False)
+        done = subprocess.run(["promtool", *words], input=given, capture_output=True, encoding="utf-8",
+                              check=False)
         assert done.returncode == 0, done.stdout + done.stderr

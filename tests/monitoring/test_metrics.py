@@ -1,4 +1,5 @@
-"""/metrics and `amocrm-mirror metrics`: each value, from one SQL statement, with bounded labels; and /health."""
+"""/metrics and `amocrm-mirror metrics`: each value, from one SQL statement, with bounded labels; and
+/health."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.entities.registry import ENTITIES
 from pipelines.monitoring import exposition, server
+from pipelines.monitoring.health import RECEIVER_REASON
 from pipelines.monitoring.reading import read_accounts
 from pipelines.postgres.connections import open_connection
 from pipelines.postgres.locks import continuous_worker_lock, sync_lock
@@ -26,8 +28,8 @@ PREFIX = exposition.PREFIX
 
 def parsed(text: str) -> Values:
     """(name without the prefix, values of the labels in alphabetical order of their names …) → value."""
-    return {(sample.name.removeprefix(PREFIX), *(value for _, value in sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text) for sample in family.samples}
+    return {(each.name.removeprefix(PREFIX), *(value for _, value in sorted(each.labels.items()))): each.value
+            for family in text_string_to_metric_families(text) for each in family.samples}
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +48,24 @@ def values(shown: str) -> Values:
 @pytest.mark.parametrize(("sample", "value"), [
     (("database_ready",), 1), (("account_standing", "amocrm", "synced"), 1),
     (("account_standing", "paused", "paused"), 1), (("account_standing", "blocked", "blocked"), 1),
-    (("account_standing", "fresh", "no_access"), 1), (("syncing", "amocrm"), 0), (("drain_running", "amocrm"), 0),
+    (("account_standing", "fresh", "no_access"), 1), (("syncing", "amocrm"), 0),
+    (("drain_running", "amocrm"), 0),
     (("webhook_on", "amocrm"), 1), (("token_usable", "amocrm"), 1), (("token_usable", "blocked"), 0),
     (("token_usable", "fresh"), 0), (("token_end_timestamp_seconds", "amocrm"), 1893456000),
     (("token_end_timestamp_seconds", "paused"), 1775001600),  # three months after 2026-01-01
-    (("requests_total", "amocrm"), 1234), (("throttled_total", "amocrm"), 5), (("hints_waiting", "amocrm"), 2),
-    (("hints_waiting", "fresh"), 0), (("hints_oldest_seconds", "fresh"), 0), (("deliveries_waiting", "amocrm"), 1),
+    (("requests_total", "amocrm"), 1234), (("throttled_total", "amocrm"), 5),
+    (("hints_waiting", "amocrm"), 2),
+    (("hints_waiting", "fresh"), 0), (("hints_oldest_seconds", "fresh"), 0),
+    (("deliveries_waiting", "amocrm"), 1),
     (("quarantine_records", "amocrm", "leads"), 2), (("quarantine_records", "amocrm", "tasks"), 0),
     (("list_state", "amocrm", "leads", "failed"), 1), (("list_state", "amocrm", "tasks", "interrupted"), 1),
     (("list_state", "amocrm", "customers", "skipped"), 1), (("list_state", "fresh", "leads", "never"), 1),
     (("last_run_seconds", "amocrm", "leads"), 0.5), (("last_run_records", "amocrm", "leads"), 1),
     (("last_run_requests", "amocrm", "leads"), 2), (("last_run_retries", "amocrm", "leads"), 1),
-    (("last_run_rows", "amocrm", "inserted", "leads"), 0), (("verification_state", "amocrm", "leads", "different"), 1),
-    (("verification_records", "amocrm", "leads"), 50), (("verification_differences", "amocrm", "missing", "leads"), 1),
+    (("last_run_rows", "amocrm", "inserted", "leads"), 0),
+    (("verification_state", "amocrm", "leads", "different"), 1),
+    (("verification_records", "amocrm", "leads"), 50),
+    (("verification_differences", "amocrm", "missing", "leads"), 1),
     (("verification_differences", "amocrm", "extra", "leads"), 2),
     (("verification_differences", "amocrm", "stale", "leads"), 3),
     (("verification_timestamp_seconds", "amocrm", "leads"), 1767225600)])
@@ -76,8 +83,9 @@ def test_ages_and_instants(values: Values) -> None:
 
 
 def test_what_is_not_known_is_absent(values: Values) -> None:
-    for name in (("token_end_timestamp_seconds", "blocked"), ("requests_total", "paused"), ("webhook_on", "fresh"),
-                 ("drain_running", "fresh"), ("list_complete_timestamp_seconds", "amocrm", "tasks"),
+    for name in (("token_end_timestamp_seconds", "blocked"), ("requests_total", "paused"),
+                 ("webhook_on", "fresh"), ("drain_running", "fresh"),
+                 ("list_complete_timestamp_seconds", "amocrm", "tasks"),
                  ("list_rows", "fresh", "leads"), ("last_run_finished_timestamp_seconds", "amocrm", "tasks")):
         assert name not in values
 
@@ -105,7 +113,8 @@ def test_each_metric_is_declared_with_its_labels(shown: str) -> None:
         assert {tuple(sample.labels) for sample in family.samples} == {each.labels}
 
 
-def test_locks_say_what_runs_and_one_statement_reads_all(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_say_what_runs_and_one_statement_reads_all(state: str,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
     execute = psycopg.Cursor.execute
 
@@ -113,8 +122,9 @@ def test_locks_say_what_runs_and_one_statement_reads_all(state: str, monkeypatch
         sent.append(query)
         return execute(cursor, query, *rest, **more)
 
-    with open_connection(state, autocommit=True) as holder, open_connection(state, autocommit=True) as connection, \
-            sync_lock("amocrm").hold(holder), continuous_worker_lock("amocrm").hold(holder):
+    with (open_connection(state, autocommit=True) as holder,
+          open_connection(state, autocommit=True) as connection,
+          sync_lock("amocrm").hold(holder), continuous_worker_lock("amocrm").hold(holder)):
         monkeypatch.setattr(psycopg.Cursor, "execute", listening)
         [mine] = [each for each in read_accounts(connection, "amocrm") if each.name == "amocrm"]
     assert (mine.facts["is_syncing"], mine.facts["is_drained"]) == (True, True)
@@ -146,7 +156,8 @@ def test_a_file_is_written_whole_and_again(state: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("words", "said"), [
     (("--out", "absent/amocrm.prom"), "absent/amocrm.prom cannot be written"),
     (("--out", "x.prom", "--port", "8781"), "use one of them"), (("--host", "0.0.0.0"), "go with --port")])
-def test_wrong_options_are_one_sentence(state: str, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_wrong_options_are_one_sentence(state: str, tmp_path: Path, words: tuple[str, ...],
+                                        said: str) -> None:
     done = CliInstallation(tmp_path, state).call("metrics", *words)
     assert done.code == 2
     assert said in done.output
@@ -205,7 +216,7 @@ def test_health_of_a_mirror_at_rest(database: str) -> None:
         wait_until(lambda: health(address, "/receiver")[0] == 200)
         assert health(address) == (200, {"ready": True, **{
             name: {"ready": True, "why": []} for name in ("database", "receiver", "drain", "syncs")}})
-        assert requests.get(f"{receiver}/metrics", timeout=60).status_code == 404, "the internet reaches this port"
+        assert requests.get(f"{receiver}/metrics", timeout=60).status_code == 404, "a public port"
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('a', 'a', '')")
         connection.execute("INSERT INTO mirror.tokens (account, access_token) VALUES ('a', 'x')")
         wait_until(lambda: health(address)[0] == 503, 20)
@@ -219,8 +230,7 @@ def test_a_receiver_that_is_gone(database: str) -> None:
     with running_monitor(database, "http://127.0.0.1:1") as address:
         status, found = health(address)
     assert status == 503
-    assert found["receiver"]["why"] == ["the receiver does not answer: keep `amocrm-mirror serve` (or `webhooks "
-                                        "serve`) running"]
+    assert found["receiver"]["why"] == [RECEIVER_REASON]
 
 
 def test_without_postgres_the_rest_is_said_and_it_comes_back(database: str, monkeypatch: pytest.MonkeyPatch,
@@ -246,7 +256,8 @@ def test_without_postgres_the_rest_is_said_and_it_comes_back(database: str, monk
     assert sum("the state cannot be read" in line for line in caplog.messages) == 1, "said once"
 
 
-def test_the_receiver_says_when_postgres_has_gone_silent(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_receiver_says_when_postgres_has_gone_silent(database: str,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.webhooks.inbox_writer.STALE_SECONDS", -1.0)
     with running_receiver(database) as receiver:
         wait_until(lambda: "Postgres has not answered for" in str(health(receiver)[1].get("why")))
