@@ -3,9 +3,10 @@ has no further rights in this database."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -21,6 +22,8 @@ Connection = psycopg.Connection[Any]
 QUERY_SECONDS = 15
 """Seconds that a statement may take."""
 LOCK_SECONDS = 2
+MAX_AT_ONCE = 4
+"""Connections of one server. A client may ask for more at once, and waits."""
 FURTHER_RIGHTS = """
 SELECT 'being a superuser' FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)
 UNION ALL SELECT 'membership of ' || r.rolname FROM pg_roles r
@@ -33,7 +36,9 @@ WHERE n.nspname <> ALL(%(schemas)s) AND has_schema_privilege(n.oid, 'USAGE')
 """Rights that lead beyond one account, besides those of EXCESS_PRIVILEGES."""
 SETTINGS = """
 BEGIN READ ONLY; SET LOCAL statement_timeout = {query}; SET LOCAL lock_timeout = {lock};
-SET LOCAL idle_in_transaction_session_timeout = {query}; SET LOCAL search_path = {schemas}"""
+SET LOCAL idle_in_transaction_session_timeout = {query}; SET LOCAL search_path = {schemas};
+SET LOCAL row_security = on"""
+"""Row security is on: where the owner limits what the role sees, the assistant sees that much."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Reader:
 
     conninfo: str
     schema: str
+    _free: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_AT_ONCE))
 
     def check(self) -> None:
         """Raises SyncRefusedError if the role may do more than read this account, or cannot read it."""
@@ -52,7 +58,7 @@ class Reader:
     def session(self) -> Iterator[Connection]:
         """Opens a connection of the role, in a READ ONLY transaction that is rolled back at the end. A
         connection serves one call: nothing that a query leaves in its session reaches the next one."""
-        with open_connection(self.conninfo, autocommit=True) as connection:
+        with self._free, open_connection(self.conninfo, autocommit=True) as connection:
             schemas = self._checked_schemas(connection)
             connection.execute(SQL(SETTINGS).format(
                 query=Literal(f"{QUERY_SECONDS}s"), lock=Literal(f"{LOCK_SECONDS}s"),

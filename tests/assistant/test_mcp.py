@@ -221,6 +221,15 @@ def test_the_dictionary_is_a_resource(assistant: Assistant) -> None:
     assert "of the other account" not in found[3]
 
 
+def test_the_owner_may_hide_rows(assistant: Assistant, place: Place) -> None:
+    with psycopg.connect(place.database, autocommit=True) as owner:
+        owner.execute("ALTER TABLE amocrm.notes ENABLE ROW LEVEL SECURITY")
+        try:
+            assert data(assistant.query("SELECT id FROM amocrm.notes"))["rows"] == []
+        finally:
+            owner.execute("ALTER TABLE amocrm.notes DISABLE ROW LEVEL SECURITY")
+
+
 # What the command refuses before it serves
 
 
