@@ -181,7 +181,8 @@ def _sync_all(mirror: Installation, only: Sequence[str], full: bool, allow_mass_
                   "or lower AMOCRM_CONCURRENCY: one account takes that many")
     outcomes = []
     for outcome in chain(accounts.left_out,
-                         work.account_outcomes(accounts.due, limit, (list(only), full, allow_mass_delete))):
+                         work.account_outcomes(accounts.due, limit, (list(only), full, allow_mass_delete),
+                                               logs.forked_log())):
         outcomes.append(outcome)
         out.print(_outcome_line(outcome), markup=False)
     outcomes.sort(key=lambda each: each.name)

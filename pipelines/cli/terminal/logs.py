@@ -9,6 +9,8 @@ import json
 import logging
 import secrets
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import IO, Any
 
 LIBRARIES = ("uvicorn", "alembic")
@@ -97,6 +99,11 @@ def use_json(run: str) -> None:
     logging.getLogger().addHandler(JsonHandler(json_log))
     log.setLevel(logging.INFO)
     sys.stderr = JsonLines(json_log)
+
+
+def forked_log() -> Callable[[], None] | None:
+    """Returns what makes a forked process write into the same log; None while the log is text."""
+    return partial(use_json, sys.stderr.json_log.run_id) if isinstance(sys.stderr, JsonLines) else None
 
 
 def configure_logging() -> None:
