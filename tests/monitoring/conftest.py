@@ -28,16 +28,14 @@ INSERT INTO mirror.tokens (account, access_token, refresh_token, expires_at, ref
     ('amocrm', 'a-secret', NULL, '2030-01-01 00:00+00', NULL, NULL),
     ('paused', 'a-secret', 'b-secret', '2026-01-02 00:00+00', '2026-01-01 00:00+00', NULL),
     ('blocked', 'a-secret', NULL, NULL, NULL, 'refused');
-INSERT INTO mirror.rate_budgets (key, requests, throttled) VALUES ('mill.amocrm.ru', 1234, 5),
-('egress', 9, 9);
+INSERT INTO mirror.rate_budgets (key, requests, throttled) VALUES
+    ('mill.amocrm.ru', 1234, 5), ('egress', 9, 9);
 INSERT INTO mirror.sync_runs (run_id, account, entity, state, started_at, finished_at, seen, inserted,
-updated, deleted,
-    requests, retries, seconds, watermark) VALUES
-    ('1', 'amocrm', 'leads', 'complete', now() - interval '3 h', now() - interval '2 h', 50, 4, 5, 6, 7, 8,
-    9.5,
-     now() - interval '2 h'),
-    ('2', 'amocrm', 'leads', 'failed', now() - interval '1 h', now() - interval '59 min', 1, 0, 0, 0, 2, 1,
-    0.5, NULL),
+    updated, deleted, requests, retries, seconds, watermark) VALUES
+    ('1', 'amocrm', 'leads', 'complete', now() - interval '3 h', now() - interval '2 h',
+     50, 4, 5, 6, 7, 8, 9.5, now() - interval '2 h'),
+    ('2', 'amocrm', 'leads', 'failed', now() - interval '1 h', now() - interval '59 min',
+     1, 0, 0, 0, 2, 1, 0.5, NULL),
     ('2', 'amocrm', 'tasks', 'running', now() - interval '1 h', NULL, 0, 0, 0, 0, 0, 0, NULL, NULL),
     ('2', 'amocrm', 'customers', 'skipped', now() - interval '1 h', now(), 0, 0, 0, 0, 1, 0, 0.1, NULL);
 INSERT INTO mirror.quarantine (account, entity, record_key, reason, request, payload) VALUES
@@ -49,8 +47,7 @@ INSERT INTO mirror.webhook_deliveries (account, digest, body, last_received_at, 
     ('amocrm', '1', 'Алина', now() - interval '400 s', NULL),
     ('amocrm', '2', 'x', now() - interval '900 s', now());
 INSERT INTO mirror.verifications (run_id, account, entity, state, began_at, ended_at, compared, missing,
-extra, stale,
-    requests) VALUES ('1', 'amocrm', 'leads', 'different', now(), '2026-01-01 00:00+00', 50, 1, 2, 3, 4);
+    extra, stale, requests) VALUES ('1', 'amocrm', 'leads', 'different', now(), '2026-01-01 00:00+00', 50, 1, 2, 3, 4);
 INSERT INTO amocrm.leads (id, name, _synced_at) VALUES (1, 'Алина', now()), (2, 'Борис', now())"""
 
 
