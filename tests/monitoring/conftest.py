@@ -47,7 +47,8 @@ INSERT INTO mirror.webhook_deliveries (account, digest, body, last_received_at, 
     ('amocrm', '1', 'Алина', now() - interval '400 s', NULL),
     ('amocrm', '2', 'x', now() - interval '900 s', now());
 INSERT INTO mirror.verifications (run_id, account, entity, state, began_at, ended_at, compared, missing,
-    extra, stale, requests) VALUES ('1', 'amocrm', 'leads', 'different', now(), '2026-01-01 00:00+00', 50, 1, 2, 3, 4);
+    extra, stale, requests) VALUES
+    ('1', 'amocrm', 'leads', 'different', now(), '2026-01-01 00:00+00', 50, 1, 2, 3, 4);
 INSERT INTO amocrm.leads (id, name, _synced_at) VALUES (1, 'Алина', now()), (2, 'Борис', now())"""
 
 
