@@ -59,7 +59,7 @@ UV ?= uv
 LOCK := --universal --no-strip-extras --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet
 lock:  ## Write requirements/ again from pyproject.toml; needs uv. UPGRADE=--upgrade takes newer versions
 	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
-		--extra k8s -o requirements/runtime.txt
+		--extra k8s --extra metrics --extra mcp -o requirements/runtime.txt
 	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
 		--extra dev -c requirements/runtime.txt -o requirements/development.txt
 	printf 'build\nsetuptools\n' | $(UV) pip compile $(LOCK) $(UPGRADE) - -c requirements/development.txt -o requirements/build.txt

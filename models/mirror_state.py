@@ -121,6 +121,10 @@ class RateBudget(MirrorBase):
                                                     comment="Earliest moment of the next request")
     slow_until: Mapped[DateTime | None] = mapped_column(Instant,
                                                         comment="Until then half the rate, after a 429")
+    requests: Mapped[int] = mapped_column(BigInteger, server_default="0",
+                                          comment="Requests that took a slot here, of every process")
+    throttled: Mapped[int] = mapped_column(BigInteger, server_default="0",
+                                           comment="Answers 429: too many requests")
 
 
 class Cursor(MirrorBase):

@@ -50,6 +50,21 @@ SCHEMAS_WITH_CREATE = ("SELECT nspname FROM pg_namespace "
               "WHERE nspname !~ '^pg_temp_' AND has_schema_privilege(%s, oid, 'CREATE')")
 
 
+READ_TEMPORARY = """
+SELECT has_database_privilege('public', d.oid, 'TEMPORARY') AS is_public,
+       pg_has_role(current_user, d.datdba, 'USAGE') AS is_ours
+FROM pg_database d WHERE d.datname = current_database()"""
+TEMPORARY_KEEPERS = """
+SELECT r.rolname::text FROM pg_roles r
+WHERE r.rolname <> %s AND NOT r.rolsuper AND has_database_privilege(r.oid, current_database(), 'TEMPORARY')
+  AND (r.rolname IN (current_user, session_user) OR EXISTS (
+    SELECT FROM pg_shdepend d
+    WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'
+      AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
+ORDER BY 1"""
+"""The mirror's own roles, and those that own something in this database: they keep what PUBLIC loses."""
+
+
 class AdministratorRequiredError(SyncRefusedError):
     """Our own role lacks the privileges; `sql` is what a database administrator can run instead."""
 
@@ -102,7 +117,8 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
     can_login = existing[1] if existing else None
     try:
         with connection.transaction():
-            for statement in grant_statements(connection, schemas, role, can_login):
+            for statement in (*grant_statements(connection, schemas, role, can_login),
+                              *temporary_statements(connection, role)):
                 connection.execute(statement)
             _set_password(connection, role, password)
             _verify_privileges(connection, role, schemas)
@@ -136,6 +152,17 @@ def grant_statements(connection: Connection, schemas: list[str], role: str,
         for owner, in connection.execute(TABLE_OWNERS, {"schema": granted_schema}).fetchall():
             yield SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}"
                       ).format(Identifier(owner), Identifier(granted_schema), grantee)
+
+
+def temporary_statements(connection: Connection, role: str, as_owner: bool = False) -> Iterator[Composed]:
+    """Statements that keep the role from creating temporary tables, which every role may by default. None if
+    that is so already, or if the database is not ours (`as_owner`: its owner will run them)."""
+    database, grantee = Identifier(connection.info.dbname), Identifier(role)
+    row = connection.execute(READ_TEMPORARY).fetchone()
+    if row and row[0] and (row[1] or as_owner):
+        for keeper, in connection.execute(TEMPORARY_KEEPERS, [role]).fetchall():
+            yield SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(database, Identifier(keeper))
+        yield SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC, {}").format(database, grantee)
 
 
 def connection_url(connection: Connection, role: str, password: str | None) -> str:
@@ -178,7 +205,8 @@ def _verify_privileges(connection: Connection, role: str, schemas: list[str]) ->
 
 def _sql_script(connection: Connection, schemas: list[str], role: str, can_login: bool | None) -> str:
     return "".join(f"{statement.as_string(connection)};\n"
-                   for statement in grant_statements(connection, schemas, role, can_login))
+                   for statement in (*grant_statements(connection, schemas, role, can_login),
+                                     *temporary_statements(connection, role, as_owner=True)))
 
 
 def _hidden_note(connection: Connection, role: str, schemas: list[str]) -> str:
@@ -192,11 +220,18 @@ def _hidden_note(connection: Connection, role: str, schemas: list[str]) -> str:
 
 
 def _notes(connection: Connection, schema: str, role: str, schemas: list[str]) -> list[str]:
-    """Remarks for the operator: no BI schema yet; schemas in which the role may create tables."""
+    """Remarks for the operator: no BI schema yet; schemas in which the role may create tables; temporary
+    ones."""
     elsewhere = [row[0] for row in connection.execute(SCHEMAS_WITH_CREATE, [role]).fetchall()]
     has_bi = bi_schema(schema) in schemas or schema == ALL_ACCOUNTS_SCHEMA
     notes = [] if has_bi else [
         f"The schema {bi_schema(schema)} does not exist yet: run this again when it does."]
+    temporary = connection.execute("SELECT FROM pg_database WHERE datname = current_database() "
+                                   "AND has_database_privilege(%s, oid, 'TEMPORARY')", [role]).fetchone()
+    notes += [] if temporary is None else [
+        "It may create temporary tables, as every role may: as the owner of the database, REVOKE "
+        f"TEMPORARY ON DATABASE {quoted(connection.info.dbname)} FROM PUBLIC prevents that (GRANT it to "
+        "roles that need it)."]
     return notes + ([
         f"It may create tables in {', '.join(elsewhere)}, as every role may: "
         "REVOKE CREATE ON SCHEMA … FROM PUBLIC prevents that."] if elsewhere else [])

@@ -38,7 +38,8 @@ TAKE_SLOT = """
 UPDATE mirror.rate_budgets
 SET next_grant_at = greatest(least(next_grant_at, clock_timestamp()),
                              clock_timestamp() - make_interval(secs => %(late)s))
-    + make_interval(secs => %(step)s * CASE WHEN slow_until > clock_timestamp() THEN 2 ELSE 1 END)
+    + make_interval(secs => %(step)s * CASE WHEN slow_until > clock_timestamp() THEN 2 ELSE 1 END),
+    requests = requests + 1
 WHERE key = %(key)s AND (next_grant_at <= clock_timestamp()
     OR next_grant_at > greatest(clock_timestamp() + interval '10 seconds', coalesce(slow_until, '-infinity')))
 """
@@ -48,7 +49,8 @@ INSERT_LIMITER = "INSERT INTO mirror.rate_budgets (key) VALUES (%(key)s) ON CONF
 PUSH_BACK = """
 UPDATE mirror.rate_budgets
 SET next_grant_at = greatest(next_grant_at, clock_timestamp() + make_interval(secs => %(seconds)s)),
-    slow_until = clock_timestamp() + make_interval(secs => %(seconds)s + %(slow_for)s)
+    slow_until = clock_timestamp() + make_interval(secs => %(seconds)s + %(slow_for)s),
+    throttled = throttled + 1
 WHERE key = %(key)s
 """
 # Losing the last slots in a crash of the server is harmless; waiting for its disk before each request is not.

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -27,6 +28,8 @@ from pipelines.cli.common import (
     stderr_console,
 )
 from pipelines.cli.reports import view_notes
+from pipelines.cli.serving import mcp, metrics
+from pipelines.cli.terminal import logs
 from pipelines.cli.terminal.streams import OutputLostError, prepare_streams
 from pipelines.errors import SyncRefusedError, UsageError
 
@@ -37,6 +40,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   rich_markup_mode="markdown",
                   help="A complete, exact, current copy of an amoCRM account in your own Postgres.",
                   epilog=example("amocrm-mirror demo", "amocrm-mirror doctor", "amocrm-mirror sync"))
+
+
+class LogFormat(StrEnum):
+    """Values of --log-format."""
+
+    text = "text"
+    json = "json"
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,8 +61,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(version_: Annotated[bool, typer.Option(
         "--version", help="Show the version and exit.", callback=_print_version, is_eager=True)] = False,
-         ) -> None:
-    pass
+         log_format: Annotated[LogFormat | None, typer.Option(
+             "--log-format", help="json: each line on standard error is a JSON object, with the id of the "
+             "run; without it, MIRROR_LOG_FORMAT.")] = None) -> None:
+    logs.Choice.format = log_format or ""
 
 
 @app.command(epilog=example("amocrm-mirror demo", "amocrm-mirror demo --scale 5000"))
@@ -235,7 +247,7 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
 
 
 for each in (sync.commands, sync.history, accounts.access, accounts.accounts, privacy.commands,
-             views.commands, webhooks.webhooks, webhooks.server):
+             views.commands, webhooks.webhooks, webhooks.server, metrics.commands, mcp.commands):
     app.add_typer(each)
 
 

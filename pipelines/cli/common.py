@@ -7,6 +7,7 @@ no Dagster, Alembic, SQLAlchemy, psycopg or sandbox. A command imports what it n
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -33,6 +34,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.cli.terminal import logs
 from pipelines.cli.terminal.interrupts import RESUME_NOTE, interrupted_note
 from pipelines.cli.terminal.streams import message_copy
 from pipelines.errors import MirrorError, describe_fault
@@ -59,6 +61,7 @@ def report_errors() -> Iterator[None]:
     """Turns an expected error of its body into one message on stderr and the exit code of its class. Points
     out names in the environment and in .env that are no settings."""
     try:
+        _choose_log_format()
         _print_unknown_settings()
         yield
     except typer.Abort:
@@ -96,6 +99,22 @@ def _system_error_text(reason: OSError) -> str:
     return ": ".join(filter(None, (str(reason.filename or ""), reason.strerror or str(reason))))
 
 
+@contextmanager
+def exit_on_interrupt() -> Iterator[None]:
+    """Turns Ctrl-C and SIGTERM into exit code 0: they are the normal end of a server."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _choose_log_format() -> None:
+    from pipelines.config.settings import log_settings
+    setting, run = log_settings()
+    if (logs.Choice.format or setting) == "json":
+        logs.use_json(run)
+
+
 def _print_unknown_settings() -> None:
     from pipelines.config.settings import unknown_setting_notes
     for note in unknown_setting_notes():
@@ -111,7 +130,10 @@ def _database_errors() -> tuple[type[Any], ...]:
 
 
 def _print_error(message: str) -> None:
+    if logs.is_json():
+        return logs.log.error("%s", message)
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"amocrm-mirror: {message}", markup=False)
+    return None
 
 
 def _exit_with_error(message: str, code: int) -> NoReturn:
@@ -180,7 +202,7 @@ def stdout_console() -> Console:
 def stderr_console() -> Console:
     """Returns a console on a copy of stderr's file descriptor: Dagster redirects the standard streams during
     a run."""
-    file = message_copy() if _has_descriptor() else sys.stderr
+    file = message_copy() if _has_descriptor() and not logs.is_json() else sys.stderr
     return unlimited_width(Console(file=file, highlight=False))
 
 
@@ -298,5 +320,20 @@ class PlainProgress:
             self._print(message)
 
 
+class JsonProgress(PlainProgress):
+    """Progress as JSON lines: one when an entity is done, with its counts, and those of PlainProgress."""
+
+    def finished(self, result: EntityResult) -> None:
+        counts = result.counts
+        level = logging.WARNING if result.state in ("failed", "incomplete") else logging.INFO
+        logs.log.log(level, "%s: %s", result.entity, result.state, extra={"fields": {
+            "list": result.entity, "state": result.state, "mode": result.mode, "reason": result.reason,
+            "records": counts.seen, "inserted": counts.inserted, "updated": counts.updated,
+            "deleted": counts.deleted, "quarantined": counts.quarantined, "requests": result.requests,
+            "retries": result.retries, "seconds": round(result.seconds, 3)}})
+
+
 def progress(to: Console) -> LiveProgress | PlainProgress:
+    if logs.is_json():
+        return JsonProgress(to)
     return LiveProgress(to) if to.is_terminal else PlainProgress(to)

@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 
 from pipelines.cli.demo import SCHEMA, demo_sandbox, demo_settings
+from pipelines.cli.terminal.logs import is_json
 from pipelines.config.settings import load_settings
 from pipelines.errors import MissingExtraError
 from pipelines.installation import Installation
@@ -47,7 +48,8 @@ def _run_dagster(mirror: Installation, port: int, environment: dict[str, str]) -
     sys.stderr.write(f"Dagster: http://127.0.0.1:{port}  (Ctrl-C ends it; the account is the partition "
                      f"{mirror.account!r})\n")
     command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-m",
-               "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
+               "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port),
+               *(["--log-format", "json"] if is_json() else [])]
     # In its own session, Dagster gets Ctrl-C once, from here, and ends its own child processes
     process = subprocess.Popen(
         command, env=os.environ | environment | {"DAGSTER_HOME": str(dagster_home(mirror))},

@@ -28,6 +28,7 @@ from pipelines.cli.common import (
     stdout_console,
     table,
 )
+from pipelines.cli.terminal import logs
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,10 +154,15 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 
 def _print_report(console: Console, mirror: Installation, report: Report) -> None:
     from pipelines.sync.run_log import row_counts
+    if logs.is_json():
+        return logs.log.info("%s", reports.sync_verdict(report), extra={"fields": {
+            "account": mirror.account, "sync_run": report.run_id, "exit_code": report.exit_code,
+            "notes": reports.sync_notes(report), "seconds": round(report.seconds, 3)}})
     with mirror.connect() as connection:
         rows = row_counts(connection, mirror.schema)
     console.print(reports.sync_table(report, rows))
     print_lines(console, [*reports.sync_notes(report), reports.sync_verdict(report)])
+    return None
 
 
 # sync --all
@@ -175,7 +181,8 @@ def _sync_all(mirror: Installation, only: Sequence[str], full: bool, allow_mass_
                   "or lower AMOCRM_CONCURRENCY: one account takes that many")
     outcomes = []
     for outcome in chain(accounts.left_out,
-                         work.account_outcomes(accounts.due, limit, (list(only), full, allow_mass_delete))):
+                         work.account_outcomes(accounts.due, limit, (list(only), full, allow_mass_delete),
+                                               logs.forked_log())):
         outcomes.append(outcome)
         out.print(_outcome_line(outcome), markup=False)
     outcomes.sort(key=lambda each: each.name)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipelines.cli.common import Account, example, open_existing_mirror, open_migrated_mirror, report_errors
+from pipelines.cli.common import (
+    Account,
+    example,
+    exit_on_interrupt,
+    open_existing_mirror,
+    open_migrated_mirror,
+    report_errors,
+)
+from pipelines.cli.terminal.logs import child_environment, configure_logging
 from pipelines.errors import UsageError
 
 server = typer.Typer()
@@ -20,7 +24,7 @@ webhooks = typer.Typer(
     help="Near real time: amoCRM reports a change, the mirror re-reads the record.",
     epilog=example("amocrm-mirror webhooks serve",
                    "amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
-HOST, PORT = "127.0.0.1", 8780
+HOST, PORT, METRICS_PORT = "127.0.0.1", 8780, 8781
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)]
 
@@ -31,12 +35,12 @@ def serve_(host: Host = HOST, port: Port = PORT) -> None:
     """Receive deliveries for every account of the database, until Ctrl-C. Put a TLS web server before it.
 
     A delivery is answered after it is committed. `webhooks drain` turns deliveries into rows."""
-    with report_errors(), _exit_on_interrupt():
+    with report_errors(), exit_on_interrupt():
         from pipelines.orchestration.supervisor import check_port_free
         from pipelines.webhooks.inbox_writer import InboxWriter
         from pipelines.webhooks.receiver import make_server
         from pipelines.webhooks.uninstall import uninstall_handler
-        _configure_logging()
+        configure_logging()
         check_port_free(host, port)
         mirror = open_migrated_mirror()
         make_server(InboxWriter(mirror.conninfo), host, port, uninstall_handler(
@@ -47,9 +51,9 @@ def serve_(host: Host = HOST, port: Port = PORT) -> None:
                                  "amocrm-mirror webhooks drain --account amocrm"))
 def drain(account: Annotated[str, typer.Option(help="Without it, all with a webhook.")] = "") -> None:
     """Re-read the records that deliveries name, within a second or so, until Ctrl-C. Syncs may run."""
-    with report_errors(), _exit_on_interrupt():
+    with report_errors(), exit_on_interrupt():
         from pipelines.orchestration.continuous_workers import ContinuousWorkers
-        _configure_logging()
+        configure_logging()
         ContinuousWorkers(open_migrated_mirror(), account).run()
 
 
@@ -57,18 +61,26 @@ def drain(account: Annotated[str, typer.Option(help="Without it, all with a webh
 def serve(host: Host = HOST, port: Port = PORT,
           dagster: Annotated[bool, typer.Option(help="Also Dagster, on --dagster-port.")] = True,
           dagster_port: Annotated[int, typer.Option(
-              help="Port of Dagster's web UI on 127.0.0.1.", min=1, max=65535)] = 3000) -> None:
-    """Run what keeps a mirror current: webhook receiver, drain, Dagster. Restarts each when it ends."""
+              help="Port of Dagster's web UI on 127.0.0.1.", min=1, max=65535)] = 3000,
+          metrics_host: Annotated[str, typer.Option(
+              help="Address at which /metrics and /health are served.")] = HOST,
+          metrics_port: Annotated[int, typer.Option(
+              help="Their port; 0: they are not served.", min=0, max=65535)] = METRICS_PORT) -> None:
+    """Run what keeps a mirror current: webhook receiver, drain, Dagster; and /metrics and /health on a port
+    of their own. Restarts each part when it ends."""
     with report_errors():
         from pipelines.orchestration.supervisor import check_port_free, supervise
-        _configure_logging()
+        configure_logging()
         check_port_free(host, port)
         if dagster:
             from pipelines.cli.dev import require_web_server
             require_web_server()
             check_port_free("127.0.0.1", dagster_port, "--dagster-port")
+        if metrics_port:
+            check_port_free(metrics_host, metrics_port, "--metrics-port")
         open_migrated_mirror()
-        raise typer.Exit(supervise(host, port, dagster_port if dagster else None))
+        raise typer.Exit(supervise(host, port, dagster_port if dagster else None, metrics_host,
+                                   metrics_port or None, child_environment()))
 
 
 @webhooks.command(epilog=example("amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
@@ -133,21 +145,3 @@ def _subscribe(url: str, account: str) -> None:
                "amoMarket → … → WebHooks.")
     typer.echo(
         "Now keep `amocrm-mirror serve` running behind that address, and run `amocrm-mirror sync` once.")
-
-
-@contextmanager
-def _exit_on_interrupt() -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into exit code 0: they are the normal end of a server."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
-
-
-def _configure_logging() -> None:
-    """Logs to stderr. Libraries that would log a webhook's secret address or a delivery's body are limited to
-    warnings."""
-    shown: dict[str, Any] = {"format": "%(asctime)s %(message)s", "level": logging.INFO, "stream": sys.stderr}
-    logging.basicConfig(**shown)
-    for name in ("uvicorn", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     mirror_webhook_days: Annotated[int, Field(ge=1)] = 7
     mirror_keep_days: Annotated[int, Field(ge=1)] = 30
     dagster_keep_days: Annotated[int, Field(ge=1)] = 3
+    mirror_log_format: Literal["text", "json"] = "text"
+    mirror_run_id: Annotated[str, Field(max_length=64, pattern=r"^[\w.:-]*$")] = ""
+    mirror_reader_url: SecretStr | None = None
 
     @field_validator("amocrm_base_url")
     @classmethod
@@ -145,7 +148,7 @@ class Settings(BaseSettings):
                              "day, month, weekday: 7 * * * *.")
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "mirror_reader_url")
     @classmethod
     def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -195,6 +198,16 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(str(error)) from None
     except ValidationError as error:
         raise SettingsError("\n".join(map(_error_sentence, error.errors()))) from None
+
+
+def log_settings() -> tuple[str, str]:
+    """Returns the format of the log and the id of the run; text, and no id, while the settings cannot be
+    used: the command itself says why."""
+    try:
+        settings = load_settings()
+    except SettingsError:
+        return "text", ""
+    return settings.mirror_log_format, settings.mirror_run_id
 
 
 def environment_note() -> str:

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -97,11 +97,11 @@ def max_parallel_accounts(mirror: Installation, at_once: int) -> int:
 # Processes
 
 
-def account_outcomes(names: Sequence[str], at_once: int,
-                     options: tuple[Any, ...]) -> Iterator[AccountOutcome]:
+def account_outcomes(names: Sequence[str], at_once: int, options: tuple[Any, ...],
+                     prepare: Callable[[], None] | None = None) -> Iterator[AccountOutcome]:
     """Syncs each account in its own process, `at_once` at a time, and yields the outcomes in the order in
-    which they end. `options`: the arguments of `_child_main` after the pipe. When interrupted, interrupts
-    the running processes and waits SHUTDOWN_GRACE_SECONDS for them."""
+    which they end. `options`: the last arguments of `_child_main`; `prepare` is called first in each process.
+    When interrupted, interrupts the running processes and waits SHUTDOWN_GRACE_SECONDS for them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     pending, running = deque(names), dict[Connection, tuple[str, Any]]()
@@ -110,7 +110,8 @@ def account_outcomes(names: Sequence[str], at_once: int,
             while pending and len(running) < at_once:
                 name = pending.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child_main, args=(name, theirs, *options), name=name)
+                process = context.Process(target=_child_main, args=(name, theirs, prepare, *options),
+                                          name=name)
                 process.start()
                 theirs.close()
                 running[ours] = name, process
@@ -146,12 +147,15 @@ def _interrupt(processes: Sequence[Any]) -> None:
         stop(process, max(0.0, until - time.monotonic()))
 
 
-def _child_main(name: str, pipe: Connection, only: list[str], full: bool, allow_mass_delete: bool) -> None:
+def _child_main(name: str, pipe: Connection, prepare: Callable[[], None] | None, only: list[str],
+                full: bool, allow_mass_delete: bool) -> None:
     """Main function of an account's process: syncs the account and sends the outcome through `pipe`. The
     process has its own session, so that Ctrl-C reaches it only once: from the parent."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcome = AccountOutcome(name)
+    if prepare:
+        prepare()
     try:
         _run_sync(outcome, only, full, allow_mass_delete)
     except KeyboardInterrupt:

@@ -49,6 +49,8 @@ class Child:
 
     name: str
     arguments: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables that it gets besides this process's own."""
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restart_pause: float = 0.0
@@ -61,7 +63,8 @@ class Child:
             if now >= self.start_at:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "pipelines.cli", *self.arguments], start_new_session=True,
-                    stdin=subprocess.DEVNULL, preexec_fn=partial(die_with_parent, os.getpid()))
+                    stdin=subprocess.DEVNULL, env=os.environ | self.environment,
+                    preexec_fn=partial(die_with_parent, os.getpid()))
                 self.started_at = now
         elif self.process.poll() is not None:
             self.restart_pause = 0.0 if now - self.started_at > HEALTHY_SECONDS else min(
@@ -86,14 +89,30 @@ def check_port_free(host: str, port: int, option: str = "--port") -> None:
             f"of this machine, or another port with {option}") from None
 
 
-def supervise(host: str, port: int, dagster_port: int | None) -> int:
-    """Runs all parts until Ctrl-C or SIGTERM; returns exit code 0."""
+def local_address(host: str, port: int) -> str:
+    """Returns the address at which this machine reaches a server that listens on `host`."""
+    near = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
+
+
+def supervise(host: str, port: int, dagster_port: int | None, metrics_host: str,
+              metrics_port: int | None, environment: dict[str, str]) -> int:
+    """Runs all parts until Ctrl-C or SIGTERM; returns exit code 0. A port that is None leaves its part out.
+    `environment`: variables that each part gets besides this process's own."""
     children = [Child("the receiver", ["webhooks", "serve", "--host", host, "--port", str(port)]),
                 Child("the drain", ["webhooks", "drain"])]
+    said = f"receiver on {local_address(host, port)}"
+    if metrics_port is not None:
+        children.append(Child("the monitor", [
+            "metrics", "--host", metrics_host, "--port", str(metrics_port),
+            "--receiver", local_address(host, port)]))
+        said += f", metrics and health on {local_address(metrics_host, metrics_port)}"
     if dagster_port is not None:
         children.append(Child("Dagster", ["dev", "--port", str(dagster_port)]))
-    log.info("receiver on http://%s:%d%s; Ctrl-C ends all parts", host, port,
-             f", Dagster on http://127.0.0.1:{dagster_port}" if dagster_port is not None else "")
+        said += f", Dagster on http://127.0.0.1:{dagster_port}"
+    log.info("%s; Ctrl-C ends all parts", said)
+    for child in children:
+        child.environment = environment
     try:
         while True:
             for child in children:

@@ -30,6 +30,8 @@ UNRESPONSIVE_SECONDS = 5.0
 """Seconds after which an unresponsive connection is dropped."""
 ADDRESS_REFRESH_SECONDS = 1.0
 """Seconds between two reads of the addresses: how late a new or withdrawn address takes effect."""
+STALE_SECONDS = 10.0
+"""Seconds without an answer of Postgres after which the receiver says that it is not ready."""
 RECONNECT_PAUSE_SECONDS = 0.2
 """Seconds between the loss of a connection and the next attempt."""
 INSERT_DELIVERIES = f"""
@@ -76,6 +78,16 @@ class InboxWriter:
     _queue: asyncio.Queue[Delivery] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED))
     _connection: psycopg.AsyncConnection[tuple[str, ...]] | None = None
     _refreshed_at: float = 0.0
+
+    @property
+    def why_not_ready(self) -> str:
+        """Returns why deliveries cannot be stored now, for /health; empty if they can."""
+        if not self.ready:
+            return "Postgres has not answered yet: every delivery is answered 503"
+        silent = time.monotonic() - self._refreshed_at
+        return "" if silent < STALE_SECONDS else (
+            f"Postgres has not answered for {silent:.0f} s: deliveries are answered 503, and amoCRM sends "
+            "them again")
 
     async def store(self, account: str, body: bytes) -> None:
         """Returns when the delivery is committed.

@@ -63,9 +63,11 @@ class Receiver:
             await self.inbox.close()
 
     async def health(self, request: Request) -> Response:
-        """Health check for a load balancer: 200 once the addresses are loaded, else 503. Shows no address."""
-        return JSONResponse({"ready": self.inbox.ready, "kept": self.inbox.stored_count},
-                            200 if self.inbox.ready else 503)
+        """Health check for a load balancer: 200 while deliveries can be stored, else 503 and why not. The
+        internet may read it: it shows no address, and no state of an account."""
+        why = self.inbox.why_not_ready
+        answer = {"ready": not why, "kept": self.inbox.stored_count} | ({"why": why} if why else {})
+        return JSONResponse(answer, 503 if why else 200)
 
     async def receive(self, request: Request) -> Response:
         """Answers one request, counts its status and logs the reason of a refusal."""

@@ -18,6 +18,7 @@ from models.base import AccountBase
 from pipelines.admin import reader_role
 from pipelines.bi.base_views import BASE_VIEWS
 from tests.support.commands import CliInstallation
+from tests.support.roles import ordinary_role
 
 Connection = psycopg.Connection[Any]
 
@@ -73,6 +74,7 @@ def test_the_role_reads_every_table_and_view_and_nothing_else(person: CliInstall
         refused(bi, "INSERT INTO amocrm.leads (id, _synced_at) VALUES (1, now())",
                 "UPDATE amocrm.leads SET name = ''", "DELETE FROM amocrm.leads", "TRUNCATE amocrm.leads",
                 "CREATE TABLE amocrm.mine ()", "CREATE TABLE public.mine ()", "CREATE SCHEMA mine",
+                "CREATE TEMPORARY TABLE mine ()", "SELECT 1 INTO TEMPORARY mine",
                 "DROP VIEW amocrm.links", "CREATE ROLE other")
 
 
@@ -89,6 +91,36 @@ def test_tables_and_views_made_later_are_readable(person: CliInstallation, role:
         assert person.call("views").code == 0
         owner.execute("CREATE VIEW amocrm_bi.more AS SELECT 1 AS one")
         bi.execute("SELECT * FROM amocrm_bi.leads; SELECT * FROM amocrm_bi.more")
+
+
+def test_who_owns_something_here_keeps_temporary_tables(person: CliInstallation, role: str, owner: Connection,
+                                                         database: str) -> None:
+    """PUBLIC loses the right; a role with a schema of its own, as a modelling tool has, keeps it."""
+    builder = f"builder_{uuid.uuid4().hex[:8]}"
+    owner.execute(f"CREATE ROLE {builder}; CREATE SCHEMA made AUTHORIZATION {builder}".encode())
+    try:
+        assert "temporary tables" not in granted(person, role)
+        may = "SELECT has_database_privilege(%s, current_database(), 'TEMPORARY')"
+        assert [owner.execute(may, [each]).fetchone() for each in (builder, role, "public")] == [
+            (True,), (False,), (False,)]
+        granted(person, role)
+        assert owner.execute(may, [builder]).fetchone() == (True,), "a second run changes nothing"
+    finally:
+        owner.execute(f"DROP OWNED BY {builder}; DROP ROLE {builder}".encode())
+
+
+def test_a_database_of_another_owner_keeps_its_rights_and_it_is_said(
+        person: CliInstallation, role: str, owner: Connection, database: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    with ordinary_role(database) as ordinary, psycopg.connect(ordinary.conninfo) as connection:
+        assert list(reader_role.temporary_statements(connection, role)) == []
+        keeps, revokes = reader_role.temporary_statements(connection, role, as_owner=True)
+        assert ordinary.name in keeps.as_string(connection)
+        assert revokes.as_string(connection).startswith("REVOKE TEMPORARY ON DATABASE ")
+    monkeypatch.setattr(reader_role, "temporary_statements", lambda *_, **__: iter(()))
+    assert "REVOKE TEMPORARY ON DATABASE" in granted(person, role)
+    may = "SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"
+    assert owner.execute(may).fetchone() == (True,)
 
 
 def test_a_second_run_changes_nothing_and_keeps_the_password(person: CliInstallation, role: str,
@@ -171,7 +203,7 @@ def test_the_sql_is_printed_and_works_if_roles_may_not_be_created(person: CliIns
         owner.execute(sql.SQL("ALTER ROLE {} PASSWORD 'given'").format(sql.Identifier(role)))
         with psycopg.connect(make_conninfo(database, user=role, password="given"), autocommit=True) as bi:
             bi.execute("SELECT * FROM amocrm.leads")
-            refused(bi, "SELECT * FROM mirror.tokens")
+            refused(bi, "SELECT * FROM mirror.tokens", "CREATE TEMPORARY TABLE mine ()")
     finally:
         owner.execute(f"DROP OWNED BY {weak}; DROP ROLE {weak}".encode())
 

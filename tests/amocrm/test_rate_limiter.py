@@ -126,6 +126,16 @@ def test_a_429_delays_every_process_and_halves_the_rate(database: str) -> None:
     assert seconds(others.acquire) < 60
 
 
+def test_slots_and_429s_are_counted_for_every_process(database: str) -> None:
+    mine, theirs = rate_limiter_of(database, 100), rate_limiter_of(database, 100)
+    for limiter in (mine, theirs, mine):
+        limiter.acquire()
+    theirs.back_off(0.01)
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT requests, throttled FROM mirror.rate_budgets WHERE key = %s",
+                                  [mine.key]).fetchone() == (3, 1)
+
+
 def test_a_429_of_one_client_slows_the_others(database: str) -> None:
     with SandboxProcess(scale=10) as sandbox:
         sandbox.fault("429", "leads", times=1, retry_after=1)

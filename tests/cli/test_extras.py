@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from pipelines.assistant import server as assistant
 from pipelines.cli import common, dev
+from pipelines.monitoring import exposition
 from pipelines.orchestration import instance
 from tests.support.commands import CliInstallation
 
@@ -19,6 +22,17 @@ def test_without_the_web_server(command: str, tmp_path: Path, monkeypatch: pytes
     assert done.code == 2
     assert done.output == ("amocrm-mirror: Dagster's web server is not installed. Install it with: "
                            "pip install 'amocrm-mirror[ui]'")
+
+
+@pytest.mark.parametrize(("command", "module", "said"), [
+    ("metrics", exposition, "prometheus-client is not installed. Install it with: pip install "
+     "'amocrm-mirror[metrics]'"),
+    ("mcp", assistant, "The MCP SDK is not installed. Install it with: pip install 'amocrm-mirror[mcp]'")])
+def test_without_the_package_of_an_extra(command: str, module: ModuleType, said: str, database: str,
+                                         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    done = CliInstallation(tmp_path, database).call(command)
+    assert (done.code, done.output) == (2, f"amocrm-mirror: {said}")
 
 
 @pytest.mark.parametrize(("configuration", "extra"), [

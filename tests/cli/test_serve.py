@@ -3,6 +3,7 @@ restarted, and nothing is left running."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -41,7 +42,9 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
             wait_until(lambda: connection.execute("SELECT 1 FROM amocrm.leads WHERE id = %s AND price = %s",
                                                   [lead, price]).fetchone())
 
-        process = installation.start("serve", "--no-dagster", "--port", str(port))
+        metrics = free_port()
+        process = installation.start("--log-format", "json", "serve", "--no-dagster", "--port",
+                                     str(port), "--metrics-port", str(metrics))
         try:
             wait_until(lambda: is_listening(base))
             subscribed = installation.call("webhooks", "subscribe", "--url", base)
@@ -51,19 +54,30 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
             wait_until(lambda: is_known(destination))
             becomes(111)
             parts = children(process.pid)
-            assert len(parts) == 2
+            assert len(parts) == 3
             for part in parts:
                 os.kill(part, signal.SIGKILL)
-            wait_until(lambda: len(children(process.pid)) == 2
+            wait_until(lambda: len(children(process.pid)) == 3
                        and not set(children(process.pid)) & set(parts))
             wait_until(lambda: is_listening(base)
                        and requests.get(f"{base}/health", timeout=60).status_code == 200)
             becomes(222)
             parts = children(process.pid)
-            assert sorted(word for part in parts for word in ("drain", "serve")
-                          if f"webhooks {word}" in command_of(part)) == ["drain", "serve"]
+            words = ("metrics", "webhooks drain", "webhooks serve")
+            assert sorted(word for part in parts for word in words
+                          if f" {word}" in command_of(part)) == list(words)
+            wait_until(lambda: requests.get(f"http://127.0.0.1:{metrics}/health/drain",
+                                            timeout=60).status_code == 200)
+            assert requests.get(f"http://127.0.0.1:{metrics}/health/receiver", timeout=60).status_code == 200
+            shown = requests.get(f"http://127.0.0.1:{metrics}/metrics", timeout=60).text
+            assert 'amocrm_mirror_drain_running{account="amocrm"} 1.0' in shown
+            assert requests.get(f"{base}/metrics", timeout=60).status_code == 404, "a public port"
             process.send_signal(signal.SIGTERM)
             done = wait_for(process)
+            lines = [json.loads(line) for line in done.error.splitlines()]
+            assert len({line["run"] for line in lines}) == 1, "one id in the lines of all parts"
+            assert any(line["message"].startswith("receiver on http") for line in lines)
+            assert any(line["message"] == "amocrm: draining" for line in lines)
             assert done.code == 0 and "Traceback" not in done.error, done.output
             assert not any(map(alive, parts))
         finally:
@@ -74,8 +88,9 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks its processes up in /proc")
 def test_its_parts_end_with_it(database: str, tmp_path: Path) -> None:
     installation = CliInstallation(tmp_path, database)
-    serving = installation.start("serve", "--no-dagster", "--port", str(free_port()))
-    wait_until(lambda: len(children(serving.pid)) == 2)
+    serving = installation.start("serve", "--no-dagster", "--port", str(free_port()),
+                                 "--metrics-port", str(free_port()))
+    wait_until(lambda: len(children(serving.pid)) == 3)
     parts = children(serving.pid)
     serving.kill()
     serving.communicate()

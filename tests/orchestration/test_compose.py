@@ -35,7 +35,7 @@ class Stack:
     def __init__(self, folder: Path, database: str, variables: dict[str, str],
                  settings: dict[str, str]) -> None:
         self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes]]()
-        self.ports = {name: free_port() for name in ("8780", "4000", "3000", "6379")}
+        self.ports = {name: free_port() for name in ("8780", "8781", "4000", "3000", "6379")}
         server = conninfo_to_dict(database)
         address = f"postgres:{server['password']}@127.0.0.1:{server['port']}"
         self.changes = {

@@ -28,10 +28,11 @@ LAYERS: tuple[str | tuple[str, ...], ...] = (
     ("pipelines.access", "pipelines.extract", "pipelines.postgres"),
     ("pipelines.load", "pipelines.webhooks", "pipelines.history", "pipelines.bi",
      "pipelines.installation"),
-    ("pipelines.dictionary", "pipelines.erasure", "pipelines.migrate"),
+    ("pipelines.dictionary", "pipelines.erasure", "pipelines.migrate", "pipelines.monitoring"),
     "pipelines.sync",
     ("pipelines.verify", "pipelines.orchestration"),
     ("pipelines.admin", "pipelines.definitions"),
+    "pipelines.assistant",
     "pipelines.cli",
 )
 """Lowest first. A package imports only packages of layers before its own."""

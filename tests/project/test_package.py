@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-
 EXTRAS = {name: [Requirement(line) for line in lines]
           for name, lines in PROJECT["optional-dependencies"].items()}
 DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"]]
-LOCKS = {"runtime": ("embedded", "ui", "dagster-postgres", "celery", "k8s"),
+LOCKS = {"runtime": ("embedded", "ui", "dagster-postgres", "celery", "k8s", "metrics", "mcp"),
          "development": ("embedded", "ui", "dagster-postgres", "celery", "dev")}
 """Lock file → the extras that it holds besides the dependencies."""
 PACKAGES = ("models", "pipelines", "sandbox")

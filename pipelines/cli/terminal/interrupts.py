@@ -31,6 +31,8 @@ NOTES = {
     "postgres": "`amocrm-mirror postgres status` shows whether the server runs",
     "dev": "Dagster has ended",
     "serve": "what runs was ended; deliveries that were answered are kept",
+    "metrics": "a file of --out was written whole or not at all",
+    "mcp": "nothing was changed",
     "webhooks serve": "deliveries that were answered are kept",
     "webhooks drain": "records that were not read again stay queued",
     "webhooks subscribe": "`amocrm-mirror webhooks status` shows whether the webhook is there",
@@ -45,5 +47,7 @@ NOTES = {
 def interrupted_note(words: Sequence[str] | None = None) -> str:
     """Returns the note of a command. `words`: the command line behind the program's name; None: this
     process's."""
-    words = sys.argv[1:] if words is None else words
+    words = list(sys.argv[1:] if words is None else words)
+    while words and words[0].startswith("--"):  # --log-format, before the command's name
+        words = words[1 if "=" in words[0] else 2:]
     return NOTES.get(" ".join(words[:2])) or NOTES.get(" ".join(words[:1])) or RESUME_NOTE
