@@ -2,7 +2,8 @@
 definition has changed are rebuilt.
 
     wide views   one per entity, with the account's custom fields as columns (bi/wide.py)
-    marts        reports, one file each (bi/sql/marts/)
+    marts        reports, one file each (bi/sql/marts/); in a big account their slow steps are stored
+                 (bi/stored.py)
 
 Each view is built in its own transaction, under a lock timeout. A view that cannot be built keeps its old
 definition, is reported in the result and in `bi_views`, and is retried by the next sync; no other view
@@ -13,7 +14,7 @@ carry a mark in their comments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from dataclasses import replace as with_
 from typing import Any
@@ -23,11 +24,11 @@ from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from models.base import AccountBase
-from pipelines.bi import wide
+from pipelines.bi import stored, wide
 from pipelines.bi.placeholders import PLACEHOLDER_MARK
 from pipelines.bi.replace_view import replace_view
 from pipelines.bi.state import OWN_MARK, ViewState, read_state
-from pipelines.bi.view_files import ViewFile, file_names, view_file
+from pipelines.bi.view_files import ViewFile, file_names, stored_table, view_file
 from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
 from pipelines.postgres.errors import describe_postgres_error
 from pipelines.postgres.locks import views_lock
@@ -57,7 +58,8 @@ WHERE d.defaclnamespace = to_regnamespace(%s) AND d.defaclobjtype = 'r'
 
 @dataclass(frozen=True)
 class ViewResult:
-    """Result for one view. `state` is "built", "unchanged" or "failed"."""
+    """Result for one view. `state` is "built", "refreshed" (only its stored steps), "unchanged" or
+    "failed"."""
 
     view: str
     state: str
@@ -77,6 +79,31 @@ def build_views(connection: Connection, schema: str, force: bool = False) -> lis
             for built in _build_if_changed(connection, schema, each, state, force)]
 
 
+def refresh_views(connection: Connection, schema: str, changed: Collection[str] = (), force: bool = False,
+                  stored_from: int = stored.STORED_FROM_DEALS) -> list[ViewResult]:
+    """Like `build_views`, after it has refreshed the stored steps of marts; `changed` are the tables that
+    have certainly changed. A mart whose step could not be refreshed is reported as failed, and keeps its
+    rows."""
+    if not (built := build_views(connection, schema)):
+        return []
+    refreshed = stored.refresh(connection, schema, changed, force, stored_from)
+    again = {each.view: each for each in build_views(connection, schema, force)}
+    stored.drop_unused_tables(connection, schema, {stored_table(each) for each in read_state(
+        connection, schema).stored})
+    built = [again[each.view] if again.get(each.view, each).state != "unchanged" else each for each in built]
+    return [_with_steps(each, [step for step in refreshed if each.view in step.marts]) for each in built]
+
+
+def _with_steps(view: ViewResult, steps: list[stored.StepResult]) -> ViewResult:
+    """The view's result and its steps' in one."""
+    reason = "; ".join(step.reason for step in steps if step.state == "failed")
+    if reason and view.state != "failed":
+        return with_(view, state="failed", reason=reason)
+    if view.state == "unchanged" and any(step.state == "refreshed" for step in steps):
+        return with_(view, state="refreshed")
+    return view
+
+
 def drop_views(connection: Connection, schema: str) -> None:
     """Drops the mirror's own BI views, so that a migration can change the tables below them. Raises
     psycopg.errors.DependentObjectsStillExist if views of others depend on them."""
@@ -85,6 +112,7 @@ def drop_views(connection: Connection, schema: str) -> None:
             connection.execute(
                 SQL("DROP VIEW {}").format(
                     SQL(", ").join(Identifier(bi_schema(schema), name) for name in found)))
+        stored.drop_unused_tables(connection, schema)
 
 
 def own_views(connection: Connection, schema: str) -> list[str]:
@@ -137,7 +165,7 @@ def _view_builders(state: ViewState) -> Iterator[_View]:
         yield _View(
             one.name,
             lambda now, one=one: (  # type: ignore[misc]
-                *view_file("wide", one.file).digest_input(now.values), _fields(now, one)),
+                *view_file("wide", one.file).digest_input(now.digest_values), _fields(now, one)),
             lambda connection, schema, now, one=one:  # type: ignore[misc]
                 _build_wide(connection, schema, one, now),
             lambda now, one=one: {one.name} | {each.view
@@ -145,7 +173,8 @@ def _view_builders(state: ViewState) -> Iterator[_View]:
     for name in marts:
         yield _View(
             name,
-            lambda now, name=name: view_file("marts", name).digest_input(now.values),  # type: ignore[misc]
+            lambda now, name=name:  # type: ignore[misc]
+                view_file("marts", name).digest_input(now.digest_values),
             lambda connection, schema, now, name=name:  # type: ignore[misc]
                 _build_mart(connection, schema, name, now),
             lambda now, name=name: {name})  # type: ignore[misc]

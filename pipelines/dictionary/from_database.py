@@ -28,6 +28,7 @@ SELECT c.relname, c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), 
        format_type(a.atttypid, a.atttypmod), coalesce(col_description(c.oid, a.attnum), ''), NOT a.attnotnull
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND NOT starts_with(c.relname, 'stored_')
 ORDER BY c.relname, a.attnum"""
 SELECT_FIELDS = """
 SELECT f.entity_type, f.catalog_id, c.name, f.id, coalesce(f.name, ''), coalesce(f.type, ''),
