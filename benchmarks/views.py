@@ -1,5 +1,5 @@
-"""Views lane: queries the wide view of leads and the marts over a million deals with 20 field values each; the
-marts twice, as a small account has them and with their slow steps stored, as a big one has them.
+"""Views lane: queries the wide view of leads and the marts over a million deals with 20 field values each;
+the marts twice, as a small account has them and with their slow steps stored, as a big one has them.
 
 The data is generated in SQL; no sandbox is read.
 """
@@ -49,7 +49,8 @@ TILES = {
         "FROM amocrm_bi.sales_cycle GROUP BY 1"),
     "attribution": ("SELECT channel, outcome, count(*), sum(price) "
         "FROM amocrm_bi.attribution GROUP BY 1, 2"),
-    "first_response": ("SELECT responsible_user, percentile_cont(0.5) WITHIN GROUP (ORDER BY working_seconds) "
+    "first_response": (
+        "SELECT responsible_user, percentile_cont(0.5) WITHIN GROUP (ORDER BY working_seconds) "
         "FROM amocrm_bi.first_response GROUP BY 1"),
     "manager_activity": ("SELECT responsible_user, sum(moves), sum(won) "
         "FROM amocrm_bi.manager_activity GROUP BY 1"),
@@ -111,9 +112,10 @@ def _time_tiles(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
 
 
 def _time_refresh(connection: psycopg.Connection[Any]) -> tuple[list[dict[str, Any]], float]:
-    """Refreshes every step after one deal of a thousand has moved, then once more with nothing to do. Returns
-    a row per step, and the seconds of the second time."""
-    connection.execute("UPDATE amocrm.leads SET price = price + 1, responsible_user_id = 1 WHERE id % 1000 = 0")
+    """Refreshes every step after one deal of a thousand has changed, then once more with nothing to do.
+    Returns a row per step, and the seconds of the second time."""
+    connection.execute("UPDATE amocrm.leads SET price = price + 1, responsible_user_id = 1 "
+                       "WHERE id % 1000 = 0")
     builder.refresh_views(connection, "amocrm", force=True, stored_from=0)
     rows = connection.execute(
         "SELECT name, row_count, seconds, pg_table_size(format('amocrm.%I', table_name)::regclass) / 1048576 "

@@ -25,6 +25,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from models.base import AccountBase
 from pipelines.bi import stored, wide
+from pipelines.bi.comments import write_comments
 from pipelines.bi.placeholders import PLACEHOLDER_MARK
 from pipelines.bi.replace_view import replace_view
 from pipelines.bi.state import OWN_MARK, ViewState, read_state
@@ -33,6 +34,7 @@ from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
 from pipelines.postgres.errors import describe_postgres_error
 from pipelines.postgres.locks import views_lock
 from pipelines.schema.names import bi_schema
+from pipelines.schema.texts import say, speaking, translate
 
 Connection = psycopg.Connection[Any]
 CATALOG_VIEWS = "catalogs"
@@ -75,6 +77,7 @@ def build_views(connection: Connection, schema: str, force: bool = False) -> lis
     if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
         return []
     state = read_state(connection, schema)
+    write_comments(connection, schema, state.language)
     return [built for each in _view_builders(state)
             for built in _build_if_changed(connection, schema, each, state, force)]
 
@@ -202,7 +205,7 @@ def _stored_columns(state: ViewState, one: WideView) -> list[Column]:
 def _build_if_changed(connection: Connection, schema: str, each: _View, state: ViewState,
                       force: bool) -> Iterator[ViewResult]:
     """Builds one view if its digest has changed, it failed before, or it is not intact."""
-    digest = hashlib.sha256(repr((BUILD_VERSION, each.digest_input(state))).encode()).hexdigest()
+    digest = _digest(each, state)
     if not force and state.digests.get(each.name) == digest and each.name not in state.faults \
             and all(_is_intact(state, name) for name in each.view_names(state)):
         yield ViewResult(each.name, "unchanged")
@@ -220,13 +223,17 @@ def _build_if_changed(connection: Connection, schema: str, each: _View, state: V
                 "ON CONFLICT (name) DO UPDATE "
                 "SET digest = excluded.digest, built_at = now(), fault = NULL, failed_at = NULL"
             ).format(Identifier(schema)),
-                [each.name,
-                 hashlib.sha256(repr((BUILD_VERSION, each.digest_input(now))).encode()).hexdigest()])
+                [each.name, _digest(each, now)])
         yield from found
     except (psycopg.Error, ValueError) as reason:
         yield ViewResult(each.name, "failed", _record_failure(
             connection, schema, each.name, reason,
             PLACEHOLDER_MARK in state.relations.get(each.name, ("", ""))[1]))
+
+
+def _digest(each: _View, state: ViewState) -> str:
+    follows_from = (BUILD_VERSION, state.language, each.digest_input(state))
+    return hashlib.sha256(repr(follows_from).encode()).hexdigest()
 
 
 def _ensure_schema(connection: Connection, schema: str) -> None:
@@ -282,11 +289,13 @@ def _build_wide(connection: Connection, schema: str, one: WideView, state: ViewS
     views = list(dict.fromkeys([one.name, *(each.view for each in found)]))
     for view in views:
         shown = [each for each in found if each.view == view]
-        more = "" if view == one.name else f", the columns that {one.name} has no room for"
-        _replace_own(connection, schema, view, wide.view_query(one, schema, base, view, shown),
-                     f"{file.comment}{more}", state,
-                     {each.name: wide.column_comment(each, file.columns, fields.get(each.field_id or 0))
-                      for each in shown})
+        with speaking(state.language):
+            more = "" if view == one.name else ", " + say("the columns that {} has no room for", one.name)
+            comments = {each.name: wide.column_comment(each, file.columns, fields.get(each.field_id or 0))
+                        for each in shown}
+            comment = f"{say(file.comment)}{more}"
+        _replace_own(connection, schema, view, wide.view_query(one, schema, base, view, shown), comment,
+                     state, comments)
         yield ViewResult(view, "built", _overflow_note(views, view), len(shown))
     _save_columns(connection, schema, set(found) - set(_stored_columns(state, one)))
     if one.catalog_id is not None:
@@ -307,8 +316,8 @@ def _build_mart(connection: Connection, schema: str, name: str, state: ViewState
     file = view_file("marts", name)
     bound = file.bind(schema, **state.literals)
     columns = _column_types(connection, bound)
-    _replace_own(connection, schema, name, bound, file.comment, state,
-                 {column: file.columns.get(column, "") for column, _ in columns})
+    _replace_own(connection, schema, name, bound, translate(file.comment, state.language), state,
+                 {column: translate(file.columns.get(column, ""), state.language) for column, _ in columns})
     yield ViewResult(name, "built", "", len(columns))
 
 

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from pipelines.accounts.language import account_language
 from pipelines.bi.view_files import file_names, stored_table, view_file
 from pipelines.bi.wide import Column, Field
 from pipelines.entities.field_types import ValueType, types_of
@@ -62,6 +63,8 @@ class ViewState:
     values: dict[str, str | list[str] | None] = field(default_factory=dict)
     """Placeholder of the SQL files → its value in this account."""
     schema: str = ""
+    language: str = "en"
+    """Language of the comments."""
     stored: set[str] = field(default_factory=set)
     """Steps of sql/stored/ whose rows are kept in a table."""
 
@@ -109,6 +112,7 @@ def read_state(connection: Connection, schema: str, with_stored: bool = True) ->
                                  [schema]).fetchone() or (None, None)
     state.values = {"account": account[0], "url": account[1],
                     "lists": [entity.name for entity in ENTITIES]}
+    state.language = account_language(connection, schema)
     state.lists = connection.execute(
         SQL("SELECT id, name FROM {}.catalogs ORDER BY id").format(at)).fetchall()
     return state

@@ -73,8 +73,11 @@ def dictionary(out: Annotated[Path, typer.Option(
     works without a network.
     """
     with report_errors():
+        from pipelines.accounts import language
+        from pipelines.config.settings import load_settings
         from pipelines.dictionary.from_models import base_dictionary
-        found = base_dictionary() if models else _account_dictionary(account)
+        language.prefer(load_settings().amocrm_lang)
+        found = base_dictionary(language.preferred()) if models else _account_dictionary(account)
         for path in _write_files(found, out, format_):
             typer.echo(f"{path}: {path.stat().st_size / 1024:,.0f} kB")
         typer.echo(_dictionary_summary(found))

@@ -213,7 +213,8 @@ def test_the_columns_of_the_stored_tables_are_ids_days_and_numbers(connection: C
     """The only texts: kinds, uids, utm marks of a deal. Erasing a person finds nothing else to erase."""
     texts = rows(connection, "SELECT DISTINCT a.attname::text FROM pg_attribute a JOIN pg_class c "
                              "ON c.oid = a.attrelid WHERE starts_with(c.relname, 'stored_') "
-                             "AND c.relkind = 'r' AND a.attnum > 0 AND a.atttypid IN ('text'::regtype, 'jsonb'::regtype) "
+                             "AND c.relkind = 'r' AND a.attnum > 0 "
+                             "AND a.atttypid IN ('text'::regtype, 'jsonb'::regtype) "
                              "ORDER BY 1")
     assert [name for name, in texts] == ["entity_type", "unsorted_uid", "utm_campaign", "utm_content",
                                          "utm_medium", "utm_source", "utm_term", "what"]

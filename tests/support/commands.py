@@ -44,7 +44,7 @@ class CliInstallation:
     def __init__(self, folder: Path, database: str = "", sandbox: SandboxProcess | None = None,
                  **more: str) -> None:
         self.folder = folder
-        self.environment = {"MIRROR_HOME": str(folder / "home"), "DATABASE_URL": database,
+        self.environment = {"AMOCRM_LANG": "en", "MIRROR_HOME": str(folder / "home"), "DATABASE_URL": database,
                             "AMOCRM_REQUESTS_PER_SECOND": "unlimited"}
         if sandbox:
             self.environment |= {"AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": sandbox.admin_token}
