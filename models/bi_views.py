@@ -44,7 +44,7 @@ class BiStored(AccountBase):
     marts: Mapped[list[str]] = mapped_column(ARRAY(Text), nullable=False, comment="Marts that read it")
     lists: Mapped[list[str]] = mapped_column(ARRAY(Text), nullable=False,
                                              comment="Lists whose rows it is made from")
-    sources: Mapped[str | None] = text(
+    made_from: Mapped[str | None] = text(
         "State of the tables that it was made from; it is refreshed when that changes")
     as_of: Mapped[DateTime | None] = timestamp("It shows these tables as they were at this moment")
     tried_at: Mapped[DateTime | None] = timestamp("When it was refreshed last, or that was tried")

@@ -83,13 +83,13 @@ def build_views(connection: Connection, schema: str, force: bool = False) -> lis
 
 
 def refresh_views(connection: Connection, schema: str, changed: Collection[str] = (), force: bool = False,
-                  stored_from: int = stored.STORED_FROM_DEALS) -> list[ViewResult]:
+                  at_once: bool = False, stored_from: int = stored.STORED_FROM_DEALS) -> list[ViewResult]:
     """Like `build_views`, after it has refreshed the stored steps of marts; `changed` are the tables that
-    have certainly changed. A mart whose step could not be refreshed is reported as failed, and keeps its
+    have certainly changed, and `at_once` refreshes also steps that rest. A mart whose step could not be refreshed is reported as failed, and keeps its
     rows."""
     if not (built := build_views(connection, schema)):
         return []
-    refreshed = stored.refresh(connection, schema, changed, force, stored_from)
+    refreshed = stored.refresh(connection, schema, changed, force, at_once, stored_from)
     again = {each.view: each for each in build_views(connection, schema, force)}
     stored.drop_unused_tables(connection, schema, {stored_table(each) for each in read_state(
         connection, schema).stored})

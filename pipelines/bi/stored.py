@@ -41,7 +41,7 @@ FIND_STATE = """
 SELECT clock_timestamp() AS now, string_agg(
          concat_ws(':', c.relname, pg_relation_filenode(c.oid), s.n_tup_ins + s.n_tup_upd + s.n_tup_del),
          ' ' ORDER BY c.relname) || CASE WHEN current_setting('track_counts')::bool THEN ''
-           ELSE clock_timestamp()::text END AS sources
+           ELSE clock_timestamp()::text END AS made_from
 FROM pg_class c JOIN pg_stat_all_tables s ON s.relid = c.oid
 WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = ANY(%s)"""
 """State of tables: it differs after every change of a row. The counters arrive within STATISTICS_DELAY."""
@@ -54,12 +54,12 @@ SELECT relname::text FROM pg_class
 WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relkind = 'r' AND starts_with(relname, %s)"""
 STORE_STATE = """
 INSERT INTO {}.bi_stored AS b
-  (name, table_name, marts, lists, sources, as_of, tried_at, seconds, row_count, fault, failed_at)
-VALUES (%(name)s, %(table)s, %(marts)s, %(lists)s, %(sources)s, %(now)s, clock_timestamp(), %(seconds)s,
+  (name, table_name, marts, lists, made_from, as_of, tried_at, seconds, row_count, fault, failed_at)
+VALUES (%(name)s, %(table)s, %(marts)s, %(lists)s, %(made_from)s, %(now)s, clock_timestamp(), %(seconds)s,
         %(rows)s, NULL, NULL)
 ON CONFLICT (name) DO UPDATE SET table_name = excluded.table_name, marts = excluded.marts,
-  lists = excluded.lists, sources = excluded.sources, as_of = excluded.as_of, tried_at = excluded.tried_at,
-  seconds = excluded.seconds, row_count = excluded.row_count, fault = NULL, failed_at = NULL"""
+  lists = excluded.lists, made_from = excluded.made_from, as_of = excluded.as_of,
+  tried_at = excluded.tried_at, seconds = excluded.seconds, row_count = excluded.row_count, fault = NULL, failed_at = NULL"""
 STORE_FAULT = """
 INSERT INTO {}.bi_stored AS b (name, marts, lists, tried_at, seconds, fault, failed_at)
 VALUES (%(name)s, %(marts)s, %(lists)s, clock_timestamp(), %(seconds)s, %(fault)s, now())
@@ -85,10 +85,11 @@ def steps() -> dict[str, tuple[str, ...]]:
 
 
 def refresh(connection: Connection, schema: str, changed: Collection[str] = (), force: bool = False,
-            stored_from: int = STORED_FROM_DEALS) -> list[StepResult]:
-    """Refreshes the stored steps whose tables have changed, or with `force` all of them; begins to store
-    steps when the account has grown to `stored_from` deals, and ends it when it has shrunk to less than half.
-    `changed`: tables that have certainly changed. The connection must be in autocommit mode."""
+            at_once: bool = False, stored_from: int = STORED_FROM_DEALS) -> list[StepResult]:
+    """Refreshes the stored steps whose tables have changed, or with `force` all of them; with `at_once` also
+    those that rest. Begins to store steps when the account has grown to `stored_from` deals, and ends it when
+    it has shrunk to less than LIVE_AGAIN_BELOW. `changed`: tables that have certainly changed. The connection
+    must be in autocommit mode."""
     with connection.cursor(row_factory=dict_row) as cursor:
         known = {row["name"]: row for row in cursor.execute(
             SQL("SELECT *, tried_at + {} * seconds * interval '1 second' > clock_timestamp() AS rests "
@@ -97,6 +98,8 @@ def refresh(connection: Connection, schema: str, changed: Collection[str] = (), 
     if deals < (min(stored_from, LIVE_AGAIN_BELOW) if known else stored_from):
         connection.execute(SQL("DELETE FROM {}.bi_stored").format(Identifier(schema)))
         return []
+    if at_once:
+        known = {name: row | {"rests": False} for name, row in known.items()}
     return [_Step(schema, name, marts).refresh(connection, known.get(name, {}), changed, force)
             for name, marts in steps().items()]
 
@@ -125,7 +128,8 @@ class _Step:
         is_there = known.get("table_name") == stored_table(self.name) and _scalar(
             connection, SQL("SELECT to_regclass(%s) IS NOT NULL"),
             [Identifier(self.schema, stored_table(self.name)).as_string(connection)])
-        is_due = not is_there or known["fault"] or known["sources"] != state["sources"] or tables & {*changed}
+        is_due = (not is_there or known["fault"] or known["made_from"] != state["made_from"]
+                  or tables & {*changed})
         if not is_due and not force:
             connection.execute(SQL(
                 "UPDATE {}.bi_stored SET as_of = greatest(as_of, %s - interval {}) WHERE name = %s").format(
@@ -149,7 +153,7 @@ class _Step:
                 (self._write_differences if is_there else self._create)(connection)
                 rows = _scalar(connection, SQL("SELECT count(*) FROM {}").format(self.table))
                 connection.execute(SQL(STORE_STATE).format(Identifier(self.schema)), {
-                    **self._remembered(began), "sources": state["sources"], "now": state["now"],
+                    **self._remembered(began), "made_from": state["made_from"], "now": state["now"],
                     "rows": rows, "table": stored_table(self.name)})
             return StepResult(self.name, "refreshed", self.marts)
         except psycopg.Error as error:

@@ -96,7 +96,7 @@ def _build_views(everything: bool, account: str) -> int:
     with console.status("building views"), mirror.connect_autocommit() as connection:
         before = {each.view: each for each in migrate(mirror.conninfo, mirror.schema).views}
         built = [before.get(each.view, each) if each.state == "unchanged" else each
-                 for each in refresh_views(connection, mirror.schema, force=everything)]
+                 for each in refresh_views(connection, mirror.schema, force=everything, at_once=True)]
         untypable = untypable_values(connection, mirror.schema)
     shown = table("view", "state", ">columns")
     for each in built:

@@ -90,7 +90,7 @@ def _summary_lines(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     if relation.rows is not None:
         living = "" if relation.live_rows is None or relation.live_rows == relation.rows \
             else ", " + say("{} of them visible in amoCRM", f"{relation.live_rows:,}")
-        yield f"{say('rows: {}', f'{relation.rows:,}').capitalize()}{living}."
+        yield f"{say('Rows: {}', f'{relation.rows:,}')}{living}."
     if relation.sources:
         yield f"{say('From')}: " + ", ".join(code_span(source) for source in relation.sources) + "."
     parts = dictionary.children_of(relation.name)

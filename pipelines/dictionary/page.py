@@ -119,7 +119,7 @@ def _summary_lines(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     if relation.rows is not None:
         living = "" if relation.live_rows is None or relation.live_rows == relation.rows \
             else ", " + say("{} of them visible in amoCRM", f"{relation.live_rows:,}")
-        yield say("rows: {}", f"{relation.rows:,}") + living
+        yield say("{} row" if relation.rows == 1 else "{} rows", f"{relation.rows:,}") + living
     if relation.sources:
         yield f"{say('From')} " + ", ".join(f"<code>{escape(source)}</code>" for source in relation.sources)
     parts = [_link(each) for each in dictionary.children_of(relation.name)]

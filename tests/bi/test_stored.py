@@ -83,7 +83,7 @@ def test_each_mart_has_the_same_rows_and_columns_stored_or_not(connection: Conne
     """The marts that read a step are compared before and after, and the steps are not empty."""
     marts = sorted({mart for marts in stored.steps().values() for mart in marts})
     assert {"funnel", "stage_conversion", "time_in_stage", "stuck_deals", "pipeline_value", "first_response",
-            "manager_activity", "empty_required_fields", "attribution"} <= {*marts}
+            "manager_activity", "empty_required_fields", "attribution", "forecast", "duplicates"} <= {*marts}
     kept = {name: contents(connection, name) for name in marts}
     shapes = "SELECT attrelid::regclass::text, attname, atttypid, col_description(attrelid, attnum) " \
              "FROM pg_attribute WHERE attrelid::regclass::text LIKE 'amocrm_bi.%' ORDER BY 1, attnum"
@@ -137,9 +137,26 @@ def test_names_and_deletions_reach_the_marts(connection: Connection) -> None:
             assert rows(connection, f"SELECT FROM amocrm_bi.{mart} WHERE lead_id = 1") == []
 
 
+def test_a_telephone_number_is_not_stored(connection: Connection) -> None:
+    """It is looked up where the contact has it: erased there, it is shown nowhere, and the next refresh takes
+    the contact's id away, too."""
+    table = rows(connection, "SELECT table_name FROM amocrm.bi_stored WHERE name = 'shared_values'")[0][0]
+    with connection.transaction(force_rollback=True):
+        ids, value = rows(connection, "SELECT ids, value FROM amocrm_bi.duplicates WHERE shared = 'phone' "
+                                      "AND entity_type = 'contacts' ORDER BY 1 LIMIT 1")[0]
+        assert value not in str(rows(connection, f"SELECT t::text FROM amocrm.{table} t"))
+        connection.execute("DELETE FROM amocrm.contacts WHERE id = %s", [ids[0]])
+        assert (value,) not in rows(connection, "SELECT value FROM amocrm_bi.duplicates")
+        refresh(connection, "contacts")
+        assert not any(ids[0] in found for found, in rows(connection, f"SELECT ids FROM amocrm.{table} "
+                                                                      f"WHERE entity_type = 'contacts'"))
+
+
 def test_a_step_that_takes_long_rests_for_twenty_times_as_long(connection: Connection) -> None:
     connection.execute("UPDATE amocrm.bi_stored SET seconds = 6, tried_at = now() - interval '110 s'")
     assert {*refresh(connection, "leads", rests=True).values()} == {"unchanged"}
+    assert {each.state for each in refresh_views(connection, "amocrm", ["leads"], at_once=True, stored_from=0)
+            if each.view == "funnel"} == {"refreshed"}
     connection.execute("UPDATE amocrm.bi_stored SET seconds = 6, tried_at = now() - interval '121 s'")
     assert refresh(connection, "leads", rests=True)["funnel"] == "refreshed"
 
@@ -216,7 +233,7 @@ def test_the_columns_of_the_stored_tables_are_ids_days_and_numbers(connection: C
                              "AND c.relkind = 'r' AND a.attnum > 0 "
                              "AND a.atttypid IN ('text'::regtype, 'jsonb'::regtype) "
                              "ORDER BY 1")
-    assert [name for name, in texts] == ["entity_type", "unsorted_uid", "utm_campaign", "utm_content",
+    assert [name for name, in texts] == ["code", "entity_type", "unsorted_uid", "utm_campaign", "utm_content",
                                          "utm_medium", "utm_source", "utm_term", "what"]
 
 

@@ -44,8 +44,8 @@ class CliInstallation:
     def __init__(self, folder: Path, database: str = "", sandbox: SandboxProcess | None = None,
                  **more: str) -> None:
         self.folder = folder
-        self.environment = {"AMOCRM_LANG": "en", "MIRROR_HOME": str(folder / "home"), "DATABASE_URL": database,
-                            "AMOCRM_REQUESTS_PER_SECOND": "unlimited"}
+        self.environment = {"MIRROR_HOME": str(folder / "home"), "DATABASE_URL": database,
+                            "AMOCRM_REQUESTS_PER_SECOND": "unlimited", "AMOCRM_LANG": "en"}
         if sandbox:
             self.environment |= {"AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": sandbox.admin_token}
         self.environment |= more

@@ -24,7 +24,7 @@ def upgrade() -> None:
     sa.Column('marts', postgresql.ARRAY(sa.Text()), nullable=False, comment='Marts that read it'),
     sa.Column('lists', postgresql.ARRAY(sa.Text()), nullable=False,
               comment='Lists whose rows it is made from'),
-    sa.Column('sources', sa.Text(), nullable=True,
+    sa.Column('made_from', sa.Text(), nullable=True,
               comment='State of the tables that it was made from; it is refreshed when that changes'),
     sa.Column('as_of', instant, nullable=True,
               comment='It shows these tables as they were at this moment'),
