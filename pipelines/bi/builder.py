@@ -85,8 +85,8 @@ def build_views(connection: Connection, schema: str, force: bool = False) -> lis
 def refresh_views(connection: Connection, schema: str, changed: Collection[str] = (), force: bool = False,
                   at_once: bool = False, stored_from: int = stored.STORED_FROM_DEALS) -> list[ViewResult]:
     """Like `build_views`, after it has refreshed the stored steps of marts; `changed` are the tables that
-    have certainly changed, and `at_once` refreshes also steps that rest. A mart whose step could not be refreshed is reported as failed, and keeps its
-    rows."""
+    have certainly changed, and `at_once` refreshes also steps that rest. A mart whose step could not be
+    refreshed is reported as failed, and keeps its rows."""
     if not (built := build_views(connection, schema)):
         return []
     refreshed = stored.refresh(connection, schema, changed, force, at_once, stored_from)

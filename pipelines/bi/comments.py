@@ -29,8 +29,9 @@ Comments = dict[tuple[str, str], str]
 
 
 def write_comments(connection: Connection, schema: str, language: str) -> None:
-    """Brings the comments of the account's tables and base views into the language. One whose table another
-    session holds for longer than LOCK_TIMEOUT is left to the next time."""
+    """Brings the comments of the account's tables and base views into the language. Where another session
+    holds a table for longer than LOCK_TIMEOUT, it ends; the next time goes on. Comments of tables that another
+    role owns stay as they are."""
     existing: Comments = {(name, column): text for name, column, text in connection.execute(
         EXISTING_COMMENTS, [schema]).fetchall()}
     for name, wanted in _wanted(language):
@@ -41,8 +42,10 @@ def write_comments(connection: Connection, schema: str, language: str) -> None:
                     connection.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(LOCK_TIMEOUT)))
                     connection.execute(SQL("; ").join(
                         _comment(schema, name, column, text) for column, text in changed.items()))
-            except (errors.LockNotAvailable, errors.UndefinedColumn, errors.InsufficientPrivilege):
+            except (errors.UndefinedColumn, errors.InsufficientPrivilege):
                 continue
+            except errors.LockNotAvailable:
+                return
 
 
 def _wanted(language: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -59,7 +59,8 @@ VALUES (%(name)s, %(table)s, %(marts)s, %(lists)s, %(made_from)s, %(now)s, clock
         %(rows)s, NULL, NULL)
 ON CONFLICT (name) DO UPDATE SET table_name = excluded.table_name, marts = excluded.marts,
   lists = excluded.lists, made_from = excluded.made_from, as_of = excluded.as_of,
-  tried_at = excluded.tried_at, seconds = excluded.seconds, row_count = excluded.row_count, fault = NULL, failed_at = NULL"""
+  tried_at = excluded.tried_at, seconds = excluded.seconds, row_count = excluded.row_count,
+  fault = NULL, failed_at = NULL"""
 STORE_FAULT = """
 INSERT INTO {}.bi_stored AS b (name, marts, lists, tried_at, seconds, fault, failed_at)
 VALUES (%(name)s, %(marts)s, %(lists)s, clock_timestamp(), %(seconds)s, %(fault)s, now())

@@ -2,10 +2,10 @@
 (() => {
   const box = document.getElementById("q"), hits = document.getElementById("hits"), count = document.getElementById("count");
   const MOST = 200;
-  const ENDINGS = /(?:ыми|ими|ого|его|ому|ему|ами|ями|иях|иям|ах|ях|ов|ев|ей|ий|ый|ой|ая|яя|ое|ее|ые|ие|ую|юю|ом|ем|ам|ям|ию|ью|ия|ья|ии|[аеиоуыьэюяй])$/u;
+  const ENDINGS = /(?:ыми|ими|ого|его|ому|ему|ами|ями|иях|иям|ым|им|ых|их|ах|ях|ов|ев|ей|ий|ый|ой|ая|яя|ое|ее|ые|ие|ую|юю|ом|ем|ам|ям|ию|ью|ия|ья|ии|[аеиоуыьэюяй])$/u;
   const plain = (text) => text.toLowerCase().replaceAll("ё", "е");
 
-  // The beginning that a word has in all its forms: воронки, воронкой → воронк; companies → compan
+  // What a word has in common in all its forms: воронки, воронкой → воронк; companies → compan
   function stem(word) {
     if (word.length < 4) return word;
     if (/[а-я]$/u.test(word)) {
@@ -20,18 +20,19 @@
   }
 
   function matches(entry, word) {
-    return entry.text.includes(word) || entry.words.includes(" " + stem(word));
+    return entry.text.includes(word) || entry.words.includes(` ${stem(word)} `);
   }
 
   const entries = [...document.querySelectorAll("[data-name]")].map((node) => {
     const about = node.tagName === "TR" ? [...node.cells].slice(1).map((cell) => cell.textContent).filter(Boolean).join(" · ") : node.querySelector(".comment")?.textContent || "";
     const low = plain(node.dataset.name), text = plain(node.dataset.name + " " + (node.dataset.code || "") + " " + about);
-    return {id: node.id, name: node.dataset.name, about, low, text, words: " " + text.replace(/[^\p{L}\p{N}]+/gu, " ")};
+    return {id: node.id, name: node.dataset.name, codes: plain(node.dataset.code || "").split(" "), about, low, text, words: " " + text.split(/[^\p{L}\p{N}]+/u).map(stem).join(" ") + " "};
   });
   let found = [], at = 0;
 
   function rank(entry, whole) {
     const last = entry.low.split(".").pop();
+    if (entry.codes.includes(whole)) return 0;
     if (entry.low === whole || last === whole) return entry.low === whole ? 0 : 1;
     if (entry.low.startsWith(whole) || last.startsWith(whole)) return 2;
     return entry.low.includes(whole) ? 3 : 4;

@@ -6,6 +6,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +22,7 @@ from pipelines.dictionary.diagram import svg
 from pipelines.dictionary.from_database import account_dictionary
 from pipelines.dictionary.from_models import BI_NOTE, GROUPS, base_dictionary
 from pipelines.dictionary.markdown import markdown
+from pipelines.dictionary.model import CustomField
 from pipelines.dictionary.page import page
 from pipelines.migrate import migrate
 from pipelines.schema.texts import russian_texts, say, speaking
@@ -174,3 +177,37 @@ def test_the_dictionary_without_a_database() -> None:
     assert "Название сделки" in markdown(base_dictionary("ru"))
     assert "Прямоугольник — таблица" in svg(base_dictionary("ru"))
     assert not CYRILLIC.search(re.sub(r"\([^)]*\)", "", page(base_dictionary())).partition("<script>")[0])
+
+
+@pytest.mark.slow
+def test_the_search_finds_a_code_and_a_word_in_its_forms_and_the_diagram_zooms(tmp_path: Path) -> None:
+    from tests.support.chromium import Chromium
+    field = CustomField("contacts", "contacts", 2001, "Рабочий", "multitext", "PHONE", (), True, 1, 2)
+    path = tmp_path / "dictionary.html"
+    path.write_text(page(replace(base_dictionary("ru"), has_account=True, fields=(field,))), encoding="utf-8")
+    with Chromium(tmp_path / "profile") as browser:
+        browser.open(path.as_uri())
+
+        def found(text: str) -> list[str]:
+            browser.value(f"q.value = {text!r}; q.dispatchEvent(new Event('input'))")
+            hits: list[str] = browser.value(
+                "[...hits.children].map((hit) => hit.getAttribute('href').slice(1))")
+            return hits
+
+        assert found("phone")[0] == found("2001")[0] == "field.contacts.2001"
+        assert browser.value("count.textContent") == "найдено: 1"
+        for words, anchor in (("воронками", "pipelines"), ("бюджетом сделок", "leads.price"),
+                              ("значение дополнительного поля", "custom_field_values"),
+                              ("неразобранным", "unsorted"), ("тегов сделки", "lead_tags")):
+            assert anchor in found(words), words
+        assert found("ворона") == [] and found("xyzzy") == []
+        width = "Math.round(document.querySelector('svg.schema').getBoundingClientRect().width)"
+        before = browser.value(width)
+        browser.value("document.querySelector('[data-zoom=\"1.25\"]').click()")
+        assert browser.value(width) == pytest.approx(before * 1.25, abs=2)
+        browser.value("document.querySelector('[data-zoom=\"0\"]').click()")
+        assert browser.value(width) == browser.value("canvas.clientWidth")
+        browser.value("canvas.dispatchEvent(new WheelEvent('wheel', {deltaY: -100, ctrlKey: true, "
+                      "clientX: 500, clientY: 500, cancelable: true}))")
+        assert browser.value(width) > browser.value("canvas.clientWidth")
+        assert browser.problems == []
