@@ -30,8 +30,8 @@ Comments = dict[tuple[str, str], str]
 
 def write_comments(connection: Connection, schema: str, language: str) -> None:
     """Brings the comments of the account's tables and base views into the language. Where another session
-    holds a table for longer than LOCK_TIMEOUT, it ends; the next time goes on. Comments of tables that another
-    role owns stay as they are."""
+    holds a table for longer than LOCK_TIMEOUT, it ends; the next time goes on. Comments of tables that
+    another role owns stay as they are."""
     existing: Comments = {(name, column): text for name, column, text in connection.execute(
         EXISTING_COMMENTS, [schema]).fetchall()}
     for name, wanted in _wanted(language):
