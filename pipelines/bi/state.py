@@ -43,8 +43,10 @@ GROUP BY 1, 2, 3 ORDER BY 1, 2"""
 
 
 VIEW_FAULTS = """
-SELECT mart, fault FROM {0}.bi_stored, unnest(marts) mart WHERE fault IS NOT NULL
-UNION ALL SELECT name, fault FROM {0}.bi_views WHERE fault IS NOT NULL ORDER BY 1"""
+SELECT view, string_agg(fault, '; ' ORDER BY part, fault) FROM (
+  SELECT mart AS view, name AS part, fault FROM {0}.bi_stored, unnest(marts) mart
+  UNION ALL SELECT name, '', fault FROM {0}.bi_views) x
+WHERE fault IS NOT NULL GROUP BY 1 ORDER BY 1"""
 
 
 @dataclass

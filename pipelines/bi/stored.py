@@ -32,10 +32,15 @@ from pipelines.postgres.locks import stored_step_lock
 Connection = psycopg.Connection[Any]
 STORED_FROM_DEALS, LIVE_AGAIN_BELOW = 100_000, 50_000
 """Number of deals from which on steps are stored, and below which they no longer are."""
-REFRESH_TIMEOUT, LOCK_TIMEOUT = "10min", "5s"
+REFRESH_TIMEOUT, LOCK_TIMEOUT, WORK_MEMORY = "10min", "5s", "64MB"
 REST = 20
 """After a refresh or an attempt, the step rests for that many times its duration: syncs in quick succession
 spend at most a twentieth of one core on each step."""
+UNIQUE_KEYS = {"deal_marks": ("lead_id",), "first_touches": ("lead_id",),
+               "stage_places": ("pipeline_id", "status_id"), "stage_rates": ("pipeline_id", "status_id"),
+               "stage_times": ("pipeline_id", "status_id")}
+"""Step → columns that are unique in it. Postgres leaves a left join on them out where no column of it is
+asked for."""
 PREFIX = "stored_"
 FIND_STATE = """
 SELECT clock_timestamp() AS now, string_agg(
@@ -147,8 +152,8 @@ class _Step:
         try:
             with connection.transaction():
                 connection.execute(SQL("SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; "
-                                       "SET LOCAL jit = off").format(
-                    Literal(LOCK_TIMEOUT), Literal(REFRESH_TIMEOUT)))
+                                       "SET LOCAL jit = off; SET LOCAL work_mem = {}").format(
+                    Literal(LOCK_TIMEOUT), Literal(REFRESH_TIMEOUT), Literal(WORK_MEMORY)))
                 if not stored_step_lock(self.schema, self.name).try_hold_until_commit(connection):
                     return StepResult(self.name, "unchanged", self.marts)  # another process refreshes it
                 (self._write_differences if is_there else self._create)(connection)
@@ -190,9 +195,9 @@ class _Step:
             self.table, self.rows))
         comment = f"{view_file('stored', self.name).comment}. Stored for {', '.join(self.marts)}"
         connection.execute(SQL("COMMENT ON TABLE {} IS {}").format(self.table, Literal(comment)))
-        if _scalar(connection, SQL("SELECT count(*) FROM pg_attribute WHERE attrelid = %s::regclass "
-                                   "AND attname = 'lead_id'"), [self.table.as_string(connection)]):
-            connection.execute(SQL("CREATE INDEX ON {} (lead_id)").format(self.table))
+        if key := UNIQUE_KEYS.get(self.name):
+            connection.execute(SQL("CREATE UNIQUE INDEX ON {} ({})").format(
+                self.table, SQL(", ").join(map(Identifier, key))))
 
     def _write_differences(self, connection: Connection) -> None:
         connection.execute(SQL("CREATE TEMP TABLE fresh_rows ON COMMIT DROP AS {}").format(self.rows))

@@ -1,13 +1,7 @@
 -- Sales funnel (Воронка продаж): how many deals reached each stage of each pipeline. One row for each deal and stage of its pipelines, to be added up by day, responsible user, source or tag
-WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts),
-stages AS (
-  SELECT pipeline_id, id AS status_id, name, sort, _deleted_at IS NULL AS is_live, type IS NOT DISTINCT FROM 1 AS is_incoming,
-         row_number() OVER (PARTITION BY pipeline_id ORDER BY id = 143, sort, id) AS place, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
-  FROM {schema}.statuses
-), former AS (
-  SELECT DISTINCT s.pipeline_id, s.id AS status_id, date_trunc('month', l.created_at AT TIME ZONE z.name)::date AS created_month
-  FROM {schema}.statuses s JOIN {schema}.lead_status_history h ON h.pipeline_id = s.pipeline_id AND h.status_id = s.id
-  JOIN {schema}.leads l ON l.id = h.lead_id AND l._deleted_at IS NULL CROSS JOIN zone z WHERE s._deleted_at IS NOT NULL
+WITH stages AS (
+  SELECT s.pipeline_id, s.id AS status_id, s.name, s.sort, s._deleted_at IS NULL AS is_live, s.type IS NOT DISTINCT FROM 1 AS is_incoming, g.place, lpad(g.number::text, 2, '0') || '. ' || s.name AS label
+  FROM {schema}.statuses s JOIN {stored_stage_places} g ON g.pipeline_id = s.pipeline_id AND g.status_id = s.id
 ), counted AS (
   SELECT d.*, s.status_id, s.name, s.sort, s.label, s.is_live,
          coalesce(CASE s.status_id WHEN 143 THEN s.status_id = ANY (d.entered) ELSE d.farthest >= s.place END, false)::integer::bigint AS reached,
@@ -41,4 +35,4 @@ FROM counted c
 LEFT JOIN {schema}.pipelines p ON p.id = c.pipeline_id
 LEFT JOIN {schema}.sources o ON o.id = c.source_id
 LEFT JOIN {schema}.users u ON u.id = c.responsible_user_id
-WHERE c.is_live OR (c.pipeline_id, c.status_id, date_trunc('month', c.created_date::timestamp)::date) IN (SELECT f.pipeline_id, f.status_id, f.created_month FROM former f)
+WHERE c.is_live OR (c.pipeline_id, c.status_id, date_trunc('month', c.created_date::timestamp)::date) IN (SELECT f.pipeline_id, f.status_id, f.created_month FROM {stored_former_stages} f)
