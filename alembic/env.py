@@ -83,9 +83,11 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
 
 
 def include_object(_: object, name: str | None, kind: str, *__: object) -> bool:
-    """False for alembic_version and for NOT ENFORCED references, which `bi/base_views.py` manages."""
+    """False for alembic_version, for NOT ENFORCED references, which `bi/base_views.py` manages, and for the
+    stored steps of marts (`bi/stored.py`)."""
     unenforced = kind == "foreign_key_constraint" and (name or "").startswith("ref_")
-    return not (unenforced or (kind == "table" and name == "alembic_version"))
+    is_ours = kind == "table" and (name == "alembic_version" or (name or "").startswith("stored_"))
+    return not (unenforced or is_ours)
 
 
 def run() -> None:

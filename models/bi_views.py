@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Date, Integer, Numeric, Text, Time
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Date, Double, Integer, Numeric, Text, Time
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import AccountBase, DateTime, integer, key, text, timestamp
@@ -29,6 +30,27 @@ class BiView(AccountBase):
     built_at: Mapped[DateTime | None] = timestamp("When it was built last")
     fault: Mapped[str | None] = text(
         "Why it could not be rebuilt and stayed as it was; null: it is as it should be")
+    failed_at: Mapped[DateTime | None] = timestamp("When it first could not")
+
+
+class BiStored(AccountBase):
+    __tablename__ = "bi_stored"
+    __table_args__ = {
+        "comment": "The steps of marts whose rows are stored, in accounts of 100,000 deals and more: of "
+        "which moment they are, and what is wrong with them"}
+
+    name: Mapped[str] = key("Name of the step", Text)
+    table_name: Mapped[str | None] = text("Table that holds its rows; null: they were never stored")
+    marts: Mapped[list[str]] = mapped_column(ARRAY(Text), nullable=False, comment="Marts that read it")
+    lists: Mapped[list[str]] = mapped_column(ARRAY(Text), nullable=False,
+                                             comment="Lists whose rows it is made from")
+    made_from: Mapped[str | None] = text(
+        "State of the tables that it was made from; it is refreshed when that changes")
+    as_of: Mapped[DateTime | None] = timestamp("It shows these tables as they were at this moment")
+    tried_at: Mapped[DateTime | None] = timestamp("When it was refreshed last, or that was tried")
+    seconds: Mapped[float | None] = mapped_column(Double, comment="How long that took, in seconds")
+    row_count: Mapped[int | None] = integer("Number of its rows")
+    fault: Mapped[str | None] = text("Why it could not be refreshed; null: it was")
     failed_at: Mapped[DateTime | None] = timestamp("When it first could not")
 
 

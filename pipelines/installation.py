@@ -20,7 +20,7 @@ from pipelines.access.token_endpoint import TokenPair
 from pipelines.access.token_rows import ConfiguredTokens, account_row
 from pipelines.access.token_source import StoredTokenSource
 from pipelines.access.token_store import TokenStore
-from pipelines.accounts import registry
+from pipelines.accounts import language, registry
 from pipelines.accounts.target import Target
 from pipelines.amocrm.client import Client, RetryPolicy
 from pipelines.amocrm.hosts import validate_requests_per_second
@@ -285,4 +285,5 @@ def open_installation(account: str = "", load: Callable[[], Settings] = load_set
     """Loads the settings and returns the installation for the configured account, or for another one of the
     same database. Raises UsageError for an unknown account."""
     mirror = Installation(load())
+    language.prefer(mirror.settings.amocrm_lang)
     return mirror.for_account(account or mirror.account)

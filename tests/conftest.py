@@ -22,6 +22,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL
 
+from pipelines.accounts import language
 from pipelines.config.database_urls import normalise_database_url
 from pipelines.migrate import migrate
 from pipelines.postgres.embedded import postmaster
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(SETTING_PREFIXES)]:
         del os.environ[name]
+    language.prefer("en")
     worker: dict[str, Any] = getattr(config, "workerinput", {})
     if not worker:
         run = Path(tempfile.mkdtemp(prefix="mirror-tests-", dir=memory_folder())).resolve()

@@ -18,10 +18,12 @@ from sqlalchemy import Table
 
 from models.base import AccountBase, Link
 from models.crm import CustomFieldValue, LeadCustomFieldValue
+from pipelines.accounts.language import account_language
 from pipelines.bi.replace_view import replace_view
 from pipelines.postgres.locks import views_lock
 from pipelines.schema.references import soft_references
 from pipelines.schema.tables import TableSchema, tables_of
+from pipelines.schema.texts import translate
 
 Connection = psycopg.Connection[Any]
 RECORD_KINDS = "leads, contacts, companies, customers, segments or catalog_elements"
@@ -65,12 +67,19 @@ def rebuild_base_views(connection: Connection, schema: str) -> None:
             "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace", [schema]).fetchall()
         if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
             return
+        language = account_language(connection, schema)
         for name, definition in (("links", links_query(schema)),
                                  ("custom_field_values", values_query(schema))):
-            replace_view(connection, Identifier(schema, name), definition, VIEW_COMMENTS[name],
-                         {column: comment for column, (_, comment) in described_columns(name).items()})
+            columns = comments(name, language)
+            replace_view(connection, Identifier(schema, name), definition, columns.pop(""), columns)
         if connection.info.server_version >= NOT_ENFORCED_SINCE:
             _add_references(connection, schema)
+
+
+def comments(view: str, language: str) -> dict[str, str]:
+    """Column → comment in the language; "" → that of the view."""
+    return {"": translate(VIEW_COMMENTS[view], language)} | {
+        column: translate(comment, language) for column, (_, comment) in described_columns(view).items()}
 
 
 def described_columns(view: str) -> dict[str, tuple[str, str]]:

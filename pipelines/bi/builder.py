@@ -2,7 +2,8 @@
 definition has changed are rebuilt.
 
     wide views   one per entity, with the account's custom fields as columns (bi/wide.py)
-    marts        reports, one file each (bi/sql/marts/)
+    marts        reports, one file each (bi/sql/marts/); in a big account their slow steps are stored
+                 (bi/stored.py)
 
 Each view is built in its own transaction, under a lock timeout. A view that cannot be built keeps its old
 definition, is reported in the result and in `bi_views`, and is retried by the next sync; no other view
@@ -13,7 +14,7 @@ carry a mark in their comments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from dataclasses import replace as with_
 from typing import Any
@@ -23,15 +24,17 @@ from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from models.base import AccountBase
-from pipelines.bi import wide
+from pipelines.bi import stored, wide
+from pipelines.bi.comments import write_comments
 from pipelines.bi.placeholders import PLACEHOLDER_MARK
 from pipelines.bi.replace_view import replace_view
 from pipelines.bi.state import OWN_MARK, ViewState, read_state
-from pipelines.bi.view_files import ViewFile, file_names, view_file
+from pipelines.bi.view_files import ViewFile, file_names, stored_table, view_file
 from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
 from pipelines.postgres.errors import describe_postgres_error
 from pipelines.postgres.locks import views_lock
 from pipelines.schema.names import bi_schema
+from pipelines.schema.texts import say, speaking, translate
 
 Connection = psycopg.Connection[Any]
 CATALOG_VIEWS = "catalogs"
@@ -57,7 +60,8 @@ WHERE d.defaclnamespace = to_regnamespace(%s) AND d.defaclobjtype = 'r'
 
 @dataclass(frozen=True)
 class ViewResult:
-    """Result for one view. `state` is "built", "unchanged" or "failed"."""
+    """Result for one view. `state` is "built", "refreshed" (only its stored steps), "unchanged" or
+    "failed"."""
 
     view: str
     state: str
@@ -73,8 +77,34 @@ def build_views(connection: Connection, schema: str, force: bool = False) -> lis
     if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
         return []
     state = read_state(connection, schema)
+    write_comments(connection, schema, state.language)
     return [built for each in _view_builders(state)
             for built in _build_if_changed(connection, schema, each, state, force)]
+
+
+def refresh_views(connection: Connection, schema: str, changed: Collection[str] = (), force: bool = False,
+                  at_once: bool = False, stored_from: int = stored.STORED_FROM_DEALS) -> list[ViewResult]:
+    """Like `build_views`, after it has refreshed the stored steps of marts; `changed` are the tables that
+    have certainly changed, and `at_once` refreshes also steps that rest. A mart whose step could not be
+    refreshed is reported as failed, and keeps its rows."""
+    if not (built := build_views(connection, schema)):
+        return []
+    refreshed = stored.refresh(connection, schema, changed, force, at_once, stored_from)
+    again = {each.view: each for each in build_views(connection, schema, force)}
+    stored.drop_unused_tables(connection, schema, {stored_table(each) for each in read_state(
+        connection, schema).stored})
+    built = [again[each.view] if again.get(each.view, each).state != "unchanged" else each for each in built]
+    return [_with_steps(each, [step for step in refreshed if each.view in step.marts]) for each in built]
+
+
+def _with_steps(view: ViewResult, steps: list[stored.StepResult]) -> ViewResult:
+    """The view's result and its steps' in one."""
+    reason = "; ".join(step.reason for step in steps if step.state == "failed")
+    if reason and view.state != "failed":
+        return with_(view, state="failed", reason=reason)
+    if view.state == "unchanged" and any(step.state == "refreshed" for step in steps):
+        return with_(view, state="refreshed")
+    return view
 
 
 def drop_views(connection: Connection, schema: str) -> None:
@@ -85,6 +115,7 @@ def drop_views(connection: Connection, schema: str) -> None:
             connection.execute(
                 SQL("DROP VIEW {}").format(
                     SQL(", ").join(Identifier(bi_schema(schema), name) for name in found)))
+        stored.drop_unused_tables(connection, schema)
 
 
 def own_views(connection: Connection, schema: str) -> list[str]:
@@ -137,7 +168,7 @@ def _view_builders(state: ViewState) -> Iterator[_View]:
         yield _View(
             one.name,
             lambda now, one=one: (  # type: ignore[misc]
-                *view_file("wide", one.file).digest_input(now.values), _fields(now, one)),
+                *view_file("wide", one.file).digest_input(now.digest_values), _fields(now, one)),
             lambda connection, schema, now, one=one:  # type: ignore[misc]
                 _build_wide(connection, schema, one, now),
             lambda now, one=one: {one.name} | {each.view
@@ -145,7 +176,8 @@ def _view_builders(state: ViewState) -> Iterator[_View]:
     for name in marts:
         yield _View(
             name,
-            lambda now, name=name: view_file("marts", name).digest_input(now.values),  # type: ignore[misc]
+            lambda now, name=name:  # type: ignore[misc]
+                view_file("marts", name).digest_input(now.digest_values),
             lambda connection, schema, now, name=name:  # type: ignore[misc]
                 _build_mart(connection, schema, name, now),
             lambda now, name=name: {name})  # type: ignore[misc]
@@ -173,7 +205,7 @@ def _stored_columns(state: ViewState, one: WideView) -> list[Column]:
 def _build_if_changed(connection: Connection, schema: str, each: _View, state: ViewState,
                       force: bool) -> Iterator[ViewResult]:
     """Builds one view if its digest has changed, it failed before, or it is not intact."""
-    digest = hashlib.sha256(repr((BUILD_VERSION, each.digest_input(state))).encode()).hexdigest()
+    digest = _digest(each, state)
     if not force and state.digests.get(each.name) == digest and each.name not in state.faults \
             and all(_is_intact(state, name) for name in each.view_names(state)):
         yield ViewResult(each.name, "unchanged")
@@ -191,13 +223,17 @@ def _build_if_changed(connection: Connection, schema: str, each: _View, state: V
                 "ON CONFLICT (name) DO UPDATE "
                 "SET digest = excluded.digest, built_at = now(), fault = NULL, failed_at = NULL"
             ).format(Identifier(schema)),
-                [each.name,
-                 hashlib.sha256(repr((BUILD_VERSION, each.digest_input(now))).encode()).hexdigest()])
+                [each.name, _digest(each, now)])
         yield from found
     except (psycopg.Error, ValueError) as reason:
         yield ViewResult(each.name, "failed", _record_failure(
             connection, schema, each.name, reason,
             PLACEHOLDER_MARK in state.relations.get(each.name, ("", ""))[1]))
+
+
+def _digest(each: _View, state: ViewState) -> str:
+    follows_from = (BUILD_VERSION, state.language, each.digest_input(state))
+    return hashlib.sha256(repr(follows_from).encode()).hexdigest()
 
 
 def _ensure_schema(connection: Connection, schema: str) -> None:
@@ -253,11 +289,13 @@ def _build_wide(connection: Connection, schema: str, one: WideView, state: ViewS
     views = list(dict.fromkeys([one.name, *(each.view for each in found)]))
     for view in views:
         shown = [each for each in found if each.view == view]
-        more = "" if view == one.name else f", the columns that {one.name} has no room for"
-        _replace_own(connection, schema, view, wide.view_query(one, schema, base, view, shown),
-                     f"{file.comment}{more}", state,
-                     {each.name: wide.column_comment(each, file.columns, fields.get(each.field_id or 0))
-                      for each in shown})
+        with speaking(state.language):
+            more = "" if view == one.name else ", " + say("the columns that {} has no room for", one.name)
+            comments = {each.name: wide.column_comment(each, file.columns, fields.get(each.field_id or 0))
+                        for each in shown}
+            comment = f"{say(file.comment)}{more}"
+        _replace_own(connection, schema, view, wide.view_query(one, schema, base, view, shown), comment,
+                     state, comments)
         yield ViewResult(view, "built", _overflow_note(views, view), len(shown))
     _save_columns(connection, schema, set(found) - set(_stored_columns(state, one)))
     if one.catalog_id is not None:
@@ -278,8 +316,8 @@ def _build_mart(connection: Connection, schema: str, name: str, state: ViewState
     file = view_file("marts", name)
     bound = file.bind(schema, **state.literals)
     columns = _column_types(connection, bound)
-    _replace_own(connection, schema, name, bound, file.comment, state,
-                 {column: file.columns.get(column, "") for column, _ in columns})
+    _replace_own(connection, schema, name, bound, translate(file.comment, state.language), state,
+                 {column: translate(file.columns.get(column, ""), state.language) for column, _ in columns})
     yield ViewResult(name, "built", "", len(columns))
 
 

@@ -10,6 +10,8 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from pipelines.accounts.language import account_language
+from pipelines.bi.view_files import file_names, stored_table, view_file
 from pipelines.bi.wide import Column, Field
 from pipelines.entities.field_types import ValueType, types_of
 from pipelines.entities.registry import ENTITIES
@@ -24,6 +26,9 @@ WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p', 'v', 'm',
 FIELDS = """
 SELECT entity_type, catalog_id, id, name, type, _deleted_at IS NULL AS is_live
 FROM {}.custom_fields ORDER BY entity_type, catalog_id, sort, id"""
+STORED_TABLES = """
+SELECT table_name FROM {}.bi_stored
+WHERE as_of IS NOT NULL AND to_regclass(format('%%I.%%I', %s::text, table_name)) IS NOT NULL"""
 UNTYPED = " ".join(f"WHEN f.type = ANY(ARRAY{[*types_of(each)]}) THEN v.{each.value[0]} IS NULL"
                    for each in (ValueType.NUMBER, ValueType.DATE, ValueType.TIME, ValueType.FLAG))
 """SQL: by field type, the condition that the typed column of a value is empty."""
@@ -35,6 +40,13 @@ JOIN {{}}.custom_field_values v
  AND v.entity_type = CASE f.entity_type WHEN 'catalogs' THEN 'catalog_elements' ELSE f.entity_type END
 WHERE f._deleted_at IS NULL AND v.value_text IS NOT NULL AND CASE {UNTYPED} END
 GROUP BY 1, 2, 3 ORDER BY 1, 2"""
+
+
+VIEW_FAULTS = """
+SELECT view, string_agg(fault, '; ' ORDER BY part, fault) FROM (
+  SELECT mart AS view, name AS part, fault FROM {0}.bi_stored, unnest(marts) mart
+  UNION ALL SELECT name, '', fault FROM {0}.bi_views) x
+WHERE fault IS NOT NULL GROUP BY 1 ORDER BY 1"""
 
 
 @dataclass
@@ -52,18 +64,34 @@ class ViewState:
     lists: list[tuple[int, str | None]] = field(default_factory=list)
     values: dict[str, str | list[str] | None] = field(default_factory=dict)
     """Placeholder of the SQL files → its value in this account."""
+    schema: str = ""
+    language: str = "en"
+    """Language of the comments."""
+    stored: set[str] = field(default_factory=set)
+    """Steps of sql/stored/ whose rows are kept in a table."""
+
+    @property
+    def digest_values(self) -> dict[str, object]:
+        """Placeholder → what a view's definition follows from."""
+        return self.values | {
+            f"stored_{step}": stored_table(step) if step in self.stored else view_file("stored", step).query
+            for step in file_names("stored")}
 
     @property
     def literals(self) -> dict[str, Composable]:
         """Placeholder → its value as SQL, with a type also where it is null."""
-        return {name: SQL("{}::{}").format(Literal(value),
-                                           SQL("text[]" if isinstance(value, list) else "text"))
-                for name, value in self.values.items()}
+        steps: dict[str, Composable] = {
+            f"stored_{step}": Identifier(self.schema, stored_table(step)) if step in self.stored
+            else SQL("({})").format(view_file("stored", step).bind(self.schema))
+            for step in file_names("stored")}
+        return steps | {name: SQL("{}::{}").format(Literal(value),
+                                                   SQL("text[]" if isinstance(value, list) else "text"))
+                        for name, value in self.values.items()}
 
 
 def read_state(connection: Connection, schema: str, with_stored: bool = True) -> ViewState:
     """Reads the state of an account's BI views; with `with_stored` False only `relations`."""
-    state, at = ViewState(), Identifier(schema)
+    state, at = ViewState(schema=schema), Identifier(schema)
     for name, kind, comment in connection.execute(RELATIONS, [bi_schema(schema)]).fetchall():
         state.relations[name] = (kind, comment)
     if not with_stored:
@@ -73,6 +101,9 @@ def read_state(connection: Connection, schema: str, with_stored: bool = True) ->
         state.digests[name] = digest
         state.faults |= {name: fault} if fault else {}
         state.catalog_views |= {catalog: name} if catalog is not None else {}
+    tables = {stored_table(step): step for step in file_names("stored")}
+    state.stored = {tables[name] for name, in connection.execute(SQL(STORED_TABLES).format(at), [schema])
+                    if name in tables}
     with connection.cursor(row_factory=class_row(Column)) as cursor:
         state.columns = cursor.execute(SQL(
             "SELECT view_name AS view, column_name AS name, position, data_type, field_id, label, is_live "
@@ -83,17 +114,16 @@ def read_state(connection: Connection, schema: str, with_stored: bool = True) ->
                                  [schema]).fetchone() or (None, None)
     state.values = {"account": account[0], "url": account[1],
                     "lists": [entity.name for entity in ENTITIES]}
+    state.language = account_language(connection, schema)
     state.lists = connection.execute(
         SQL("SELECT id, name FROM {}.catalogs ORDER BY id").format(at)).fetchall()
     return state
 
 
 def view_faults(connection: Connection, schema: str) -> dict[str, str]:
-    """View → reason, for the views that could not be rebuilt."""
-    return dict(
-        connection.execute(
-        SQL("SELECT name, fault FROM {}.bi_views WHERE fault IS NOT NULL ORDER BY name").format(
-        Identifier(schema))).fetchall())
+    """View → reason, for the views that could not be rebuilt, or whose stored steps could not be
+    refreshed."""
+    return dict(connection.execute(SQL(VIEW_FAULTS).format(Identifier(schema))).fetchall())
 
 
 def untypable_values(connection: Connection, schema: str) -> list[tuple[str, int, str, int]]:

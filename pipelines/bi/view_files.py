@@ -3,11 +3,12 @@
 The comment at the top of the file becomes the view's comment, a comment after an output column becomes that
 column's, so the file and the database say the same. `{schema}` stands for the account's schema; the builder
 binds the others: `{url}` (address of the account), `{account}` (its name here), `{lists}` (names of the
-lists).
+lists), `{stored_…}` (a step of sql/stored/: its query, or the table that holds its rows).
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +39,13 @@ class ViewFile:
     @property
     def tables(self) -> set[str]:
         """Tables of the account's schema that the query reads."""
-        return set(re.findall(r"\{schema\}\.(\w+)", self.query))
+        own = set(re.findall(r"\{schema\}\.(\w+)", self.query))
+        return own.union(*(view_file("stored", name).tables for name in self.steps))
+
+    @property
+    def steps(self) -> set[str]:
+        """Steps of sql/stored/ that the query reads."""
+        return set(re.findall(r"\{stored_(\w+)\}", self.query))
 
     def digest_input(self, values: Mapping[str, object]) -> tuple[object, ...]:
         """What the view's definition follows from: the file, and those of `values` that its query names."""
@@ -57,6 +64,12 @@ def view_file(folder: str, name: str) -> ViewFile:
     columns = {found[1]: found[2] for line in body if (found := COLUMN_COMMENT.search(line))}
     return ViewFile(name, " ".join(top), columns,
                     "\n".join(line.partition(" -- ")[0].rstrip() for line in body).strip().rstrip(";"))
+
+
+def stored_table(step: str) -> str:
+    """Name of the table that holds a step's rows. Another query has another table."""
+    digest = hashlib.sha256(view_file("stored", step).query.encode()).hexdigest()[:8]
+    return f"stored_{step}_{digest}"
 
 
 def file_names(folder: str) -> list[str]:

@@ -21,6 +21,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from pipelines.bi.column_names import make_unique, readable_name, truncate
 from pipelines.entities.field_types import view_type_of
+from pipelines.schema.texts import say
 
 MAX_COLUMNS = 1500
 """Columns per view. Postgres allows 1,600; the rest is room for columns that later versions add."""
@@ -175,12 +176,13 @@ def _lateral_join(wide: WideView, schema: str, number: int, group: Sequence[Colu
 
 
 def column_comment(each: Column, from_file: dict[str, str], field: Field | None) -> str:
-    """The database comment of a column. `field` is None if the account no longer has the field."""
+    """The database comment of a column, in the language of the block of `speaking`. `field` is None if the
+    account no longer has the field."""
     if each.field_id is None:
-        return from_file.get(each.label or "", "") if each.is_live else "Not shown any more"
-    prefix = f"{each.label or 'field'} (amoCRM field {each.field_id}"
+        return say(from_file.get(each.label or "", "")) if each.is_live else say("Not shown any more")
+    prefix = f"{each.label or say('field')} ({say('amoCRM field')} {each.field_id}"
     if each.is_live or field is None:
         return f"{prefix}{f', {field.type}' if field else ''})"
-    return (f"{prefix}; "
-            f"""{f'has the type {field.type} now: see the other column of this field' if field.is_live else
-                 'deleted in amoCRM'})""")
+    why = say("has the type {} now: see the other column of this field", field.type) if field.is_live \
+        else say("deleted in amoCRM")
+    return f"{prefix}; {why})"

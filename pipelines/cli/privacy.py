@@ -140,6 +140,7 @@ def _forget(contact: int | None, lift: int | None, show: bool, yes: bool, accoun
 def _erase(connection: psycopg.Connection[Any], mirror: Installation, contact: int, yes: bool) -> None:
     import psycopg
 
+    from pipelines.bi import stored
     from pipelines.erasure import NOT_REACHED, erase_person
     if not yes:
         with connection.transaction() as preview:
@@ -150,6 +151,9 @@ def _erase(connection: psycopg.Connection[Any], mirror: Installation, contact: i
                       abort=True)
     _print_counts(erase_person(connection, mirror.schema, mirror.account, PERSON_ENTITY, contact),
                   "erased or changed")
+    for step in stored.refresh(connection, mirror.schema, force=True):
+        if step.reason:
+            typer.echo(f"{', '.join(step.marts)}: {step.reason}")
     typer.echo(f"contact {contact} is erased, and kept from coming back until `amocrm-mirror forget --lift "
                f"{contact}{mirror.cli_option}`.")
     typer.echo(NOT_REACHED)

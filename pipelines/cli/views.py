@@ -73,8 +73,11 @@ def dictionary(out: Annotated[Path, typer.Option(
     works without a network.
     """
     with report_errors():
+        from pipelines.accounts import language
+        from pipelines.config.settings import load_settings
         from pipelines.dictionary.from_models import base_dictionary
-        found = base_dictionary() if models else _account_dictionary(account)
+        language.prefer(load_settings().amocrm_lang)
+        found = base_dictionary(language.preferred()) if models else _account_dictionary(account)
         for path in _write_files(found, out, format_):
             typer.echo(f"{path}: {path.stat().st_size / 1024:,.0f} kB")
         typer.echo(_dictionary_summary(found))
@@ -84,15 +87,16 @@ def dictionary(out: Annotated[Path, typer.Option(
 
 
 def _build_views(everything: bool, account: str) -> int:
-    from pipelines.bi.builder import build_views
+    from pipelines.bi.builder import refresh_views
     from pipelines.bi.state import untypable_values
     from pipelines.migrate import migrate, require_tables
     from pipelines.schema.names import bi_schema
     mirror, console = open_existing_mirror(account), stdout_console()
     require_tables(mirror.conninfo, mirror.schema)
     with console.status("building views"), mirror.connect_autocommit() as connection:
-        built = migrate(mirror.conninfo, mirror.schema).views
-        built = build_views(connection, mirror.schema, everything) if everything else built
+        before = {each.view: each for each in migrate(mirror.conninfo, mirror.schema).views}
+        built = [before.get(each.view, each) if each.state == "unchanged" else each
+                 for each in refresh_views(connection, mirror.schema, force=everything, at_once=True)]
         untypable = untypable_values(connection, mirror.schema)
     shown = table("view", "state", ">columns")
     for each in built:

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     amocrm_concurrency: Annotated[int, Field(ge=1, le=100)] = 6
     amocrm_processes: Annotated[int, Field(ge=1, le=2)] = 1
     amocrm_schema: str = "amocrm"
+    amocrm_lang: Literal["ru", "en"] | None = None
     amocrm_schedules: bool = False
     amocrm_schedule_moving: str = "*/5 * * * *"
     amocrm_schedule_directories: str = "7 * * * *"
@@ -115,6 +116,14 @@ class Settings(BaseSettings):
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
         return None if value is None else validate_base_url(value)
+
+    @field_validator("amocrm_lang", mode="before")
+    @classmethod
+    def _lang(cls, value: Any) -> Any:
+        found = value.strip().lower() if isinstance(value, str) else value
+        if found not in (None, "ru", "en"):
+            raise ValueError("AMOCRM_LANG must be ru or en; leave it out to follow the account's users.")
+        return found
 
     @field_validator("amocrm_schema")
     @classmethod

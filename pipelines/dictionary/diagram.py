@@ -17,6 +17,7 @@ from pipelines.dictionary.layout import (
     compute_layout,
 )
 from pipelines.dictionary.model import Dictionary
+from pipelines.schema.texts import say, speaking
 
 LINE_COLOURS = 12
 LEGEND_HEIGHT = 64
@@ -58,6 +59,11 @@ def dark_rules(prefix: str) -> str:
 def svg(dictionary: Dictionary, page: str = "", style: str | None = None) -> str:
     """The diagram as SVG. `page` is the address of the page that the boxes link to; `style` replaces the
     default CSS, which follows the reader's system."""
+    with speaking(dictionary.language):
+        return _svg(dictionary, page, style)
+
+
+def _svg(dictionary: Dictionary, page: str, style: str | None) -> str:
     found = compute_layout(dictionary)
     width, height = round(found.width), round(found.height) + LEGEND_HEIGHT
     rules = STYLE + f"@media (prefers-color-scheme:dark){{{dark_rules('')}}}" if style is None else style
@@ -149,4 +155,5 @@ def _legend(found: DiagramLayout) -> Iterator[str]:
              "there may be missing. Not drawn: references to users, user_groups and accounts, and entity_id, "
              "which refers to a record of the kind in entity_type.")
     for number, line in enumerate(words):
-        yield f'<text class="legend" x="20" y="{found.height + 18 + number * 18:.0f}">{escape(line)}</text>'
+        y = found.height + 18 + number * 18
+        yield f'<text class="legend" x="20" y="{y:.0f}">{escape(say(line))}</text>'

@@ -15,10 +15,12 @@ from psycopg.sql import SQL, Identifier
 
 from models.base import AccountBase
 from models.crm import CustomFieldValue
-from pipelines.dictionary.from_models import GROUPS, base_dictionary
+from pipelines.accounts.language import account_language
+from pipelines.dictionary.from_models import base_dictionary, groups
 from pipelines.dictionary.model import TABLE, VIEW, Column, CustomField, Dictionary, Relation
 from pipelines.schema.names import bi_schema
 from pipelines.schema.tables import TableSchema, tables_of
+from pipelines.schema.texts import say, speaking
 
 Connection = psycopg.Connection[Any]
 ProgressCallback = Callable[[str, int, int], None]
@@ -28,6 +30,7 @@ SELECT c.relname, c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), 
        format_type(a.atttypid, a.atttypmod), coalesce(col_description(c.oid, a.attnum), ''), NOT a.attnotnull
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND NOT starts_with(c.relname, 'stored_')
 ORDER BY c.relname, a.attnum"""
 SELECT_FIELDS = """
 SELECT f.entity_type, f.catalog_id, c.name, f.id, coalesce(f.name, ''), coalesce(f.type, ''),
@@ -55,13 +58,16 @@ def account_dictionary(connection: Connection, schema: str, report_progress: Pro
     """The dictionary of one account."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        found = base_dictionary()
+        found = base_dictionary(account_language(connection, schema))
         relations = [_with_row_counts(connection, schema, each, report_progress, place, len(found.relations))
                      for place, each in enumerate(found.relations)]
-        fields = _custom_fields(connection, schema, report_progress)
-        title, subtitle = _titles(connection, schema)
-        groups = tuple(sorted(GROUPS, key=lambda group: group.name != "bi"))  # the BI views come first
-        return replace(found, title=title, subtitle=subtitle, groups=groups, fields=tuple(fields),
+        with speaking(found.language):
+            fields = _custom_fields(connection, schema, report_progress)
+        with speaking(found.language):
+            title, subtitle = _titles(connection, schema)
+            # the BI views come first
+            chapters = tuple(sorted(groups(), key=lambda group: group.name != "bi"))
+        return replace(found, title=title, subtitle=subtitle, groups=chapters, fields=tuple(fields),
                        has_account=True, notes=(),
                        relations=(*relations, *bi_relations(connection, bi_schema(schema))))
 
@@ -71,12 +77,12 @@ def _titles(connection: Connection, schema: str) -> tuple[str, str]:
     row = connection.execute(SQL(
         "SELECT coalesce(nullif(name, ''), nullif(subdomain, ''), id::text) FROM {}.accounts LIMIT 1"
     ).format(Identifier(schema))).fetchone()
-    name = row[0] if row else "No account yet"
+    name = row[0] if row else say("No account yet")
     moment = connection.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')").fetchone()
     assert moment
-    return f"{name}: tables and columns", (
-        f"Schema {schema} of the database {connection.info.dbname}, as it was at {moment[0]} UTC"
-                                           + ("" if row else "; nothing is mirrored yet: amocrm-mirror sync"))
+    return say("{}: tables and columns", name), (
+        say("Schema {} of the database {}, as it was at {} UTC", schema, connection.info.dbname, moment[0])
+        + ("" if row else say("; nothing is mirrored yet: amocrm-mirror sync")))
 
 
 def _with_row_counts(connection: Connection, schema: str, relation: Relation,
@@ -136,7 +142,7 @@ def _kind(of: TableSchema) -> str:
 
 
 def _heading(kind: str, catalog: int, label: str | None) -> str:
-    return f"list {label or ''} ({catalog})" if kind == CATALOGS else kind
+    return say("list {}", f"{label or ''} ({catalog})") if kind == CATALOGS else kind
 
 
 def _record_counts(connection: Connection, schema: str,

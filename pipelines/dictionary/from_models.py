@@ -16,6 +16,7 @@ from pipelines.dictionary.model import TABLE, VIEW, Column, Dictionary, Group, R
 from pipelines.entities.record_kinds import RECORD_LISTS
 from pipelines.entities.spec import Entity
 from pipelines.schema.references import soft_references
+from pipelines.schema.texts import ENGLISH, say, speaking
 
 GROUPS = (
     Group("account", "Account, users and rights"),
@@ -36,20 +37,26 @@ BI_NOTE = (
 STAGE_KEY = ("pipeline_id", "status_id")
 
 
-def base_dictionary() -> Dictionary:
-    """The dictionary of the tables and views that every account has."""
-    return Dictionary("amocrm-mirror: tables and columns",
-                      "The tables that every mirrored account has, as the models declare them",
-                      tuple(group for group in GROUPS if group.name != "bi"), (*tables(), *views()),
-                      notes=(BI_NOTE,))
+def base_dictionary(language: str = ENGLISH) -> Dictionary:
+    """The dictionary of the tables and views that every account has, in one language."""
+    with speaking(language):
+        return Dictionary(say("amocrm-mirror: tables and columns"),
+                          say("The tables that every mirrored account has, as the models declare them"),
+                          tuple(group for group in groups() if group.name != "bi"), (*tables(), *views()),
+                          language=language, notes=(say(BI_NOTE),))
+
+
+def groups() -> tuple[Group, ...]:
+    """The chapters, in the language of the block of `speaking`."""
+    return tuple(Group(group.name, say(group.title)) for group in GROUPS)
 
 
 def tables() -> Iterator[Relation]:
     """The tables of an account, ordered by chapter, then as the models declare them."""
-    entities, groups = origins.entities_by_table(), [group.name for group in GROUPS]
+    entities, chapters = origins.entities_by_table(), [group.name for group in GROUPS]
     found = [_table(mapper.class_, entities) for mapper in AccountBase.registry.mappers]
     table_order = {name: place for place, name in enumerate(AccountBase.metadata.tables)}
-    yield from sorted(found, key=lambda each: (groups.index(each.group), table_order[each.name]))
+    yield from sorted(found, key=lambda each: (chapters.index(each.group), table_order[each.name]))
 
 
 def _table(model: type[AccountBase], entities: dict[str, tuple[Entity, str]]) -> Relation:
@@ -62,7 +69,7 @@ def _table(model: type[AccountBase], entities: dict[str, tuple[Entity, str]]) ->
                             origins.column_origin(table, column.name, entity, place))
                     for column in table.columns)
     owner = next((each.table for each in foreign_keys.values()), "")
-    return Relation(table.name, TABLE, module, table.comment or "", columns,
+    return Relation(table.name, TABLE, module, say(table.comment or ""), columns,
                     owner, origins.api_sources(entity) if entity else ())
 
 
@@ -75,7 +82,7 @@ def foreign_keys_of(table: Table) -> dict[str, Reference]:
 def _column(table: Table, column: ModelColumn[object], foreign_key: Reference | None, origin: str) -> Column:
     soft = tuple(Reference(target.name, key) for _, target, key in soft_references(table) if _ is column)
     refers = (foreign_key,) if foreign_key else soft or _two_column_references(table, column.name)
-    return Column(column.name, type_name(column), column.comment or "", bool(column.nullable),
+    return Column(column.name, type_name(column), say(column.comment or ""), bool(column.nullable),
                   column.primary_key, origin, refers)
 
 
@@ -98,6 +105,6 @@ def views() -> Iterator[Relation]:
     """The views `links` and `custom_field_values`."""
     for name, comment in base_views.VIEW_COMMENTS.items():
         columns = tuple(
-            Column(column, type_, text)
+            Column(column, type_, say(text))
             for column, (type_, text) in base_views.described_columns(name).items())
-        yield Relation(name, VIEW, "views", comment, columns)
+        yield Relation(name, VIEW, "views", say(comment), columns)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from pipelines.dictionary.model import Column, CustomField, Dictionary, Relation
+from pipelines.schema.texts import say, speaking
 
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
@@ -18,7 +19,8 @@ MAX_OPTIONS = 30
 
 def markdown(dictionary: Dictionary, diagram: str = "") -> str:
     """The dictionary as Markdown. `diagram` is the address of the SVG."""
-    return "\n".join(_lines(dictionary, diagram)).rstrip() + "\n"
+    with speaking(dictionary.language):
+        return "\n".join(_lines(dictionary, diagram)).rstrip() + "\n"
 
 
 def escape_text(text: str) -> str:
@@ -38,11 +40,11 @@ def _lines(dictionary: Dictionary, diagram: str) -> Iterator[str]:
     yield from (f"# {escape_text(dictionary.title)}", "", f"{escape_text(dictionary.subtitle)}.", "")
     yield from (line for note in dictionary.notes for line in (escape_text(note), ""))
     if diagram:
-        yield from (f"[![The tables and their references]({diagram})]({diagram})", "")
-    yield ("Written by `amocrm-mirror dictionary`; changes made by hand are lost. "
-           "`timestamptz` is an instant, shown in the time zone of")
-    yield ("the session; `numeric` is exact; durations are seconds. **Key** columns are the primary key. "
-           "→ is a reference to a table; ⇒ is an enforced one.")
+        yield from (f"[![{say('The tables and their references')}]({diagram})]({diagram})", "")
+    yield say("Written by `amocrm-mirror dictionary`; changes made by hand are lost. "
+              "`timestamptz` is an instant, shown in the time zone of")
+    yield say("the session; `numeric` is exact; durations are seconds. **Key** columns are the primary key. "
+              "→ is a reference to a table; ⇒ is an enforced one.")
     yield ""
     for group in dictionary.groups:
         found = dictionary.relations_in(group)
@@ -50,7 +52,7 @@ def _lines(dictionary: Dictionary, diagram: str) -> Iterator[str]:
             yield f"- **{escape_text(group.title)}:** " + ", ".join(
                 f"[{escape_text(each.name)}](#{_anchor(each)})" for each in found)
     if dictionary.has_account:
-        yield "- **[Custom fields of the account](#custom-fields)**"
+        yield f"- **[{say('Custom fields of the account')}](#custom-fields)**"
     if dictionary.has_account:
         yield from _fields(dictionary.fields)
     for group in dictionary.groups:
@@ -72,33 +74,34 @@ def _anchor(relation: Relation) -> str:
 
 def _relation(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     yield from ("", f'<a id="{_anchor(relation)}"></a>', f"### {escape_text(relation.name)}", "",
-                f"{escape_text(relation.comment) or 'No comment'}.  ")
+                f"{escape_text(relation.comment) or say('No comment')}.  ")
     yield from (f"{line}  " for line in _summary_lines(dictionary, relation))
     if any(column.origin for column in relation.columns):
-        yield from ("", "| column | type | | what it is | from |", "|---|---|---|---|---|")
+        yield from ("", f"| {say('column')} | {say('type')} | | {say('what it is')} | {say('from')} |",
+                    "|---|---|---|---|---|")
         yield from (
             f"| {' | '.join((*_cells(column), escape_text(column.origin)))} |" for column in relation.columns)
         return
-    yield from ("", "| column | type | | what it is |", "|---|---|---|---|")
+    yield from ("", f"| {say('column')} | {say('type')} | | {say('what it is')} |", "|---|---|---|---|")
     yield from (f"| {' | '.join(_cells(column))} |" for column in relation.columns)
 
 
 def _summary_lines(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     if relation.rows is not None:
         living = "" if relation.live_rows is None or relation.live_rows == relation.rows \
-            else f", {relation.live_rows:,} of them visible in amoCRM"
-        yield f"Rows: {relation.rows:,}{living}."
+            else ", " + say("{} of them visible in amoCRM", f"{relation.live_rows:,}")
+        yield f"{say('Rows: {}', f'{relation.rows:,}')}{living}."
     if relation.sources:
-        yield "From: " + ", ".join(code_span(source) for source in relation.sources) + "."
+        yield f"{say('From')}: " + ", ".join(code_span(source) for source in relation.sources) + "."
     parts = dictionary.children_of(relation.name)
     if parts:
-        yield "Children: " + ", ".join(f"[{escape_text(each.name)}](#{_anchor(each)})"
+        yield f"{say('Children')}: " + ", ".join(f"[{escape_text(each.name)}](#{_anchor(each)})"
                                        for each in parts) + "."
 
 
 def _cells(column: Column) -> tuple[str, str, str, str]:
-    notes = (["**key**"] if column.is_key else []) \
-        + ([] if column.is_nullable or column.is_key else ["not null"])
+    notes = ([f"**{say('key')}**"] if column.is_key else []) \
+        + ([] if column.is_nullable or column.is_key else [say("not null")])
     points = [f"{'⇒' if each.is_enforced else '→'} [{escape_text(each.table)}](#{each.table})"
               for each in column.refers]
     return (code_span(column.name), code_span(column.type), " ".join([*notes, ", ".join(points)]).strip(),
@@ -106,21 +109,22 @@ def _cells(column: Column) -> tuple[str, str, str, str]:
 
 
 def _fields(fields: Iterable[CustomField]) -> Iterator[str]:
-    yield from ("", '<a id="custom-fields"></a>', "## Custom fields of the account", "")
-    yield "Filled: living records with a value, of all living records of that kind."
+    yield from ("", '<a id="custom-fields"></a>', f"## {say('Custom fields of the account')}", "")
+    yield say("Filled: living records with a value, of all living records of that kind.")
     place = ""
     for each in fields:
         if each.heading != place:
             place = each.heading
-            yield from ("", f"### Fields of {escape_text(place)}", "",
-                        "| field | id | type | filled | columns | options |", "|---|---|---|---|---|---|")
+            heads = " | ".join(say(each) for each in ("field", "id", "type", "filled", "columns", "options"))
+            yield from ("", f"### {say('Fields of {}', escape_text(place))}", "", f"| {heads} |",
+                        "|---|---|---|---|---|---|")
         yield f"| {' | '.join(_field(each))} |"
 
 
 def _field(each: CustomField) -> tuple[str, ...]:
-    name = escape_text(each.name or "(no name)") + (f" ({code_span(each.code)})" if each.code else "") \
-        + ("" if each.is_live else ", deleted")
-    more = [f"and {len(each.options) - MAX_OPTIONS} more"] if len(each.options) > MAX_OPTIONS else []
+    name = escape_text(each.name or say("(no name)")) + (f" ({code_span(each.code)})" if each.code else "") \
+        + ("" if each.is_live else f", {say('deleted')}")
+    more = [say("and {} more", len(each.options) - MAX_OPTIONS)] if len(each.options) > MAX_OPTIONS else []
     columns = ", ".join(code_span(column) for column in each.columns)
     return (name, str(each.id), code_span(each.type),
             f"{each.filled:,} / {each.rows:,} ({escape_text(each.percent)})", columns,

@@ -106,6 +106,7 @@ class Dictionary:
     relations: tuple[Relation, ...]
     fields: tuple[CustomField, ...] = ()
     has_account: bool = False
+    language: str = "en"
     notes: tuple[str, ...] = field(default=())
 
     def relations_in(self, group: Group) -> list[Relation]:

@@ -13,21 +13,36 @@ from urllib.parse import quote
 
 from pipelines.dictionary import diagram
 from pipelines.dictionary.model import Column, CustomField, Dictionary, Group, Relation
+from pipelines.schema.texts import say, speaking
 
 FILES = Path(__file__).parent
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'")
+LEGEND = ("{} is the primary key. {} is a reference to a table; {} is an enforced one. {} is an instant, "
+          "shown in the time zone of the session; {} is exact; durations are seconds. {} searches, {} select "
+          "a result, {} ends the search.")
+KEY = "key"
+LEGEND_SIGNS = ("<b>→</b>", "<b>⇒</b>", "<code>timestamptz</code>", "<code>numeric</code>", "<kbd>/</kbd>",
+                "<kbd>↑</kbd> <kbd>↓</kbd> <kbd>Enter</kbd>", "<kbd>Esc</kbd>")
+ZOOM_BUTTONS = (("1.25", "Larger", "+"), ("0.8", "Smaller", "−"), ("0", "Whole width", "↔"))
+"""Factor of a button of the diagram (0: as wide as the page), its name, its sign."""
 MAX_OPTIONS = 40
 """Options per field that are listed."""
+FILLED = "Filled: living records with a value, of all living records of that kind."
 
 
 def page(dictionary: Dictionary) -> str:
+    with speaking(dictionary.language):
+        return _page(dictionary)
+
+
+def _page(dictionary: Dictionary) -> str:
     style = (FILES / "page.css").read_text(encoding="utf-8") + diagram.STYLE \
         + diagram.dark_rules('[data-theme="dark"] ') \
         + f"@media (prefers-color-scheme:dark){{{diagram.dark_rules(':root:not([data-theme=light]) ')}}}"
     return "".join((
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html>\n<html lang="{dictionary.language}"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<title>{escape(dictionary.title)}</title>'
@@ -47,10 +62,12 @@ def anchor_id(*names: str) -> str:
 def _header(dictionary: Dictionary) -> str:
     return (f'<header><a class="home" href="#top">{escape(dictionary.title)}</a><label class="search">'
             '<input id="q" type="search" autocomplete="off" spellcheck="false" '
-            'placeholder="Search tables, columns, fields, options" aria-label="Search" aria-controls="hits">'
-            '<kbd>/</kbd></label><span id="count" role="status"></span>'
-            '<button id="theme" title="Light or dark" aria-label="Light or dark">◐</button></header>'
-            '<div id="hits" hidden role="listbox" aria-label="Found"></div>\n')
+            f'placeholder="{say("Search tables, columns, fields, options")}" aria-label="{say("Search")}" '
+            f'aria-controls="hits"><kbd>/</kbd></label>'
+            f'<span id="count" role="status" data-found="{say("found: {}")}"></span>'
+            f'<button id="theme" title="{say("Light or dark")}" '
+            f'aria-label="{say("Light or dark")}">◐</button></header>'
+            f'<div id="hits" hidden role="listbox" aria-label="{say("Found")}"></div>\n')
 
 
 def _contents(dictionary: Dictionary) -> str:
@@ -60,21 +77,21 @@ def _contents(dictionary: Dictionary) -> str:
              + "</ul></details>" for group in dictionary.groups if dictionary.relations_in(group)]
     places = dict.fromkeys(each.heading for each in dictionary.fields)
     if places:
-        parts.insert(0, "<details open><summary>Custom fields</summary><ul>" + "".join(
+        parts.insert(0, f"<details open><summary>{say('Custom fields')}</summary><ul>" + "".join(
             f'<li><a href="#{anchor_id("fields", place)}"><bdi>{escape(place)}</bdi></a></li>'
             for place in places) + "</ul></details>")
-    return f'<nav aria-label="Contents">{"".join(parts)}</nav>\n'
+    return f'<nav aria-label="{say("Contents")}">{"".join(parts)}</nav>\n'
 
 
 def _introduction(dictionary: Dictionary) -> str:
     notes = "".join(f"<p>{escape(note)}</p>" for note in dictionary.notes)
     return (f'<section id="top"><h1>{escape(dictionary.title)}</h1><p>{escape(dictionary.subtitle)}.</p>'
-            f'{notes}<p class="dim"><b>key</b> is the primary key. <b>→</b> is a reference to a table; '
-            '<b>⇒</b> is an enforced one. <code>timestamptz</code> is an instant, shown in the time zone of '
-            'the session; <code>numeric</code> is exact; durations are seconds. <kbd>/</kbd> searches, '
-            '<kbd>↑</kbd> <kbd>↓</kbd> <kbd>Enter</kbd> select a result, <kbd>Esc</kbd> ends the search.</p>'
-            '<details id="diagram" open><summary>Diagram</summary><div class="scroll" tabindex="0">'
-            f'{diagram.svg(dictionary, style="")}</div></details></section>\n')
+            f'{notes}<p class="dim">{say(LEGEND, f"<b>{say(KEY)}</b>", *LEGEND_SIGNS)}</p>'
+            f'<details id="diagram" open><summary>{say("Diagram")}</summary><div class="zoom">'
+            + "".join(f'<button data-zoom="{factor}" title="{say(words)}" aria-label="{say(words)}">{sign}'
+                      "</button>" for factor, words, sign in ZOOM_BUTTONS)
+            + f'</div><div class="scroll" id="canvas" tabindex="0">{diagram.svg(dictionary, style="")}</div>'
+            "</details></section>\n")
 
 
 def _chapter(dictionary: Dictionary, group: Group) -> str:
@@ -84,15 +101,16 @@ def _chapter(dictionary: Dictionary, group: Group) -> str:
 
 def _relation(dictionary: Dictionary, relation: Relation) -> str:
     of_api = any(column.origin or column.refers for column in relation.columns)
-    head = "<tr><th>column<th>type<th>points at<th>what it is<th>from</tr>" if of_api \
-        else "<tr><th>column<th>type<th>what it is</tr>"
+    head = _head("column", "type", *(["points at"] if of_api else []), "what it is",
+                 *(["from"] if of_api else []))
     rows = "".join(_column(relation, column, of_api) for column in relation.columns)
     about = "".join(f'<div class="dim">{line}</div>' for line in _summary_lines(dictionary, relation))
     name = f'<span class="dim">{escape(relation.schema)}.</span>{escape(relation.name)}' if relation.schema \
         else escape(relation.name)
     return (f'<section class="relation" id="{anchor_id(relation.anchor)}" '
             f'data-name="{escape(relation.full_name)}"><h3><bdi>{name}</bdi> '
-            f'<a class="self" href="#{anchor_id(relation.anchor)}" aria-label="Link to this">#</a></h3>'
+            f'<a class="self" href="#{anchor_id(relation.anchor)}" '
+            f'aria-label="{say("Link to this")}">#</a></h3>'
             f'<p class="comment">{escape(relation.comment)}</p>{about}<div class="scroll">'
             f'<table>{head}{rows}</table></div></section>')
 
@@ -100,20 +118,20 @@ def _relation(dictionary: Dictionary, relation: Relation) -> str:
 def _summary_lines(dictionary: Dictionary, relation: Relation) -> Iterator[str]:
     if relation.rows is not None:
         living = "" if relation.live_rows is None or relation.live_rows == relation.rows \
-            else f", {relation.live_rows:,} of them visible in amoCRM"
-        yield f"{relation.rows:,} row{'' if relation.rows == 1 else 's'}{living}"
+            else ", " + say("{} of them visible in amoCRM", f"{relation.live_rows:,}")
+        yield say("{} row" if relation.rows == 1 else "{} rows", f"{relation.rows:,}") + living
     if relation.sources:
-        yield "From " + ", ".join(f"<code>{escape(source)}</code>" for source in relation.sources)
+        yield f"{say('From')} " + ", ".join(f"<code>{escape(source)}</code>" for source in relation.sources)
     parts = [_link(each) for each in dictionary.children_of(relation.name)]
     if parts:
-        yield "Children: " + ", ".join(parts)
+        yield f"{say('Children')}: " + ", ".join(parts)
     pointing = list(dict.fromkeys(
         _link(each, column) for each, column in dictionary.referring_columns(relation.name)
         if each.owner != relation.name))
     if pointing:
         shown = ", ".join(pointing)
-        yield shown.join(("Pointed at by ", "")) if len(pointing) <= 8 else \
-            f"<details><summary>Pointed at by {len(pointing)} columns</summary>{shown}</details>"
+        yield f"{say('Pointed at by')} {shown}" if len(pointing) <= 8 else \
+            f"<details><summary>{say('Pointed at by {} columns', len(pointing))}</summary>{shown}</details>"
 
 
 def _link(relation: Relation, column: Column | None = None) -> str:
@@ -123,8 +141,8 @@ def _link(relation: Relation, column: Column | None = None) -> str:
 
 
 def _column(relation: Relation, column: Column, of_api: bool) -> str:
-    mark = ' <b class="mark">key</b>' if column.is_key else "" if column.is_nullable \
-        else ' <span class="mark">not null</span>'
+    mark = f' <b class="mark">{say(KEY)}</b>' if column.is_key else "" if column.is_nullable \
+        else f' <span class="mark">{say("not null")}</span>'
     points = ", ".join(f'<span class="point">{"⇒" if each.is_enforced else "→"} '
                        f'<a href="#{anchor_id(each.table)}">{escape(each.table)}</a></span>'
                        for each in column.refers)
@@ -137,31 +155,37 @@ def _column(relation: Relation, column: Column, of_api: bool) -> str:
 
 
 def _fields(fields: Iterable[CustomField]) -> str:
-    place, parts = None, ['<h2 id="custom-fields">Custom fields of the account</h2>'
-                          '<p class="dim">Filled: living records with a value, of all living records of '
-                          'that kind.</p>']
+    place, parts = None, [
+        f'<h2 id="custom-fields">{say("Custom fields of the account")}</h2>'
+        f'<p class="dim">{say(FILLED)}</p>']
     for each in fields:
         if each.heading != place:
             parts.append("</table></div></section>" if place is not None else "")
             place = each.heading
             parts.append(f'<section class="relation" id="{anchor_id("fields", place)}" '
-                         f'data-name="fields of {escape(place)}"><h3>'
-                         f'<bdi>Fields of {escape(place)}</bdi></h3><div class="scroll"><table>'
-                         "<tr><th>field<th>type<th>filled<th>columns<th>options</tr>")
+                         f'data-name="{say("fields of {}", escape(place))}"><h3>'
+                         f'<bdi>{say("Fields of {}", escape(place))}</bdi></h3><div class="scroll"><table>'
+                         + _head("field", "type", "filled", "columns", "options"))
         parts.append(_field(each))
-    return "".join([*parts, "</table></div></section>" if place is not None else "<p>None.</p>"])
+    return "".join([*parts, "</table></div></section>" if place is not None else f"<p>{say('None.')}</p>"])
+
+
+def _head(*columns: str) -> str:
+    return f"<tr>{''.join(f'<th>{say(each)}' for each in columns)}</tr>"
 
 
 def _field(each: CustomField) -> str:
-    more = f", and {len(each.options) - MAX_OPTIONS} more" if len(each.options) > MAX_OPTIONS else ""
+    left_out = len(each.options) - MAX_OPTIONS
+    more = ", " + say("and {} more", left_out) if left_out > 0 else ""
     options = ", ".join(f"<bdi>{escape(option)}</bdi>" for option in each.options[:MAX_OPTIONS]) + more
     code = f' <code>{escape(each.code)}</code>' if each.code else ""
-    deleted_mark = "" if each.is_live else ' <span class="mark">deleted</span>'
+    deleted_mark = "" if each.is_live else f' <span class="mark">{say("deleted")}</span>'
     columns = ", ".join(f"<code>{escape(column)}</code>" for column in each.columns)
     name = anchor_id("field", each.entity_type, str(each.id))
-    return (f'<tr id="{name}" data-name="{escape(each.heading)}: {escape(each.name)}"><td>'
+    return (f'<tr id="{name}" data-name="{escape(each.heading)}: {escape(each.name)}" '
+            f'data-code="{escape(each.code)} {each.id}"><td>'
             '<a class="name" '
-            f'href="#{name}"><bdi>{escape(each.name) or "(no name)"}</bdi></a>{code}{deleted_mark}'
+            f'href="#{name}"><bdi>{escape(each.name) or say("(no name)")}</bdi></a>{code}{deleted_mark}'
             f'<div class="dim">{each.id}</div><td><code>{escape(each.type)}</code>'
             f'<td class="fill"><meter max="1" value="{each.share:.4f}"></meter> {escape(each.percent)}'
             f'<div class="dim">'

@@ -14,7 +14,7 @@ from pipelines.bi import builder
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.errors import AccountPausedError, SyncAlreadyRunningError, describe_fault
-from pipelines.installation import open_installation
+from pipelines.installation import Installation, open_installation
 from pipelines.migrate import migrate
 from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, this_process
 from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
@@ -63,8 +63,15 @@ class DagsterSyncRunner:
         return sync(mirror.target(), only, options.full, DagsterLogProgress(log), options.allow_mass_delete)
 
     def rebuild_views(self, account: str) -> list[builder.ViewResult]:
-        mirror = open_installation(account)
-        return migrate(mirror.conninfo, mirror.schema).views
+        return current_views(open_installation(account))
+
+
+def current_views(mirror: Installation) -> list[builder.ViewResult]:
+    """Migrates the account, builds its views, and refreshes what they store."""
+    built = {each.view: each for each in migrate(mirror.conninfo, mirror.schema).views}
+    with mirror.connect_autocommit() as connection:
+        refreshed = builder.refresh_views(connection, mirror.schema)
+    return [built.get(each.view, each) if each.state == "unchanged" else each for each in refreshed]
 
 
 def asset_spec(entity: Entity) -> dg.AssetSpec:
@@ -102,7 +109,7 @@ def view_results(built: list[builder.ViewResult], selected: AbstractSet[dg.Asset
             continue
         if failed:
             yield dg.AssetObservation([BI_PREFIX, name], metadata={"state": "failed"} | details)
-        elif everything or any(each.state == "built" for each in group):
+        elif everything or any(each.state in ("built", "refreshed") for each in group):
             yield dg.MaterializeResult(asset_key=[BI_PREFIX, name],
                                        metadata={"columns": sum(each.columns for each in group)} | details)
 

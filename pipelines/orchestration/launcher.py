@@ -17,7 +17,7 @@ from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
 from pipelines.migrate import migrate
 from pipelines.orchestration.admission import refuse_before_writing
-from pipelines.orchestration.assets import SyncOptions, sync_account
+from pipelines.orchestration.assets import SyncOptions, current_views, sync_account
 from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, prune_dagster_runs, this_process
 from pipelines.orchestration.instance import open_instance, prepare_instance
 from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX
@@ -45,7 +45,7 @@ class CliSyncRunner:
             raise
 
     def rebuild_views(self, account: str) -> list[ViewResult]:
-        return migrate(self.mirror.conninfo, self.mirror.schema).views
+        return current_views(self.mirror)
 
 
 def launch(mirror: Installation, progress: Progress, only: Sequence[str] = (), full: bool = False,

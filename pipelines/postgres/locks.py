@@ -8,6 +8,7 @@ victims.
     landing_lock            shared by the transactions of a sync that land rows; a sync that begins
     table_lock              a transaction writes the table
     views_lock              a transaction replaces the account's views
+    stored_step_lock        a transaction refreshes a stored step of marts
     ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
     migration lock          a process migrates (alembic/env.py)
 
@@ -142,6 +143,11 @@ def table_lock(schema: str, table: str) -> AdvisoryLock:
 def views_lock(schema: str) -> AdvisoryLock:
     """Returns the lock of a transaction that replaces views of the account."""
     return AdvisoryLock(f"amocrm-mirror views {schema}")
+
+
+def stored_step_lock(schema: str, step: str) -> AdvisoryLock:
+    """Returns the lock of a transaction that refreshes a stored step of the account's marts."""
+    return AdvisoryLock(f"amocrm-mirror {schema} stored {step}")
 
 
 def syncing_accounts(conninfo: str) -> list[str]:

@@ -11,7 +11,7 @@ import difflib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,19 +128,27 @@ def _run_sync(run: SyncRun, entities: Sequence[Entity], began: float) -> Report:
         report.results += run.run_phases(entities)
     with target.connect() as connection:
         run.context.check_fence(connection)
-        rebuild.advance(connection, target.schema, target.name, target.connect)
-    report.views = rebuild_views(target)
+        advanced = rebuild.advance(connection, target.schema, target.name, target.connect)
+    report.views = rebuild_views(target, changed_tables(report.results, advanced > 0))
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds, report.clock_note = time.monotonic() - began, clock_note(target.client)
     return report
 
 
-def rebuild_views(target: Target) -> list[builder.ViewResult]:
-    """Rebuilds the BI views for the current custom fields. A database error becomes a failed result."""
+def changed_tables(results: Sequence[EntityResult], has_new_history: bool) -> set[str]:
+    """The account's tables in which a run wrote rows."""
+    changed = {result.entity for result in results if result.counts.changed}
+    return {table for entity in ENTITIES if entity.name in changed for table in entity.tables} | (
+        {attribute.model.__tablename__ for attribute in rebuild.ATTRIBUTES} if has_new_history else set())
+
+
+def rebuild_views(target: Target, changed: Collection[str] = ()) -> list[builder.ViewResult]:
+    """Rebuilds the BI views for the current custom fields, and refreshes what they store of the tables
+    `changed`. A database error becomes a failed result."""
     try:
         with target.connect() as connection:
             connection.autocommit = True
-            return builder.build_views(connection, target.schema)
+            return builder.refresh_views(connection, target.schema, changed)
     except psycopg.Error as reason:
         return [builder.ViewResult(bi_schema(target.schema), "failed", describe_postgres_error(reason))]
 

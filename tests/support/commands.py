@@ -45,7 +45,7 @@ class CliInstallation:
                  **more: str) -> None:
         self.folder = folder
         self.environment = {"MIRROR_HOME": str(folder / "home"), "DATABASE_URL": database,
-                            "AMOCRM_REQUESTS_PER_SECOND": "unlimited"}
+                            "AMOCRM_REQUESTS_PER_SECOND": "unlimited", "AMOCRM_LANG": "en"}
         if sandbox:
             self.environment |= {"AMOCRM_BASE_URL": sandbox.url, "AMOCRM_ACCESS_TOKEN": sandbox.admin_token}
         self.environment |= more

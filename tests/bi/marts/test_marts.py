@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from pipelines.bi.view_files import file_names, view_file
+from pipelines.schema.texts import translate
 from tests.bi.marts.conftest import Connection, rows
-from tests.support.commands import REPOSITORY
+from tests.support.marts_page import PAGES
 
-PAGE = (REPOSITORY / "docs" / "marts.md").read_text(encoding="utf-8")
+TEXTS = {language: path.read_text(encoding="utf-8") for language, path in PAGES.items()}
 
 
 FUNNEL_SUMS = ", ".join(f"sum({column})::int" for column in (
@@ -208,14 +209,18 @@ def test_the_pipeline_as_of_any_date(connection: Connection) -> None:
     assert abs((today - date.today()).days) <= 1
 
 
+@pytest.mark.parametrize("language", TEXTS)
 @pytest.mark.parametrize("name", file_names("marts"))
-def test_the_page_describes_each_mart_and_its_query_runs(connection: Connection, name: str) -> None:
-    begin = PAGE.index(f"\n## {name}\n")
-    part = PAGE[begin:PAGE.index("\n## ", begin + 5) if "\n## " in PAGE[begin + 5:] else len(PAGE)]
+def test_the_page_describes_each_mart_and_its_query_runs(connection: Connection, name: str,
+                                                         language: str) -> None:
+    page = TEXTS[language]
+    begin = page.index(f"\n## {name}\n")
+    part = page[begin:page.index("\n## ", begin + 5) if "\n## " in page[begin + 5:] else len(page)]
     documented = {line.split("|")[1].strip().strip("`"): line.split("|")[2].strip()
                   for line in part.splitlines() if line.startswith("| `")}
-    assert documented == view_file("marts", name).columns, (
-        "docs/marts.md is made by `python -m tests.support.marts_page`")
-    assert view_file("marts", name).comment in part
+    assert documented == {column: translate(words, language)
+                          for column, words in view_file("marts", name).columns.items()}, (
+        "the tables are made by `python -m tests.support.marts_page`")
+    assert translate(view_file("marts", name).comment, language) in part
     query = part[part.index("```sql") + 6:part.rindex("```")]
     assert connection.execute(query.encode()).description

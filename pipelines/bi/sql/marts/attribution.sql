@@ -3,12 +3,12 @@ WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts)
 SELECT
   l.id AS lead_id, -- Deal
   (l.created_at AT TIME ZONE z.name)::date AS created_date, -- Day of its creation, in the account's time zone
-  coalesce(nullif((SELECT min(v.value_text) FROM {schema}.lead_custom_field_values v WHERE v.lead_id = l.id AND v.position = 0 AND v.field_id = ANY (ARRAY(SELECT f.id FROM {schema}.custom_fields f WHERE f.entity_type = 'leads' AND f._deleted_at IS NULL AND f.type = 'tracking_data' AND 'utm_source' IN (lower(f.code), lower(f.name))))), ''), nullif(o.name, ''), nullif(i.source_name, ''), 'unknown') AS channel, -- utm_source; where there is none the source, or the incoming lead's source; else unknown
-  (SELECT min(v.value_text) FROM {schema}.lead_custom_field_values v WHERE v.lead_id = l.id AND v.position = 0 AND v.field_id = ANY (ARRAY(SELECT f.id FROM {schema}.custom_fields f WHERE f.entity_type = 'leads' AND f._deleted_at IS NULL AND f.type = 'tracking_data' AND 'utm_source' IN (lower(f.code), lower(f.name))))) AS utm_source, -- utm_source, from the deal's tracking fields
-  (SELECT min(v.value_text) FROM {schema}.lead_custom_field_values v WHERE v.lead_id = l.id AND v.position = 0 AND v.field_id = ANY (ARRAY(SELECT f.id FROM {schema}.custom_fields f WHERE f.entity_type = 'leads' AND f._deleted_at IS NULL AND f.type = 'tracking_data' AND 'utm_medium' IN (lower(f.code), lower(f.name))))) AS utm_medium, -- utm_medium, from the deal's tracking fields
-  (SELECT min(v.value_text) FROM {schema}.lead_custom_field_values v WHERE v.lead_id = l.id AND v.position = 0 AND v.field_id = ANY (ARRAY(SELECT f.id FROM {schema}.custom_fields f WHERE f.entity_type = 'leads' AND f._deleted_at IS NULL AND f.type = 'tracking_data' AND 'utm_campaign' IN (lower(f.code), lower(f.name))))) AS utm_campaign, -- utm_campaign, from the deal's tracking fields
-  (SELECT min(v.value_text) FROM {schema}.lead_custom_field_values v WHERE v.lead_id = l.id AND v.position = 0 AND v.field_id = ANY (ARRAY(SELECT f.id FROM {schema}.custom_fields f WHERE f.entity_type = 'leads' AND f._deleted_at IS NULL AND f.type = 'tracking_data' AND 'utm_content' IN (lower(f.code), lower(f.name))))) AS utm_content, -- utm_content, from the deal's tracking fields
-  (SELECT min(v.value_text) FROM {schema}.lead_custom_field_values v WHERE v.lead_id = l.id AND v.position = 0 AND v.field_id = ANY (ARRAY(SELECT f.id FROM {schema}.custom_fields f WHERE f.entity_type = 'leads' AND f._deleted_at IS NULL AND f.type = 'tracking_data' AND 'utm_term' IN (lower(f.code), lower(f.name))))) AS utm_term, -- utm_term, from the deal's tracking fields
+  coalesce(nullif(m.utm_source, ''), nullif(o.name, ''), nullif(i.source_name, ''), 'unknown') AS channel, -- utm_source; where there is none the source, or the incoming lead's source; else unknown
+  m.utm_source, -- utm_source, from the deal's tracking fields
+  m.utm_medium, -- utm_medium, from the deal's tracking fields
+  m.utm_campaign, -- utm_campaign, from the deal's tracking fields
+  m.utm_content, -- utm_content, from the deal's tracking fields
+  m.utm_term, -- utm_term, from the deal's tracking fields
   o.name AS source, -- Source of the deal
   i.category AS unsorted_category, -- How it came in as an incoming lead: sip, mail, forms or chats; null: it was made by hand or by an integration
   i.source_name AS unsorted_source, -- Source of that incoming lead
@@ -34,7 +34,6 @@ LEFT JOIN (
   SELECT pipeline_id, id, name, sort, type, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
   FROM {schema}.statuses GROUP BY pipeline_id, id) s ON s.pipeline_id = l.pipeline_id AND s.id = l.status_id
 LEFT JOIN {schema}.users u ON u.id = l.responsible_user_id
-LEFT JOIN LATERAL (
-  SELECT n.category, n.source_name, n.metadata FROM {schema}.unsorted_leads x JOIN {schema}.unsorted n ON n.uid = x.unsorted_uid
-  WHERE x.lead_id = l.id ORDER BY n.created_at, n.uid LIMIT 1) i ON true
+LEFT JOIN {stored_deal_marks} m ON m.lead_id = l.id
+LEFT JOIN {schema}.unsorted i ON i.uid = m.unsorted_uid
 WHERE l._deleted_at IS NULL

@@ -1,28 +1,15 @@
 -- Duplicates (Дубли): contacts, or companies, that share a telephone number or an e-mail address once these are written in one way
-WITH told AS (
-  SELECT 'contacts' AS entity_type, c.id, c.name, f.code, v.value_text FROM {schema}.contact_custom_field_values v
-  JOIN {schema}.custom_fields f ON f.entity_type = 'contacts' AND f.id = v.field_id AND f.code IN ('PHONE', 'EMAIL')
-  JOIN {schema}.contacts c ON c.id = v.contact_id AND c._deleted_at IS NULL
-  UNION ALL
-  SELECT 'companies', c.id, c.name, f.code, v.value_text FROM {schema}.company_custom_field_values v
-  JOIN {schema}.custom_fields f ON f.entity_type = 'companies' AND f.id = v.field_id AND f.code IN ('PHONE', 'EMAIL')
-  JOIN {schema}.companies c ON c.id = v.company_id AND c._deleted_at IS NULL
-), plain AS (
-  SELECT *, CASE code WHEN 'PHONE' THEN regexp_replace(value_text, '[^0-9]', '', 'g') ELSE lower(btrim(value_text)) END AS words FROM told
-), normal AS (
-  SELECT entity_type, id, name, code, CASE WHEN code = 'EMAIL' THEN words WHEN words ~ '^7[0-9]{{10}}$' OR words ~ '^8[0-9]{{10}}$' AND value_text NOT LIKE '%+%' THEN '7' || right(words, 10) WHEN words ~ '^9[0-9]{{9}}$' THEN '7' || words ELSE words END AS value
-  FROM plain WHERE CASE code WHEN 'PHONE' THEN length(words) >= 6 ELSE words LIKE '%_@_%' END
-), once AS (
-  SELECT DISTINCT entity_type, code, value, id, name FROM normal
-)
 SELECT
-  entity_type, -- contacts or companies
-  CASE code WHEN 'PHONE' THEN 'phone' ELSE 'email' END AS shared, -- What they share: phone or email
-  value, -- The number (digits only; Russian ones begin with 7) or the address (lower case)
-  count(*) AS records, -- How many share it
-  array_agg(id ORDER BY id) AS ids, -- Which ones, the oldest first
-  array_agg(name ORDER BY id) AS names, -- What they are called
-  array_agg({url} || '/' || entity_type || '/detail/' || id ORDER BY id) AS urls -- Addresses of their cards
-FROM once
-GROUP BY entity_type, code, value
-HAVING count(*) > 1
+  s.entity_type, -- contacts or companies
+  CASE s.code WHEN 'PHONE' THEN 'phone' ELSE 'email' END AS shared, -- What they share: phone or email
+  n.value, -- The number (digits only; Russian ones begin with 7) or the address (lower case)
+  cardinality(s.ids)::bigint AS records, -- How many share it
+  s.ids, -- Which ones, the oldest first
+  CASE s.entity_type WHEN 'contacts' THEN ARRAY(SELECT c.name FROM {schema}.contacts c WHERE c.id = ANY (s.ids) ORDER BY c.id) ELSE ARRAY(SELECT c.name FROM {schema}.companies c WHERE c.id = ANY (s.ids) ORDER BY c.id) END AS names, -- What they are called
+  ARRAY(SELECT {url} || '/' || s.entity_type || '/detail/' || i.id FROM unnest(s.ids) i (id) ORDER BY i.id) AS urls -- Addresses of their cards
+FROM {stored_shared_values} s
+LEFT JOIN {schema}.contact_custom_field_values p ON s.entity_type = 'contacts' AND p.contact_id = s.place[1] AND p.field_id = s.place[2] AND p.position = s.place[3]
+LEFT JOIN {schema}.company_custom_field_values q ON s.entity_type = 'companies' AND q.company_id = s.place[1] AND q.field_id = s.place[2] AND q.position = s.place[3]
+CROSS JOIN LATERAL (SELECT s.code, coalesce(p.value_text, q.value_text) AS value_text) w
+CROSS JOIN LATERAL (SELECT CASE w.code WHEN 'PHONE' THEN regexp_replace(w.value_text, '[^0-9]', '', 'g') ELSE lower(btrim(w.value_text)) END AS words) x
+CROSS JOIN LATERAL (SELECT CASE WHEN w.code = 'EMAIL' THEN x.words WHEN x.words ~ '^7[0-9]{{10}}$' OR x.words ~ '^8[0-9]{{10}}$' AND w.value_text NOT LIKE '%+%' THEN '7' || right(x.words, 10) WHEN x.words ~ '^9[0-9]{{9}}$' THEN '7' || x.words ELSE x.words END AS value) n

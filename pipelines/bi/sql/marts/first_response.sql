@@ -1,32 +1,5 @@
 -- First response time: how long a new deal waited until a person called, wrote or answered a call, on the deal or on its main contact
-WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts),
-days AS (
-  SELECT g::date AS day, (g::date + w.opens_at) AT TIME ZONE z.name AS opens_at, (g::date + w.closes_at) AT TIME ZONE z.name AS closes_at,
-         w.weekday IS NOT NULL AND y.day IS NULL AS is_working
-  FROM zone z CROSS JOIN generate_series(timestamp '2009-01-01', (now() AT TIME ZONE z.name)::date::timestamp, interval '1 day') g
-  LEFT JOIN {schema}.working_hours w ON w.weekday = extract(isodow FROM g)
-  LEFT JOIN {schema}.holidays y ON y.day = g::date
-), worked AS (
-  SELECT day, opens_at, closes_at, CASE WHEN is_working THEN greatest(0, extract(epoch FROM closes_at - opens_at)) ELSE 0 END AS seconds FROM days
-), calendar AS (
-  SELECT *, sum(seconds) OVER (ORDER BY day) - seconds AS before FROM worked
-), touches AS (
-  SELECT entity_type || 's' AS entity_type, entity_id, created_at AS at, nullif(created_by, 0) AS user_id, type AS what, 2 AS rank FROM {schema}.events
-  WHERE entity_type IN ('lead', 'contact') AND (type = 'outgoing_call' OR created_by <> 0
-    AND type IN ('outgoing_sms', 'outgoing_chat_message', 'outgoing_mail', 'entity_direct_message'))
-  UNION ALL
-  SELECT n.entity_type, n.entity_id, n.created_at, CASE WHEN n.params ->> 'call_responsible' ~ '^[0-9]{{1,18}}$' THEN (n.params ->> 'call_responsible')::bigint ELSE n.responsible_user_id END, CASE n.note_type WHEN 'call_in' THEN 'incoming_call' WHEN 'call_out' THEN 'outgoing_call' ELSE 'outgoing_sms' END, 1 FROM {schema}.notes n
-  WHERE n._deleted_at IS NULL AND n.entity_type IN ('leads', 'contacts') AND (n.note_type = 'call_out' OR n.note_type = 'sms_out' AND n.created_by <> 0 OR n.note_type = 'call_in'
-    AND CASE WHEN n.params ->> 'call_status' ~ '^[1-7]$' THEN n.params ->> 'call_status' = '4' ELSE n.params ->> 'duration' ~ '^0*[1-9][0-9]{{0,8}}$' END)
-), of_deals AS (
-  SELECT entity_id AS lead_id, at, user_id, what, rank FROM touches WHERE entity_type = 'leads'
-  UNION ALL
-  SELECT x.lead_id, t.at, t.user_id, t.what, t.rank FROM touches t JOIN {schema}.lead_contacts x ON x.contact_id = t.entity_id AND x.is_main WHERE t.entity_type = 'contacts'
-), firsts AS (
-  SELECT DISTINCT ON (d.lead_id) d.* FROM of_deals d
-  JOIN {schema}.leads l ON l.id = d.lead_id AND d.at >= l.created_at AND (d.at <= l.closed_at OR l.closed_at IS NULL)
-  ORDER BY d.lead_id, d.at, d.user_id IS NULL, d.rank, d.what, d.user_id
-)
+WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts)
 SELECT
   l.id AS lead_id, -- Deal
   l.name, -- Name of the deal
@@ -37,11 +10,8 @@ SELECT
   l.created_at, -- When it was created
   f.at AS responded_at, -- When a person first called, wrote or talked; null: nobody yet, or nobody before the deal was closed
   f.what AS response, -- How: outgoing_call, outgoing_sms, outgoing_chat_message, outgoing_mail, entity_direct_message, or an incoming_call that was answered
-  extract(epoch FROM f.at - l.created_at)::bigint AS response_seconds, -- After how many seconds
-  CASE WHEN f.at IS NOT NULL THEN round(
-    cb.before + CASE WHEN cb.seconds > 0 THEN greatest(0, extract(epoch FROM least(f.at, cb.closes_at) - cb.opens_at)) ELSE 0 END
-    - ca.before - CASE WHEN ca.seconds > 0 THEN greatest(0, extract(epoch FROM least(l.created_at, ca.closes_at) - ca.opens_at)) ELSE 0 END
-  )::bigint END AS working_seconds, -- Of these, the ones that fell into working hours (tables working_hours and holidays); null of deals created before 2009
+  f.response_seconds, -- After how many seconds
+  f.working_seconds, -- Of these, the ones that fell into working hours (tables working_hours and holidays); null of deals created before 2009
   CASE WHEN f.at IS NOT NULL THEN coalesce(r.name, 'user ' || nullif(f.user_id, 0), '(none)') END AS responded_by, -- Who responded: of a call its own responsible user; (none): somebody who is no user; null: nobody yet
   l.pipeline_id, -- Pipeline's id
   l.source_id, -- Source's id
@@ -53,9 +23,7 @@ SELECT
   ARRAY(SELECT t.name FROM {schema}.lead_tags x JOIN {schema}.tags t ON t.entity_type = 'leads' AND t.id = x.tag_id WHERE x.lead_id = l.id ORDER BY 1) AS tags, -- Tags of the deal
   l.status_id -- Stage's id
 FROM {schema}.leads l CROSS JOIN zone z
-LEFT JOIN firsts f ON f.lead_id = l.id
-LEFT JOIN calendar ca ON ca.day = (l.created_at AT TIME ZONE z.name)::date
-LEFT JOIN calendar cb ON cb.day = (f.at AT TIME ZONE z.name)::date
+LEFT JOIN {stored_first_touches} f ON f.lead_id = l.id
 LEFT JOIN {schema}.pipelines p ON p.id = l.pipeline_id
 LEFT JOIN {schema}.sources o ON o.id = l.source_id
 LEFT JOIN (

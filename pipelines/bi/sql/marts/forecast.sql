@@ -1,11 +1,5 @@
 -- Forecast (Прогноз продаж): value of the open deals × win rate of their stage, by responsible user and source
-WITH was_in AS (
-  SELECT h.pipeline_id, h.status_id, l.status_id = 142 AS is_won
-  FROM {schema}.lead_status_history h JOIN {schema}.leads l ON l.id = h.lead_id AND l._deleted_at IS NULL AND l.status_id IN (142, 143)
-  WHERE h.status_id NOT IN (142, 143) GROUP BY h.pipeline_id, h.status_id, l.id
-), of_stages AS (
-  SELECT pipeline_id, status_id, count(*) AS closed, count(*) FILTER (WHERE is_won)::numeric / count(*) AS rate FROM was_in GROUP BY 1, 2
-), of_pipelines AS (
+WITH of_pipelines AS (
   SELECT pipeline_id, count(*) AS closed, count(*) FILTER (WHERE status_id = 142)::numeric / count(*) AS rate
   FROM {schema}.leads WHERE _deleted_at IS NULL AND status_id IN (142, 143) GROUP BY 1
 ), open AS (
@@ -31,7 +25,7 @@ SELECT
   d.responsible_user_id, -- Responsible user's id
   d.source_id -- Source's id
 FROM open d
-LEFT JOIN of_stages a ON a.pipeline_id = d.pipeline_id AND a.status_id = d.status_id
+LEFT JOIN {stored_stage_rates} a ON a.pipeline_id = d.pipeline_id AND a.status_id = d.status_id
 LEFT JOIN of_pipelines b ON b.pipeline_id = d.pipeline_id
 LEFT JOIN (
   SELECT pipeline_id, id, name, sort, type, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label

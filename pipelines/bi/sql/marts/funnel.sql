@@ -1,30 +1,12 @@
 -- Sales funnel (Воронка продаж): how many deals reached each stage of each pipeline. One row for each deal and stage of its pipelines, to be added up by day, responsible user, source or tag
-WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts),
-stages AS (
-  SELECT pipeline_id, id AS status_id, name, sort, _deleted_at IS NULL AS is_live, type IS NOT DISTINCT FROM 1 AS is_incoming,
-         row_number() OVER (PARTITION BY pipeline_id ORDER BY id = 143, sort, id) AS place, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
-  FROM {schema}.statuses
-), former AS (
-  SELECT DISTINCT s.pipeline_id, s.id AS status_id, date_trunc('month', l.created_at AT TIME ZONE z.name)::date AS created_month
-  FROM {schema}.statuses s JOIN {schema}.lead_status_history h ON h.pipeline_id = s.pipeline_id AND h.status_id = s.id
-  JOIN {schema}.leads l ON l.id = h.lead_id AND l._deleted_at IS NULL CROSS JOIN zone z WHERE s._deleted_at IS NOT NULL
-), visits AS (
-  SELECT l.id AS lead_id, (l.created_at AT TIME ZONE z.name)::date AS created_date, l.responsible_user_id, l.source_id, h.pipeline_id, h.status_id, s.place, h.left_at IS NULL AS is_now,
-         h.left_at IS NULL OR h.status_id NOT IN (142, 143) AS is_reached,
-         lag(h.status_id) OVER (PARTITION BY l.id, (l.created_at AT TIME ZONE z.name)::date ORDER BY h.entered_at) IN (142, 143) AND h.status_id NOT IN (142, 143) AS is_reopened
-  FROM {schema}.leads l CROSS JOIN zone z JOIN {schema}.lead_status_history h ON h.lead_id = l.id
-  LEFT JOIN stages s ON s.pipeline_id = h.pipeline_id AND s.status_id = h.status_id
-  WHERE l._deleted_at IS NULL AND s.is_incoming IS NOT TRUE
-), deals AS (
-  SELECT lead_id, created_date, pipeline_id, max(responsible_user_id) AS responsible_user_id, max(source_id) AS source_id,
-         coalesce(max(place) FILTER (WHERE is_reached AND status_id <> 143), 0) AS farthest,
-         array_agg(status_id) FILTER (WHERE is_reached) AS entered, array_agg(status_id) FILTER (WHERE is_reopened) AS reopened, max(status_id) FILTER (WHERE is_now) AS status_now
-  FROM visits GROUP BY 1, 2, 3
+WITH stages AS (
+  SELECT s.pipeline_id, s.id AS status_id, s.name, s.sort, s._deleted_at IS NULL AS is_live, s.type IS NOT DISTINCT FROM 1 AS is_incoming, g.place, lpad(g.number::text, 2, '0') || '. ' || s.name AS label
+  FROM {schema}.statuses s JOIN {stored_stage_places} g ON g.pipeline_id = s.pipeline_id AND g.status_id = s.id
 ), counted AS (
   SELECT d.*, s.status_id, s.name, s.sort, s.label, s.is_live,
          coalesce(CASE s.status_id WHEN 143 THEN s.status_id = ANY (d.entered) ELSE d.farthest >= s.place END, false)::integer::bigint AS reached,
          coalesce(s.status_id = ANY (d.entered), false)::integer::bigint AS was_in, coalesce(s.status_id = ANY (d.reopened), false)::integer::bigint AS came_back
-  FROM deals d JOIN stages s ON s.pipeline_id = d.pipeline_id AND NOT s.is_incoming
+  FROM {stored_funnel_deals} d JOIN stages s ON s.pipeline_id = d.pipeline_id AND NOT s.is_incoming
 )
 SELECT
   date_trunc('month', c.created_date::timestamp)::date AS created_month, -- Month in which the deal was created, in the account's time zone
@@ -50,8 +32,7 @@ SELECT
   c.responsible_user_id, -- Responsible user's id
   c.source_id -- Source's id
 FROM counted c
-LEFT JOIN former f ON f.pipeline_id = c.pipeline_id AND f.status_id = c.status_id AND f.created_month = date_trunc('month', c.created_date::timestamp)::date
 LEFT JOIN {schema}.pipelines p ON p.id = c.pipeline_id
 LEFT JOIN {schema}.sources o ON o.id = c.source_id
 LEFT JOIN {schema}.users u ON u.id = c.responsible_user_id
-WHERE c.is_live OR f.status_id IS NOT NULL
+WHERE c.is_live OR (c.pipeline_id, c.status_id, date_trunc('month', c.created_date::timestamp)::date) IN (SELECT f.pipeline_id, f.status_id, f.created_month FROM {stored_former_stages} f)

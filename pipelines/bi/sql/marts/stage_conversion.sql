@@ -1,13 +1,4 @@
 -- Conversion from stage to stage: into which stage deals went from each open stage, by the day on which they had come into it, by responsible user and source
-WITH zone AS (SELECT max(timezone) AS name FROM {schema}.accounts),
-moves AS (
-  SELECT (h.entered_at AT TIME ZONE z.name)::date AS entered_date, h.pipeline_id, h.status_id, x.pipeline_id AS next_pipeline_id, x.status_id AS next_status_id, l.responsible_user_id, l.source_id,
-         count(*) AS deals, sum(extract(epoch FROM h.left_at - h.entered_at)) / 3600 AS hours
-  FROM {schema}.lead_status_history h JOIN {schema}.leads l ON l.id = h.lead_id AND l._deleted_at IS NULL CROSS JOIN zone z
-  LEFT JOIN {schema}.lead_status_history x ON x.lead_id = h.lead_id AND x.entered_at = h.left_at
-  LEFT JOIN {schema}.statuses i ON i.pipeline_id = h.pipeline_id AND i.id = h.status_id
-  WHERE h.status_id NOT IN (142, 143) AND i.type IS DISTINCT FROM 1 GROUP BY 1, 2, 3, 4, 5, 6, 7
-)
 SELECT
   m.entered_date, -- Day on which the deals came into the stage, in the account's time zone
   date_trunc('month', m.entered_date::timestamp)::date AS entered_month, -- Month of that day
@@ -29,7 +20,7 @@ SELECT
   m.next_status_id, -- Id of the stage that they went to; 142 won, 143 lost
   m.responsible_user_id, -- Responsible user's id
   m.source_id -- Source's id
-FROM moves m
+FROM {stored_stage_moves} m
 LEFT JOIN (
   SELECT pipeline_id, id, name, sort, type, lpad(row_number() OVER (PARTITION BY pipeline_id ORDER BY sort, id)::text, 2, '0') || '. ' || name AS label
   FROM {schema}.statuses GROUP BY pipeline_id, id) s ON s.pipeline_id = m.pipeline_id AND s.id = m.status_id
