@@ -24,7 +24,8 @@ const A = require(process.argv[1]), { data, asked } = JSON.parse(require("fs").r
 data.cubes.forEach(A.open);
 const tiles = Object.fromEntries(data.pages.flatMap(page => page.tiles).map(tile => [tile.name, tile]));
 console.log(JSON.stringify(asked.map(({ tile, period, state }) => {
-  const [from, to] = A.snap(A.period(period, data.today), data.exact_from), cube = data.cubes[tiles[tile].cube];
+  const [from, to] = A.snap(A.period(period, data.today), data.exact_from);
+  const cube = data.cubes[tiles[tile].cube];
   const sums = A.total(tiles[tile], cube, { ...state, from, to });
   return tiles[tile].measures.map(measure => A.value(measure, sums));
 })));

@@ -170,6 +170,7 @@ def _tile(
         "dated": bool(tile.date),
         "filters": [each.name for each in tile.filters],
         "per_pipeline": tile.is_per_pipeline,
+        "stacked": tile.is_stacked,
     }
     if tile.kind is Kind.LIST:
         return shown | _list(tile, lists.get(tile.name), labels, index, options)

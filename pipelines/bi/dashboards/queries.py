@@ -84,13 +84,14 @@ def cube_query(cube: Cube, schema: str, exact_from: datetime.date | None = None)
 
 
 def _day(date: str, exact_from: datetime.date | None) -> Composed:
+    """SQL: the day as a number, counted from DAY_ZERO; null: there is none."""
     day: Composable = Identifier(date)
     if exact_from:
-        day = SQL("CASE WHEN {0} >= {1} THEN {0} ELSE date_trunc('month', {0}::timestamp)::date END").format(
-            day, Literal(exact_from)
-        )
-    return SQL("least(greatest(({}) - {}, {}), {})").format(
-        day, Literal(DAY_ZERO), SQL(str(OLDEST_DAY)), SQL(str(NEWEST_DAY))
+        day = SQL(
+            "CASE WHEN {0} >= {1} THEN {0} ELSE date_trunc('month', {0}::timestamp)::date END"
+        ).format(day, Literal(exact_from))
+    return SQL("CASE WHEN {} IS NOT NULL THEN least(greatest(({}) - {}, {}), {}) END").format(
+        Identifier(date), day, Literal(DAY_ZERO), Literal(OLDEST_DAY), Literal(NEWEST_DAY)
     )
 
 

@@ -178,6 +178,8 @@ class Tile:
     """Filters that the mart has a column for, and that the tile does not obey."""
     is_per_pipeline: bool = False
     """Shows one pipeline at a time: stages of several have nothing in common."""
+    is_stacked: bool = False
+    """Its measures are parts of a whole, and stand on each other."""
     repeat: Dimension | None = None
     """One tile for each value of this dimension."""
     columns: tuple[ListColumn, ...] = ()

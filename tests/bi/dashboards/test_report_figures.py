@@ -21,26 +21,32 @@ PERIODS = ("last_7_days", "this_month", "last_12_months")
 CASES = [(pipeline, period, manager) for pipeline, period, manager in product(PIPELINES, PERIODS, MANAGERS)]
 CLOSED = f"""
 SELECT count(*) FILTER (WHERE status_id = 142), coalesce(sum(price) FILTER (WHERE status_id = 142), 0),
-       count(*) FILTER (WHERE status_id = 142)::float8 / nullif(count(*), 0), avg(price) FILTER (WHERE status_id = 142),
+       count(*) FILTER (WHERE status_id = 142)::float8 / nullif(count(*), 0),
+       avg(price) FILTER (WHERE status_id = 142),
        avg(extract(epoch FROM closed_at - created_at) / 86400) FILTER (WHERE status_id = 142)
 FROM amocrm.leads WHERE _deleted_at IS NULL AND closed_at IS NOT NULL AND pipeline_id = %(pipeline)s
-  AND responsible_user_id = %(manager)s AND date(closed_at AT TIME ZONE '{ZONE}') BETWEEN %(from)s AND %(to)s"""
+  AND responsible_user_id = %(manager)s
+  AND date(closed_at AT TIME ZONE '{ZONE}') BETWEEN %(from)s AND %(to)s"""
 CREATED = f"""
 SELECT count(*), count(*) FILTER (WHERE status_id = 142), count(*) FILTER (WHERE status_id = 143)
 FROM amocrm.leads WHERE _deleted_at IS NULL AND pipeline_id = %(pipeline)s
-  AND responsible_user_id = %(manager)s AND date(created_at AT TIME ZONE '{ZONE}') BETWEEN %(from)s AND %(to)s"""
+  AND responsible_user_id = %(manager)s
+  AND date(created_at AT TIME ZONE '{ZONE}') BETWEEN %(from)s AND %(to)s"""
 OPEN = """
 SELECT count(*), coalesce(sum(price), 0) FROM amocrm.leads
 WHERE _deleted_at IS NULL AND status_id NOT IN (142, 143) AND pipeline_id = %(pipeline)s
   AND responsible_user_id = %(manager)s"""
 REASONS = f"""
-SELECT coalesce(r.name, '-'), count(*) FROM amocrm.leads l LEFT JOIN amocrm.loss_reasons r ON r.id = l.loss_reason_id
-WHERE l._deleted_at IS NULL AND status_id = 143 AND pipeline_id = %(pipeline)s AND responsible_user_id = %(manager)s
+SELECT coalesce(r.name, '-'), count(*)
+FROM amocrm.leads l LEFT JOIN amocrm.loss_reasons r ON r.id = l.loss_reason_id
+WHERE l._deleted_at IS NULL AND status_id = 143 AND pipeline_id = %(pipeline)s
+  AND responsible_user_id = %(manager)s
   AND date(closed_at AT TIME ZONE '{ZONE}') BETWEEN %(from)s AND %(to)s GROUP BY 1"""
 FIELDS = f"""
 SELECT v.field_id::text || v.value_text, sum(price) FROM amocrm.leads l
 JOIN amocrm.lead_custom_field_values v ON v.lead_id = l.id AND v.field_id IN (31, 32)
-WHERE l._deleted_at IS NULL AND status_id = 142 AND pipeline_id = %(pipeline)s AND responsible_user_id = %(manager)s
+WHERE l._deleted_at IS NULL AND status_id = 142 AND pipeline_id = %(pipeline)s
+  AND responsible_user_id = %(manager)s
   AND date(closed_at AT TIME ZONE '{ZONE}') BETWEEN %(from)s AND %(to)s GROUP BY 1"""
 
 

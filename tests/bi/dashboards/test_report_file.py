@@ -149,14 +149,16 @@ def test_every_figure_is_of_one_moment(account: str, tmp_path: Path) -> None:
 def test_a_view_that_is_not_there_costs_its_tiles(account: str, tmp_path: Path) -> None:
     with psycopg.connect(account, autocommit=True) as other, open_connection(account) as connection:
         other.execute(
-            "ALTER VIEW amocrm_bi.funnel RENAME TO aside; ALTER VIEW amocrm_bi.duplicates RENAME COLUMN value TO v"
+            "ALTER VIEW amocrm_bi.funnel RENAME TO aside; "
+            "ALTER VIEW amocrm_bi.duplicates RENAME COLUMN value TO v"
         )
         other.execute("UPDATE amocrm.bi_views SET fault = 'no <room>' WHERE name = 'forecast'")
         try:
             written = write_report(connection, "amocrm", tmp_path / "r.html", "en", 10, True, lambda *_: None)
         finally:
             other.execute(
-                "ALTER VIEW amocrm_bi.aside RENAME TO funnel; ALTER VIEW amocrm_bi.duplicates RENAME COLUMN v TO value"
+                "ALTER VIEW amocrm_bi.aside RENAME TO funnel; "
+                "ALTER VIEW amocrm_bi.duplicates RENAME COLUMN v TO value"
             )
             other.execute("UPDATE amocrm.bi_views SET fault = NULL")
     data = data_of((tmp_path / "r.html").read_bytes())

@@ -34,8 +34,8 @@
     if (data.pages.some(page => page.name === given.get("page"))) state.page = given.get("page");
     if (given.get("period") in data.periods) state.period = given.get("period");
     for (const name of filterNames) {
-      const place = Number(given.get(name));
-      state[name] = given.has(name) && data.filters.find(each => each.name === name).values[place] !== undefined ? place : null;
+      const place = data.filters.find(each => each.name === name).values.indexOf(given.get(name));
+      state[name] = place < 0 ? null : place;
     }
     const [from, to] = ["from", "to"].map(name => /^\d{4}-\d\d-\d\d$/.test(given.get(name) || "") ? Aggregate.fromIso(given.get(name)) : null);
     setPeriod(from, to);
@@ -52,7 +52,7 @@
   function remember() {
     const kept = new URLSearchParams({ page: state.page, period: state.period });
     if (state.period === "custom") { kept.set("from", Aggregate.iso(state.from)); kept.set("to", Aggregate.iso(state.to)); }
-    for (const name of filterNames) if (state[name] !== null) kept.set(name, state[name]);
+    for (const name of filterNames) if (state[name] !== null) kept.set(name, data.filters.find(each => each.name === name).values[state[name]]);
     history.replaceState(null, "", `#${kept}`);
   }
 
@@ -244,7 +244,7 @@
     if (tile.dimensions.length > 1) return dividedBars(tile, groups, title);
     const [dimension] = tile.dimensions, ordered = sort(dimension, groups, tile.measures[0]), shown = ordered.slice(0, MAX_BARS);
     const [first, second] = tile.measures, isPair = second && second.unit === first.unit && first.unit !== "share";
-    const isStack = isPair && first.name === "answered";
+    const isStack = isPair && tile.stacked;
     const names = shown.map(group => label(dimension, group.keys[0]));
     const series = (isPair ? [first, second] : [first]).map((each, place) => ({ name: each.title, unit: each.unit,
       colour: each.lower && isPair ? Charts.BAD : isStack ? Charts.GOOD : place && isPair ? "#9db9ee" : undefined, values: shown.map(group => Aggregate.value(each, group.sums)) }));

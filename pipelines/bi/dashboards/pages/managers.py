@@ -156,6 +156,7 @@ TILES = (
         (ANSWERED, UNANSWERED),
         (MANAGER,),
         "day",
+        is_stacked=True,
     ),
     Tile(
         "first_response",
