@@ -12,7 +12,7 @@ const Charts = (() => {
     return {
       animationDuration: 250, color: COLOURS, textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: ink },
       axis: { axisLine: { lineStyle: { color: faint } }, axisTick: { show: false }, splitLine: { lineStyle: { color: faint } },
-        axisLabel: { color: css("--soft"), fontSize: 12 } },
+        axisLabel: { color: css("--soft"), fontSize: 12, lineHeight: 15 } },
       legend: { type: "scroll", top: 0, left: 0, icon: "roundRect", itemWidth: 10, itemHeight: 10,
         textStyle: { color: ink, fontSize: 12 }, pageIconColor: css("--accent"), pageTextStyle: { color: css("--soft") } },
       tooltip: { confine: true, backgroundColor: css("--card"), borderColor: faint, textStyle: { color: ink, fontSize: 13 },

@@ -177,7 +177,7 @@
 
   // Tiles
 
-  const isWide = tile => (tile.columns || [...(tile.kind === "table" ? [...tile.measures, ...tile.dimensions] : [])]).length > 5
+  const isWide = tile => (tile.columns || []).length > 5 || (tile.kind === "table" && tile.measures.length > 4)
     || (tile.kind === "heatmap" && tile.dimensions.some(each => /month/.test(each.column)));
 
   function card(tile, title, hint, ...content) {

@@ -37,7 +37,7 @@ const Texts = (() => {
   }
 
   const locale = () => language === "en" ? "en-GB" : language;
-  const date = day => new Intl.DateTimeFormat(locale(), { timeZone: "UTC", day: "numeric", year: "numeric",
+  const date = day => new Intl.DateTimeFormat(locale(), { timeZone: "UTC", day: language === "ru" ? "2-digit" : "numeric", year: "numeric",
     month: language === "ru" ? "2-digit" : "short" }).format(Aggregate.dateOf(day));
 
   const written = (day, options) => new Intl.DateTimeFormat(locale(), { timeZone: "UTC", ...options }).format(Aggregate.dateOf(day));

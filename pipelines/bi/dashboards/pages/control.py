@@ -119,6 +119,24 @@ LISTS = (
         order="complete_till, task_id",
     ),
     Tile(
+        "duplicates",
+        "duplicates",
+        Kind.LIST,
+        Words("Duplicates", "Дубли"),
+        hints=Words(
+            "Contacts, or companies, with the same telephone number or e-mail address",
+            "Контакты или компании с одним телефоном или адресом почты",
+        ),
+        columns=(
+            ListColumn("value", Words("Number or address", "Телефон или адрес"), Unit.NAME),
+            ListColumn("entity_type", Words("What", "Что"), values=KINDS),
+            ListColumn("shared", Words("Shared", "Общее"), values=SHARED),
+            ListColumn("records", Words("Records", "Записей"), Unit.COUNT),
+            ListColumn("urls", Words("Cards", "Карточки"), Unit.LINKS),
+        ),
+        order="records DESC, entity_type, shared, value",
+    ),
+    Tile(
         "empty_fields",
         "empty_required_fields",
         Kind.TABLE,
@@ -139,24 +157,6 @@ LISTS = (
         ),
         lateral="CROSS JOIN LATERAL unnest(lead_ids, urls) AS one (lead_id, url)",
         order="one.lead_id DESC, field",
-    ),
-    Tile(
-        "duplicates",
-        "duplicates",
-        Kind.LIST,
-        Words("Duplicates", "Дубли"),
-        hints=Words(
-            "Contacts, or companies, with the same telephone number or e-mail address",
-            "Контакты или компании с одним телефоном или адресом почты",
-        ),
-        columns=(
-            ListColumn("value", Words("Number or address", "Телефон или адрес"), Unit.NAME),
-            ListColumn("entity_type", Words("What", "Что"), values=KINDS),
-            ListColumn("shared", Words("Shared", "Общее"), values=SHARED),
-            ListColumn("records", Words("Records", "Записей"), Unit.COUNT),
-            ListColumn("urls", Words("Cards", "Карточки"), Unit.LINKS),
-        ),
-        order="records DESC, entity_type, shared, value",
     ),
 )
 
