@@ -34,9 +34,10 @@ Connection = psycopg.Connection[Any]
 OR = SQL(" OR ")
 NOT_REACHED = (
     "Not reached: backups and copies of the database (Postgres frees the space of erased rows when it "
-    "vacuums), Dagster's logs and events, what BI tools keep, and amoCRM, where the contact still is unless "
-    "you delete it. Texts of other records that name the person but do not point at the contact (the name of "
-    "a deal, a note on it, earlier values of its fields) stay: look for them.")
+    "vacuums), files that `amocrm-mirror report` wrote, Dagster's logs and events, what BI tools keep, and "
+    "amoCRM, where the contact still is unless you delete it. Texts of other records that name the person "
+    "but do not point at the contact (the name of a deal, a note on it, earlier values of its fields) stay: "
+    "look for them.")
 """Printed after an erasure: copies of the data that it does not delete."""
 POINTS_AT_RECORD = ("$.** ? ((@.type == $kinds[*] && @.id == $ids[*]) || "
           "(@.entity_type == $kinds[*] && (@.entity_id == $ids[*] || @.id == $ids[*])))")

@@ -1,4 +1,5 @@
-"""Commands on what people read: `views` builds the BI views, `dictionary` writes the data dictionary."""
+"""Commands on what people read: `views` builds the BI views, `report` writes the report, `dictionary` the
+data dictionary."""
 
 from __future__ import annotations
 
@@ -35,6 +36,13 @@ commands = typer.Typer()
 PAGE_FILE, MARKDOWN_FILE, DIAGRAM_FILE = "dictionary.html", "dictionary.md", "schema.svg"
 
 
+class Language(StrEnum):
+    """Values of `report --lang`."""
+
+    ru = "ru"
+    en = "en"
+
+
 class Format(StrEnum):
     """Values of `dictionary --format`."""
 
@@ -54,6 +62,28 @@ def views(everything: Annotated[bool, typer.Option(
     """
     with report_errors():
         raise typer.Exit(_build_views(everything, account))
+
+
+@commands.command(epilog=example("amocrm-mirror report", "amocrm-mirror report --out sales.html --lang en",
+                                 "amocrm-mirror report --no-names --deals 0"))
+def report(out: Annotated[Path, typer.Option(help="File to write; an older one is replaced.",
+                                             metavar="FILE", dir_okay=False)] = Path("report.html"),
+           lang: Annotated[Language | None, typer.Option(
+               help="Language; without it, that of the account's country.", case_sensitive=False)] = None,
+           no_names: Annotated[bool, typer.Option(
+               "--no-names", help="Numbers instead of the names of users, deals and customers; no telephone "
+               "numbers or addresses.")] = False,
+           deals: Annotated[int, typer.Option(
+               help="Records in each list of the page Control; 0: none.", min=0, max=5000)] = 100,
+           account: Account = "") -> None:
+    """Write the report: one HTML file with charts of sales, managers, sources, customers and your own fields,
+    and lists of what needs a hand. It opens by a double click, without a network. Exit code 3 if a part of it
+    could not be counted.
+
+    Period, pipeline, manager and source are chosen in the file. It holds names and figures of the account, so
+    only its owner may read it. Asks amoCRM nothing. """
+    with report_errors():
+        raise typer.Exit(_write_report(out, lang, no_names, deals, account))
 
 
 @commands.command(epilog=example("amocrm-mirror dictionary",
@@ -115,6 +145,26 @@ def _untypable_lines(untypable: list[tuple[str, int, str, int]]) -> list[str]:
             "custom_field_values has them" for entity_type, field_id, name, count in untypable]
 
 
+# report
+
+
+def _write_report(out: Path, lang: Language | None, no_names: bool, deals: int, account: str) -> int:
+    """Writes the report, says what it shows, and returns the exit code."""
+    from pipelines.bi.dashboards.file import write_report
+    from pipelines.migrate import migrate, require_tables
+    mirror, began = open_existing_mirror(account), time.monotonic()
+    require_tables(mirror.conninfo, mirror.schema)
+    migrate(mirror.conninfo, mirror.schema)  # builds views that are missing or out of date
+    with _counting_progress("queries") as progress, mirror.connect() as connection:
+        written = write_report(connection, mirror.schema, out, lang and lang.value, deals, not no_names,
+                               progress)
+    for line in written.notes:
+        typer.echo(line)
+    typer.echo(f"{out}: {written.size / 1024:,.0f} kB, {written.deals:,} deals, made in "
+               f"{time.monotonic() - began:.1f} s. {written.freshness}")
+    return 3 if written.notes else 0
+
+
 # dictionary
 
 
@@ -131,7 +181,7 @@ def _account_dictionary(account: str) -> Dictionary:
 
 
 @contextmanager
-def _counting_progress() -> Iterator[ProgressCallback]:
+def _counting_progress(what_of: str = "tables") -> Iterator[ProgressCallback]:
     """Shows the progress of counting, which takes a while on a big account: a bar on a terminal, elsewhere a
     line every PLAIN_INTERVAL_SECONDS."""
     to, printed_at = stderr_console(), [time.monotonic()]
@@ -143,7 +193,7 @@ def _counting_progress() -> Iterator[ProgressCallback]:
             bars.update(task, description=what, completed=done, total=of)
             if not to.is_terminal and time.monotonic() - printed_at[0] > PLAIN_INTERVAL_SECONDS:
                 printed_at[0] = time.monotonic()
-                to.print(f"counting {what}: {done} of {of} tables", markup=False, soft_wrap=True)
+                to.print(f"counting {what}: {done} of {of} {what_of}", markup=False, soft_wrap=True)
 
         yield report
 

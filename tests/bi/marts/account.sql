@@ -42,12 +42,13 @@ INSERT INTO amocrm.responsible_history (entity_type, entity_id, responsible_user
 INSERT INTO amocrm.custom_fields (entity_type, id, catalog_id, name, code, type, _synced_at) VALUES
   ('leads', 31, 0, 'Source', 'UTM_SOURCE', 'tracking_data', now()), ('leads', 32, 0, 'utm_medium', NULL, 'tracking_data', now()),
   ('contacts', 33, 0, 'Phone', 'PHONE', 'multitext', now()), ('contacts', 34, 0, 'E-mail', 'EMAIL', 'multitext', now()),
-  ('leads', 35, 0, 'Contract', NULL, 'text', now()),
+  ('leads', 35, 0, 'Contract', NULL, 'text', now()), ('leads', 36, 0, 'Size', NULL, 'select', now()),
   ('catalogs', 41, 50, 'Price', 'PRICE', 'numeric', now()), ('catalogs', 42, 50, 'Wholesale', NULL, 'price', now());
 INSERT INTO amocrm.custom_field_required_statuses (entity_type, field_id, pipeline_id, status_id) VALUES
   ('leads', 35, 7, 142), ('contacts', 33, 7, 142);
 INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text) VALUES
-  (1, 31, 0, 'yandex'), (1, 32, 0, 'cpc'), (1, 35, 0, 'A-1'), (2, 35, 0, '');
+  (1, 31, 0, 'yandex'), (1, 32, 0, 'cpc'), (1, 35, 0, 'A-1'), (2, 35, 0, ''),
+  (1, 36, 0, 'large'), (2, 36, 0, 'small'), (3, 36, 0, 'large'), (4, 36, 0, 'small'), (7, 36, 0, '');
 INSERT INTO amocrm.unsorted (uid, category, source_name, created_at, metadata, _synced_at, _deleted_at) VALUES
   ('u1', 'forms', 'Landing page', '2025-12-28 09:59', '{"form_name": "Order"}', now(), now());
 INSERT INTO amocrm.unsorted_leads (unsorted_uid, lead_id) VALUES ('u1', 3);

@@ -224,3 +224,14 @@ def test_the_page_describes_each_mart_and_its_query_runs(connection: Connection,
     assert translate(view_file("marts", name).comment, language) in part
     query = part[part.index("```sql") + 6:part.rindex("```")]
     assert connection.execute(query.encode()).description
+
+
+def test_deals_by_field_counts_closed_deals_by_each_option(connection: Connection) -> None:
+    """Deals 1 (won) and 3 (lost) are large, 2 is small and was won in January by Berlin time; 4 is open, 7
+    has it empty. The other fields are no select fields."""
+    assert rows(connection,
+                "SELECT field, field_value, closed_month::text, responsible_user, deals, won, lost, "
+                "won_value::int FROM deals_by_field ORDER BY field_value, responsible_user") == [
+        ("Size", "large", "2025-12-01", "Anna", 1, 1, 0, 300),
+        ("Size", "large", "2025-12-01", "Bruno", 1, 0, 1, 0),
+        ("Size", "small", "2026-01-01", "Anna", 1, 1, 0, 100)]

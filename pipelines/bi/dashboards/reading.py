@@ -1,0 +1,207 @@
+"""Reads what a report shows: all cubes and lists in one transaction, REPEATABLE READ and READ ONLY, so that
+every figure is of one moment. A query that fails costs its tiles, and the reason is kept for them."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel
+from psycopg.sql import SQL, Composed, Identifier
+
+from pipelines.bi.dashboards.queries import Cube, cube_query, cubes_of, list_query
+from pipelines.bi.dashboards.spec import Kind, Page, Tile
+from pipelines.bi.placeholders import PLACEHOLDER_MARK
+from pipelines.bi.state import view_faults
+from pipelines.postgres.errors import describe_postgres_error
+from pipelines.schema.names import bi_schema
+
+Connection = psycopg.Connection[Any]
+Progress = Callable[[str, int, int], None]
+"""Called with what is read next, how many queries are done, and how many there are."""
+MANY_DEALS = 50_000
+"""From so many deals on, days older than a year are read as months."""
+EXACT_DAYS = 400
+SETTINGS = (
+    "SET LOCAL jit TO off; SET LOCAL work_mem TO '64MB'; SET LOCAL max_parallel_workers_per_gather TO 2"
+)
+"""Of the transaction: the queries are few and large."""
+SELECT_ACCOUNT = """
+SELECT a.name, a.currency, a.country, coalesce(a.timezone, 'UTC'), m.base_url
+FROM (SELECT 1) one LEFT JOIN {}.accounts a ON true
+LEFT JOIN mirror.accounts m ON m.schema_name = %s LIMIT 1"""
+SELECT_NOW = """
+SELECT now(), (now() AT TIME ZONE zone)::date, to_char(now() AT TIME ZONE zone, 'YYYY-MM-DD HH24:MI')
+FROM (SELECT coalesce((SELECT timezone FROM {}.accounts LIMIT 1), 'UTC') AS zone) z"""
+SELECT_FRESHNESS = """
+SELECT list, to_char(complete_up_to AT TIME ZONE %(zone)s, 'YYYY-MM-DD HH24:MI'), state,
+       to_char(verified_at AT TIME ZONE %(zone)s, 'YYYY-MM-DD HH24:MI'), verification
+FROM {} WHERE list = ANY(%(lists)s)"""
+SELECT_VIEWS = """
+SELECT c.relname::text, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('v', 'm', 'r')"""
+LISTS_SHOWN = (
+    "leads",
+    "contacts",
+    "companies",
+    "tasks",
+    "notes",
+    "events",
+    "customers",
+    "transactions",
+    "pipelines",
+    "users",
+)
+"""Lists whose freshness the report shows: what its marts are made of."""
+
+
+@dataclass
+class CubeRows:
+    """The rows of a cube as read; `fault` says why there are none."""
+
+    cube: Cube
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    fault: str = ""
+
+
+@dataclass
+class ListRows:
+    """The rows of a list as read; `fault` says why there are none."""
+
+    tile: Tile
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    fault: str = ""
+
+
+@dataclass
+class AccountFacts:
+    name: str | None = None
+    currency: str | None = None
+    country: str | None = None
+    zone: str = "UTC"
+    base_url: str | None = None
+
+
+@dataclass
+class Reading:
+    """What was read, and when: `made` in the account's time zone."""
+
+    account: AccountFacts
+    today: datetime.date
+    made: str
+    deals: int
+    exact_from: datetime.date | None
+    """Days before this one were read as months; None: all days are exact."""
+    cubes: list[CubeRows]
+    lists: list[ListRows]
+    freshness: list[tuple[Any, ...]]
+    """(list, complete up to, state of its last run, verified at, what the verification found), times as
+    texts"""
+    faults: dict[str, str]
+    """View → why it could not be rebuilt"""
+
+
+def read_report(
+    connection: Connection,
+    schema: str,
+    pages: Iterable[Page],
+    limit: int,
+    progress: Progress = lambda what, done, of: None,
+) -> Reading:
+    """Reads the report in one transaction. `limit`: records of each list. Raises psycopg.OperationalError if
+    the connection is lost. The connection must not be in a transaction."""
+    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
+    with connection.transaction():
+        connection.execute(SETTINGS.encode())
+        return _read(connection, schema, tuple(pages), limit, progress)
+
+
+def _read(
+    connection: Connection, schema: str, pages: tuple[Page, ...], limit: int, progress: Progress
+) -> Reading:
+    account = AccountFacts(*_row(connection, SQL(SELECT_ACCOUNT).format(Identifier(schema)), [schema]))
+    _, today, made = _row(connection, SQL(SELECT_NOW).format(Identifier(schema)))
+    deals = int(
+        _row(
+            connection,
+            SQL("SELECT count(*) FROM {} WHERE _deleted_at IS NULL").format(Identifier(schema, "leads")),
+        )[0]
+    )
+    exact_from = (today - datetime.timedelta(days=EXACT_DAYS)).replace(day=1) if deals > MANY_DEALS else None
+    views = _usable_views(connection, schema)
+    cubes = [CubeRows(cube) for cube in cubes_of(pages)]
+    lists = [ListRows(tile) for page in pages for tile in page.tiles if tile.kind is Kind.LIST and limit]
+    wanted = [(cube, cube.cube.mart, cube_query(cube.cube, schema, exact_from)) for cube in cubes]
+    queries: list[tuple[CubeRows | ListRows, str, Composed]] = [
+        *wanted,
+        *((each, each.tile.mart, list_query(each.tile, schema, limit)) for each in lists),
+    ]
+    for place, (to, mart, query) in enumerate(queries):
+        progress(mart, place, len(queries))
+        with _fault_kept(connection, to, views.get(mart, f"the view {mart} does not exist")):
+            to.rows = connection.execute(query).fetchall()
+    return Reading(
+        account,
+        today,
+        made,
+        deals,
+        exact_from,
+        cubes,
+        lists,
+        _freshness(connection, schema, account.zone, views),
+        view_faults(connection, schema),
+    )
+
+
+def _row(connection: Connection, query: Composed, parameters: list[Any] | None = None) -> tuple[Any, ...]:
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return tuple(row)
+
+
+def _usable_views(connection: Connection, schema: str) -> dict[str, str]:
+    """View → why it cannot be read; empty: it can."""
+    return {
+        name: "the view has no rows since an update, because it could not be rebuilt"
+        if PLACEHOLDER_MARK in comment
+        else ""
+        for name, comment in connection.execute(SELECT_VIEWS, [bi_schema(schema)]).fetchall()
+    }
+
+
+@contextmanager
+def _fault_kept(connection: Connection, to: CubeRows | ListRows, fault: str) -> Iterator[None]:
+    """Runs its body in a savepoint, and keeps the reason of its failure in `to`. With a `fault` that is known
+    before, nothing that the body reads is kept."""
+    try:
+        with connection.transaction():
+            yield
+    except psycopg.Error as reason:
+        if connection.closed:
+            raise
+        to.fault = describe_postgres_error(reason)
+    if fault:
+        to.rows, to.fault = [], fault
+
+
+def _freshness(
+    connection: Connection, schema: str, zone: str, views: dict[str, str]
+) -> list[tuple[Any, ...]]:
+    if views.get("freshness", "missing"):
+        return []
+    try:
+        with connection.transaction():
+            return connection.execute(
+                SQL(SELECT_FRESHNESS).format(Identifier(bi_schema(schema), "freshness")),
+                {"zone": zone, "lists": list(LISTS_SHOWN)},
+            ).fetchall()
+    except psycopg.Error as reason:
+        if connection.closed:
+            raise
+        logging.getLogger(__name__).warning("freshness: %s", describe_postgres_error(reason))
+        return []
