@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,6 +60,8 @@ class Installation:
     settings: Settings
     cli_option: str = ""
     """Command-line suffix that selects this account, e.g. ` --account acme`; empty for the configured one."""
+    open: Callable[[str, bool], Connection] = open_connection
+    """Opens a connection, given the connection string and whether it is in autocommit mode."""
 
     @cached_property
     def conninfo(self) -> str:
@@ -96,10 +98,10 @@ class Installation:
         return self.settings.amocrm_schema
 
     def connect(self) -> Connection:
-        return open_connection(self.conninfo)
+        return self.open(self.conninfo, False)
 
     def connect_autocommit(self) -> Connection:
-        return open_connection(self.conninfo, autocommit=True)
+        return self.open(self.conninfo, True)
 
     @property
     def configured_tokens(self) -> ConfiguredTokens:
@@ -117,9 +119,8 @@ class Installation:
             raise UsageError(
                 f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: "
                 f"`amocrm-mirror accounts add {account} https://….amocrm.ru` adds it")
-        return Installation(
-            self.settings.model_copy(update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}),
-                      f" --account {account}")
+        return replace(self, settings=self.settings.model_copy(
+            update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}), cli_option=f" --account {account}")
 
     def target(self, retry_policy: RetryPolicy | None = None) -> Target:
         """Returns what a sync of this account needs; checks and stores newly configured tokens first.

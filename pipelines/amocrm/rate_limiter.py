@@ -98,9 +98,11 @@ class RateLimiter:
             self._execute(PUSH_BACK, {"seconds": seconds, "slow_for": HALF_RATE_SECONDS})
 
     def close(self) -> None:
+        """Closes the limiter's connection; the next request opens another one."""
         with self._database_lock:
-            if self._connection is not None:
-                self._connection.close()
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _try_take_slot(self) -> float:
         """Takes the slot if it is due and returns 0; else returns the seconds until the next one."""

@@ -4,14 +4,15 @@ by one.
 
 An id that an answer lacks is absent: the record is gone, or this token may not see it. The caller says for
 which ids one answer is proof enough; for the others GET by id decides (204 or 404; 404 for details, which may
-be empty).
+be empty). The caller may keep such requests for later, if they are many.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.amocrm.errors import BadRequestError, GoneError, PageTooLargeError
@@ -55,6 +56,20 @@ class IdQuery:
     """filter[id] may be used."""
     ids_per_request: int = IDS_PER_REQUEST
     """Ids per request, at present."""
+    misses_at_once: int | None = None
+    """GETs by id, at most, for ids that an answer lacks; None: any number."""
+    misses: list[Any] = field(default_factory=list)
+    """The ids that an answer lacked and that were not asked for then: nothing settles them."""
+    _misses_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def may_ask_alone(self, ident: Any) -> bool:
+        """True if GET by id may be sent now for an id that an answer lacked."""
+        with self._misses_lock:
+            if self.misses_at_once == 0:
+                self.misses.append(ident)
+                return False
+            self.misses_at_once = None if self.misses_at_once is None else self.misses_at_once - 1
+            return True
 
 
 def answers_by_id(query: IdQuery, ids: Sequence[Any]) -> Iterator[IdAnswer]:
@@ -126,7 +141,8 @@ def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page,
     settled = tuple(number for number in absent if each.next is None and query.absence_suffices(number))
     yield IdAnswer(each, tuple(number for number in chunk if number in found_ids or number in settled),
                    settled, each.started)
-    yield from (_single_answer(query, number) for number in absent if number not in settled)
+    yield from (_single_answer(query, number) for number in absent
+                if number not in settled and query.may_ask_alone(number))
 
 
 def _single_answer(query: IdQuery, ident: Any) -> IdAnswer:

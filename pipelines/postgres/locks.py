@@ -4,7 +4,8 @@ victims.
     sync_lock               a sync or verification of the account runs
     full_scan_lock          a process reads lists completely and tombstones what is missing
     continuous_sync_lock    shared by the rounds of the continuous sync
-    continuous_worker_lock  a process syncs the account continuously
+    continuous_worker_lock  a pass of the continuous sync of the account is under way
+    DRAIN_LOCK              a process syncs all accounts continuously
     landing_lock            shared by the transactions of a sync that land rows; a sync that begins
     table_lock              a transaction writes the table
     views_lock              a transaction replaces the account's views
@@ -104,6 +105,8 @@ class AdvisoryLock:
 
 ALL_ACCOUNTS_VIEWS_LOCK = AdvisoryLock("amocrm-mirror views over all accounts")
 """The lock of a process that replaces the views over all accounts."""
+DRAIN_LOCK = AdvisoryLock("amocrm-mirror drain")
+"""The lock of the one process that syncs all accounts of the database continuously."""
 
 
 def sync_lock(account: str) -> AdvisoryLock:
@@ -124,7 +127,8 @@ def continuous_sync_lock(account: str) -> AdvisoryLock:
 
 
 def continuous_worker_lock(account: str) -> AdvisoryLock:
-    """Returns the lock of the one process that syncs the account continuously."""
+    """Returns the lock of the one process that syncs the account continuously: it holds it for one pass; an
+    older program holds it while it runs."""
     return AdvisoryLock(f"amocrm-mirror drain {account}")
 
 

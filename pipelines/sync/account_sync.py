@@ -36,7 +36,7 @@ from pipelines.entities.spec import Entity, Phase
 from pipelines.errors import UsageError, describe_fault
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
-from pipelines.load.hints import listings_with_hints
+from pipelines.load.hints import count_by_listing
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.schema.names import bi_schema
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext, tell_time
@@ -180,7 +180,7 @@ class SyncRun:
             with self.target.connect() as connection:
                 tell_time(connection, self.target.client)
                 enqueue_all_hints(connection, self.target.name)
-                paths = listings_with_hints(connection, self.target.name)
+                paths = set(count_by_listing(connection, self.target.name))
             hinted = [entity for entity in entities
                       if entity.name in readable and readable[entity.name].state != "failed"
                       and paths & {each.path for each in entity.listings}]
