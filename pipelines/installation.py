@@ -120,7 +120,8 @@ class Installation:
                 f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: "
                 f"`amocrm-mirror accounts add {account} https://….amocrm.ru` adds it")
         return replace(self, settings=self.settings.model_copy(
-            update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}), cli_option=f" --account {account}")
+            update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}),
+                       cli_option=f" --account {account}")
 
     def target(self, retry_policy: RetryPolicy | None = None) -> Target:
         """Returns what a sync of this account needs; checks and stores newly configured tokens first.

@@ -59,7 +59,8 @@ class Misses:
     def columns(self) -> dict[str, list[Any]]:
         """Returns the query parameters of `HintFilter.where`."""
         hints = list(self.versions.items())
-        return {"miss_listings": [path for (path, _), _ in hints], "miss_keys": [key for (_, key), _ in hints],
+        return {"miss_listings": [path for (path, _), _ in hints],
+                "miss_keys": [key for (_, key), _ in hints],
                 "miss_versions": [version for _, version in hints]}
 
 

@@ -1,5 +1,6 @@
-"""A pool of connections for a process that works for many accounts. Their number is bounded; who needs one more
-waits. Those that are not in use are closed after a while, so that a process at rest costs the server nothing.
+"""A pool of connections for a process that works for many accounts. Their number is bounded; who needs one
+more waits. Those that are not in use are closed after a while, so that a process at rest costs the server
+nothing.
 
 A lent connection is like a new one: settings, locks and transaction of the one before are gone. What it keeps
 are temporary tables: the stages of a batch are empty between two transactions, and alike for all accounts.

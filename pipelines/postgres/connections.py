@@ -43,9 +43,10 @@ SESSION_SETTINGS = {
 SINCE_VERSION = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
 """Version of Postgres that brought a setting."""
 NOTICE_A_DEAD_CLIENT = """
-SELECT set_config('client_connection_check_interval', '2s', false) WHERE version() ~* 'linux|darwin|freebsd'"""
-"""The server looks every 2 s, during a statement too, whether the client is still there: what a killed process
-was doing ends then, and its locks with it. Systems that cannot tell would refuse the setting."""
+SELECT set_config('client_connection_check_interval', '2s', false)
+WHERE version() ~* 'linux|darwin|freebsd'"""
+"""The server looks every 2 s, during a statement too, whether the client is still there: what a killed
+process was doing ends then, and its locks with it. Systems that cannot tell would refuse the setting."""
 NOTICES_SINCE_VERSION = 150000
 PATIENCE_SECONDS = 20.0
 """Seconds to wait for a connection if all are taken: most of the mirror's own are short."""

@@ -10,7 +10,8 @@ victims.
     table_lock              a transaction writes the table
     views_lock              a transaction replaces the account's views
     ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
-    migration lock          a process migrates (alembic/env.py)
+    migration locks         a process migrates a schema (alembic/env.py); shared by all of them, a process
+                            of an older program migrates the database
 
 A session's lock ends with its connection, so a killed process leaves none behind. The names are part of the
 contract between versions: a newer program excludes an older one only by the same name.
@@ -35,10 +36,15 @@ Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 DEADLOCK_ATTEMPTS = 5
 MIGRATION_LOCK_KEY = 0x616D6F63
-"""Key of the migration lock: any number, the same in every migrator."""
-TAKE_MIGRATION_LOCK = f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY})"
-RELEASE_MIGRATION_LOCK = f"SELECT pg_advisory_unlock({MIGRATION_LOCK_KEY})"
-"""Statements, because Alembic's connection is SQLAlchemy's."""
+"""Key of the lock that older programs take to migrate anything: any number, the same in every migrator."""
+TAKE_MIGRATION_LOCKS = f"""
+SELECT pg_advisory_lock_shared({MIGRATION_LOCK_KEY}),
+       pg_advisory_lock(hashtextextended('amocrm-mirror migration {{schema}}', 0))"""
+RELEASE_MIGRATION_LOCKS = f"""
+SELECT pg_advisory_unlock(hashtextextended('amocrm-mirror migration {{schema}}', 0)),
+       pg_advisory_unlock_shared({MIGRATION_LOCK_KEY})"""
+"""Statements, because Alembic's connection is SQLAlchemy's. A migrator of one schema waits for those of the
+same schema, and for older programs."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from pipelines.amocrm.errors import (
     InterruptedSyncError,
     ListIncompleteError,
 )
-from pipelines.bi import builder
+from pipelines.bi import all_accounts, builder
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity, Phase
 from pipelines.errors import UsageError, describe_fault
@@ -140,7 +140,9 @@ def rebuild_views(target: Target) -> list[builder.ViewResult]:
     try:
         with target.connect() as connection:
             connection.autocommit = True
-            return builder.build_views(connection, target.schema)
+            built = builder.build_views(connection, target.schema)
+            all_accounts.refresh_if_new(connection, target.name)
+            return built
     except psycopg.Error as reason:
         return [builder.ViewResult(bi_schema(target.schema), "failed", describe_postgres_error(reason))]
 

@@ -47,8 +47,8 @@ meanwhile."""
 LISTS_AT_ONCE = 2
 """Entities that are processed in parallel."""
 CONNECTIONS_PER_PASS = 3 + 2 * LISTS_AT_ONCE
-"""Connections to Postgres of one pass, at most: its own, two rate limiters'; of each entity one that loads and
-one that looks up a token or records a refusal."""
+"""Connections to Postgres of one pass, at most: its own, two rate limiters'; of each entity one that loads
+and one that looks up a token or records a refusal."""
 UNINTERRUPTED_SECONDS = 0.5
 """Seconds that a pass goes on even if something newer waits."""
 MISSES_PER_PASS, MISSES_PER_SECOND = 5, 3.0
@@ -82,7 +82,7 @@ class ContinuousSync:
         """Passes that failed in a row."""
 
     def run_pass(self) -> float | None:
-        """Does what is due, and logs errors. Returns the seconds until more is due; None: until hints come."""
+        """Does what is due, and logs errors. Returns the seconds until more is due; None: when hints come."""
         try:
             has_more = self.process_once()
             if not has_more and self.history_due_at is not None and time.monotonic() >= self.history_due_at:
@@ -161,7 +161,7 @@ class ContinuousSync:
         return absorbed > 0 or 0 < after < before
 
     def _confirm_misses(self, connection: Connection, idle: bool) -> None:
-        """Asks for a few of the misses by id. One that is still queued then is a hint like any other again."""
+        """Asks for a few of the misses by id. One that is still queued then is a hint like any other."""
         self.misses_due_at = time.monotonic() + MISSES_PER_PASS / MISSES_PER_SECOND
         chosen = self.misses.first(MISSES_PER_PASS)
         choice = HintFilter(suspects=False, misses=chosen, only_misses=True)
@@ -181,7 +181,8 @@ class ContinuousSync:
             misses=self.misses, is_interrupted=lambda: (
                 time.monotonic() - began > UNINTERRUPTED_SECONDS and self.is_urgent()))
         preflight(context, False)
-        queues = {entity.name: sum(counts.get(each.path, 0) for each in entity.listings) for entity in ENTITIES}
+        queues = {entity.name: sum(counts.get(each.path, 0) for each in entity.listings)
+                  for entity in ENTITIES}
         hinted = sorted((entity for entity in ENTITIES
                          if queues[entity.name] and (idle or entity.is_readable_by_id)),
                         key=lambda entity: queues[entity.name])
@@ -238,7 +239,7 @@ class ContinuousSync:
             self.history_due_at = None
 
     def _connection(self, name: str) -> Connection:
-        """Returns the connection of one entity during its part of a pass; the empty name is the pass's own."""
+        """Returns the connection of one entity for its part of a pass; the empty name is the pass's own."""
         connection = self.connections.get(name)
         if connection is None or connection.closed:
             connection = self.connections[name] = self.connect()

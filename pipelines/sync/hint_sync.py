@@ -31,6 +31,9 @@ ANSWERS_PER_BATCH = 20
 """Answers per transaction."""
 MISSES_AT_ONCE = 10
 """GETs by id, at most, that the continuous sync sends at once for a list; more than that are a flood."""
+WORKERS_ONE_BY_ONE = 2
+"""Requests at once of the continuous sync where a list honours no filter: what is sent already cannot be
+interrupted."""
 EVENT_CLOCK_SLACK_US = 2_000_000
 """Microseconds. Event times are whole seconds, and a list may show a change slightly later than its event."""
 
@@ -139,9 +142,10 @@ class HintSync:
         def absence_suffices(key: int) -> bool:
             return hints[key].is_suspect or hints[key].deleted_at is not None
 
-        query = IdQuery(source, absence_suffices, self.reader.has_filter and not one_by_one,
-                        misses_at_once=MISSES_AT_ONCE if self.context.misses else None)
-        query.ids_per_request = len(hints) if one_by_one else query.ids_per_request
+        query = IdQuery(source, absence_suffices, self.reader.has_filter and not one_by_one)
+        if self.context.misses:
+            query.misses_at_once = MISSES_AT_ONCE
+            query.workers = query.workers if query.use_filter else 1 if one_by_one else WORKERS_ONE_BY_ONE
         answers: list[IdAnswer] = []
         for answer in answers_by_id(query, list(hints)):
             if self.context.stop_reason:

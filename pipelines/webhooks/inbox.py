@@ -51,7 +51,7 @@ ON CONFLICT (account, uid) DO UPDATE SET action = excluded.action, leads = exclu
 WHERE o.told_at <= excluded.told_at"""
 MARK_PROCESSED = f"""
 WITH waiting AS MATERIALIZED (
-    SELECT DISTINCT hooked_at, told_at - {CLOCK_DIFFERENCE} + interval '5 s' AS told_at FROM mirror.hints
+    SELECT DISTINCT hooked_at, told_at - {CLOCK_DIFFERENCE} + interval '3 s' AS told_at FROM mirror.hints
     WHERE account = %(account)s AND hooked_at IS NOT NULL)
 UPDATE mirror.webhook_deliveries d SET settled_at = clock_timestamp()
 WHERE account = %(account)s AND settled_at IS NULL AND heeded_at IS NOT NULL

@@ -32,6 +32,7 @@ def test_names_stay_as_older_programs_know_them() -> None:
             "amocrm-mirror drain acme", "amocrm-mirror acme.leads", "amocrm-mirror views acme",
             "amocrm-mirror views over all accounts"]
     assert locks.MIGRATION_LOCK_KEY == 0x616D6F63
+    assert locks.DRAIN_LOCK.name == "amocrm-mirror drain"
 
 
 def test_a_lock_excludes_other_sessions_until_it_is_released(database: str) -> None:

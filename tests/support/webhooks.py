@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import requests
 
-from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.orchestration.continuous_workers import ContinuousWorkers
+from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.webhooks import receiver, subscription
 from pipelines.webhooks.inbox_writer import InboxWriter
 from pipelines.webhooks.uninstall import UninstallHandler
