@@ -223,13 +223,20 @@ class Installation:
             validate_requests_per_second(rate, base_url)
         except ValueError as reason:
             raise SettingsError(str(reason)) from None
-        return RateLimiter(self.connect_autocommit, urlsplit(base_url).netloc, finite_or_none(rate))
+        return RateLimiter(self.connect_autocommit, urlsplit(base_url).netloc, finite_or_none(rate),
+                           self.keeps_connections)
 
     def rate_limiters(self, base_url: str) -> list[RateLimiter]:
         """Returns the account's own rate limiter and, if configured, the one that all accounts share."""
         shared = self.settings.amocrm_egress_requests_per_second
         return [self.rate_limiter(base_url),
-                *([RateLimiter(self.connect_autocommit, SHARED_LIMITER_KEY, shared)] if shared else [])]
+                *([RateLimiter(self.connect_autocommit, SHARED_LIMITER_KEY, shared, self.keeps_connections)]
+                  if shared else [])]
+
+    @property
+    def keeps_connections(self) -> bool:
+        """False if connections are lent."""
+        return self.open is open_connection
 
     def _save_account(self, base_url: str) -> bool:
         """Inserts or updates the account's row. Returns whether tokens of it are stored already."""

@@ -94,10 +94,11 @@ class MigrationReport:
 
 
 def ensure_current(conninfo: str, schema: str) -> None:
-    """Migrates if there is anything to migrate; else costs three queries, and takes no lock. For syncs.
+    """Migrates if there is anything to migrate; else costs four queries, and takes no lock. For syncs.
     Raises MigrationError, also if the migration failed a short while ago."""
     schemas = _target_schemas(schema)
     with open_connection(conninfo, autocommit=True) as connection:
+        refuse_unfit(connection)
         behind = [target for target, revision in _revisions(connection, schemas).items()
                   if revision != head(target)]
         row = connection.execute(CURRENT, {

@@ -55,8 +55,7 @@ class MigratedAccount:
 
 def migrate_all(mirror: Installation, at_once: int) -> Iterator[MigratedAccount]:
     """Migrates the schema `mirror` and every account that has tables, and yields the outcomes as they come.
-    One that fails harms no other; the next run goes on with those that are left. Raises MigrationError if the
-    schema `mirror` cannot be migrated, which all accounts need."""
+    One that fails harms no other; the next run goes on with those that are left."""
     with mirror.connect_autocommit() as connection:
         found = registry.all_accounts(connection)
         free = (connection_budget(connection).free - SPARE_CONNECTIONS) // CONNECTIONS_PER_MIGRATION

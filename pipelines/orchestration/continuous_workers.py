@@ -17,6 +17,7 @@ import psycopg
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.client import RetryPolicy
 from pipelines.installation import Installation
+from pipelines.migrate import ensure_current
 from pipelines.postgres.connection_pool import ConnectionPool
 from pipelines.postgres.errors import describe_postgres_error
 from pipelines.postgres.locks import DRAIN_LOCK
@@ -153,7 +154,10 @@ class ContinuousWorkers:
             return self.syncs[account]
 
     def _make_target(self, account: str) -> Target:
-        return self.pooled.for_account(account).target(self.retry_policy)
+        """Returns the account's target, after a migration if its tables are of an older version."""
+        mirror = self.pooled.for_account(account)
+        ensure_current(mirror.conninfo, mirror.schema)
+        return mirror.target(self.retry_policy)
 
     def _drop_idle_accounts(self) -> None:
         """Closes the clients of the accounts that have been at rest for longest."""

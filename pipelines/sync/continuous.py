@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
 import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from pipelines import erasure
 from pipelines.accounts.state import recording_refusals
@@ -30,7 +31,7 @@ from pipelines.amocrm.client import CountingClient, RetryPolicy
 from pipelines.amocrm.errors import AccessRevokedError, AmoError, BlockedError, NoRightsError, NotOfferedError
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity
-from pipelines.errors import SyncRefusedError
+from pipelines.errors import MirrorError
 from pipelines.history import rebuild
 from pipelines.load.hints import HintFilter, Misses, count_by_listing, delete_webhook_hints
 from pipelines.postgres.errors import describe_postgres_error, one_line
@@ -89,10 +90,10 @@ class ContinuousSync:
                 self.update_history()
             self.failures = 0
             return 0.0 if has_more else self._due_in()
-        except (AccessRevokedError, BlockedError, SyncRefusedError) as reason:
+        except (AccessRevokedError, BlockedError, MirrorError) as reason:
             self.drop_target()
             return self._pause(reason, MAX_PAUSE_SECONDS)
-        except psycopg.Error as reason:
+        except (psycopg.Error, DBAPIError) as reason:
             return self._pause(describe_postgres_error(reason), 1.0)
         except AmoError as reason:
             return self._pause(one_line(reason), 1.0)
@@ -120,9 +121,6 @@ class ContinuousSync:
             with suppress(psycopg.Error):
                 connection.close()
         self.connections.clear()
-        for rate_limiter in self.target.client.rate_limiters if self.target else ():
-            with suppress(psycopg.Error):
-                rate_limiter.close()
 
     def drop_target(self) -> None:
         """Closes the client. The next pass that needs one makes another."""
