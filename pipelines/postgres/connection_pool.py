@@ -90,17 +90,16 @@ class ConnectionPool:
         return bool(self._idle) or len(self._lent) + self._opening < self.limit
 
     def _opened(self, conninfo: str) -> PooledConnection:
-        opened = None
+        opened: PooledConnection | None = None
         try:
-            opened = open_connection(conninfo, True, PooledConnection)
-            assert isinstance(opened, PooledConnection)
-            opened.pool = self
-            return opened
+            made = open_connection(conninfo, True, PooledConnection)
+            assert isinstance(made, PooledConnection)
+            made.pool, opened = self, made
+            return made
         finally:
             with self._changed:
                 self._opening -= 1
-                if opened is not None:
-                    self._lent.add(opened)
+                self._lent |= {opened} if opened is not None else set()
                 self._changed.notify()
 
     def take_back(self, connection: PooledConnection) -> None:

@@ -111,7 +111,7 @@ class ContinuousSync:
 
     def _pause(self, reason: object, first_pause: float) -> float:
         self.failures += 1
-        seconds = min(MAX_PAUSE_SECONDS, first_pause * 2 ** min(self.failures - 1, 10))
+        seconds = min(MAX_PAUSE_SECONDS, first_pause * 2.0 ** min(self.failures - 1, 10))
         log.warning("%s: %s; again in %.0f s", self.account, reason, seconds)
         return seconds
 

@@ -17,7 +17,7 @@ from pipelines.orchestration.continuous_workers import ContinuousWorkers
 from pipelines.postgres.locks import continuous_sync_lock, full_scan_lock
 from pipelines.sync import continuous
 from pipelines.sync.continuous import ContinuousSync
-from pipelines.sync.exclusive import Fence, SyncLockLostError
+from pipelines.sync.exclusive import Fence, SyncLockLostError, current_fence
 from pipelines.webhooks.subscription import digest, secret_of
 from sandbox.process import SandboxProcess
 from tests.conftest import temporary_database
@@ -358,7 +358,7 @@ def test_its_history_is_fenced(live: Live, database: str) -> None:
     drain.target = mirror.target(FAST_RETRIES)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO amocrm.history_due VALUES ('leads', 1)")
-        real = continuous.current_fence
+        real = current_fence
 
         def outrun(*arguments: Any) -> Fence:
             found = real(*arguments)
