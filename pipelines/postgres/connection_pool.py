@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -30,8 +31,17 @@ class PooledConnection(psycopg.Connection[Any]):
 
     pool: ConnectionPool | None = None
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        """Commits, or rolls back after an error, and gives the connection back, also if it is broken."""
+        try:
+            if not self.closed and kind is None:
+                self.commit()
+        finally:
+            self.close()
+
     def close(self) -> None:
-        if self.pool is None or self.closed:
+        if self.pool is None:
             self.end()
         else:
             self.pool.take_back(self)

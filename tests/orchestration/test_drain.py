@@ -273,6 +273,14 @@ def test_a_lent_connection_is_like_a_new_one(database: str) -> None:
         assert new.info.backend_pid != pid and pool.size == 1
     pool.close_idle(0.0)
     assert pool.size == 0
+    for is_noticed in (True, False):
+        with pytest.raises(psycopg.OperationalError), pool.lend(database) as broken:  # noqa: PT012
+            broken.execute("SELECT 1")
+            with open_connection(database, True) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [broken.info.backend_pid])
+            if is_noticed:
+                broken.execute("SELECT 1")
+        assert pool.size == 0, "a broken connection keeps no place"
 
 
 def test_a_pool_lends_no_more_than_its_limit(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
