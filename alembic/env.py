@@ -1,8 +1,9 @@
 """Runs Alembic inside exactly one schema: an account's, or `mirror`.
 
 `pipelines/migrate.py` passes `connection` and `schema` in `config.attributes`; the `alembic` command takes
-them from the environment. In both cases one migrator runs at a time, each migration is one transaction, and
-waiting for a lock and running a statement have a timeout.
+them from the environment. In both cases one migrator runs at a time in a schema, each migration is one
+transaction, and waiting for a lock and running a statement have a timeout: a short one, because whoever reads
+the table waits behind the migration that waits.
 """
 
 import logging
@@ -18,11 +19,11 @@ from models.base import AccountBase, MirrorBase
 from pipelines.config.settings import load_settings, validate_schema_name
 from pipelines.postgres.connections import SESSION_SETTINGS, open_engine
 from pipelines.postgres.embedded.server import EmbeddedPostgres
-from pipelines.postgres.locks import RELEASE_MIGRATION_LOCK, TAKE_MIGRATION_LOCK
+from pipelines.postgres.locks import RELEASE_MIGRATION_LOCKS, TAKE_MIGRATION_LOCKS
 
 SESSION = """
 SET search_path TO "{schema}";
-SET lock_timeout TO '30s';
+SET lock_timeout TO '5s';
 SET statement_timeout TO '30min';
 """
 RESET = "; ".join(f"SET {name} TO {SESSION_SETTINGS[name]}"
@@ -56,7 +57,7 @@ def connected() -> Iterator[tuple[Connection, str]]:
 
 @contextmanager
 def inside(connection: Connection, schema: str) -> Iterator[None]:
-    """Makes `schema` the only visible schema, for Postgres and for autogenerate, under the migration lock.
+    """Makes `schema` the only visible schema, for Postgres and for autogenerate, under its migration lock.
 
     Uses session settings, not SET LOCAL: a migration may leave its transaction (`autocommit_block`) and must
     not run in another schema then.
@@ -64,7 +65,7 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
     dialect = connection.dialect
     usual = dialect.default_schema_name
     connection.exec_driver_sql("SET lock_timeout TO '10min'")
-    connection.exec_driver_sql(TAKE_MIGRATION_LOCK)
+    connection.exec_driver_sql(TAKE_MIGRATION_LOCKS.format(schema=schema))
     try:
         # IF NOT EXISTS asks for the right to make a schema even where it is there
         if not connection.exec_driver_sql(SCHEMA_EXISTS, {"schema": schema}).scalar():
@@ -78,7 +79,7 @@ def inside(connection: Connection, schema: str) -> Iterator[None]:
         with suppress(DBAPIError):  # a lost connection has released lock and settings as well
             connection.rollback()
             connection.exec_driver_sql(RESET)
-            connection.exec_driver_sql(RELEASE_MIGRATION_LOCK)
+            connection.exec_driver_sql(RELEASE_MIGRATION_LOCKS.format(schema=schema))
             connection.commit()
 
 

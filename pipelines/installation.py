@@ -6,7 +6,7 @@ import math
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,6 +61,8 @@ class Installation:
     settings: Settings
     cli_option: str = ""
     """Command-line suffix that selects this account, e.g. ` --account acme`; empty for the configured one."""
+    open: Callable[[str, bool], Connection] = open_connection
+    """Opens a connection, given the connection string and whether it is in autocommit mode."""
 
     @cached_property
     def conninfo(self) -> str:
@@ -97,10 +99,10 @@ class Installation:
         return self.settings.amocrm_schema
 
     def connect(self) -> Connection:
-        return open_connection(self.conninfo)
+        return self.open(self.conninfo, False)
 
     def connect_autocommit(self) -> Connection:
-        return open_connection(self.conninfo, autocommit=True)
+        return self.open(self.conninfo, True)
 
     @property
     def configured_tokens(self) -> ConfiguredTokens:
@@ -118,9 +120,9 @@ class Installation:
             raise UsageError(
                 f"there is no account {account!r} here, but {', '.join(names) or 'none at all'}: "
                 f"`amocrm-mirror accounts add {account} https://….amocrm.ru` adds it")
-        return Installation(
-            self.settings.model_copy(update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}),
-                      f" --account {account}")
+        return replace(self, settings=self.settings.model_copy(
+            update={**UNSET_FOR_OTHER_ACCOUNTS, "amocrm_schema": account}),
+                       cli_option=f" --account {account}")
 
     def target(self, retry_policy: RetryPolicy | None = None) -> Target:
         """Returns what a sync of this account needs; checks and stores newly configured tokens first.
@@ -222,13 +224,20 @@ class Installation:
             validate_requests_per_second(rate, base_url)
         except ValueError as reason:
             raise SettingsError(str(reason)) from None
-        return RateLimiter(self.connect_autocommit, urlsplit(base_url).netloc, finite_or_none(rate))
+        return RateLimiter(self.connect_autocommit, urlsplit(base_url).netloc, finite_or_none(rate),
+                           self.keeps_connections)
 
     def rate_limiters(self, base_url: str) -> list[RateLimiter]:
         """Returns the account's own rate limiter and, if configured, the one that all accounts share."""
         shared = self.settings.amocrm_egress_requests_per_second
         return [self.rate_limiter(base_url),
-                *([RateLimiter(self.connect_autocommit, SHARED_LIMITER_KEY, shared)] if shared else [])]
+                *([RateLimiter(self.connect_autocommit, SHARED_LIMITER_KEY, shared, self.keeps_connections)]
+                  if shared else [])]
+
+    @property
+    def keeps_connections(self) -> bool:
+        """False if connections are lent."""
+        return self.open is open_connection
 
     def _save_account(self, base_url: str) -> bool:
         """Inserts or updates the account's row. Returns whether tokens of it are stored already."""

@@ -1,13 +1,17 @@
 """Migrates a database to this program's schema, or refuses with a reason.
 
 Decides what may be migrated: which Postgres version, which schema, whose tables. How a migration runs (one
-schema, one migrator at a time, one transaction each) is decided in `alembic/env.py`.
+schema, one migrator at a time, one transaction each) is decided in `alembic/env.py`. Where there is nothing
+to migrate, no lock is taken.
 """
 
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,10 @@ from sqlalchemy.exc import DBAPIError
 from alembic import command
 from pipelines.accounts.registry import all_accounts as registered_accounts
 from pipelines.bi import all_accounts, base_views, builder
-from pipelines.bi.placeholders import placeholder_views
+from pipelines.bi.placeholders import PLACEHOLDER_MARK, placeholder_views
 from pipelines.config.settings import validate_schema_name
 from pipelines.errors import DatabaseUnfitError, MirrorError, SyncRefusedError
+from pipelines.failed_migrations import reason_to_wait, remembering_failure
 from pipelines.postgres.connections import open_connection, open_engine
 from pipelines.postgres.preflight import missing_rights, refuse_unfit
 from pipelines.schema.names import bi_schema
@@ -39,6 +44,15 @@ MIRROR_SCHEMA = "mirror"
 MINIMUM_VERSION = 150000
 # Alembic's `op` and `context` are global to the process; env.py locks between processes.
 ALEMBIC_LOCK = threading.Lock()
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 3, 2.0
+"""How often a migration is tried whose tables another session holds, and the pause in between."""
+CURRENT = """
+SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind = 'v'
+        AND c.relname = ANY(%(views)s)
+        AND strpos(coalesce(obj_description(c.oid, 'pg_class'), ''), %(placeholder)s) = 0),
+       obj_description(to_regclass(%(quoted)s || '.alembic_version'), 'pg_class'),
+       obj_description(to_regclass('mirror.alembic_version'), 'pg_class')"""
+log = logging.getLogger(__name__)
 FINISHED_KEPT = "migrations that had finished are kept, nothing is half done"
 CURES = {
     "2BP01": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
@@ -47,6 +61,7 @@ CURES = {
     "57014": f"It took longer than allowed; {FINISHED_KEPT}. Migrate again in a quieter hour.",
     "42501": f"Let the owner of what is named grant it, or make this user its owner; {FINISHED_KEPT}.",
 }
+LOCK_NOT_AVAILABLE = "55P03"
 BLOCKED_BY_VIEWS = ("2BP01", "0A000", "42804")
 """SQLSTATEs of a migration that our views or references block: dependent_objects_still_exist;
 feature_not_supported (changing the type of a column that a view uses); datatype_mismatch (changing the type
@@ -78,24 +93,68 @@ class MigrationReport:
         return self.before != self.after
 
 
-def migrate(conninfo: str, schema: str) -> MigrationReport:
-    """Migrates the schema `mirror` and an account's schema, then rebuilds the views. Raises
-    MigrationError."""
+def ensure_current(conninfo: str, schema: str) -> None:
+    """Migrates if there is anything to migrate; else costs four queries, and takes no lock. For syncs.
+    Raises MigrationError, also if the migration failed a short while ago."""
+    schemas = _target_schemas(schema)
+    with open_connection(conninfo, autocommit=True) as connection:
+        refuse_unfit(connection)
+        behind = [target for target, revision in _revisions(connection, schemas).items()
+                  if revision != head(target)]
+        row = connection.execute(CURRENT, {
+            "quoted": f'"{schema}"', "views": list(base_views.BASE_VIEWS),
+            "placeholder": PLACEHOLDER_MARK}).fetchone()
+        assert row
+    if behind or row[0] < len(base_views.BASE_VIEWS):
+        for target, comment in (("account", row[1]), ("mirror", row[2])):
+            if waits := reason_to_wait(schemas[target], comment, head(target)):
+                raise MigrationError(waits)
+        migrate(conninfo, schema)
+
+
+def _revisions(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> dict[str, str | None]:
+    """Target → its revision; None: it has none."""
+    found: dict[str, str | None] = {}
+    for target, schema in schemas.items():
+        try:
+            row = connection.execute(SQL("SELECT version_num FROM {}").format(
+                Identifier(schema, "alembic_version"))).fetchone()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            row = None
+        found[target] = str(row[0]) if row else None
+    return found
+
+
+def head(target: str) -> str | None:
+    """Returns the revision of this program."""
+    config = alembic_config(target, None, "")
+    folder = Path(config.get_main_option("version_locations") or "")
+    return _head(target, INI, tuple(sorted(path.name for path in folder.glob("*.py"))))
+
+
+@lru_cache(maxsize=8)
+def _head(target: str, ini: Path, files: tuple[str, ...]) -> str | None:
+    return ScriptDirectory.from_config(alembic_config(target, None, "")).get_current_head()
+
+
+def migrate(conninfo: str, schema: str, all_views: bool = True) -> MigrationReport:
+    """Migrates the schema `mirror` and an account's schema, then rebuilds the views; those over all accounts
+    only with `all_views`. Raises MigrationError."""
     with _connect(conninfo) as connection:
         schemas = _target_schemas(schema)
         before = {name: _valid_revision(connection, name, schemas[name]) for name in schemas}
-        heads = {
-            name: ScriptDirectory.from_config(alembic_config(name, None, schemas[name])).get_current_head()
-            for name in schemas}
+        behind = [name for name in schemas if before[name] != head(name)]
         with open_connection(conninfo, autocommit=True) as autocommit:
             refuse_unfit(autocommit)
-            _refuse_missing_rights(autocommit, schemas,
-                                   [name for name in schemas if before[name] != heads[name]])
-            for name in schemas:
-                _upgrade(autocommit, name, alembic_config(name, connection, schemas[name]), schema)
+            _refuse_missing_rights(autocommit, schemas, behind)
+            for name in behind:
+                with remembering_failure(autocommit, schemas[name], head(name)):
+                    _upgrade(autocommit, name, alembic_config(name, connection, schemas[name]), schema)
             base_views.rebuild_base_views(autocommit, schema)
             built = builder.build_views(autocommit, schema)
-            all_accounts.refresh_or_log(autocommit, recheck=before["account"] not in (None, heads["account"]))
+            if all_views:
+                all_accounts.refresh_or_log(autocommit, recheck="account" in behind
+                                            and before["account"] is not None)
         after = {name: _current_revision(connection, schemas[name]) for name in schemas}
         return MigrationReport(before, after, built)
 
@@ -106,15 +165,28 @@ def _upgrade(autocommit: psycopg.Connection[Any], name: str, config: Config, sch
     other accounts' views, those that read the schema `mirror` show no rows until these accounts are migrated
     or synced."""
     try:
-        with ALEMBIC_LOCK:
-            command.upgrade(config, "head")
+        _upgrade_when_free(config)
     except DBAPIError as error:
         if not isinstance(error.orig, Error) or error.orig.sqlstate not in BLOCKED_BY_VIEWS:
             raise
         placeholders = (_placeholders_in_place(autocommit, schema) if name == "account"
                         else placeholder_views(autocommit, _views_of_mirror_state(autocommit)))
-        with placeholders, ALEMBIC_LOCK:
-            command.upgrade(config, "head")
+        with placeholders:
+            _upgrade_when_free(config)
+
+
+def _upgrade_when_free(config: Config) -> None:
+    """Upgrades one target; tries again, a few times, while another session holds its tables."""
+    for tries_left in reversed(range(LOCK_TRIES)):
+        try:
+            with ALEMBIC_LOCK:
+                command.upgrade(config, "head")
+            return
+        except DBAPIError as error:
+            if not tries_left or getattr(error.orig, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+                raise
+            log.info("another session holds the tables; trying again in %.0f s", LOCK_PAUSE_SECONDS)
+        time.sleep(LOCK_PAUSE_SECONDS)
 
 
 def _views_of_mirror_state(autocommit: psycopg.Connection[Any]) -> list[tuple[str, str]]:

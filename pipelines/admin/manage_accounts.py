@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 from pipelines.accounts import registry
 from pipelines.accounts.registry import DEMO_ACCOUNT, AccountRecord
 from pipelines.accounts.state import check_single_name
+from pipelines.admin.migrate_accounts import versions
 from pipelines.bi import all_accounts
 from pipelines.config.settings import parse_account_address, validate_schema_name
 from pipelines.errors import SyncRefusedError, UsageError
@@ -159,8 +160,11 @@ def list_accounts(mirror: Installation) -> list[dict[str, Any]]:
         accounts = registry.all_accounts(connection)
         last = {row[0]: row[1:] for row in connection.execute(LAST_RUNS).fetchall()} if accounts else {}
         syncing = [each.name for each in accounts if sync_lock(each.name).is_held(connection)]
+        behind = versions(connection, accounts)
     return [{"account": each.name, "address": each.base_url, "account_id": each.account_id,
-             "standing": each.not_synced_reason or _standing(last[each.name], each.name in syncing),
+             "standing": each.not_synced_reason or behind.get(each.name) or _standing(
+                 last[each.name], each.name in syncing),
+             "tables": behind.get(each.name) or ("up to date" if each.has_tables else "none yet"),
              "last_complete": last[each.name][0], "fell_short": last[each.name][1]} for each in accounts]
 
 

@@ -16,7 +16,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -59,10 +60,12 @@ ASYNC_COMMIT = "SET synchronous_commit = off"
 
 class RateLimiter:
     """Limits the requests that share `key`. `rate` is in requests a second; None: no limit (loopback only).
-    `connect` opens an autocommit connection. Thread-safe."""
+    `connect` opens an autocommit connection. `keeps_connection`: for the next request; False where `connect`
+    lends one of a pool. Thread-safe."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], key: str, rate: float | None) -> None:
-        self.connect, self.key, self.rate = connect, key, rate
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], key: str, rate: float | None,
+                 keeps_connection: bool = True) -> None:
+        self.connect, self.key, self.rate, self.keeps_connection = connect, key, rate, keeps_connection
         self.acquired = 0
         self._queue_lock = threading.Lock()
         self._database_lock = threading.Lock()
@@ -100,9 +103,11 @@ class RateLimiter:
             self._execute(PUSH_BACK, {"seconds": seconds, "slow_for": HALF_RATE_SECONDS})
 
     def close(self) -> None:
+        """Closes the limiter's connection; the next request opens another one."""
         with self._database_lock:
-            if self._connection is not None:
-                self._connection.close()
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _try_take_slot(self) -> float:
         """Takes the slot if it is due and returns 0; else returns the seconds until the next one."""
@@ -119,14 +124,22 @@ class RateLimiter:
         """Runs the statement on the limiter's own connection, which is replaced when it is broken."""
         for pause in (*RECONNECT_DELAYS, None):
             try:
-                with self._database_lock:
-                    return self._open_connection().execute(statement.encode(),
-                                                  {"key": self.key} | dict(parameters or {}))
+                with self._database_lock, self._connected() as connection:
+                    return connection.execute(statement.encode(), {"key": self.key} | dict(parameters or {}))
             except psycopg.OperationalError:
                 if pause is None:
                     raise
                 time.sleep(pause)
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+        try:
+            yield self._open_connection()
+        finally:
+            if not self.keeps_connection and self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def _open_connection(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:

@@ -37,6 +37,8 @@ MIN_ACCOUNTS = 2
 """Accounts in the database from which on the views exist."""
 LOCK_TIMEOUT = "5s"
 """Lock timeout for replacing a view that another session reads."""
+REFRESH_TIMEOUT = "30s"
+"""Time to wait for another process that replaces the views."""
 SELECT_COLUMNS = """
 SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -73,8 +75,24 @@ def refresh(connection: Connection, recheck: bool = False, excluding: str = "") 
     summary = f"Views over all accounts: {', '.join(each.name for each in accounts)}"
     if (len(accounts) < MIN_ACCOUNTS and not found) or (found == (summary,) and not recheck):
         return RefreshResult()
-    with ALL_ACCOUNTS_VIEWS_LOCK.hold(connection):
-        return _refresh(connection, accounts, summary)
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [REFRESH_TIMEOUT])
+    try:
+        with ALL_ACCOUNTS_VIEWS_LOCK.hold(connection):
+            connection.execute("SELECT set_config('lock_timeout', '0', false)")
+            return _refresh(connection, accounts, summary)
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT set_config('lock_timeout', '0', false)")
+
+
+def refresh_if_new(connection: Connection, account: str) -> None:
+    """Like `refresh_or_log`, if the views do not have the account yet. Costs one query."""
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM (SELECT FROM mirror.accounts LIMIT 2) x), "
+        "obj_description(to_regnamespace(%s), 'pg_namespace')", [ALL_ACCOUNTS_SCHEMA]).fetchone()
+    shown = (row[1] or "").partition(": ")[2].split(", ") if row else []
+    if row and row[0] >= MIN_ACCOUNTS and account not in (DEMO_ACCOUNT, *shown):
+        refresh_or_log(connection)
 
 
 def refresh_or_log(connection: Connection, recheck: bool = False) -> None:

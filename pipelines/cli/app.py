@@ -22,6 +22,7 @@ from pipelines.cli import accounts, privacy, sync, views, webhooks
 from pipelines.cli.common import (
     Account,
     example,
+    open_existing_mirror,
     open_mirror,
     progress,
     report_errors,
@@ -77,11 +78,22 @@ def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account
         raise typer.Exit(run_demo(scale, seed))
 
 
-@app.command("migrate", epilog=example("amocrm-mirror migrate"))
-def migrate_(account: Account = "") -> None:
+@app.command("migrate", epilog=example("amocrm-mirror migrate", "amocrm-mirror migrate --all --at-once 8"))
+def migrate_(account: Account = "",
+             every: Annotated[bool, typer.Option("--all", help="Every account of the database.")] = False,
+             at_once: Annotated[int, typer.Option(help="With --all: accounts at once.", min=1,
+                                                  max=64)] = 4) -> None:
     """Create or update the tables: the account's schema (AMOCRM_SCHEMA) and `mirror`. Running it again
-    changes nothing."""
+    changes nothing.
+
+    With `--all` one line per account; one that fails harms no other, and the next run goes on with those that
+    are left. Exit code 0: all are up to date; 1: one failed.
+    """
     with report_errors():
+        if every:
+            if account:
+                raise UsageError("--all and --account exclude each other")
+            _migrate_all(at_once)
         from pipelines.bi import all_accounts
         from pipelines.migrate import migrate
         mirror = open_mirror(account)
@@ -93,6 +105,19 @@ def migrate_(account: Account = "") -> None:
         with mirror.connect_autocommit() as connection:
             for line in [*view_notes(report.views), *all_accounts.refresh(connection, recheck=True).kept]:
                 typer.echo(line)
+
+
+def _migrate_all(at_once: int) -> None:
+    from pipelines.admin import migrate_accounts as work
+    mirror, outcomes = open_existing_mirror(), list[work.MigratedAccount]()
+    for each in work.migrate_all(mirror, at_once):
+        outcomes.append(each)
+        typer.echo(f"{each.name}: {each.line}")
+        for note in each.notes:
+            typer.echo(f"{each.name}: {note}")
+    for line in [*work.refresh_views_over_all(mirror), work.verdict(outcomes)]:
+        typer.echo(line)
+    raise typer.Exit(1 if any(each.failure for each in outcomes) else 0)
 
 
 @app.command(epilog=example("amocrm-mirror doctor", "amocrm-mirror doctor --report shapes.json"))

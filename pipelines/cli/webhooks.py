@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import logging
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +20,9 @@ from pipelines.cli.common import (
 from pipelines.cli.terminal.logs import child_environment, configure_logging
 from pipelines.errors import UsageError
 
+if TYPE_CHECKING:
+    from pipelines.installation import Installation
+
 server = typer.Typer()
 webhooks = typer.Typer(
     name="webhooks", no_args_is_help=True, rich_markup_mode="markdown",
@@ -25,6 +30,8 @@ webhooks = typer.Typer(
     epilog=example("amocrm-mirror webhooks serve",
                    "amocrm-mirror webhooks subscribe --url https://hooks.example.com"))
 HOST, PORT, METRICS_PORT = "127.0.0.1", 8780, 8781
+RESTART_PATIENCE_SECONDS = 30.0
+"""Seconds that a server waits at its start for Postgres."""
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)]
 
@@ -42,19 +49,23 @@ def serve_(host: Host = HOST, port: Port = PORT) -> None:
         from pipelines.webhooks.uninstall import uninstall_handler
         configure_logging()
         check_port_free(host, port)
-        mirror = open_migrated_mirror()
+        mirror = _open_when_postgres_is_up()
         make_server(InboxWriter(mirror.conninfo), host, port, uninstall_handler(
             mirror.connect, lambda: mirror.encryption, mirror.configured_tokens)).run()
 
 
 @webhooks.command(epilog=example("amocrm-mirror webhooks drain",
                                  "amocrm-mirror webhooks drain --account amocrm"))
-def drain(account: Annotated[str, typer.Option(help="Without it, all with a webhook.")] = "") -> None:
-    """Re-read the records that deliveries name, within a second or so, until Ctrl-C. Syncs may run."""
+def drain(account: Annotated[str, typer.Option(help="Without it, all with a webhook.")] = "",
+          at_once: Annotated[int, typer.Option(
+              help="Accounts at once; each may take 7 connections to Postgres while it is read.", min=1,
+              max=32)] = 4) -> None:
+    """Re-read the records that deliveries name, within a second or so, until Ctrl-C. Syncs may run. A second
+    drain of all accounts stands by."""
     with report_errors(), exit_on_interrupt():
         from pipelines.orchestration.continuous_workers import ContinuousWorkers
         configure_logging()
-        ContinuousWorkers(open_migrated_mirror(), account).run()
+        ContinuousWorkers(_open_when_postgres_is_up(), account, at_once).run()
 
 
 @server.command(epilog=example("amocrm-mirror serve", "amocrm-mirror serve --no-dagster"))
@@ -145,3 +156,19 @@ def _subscribe(url: str, account: str) -> None:
                "amoMarket → … → WebHooks.")
     typer.echo(
         "Now keep `amocrm-mirror serve` running behind that address, and run `amocrm-mirror sync` once.")
+
+
+def _open_when_postgres_is_up() -> Installation:
+    """Returns the migrated installation. Waits up to RESTART_PATIENCE_SECONDS for a Postgres that is being
+    restarted: a server that begins at that moment would end, and nothing may start it again."""
+    until = time.monotonic() + RESTART_PATIENCE_SECONDS
+    while True:
+        try:
+            return open_migrated_mirror()
+        except Exception as reason:
+            from pipelines.postgres.errors import is_server_away, one_line
+            if not is_server_away(reason) or time.monotonic() > until:
+                raise
+            logging.warning("Postgres is not there: %s. Trying again for %.0f s", one_line(reason)[:200],
+                            until - time.monotonic())
+        time.sleep(1)

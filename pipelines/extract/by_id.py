@@ -4,14 +4,15 @@ by one.
 
 An id that an answer lacks is absent: the record is gone, or this token may not see it. The caller says for
 which ids one answer is proof enough; for the others GET by id decides (204 or 404; 404 for details, which may
-be empty).
+be empty). The caller may keep such requests for later, if they are many.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.amocrm.errors import BadRequestError, GoneError, PageTooLargeError
@@ -55,14 +56,31 @@ class IdQuery:
     """filter[id] may be used."""
     ids_per_request: int = IDS_PER_REQUEST
     """Ids per request, at present."""
+    workers: int = MAX_WORKERS
+    """Requests at once."""
+    misses_at_once: int | None = None
+    """GETs by id, at most, for ids that an answer lacks; None: any number."""
+    misses: list[Any] = field(default_factory=list)
+    """The ids that an answer lacked and that were not asked for then: nothing settles them."""
+    _misses_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask_alone(self, ids: Sequence[Any]) -> Sequence[Any]:
+        """Returns those of the ids, which an answer lacked, that may be asked for by GET by id now: all, or
+        none if they are too many."""
+        with self._misses_lock:
+            if self.misses_at_once is not None and len(ids) > self.misses_at_once:
+                self.misses += ids
+                return []
+            self.misses_at_once = None if self.misses_at_once is None else self.misses_at_once - len(ids)
+            return ids
 
 
 def answers_by_id(query: IdQuery, ids: Sequence[Any]) -> Iterator[IdAnswer]:
     """Answers that settle every id once, several requests in parallel."""
     chunks = [tuple(ids[start:start + query.ids_per_request])
               for start in range(0, len(ids), query.ids_per_request)]
-    yield from run_parallel([_chunk_answers(query, chunks[place::MAX_WORKERS])
-                             for place in range(min(MAX_WORKERS, len(chunks)))])
+    yield from run_parallel([_chunk_answers(query, chunks[place::query.workers])
+                             for place in range(min(query.workers, len(chunks)))])
 
 
 def detail_steps(source: Source, ids: Sequence[Any], missing: list[Any]) -> Iterator[Step]:
@@ -124,9 +142,10 @@ def _settled_answers(query: IdQuery, chunk: tuple[Any, ...], each: Page,
     those of an answer with a further page are not absent yet."""
     absent = [ident for ident in chunk if ident not in found_ids]
     settled = tuple(number for number in absent if each.next is None and query.absence_suffices(number))
+    alone = query.ask_alone([number for number in absent if number not in settled])
     yield IdAnswer(each, tuple(number for number in chunk if number in found_ids or number in settled),
                    settled, each.started)
-    yield from (_single_answer(query, number) for number in absent if number not in settled)
+    yield from (_single_answer(query, number) for number in alone)
 
 
 def _single_answer(query: IdQuery, ident: Any) -> IdAnswer:

@@ -8,11 +8,11 @@ and only if its version is still the one that was read: a hint renewed in the me
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from pipelines.cursors import SERVER_NOW
 from pipelines.load import statements
@@ -33,6 +33,37 @@ class Hint:
     version: int
 
 
+HintKey = tuple[str, str]
+"""Path of a list, and the id of one of its records."""
+
+
+@dataclass
+class Misses:
+    """Queued hints whose record was not in the answer to a request for many ids, with their versions. Only
+    GET by id proves that such a record is gone, one request each; other hints go first. A hint that is
+    renewed is no miss any more. Thread-safe for different lists."""
+
+    versions: dict[HintKey, int] = field(default_factory=dict)
+
+    def add(self, path: str, versions: Mapping[int, int]) -> None:
+        self.versions |= {(path, str(key)): version for key, version in versions.items()}
+
+    def discard(self, path: str, keys: Iterable[int]) -> None:
+        for key in keys:
+            self.versions.pop((path, str(key)), None)
+
+    def first(self, most: int | None = None) -> Misses:
+        """Returns a copy of some of them (None: all), the oldest first."""
+        return Misses(dict(list(self.versions.items())[:most]))
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Returns the query parameters of `HintFilter.where`."""
+        hints = list(self.versions.items())
+        return {"miss_listings": [path for (path, _), _ in hints],
+                "miss_keys": [key for (_, key), _ in hints],
+                "miss_versions": [version for _, version in hints]}
+
+
 @dataclass(frozen=True)
 class HintFilter:
     """Selects among the queued hints. `most`: at most that many (None: all). `suspects`: also suspects; they
@@ -42,28 +73,41 @@ class HintFilter:
     suspects: bool = True
     unhooked: bool = True
     """True: also hints that no webhook reported."""
+    misses: Misses = field(default_factory=Misses)
+    only_misses: bool = False
+    """True: nothing but the misses. False: all but these."""
 
     @property
-    def where(self) -> SQL:
-        return SQL(" AND (%(suspects)s OR NOT is_suspect) AND (%(unhooked)s OR hooked_at IS NOT NULL)")
+    def where(self) -> Composed:
+        chosen = SQL(" AND (%(suspects)s OR NOT is_suspect) AND (%(unhooked)s OR hooked_at IS NOT NULL)")
+        if not self.misses.versions:
+            return Composed([chosen])
+        return Composed([chosen, SQL(" AND " if self.only_misses else " AND NOT "), SQL(IS_MISS)])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"most": self.most, "suspects": self.suspects, "unhooked": self.unhooked,
+                **self.misses.columns()}
 
 
+IS_MISS = """EXISTS (
+SELECT FROM unnest(%(miss_listings)s::text[], %(miss_keys)s::text[], %(miss_versions)s::int8[]) m (l, k, v)
+WHERE (m.l, m.k, m.v) = (h.listing, h.key, h.version))"""
+TURN_BY_TURN = """
+ORDER BY hooked_at IS NULL,
+    CASE WHEN hooked_at IS NOT NULL THEN row_number() OVER (PARTITION BY hooked_at ORDER BY key::int8) END,
+    hooked_at, 1 LIMIT %(most)s"""
+"""The first id of each delivery, then the second of each: one that names a thousand does not hold up one that
+names a single one. Last the hints that no webhook reported."""
 ALL_HINTS = HintFilter()
 
 
-def listings_with_hints(connection: Connection, account: str,
-                        hint_filter: HintFilter = ALL_HINTS) -> set[str]:
-    """Returns the paths of the lists that have queued hints."""
-    return {row[0] for row in connection.execute(
-        SQL("SELECT DISTINCT listing FROM mirror.hints WHERE account = %(account)s") + hint_filter.where,
-        {"account": account, **vars(hint_filter)}).fetchall()}
-
-
-def count_hints(connection: Connection, account: str, hint_filter: HintFilter = ALL_HINTS) -> int:
-    row = connection.execute(
-        SQL("SELECT count(*) FROM mirror.hints WHERE account = %(account)s") + hint_filter.where,
-        {"account": account, **vars(hint_filter)}).fetchone()
-    return int(row[0]) if row else 0
+def count_by_listing(connection: Connection, account: str,
+                     hint_filter: HintFilter = ALL_HINTS) -> dict[str, int]:
+    """Returns the number of queued hints by the path of their list; lists without hints are left out."""
+    return dict(connection.execute(
+        SQL("SELECT listing, count(*) FROM mirror.hints h WHERE account = %(account)s") + hint_filter.where
+        + SQL(" GROUP BY listing"), {"account": account, **hint_filter.parameters}).fetchall())
 
 
 def pending_hints(connection: Connection, account: str, listing: str,
@@ -72,10 +116,10 @@ def pending_hints(connection: Connection, account: str, listing: str,
     webhooks come first."""
     rows = connection.execute(SQL(
         "SELECT key::int8, (extract(epoch FROM told_at) * 1000000)::int8, "
-        "(extract(epoch FROM deleted_at) * 1000000)::int8, is_suspect, of_links, version FROM mirror.hints "
+        "(extract(epoch FROM deleted_at) * 1000000)::int8, is_suspect, of_links, version FROM mirror.hints h "
         "WHERE account = %(account)s AND listing = %(listing)s AND key ~ '^[0-9]+$' AND length(key) < 19")
-        + hint_filter.where + SQL(" ORDER BY hooked_at, 1 LIMIT %(most)s"),
-        {"account": account, "listing": listing, **vars(hint_filter)}).fetchall()
+        + hint_filter.where + SQL(TURN_BY_TURN),
+        {"account": account, "listing": listing, **hint_filter.parameters}).fetchall()
     return {row[0]: Hint(*row[1:]) for row in rows}
 
 

@@ -15,7 +15,7 @@ from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.errors import AccountPausedError, SyncAlreadyRunningError, describe_fault
 from pipelines.installation import Installation, open_installation
-from pipelines.migrate import migrate
+from pipelines.migrate import ensure_current, migrate
 from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, this_process
 from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
 from pipelines.schema.tables import table_schema_of
@@ -59,7 +59,7 @@ class DagsterSyncRunner:
 
     def sync(self, account: str, only: list[str], options: SyncOptions, log: logging.Logger) -> Report:
         mirror = open_installation(account)
-        migrate(mirror.conninfo, mirror.schema)
+        ensure_current(mirror.conninfo, mirror.schema)
         return sync(mirror.target(), only, options.full, DagsterLogProgress(log), options.allow_mass_delete)
 
     def rebuild_views(self, account: str) -> list[builder.ViewResult]:

@@ -36,6 +36,12 @@ concurrency:
       - key: amocrm-mirror/account
         value: {applyLimitPerUniqueValue: true}
         limit: 1
+# Runs that never start, do not end when they are canceled, or go on for two days are given up
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 600
+  cancel_timeout_seconds: 300
+  max_runtime_seconds: 172800
 """
 
 EXTRAS = {

@@ -15,7 +15,7 @@ from pipelines.bi.builder import ViewResult, view_tables
 from pipelines.entities.spec import Entity
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
-from pipelines.migrate import migrate
+from pipelines.migrate import ensure_current
 from pipelines.orchestration.admission import refuse_before_writing
 from pipelines.orchestration.assets import SyncOptions, current_views, sync_account
 from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, prune_dagster_runs, this_process
@@ -54,7 +54,7 @@ def launch(mirror: Installation, progress: Progress, only: Sequence[str] = (), f
     if it could not start, before anything is written, and SyncRefusedError if Dagster did not start it."""
     entities = select_entities(only)
     refuse_before_writing(mirror)
-    migrate(mirror.conninfo, mirror.schema)
+    ensure_current(mirror.conninfo, mirror.schema)
     with admitted_sync(mirror.target(), only, full, progress, allow_mass_delete) as run:
         return _materialize(CliSyncRunner(mirror, run), entities,
                             {"full": full, "allow_mass_delete": allow_mass_delete})
@@ -65,7 +65,7 @@ def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dic
             + [dg.AssetKey([BI_PREFIX, name]) for name in view_tables()])
     account = syncer.mirror.account
     with open_instance(syncer.mirror, account) as instance, without_captured_output(instance):
-        fail_dead_runs(instance)
+        fail_dead_runs(instance, syncer.mirror.connect_autocommit)
         result = dg.materialize(
             [sync_account], partition_key=account, selection=keys, instance=instance,
             resources={"syncer": syncer}, raise_on_error=False,
@@ -113,7 +113,7 @@ def prune_runs(mirror: Installation, days: int | None, dagster_days: int | None)
         counts, total = (
             prune_mirror_schema(mirror.connect, mirror.account, keep_days,
                                 mirror.settings.mirror_webhook_days), 0)
-        fail_dead_runs(instance)
+        fail_dead_runs(instance, mirror.connect_autocommit)
         while more := prune_dagster_runs(
                 instance, mirror.settings.dagster_keep_days if dagster_days is None else dagster_days,
                 keep_days):

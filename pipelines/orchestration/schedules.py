@@ -107,8 +107,9 @@ def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
     @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status,
                  description=tier.description)
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        fail_dead_runs(context.instance)
-        requests, reasons = fan_out(context.instance, open_installation(), tier, job.name)
+        mirror = open_installation()
+        fail_dead_runs(context.instance, mirror.connect_autocommit)
+        requests, reasons = fan_out(context.instance, mirror, tier, job.name)
         yield from requests
         if not requests:
             yield dg.SkipReason("; ".join(reasons) or "there is no account yet: "

@@ -42,6 +42,12 @@ SESSION_SETTINGS = {
     "row_security": "off"}
 SINCE_VERSION = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
 """Version of Postgres that brought a setting."""
+NOTICE_A_DEAD_CLIENT = """
+SELECT set_config('client_connection_check_interval', '2s', false)
+WHERE version() ~* 'linux|darwin|freebsd'"""
+"""The server looks every 2 s, during a statement too, whether the client is still there: what a killed
+process was doing ends then, and its locks with it. Systems that cannot tell would refuse the setting."""
+NOTICES_SINCE_VERSION = 150000
 PATIENCE_SECONDS = 20.0
 """Seconds to wait for a connection if all are taken: most of the mirror's own are short."""
 
@@ -52,13 +58,14 @@ NO_CONNECTION_LEFT_SIGNS = ("too many connections", "too many clients", "connect
 code."""
 
 
-def open_connection(conninfo: str, autocommit: bool = False) -> Connection:
+def open_connection(conninfo: str, autocommit: bool = False,
+                    kind: type[Connection] = psycopg.Connection) -> Connection:
     """Returns a connection with the session settings. Raises DatabaseUnfitError for a pooler in transaction
     mode, psycopg.Error if there is no connection to be had."""
     parameters = parameters_of(APPLICATION_NAME)
     _wait_for_connection(partial(refuse_transaction_pooler, conninfo, parameters))
     connection: Connection = _wait_for_connection(
-        partial(psycopg.connect, conninfo, autocommit=True, **parameters))
+        partial(kind.connect, conninfo, autocommit=True, **parameters))
     try:
         connection.execute(session_sql(connection.info.server_version).encode())
         connection.autocommit = autocommit
@@ -82,8 +89,9 @@ def parameters_of(application_name: str) -> dict[str, Any]:
 
 def session_sql(server_version: int) -> str:
     """Returns the statements that give a session its settings."""
-    return "; ".join(f"SET {name} TO {_literal(name, value)}" for name, value in SESSION_SETTINGS.items()
-                     if server_version >= SINCE_VERSION.get(name, 0))
+    settings = [f"SET {name} TO {_literal(name, value)}" for name, value in SESSION_SETTINGS.items()
+                if server_version >= SINCE_VERSION.get(name, 0)]
+    return "; ".join(settings + [NOTICE_A_DEAD_CLIENT] * (server_version >= NOTICES_SINCE_VERSION))
 
 
 def _literal(name: str, value: str) -> str:

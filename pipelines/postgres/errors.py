@@ -18,8 +18,13 @@ SERVER_DOWN_MESSAGE = (
     "The server has gone down, or is just starting: its log says why, most often a full disk.")
 """Cause that the server cannot report itself when the disk of its log is full: it stops at once."""
 SERVER_DOWN_SIGNS = ("server closed the connection unexpectedly", "in recovery mode", "starting up",
-                     "shutting down")
+                     "shutting down", "terminating connection due to administrator command")
 """Parts of the messages of a server that is stopping or starting."""
+SERVER_AWAY_SIGNS = (*SERVER_DOWN_SIGNS, "Connection refused", "connection failed: No such file",
+                     "the connection is lost", "the connection is closed")
+"""Parts of the messages when a server is being restarted."""
+SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
+"""SQLSTATEs of a server that is stopping or starting."""
 
 
 def one_line(reason: BaseException) -> str:
@@ -34,6 +39,13 @@ def driver_error(reason: Exception) -> BaseException:
 
 def with_full_stop(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def is_server_away(reason: Exception) -> bool:
+    """True if the server is not there, or has just gone: it may be being restarted."""
+    cause = driver_error(reason)
+    return isinstance(cause, psycopg.OperationalError) and (cause.sqlstate in SHUTDOWN_STATES or any(
+        sign in one_line(cause) for sign in SERVER_AWAY_SIGNS))
 
 
 def describe_postgres_error(reason: psycopg.Error | DBAPIError) -> str:

@@ -4,13 +4,15 @@ victims.
     sync_lock               a sync or verification of the account runs
     full_scan_lock          a process reads lists completely and tombstones what is missing
     continuous_sync_lock    shared by the rounds of the continuous sync
-    continuous_worker_lock  a process syncs the account continuously
+    continuous_worker_lock  a pass of the continuous sync of the account is under way
+    DRAIN_LOCK              a process syncs all accounts continuously
     landing_lock            shared by the transactions of a sync that land rows; a sync that begins
     table_lock              a transaction writes the table
     views_lock              a transaction replaces the account's views
     stored_step_lock        a transaction refreshes a stored step of marts
     ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
-    migration lock          a process migrates (alembic/env.py)
+    migration locks         a process migrates a schema (alembic/env.py); shared by all of them, a process
+                            of an older program migrates the database
 
 A session's lock ends with its connection, so a killed process leaves none behind. The names are part of the
 contract between versions: a newer program excludes an older one only by the same name.
@@ -35,10 +37,15 @@ Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 DEADLOCK_ATTEMPTS = 5
 MIGRATION_LOCK_KEY = 0x616D6F63
-"""Key of the migration lock: any number, the same in every migrator."""
-TAKE_MIGRATION_LOCK = f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY})"
-RELEASE_MIGRATION_LOCK = f"SELECT pg_advisory_unlock({MIGRATION_LOCK_KEY})"
-"""Statements, because Alembic's connection is SQLAlchemy's."""
+"""Key of the lock that older programs take to migrate anything: any number, the same in every migrator."""
+TAKE_MIGRATION_LOCKS = f"""
+SELECT pg_advisory_lock_shared({MIGRATION_LOCK_KEY}),
+       pg_advisory_lock(hashtextextended('amocrm-mirror migration {{schema}}', 0))"""
+RELEASE_MIGRATION_LOCKS = f"""
+SELECT pg_advisory_unlock(hashtextextended('amocrm-mirror migration {{schema}}', 0)),
+       pg_advisory_unlock_shared({MIGRATION_LOCK_KEY})"""
+"""Statements, because Alembic's connection is SQLAlchemy's. A migrator of one schema waits for those of the
+same schema, and for older programs."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ class AdvisoryLock:
 
 ALL_ACCOUNTS_VIEWS_LOCK = AdvisoryLock("amocrm-mirror views over all accounts")
 """The lock of a process that replaces the views over all accounts."""
+DRAIN_LOCK = AdvisoryLock("amocrm-mirror drain")
+"""The lock of the one process that syncs all accounts of the database continuously."""
 
 
 def sync_lock(account: str) -> AdvisoryLock:
@@ -125,7 +134,8 @@ def continuous_sync_lock(account: str) -> AdvisoryLock:
 
 
 def continuous_worker_lock(account: str) -> AdvisoryLock:
-    """Returns the lock of the one process that syncs the account continuously."""
+    """Returns the lock of the one process that syncs the account continuously: it holds it for one pass; an
+    older program holds it while it runs."""
     return AdvisoryLock(f"amocrm-mirror drain {account}")
 
 

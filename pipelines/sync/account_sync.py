@@ -30,13 +30,13 @@ from pipelines.amocrm.errors import (
     InterruptedSyncError,
     ListIncompleteError,
 )
-from pipelines.bi import builder
+from pipelines.bi import all_accounts, builder
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity, Phase
 from pipelines.errors import MirrorError, UsageError, describe_fault
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
-from pipelines.load.hints import listings_with_hints
+from pipelines.load.hints import count_by_listing
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.schema.names import bi_schema
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext, tell_time
@@ -148,7 +148,9 @@ def rebuild_views(target: Target, changed: Collection[str] = ()) -> list[builder
     try:
         with target.connect() as connection:
             connection.autocommit = True
-            return builder.refresh_views(connection, target.schema, changed)
+            built = builder.refresh_views(connection, target.schema, changed)
+            all_accounts.refresh_if_new(connection, target.name)
+            return built
     except psycopg.Error as reason:
         return [builder.ViewResult(bi_schema(target.schema), "failed", describe_postgres_error(reason))]
 
@@ -188,7 +190,7 @@ class SyncRun:
             with self.target.connect() as connection:
                 tell_time(connection, self.target.client)
                 enqueue_all_hints(connection, self.target.name)
-                paths = listings_with_hints(connection, self.target.name)
+                paths = set(count_by_listing(connection, self.target.name))
             hinted = [entity for entity in entities
                       if entity.name in readable and readable[entity.name].state != "failed"
                       and paths & {each.path for each in entity.listings}]

@@ -16,6 +16,7 @@ from pipelines.amocrm.errors import AmoError
 from pipelines.cursors import set_server_time
 from pipelines.entities.spec import AccountInfo
 from pipelines.load.counts import Counts
+from pipelines.load.hints import Misses
 from pipelines.sync.exclusive import Fence
 
 UNKNOWN_CLOCK_SECONDS = 2 * 86400
@@ -105,6 +106,10 @@ class SyncContext:
     stop_reason: AmoError | None = None
     fence: Fence | None = None
     """The fence of the sync that holds the account's lock; None: there is no such sync."""
+    misses: Misses | None = None
+    """Hints of the continuous sync that wait for a GET by id. None: such requests are sent at once."""
+    is_interrupted: Callable[[], bool] = lambda: False
+    """True if something more urgent waits: what is not asked for yet stays queued."""
     is_admin_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def halt(self, reason: AmoError) -> None:

@@ -29,6 +29,11 @@ from pipelines.sync.entity_sync import HIDDEN_ROWS_MESSAGE, EntitySync
 
 ANSWERS_PER_BATCH = 20
 """Answers per transaction."""
+MISSES_AT_ONCE = 10
+"""GETs by id, at most, that the continuous sync sends at once for a list; more than that are a flood."""
+WORKERS_ONE_BY_ONE = 2
+"""Requests at once of the continuous sync where a list honours no filter: what is sent already cannot be
+interrupted."""
 EVENT_CLOCK_SLACK_US = 2_000_000
 """Microseconds. Event times are whole seconds, and a list may show a change slightly later than its event."""
 
@@ -85,7 +90,7 @@ class HintSync:
         hints = {key: hint for key, hint in hints.items() if key not in fresh}
         self._apply_deletion_guard(listing, hints)
         if hints:
-            self._read_hinted(listing, hints)
+            self._read_hinted(listing, hints, choice.only_misses)
         if listing.of_owner:
             self._read_parts(listing)
 
@@ -127,8 +132,9 @@ class HintSync:
         for key in suspects:
             del hints[key]
 
-    def _read_hinted(self, listing: Listing, hints: dict[int, Hint]) -> None:
-        """Re-reads the hinted records by id, with their reverse links, and loads the answers in batches."""
+    def _read_hinted(self, listing: Listing, hints: dict[int, Hint], one_by_one: bool = False) -> None:
+        """Re-reads the hinted records by id, with their reverse links, and loads the answers in batches.
+        `one_by_one`: each by a request of its own, one after the other."""
         sides = tuple(side.name for side in self.entity.reverse_links)
         source = replace(self.reader.make_source(listing),
                          entity=replace(self.entity, with_=self.entity.with_ + sides))
@@ -136,16 +142,24 @@ class HintSync:
         def absence_suffices(key: int) -> bool:
             return hints[key].is_suspect or hints[key].deleted_at is not None
 
+        query = IdQuery(source, absence_suffices, self.reader.has_filter and not one_by_one)
+        if self.context.misses:
+            query.misses_at_once = MISSES_AT_ONCE
+            query.workers = query.workers if query.use_filter else 1 if one_by_one else WORKERS_ONE_BY_ONE
         answers: list[IdAnswer] = []
-        for answer in answers_by_id(IdQuery(source, absence_suffices, self.reader.has_filter),
-                                    list(hints)):
+        for answer in answers_by_id(query, list(hints)):
             if self.context.stop_reason:
                 raise self.context.stop_reason
             answers.append(answer)
-            if len(answers) >= ANSWERS_PER_BATCH:
+            is_interrupted = self.context.is_interrupted()
+            if len(answers) >= ANSWERS_PER_BATCH or is_interrupted:
                 self._load_answers(source, hints, answers)
                 answers = []
+            if is_interrupted:
+                break
         self._load_answers(source, hints, answers)
+        if self.context.misses:
+            self.context.misses.add(listing.path, {key: hints[key].version for key in query.misses})
 
     def _load_answers(self, source: Source, hints: dict[int, Hint], answers: list[IdAnswer]) -> None:
         """In one transaction: loads the records, marks deleted the absent ones, enqueues hints for records
@@ -182,6 +196,8 @@ class HintSync:
 
         self.sync.keep_time()
         self.result.counts += retry_deadlocks(once)
+        if self.context.misses:
+            self.context.misses.discard(listing.path, settled)
         self.context.progress.advanced(self.entity.name, self.reader.records_read, None)
 
     def _fixed_key(self, listing: Listing) -> tuple[str, ...]:

@@ -49,6 +49,21 @@ VALUES (%s, %s, %s, %s, %s, to_timestamp(%s / 1000000.0))
 ON CONFLICT (account, uid) DO UPDATE SET action = excluded.action, leads = excluded.leads,
     contacts = excluded.contacts, told_at = excluded.told_at
 WHERE o.told_at <= excluded.told_at"""
+MARK_PROCESSED = f"""
+WITH waiting AS MATERIALIZED (
+    SELECT DISTINCT hooked_at, told_at - {CLOCK_DIFFERENCE} + interval '3 s' AS told_at FROM mirror.hints
+    WHERE account = %(account)s AND hooked_at IS NOT NULL)
+UPDATE mirror.webhook_deliveries d SET settled_at = clock_timestamp()
+WHERE account = %(account)s AND settled_at IS NULL AND heeded_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM waiting w WHERE d.last_received_at BETWEEN w.hooked_at AND w.told_at)"""
+"""A hint stands for the deliveries from the first one that named the record to the last one: between these
+two moments others may have come that are settled already, and are marked later."""
+SELECT_ACCOUNTS_WITH_WORK = """
+SELECT a.name FROM mirror.accounts a
+WHERE CASE %(only)s WHEN '' THEN EXISTS (SELECT FROM mirror.webhook_addresses w WHERE w.account = a.name)
+           ELSE a.name = %(only)s END
+  AND (EXISTS (SELECT FROM mirror.webhook_deliveries d WHERE d.account = a.name AND d.heeded_at IS NULL)
+       OR EXISTS (SELECT FROM mirror.hints h WHERE h.account = a.name AND NOT h.is_suspect))"""
 InboxItem = tuple[int, ParsedDelivery, int]
 """Row id, parsed content, and time of arrival (microseconds since 1970, UTC)."""
 
@@ -82,11 +97,13 @@ def enqueue_all_hints(connection: Connection, account: str) -> int:
 
 def mark_processed(connection: Connection, account: str) -> int:
     """Sets `settled_at` of deliveries all of whose hints have been processed; returns how many."""
-    return connection.execute(
-        "UPDATE mirror.webhook_deliveries SET settled_at = clock_timestamp() "
-        "WHERE account = %(account)s AND settled_at IS NULL AND heeded_at IS NOT NULL "
-        "AND last_received_at < coalesce((SELECT min(hooked_at) FROM mirror.hints "
-        "WHERE account = %(account)s AND hooked_at IS NOT NULL), 'infinity')", {"account": account}).rowcount
+    return connection.execute(MARK_PROCESSED, {"account": account}).rowcount
+
+
+def accounts_with_work(connection: Connection, only: str = "") -> list[str]:
+    """Returns the accounts with a registered address, or `only` this one, that have unread deliveries or
+    queued hints. Suspects belong to the sync that found them."""
+    return [row[0] for row in connection.execute(SELECT_ACCOUNTS_WITH_WORK, {"only": only}).fetchall()]
 
 
 def _drop_foreign_records(each: ParsedDelivery, account: int | None) -> ParsedDelivery:

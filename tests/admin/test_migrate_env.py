@@ -100,7 +100,7 @@ def test_timeouts_and_lock_hold_during_a_migration_only(empty_database: str,
         " current_setting('lock_timeout'), current_setting('statement_timeout'),"
         " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))\").one()\n"
-        "assert row == ('amocrm', '30s', '30min', 1), row",
+        "assert row == ('amocrm', '5s', '30min', 2), row",
     )
     migrate(empty_database, "amocrm")
     with psycopg.connect(empty_database) as connection:

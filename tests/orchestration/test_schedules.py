@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 
 from pipelines.definitions import defs
 from pipelines.entities.registry import ENTITIES, entity_named, names_in_tier
-from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs
+from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, this_machine
 from pipelines.orchestration.schedules import SCHEDULES, SYNC_JOBS, TIERS
 from sandbox.process import SandboxProcess
 from tests.support.commands import REPOSITORY, CliInstallation, offered_entities
@@ -163,9 +162,8 @@ def test_a_run_of_a_killed_process_is_marked_failed(installation: CliInstallatio
     instance.add_dynamic_partitions("accounts", ["amocrm"])
     gone = subprocess.Popen(["true"])
     gone.wait()
-    host = socket.gethostname()
     job = defs.resolve_job_def("sync_moving")
-    dead = instance.create_run_for_job(job, tags=TAGS | {PROCESS_TAG: f"{host} {gone.pid}"},
+    dead = instance.create_run_for_job(job, tags=TAGS | {PROCESS_TAG: f"{this_machine()} {gone.pid}/1"},
                                        status=dg.DagsterRunStatus.STARTED)
     other = instance.create_run_for_job(job, tags={PROCESS_TAG: "another-host 1"},
                                         status=dg.DagsterRunStatus.STARTED)

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import psycopg
+import pytest
 
 from pipelines.postgres import locks
+from pipelines.postgres.connections import open_connection
+from tests.support.commands import REPOSITORY
+
+HOLD_AND_WORK = """
+import sys
+from pipelines.postgres.connections import open_connection
+from pipelines.postgres.locks import AdvisoryLock
+connection = open_connection(sys.argv[1], autocommit=True)
+AdvisoryLock("one").take(connection)
+print("taken", flush=True)
+{}
+"""
 
 
 def test_names_stay_as_older_programs_know_them() -> None:
@@ -16,6 +32,7 @@ def test_names_stay_as_older_programs_know_them() -> None:
             "amocrm-mirror drain acme", "amocrm-mirror acme.leads", "amocrm-mirror views acme",
             "amocrm-mirror views over all accounts"]
     assert locks.MIGRATION_LOCK_KEY == 0x616D6F63
+    assert locks.DRAIN_LOCK.name == "amocrm-mirror drain"
 
 
 def test_a_lock_excludes_other_sessions_until_it_is_released(database: str) -> None:
@@ -33,3 +50,18 @@ def test_a_lock_excludes_other_sessions_until_it_is_released(database: str) -> N
         assert lock.is_held(second)
         first.commit()
         assert not lock.is_held(second)
+
+
+@pytest.mark.parametrize("work", ['connection.execute("SELECT pg_sleep(60)")',
+                                  'AdvisoryLock("two").take(connection)'])
+def test_a_killed_process_leaves_no_lock_behind_whatever_its_statement_was(database: str, work: str) -> None:
+    """Postgres looks for the client while a statement runs or waits for a lock, not only after it."""
+    with open_connection(database, autocommit=True) as connection:
+        locks.AdvisoryLock("two").take(connection)
+        holder = subprocess.Popen([sys.executable, "-c", HOLD_AND_WORK.format(work), database],
+                                  env={"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE)
+        assert holder.stdout and holder.stdout.readline() == b"taken\n"
+        holder.kill()
+        holder.communicate()
+        connection.execute("SET lock_timeout = '20s'")
+        locks.AdvisoryLock("one").take(connection)

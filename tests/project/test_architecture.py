@@ -27,7 +27,7 @@ LAYERS: tuple[str | tuple[str, ...], ...] = (
     ("pipelines.accounts", "pipelines.normalize"),
     ("pipelines.access", "pipelines.extract", "pipelines.postgres"),
     ("pipelines.load", "pipelines.webhooks", "pipelines.history", "pipelines.bi",
-     "pipelines.installation"),
+     "pipelines.installation", "pipelines.failed_migrations"),
     ("pipelines.dictionary", "pipelines.erasure", "pipelines.migrate", "pipelines.monitoring"),
     "pipelines.sync",
     ("pipelines.verify", "pipelines.orchestration"),

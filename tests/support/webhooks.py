@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import requests
 
+from pipelines.orchestration.continuous_workers import ContinuousWorkers
 from pipelines.postgres.embedded.postmaster import free_port
-from pipelines.sync.continuous import ContinuousSync
 from pipelines.webhooks import receiver, subscription
 from pipelines.webhooks.inbox_writer import InboxWriter
 from pipelines.webhooks.uninstall import UninstallHandler
@@ -49,17 +49,16 @@ def running_receiver(database: str, disable: UninstallHandler | None = None, **o
 
 
 @contextmanager
-def running_continuous_sync(sandbox: SandboxProcess, database: str,
-                            **settings: Any) -> Iterator[ContinuousSync]:
-    """Runs a continuous sync of the account in a thread."""
-    mirror = mirror_of(sandbox, database, **settings)
-    drain = ContinuousSync(ACCOUNT, lambda: mirror.target(FAST_RETRIES), mirror.connect)
+def running_continuous_sync(sandbox: SandboxProcess, database: str, only: str = ACCOUNT,
+                            **settings: Any) -> Iterator[ContinuousWorkers]:
+    """Runs the drain of the account (`only` empty: of all) in a thread."""
+    drain = ContinuousWorkers(mirror_of(sandbox, database, **settings), only, retry_policy=FAST_RETRIES)
     thread = threading.Thread(target=drain.run)
     thread.start()
     try:
         yield drain
     finally:
-        drain.stop.set()
+        drain.stop()
         notify(database)
         thread.join()
 

@@ -4,8 +4,6 @@ one."""
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +12,12 @@ import psycopg
 import pytest
 
 from pipelines import erasure
+from pipelines.orchestration import continuous_workers
+from pipelines.orchestration.continuous_workers import ContinuousWorkers
 from pipelines.postgres.locks import continuous_sync_lock, full_scan_lock
+from pipelines.sync import continuous
 from pipelines.sync.continuous import ContinuousSync
+from pipelines.sync.exclusive import Fence, SyncLockLostError, current_fence
 from pipelines.webhooks.subscription import digest, secret_of
 from sandbox.process import SandboxProcess
 from tests.conftest import temporary_database
@@ -45,7 +47,7 @@ class Live:
     database: str
     base: str
     destination: str
-    drain: ContinuousSync
+    drain: ContinuousWorkers
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.database, autocommit=True) as connection:
@@ -101,7 +103,7 @@ def test_the_subscription_covers_every_documented_event_and_its_secret_is_not_st
 def test_a_change_becomes_a_row_as_soon_as_it_is_delivered(live: Live,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by the continuous sync's own polling, which is off here."""
-    monkeypatch.setattr("pipelines.sync.continuous.POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(continuous_workers, "POLL_SECONDS", 3600.0)
     monkeypatch.setattr("pipelines.sync.continuous.HISTORY_DELAY_SECONDS", 3600.0)
     lead = live.first("leads")["id"]
     notify(live.database)
@@ -348,11 +350,34 @@ def test_a_restricted_token_marks_nothing_deleted(live: Live, database: str) -> 
         assert connection.execute("SELECT count(*) FROM mirror.hints").fetchone() == (0,)
 
 
-def test_only_one_continuous_sync_per_account_works_and_another_takes_over(live: Live) -> None:
-    with running_continuous_sync(live.sandbox, live.database) as second:
-        time.sleep(0.3)
-        assert second.connections == {}
-        assert threading.active_count() > 2
+def test_its_history_is_fenced(live: Live, database: str) -> None:
+    """Its full-scan lock is lost, and a sync has begun: it leaves the history, too, to the sync."""
+    mirror = mirror_of(live.sandbox, database)
+    sync_mirror(live.sandbox, database)
+    drain = ContinuousSync(ACCOUNT, lambda: mirror.target(FAST_RETRIES), mirror.connect)
+    drain.target = mirror.target(FAST_RETRIES)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO amocrm.history_due VALUES ('leads', 1)")
+        real = current_fence
+
+        def outrun(*arguments: Any) -> Fence:
+            found = real(*arguments)
+            connection.execute("UPDATE mirror.accounts SET sync_number = sync_number + 1")
+            return found
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SyncLockLostError):
+            patch.setattr(continuous, "current_fence", outrun)
+            drain.update_history()
+        assert connection.execute("SELECT count(*) FROM amocrm.history_due").fetchone() == (1,)
+        drain.update_history()
+        assert connection.execute("SELECT count(*) FROM amocrm.history_due").fetchone() == (0,)
+    drain.close()
+
+
+def test_two_drains_of_one_account_take_turns(live: Live) -> None:
+    with running_continuous_sync(live.sandbox, live.database):
+        live.sandbox.apply_random_changes(10, "two", ["edit", "create"])
+        live.equal()
 
 
 def test_many_deliveries_at_once_are_processed(live: Live) -> None:

@@ -96,3 +96,26 @@ def test_killed_and_restarted_at_any_moment(parts: tuple[Parts, SandboxProcess, 
         process.terminate()
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0 and "Traceback" not in said, said
+
+
+def test_servers_that_begin_while_postgres_is_restarted_go_on(postgres_home: Path, tmp_path: Path) -> None:
+    """As in the test above, where a killed drain begins again just before Postgres is restarted."""
+    server = EmbeddedPostgres(postgres_home)
+    installation = CliInstallation(tmp_path, server.start())
+    server.stop()
+    port = free_port()
+    servers = [installation.start("webhooks", "drain"),
+               installation.start("webhooks", "serve", "--port", str(port))]
+    try:
+        for process in servers:
+            assert process.stderr
+            assert "Postgres is not there" in process.stderr.readline()
+        server.start()
+        wait_until(lambda: is_listening(f"http://127.0.0.1:{port}"))
+        for process in servers:
+            assert process.poll() is None
+            process.terminate()
+            _, said = process.communicate(timeout=120)
+            assert process.returncode == 0 and "Traceback" not in said, said
+    finally:
+        installation.stop()
