@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     amocrm_concurrency: Annotated[int, Field(ge=1, le=100)] = 6
     amocrm_processes: Annotated[int, Field(ge=1, le=2)] = 1
     amocrm_schema: str = "amocrm"
+    amocrm_batch_accounts: Annotated[int, Field(ge=1, le=500)] | None = None
+    amocrm_batch_at_once: Annotated[int, Field(ge=1, le=16)] = 12
     amocrm_schedules: bool = False
     amocrm_schedule_moving: str = "*/5 * * * *"
     amocrm_schedule_directories: str = "7 * * * *"

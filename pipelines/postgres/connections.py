@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
+C = TypeVar("C", bound=psycopg.Connection[Any])
 APPLICATION_NAME = "amocrm-mirror"
 CONNECT_TIMEOUT_SECONDS = 10
 PARAMETERS: dict[str, Any] = {
@@ -55,10 +56,14 @@ code."""
 def open_connection(conninfo: str, autocommit: bool = False) -> Connection:
     """Returns a connection with the session settings. Raises DatabaseUnfitError for a pooler in transaction
     mode, psycopg.Error if there is no connection to be had."""
+    return open_connection_as(psycopg.Connection, conninfo, autocommit)
+
+
+def open_connection_as(kind: type[C], conninfo: str, autocommit: bool = False) -> C:
+    """Returns a connection of a subclass, as `open_connection` does."""
     parameters = parameters_of(APPLICATION_NAME)
     _wait_for_connection(partial(refuse_transaction_pooler, conninfo, parameters))
-    connection: Connection = _wait_for_connection(
-        partial(psycopg.connect, conninfo, autocommit=True, **parameters))
+    connection: C = _wait_for_connection(partial(kind.connect, conninfo, autocommit=True, **parameters))
     try:
         connection.execute(session_sql(connection.info.server_version).encode())
         connection.autocommit = autocommit
