@@ -14,7 +14,7 @@ that have a run of their own, one for the batches (`batches/plan.py` decides whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -23,7 +23,7 @@ from pipelines.accounts.registry import due
 from pipelines.amocrm.client import RetryPolicy
 from pipelines.amocrm.errors import AmoError
 from pipelines.bi.builder import view_tables
-from pipelines.config.settings import Settings, SettingsError, load_settings
+from pipelines.config.settings import Settings
 from pipelines.entities.registry import names_in_tier
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Connection, Installation, open_installation
@@ -35,8 +35,9 @@ from pipelines.orchestration.partitions import (
     ACCOUNT_PARTITIONS,
     ACCOUNT_TAG,
     BATCH_TAG,
-    BI_PREFIX,
-    ENTITY_PREFIX,
+    SETTINGS,
+    list_key,
+    view_key,
 )
 from pipelines.webhooks.subscription import WebhookHealth, check_webhook, subscribed_accounts
 
@@ -55,15 +56,6 @@ class Tier:
     full: bool = False
 
 
-def settings_or_none() -> Settings | None:
-    """Returns the settings, or None if they are invalid: the definitions load all the same, and the run or
-    command that needs the settings reports the reason."""
-    try:
-        return load_settings()
-    except SettingsError:
-        return None
-
-
 def tiers(settings: Settings | None) -> list[Tier]:
     crons = settings or Settings.model_construct()
     moving, directories = names_in_tier("moving"), names_in_tier("directories")
@@ -77,10 +69,21 @@ def tiers(settings: Settings | None) -> list[Tier]:
 def sync_job(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
     """Returns the job that syncs a tier. Checks are left out: Dagster skips them in a run in which one of
     their assets was skipped, and an account never offers every list."""
-    selection = dg.AssetSelection.assets(*([ENTITY_PREFIX, name] for name in tier.entities),
-                                         *([BI_PREFIX, name] for name in view_tables())).without_checks()
+    selection = dg.AssetSelection.assets(*map(list_key, tier.entities),
+                                         *map(view_key, view_tables())).without_checks()
     return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.description,
                                config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
+
+
+COMMAND_JOB = "sync"
+
+
+def command_line_job(keys: Sequence[dg.AssetKey] | None = None) -> dg.UnresolvedAssetJobDefinition:
+    """Returns the job of the runs that the command line makes; `keys`: the assets of one of them (None:
+    all)."""
+    selection = dg.AssetSelection.all() if keys is None else dg.AssetSelection.assets(*keys)
+    return dg.define_asset_job(COMMAND_JOB, selection.without_checks(),
+                               description="Everything, as `amocrm-mirror sync` reads it")
 
 
 def default_status(settings: Settings | None) -> dg.DefaultScheduleStatus:
@@ -173,7 +176,6 @@ def _check_webhook(mirror: Installation, connection: Connection) -> WebhookHealt
         return WebhookHealth(f"amoCRM could not be asked: {reason}")
 
 
-SETTINGS = settings_or_none()
 TIERS = tiers(SETTINGS)
 SYNC_JOBS = [sync_job(tier) for tier in TIERS]
 BATCHED_TIERS = [tier for tier in TIERS if not tier.full]

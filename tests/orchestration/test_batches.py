@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +108,64 @@ def _remembered_lenders(monkeypatch: pytest.MonkeyPatch) -> list[ConnectionLende
 
     monkeypatch.setattr(side_by_side, "ConnectionLender", Remembered)
     return lenders
+
+
+def test_what_hangs_in_postgres_is_cancelled_and_ctrl_c_ends_all(
+        sandboxes: dict[str, SandboxProcess], person: CliInstallation, database: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["idle", "moved"]
+    for name in names:
+        sandbox = sandboxes[name]
+        assert person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token).code == 0
+    mirror = open_installation()
+    assert {each.state for each in Batch(mirror, ["users"], 2).sync(names)} == {"complete"}
+    with psycopg.connect(database) as holder, psycopg.connect(database, autocommit=True) as connection:
+        holder.execute("LOCK TABLE idle.users")
+        batch = Batch(mirror, ["users"], 2, Limits(slow=1, stuck=1))
+        states = {each.account: each.state for each in batch.sync(names)}
+        assert states == {"idle": "slow", "moved": "complete"}
+
+        def interrupt(batch: Batch) -> None:
+            while not batch._running:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Batch, "_next_outcome", interrupt)
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(Batch(mirror, ["users"], 1, Limits(stuck=1)).sync(names))
+        assert time.monotonic() - began < 10
+        assert connection.execute(OURS, [connection.info.dbname]).fetchone() == (0,)
+
+
+def test_many_accounts_share_runs_and_few_do_not(instance: dg.DagsterInstance, person: CliInstallation,
+                                                 database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """120 accounts that were read, of which one has failed, one was never read, and some are in a run."""
+    monkeypatch.delenv("AMOCRM_BATCH_ACCOUNTS")
+    names = [f"a{number:03}" for number in range(120)]
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) "
+                           "SELECT n, n, 'https://' || n || '.amocrm.ru' FROM unnest(%s::text[]) n", [names])
+        connection.execute("INSERT INTO mirror.tokens (account) SELECT name FROM mirror.accounts")
+        connection.execute(
+            "INSERT INTO mirror.sync_runs (run_id, account, entity, state, started_at) "
+            "SELECT 'r', a, e, 'complete', now() - interval '1 hour' FROM unnest(%s::text[]) a, "
+            "unnest(%s::text[]) e WHERE (a, e) <> ('a007', 'leads')", [names, MOVING])
+        connection.execute("INSERT INTO mirror.sync_runs (run_id, account, entity, state) "
+                           "VALUES ('r', 'a003', 'leads', 'failed')")
+    found = planned(instance)
+    assert found.alone == ["a003", "a007"]
+    assert [len(each) for each in found.batches] == [40, 39, 39]
+    assert {*found.alone, *(name for each in found.batches for name in each)} == set(names)
+    job = defs.resolve_job_def("sync_moving_batch")
+    instance.create_run_for_job(job, run_config=batch_config("moving", found.batches[0]),
+                                status=dg.DagsterRunStatus.NOT_STARTED)
+    again = planned(instance)
+    assert [sorted(each) for each in again.batches] != [] and not {
+        name for each in again.batches for name in each} & set(found.batches[0])
+    assert f"{found.batches[0][0]}: the moving run before has not ended yet" in again.reasons
+    sweep = plan(instance, open_installation(), "sweep", MOVING, is_full=True)
+    assert (len(sweep.alone), sweep.batches) == (120, []), "a sweep has an account in each run"
+    monkeypatch.setenv("AMOCRM_BATCH_ACCOUNTS", "1")
+    each_alone = planned(instance, "directories")
+    assert (len(each_alone.alone), each_alone.batches) == (120, [])

@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-import psycopg
 
 from pipelines.errors import describe_fault
 from pipelines.installation import Installation, open_installation
 from pipelines.orchestration.batches.plan import batch_op
 from pipelines.orchestration.batches.side_by_side import Batch, BatchOutcome
 from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, this_process
-from pipelines.orchestration.materializations import batch_events
+from pipelines.orchestration.materializations import batch_events, table_facts
 from pipelines.orchestration.partitions import list_key
-from pipelines.sync.run_log import estimated_row_counts
 
 MAX_REASONS = 5
 """Accounts whose reason the run's error message quotes; the others are in its metadata."""
@@ -67,17 +65,9 @@ def _report(context: dg.OpExecutionContext, mirror: Installation, outcome: Batch
     if outcome.report is None:
         return
     has_news = outcome.changed or any(each.state == "built" for each in outcome.report.views)
-    rows = _row_counts(mirror, outcome.account) if has_news else {}
-    for event in batch_events(outcome.account, outcome.report.results, outcome.report.views, rows):
+    rows, columns = table_facts(mirror, outcome.account) if has_news else ({}, {})
+    for event in batch_events(outcome.account, outcome.report.results, outcome.report.views, rows, columns):
         context.log_event(event)
-
-
-def _row_counts(mirror: Installation, account: str) -> Mapping[str, int]:
-    try:
-        with mirror.connect() as connection:
-            return estimated_row_counts(connection, account)
-    except psycopg.Error:
-        return {}
 
 
 def _summary(outcomes: Sequence[BatchOutcome]) -> dict[str, Any]:

@@ -159,7 +159,9 @@ class Batch:
                     yield self._next_outcome()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self._stop(None)
+                while self._running:
+                    self._stop(0.0)
+                    time.sleep(0.05)
 
     def _next_outcome(self) -> BatchOutcome:
         """Waits for the next outcome, and meanwhile stops the accounts that are slow."""
@@ -169,12 +171,12 @@ class Batch:
             except queue.Empty:
                 self._stop(self.limits.slow)
 
-    def _stop(self, seconds: float | None) -> None:
-        """Stops the accounts that have been read for `seconds` (None: all): no further request is sent, and
-        later no statement of theirs goes on."""
+    def _stop(self, seconds: float) -> None:
+        """Stops the accounts that have been read for longer than `seconds`: no further request is sent, and
+        in the end no statement of theirs goes on."""
         now = time.monotonic()
         for each in list(self._running.values()):
-            if each.stopped_at is None and (seconds is None or now - each.began > seconds):
+            if each.stopped_at is None and now - each.began > seconds:
                 each.stopped_at = now
             if each.stopped_at is None:
                 continue
