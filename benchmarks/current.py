@@ -12,12 +12,13 @@ import datetime
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,18 @@ def _snapshot(arena: Arena, daemon: subprocess.Popen[bytes], home: Path, databas
     with psycopg.connect(database) as connection:
         row = connection.execute("SELECT pg_total_relation_size('mirror.sync_runs')").fetchone()
     return Snapshot(time.time(), sum(map(cpu_of, process_tree(daemon.pid))), cpu_of_server(arena.postmaster),
-                    sum(path.stat().st_size for path in home.rglob("*") if path.is_file()),
+                    _stored_bytes(home),
                     int(row[0]) if row else 0)
+
+
+def _stored_bytes(home: Path) -> int:
+    """Bytes of what Dagster keeps: its SQLite files, into which their logs (WAL) are first written back, and
+    the runs' output."""
+    for path in home.rglob("*.db"):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    return sum(path.stat().st_size for path in home.rglob("*") if path.is_file()
+               and not path.name.endswith(("-wal", "-shm", "daemon.log")))
 
 
 def _costs(instance: dg.DagsterInstance, before: Snapshot, after: Snapshot, began: float, tick: int,

@@ -91,6 +91,13 @@ def session_sql(server_version: int) -> str:
                      if server_version >= SINCE_VERSION.get(name, 0))
 
 
+def renewing_sql(server_version: int) -> str:
+    """Returns one statement that does the same in a session that goes on: a third of the work."""
+    values = ", ".join(f"('{name}', '{value}')" for name, value in SESSION_SETTINGS.items()
+                       if server_version >= SINCE_VERSION.get(name, 0))
+    return f"SELECT set_config(name, value, false) FROM (VALUES {values}) s (name, value)"
+
+
 def _literal(name: str, value: str) -> str:
     return value if name in ("search_path", "DateStyle") else f"'{value}'"
 

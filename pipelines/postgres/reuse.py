@@ -15,7 +15,7 @@ import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
-from pipelines.postgres.connections import open_connection_as, session_sql
+from pipelines.postgres.connections import open_connection_as, renewing_sql
 
 Connection = psycopg.Connection[Any]
 CANCEL_SECONDS = 5.0
@@ -105,4 +105,4 @@ def _renew(connection: LentConnection) -> None:
     connection.rollback()
     connection.autocommit = True
     connection.prepare_threshold, connection.row_factory = 5, tuple_row
-    connection.execute(FORGET + session_sql(connection.info.server_version).encode())
+    connection.execute(FORGET + renewing_sql(connection.info.server_version).encode())

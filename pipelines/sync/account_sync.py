@@ -129,7 +129,8 @@ def _run_sync(run: SyncRun, entities: Sequence[Entity], began: float) -> Report:
     with target.connect() as connection:
         run.context.check_fence(connection)
         rebuild.advance(connection, target.schema, target.name, target.connect)
-    report.views = rebuild_views(target)
+    if target.rebuilds_when_idle or any(result.counts.changed for result in report.results):
+        report.views = rebuild_views(target)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds, report.clock_note = time.monotonic() - began, clock_note(target.client)
     return report

@@ -223,7 +223,7 @@ class Batch:
             _migrate_if_behind(mirror, self.mirror.conninfo, self.heads)
             running.target = mirror.target()
             try:
-                return _judge(name, sync(running.target, self.only))
+                return _judge(name, sync(replace(running.target, rebuilds_when_idle=False), self.only))
             finally:
                 running.target.client.close()
         except (SyncAlreadyRunningError, AccountPausedError) as reason:
