@@ -1,6 +1,6 @@
 """`python -m benchmarks [lane …]` runs the named lanes, or all of them.
 
-Lanes: speed, throttle, memory, linear, second, cost, views, accounts, hooks, storm.
+Lanes: speed, throttle, memory, linear, second, cost, views, accounts, current, hooks, storm.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=1,
                         help="heats of each contender of the speed lane; the fastest counts")
     parser.add_argument("--million", action="store_true", help="the linear lane up to a million leads")
-    parser.add_argument("--accounts", type=int, default=50,
-                        help="number of accounts that the accounts lane mirrors at once")
+    parser.add_argument("--accounts", type=int, default=0,
+                        help="number of accounts of the lanes accounts (50) and current (200)")
+    parser.add_argument("--minutes", type=int, default=10, help="how long the current lane measures")
+    parser.add_argument("--tick", type=int, default=5, help="minutes between two ticks of the current lane")
     arguments = parser.parse_args()
     options = Options(arguments.leads, arguments.rivals_leads, arguments.million,
                       [name for name in arguments.only.split(",") if name], arguments.repeat,
-                      arguments.accounts)
+                      arguments.accounts, arguments.minutes, arguments.tick)
     try:
         with Arena() as arena:
             say(f"PostgreSQL {arena.version}, results in {RESULTS}")

@@ -20,6 +20,7 @@ from benchmarks.arena import (
     sandbox,
 )
 from benchmarks.cost import cost as cost_lane
+from benchmarks.current import current
 from benchmarks.environments import ensure_environment, versions
 from benchmarks.hooks import latency, storm
 from benchmarks.many import accounts
@@ -44,7 +45,9 @@ class Options:
     only: Sequence[str] = ()
     """Contenders of the speed lane."""
     repeat: int = 1
-    accounts: int = 50
+    accounts: int = 0
+    minutes: int = 10
+    tick: int = 5
 
 
 # speed
@@ -230,11 +233,15 @@ def second_sync(arena: Arena, options: Options) -> None:
 
 
 def many(arena: Arena, options: Options) -> None:
-    accounts(arena, options.leads or 200, options.accounts)
+    accounts(arena, options.leads or 200, options.accounts or 50)
+
+
+def keep_current(arena: Arena, options: Options) -> None:
+    current(arena, options.leads or 40, options.accounts or 200, options.minutes, options.tick)
 
 
 LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory,
                                                       "linear": linear, "second": second_sync,
                                                       "cost": cost_lane, "views": views_lane,
-                                                      "accounts": many,
+                                                      "accounts": many, "current": keep_current,
                                                       "hooks": latency, "storm": storm}

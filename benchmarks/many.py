@@ -38,7 +38,7 @@ def accounts(arena: Arena, leads: int, count: int) -> None:
     arena.restart()
     with SandboxProcess(scale=leads, accounts=count) as box, arena.database("migrated") as database:
         names = {f"account_{number:02}": each for number, each in enumerate(box.accounts)}
-        seconds, views = _add_accounts(database, names)
+        seconds, views = add_accounts(database, names)
         say(f"  {count} schemas made and admitted in {seconds:.0f} s, the views over them in {views:.1f} s")
         for each in box.accounts:
             each.rate(REQUEST_LIMIT)
@@ -53,7 +53,7 @@ def accounts(arena: Arena, leads: int, count: int) -> None:
         _report(arena, database, names, leads, cost, views)
 
 
-def _add_accounts(database: str, names: dict[str, SandboxProcess]) -> tuple[float, float]:
+def add_accounts(database: str, names: dict[str, SandboxProcess]) -> tuple[float, float]:
     """Adds the accounts as `accounts add` does, but creates the views over all accounts only once.
 
     Returns the seconds for the accounts and for the views.

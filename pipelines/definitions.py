@@ -7,7 +7,8 @@ import dagster as dg
 
 from pipelines.orchestration.assets import DagsterSyncRunner, sync_account
 from pipelines.orchestration.checks import CHECKS
-from pipelines.orchestration.schedules import SCHEDULES, SYNC_JOBS
+from pipelines.orchestration.schedules import BATCH_JOBS, SCHEDULES, SYNC_JOBS, command_line_job
 
-defs = dg.Definitions(assets=[sync_account], asset_checks=CHECKS, jobs=SYNC_JOBS, schedules=SCHEDULES,
+defs = dg.Definitions(assets=[sync_account], asset_checks=CHECKS,
+                      jobs=[command_line_job(), *SYNC_JOBS, *BATCH_JOBS], schedules=SCHEDULES,
                       resources={"syncer": DagsterSyncRunner()}, executor=dg.in_process_executor)

@@ -283,6 +283,27 @@ def alembic_config(target: str, connection: Connection | None, schema: str) -> C
     return config
 
 
+Heads = dict[str, str | None]
+"""Target → the revision that this program's tables have."""
+
+
+def program_heads() -> Heads:
+    """Returns the newest revision of each target."""
+    return {name: ScriptDirectory.from_config(alembic_config(name, None, "")).get_current_head()
+            for name in ("mirror", "account")}
+
+
+def are_current(connection: psycopg.Connection[Any], schema: str, heads: Heads) -> bool:
+    """True if the tables of an account, and ours, have these revisions. Takes no lock."""
+    try:
+        with connection.transaction():
+            return all(connection.execute(SQL("SELECT version_num FROM {}.alembic_version").format(
+                Identifier(target_schema))).fetchall() == [(heads[target],)]
+                for target, target_schema in _target_schemas(schema).items())
+    except psycopg.errors.UndefinedTable:
+        return False
+
+
 def _target_schemas(schema: str) -> dict[str, str]:
     """Target → its schema. Raises MigrationError for an invalid schema name."""
     try:

@@ -24,6 +24,8 @@ class Target:
     connect: Callable[[], Connection]
     concurrency: int = 6
     """Entities, and requests for single records, in parallel."""
+    rebuilds_when_idle: bool = True
+    """False: a sync that finds nothing changed does not look whether views have to be built anew."""
     helper_seed: Callable[[], bytes] | None = field(default=None, repr=False)
     """Returns the bytes from which a helper process makes the same target (sync/helper_main.py). None: the
     sync runs without a helper process."""

@@ -23,6 +23,11 @@ OWN_MARK = "made by amocrm-mirror"
 RELATIONS = """
 SELECT c.relname, c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), '') AS comment FROM pg_class c
 WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')"""
+VIEW_COLUMNS = """
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+       coalesce(col_description(c.oid, a.attnum), '')
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind = 'v' ORDER BY c.relname, a.attnum"""
 FIELDS = """
 SELECT entity_type, catalog_id, id, name, type, _deleted_at IS NULL AS is_live
 FROM {}.custom_fields ORDER BY entity_type, catalog_id, sort, id"""
@@ -130,3 +135,15 @@ def untypable_values(connection: Connection, schema: str) -> list[tuple[str, int
     """(entity type, field id, field name, count) of values that do not fit their field's type. Such values
     are stored as text and are missing in the typed column of the view."""
     return connection.execute(SQL(UNTYPABLE_VALUES).format(*[Identifier(schema)] * 2)).fetchall()
+
+
+ColumnInfo = tuple[str, str, str]
+"""Name, type and comment of a column."""
+
+
+def view_columns(connection: Connection, schema: str) -> dict[str, list[ColumnInfo]]:
+    """Returns the columns of each BI view, in their order."""
+    found = dict[str, list[ColumnInfo]]()
+    for view, *column in connection.execute(VIEW_COLUMNS, [bi_schema(schema)]).fetchall():
+        found.setdefault(view, []).append((column[0], column[1], column[2]))
+    return found

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     amocrm_processes: Annotated[int, Field(ge=1, le=2)] = 1
     amocrm_schema: str = "amocrm"
     amocrm_lang: Literal["ru", "en"] | None = None
+    amocrm_batch_accounts: Annotated[int, Field(ge=1, le=500)] | None = None
+    amocrm_batch_at_once: Annotated[int, Field(ge=1, le=16)] = 12
     amocrm_schedules: bool = False
     amocrm_schedule_moving: str = "*/5 * * * *"
     amocrm_schedule_directories: str = "7 * * * *"
@@ -111,6 +113,8 @@ class Settings(BaseSettings):
     mirror_log_format: Literal["text", "json"] = "text"
     mirror_run_id: Annotated[str, Field(max_length=64, pattern=r"^[\w.:-]*$")] = ""
     mirror_reader_url: SecretStr | None = None
+    dagster_owners: str = ""
+    dagster_key_prefix: str = ""
 
     @field_validator("amocrm_base_url")
     @classmethod
@@ -155,6 +159,23 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"\S+( \S+){4}", value := " ".join(value.split())):
             raise ValueError(f"{str(about.field_name).upper()} {value!r} is no cron: write minute, hour, "
                              "day, month, weekday: 7 * * * *.")
+        return value
+
+    @field_validator("dagster_owners")
+    @classmethod
+    def _owners(cls, value: str) -> str:
+        for owner in (each.strip() for each in value.split(",") if each.strip()):
+            if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+|team:[\w-]+", owner):
+                raise ValueError(f"DAGSTER_OWNERS: {owner!r} is no owner: write an e-mail address or a team "
+                                 "with team: before its name (team:sales), several with commas between.")
+        return value
+
+    @field_validator("dagster_key_prefix")
+    @classmethod
+    def _key_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"(\w+(/\w+)*)?", value):
+            raise ValueError(f"DAGSTER_KEY_PREFIX {value!r} cannot stand before an asset's name: use Latin "
+                             "letters, digits and _, and / between the parts, for example crm/shard_1.")
         return value
 
     @field_validator("database_url", "mirror_reader_url")

@@ -135,15 +135,18 @@ def advance(connection: Connection, schema: str, account: str, connect: Connect 
     """Updates history for the records that were loaded since the last update; returns how many records it
     looked at. The first update covers every record, and waits until no first reading of a list is in progress
     any more (until then: 0). `connect`, if given, then opens the second backend of `rebuild`."""
+    due = SQL("{}.history_due").format(Identifier(schema))
+    is_due = SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(due)
     with connection.transaction():
+        if not _count(connection, is_due):
+            return 0
         for source in SOURCE_TABLES:  # no other transaction loads into these tables meanwhile
             table_lock(schema, source).hold_until_commit(connection)
-        due = SQL("{}.history_due").format(Identifier(schema))
         everything = _count(connection, SQL("SELECT count(*) FROM {} WHERE entity_type = {}").format(
             due, Literal(ALL_RECORDS))) > 0
         if everything and count_first_reads_in_progress(connection, account, list(SOURCE_TABLES)):
             return 0
-        if not _count(connection, SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT 1) x").format(due)):
+        if not _count(connection, is_due):
             return 0
         return rebuild(connection, schema, everything, connect)
 

@@ -51,6 +51,7 @@ class Loader:
         counts = Counts(seen=batch.seen, replaced_characters=batch.replaced_characters)
         with self.connection.transaction():
             if batch.rows:
+                self.stage.create()
                 table_lock(self.stage.schema, self.stage.table_schema.name).hold_until_commit(self.connection)
                 write_embedded(self.connection, self.stage.schema, batch.embedded)
                 written = self.writer.write(batch, keep_seen)

@@ -32,9 +32,13 @@ class Stage:
         self.child_replacements = [ReplaceChildren(schema, self.table_schema, child, place)
                                    for place, child in enumerate(normalizer.child_tables)]
         self._truncation_limits = [child.truncated_at for child in normalizer.entity.children] + [0]
-        self._create()
+        self._is_created = False
 
-    def _create(self) -> None:
+    def create(self) -> None:
+        """Creates the temporary tables, the first time that they are needed: an idle list needs none, and
+        they cost more than all else that it does."""
+        if self._is_created:
+            return
         with self.connection.transaction():
             self.execute(statements.create_stage(self.upsert.stage,
                                                  statements.stage_columns(self.table_schema)))
@@ -42,6 +46,7 @@ class Stage:
             self.execute(statements.create_seen_table(self.table_schema))
             for replace in self.child_replacements:
                 self.execute(statements.create_stage(replace.stage, statements.child_columns(replace.child)))
+        self._is_created = True
 
     def execute(self, statement: Composed | SQL, parameters: Mapping[str, Any] | None = None) -> int:
         """Runs a statement; returns the number of rows that it changed."""

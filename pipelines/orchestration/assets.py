@@ -2,26 +2,43 @@
 account; one run reads its assets concurrently in one process (design.md 7). No sync logic here: that is
 `sync/account_sync.py`."""
 
+import datetime
 import logging
-import time
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import dagster as dg
 
 from pipelines.bi import builder
+from pipelines.bi.state import ColumnInfo
+from pipelines.config.settings import Settings
 from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.errors import AccountPausedError, SyncAlreadyRunningError, describe_fault
 from pipelines.installation import Installation, open_installation
 from pipelines.migrate import ensure_current, migrate
 from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, this_process
-from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
+from pipelines.orchestration.materializations import (
+    READ_STATES,
+    chosen_views,
+    due_views,
+    failed_views,
+    list_facts,
+    lists_by_view,
+    table_facts,
+    unseen_views,
+    with_columns,
+)
+from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, SETTINGS, list_key, view_key
 from pipelines.schema.tables import table_schema_of
 from pipelines.sync.account_sync import Report, sync
 from pipelines.sync.context import EntityResult, NoProgress
-from pipelines.sync.run_log import estimated_row_counts, prune_mirror_schema
+from pipelines.sync.run_log import prune_mirror_schema
+
+_SETTINGS = SETTINGS or Settings.model_construct()
+OWNERS = [each.strip() for each in _SETTINGS.dagster_owners.split(",") if each.strip()]
+FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(hours=_SETTINGS.mirror_fresh_hours))
+"""A list that changes is materialized when it does, every list by the nightly sweep."""
 
 
 class SyncOptions(dg.Config):
@@ -75,86 +92,59 @@ def current_views(mirror: Installation) -> list[builder.ViewResult]:
 
 
 def asset_spec(entity: Entity) -> dg.AssetSpec:
-    deps = [] if entity.is_account else [dg.AssetKey([ENTITY_PREFIX, ACCOUNT_ENTITY.name])]
     columns = [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment or "")
                for column in table_schema_of(entity.model).table.columns]
-    return dg.AssetSpec([ENTITY_PREFIX, entity.name], group_name=entity.group, description=entity.description,
-                        deps=deps, skippable=True, kinds={"postgres"},
+    return dg.AssetSpec(list_key(entity.name), group_name=entity.group, description=entity.description,
+                        deps=[] if entity.is_account else [list_key(ACCOUNT_ENTITY.name)], skippable=True,
+                        kinds={"amocrm", "postgres"}, owners=OWNERS, freshness_policy=FRESHNESS,
                         metadata={"dagster/column_schema": dg.TableSchema(columns)})
 
 
 def view_specs() -> list[dg.AssetSpec]:
-    """Returns one asset per BI view. A table that no entity declares is a history table: it is made from
-    events."""
-    files, lists = builder.files_by_view(), {table: entity.name for entity in ENTITIES
-                                             for table in entity.tables}
+    """Returns one asset per BI view. The columns' types are in its materializations: only Postgres knows
+    them."""
+    files = builder.files_by_view()
     return [dg.AssetSpec(
-        [BI_PREFIX, name], group_name="bi", description=files[name].comment, skippable=True,
-        kinds={"postgres"},
-        deps=sorted({dg.AssetKey([ENTITY_PREFIX, lists.get(table, "events")]) for table in tables}),
+        view_key(name), group_name="bi", description=files[name].comment, skippable=True,
+        kinds={"postgres", "view"}, owners=OWNERS, deps=sorted(map(list_key, lists)),
         metadata={"dagster/column_schema": dg.TableSchema(
             [dg.TableColumn(*each) for each in files[name].column_schema])})
-        for name, tables in builder.view_tables().items()]
+        for name, lists in lists_by_view().items()]
 
 
-def view_results(built: list[builder.ViewResult], selected: AbstractSet[dg.AssetKey],
-                 everything: bool) -> Iterator[dg.MaterializeResult[Any] | dg.AssetObservation]:
-    """Yields a materialization for each rebuilt view, and an observation with the reason for each that
-    failed. Unchanged views are reported only if `everything`: the run selected nothing but views."""
-    for name in builder.view_tables():
-        group = [each for each in built if builder.view_group(each.view) == name]
-        failed = [each for each in group if each.state == "failed"]
-        details: dict[str, Any] = {each.view: each.reason or each.state for each in group}
-        if dg.AssetKey([BI_PREFIX, name]) not in selected or not group:
-            continue
-        if failed:
-            yield dg.AssetObservation([BI_PREFIX, name], metadata={"state": "failed"} | details)
-        elif everything or any(each.state in ("built", "refreshed") for each in group):
-            yield dg.MaterializeResult(asset_key=[BI_PREFIX, name],
-                                       metadata={"columns": sum(each.columns for each in group)} | details)
-
-
-def result_metadata(result: EntityResult, rows: Mapping[str, int]) -> dict[str, Any]:
-    counts = result.counts
-    facts: dict[str, Any] = {
-        "state": result.state, "mode": result.mode, "rows seen": counts.seen, "rows changed": counts.changed,
-        "inserted": counts.inserted, "updated": counts.updated, "tombstoned or deleted": counts.deleted,
-        "quarantined": counts.quarantined, "requests": result.requests, "seconds": round(result.seconds, 3)}
-    if result.entity in rows:
-        facts["rows in the table, about"] = rows[result.entity]
-    if result.watermark:
-        facts["lag in seconds"] = max(0, int(time.time()) - result.watermark)
-        facts["complete up to"] = dg.MetadataValue.timestamp(float(result.watermark))
-    if result.reason:
-        facts["reason"] = result.reason
-    return facts
-
-
-def apply_retention(instance: dg.DagsterInstance, account: str, log: logging.Logger) -> dict[str, int]:
+def apply_retention(instance: dg.DagsterInstance, account: str,
+                    log: logging.Logger) -> tuple[Mapping[str, int], Mapping[str, Sequence[ColumnInfo]]]:
     """Deletes old run records and Dagster runs, as the retention settings say. Returns the approximate number
-    of rows per table. An error here is logged and does not fail the sync."""
-    rows: dict[str, int] = {}
+    of rows by table, and the columns by view. An error here is logged and does not fail the sync."""
+    facts: tuple[Mapping[str, int], Mapping[str, Sequence[ColumnInfo]]] = ({}, {})
     try:
         mirror = open_installation(account)
-        with mirror.connect() as connection:
-            rows = estimated_row_counts(connection, mirror.schema)
+        facts = table_facts(mirror, account)
         prune_mirror_schema(mirror.connect, mirror.account, mirror.settings.mirror_keep_days,
                             mirror.settings.mirror_webhook_days)
         prune_dagster_runs(instance, mirror.settings.dagster_keep_days, mirror.settings.mirror_keep_days)
     except Exception as reason:
         log.warning("old runs could not be deleted: %s", describe_fault(reason), exc_info=True)
-    return rows
+    return facts
 
 
-def view_events(context: dg.AssetExecutionContext, built: list[builder.ViewResult],
-                everything: bool = False) -> Iterator[dg.MaterializeResult[Any]]:
-    """Yields the materializations of the views; observations are logged, because an asset cannot yield
-    them."""
-    for event in view_results(built, context.selected_asset_keys, everything):
-        if isinstance(event, dg.AssetObservation):
-            context.log_event(event._replace(partition=context.partition_key))
-        else:
-            yield event
+def view_events(context: dg.AssetExecutionContext, results: Sequence[EntityResult],
+                built: Sequence[builder.ViewResult],
+                columns: Mapping[str, Sequence[ColumnInfo]]) -> Iterator[dg.MaterializeResult[Any]]:
+    """Yields the materializations of the views that have news, and of those that the account never had. A
+    view that the run did not select, and one that could not be built, has its event in the log: an asset
+    cannot yield these."""
+    account, selected = context.partition_key, context.selected_asset_keys
+    views = (due_views(results, built, unseen_views(context.instance, account)) if results
+             else chosen_views(built))
+    for name, facts in with_columns(account, views, columns):
+        if view_key(name) in selected:
+            yield dg.MaterializeResult(asset_key=view_key(name), metadata=facts)
+        elif results:
+            context.log_event(dg.AssetMaterialization(view_key(name), partition=account, metadata=facts))
+    for name, facts in failed_views(built):
+        if view_key(name) in selected:
+            context.log_event(dg.AssetObservation(view_key(name), partition=account, metadata=facts))
 
 
 @dg.multi_asset(name="sync_account", specs=[*(asset_spec(entity) for entity in ENTITIES), *view_specs()],
@@ -162,29 +152,26 @@ def view_events(context: dg.AssetExecutionContext, built: list[builder.ViewResul
 def sync_account(context: dg.AssetExecutionContext, config: SyncOptions,
                  syncer: dg.ResourceParam[SyncRunner]) -> Iterator[dg.MaterializeResult[Any]]:
     """Brings the selected tables of one account up to date."""
-    only = [entity.name for entity in ENTITIES
-            if dg.AssetKey([ENTITY_PREFIX, entity.name]) in context.selected_asset_keys]
+    only = [entity.name for entity in ENTITIES if list_key(entity.name) in context.selected_asset_keys]
+    account = context.partition_key
     context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: this_process()})
     if not only:
-        yield from view_events(context, syncer.rebuild_views(context.partition_key), everything=True)
+        built = syncer.rebuild_views(account)
+        yield from view_events(context, [], built, table_facts(open_installation(account), account)[1])
         return
     try:
-        report = syncer.sync(context.partition_key, only, config, context.log)
+        report = syncer.sync(account, only, config, context.log)
     except (SyncAlreadyRunningError, AccountPausedError) as reason:
-        if ACCOUNT_TAG not in context.run.tags:
-            raise
-        context.log.info("nothing to do: %s", reason)
+        context.log.warning("nothing was read: %s", reason)
         return
-    rows = apply_retention(context.instance, context.partition_key, context.log)
+    rows, columns = apply_retention(context.instance, account, context.log)
     for result in report.results:
-        if result.state in ("complete", "incomplete"):
-            yield dg.MaterializeResult(asset_key=[ENTITY_PREFIX, result.entity],
-                                       metadata=result_metadata(result, rows))
+        facts = list_facts(account, result, rows)
+        if result.state in READ_STATES:
+            yield dg.MaterializeResult(asset_key=list_key(result.entity), metadata=facts)
         else:
-            context.log_event(dg.AssetObservation([ENTITY_PREFIX, result.entity],
-                                                  partition=context.partition_key,
-                                                  metadata=result_metadata(result, rows)))
-    yield from view_events(context, report.views)
+            context.log_event(dg.AssetObservation(list_key(result.entity), partition=account, metadata=facts))
+    yield from view_events(context, report.results, report.views, columns)
     failed = [result for result in report.results if result.state == "failed"]
     if failed:
         raise dg.Failure(

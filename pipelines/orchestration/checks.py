@@ -4,7 +4,7 @@ A check covers every account of the database and names those that fail: in this 
 partitions are a preview, and a check without partitions keeps only one result.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 import psycopg
@@ -18,7 +18,7 @@ from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
 from pipelines.entities.spec import Entity
 from pipelines.history.rebuild import Consistency, consistency
 from pipelines.installation import open_installation
-from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX
+from pipelines.orchestration.partitions import list_key, view_key
 from pipelines.schema.references import ReferenceStats, measure_references, soft_references
 from pipelines.schema.tables import table_schema_of
 from pipelines.sync.run_log import last_runs, staleness
@@ -28,9 +28,16 @@ MIN_RESOLVED_SHARE = 0.95
 REFERENCES, HISTORY, FRESH, EQUAL, ACCESS = (
     "references_resolve", "history_is_consistent", "is_fresh", "equals_the_account", "has_access")
 CURRENT = "is_current"
+USERS = "users"
 WITH_REFERENCES = [entity for entity in ENTITIES
                    if next(soft_references(table_schema_of(entity.model).table), None)]
 NEEDS_MIGRATION = "its tables are not up to date: run `amocrm-mirror migrate`"
+NEVER_VERIFIED = "never verified: run `amocrm-mirror verify`"
+NOT_COMPARED = "not compared: "
+LAST_VERIFICATION = """
+SELECT state, coalesce(reason, ''), missing, extra, stale, compared,
+       to_char(began_at, 'YYYY-MM-DD HH24:MI TZ'), to_char(ended_at, 'HH24:MI TZ')
+FROM mirror.verifications WHERE account = %s AND entity = %s ORDER BY began_at DESC LIMIT 1"""
 WITH_HISTORY = [entity for entity in ENTITIES if entity.name in HISTORY_TABLES]
 CheckResult = tuple[str, str]
 """A check's result for one account: the reason for failure (empty: passed), and the details."""
@@ -39,7 +46,7 @@ CheckFunction = Callable[[Connection, str, str, Entity], CheckResult]
 
 
 def check_specs(name: str, entities: Sequence[Entity], description: str) -> list[dg.AssetCheckSpec]:
-    return [dg.AssetCheckSpec(name, asset=[ENTITY_PREFIX, entity.name], description=description)
+    return [dg.AssetCheckSpec(name, asset=list_key(entity.name), description=description)
             for entity in entities]
 
 
@@ -51,15 +58,24 @@ def check_results(context: dg.AssetCheckExecutionContext, name: str,
     mirror = open_installation()
     with mirror.connect_autocommit() as connection:
         known_accounts = active_accounts(connection, mirror.account)
-        for entity in (each for each in ENTITIES if dg.AssetKey([ENTITY_PREFIX, each.name]) in selected):
+        for entity in (each for each in ENTITIES if list_key(each.name) in selected):
             results = {each.name: _run_check(check, connection, each.name, each.schema, entity)
                        for each in known_accounts}
             failing = [f"{account}: {why}" for account, (why, _) in results.items() if why]
-            yield dg.AssetCheckResult(passed=not failing, asset_key=[ENTITY_PREFIX, entity.name],
+            if results and all(details.startswith(NOT_COMPARED) for _, details in results.values()):
+                continue  # there is nothing to say, neither good nor bad
+            yield dg.AssetCheckResult(passed=not failing, asset_key=list_key(entity.name),
                                       check_name=name, severity=dg.AssetCheckSeverity.WARN,
-                                      description="; ".join(failing) or None,
+                                      description=_description(failing, name, results),
                                       metadata={account: details
                                                 for account, (_, details) in results.items()})
+
+
+def _description(failing: Sequence[str], name: str, results: Mapping[str, CheckResult]) -> str | None:
+    """Says which accounts fail; of a verification that found everything equal, also of when it is."""
+    if failing or name != EQUAL:
+        return "; ".join(failing) or None
+    return "; ".join(f"{account}: {details}" for account, (_, details) in results.items())
 
 
 def _run_check(check: CheckFunction, connection: Connection, account: str, schema: str,
@@ -76,13 +92,15 @@ def check_references(connection: Connection, account: str, schema: str, entity: 
                          f"({each.share:.1%})" for each in measured)
 
     found = measure_references(connection, schema, table_schema_of(entity.model))
-    return describe(each for each in found if each.share < MIN_RESOLVED_SHARE), describe(found)
+    failing = (each for each in found if each.share < MIN_RESOLVED_SHARE
+               and each.target.partition(".")[0] != USERS)
+    return describe(failing), describe(found)
 
 
 @dg.multi_asset_check(can_subset=True, specs=check_specs(
     REFERENCES, WITH_REFERENCES,
-    f"At least {MIN_RESOLVED_SHARE:.0%} of each column's references resolve; "
-    "the rest are usually users who have left"))
+    f"At least {MIN_RESOLVED_SHARE:.0%} of each column's references resolve. Those to users are counted, and "
+    "fail nothing: amoCRM no longer lists users who have left"))
 def references_resolve(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Measures, per column, the share of references that resolve."""
     yield from check_results(context, REFERENCES, check_references)
@@ -106,23 +124,24 @@ def history_is_consistent(context: dg.AssetCheckExecutionContext) -> Iterator[dg
 
 
 @dg.multi_asset_check(can_subset=True, specs=check_specs(
-    EQUAL, ENTITIES, "The last `amocrm-mirror verify` found every row equal to its record"))
+    EQUAL, ENTITIES, "The last `amocrm-mirror verify` compared this list in every account that has it, and "
+    "found every row equal to its record, or made it so. Without a verification it fails; of a list that no "
+    "account has, it says nothing"))
 def equals_the_account(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Reads the result of the last verification, and the time to which it applies."""
     yield from check_results(context, EQUAL, check_verification)
 
 
 def check_verification(connection: Connection, account: str, schema: str, entity: Entity) -> CheckResult:
-    row = connection.execute(
-        "SELECT state, coalesce(reason, ''), missing, extra, stale, compared, "
-        "to_char(began_at, 'YYYY-MM-DD HH24:MI TZ'), to_char(ended_at, 'HH24:MI TZ') "
-        "FROM mirror.verifications WHERE account = %s AND entity = %s ORDER BY began_at DESC LIMIT 1",
-        [account, entity.name]).fetchone()
+    row = connection.execute(LAST_VERIFICATION, [account, entity.name]).fetchone()
     if row is None:
-        return "", "never verified: run `amocrm-mirror verify`"
-    summary = (f"{row[0]}{f' ({row[1]})' if row[1] else ''}: {row[2]:,} missing, {row[3]:,} extra, "
-               f"{row[4]:,} stale of {row[5]:,} compared, true of {row[6]} to {row[7]}")
-    return "" if row[0] in ("equal", "repaired", "skipped") else summary, summary
+        return NEVER_VERIFIED, NEVER_VERIFIED
+    state, reason, missing, extra, stale, compared, began, ended = row
+    if state == "skipped":
+        return "", f"{NOT_COMPARED}{reason or 'skipped'}"
+    summary = (f"{state}{f' ({reason})' if reason else ''}: {missing:,} missing, {extra:,} extra, "
+               f"{stale:,} stale of {compared:,} compared, true of {began} to {ended}")
+    return "" if state in ("equal", "repaired") else summary, summary
 
 
 @dg.multi_asset_check(can_subset=True, specs=check_specs(
@@ -156,7 +175,7 @@ def has_access(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheck
 
 
 @dg.multi_asset_check(can_subset=True, specs=[
-    dg.AssetCheckSpec(CURRENT, asset=[BI_PREFIX, name],
+    dg.AssetCheckSpec(CURRENT, asset=view_key(name),
                       description="The view's last rebuild succeeded")
     for name in builder.view_tables()])
 def is_current(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
@@ -169,7 +188,7 @@ def is_current(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheck
     for name in (each for each in builder.view_tables() if each in wanted):
         failing = [f"{account}: view {view}: {why}" for account, view, why in found
                    if builder.view_group(view) == name]
-        yield dg.AssetCheckResult(passed=not failing, asset_key=[BI_PREFIX, name], check_name=CURRENT,
+        yield dg.AssetCheckResult(passed=not failing, asset_key=view_key(name), check_name=CURRENT,
                                   severity=dg.AssetCheckSeverity.WARN,
                                   description="; ".join(failing) or None)
 

@@ -27,7 +27,10 @@ DAGSTER_YAML = """\
 # Made by amocrm-mirror; yours to change. Where Dagster keeps its runs: SQLite files next to this one.
 telemetry:
   enabled: false
-# Scheduled runs at once (each is a process of 150 to 300 MB); those of one account wait for each other
+nux:
+  enabled: false
+# Scheduled runs at once (each is a process of 150 to 300 MB); those of one account wait for each other. A
+# batch is a run that syncs many accounts (AMOCRM_BATCH_ACCOUNTS)
 concurrency:
   runs:
     tag_concurrency_limits:
@@ -36,6 +39,8 @@ concurrency:
       - key: amocrm-mirror/account
         value: {applyLimitPerUniqueValue: true}
         limit: 1
+      - key: amocrm-mirror/batch
+        limit: 2
 # Runs that never start, do not end when they are canceled, or go on for two days are given up
 run_monitoring:
   enabled: true

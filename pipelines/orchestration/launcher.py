@@ -7,9 +7,17 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import dagster as dg
+from dagster._core.definitions.definitions_class import SINGLETON_REPOSITORY_NAME
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.storage.compute_log_manager import CapturedLogContext
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from pipelines.bi.builder import ViewResult, view_tables
 from pipelines.entities.spec import Entity
@@ -20,10 +28,14 @@ from pipelines.orchestration.admission import refuse_before_writing
 from pipelines.orchestration.assets import SyncOptions, current_views, sync_account
 from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, prune_dagster_runs, this_process
 from pipelines.orchestration.instance import open_instance, prepare_instance
-from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX
+from pipelines.orchestration.partitions import list_key, view_key
+from pipelines.orchestration.schedules import COMMAND_JOB, command_line_job
 from pipelines.sync.account_sync import Report, admitted_sync, select_entities
 from pipelines.sync.context import Progress
 from pipelines.sync.run_log import prune_mirror_schema
+
+CODE_LOCATION = "pipelines.definitions"
+"""Name of the code location in workspace.yaml, which is the module's."""
 
 
 @dataclass
@@ -61,14 +73,15 @@ def launch(mirror: Installation, progress: Progress, only: Sequence[str] = (), f
 
 
 def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dict[str, bool]) -> Report:
-    keys = ([dg.AssetKey([ENTITY_PREFIX, entity.name]) for entity in entities]
-            + [dg.AssetKey([BI_PREFIX, name]) for name in view_tables()])
+    keys = [list_key(entity.name) for entity in entities] + [view_key(name) for name in view_tables()]
     account = syncer.mirror.account
-    with open_instance(syncer.mirror, account) as instance, without_captured_output(instance):
+    job = dg.Definitions([sync_account], jobs=[command_line_job(keys)], resources={"syncer": syncer},
+                         executor=dg.in_process_executor).resolve_job_def(COMMAND_JOB)
+    with open_instance(syncer.mirror, account) as instance, without_captured_output(instance), \
+            runs_of_the_code_location(instance):
         fail_dead_runs(instance, syncer.mirror.connect_autocommit)
-        result = dg.materialize(
-            [sync_account], partition_key=account, selection=keys, instance=instance,
-            resources={"syncer": syncer}, raise_on_error=False,
+        result = job.execute_in_process(
+            partition_key=account, instance=instance, raise_on_error=False,
             run_config={"ops": {"sync_account": {"config": options}},
                         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             tags={PROCESS_TAG: this_process()})
@@ -80,6 +93,21 @@ def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dic
         return syncer.report
     raise SyncRefusedError(
         f"Dagster did not start the sync: {_failure_message(result)} `amocrm-mirror dev` shows the run")
+
+
+@contextmanager
+def runs_of_the_code_location(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Makes runs that this process creates belong to the code location, as if Dagster's web UI had started
+    them: its timeline shows no others."""
+    create = instance.create_run_for_job
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(
+        ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name=CODE_LOCATION)),
+        SINGLETON_REPOSITORY_NAME), COMMAND_JOB)
+    setattr(instance, "create_run_for_job", partial(create, remote_job_origin=origin))  # noqa: B010
+    try:
+        yield
+    finally:
+        delattr(instance, "create_run_for_job")
 
 
 @contextmanager

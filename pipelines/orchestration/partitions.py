@@ -2,9 +2,35 @@
 
 import dagster as dg
 
+from pipelines.config.settings import Settings, SettingsError, load_settings
+
+
+def settings_or_none() -> Settings | None:
+    """Returns the settings, or None if they are invalid: the definitions load all the same, and the run or
+    command that needs the settings reports the reason."""
+    try:
+        return load_settings()
+    except SettingsError:
+        return None
+
+
+SETTINGS = settings_or_none()
 ACCOUNT_PARTITIONS = dg.DynamicPartitionsDefinition(name="accounts")
-ENTITY_PREFIX = "amocrm"
-BI_PREFIX = "amocrm_bi"
+_BEFORE = SETTINGS.dagster_key_prefix.split("/") if SETTINGS and SETTINGS.dagster_key_prefix else []
+ENTITY_PREFIX = (*_BEFORE, "amocrm")
+BI_PREFIX = (*_BEFORE, "amocrm_bi")
 """Key prefix of the BI views, which are assets downstream of the lists that they select from."""
 ACCOUNT_TAG = "amocrm-mirror/account"
 """Tag of the runs that a schedule started. Its value is the account's name."""
+BATCH_TAG = "amocrm-mirror/batch"
+"""Tag of the runs that sync several accounts. Its value is the tier's name."""
+
+
+def list_key(entity: str) -> dg.AssetKey:
+    """Returns the asset key of a list."""
+    return dg.AssetKey([*ENTITY_PREFIX, entity])
+
+
+def view_key(view: str) -> dg.AssetKey:
+    """Returns the asset key of a BI view."""
+    return dg.AssetKey([*BI_PREFIX, view])

@@ -7,11 +7,14 @@ neither paused nor, within the hour, refused by amoCRM. A new account is added a
 Dagster's queue limits the runs in all and to one per value of ACCOUNT_TAG (DAGSTER_YAML in
 `orchestration/instance.py`). A tick skips an account whose previous run has not ended. If another process
 holds the account's sync lock, the run ends without a failure.
+
+A schedule has one job, so a tier of which many accounts share a run has two schedules: one for the accounts
+that have a run of their own, one for the batches (`batches/plan.py` decides which).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -20,20 +23,26 @@ from pipelines.accounts.registry import due
 from pipelines.amocrm.client import RetryPolicy
 from pipelines.amocrm.errors import AmoError
 from pipelines.bi.builder import view_tables
-from pipelines.config.settings import Settings, SettingsError, load_settings
+from pipelines.config.settings import Settings
 from pipelines.entities.registry import names_in_tier
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Connection, Installation, open_installation
+from pipelines.orchestration.batches.job import batch_job
+from pipelines.orchestration.batches.plan import Plan, batch_config, plan
 from pipelines.orchestration.checks import CHECKS
 from pipelines.orchestration.dead_runs import fail_dead_runs
-from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
+from pipelines.orchestration.partitions import (
+    ACCOUNT_PARTITIONS,
+    ACCOUNT_TAG,
+    BATCH_TAG,
+    SETTINGS,
+    list_key,
+    view_key,
+)
 from pipelines.webhooks.subscription import WebhookHealth, check_webhook, subscribed_accounts
 
 TICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=2, read_timeout=15.0, payment_patience=0.0)
 """Retries of a request made by a tick, which Dagster gives a minute."""
-UNFINISHED_STATUSES = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED,
-                       dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
-                       dg.DagsterRunStatus.CANCELING]
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,6 @@ class Tier:
     description: str
     entities: list[str]
     full: bool = False
-
-
-def settings_or_none() -> Settings | None:
-    """Returns the settings, or None if they are invalid: the definitions load all the same, and the run or
-    command that needs the settings reports the reason."""
-    try:
-        return load_settings()
-    except SettingsError:
-        return None
 
 
 def tiers(settings: Settings | None) -> list[Tier]:
@@ -69,10 +69,21 @@ def tiers(settings: Settings | None) -> list[Tier]:
 def sync_job(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
     """Returns the job that syncs a tier. Checks are left out: Dagster skips them in a run in which one of
     their assets was skipped, and an account never offers every list."""
-    selection = dg.AssetSelection.assets(*([ENTITY_PREFIX, name] for name in tier.entities),
-                                         *([BI_PREFIX, name] for name in view_tables())).without_checks()
+    selection = dg.AssetSelection.assets(*map(list_key, tier.entities),
+                                         *map(view_key, view_tables())).without_checks()
     return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.description,
                                config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
+
+
+COMMAND_JOB = "sync"
+
+
+def command_line_job(keys: Sequence[dg.AssetKey] | None = None) -> dg.UnresolvedAssetJobDefinition:
+    """Returns the job of the runs that the command line makes; `keys`: the assets of one of them (None:
+    all)."""
+    selection = dg.AssetSelection.all() if keys is None else dg.AssetSelection.assets(*keys)
+    return dg.define_asset_job(COMMAND_JOB, selection.without_checks(),
+                               description="Everything, as `amocrm-mirror sync` reads it")
 
 
 def default_status(settings: Settings | None) -> dg.DefaultScheduleStatus:
@@ -80,42 +91,45 @@ def default_status(settings: Settings | None) -> dg.DefaultScheduleStatus:
             else dg.DefaultScheduleStatus.STOPPED)
 
 
-def fan_out(instance: dg.DagsterInstance, mirror: Installation, tier: Tier,
-            job: str) -> tuple[list[dg.RunRequest], list[str]]:
-    """Returns a run request for each account that is due, and, for each other account, the reason why it is
-    not. Adds the partitions of new accounts to `instance`."""
-    partitions = set(instance.get_dynamic_partitions(str(ACCOUNT_PARTITIONS.name)))
-    with mirror.connect() as connection:
-        skip_reasons = {each.name: why_not
-                        for each, why_not in due(connection, mirror.account, bool(mirror.configured_tokens))}
-    if mirror.account not in skip_reasons and mirror.settings.amocrm_base_url:
-        skip_reasons[mirror.account] = "" if mirror.account in partitions else (
-            "it is no partition of `accounts` yet: run `amocrm-mirror sync` once")
-    running = {run.tags.get(ACCOUNT_TAG)
-               for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED_STATUSES))}
-    skip_reasons |= {name: f"the {tier.name} run before has not ended yet" for name in skip_reasons
-                     if name in running and not skip_reasons[name]}
-    ready = [name for name, why_not in skip_reasons.items() if not why_not]
-    if set(ready) - partitions:
-        instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), sorted(set(ready) - partitions))
-    return ([dg.RunRequest(run_key=name, partition_key=name, tags={ACCOUNT_TAG: name}) for name in ready],
-            [f"{name}: {why_not}" for name, why_not in skip_reasons.items() if why_not])
-
-
 def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
                   status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    """Returns the schedule of the accounts that have a run of their own."""
     @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status,
-                 description=tier.description)
+                 description=f"{tier.description}, an account in a run of its own")
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         mirror = open_installation()
         fail_dead_runs(context.instance, mirror.connect_autocommit)
-        requests, reasons = fan_out(context.instance, mirror, tier, job.name)
-        yield from requests
-        if not requests:
-            yield dg.SkipReason("; ".join(reasons) or "there is no account yet: "
-                                "`amocrm-mirror accounts add`, or `amocrm-mirror auth`")
+        planned = plan(context.instance, mirror, tier.name, tier.entities, tier.full)
+        yield from (dg.RunRequest(run_key=name, partition_key=name, tags={ACCOUNT_TAG: name})
+                    for name in planned.alone)
+        if not planned.alone:
+            yield dg.SkipReason(_skip_reason(planned))
 
     return tick
+
+
+def batch_schedule(tier: Tier, job: dg.JobDefinition,
+                   status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    """Returns the schedule of the accounts that share runs."""
+    @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_batch_schedule", default_status=status,
+                 description=f"{tier.description}, many accounts in a run")
+    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        planned = plan(context.instance, open_installation(), tier.name, tier.entities)
+        for place, names in enumerate(planned.batches):
+            yield dg.RunRequest(run_key=f"batch {place}", tags={BATCH_TAG: tier.name},
+                                run_config=batch_config(tier.name, names))
+        if not planned.batches:
+            yield dg.SkipReason(f"each account has a run of its own ({tier.name}_schedule)" if planned.alone
+                                else _skip_reason(planned))
+
+    return tick
+
+
+def _skip_reason(planned: Plan) -> str:
+    if planned.batches:
+        return f"every account is in a batch: {sum(map(len, planned.batches))} accounts"
+    return "; ".join(planned.reasons) or ("there is no account yet: `amocrm-mirror accounts add`, or "
+                                          "`amocrm-mirror auth`")
 
 
 def checks_schedule(settings: Settings | None) -> dg.ScheduleDefinition:
@@ -163,9 +177,12 @@ def _check_webhook(mirror: Installation, connection: Connection) -> WebhookHealt
         return WebhookHealth(f"amoCRM could not be asked: {reason}")
 
 
-SETTINGS = settings_or_none()
 TIERS = tiers(SETTINGS)
 SYNC_JOBS = [sync_job(tier) for tier in TIERS]
+BATCHED_TIERS = [tier for tier in TIERS if not tier.full]
+BATCH_JOBS = [batch_job(tier.name, tier.description, tier.entities) for tier in BATCHED_TIERS]
 SCHEDULES = [
     *(sync_schedule(tier, job, default_status(SETTINGS)) for tier, job in zip(TIERS, SYNC_JOBS, strict=True)),
+    *(batch_schedule(tier, job, default_status(SETTINGS))
+      for tier, job in zip(BATCHED_TIERS, BATCH_JOBS, strict=True)),
     webhook_schedule(SYNC_JOBS[0], SETTINGS), checks_schedule(SETTINGS)]

@@ -129,7 +129,9 @@ def _run_sync(run: SyncRun, entities: Sequence[Entity], began: float) -> Report:
     with target.connect() as connection:
         run.context.check_fence(connection)
         advanced = rebuild.advance(connection, target.schema, target.name, target.connect)
-    report.views = rebuild_views(target, changed_tables(report.results, advanced > 0))
+    changed = changed_tables(report.results, advanced > 0)
+    if target.rebuilds_when_idle or changed:
+        report.views = rebuild_views(target, changed)
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds, report.clock_note = time.monotonic() - began, clock_note(target.client)
     return report

@@ -128,6 +128,7 @@ class EntitySync:
         """Reads the whole list. Live rows that it lacks are marked deleted only if a second complete read
         lacks them too (design.md 3)."""
         self.result.mode, fixed = "snapshot", source.listing.constants
+        self.loader.stage.create()
         self.tombstones.clear_seen()
         self._load_steps(source, snapshot(source), keep_seen=True)
         if self.tombstones.count_absent(fixed):
@@ -148,6 +149,7 @@ class EntitySync:
         at_end = (self.entity.is_readable_by_id and not position
                   and not self.entity.has_details)  # these fetch every record that the list lacks
         if at_end:
+            self.loader.stage.create()
             self.tombstones.clear_seen()
         reached = self._load_steps(source, sweep(source, position, by_id=False), keep_seen=at_end) or position
         if at_end:

@@ -16,6 +16,7 @@ import pytest
 from pipelines.bi.builder import view_tables
 from pipelines.definitions import defs
 from pipelines.entities.registry import ENTITIES, entity_named
+from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS
 from pipelines.schema.tables import table_schema_of
 from sandbox.process import SandboxProcess
 from tests.support.commands import INHERITED, REPOSITORY, CliInstallation, offered_entities
@@ -32,6 +33,18 @@ for spec in defs.resolve_all_asset_specs():
     columns = {column.name: column.description for column in schema.columns}
     found["/".join(spec.key.path)] = [spec.group_name, spec.description, columns]
 json.dump(found, sys.stdout)
+"""
+
+
+WORDS = """
+import json, sys
+from pipelines.definitions import defs
+found = {"/".join(spec.key.path): [
+             list(spec.owners), sorted(spec.kinds), spec.freshness_policy and
+             spec.freshness_policy.fail_window.to_timedelta().total_seconds() / 3600]
+         for spec in defs.resolve_all_asset_specs()}
+json.dump({key: facts for key, facts in found.items()
+           if key.endswith(("amocrm/leads", "bi/funnel"))}, sys.stdout)
 """
 
 
@@ -120,14 +133,17 @@ def test_one_asset_and_then_all_assets_materialize(environment: dict[str, str], 
     assert leads["seconds"] > 0
     assert leads["complete up to"] > 1_700_000_000
     assert 0 <= leads["lag in seconds"] < 3600
-    assert leads["rows in the table, about"] >= 0
+    assert (leads["dagster/row_count"] >= 0, leads["dagster/table_name"]) == (True, "amocrm.leads")
     seen = [event.asset_observation_data.asset_observation for event in everything.all_events
             if event.event_type_value == "ASSET_OBSERVATION"]
     skipped = {each.asset_key.path[-1]: each.metadata["reason"].value for each in seen}
     assert set(skipped) == {each.name for each in ENTITIES} - offered_entities(sandbox)
     assert all("customers" in reason for reason in skipped.values())
-    assert set(metadata_by_asset(everything, "amocrm_bi")) == {"leads", "contacts", "companies", "customers",
-                                                               "catalogs"}, "the views whose fields have come"
+    views = metadata_by_asset(everything, "amocrm_bi")
+    assert set(views) == set(view_tables()), "each view has data now that it did not have"
+    types = {column.name: column.type for column in views["funnel"]["dagster/column_schema"].columns}
+    assert types["pipeline_id"] == "bigint" and "numeric" in types.values()
+    assert metadata_by_asset(materialize(instance), "amocrm_bi") == {}, "nothing changed"
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         assert differences(connection, sandbox) == []
 
@@ -198,3 +214,63 @@ def test_no_secret_is_recorded(environment: dict[str, str], instance: dg.Dagster
         content = path.read_bytes()
         for secret in (sandbox.admin_token, dead, password):
             assert secret.encode() not in content, path
+
+
+def test_a_user_s_eager_asset_runs_when_a_view_has_news_and_only_then(
+        environment: dict[str, str], instance: dg.DagsterInstance, sandbox: SandboxProcess) -> None:
+    """As a person writes it: an asset downstream of a mart, in every account."""
+    @dg.asset(deps=[dg.AssetKey(["amocrm_bi", "funnel"])], partitions_def=ACCOUNT_PARTITIONS,
+              automation_condition=dg.AutomationCondition.eager())
+    def report() -> None: ...
+
+    instance.delete_dynamic_partition("accounts", "other")
+    own = dg.Definitions.merge(defs, dg.Definitions([report]))
+    cursor = None
+
+    def requested() -> int:
+        nonlocal cursor
+        result = dg.evaluate_automation_conditions(own, instance, cursor=cursor)
+        cursor = result.cursor
+        return result.total_requested
+
+    assert materialize(instance, "accounts", "leads", "users", "pipelines", "statuses").success
+    assert requested() == 1, "the mart was never there"
+    assert dg.materialize([report], instance=instance, partition_key="amocrm", selection=[report]).success
+    assert materialize(instance, "leads").success
+    assert requested() == 0, "nothing has changed"
+    lead = sandbox.truth("leads")[0]
+    sandbox.mutate({"op": "patch", "list": "leads", "id": lead["id"], "set": {"price": 4321}})
+    assert materialize(instance, "leads").success
+    assert requested() == 1
+
+
+def test_metadata_in_dagster_s_own_words(tmp_path: Path) -> None:
+    """Owners and the prefix of the keys come from settings, freshness from MIRROR_FRESH_HOURS."""
+    done = subprocess.run(
+        [sys.executable, "-c", WORDS], cwd=tmp_path, check=True, capture_output=True, text=True,
+        env={"PYTHONPATH": str(REPOSITORY), "DAGSTER_OWNERS": "team:sales, eve@example.com",
+             "DAGSTER_KEY_PREFIX": "crm/shard_1", "MIRROR_FRESH_HOURS": "7"})
+    assert json.loads(done.stdout) == {
+        "crm/shard_1/amocrm/leads": [["team:sales", "eve@example.com"], ["amocrm", "postgres"], 7.0],
+        "crm/shard_1/amocrm_bi/funnel": [["team:sales", "eve@example.com"], ["postgres", "view"], None]}
+
+
+def test_the_command_line_s_run_has_a_job_of_the_code_location(environment: dict[str, str], tmp_path: Path,
+                                                              sandbox: SandboxProcess) -> None:
+    """Dagster's timeline shows the runs of the jobs of its code locations, and no others. A refused sync
+    leaves no run, and one that finds nothing to read no failed one."""
+    installation = CliInstallation(tmp_path, environment["DATABASE_URL"], sandbox)
+    assert installation.call("sync", "--only", "tags").code == 0
+    assert installation.call("sync", "--only", "segments").code == 0, "this account has none"
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('amocrm-mirror sync amocrm', 0))")
+        assert installation.call("sync", "--only", "tags").code == 1
+        with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as made:
+            assert not made.nux_enabled
+            asked = materialize(made, "tags")
+            runs = made.get_runs(dg.RunsFilter(job_name="sync"))
+    assert asked.success and metadata_by_asset(asked) == {}, "another sync runs: nothing was read"
+    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
+    assert {run.tags[".dagster/repository"] for run in runs} == {"__repository__@pipelines.definitions"}
+    assert {run.remote_job_origin.location_name for run in runs if run.remote_job_origin} == {
+        "pipelines.definitions"}

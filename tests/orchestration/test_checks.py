@@ -92,6 +92,30 @@ def test_references_are_checked_and_name_the_account(database_of: str) -> None:
         "second: task_type_id: 0 of 1 found in task_types.id (0.0%)")
 
 
+def test_users_whom_amocrm_no_longer_lists_fail_nothing(database_of: str) -> None:
+    change(database_of, "UPDATE amocrm.leads SET responsible_user_id = 987654")
+    found = checked("references_resolve")
+    measured = str(found["leads"].metadata["amocrm"].value)
+    assert "responsible_user_id: 0 of 50 found in users.id (0.0%)" in measured
+    assert found["leads"].passed
+
+
+def test_equality_is_green_only_after_a_verification_that_compared_the_list(database_of: str) -> None:
+    found = checked("equals_the_account")
+    assert {each.passed for each in found.values()} == {False}
+    assert found["leads"].description == "amocrm: never verified: run `amocrm-mirror verify`"
+    change(database_of, "INSERT INTO mirror.verifications (run_id, account, entity, state, reason, began_at, "
+                        "ended_at, compared, missing, extra, stale, requests) "
+                        "SELECT 'r', 'amocrm', entity, state, reason, '2026-11-02 10:00Z', "
+                        "'2026-11-02 10:05Z', 50, 0, 0, 0, 1 FROM (VALUES ('leads', 'equal', NULL), "
+                        "('segments', 'skipped', 'no segments')) v (entity, state, reason)")
+    found = checked("equals_the_account")
+    assert found["leads"].passed
+    assert "true of 2026-11-02 10:00 UTC to 10:05 UTC" in str(found["leads"].description)
+    assert "segments" not in found, "it was not compared, and there is nothing to compare"
+    assert not found["contacts"].passed
+
+
 def test_history_is_checked_and_names_the_account(database_of: str) -> None:
     assert [name for name, each in checked("history_is_consistent").items() if not each.passed] == []
     change(database_of, "UPDATE amocrm.lead_status_history SET status_id = 1 WHERE left_at IS NULL")

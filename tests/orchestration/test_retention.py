@@ -53,6 +53,20 @@ def test_the_latest_and_the_latest_complete_run_of_each_entity_stay(memory: psyc
     assert memory.execute("SELECT count(*) FROM mirror.sync_runs WHERE account = 'other'").fetchone() == (2,)
 
 
+def test_a_reading_that_changed_nothing_is_remembered_for_two_days(memory: psycopg.Connection[Any],
+                                                                   database: str) -> None:
+    insert(memory, RUN, ("leads", "complete", "window", 3), ("leads", "complete", "sweep", 4),
+           ("leads", "failed", "window", 5), ("leads", "complete", "window", 1),
+           ("leads", "complete", "window", 0))
+    memory.execute("UPDATE mirror.sync_runs SET inserted = 1 WHERE mode = 'sweep'")
+    insert(memory, RUN, ("leads", "complete", "window", 6))
+    memory.execute("UPDATE mirror.sync_runs SET updated = 1 WHERE started_at < now() - interval '5.5 days'")
+    assert prune_mirror_schema(lambda: psycopg.connect(database), "amocrm", 30, 7)["sync_runs"] == 1
+    assert [age for age, in memory.execute("SELECT now()::date - started_at::date FROM mirror.sync_runs "
+                                           "ORDER BY 1").fetchall()] == [0, 1, 4, 5, 6]
+    assert prune_mirror_schema(lambda: psycopg.connect(database), "amocrm", 0, 7)["sync_runs"] == 4
+
+
 def test_a_record_leaves_quarantine_when_full_scans_no_longer_return_it(
         memory: psycopg.Connection[Any], database: str) -> None:
     insert(memory, RUN, ("leads", "complete", "window", 1), ("tags", "complete", "snapshot", 1),

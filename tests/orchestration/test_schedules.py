@@ -79,12 +79,14 @@ def test_every_entity_has_a_tier_and_the_sweep_reads_them_all() -> None:
 
 def test_schedules_are_off_until_one_switch_turns_them_on(tmp_path: Path) -> None:
     crons = {"moving_schedule": "*/5 * * * *", "directories_schedule": "7 * * * *",
+             "moving_batch_schedule": "*/5 * * * *", "directories_batch_schedule": "7 * * * *",
              "sweep_schedule": "23 22 * * *", "webhooks_schedule": "*/10 * * * *",
              "checks_schedule": "37 */6 * * *"}
     assert shown(tmp_path) == {name: ["STOPPED", cron] for name, cron in crons.items()}
     on = shown(tmp_path, AMOCRM_SCHEDULES="on", AMOCRM_SCHEDULE_MOVING="*/2  * * * *")
     assert on == {name: ["RUNNING", cron]
-                  for name, cron in (crons | {"moving_schedule": "*/2 * * * *"}).items()}
+                  for name, cron in (crons | {"moving_schedule": "*/2 * * * *",
+                                              "moving_batch_schedule": "*/2 * * * *"}).items()}
     assert set(shown(tmp_path, AMOCRM_SCHEDULE_MOVING="often")) == set(
         crons), "wrong settings are reported when a run needs them"
 
@@ -138,7 +140,7 @@ def test_the_queue_admits_some_runs_and_one_of_an_account(instance: dg.DagsterIn
     queue = instance.get_concurrency_config().run_queue_config
     assert queue
     assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [
-        ("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1)]
+        ("amocrm-mirror/account", 4), ("amocrm-mirror/account", 1), ("amocrm-mirror/batch", 2)]
 
 
 def test_a_run_reads_its_tier_and_is_skipped_while_a_sync_runs(installation: CliInstallation,
