@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from pipelines.postgres.connections import open_connection, session_sql
+from pipelines.postgres.connections import open_connection_as, session_sql
 
 Connection = psycopg.Connection[Any]
 KEEP_SECONDS = 60.0
@@ -102,7 +102,7 @@ class ConnectionPool:
     def _opened(self, conninfo: str) -> PooledConnection:
         opened: PooledConnection | None = None
         try:
-            made = open_connection(conninfo, True, PooledConnection)
+            made = open_connection_as(PooledConnection, conninfo, True)
             assert isinstance(made, PooledConnection)
             made.pool, opened = self, made
             return made

@@ -59,8 +59,7 @@ NO_CONNECTION_LEFT_SIGNS = ("too many connections", "too many clients", "connect
 code."""
 
 
-def open_connection(conninfo: str, autocommit: bool = False,
-                    kind: type[Connection] = psycopg.Connection) -> Connection:
+def open_connection(conninfo: str, autocommit: bool = False) -> Connection:
     """Returns a connection with the session settings. Raises DatabaseUnfitError for a pooler in transaction
     mode, psycopg.Error if there is no connection to be had."""
     return open_connection_as(psycopg.Connection, conninfo, autocommit)
