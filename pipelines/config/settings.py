@@ -106,6 +106,10 @@ class Settings(BaseSettings):
     mirror_fresh_hours: Annotated[float, Field(gt=0)] = 26
     mirror_webhook_days: Annotated[int, Field(ge=1)] = 7
     mirror_keep_days: Annotated[int, Field(ge=1)] = 30
+    mirror_alert_email: SecretStr | None = None
+    mirror_alert_slack: SecretStr | None = None
+    mirror_alert_telegram: SecretStr | None = None
+    mirror_alert_webhook: SecretStr | None = None
     dagster_keep_days: Annotated[int, Field(ge=1)] = 3
 
     @field_validator("amocrm_base_url")

@@ -9,6 +9,7 @@ victims.
     table_lock              a transaction writes the table
     views_lock              a transaction replaces the account's views
     ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
+    ALERTS_LOCK             a process sends alerts
     migration lock          a process migrates (alembic/env.py)
 
 A session's lock ends with its connection, so a killed process leaves none behind. The names are part of the
@@ -104,6 +105,8 @@ class AdvisoryLock:
 
 ALL_ACCOUNTS_VIEWS_LOCK = AdvisoryLock("amocrm-mirror views over all accounts")
 """The lock of a process that replaces the views over all accounts."""
+ALERTS_LOCK = AdvisoryLock("amocrm-mirror alerts")
+"""The lock of a process that compares what is wrong with what people were told, and tells them."""
 
 
 def sync_lock(account: str) -> AdvisoryLock:

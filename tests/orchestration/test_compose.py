@@ -17,12 +17,13 @@ from typing import Any
 import psycopg
 import pytest
 import yaml  # type: ignore[import-untyped]
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pipelines.postgres.embedded.postmaster import free_port
 from sandbox.process import SandboxProcess
 from tests.support.commands import INHERITED, REPOSITORY, CommandResult
 from tests.support.dagster_web import DagsterWeb
+from tests.support.equality import differences
 
 DEPLOY = REPOSITORY / "deploy"
 VARIABLE = re.compile(r"\$\{(\w+)(?::[-?]([^}]*))?\}")
@@ -153,6 +154,43 @@ def test_the_services_start_and_mirror_an_account(databases: str, tmp_path: Path
         with psycopg.connect(databases) as connection:
             assert connection.execute("SELECT count(*) FROM amocrm.leads").fetchone() == (50,)
         assert not list(tmp_path.rglob("*.db")), "Dagster keeps nothing in SQLite"
+    finally:
+        stack.stop()
+
+
+RUNS = """
+SELECT pipeline_name, bool_or(status = 'SUCCESS'), bool_or(status = 'FAILURE') FROM runs GROUP BY 1"""
+TICKS = """
+SELECT DISTINCT tick_body::json -> 'job_tick_data' ->> 'job_name', status FROM job_ticks
+WHERE status <> 'STARTED' ORDER BY status"""
+
+
+@pytest.mark.slow
+def test_every_schedule_ticks_with_dagster_s_storage_in_postgres(databases: str, tmp_path: Path,
+                                                                 sandbox: SandboxProcess) -> None:
+    """Code server and daemon are processes of their own, as in a cluster. Each schedule ticks every
+    minute."""
+    pytest.importorskip("dagster_postgres")
+    stack = make_stack(tmp_path, databases, sandbox)
+    stack.settings |= {f"AMOCRM_SCHEDULE_{name}": "* * * * *" for name in (
+        "MOVING", "DIRECTORIES", "SWEEP", "WEBHOOKS", "CHECKS")}
+    of_dagster = make_conninfo(databases, dbname=f"{conninfo_to_dict(databases)['dbname']}_dagster")
+    try:
+        assert (done := stack.run("prepare")).code == 0, done.output
+        assert (done := stack.run("serve", "amocrm-mirror", "sync", "--only", "tags")).code == 0, done.output
+        stack.start("code")
+        stack.start("daemon")
+        wanted, deadline = {"sync_moving", "sync_directories", "sync_sweep", "checks"}, time.monotonic() + 400
+        with psycopg.connect(of_dagster, autocommit=True) as connection:
+            while not wanted <= {name for name, succeeded, _ in connection.execute(RUNS) if succeeded}:
+                assert time.monotonic() < deadline, (connection.execute(RUNS).fetchall(), stack.log("daemon"))
+                time.sleep(2)
+            assert {name for name, _, failed in connection.execute(RUNS) if failed} == set()
+            assert dict(connection.execute(TICKS).fetchall()) == {
+                **dict.fromkeys(("moving_schedule", "directories_schedule", "sweep_schedule",
+                                 "checks_schedule"), "SUCCESS"), "webhooks_schedule": "SKIPPED"}
+        with psycopg.connect(databases, autocommit=True) as connection:
+            assert differences(connection, sandbox, "amocrm", {"leads", "contacts", "users"}) == []
     finally:
         stack.stop()
 
