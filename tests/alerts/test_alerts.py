@@ -85,7 +85,8 @@ def test_each_kind_of_problem_begins_once_and_ends_once(person: CliInstallation,
     ran(connection, "acme", "leads", "complete", ago="2 days")
     ran(connection, "acme", "leads", "failed", "amoCRM answered 500 on every try", ago="1 hour")
     ran(connection, "acme", "users", "complete")
-    connection.execute("INSERT INTO mirror.quarantine (account, entity, record_key, reason, request, payload) "
+    connection.execute("INSERT INTO mirror.quarantine "
+                       "(account, entity, record_key, reason, request, payload) "
                        "SELECT 'acme', 'contacts', n::text, 'x', 'x', 'Ivan' FROM generate_series(1, 3) n")
     connection.execute("INSERT INTO mirror.webhook_addresses (account, digest, is_disabled) "
                        "VALUES ('acme', 'x', true)")

@@ -161,7 +161,7 @@ def test_the_services_start_and_mirror_an_account(databases: str, tmp_path: Path
 RUNS = """
 SELECT pipeline_name, bool_or(status = 'SUCCESS'), bool_or(status = 'FAILURE') FROM runs GROUP BY 1"""
 TICKS = """
-SELECT DISTINCT tick_body::json -> 'job_tick_data' ->> 'job_name', status FROM job_ticks
+SELECT DISTINCT tick_body::json ->> 'job_name', status FROM job_ticks
 WHERE status <> 'STARTED' ORDER BY status"""
 
 
