@@ -6,7 +6,7 @@ import dagster as dg
 
 from pipelines.alerts.channels import open_channels
 from pipelines.alerts.notify import alert
-from pipelines.config.settings import SettingsError, load_settings
+from pipelines.config.settings import SettingsError, load_settings, load_shard
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import open_installation
 
@@ -15,20 +15,20 @@ INTERVAL_SECONDS = 120
 
 def alert_sensors() -> list[dg.SensorDefinition]:
     """Returns the sensor, or none if no channel is set. An invalid setting keeps the sensor: its ticks fail,
-    and say why."""
+    and say why. Its name holds the shard's, as those of jobs and schedules do."""
     try:
         if not open_channels(load_settings()):
             return []
     except SettingsError:
         pass
-    return [alerts_sensor]
+    return [dg.SensorDefinition(
+        name="_".join(filter(None, ("alerts_sensor", load_shard()))), evaluation_fn=tick,
+        minimum_interval_seconds=INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells people what an account needs, once, and once that it is good again "
+                    "(MIRROR_ALERT_…)")]
 
 
-@dg.sensor(name="alerts_sensor", minimum_interval_seconds=INTERVAL_SECONDS,
-           default_status=dg.DefaultSensorStatus.RUNNING,
-           description="Tells people what an account needs, once, and once that it is good again "
-                       "(MIRROR_ALERT_…)")
-def alerts_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+def tick(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Sends what has changed. A channel that does not take it fails the tick, and is tried again by the
     next one."""
     try:

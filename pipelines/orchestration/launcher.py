@@ -20,7 +20,7 @@ from pipelines.orchestration.admission import refuse_before_writing
 from pipelines.orchestration.assets import SyncOptions, sync_account
 from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, prune_dagster_runs, this_process
 from pipelines.orchestration.instance import open_instance, prepare_instance
-from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX
+from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX, SHARD_TAGS
 from pipelines.sync.account_sync import Report, admitted_sync, select_entities
 from pipelines.sync.context import Progress
 from pipelines.sync.run_log import prune_mirror_schema
@@ -71,7 +71,7 @@ def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dic
             resources={"syncer": syncer}, raise_on_error=False,
             run_config={"ops": {"sync_account": {"config": options}},
                         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            tags={PROCESS_TAG: this_process()})
+            tags={PROCESS_TAG: this_process(), **SHARD_TAGS})
     if isinstance(syncer.error, dg.DagsterExecutionInterruptedError):
         raise KeyboardInterrupt
     if syncer.error:

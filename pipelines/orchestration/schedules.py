@@ -26,7 +26,14 @@ from pipelines.errors import SyncRefusedError
 from pipelines.installation import Connection, Installation, open_installation
 from pipelines.orchestration.checks import CHECKS
 from pipelines.orchestration.dead_runs import fail_dead_runs
-from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG, BI_PREFIX, ENTITY_PREFIX
+from pipelines.orchestration.partitions import (
+    ACCOUNT_PARTITIONS,
+    ACCOUNT_TAG,
+    BI_PREFIX,
+    ENTITY_PREFIX,
+    SHARD_TAGS,
+    named,
+)
 from pipelines.webhooks.subscription import WebhookHealth, check_webhook, subscribed_accounts
 
 TICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=2, read_timeout=15.0, payment_patience=0.0)
@@ -71,7 +78,8 @@ def sync_job(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
     their assets was skipped, and an account never offers every list."""
     selection = dg.AssetSelection.assets(*([ENTITY_PREFIX, name] for name in tier.entities),
                                          *([BI_PREFIX, name] for name in view_tables())).without_checks()
-    return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.description,
+    return dg.define_asset_job(named(f"sync_{tier.name}"), selection, description=tier.description,
+                               tags=SHARD_TAGS,
                                config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
 
 
@@ -104,7 +112,7 @@ def fan_out(instance: dg.DagsterInstance, mirror: Installation, tier: Tier,
 
 def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
                   status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
-    @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status,
+    @dg.schedule(job=job, cron_schedule=tier.cron, name=named(f"{tier.name}_schedule"), default_status=status,
                  description=tier.description)
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         fail_dead_runs(context.instance)
@@ -120,9 +128,9 @@ def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
 def checks_schedule(settings: Settings | None) -> dg.ScheduleDefinition:
     """Returns the schedule of the checks. They have a run of their own, which sends amoCRM no request: as
     part of a sync they would be missing after one that fails or never starts."""
-    job = dg.define_asset_job("checks", dg.AssetSelection.checks(*CHECKS),
+    job = dg.define_asset_job(named("checks"), dg.AssetSelection.checks(*CHECKS), tags=SHARD_TAGS,
                               description="Every asset check, of every account")
-    return dg.ScheduleDefinition("checks_schedule", job=job,
+    return dg.ScheduleDefinition(named("checks_schedule"), job=job,
                                  cron_schedule=(settings
                                                 or Settings.model_construct()).amocrm_schedule_checks,
                                  default_status=default_status(settings))
@@ -134,7 +142,7 @@ def webhook_schedule(job: dg.UnresolvedAssetJobDefinition,
     of the moving lists (`job`) if deliveries were missed. That sync covers the gap: it reads what changed
     since each list's watermark, which is no later than the last successful delivery."""
     @dg.schedule(job=job, cron_schedule=(settings or Settings.model_construct()).amocrm_schedule_webhooks,
-                 name="webhooks_schedule", default_status=default_status(settings),
+                 name=named("webhooks_schedule"), default_status=default_status(settings),
                  description="Checks whether amoCRM has switched the webhook off, and switches it on again")
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         mirror = open_installation()

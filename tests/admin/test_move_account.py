@@ -59,7 +59,8 @@ def source(database: str, sandbox: SandboxProcess,
                            "VALUES ('acme', 'u', 'accept', now())")
         connection.execute("INSERT INTO mirror.verifications "
                            "(run_id, account, entity, state, began_at, ended_at, compared, missing, extra, "
-                           "stale, requests) VALUES ('r', 'acme', 'leads', 'equal', now(), now(), 1, 0, 0, 0, 1)")
+                           "stale, requests) "
+                           "VALUES ('r', 'acme', 'leads', 'equal', now(), now(), 1, 0, 0, 0, 1)")
         connection.execute("INSERT INTO mirror.hints (account, listing, key, told_at) "
                            "VALUES ('acme', 'leads', '1', now())")
         connection.execute("INSERT INTO mirror.quarantine "
