@@ -10,6 +10,7 @@ RUN python -m venv /opt/amocrm-mirror \
  && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE alembic.ini ./
 COPY alembic alembic
+COPY amocrm_mirror amocrm_mirror
 COPY models models
 COPY pipelines pipelines
 COPY sandbox sandbox

@@ -1,5 +1,5 @@
 """The mirror's own state, in the schema `mirror`: accounts, tokens, rate limits, cursors, hints, erased
-people, verifications, runs, quarantine; last the webhook inbox: addresses given to amoCRM, deliveries
+people, verifications, runs, quarantine, alerts; last the webhook inbox: addresses given to amoCRM, deliveries
 received there, and outcomes of incoming leads."""
 
 from __future__ import annotations
@@ -257,6 +257,21 @@ class Quarantine(MirrorBase):
     last_seen_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(),
                                                    comment="When it last came")
     times: Mapped[int] = mapped_column(Integer, server_default="1", comment="How often it came")
+
+
+class Alert(MirrorBase):
+    __tablename__ = "alerts"
+    __table_args__ = {
+        "comment": "Problems that people were alerted to and whose end they have not been told: one row per "
+        "account, problem and channel"}
+
+    account: Mapped[str] = account_key()
+    problem: Mapped[str] = mapped_column(
+        Text, primary_key=True, comment="access, block, failed, stale, quarantine or webhook")
+    channel: Mapped[str] = mapped_column(Text, primary_key=True,
+                                         comment="e-mail, Slack, Telegram or the webhook")
+    alerted_at: Mapped[DateTime] = mapped_column(Instant, server_default=func.now(),
+                                                 comment="When the channel took the message")
 
 
 class WebhookAddress(MirrorBase):

@@ -42,13 +42,13 @@ def add(mirror: Installation, name: str, address_text: str,
     """Adds an account and yields the lines to print. `grant` asks a person for access; if that fails,
     nothing is left of the account."""
     installation = _installation_for_new(mirror, name, address_text)
-    was_there = _has_schema(mirror, name)
+    was_there = has_schema(mirror, name)
     migrate(mirror.conninfo, name)
     try:
         yield from grant(installation)
     except BaseException:
         if not was_there:
-            _drop_new_schema(mirror, name)
+            drop_new_schema(mirror, name)
         raise
     open_instance(mirror, name).dispose()
     with mirror.connect_autocommit() as connection:
@@ -77,13 +77,13 @@ def _installation_for_new(mirror: Installation, name: str, address_text: str) ->
                         f" --account {name}")
 
 
-def _has_schema(mirror: Installation, name: str) -> bool:
+def has_schema(mirror: Installation, name: str) -> bool:
     with mirror.connect() as connection:
         return connection.execute("SELECT FROM pg_namespace WHERE nspname = %s",
                                   [name]).fetchone() is not None
 
 
-def _drop_new_schema(mirror: Installation, name: str) -> None:
+def drop_new_schema(mirror: Installation, name: str) -> None:
     """Drops the schema that was created a moment ago, unless another process has given it to an account
     meanwhile."""
     with mirror.connect() as connection:

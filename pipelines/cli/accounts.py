@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,6 +111,37 @@ def remove(name: Name,
     """Stop mirroring the account, and delete its data here. The command lists the data and asks first."""
     with report_errors():
         _remove(open_mirror(), name, yes, keep_data)
+
+
+@accounts.command(epilog=example("amocrm-mirror accounts export acme",
+                                 "amocrm-mirror accounts export acme --out /srv/acme.zip"))
+def export(name: Name,
+           out: Annotated[Path | None, typer.Option(
+               help="The file to write; else NAME.zip here.", metavar="FILE",
+               dir_okay=False)] = None) -> None:
+    """Write the account into one file, to move it to another database: its rows, cursors, runs, erased
+    people, webhook inbox, and its tokens, encrypted. Changes nothing here.
+
+    The other database may be of another PostgreSQL, 15 or later."""
+    with report_errors():
+        from pipelines.admin.move_account import export_account
+        for line in export_account(open_existing_mirror(), name, out or Path(f"{name}.zip")):
+            typer.echo(line)
+
+
+@accounts.command("import", epilog=example("amocrm-mirror accounts import acme.zip",
+                                           "amocrm-mirror accounts import acme.zip --name acme_2"))
+def import_(file: Annotated[Path, typer.Argument(help="A file of `accounts export`.", dir_okay=False)],
+            name: Annotated[str, typer.Option(help="Another name than it had.")] = "",
+            with_tokens: Annotated[bool, typer.Option(
+                "--with-tokens/--without-tokens",
+                help="Take its tokens along; else give access anew.")] = True) -> None:
+    """Take an account from a file of `accounts export` into this database. The next sync goes on where the
+    last one ended there. If it fails, nothing is left of it."""
+    with report_errors():
+        from pipelines.admin.move_account import import_account
+        for line in import_account(open_mirror(), file, name, with_tokens):
+            typer.echo(line)
 
 
 @accounts.command(epilog=example("amocrm-mirror accounts pause acme"))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+import amocrm_mirror.module_path  # noqa: F401  # before all that it decides
 from pipelines.cli import accounts, privacy, sync, views, webhooks
 from pipelines.cli.common import (
     Account,
@@ -175,12 +176,50 @@ def prune(days: Annotated[int | None, typer.Option(
             typer.echo(f"{name}: {count} deleted")
 
 
+@app.command(epilog=example("amocrm-mirror alerts", "amocrm-mirror alerts --test"))
+def alerts(test: Annotated[bool, typer.Option(
+               "--test", help="Send a test message to each channel, and nothing else.")] = False) -> None:
+    """Tell people what has gone wrong with an account since they were told last, and what is good again.
+
+    For cron, after `sync --all`; where Dagster's daemon runs, it does this every two minutes. The channels:
+    MIRROR_ALERT_EMAIL, MIRROR_ALERT_SLACK, MIRROR_ALERT_TELEGRAM, MIRROR_ALERT_WEBHOOK. Exit code 1: one did
+    not take the message."""
+    with report_errors():
+        from pipelines.alerts.notify import alert, try_channels
+        outcome = try_channels(open_mirror()) if test else alert(open_mirror())
+        for event in outcome.problems:
+            typer.echo(event.line)
+        for line in outcome.sent:
+            typer.echo(f"sent to {line}")
+        for line in outcome.not_sent:
+            typer.echo(f"NOT sent, and tried again by the next run: {line}", err=True)
+        if not (outcome.sent or outcome.not_sent):
+            typer.echo(f"nothing new to tell; problems that people know of: {len(outcome.problems)}")
+        raise typer.Exit(1 if outcome.not_sent else 0)
+
+
 @app.command(epilog=example("amocrm-mirror dev", "amocrm-mirror dev --port 3000"))
 def dev(port: Annotated[int, typer.Option(help="Port of the web UI on 127.0.0.1.")] = 3000) -> None:
     """Run Dagster's web UI and daemon with every asset. Without a configured account, they read a sandbox."""
     with report_errors():
         from pipelines.cli.dev import serve
         raise typer.Exit(serve(port))
+
+
+@app.command("code-server", epilog=example("amocrm-mirror code-server",
+                                           "amocrm-mirror code-server --host 0.0.0.0 --port 4000"))
+def code_server(host: Annotated[str, typer.Option(
+                    help="Address to listen at; 0.0.0.0 for all. It has no password: trusted networks only.",
+                    )] = "127.0.0.1",
+                port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 4000,
+                ) -> None:
+    """Serve the assets, jobs and schedules to a Dagster that runs elsewhere, over gRPC, until Ctrl-C.
+
+    In its workspace.yaml: a `grpc_server` with this host and port. A folder `models` or `pipelines` of yours
+    hides nothing here."""
+    with report_errors():
+        from pipelines.cli.dev import serve_code
+        serve_code(host, port)
 
 
 @app.command(epilog=example("amocrm-mirror postgres status", "amocrm-mirror postgres stop",

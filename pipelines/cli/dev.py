@@ -1,5 +1,5 @@
 """`amocrm-mirror dev`: Dagster's web server and daemon for the configured account, or for a sandbox if none
-is configured."""
+is configured. `amocrm-mirror code-server`: the definitions, for a Dagster that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import signal
 import subprocess
 import sys
 from importlib.util import find_spec
+from typing import NoReturn
 
 from pipelines.cli.demo import SCHEMA, demo_sandbox, demo_settings
 from pipelines.cli.terminal.logs import is_json
 from pipelines.config.settings import load_settings
 from pipelines.errors import MissingExtraError
 from pipelines.installation import Installation
-from pipelines.orchestration.instance import dagster_home, prepare_instance
+from pipelines.orchestration.instance import check_configuration, dagster_home, prepare_instance
 from pipelines.orchestration.supervisor import check_port_free
 from pipelines.sync.runtime import stop
 
 SHUTDOWN_GRACE_SECONDS = 30.0
 """Seconds that Dagster has to end; then it is killed."""
+DEFINITIONS = "amocrm_mirror.definitions"
+"""The module that Dagster loads: a name that no folder of a user's hides."""
 
 
 def serve(port: int) -> int:
@@ -48,7 +51,7 @@ def _run_dagster(mirror: Installation, port: int, environment: dict[str, str]) -
     sys.stderr.write(f"Dagster: http://127.0.0.1:{port}  (Ctrl-C ends it; the account is the partition "
                      f"{mirror.account!r})\n")
     command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-m",
-               "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port),
+               DEFINITIONS, "-h", "127.0.0.1", "-p", str(port),
                *(["--log-format", "json"] if is_json() else [])]
     # In its own session, Dagster gets Ctrl-C once, from here, and ends its own child processes
     process = subprocess.Popen(
@@ -61,6 +64,20 @@ def _run_dagster(mirror: Installation, port: int, environment: dict[str, str]) -
     finally:
         process.terminate()
         stop(process, SHUTDOWN_GRACE_SECONDS)
+
+
+def serve_code(host: str, port: int) -> NoReturn:
+    """Replaces this process with Dagster's gRPC server for our definitions. No folder is put on its module
+    path: runs that it starts find the same code, whatever the working folder holds."""
+    settings = load_settings()
+    check_port_free(host, port)
+    if (home := settings.dagster_home or settings.mirror_home / "dagster").is_dir():
+        check_configuration(home)
+    sys.stderr.write(f"Dagster's code server: {host}:{port}  (Ctrl-C ends it)\n")
+    sys.stderr.flush()
+    _restore_interrupts()
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", "api", "grpc", "-m", DEFINITIONS,
+                              "--empty-working-directory", "-h", host, "-p", str(port)])
 
 
 def _restore_interrupts() -> None:

@@ -69,6 +69,13 @@ def validate_schema_name(name: str, what: str = "AMOCRM_SCHEMA") -> str:
     return name
 
 
+def validate_shard_name(name: str) -> str:
+    if not re.fullmatch(r"([a-z0-9_]{1,30})?", name):
+        raise ValueError(f"MIRROR_SHARD {name!r} cannot be a part of names in Dagster: use up to 30 "
+                         "lower-case Latin letters, digits and _, for example east.")
+    return name
+
+
 class Settings(BaseSettings):
     """The settings; a field's name in capitals is the name of its variable."""
 
@@ -109,6 +116,11 @@ class Settings(BaseSettings):
     mirror_fresh_hours: Annotated[float, Field(gt=0)] = 26
     mirror_webhook_days: Annotated[int, Field(ge=1)] = 7
     mirror_keep_days: Annotated[int, Field(ge=1)] = 30
+    mirror_shard: str = ""
+    mirror_alert_email: SecretStr | None = None
+    mirror_alert_slack: SecretStr | None = None
+    mirror_alert_telegram: SecretStr | None = None
+    mirror_alert_webhook: SecretStr | None = None
     dagster_keep_days: Annotated[int, Field(ge=1)] = 3
     mirror_log_format: Literal["text", "json"] = "text"
     mirror_run_id: Annotated[str, Field(max_length=64, pattern=r"^[\w.:-]*$")] = ""
@@ -133,6 +145,11 @@ class Settings(BaseSettings):
     @classmethod
     def _schema(cls, value: str) -> str:
         return validate_schema_name(value)
+
+    @field_validator("mirror_shard")
+    @classmethod
+    def _shard(cls, value: str) -> str:
+        return validate_shard_name(value)
 
     @field_validator("amocrm_requests_per_second", mode="before")
     @classmethod
@@ -238,6 +255,29 @@ def log_settings() -> tuple[str, str]:
     except SettingsError:
         return "text", ""
     return settings.mirror_log_format, settings.mirror_run_id
+
+
+class ShardSetting(BaseSettings):
+    """The one setting that names of assets and jobs depend on, whatever else is wrong."""
+
+    model_config = Settings.model_config
+    mirror_shard: str = ""
+
+    @field_validator("mirror_shard")
+    @classmethod
+    def _shard(cls, value: str) -> str:
+        return validate_shard_name(value)
+
+
+def load_shard() -> str:
+    """Returns MIRROR_SHARD. Raises SettingsError if it cannot be used: definitions without it would take the
+    names of another database's. A `.env` that cannot be read is reported by `load_settings`."""
+    try:
+        return ShardSetting().mirror_shard
+    except ValidationError as error:
+        raise SettingsError("\n".join(map(_error_sentence, error.errors()))) from None
+    except (ValueError, OSError):
+        return ""
 
 
 def environment_note() -> str:

@@ -19,7 +19,7 @@ import dagster as dg
 import psycopg
 
 from pipelines.accounts.target import Connection
-from pipelines.orchestration.partitions import ACCOUNT_TAG
+from pipelines.orchestration.partitions import ACCOUNT_TAG, SHARD, SHARD_TAG
 from pipelines.postgres.locks import sync_lock
 
 PROCESS_TAG = "amocrm-mirror/process"
@@ -79,12 +79,12 @@ def fail_dead_runs(instance: dg.DagsterInstance, connect: Callable[[], Connectio
     """Marks the runs failed whose process is gone, and those that were never started. `connect` opens an
     autocommit connection to the database of the locks; without it, only processes of this machine are looked
     up."""
-    for record in instance.get_run_records(dg.RunsFilter(statuses=[*STARTING, CANCELING])):
+    for record in _our_records(instance, [*STARTING, CANCELING]):
         run = record.dagster_run
         if _age(record.update_timestamp) > START_SECONDS:
             instance.report_run_failed(run, NEVER_STARTED if run.status in STARTING else KILLED)
     silent = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+    for record in _our_records(instance, [dg.DagsterRunStatus.STARTED]):
         process = record.dagster_run.tags.get(PROCESS_TAG, "")
         if _has_ended(process):
             instance.report_run_failed(record.dagster_run, KILLED)
@@ -96,6 +96,13 @@ def fail_dead_runs(instance: dg.DagsterInstance, connect: Callable[[], Connectio
                 instance.report_run_failed(run, KILLED)
 
 
+def _our_records(instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus]) -> list[dg.RunRecord]:
+    """Returns the runs of these statuses, without those of other databases that the same Dagster serves:
+    their locks are not here."""
+    return [record for record in instance.get_run_records(dg.RunsFilter(statuses=statuses))
+            if record.dagster_run.tags.get(SHARD_TAG, "") == SHARD]
+
+
 def _age(at: datetime.datetime) -> float:
     at = at.replace(tzinfo=at.tzinfo or datetime.UTC)
     return (datetime.datetime.now(datetime.UTC) - at).total_seconds()
@@ -103,8 +110,11 @@ def _age(at: datetime.datetime) -> float:
 
 def accounts_of(run: dg.DagsterRun) -> list[str]:
     """Returns the accounts that a run syncs; none for a run that syncs nothing."""
-    named = run.tags.get(ACCOUNT_TAG) or run.tags.get(PARTITION_TAG) or ""
-    return [name for name in named.split(",") if name] if PROCESS_TAG in run.tags else []
+    config = run.run_config if isinstance(run.run_config, dict) else {}
+    shared = [name for op in config.get("ops", {}).values()
+              for name in op.get("config", {}).get("accounts", [])]
+    own = run.tags.get(ACCOUNT_TAG) or run.tags.get(PARTITION_TAG) or ""
+    return [*shared, *(name for name in own.split(",") if name)]
 
 
 def _without_lock(runs: list[dg.DagsterRun], connect: Callable[[], Connection]) -> Iterator[dg.DagsterRun]:
@@ -112,7 +122,7 @@ def _without_lock(runs: list[dg.DagsterRun], connect: Callable[[], Connection]) 
     try:
         with connect() as connection:
             for run in runs:
-                accounts = accounts_of(run)
+                accounts = accounts_of(run) if PROCESS_TAG in run.tags else []
                 if accounts and not any(sync_lock(name).is_held(connection) for name in accounts):
                     yield run
     except psycopg.Error:

@@ -6,15 +6,18 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import yaml  # type: ignore[import-untyped]
 from alembic.util import CommandError
 from dagster._check import CheckError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from pipelines.config.home import make_home
@@ -92,7 +95,7 @@ def open_instance(mirror: Installation, *names: str, removed: str = "") -> dg.Da
     home = dagster_home(mirror)
     try:
         with _instance_lock(home):
-            _require_extras((home / "dagster.yaml").read_text(encoding="utf-8"))
+            check_configuration(home)
             instance = dg.DagsterInstance.from_config(str(home))
         instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), list(names))
         if removed and instance.has_dynamic_partition(str(ACCOUNT_PARTITIONS.name), removed):
@@ -102,6 +105,52 @@ def open_instance(mirror: Installation, *names: str, removed: str = "") -> dg.Da
     except Exception as reason:  # the file is the user's: Dagster raises whatever its content leads to
         raise SyncRefusedError(f"Dagster cannot keep its runs in {home}: {_reason(reason)}") from reason
     return instance
+
+
+def check_configuration(home: Path) -> None:
+    """Raises MissingExtraError or SyncRefusedError if dagster.yaml in `home` asks for what cannot work here.
+    Connects to nothing; without the file, there is nothing to check."""
+    path = home / "dagster.yaml"
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+        _require_extras(text)
+        for url in _postgres_urls(yaml.safe_load(text)):
+            _require_driver(url, path)
+
+
+def _postgres_urls(configuration: object) -> Iterator[str]:
+    """Yields the scheme, as `scheme://`, of every Postgres that dagster.yaml names, in any of its forms."""
+    if not isinstance(configuration, Mapping):
+        return
+    for key, value in configuration.items():
+        if key == "postgres_url":
+            yield str(_plain(value) or "").partition("://")[0] + "://"
+        elif key == "postgres_db" and isinstance(value, Mapping):
+            yield f"{_plain(value.get('scheme')) or 'postgresql'}://"
+        else:
+            yield from _postgres_urls(value)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of dagster.yaml; of `{env: NAME}`, what the environment says."""
+    is_variable = isinstance(value, Mapping) and "env" in value
+    return dg.EnvVar(str(value["env"])).get_value() if is_variable else value
+
+
+def _require_driver(url: str, path: Path) -> None:
+    """dagster-postgres writes events with `NOTIFY channel, parameter`, which only psycopg2 sends as text.
+    SQLAlchemy from 2.1 on takes plain postgresql:// for psycopg 3, where Postgres finds a syntax error and
+    no run starts."""
+    try:
+        driver = make_url(url).get_dialect().driver
+    except (ArgumentError, ImportError):
+        return  # Dagster says what is wrong with it
+    if driver == "psycopg":
+        raise SyncRefusedError(
+            f"{path} leads Dagster to Postgres with the driver psycopg 3, with which dagster-postgres cannot "
+            "record a run: no schedule would start one. Nothing was changed. Write postgres_url: "
+            "postgresql+psycopg2://user:password@host:5432/dagster, or, under postgres_db, scheme: "
+            "postgresql+psycopg2")
 
 
 def _reason(reason: Exception) -> str:

@@ -28,7 +28,7 @@ from pipelines.orchestration.admission import refuse_before_writing
 from pipelines.orchestration.assets import SyncOptions, current_views, sync_account
 from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, prune_dagster_runs, this_process
 from pipelines.orchestration.instance import open_instance, prepare_instance
-from pipelines.orchestration.partitions import list_key, view_key
+from pipelines.orchestration.partitions import SHARD_TAGS, list_key, view_key
 from pipelines.orchestration.schedules import COMMAND_JOB, command_line_job
 from pipelines.sync.account_sync import Report, admitted_sync, select_entities
 from pipelines.sync.context import Progress
@@ -84,7 +84,7 @@ def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dic
             partition_key=account, instance=instance, raise_on_error=False,
             run_config={"ops": {"sync_account": {"config": options}},
                         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            tags={PROCESS_TAG: this_process()})
+            tags={PROCESS_TAG: this_process(), **SHARD_TAGS})
     if isinstance(syncer.error, dg.DagsterExecutionInterruptedError):
         raise KeyboardInterrupt
     if syncer.error:

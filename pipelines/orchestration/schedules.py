@@ -36,7 +36,9 @@ from pipelines.orchestration.partitions import (
     ACCOUNT_TAG,
     BATCH_TAG,
     SETTINGS,
+    SHARD_TAGS,
     list_key,
+    named,
     view_key,
 )
 from pipelines.webhooks.subscription import WebhookHealth, check_webhook, subscribed_accounts
@@ -71,18 +73,19 @@ def sync_job(tier: Tier) -> dg.UnresolvedAssetJobDefinition:
     their assets was skipped, and an account never offers every list."""
     selection = dg.AssetSelection.assets(*map(list_key, tier.entities),
                                          *map(view_key, view_tables())).without_checks()
-    return dg.define_asset_job(f"sync_{tier.name}", selection, description=tier.description,
+    return dg.define_asset_job(named(f"sync_{tier.name}"), selection, description=tier.description,
+                               tags=SHARD_TAGS,
                                config={"ops": {"sync_account": {"config": {"full": tier.full}}}})
 
 
-COMMAND_JOB = "sync"
+COMMAND_JOB = named("sync")
 
 
 def command_line_job(keys: Sequence[dg.AssetKey] | None = None) -> dg.UnresolvedAssetJobDefinition:
     """Returns the job of the runs that the command line makes; `keys`: the assets of one of them (None:
     all)."""
     selection = dg.AssetSelection.all() if keys is None else dg.AssetSelection.assets(*keys)
-    return dg.define_asset_job(COMMAND_JOB, selection.without_checks(),
+    return dg.define_asset_job(COMMAND_JOB, selection.without_checks(), tags=SHARD_TAGS,
                                description="Everything, as `amocrm-mirror sync` reads it")
 
 
@@ -94,7 +97,7 @@ def default_status(settings: Settings | None) -> dg.DefaultScheduleStatus:
 def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
                   status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     """Returns the schedule of the accounts that have a run of their own."""
-    @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_schedule", default_status=status,
+    @dg.schedule(job=job, cron_schedule=tier.cron, name=named(f"{tier.name}_schedule"), default_status=status,
                  description=f"{tier.description}, an account in a run of its own")
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         mirror = open_installation()
@@ -111,8 +114,8 @@ def sync_schedule(tier: Tier, job: dg.UnresolvedAssetJobDefinition,
 def batch_schedule(tier: Tier, job: dg.JobDefinition,
                    status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     """Returns the schedule of the accounts that share runs."""
-    @dg.schedule(job=job, cron_schedule=tier.cron, name=f"{tier.name}_batch_schedule", default_status=status,
-                 description=f"{tier.description}, many accounts in a run")
+    @dg.schedule(job=job, cron_schedule=tier.cron, name=named(f"{tier.name}_batch_schedule"),
+                 default_status=status, description=f"{tier.description}, many accounts in a run")
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         planned = plan(context.instance, open_installation(), tier.name, tier.entities)
         for place, names in enumerate(planned.batches):
@@ -135,9 +138,9 @@ def _skip_reason(planned: Plan) -> str:
 def checks_schedule(settings: Settings | None) -> dg.ScheduleDefinition:
     """Returns the schedule of the checks. They have a run of their own, which sends amoCRM no request: as
     part of a sync they would be missing after one that fails or never starts."""
-    job = dg.define_asset_job("checks", dg.AssetSelection.checks(*CHECKS),
+    job = dg.define_asset_job(named("checks"), dg.AssetSelection.checks(*CHECKS), tags=SHARD_TAGS,
                               description="Every asset check, of every account")
-    return dg.ScheduleDefinition("checks_schedule", job=job,
+    return dg.ScheduleDefinition(named("checks_schedule"), job=job,
                                  cron_schedule=(settings
                                                 or Settings.model_construct()).amocrm_schedule_checks,
                                  default_status=default_status(settings))
@@ -149,7 +152,7 @@ def webhook_schedule(job: dg.UnresolvedAssetJobDefinition,
     of the moving lists (`job`) if deliveries were missed. That sync covers the gap: it reads what changed
     since each list's watermark, which is no later than the last successful delivery."""
     @dg.schedule(job=job, cron_schedule=(settings or Settings.model_construct()).amocrm_schedule_webhooks,
-                 name="webhooks_schedule", default_status=default_status(settings),
+                 name=named("webhooks_schedule"), default_status=default_status(settings),
                  description="Checks whether amoCRM has switched the webhook off, and switches it on again")
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         mirror = open_installation()

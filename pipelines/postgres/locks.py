@@ -13,6 +13,8 @@ victims.
     ALL_ACCOUNTS_VIEWS_LOCK a process replaces the views over all accounts
     migration locks         a process migrates a schema (alembic/env.py); shared by all of them, a process
                             of an older program migrates the database
+    ALERTS_LOCK             a process sends alerts
+    migration lock          a process migrates (alembic/env.py)
 
 A session's lock ends with its connection, so a killed process leaves none behind. The names are part of the
 contract between versions: a newer program excludes an older one only by the same name.
@@ -114,6 +116,8 @@ ALL_ACCOUNTS_VIEWS_LOCK = AdvisoryLock("amocrm-mirror views over all accounts")
 """The lock of a process that replaces the views over all accounts."""
 DRAIN_LOCK = AdvisoryLock("amocrm-mirror drain")
 """The lock of the one process that syncs all accounts of the database continuously."""
+ALERTS_LOCK = AdvisoryLock("amocrm-mirror alerts")
+"""The lock of a process that compares what is wrong with what people were told, and tells them."""
 
 
 def sync_lock(account: str) -> AdvisoryLock:

@@ -220,6 +220,8 @@ def check_webhook(target: Target, connection: Connection) -> WebhookHealth:
     """Checks whether amoCRM has switched our webhook off, and switches it on again if amoCRM allows it."""
     hook = find_webhook(target, connection)
     if hook is None:
+        connection.execute("UPDATE mirror.webhook_addresses SET checked_at = now(), is_disabled = true "
+                           "WHERE account = %s", [target.name])
         return WebhookHealth("amoCRM no longer has our webhook: run `amocrm-mirror webhooks subscribe`",
                              gap=True)
     save_state(connection, target.name, hook)

@@ -50,6 +50,37 @@ def test_without_what_dagster_yaml_names(configuration: str, extra: str, databas
     assert done.output.endswith(f"is not installed. Install it with: pip install 'amocrm-mirror[{extra}]'")
 
 
+@pytest.mark.parametrize("configuration", [
+    "storage:\n  postgres:\n    postgres_url: postgresql://dagster:secret@127.0.0.1:1/dagster\n",
+    "storage:\n  postgres:\n    postgres_url: {env: DAGSTER_DATABASE_URL}\n",
+    "storage:\n  postgres:\n    postgres_db: {hostname: 127.0.0.1, port: 1, username: d, db_name: d}\n",
+    "run_storage: {module: dagster_postgres.run_storage, class: PostgresRunStorage, config: {postgres_db: "
+    "{hostname: 127.0.0.1, username: d, db_name: d, scheme: postgresql+psycopg}}}\n"])
+@pytest.mark.parametrize("words", [("prune",), ("code-server", "--port", "4000")])
+def test_a_driver_with_which_dagster_cannot_record_runs(configuration: str, words: tuple[str, ...],
+                                                        database: str, tmp_path: Path) -> None:
+    pytest.importorskip("dagster_postgres")
+    (tmp_path / "dagster.yaml").write_text(configuration, encoding="utf-8")
+    done = CliInstallation(tmp_path, database, DAGSTER_HOME=str(tmp_path),
+                           DAGSTER_DATABASE_URL="postgresql://d:secret@127.0.0.1:1/dagster").call(*words)
+    assert done.code == 1
+    assert done.output == (
+        f"amocrm-mirror: {tmp_path}/dagster.yaml leads Dagster to Postgres with the driver psycopg 3, with "
+        "which dagster-postgres cannot record a run: no schedule would start one. Nothing was changed. Write "
+        "postgres_url: postgresql+psycopg2://user:password@host:5432/dagster, or, under postgres_db, scheme: "
+        "postgresql+psycopg2")
+
+
+@pytest.mark.parametrize("storage", [
+    "postgres_url: postgresql+psycopg2://d:secret@127.0.0.1:1/dagster",
+    "postgres_db: {hostname: 127.0.0.1, username: d, db_name: d, scheme: {env: DAGSTER_SCHEME}}"])
+def test_the_driver_that_works_is_let_through(storage: str, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_SCHEME", "postgresql+psycopg2")
+    (tmp_path / "dagster.yaml").write_text(f"storage:\n  postgres:\n    {storage}\n", encoding="utf-8")
+    instance.check_configuration(tmp_path)
+
+
 def test_a_module_that_is_no_extra_gives_no_traceback(database: str, tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("storage: {custom: {module: dagster_elsewhere, class: Storage}}\n",
                                            encoding="utf-8")

@@ -111,7 +111,7 @@ def test_the_workspace_loads_with_dagster_s_own_command_line(tmp_path: Path) -> 
                           capture_output=True, text=True,
                           env=INHERITED | {"PYTHONPATH": str(REPOSITORY), "DAGSTER_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert "Validation successful for code location pipelines.definitions" in done.stderr + done.stdout
+    assert "Validation successful for code location amocrm_mirror.definitions" in done.stderr + done.stdout
 
 
 def test_one_asset_and_then_all_assets_materialize(environment: dict[str, str], instance: dg.DagsterInstance,

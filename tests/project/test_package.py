@@ -30,7 +30,7 @@ DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"]]
 LOCKS = {"runtime": ("embedded", "ui", "dagster-postgres", "celery", "k8s", "metrics", "mcp"),
          "development": ("embedded", "ui", "dagster-postgres", "celery", "dev")}
 """Lock file → the extras that it holds besides the dependencies."""
-PACKAGES = ("models", "pipelines", "sandbox")
+PACKAGES = ("amocrm_mirror", "models", "pipelines", "sandbox")
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[\w,-]+\])?==(\S+?)(?: ; (.+?))? \\$", re.M)
 
 

@@ -14,7 +14,7 @@ from pipelines.orchestration.batches.plan import batch_op
 from pipelines.orchestration.batches.side_by_side import Batch, BatchOutcome
 from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, this_process
 from pipelines.orchestration.materializations import batch_events, table_facts
-from pipelines.orchestration.partitions import list_key
+from pipelines.orchestration.partitions import SHARD_TAGS, list_key, named
 
 MAX_REASONS = 5
 """Accounts whose reason the run's error message quotes; the others are in its metadata."""
@@ -34,8 +34,8 @@ def batch_job(tier: str, description: str, entities: Sequence[str]) -> dg.JobDef
         context.instance.add_run_tags(context.run_id, {PROCESS_TAG: this_process()})
         _sync(context, config.accounts, entities)
 
-    @dg.job(name=f"sync_{tier}_batch", description=f"{description}, of many accounts in one run",
-            executor_def=dg.in_process_executor)
+    @dg.job(name=named(f"sync_{tier}_batch"), tags=SHARD_TAGS,
+            description=f"{description}, of many accounts in one run", executor_def=dg.in_process_executor)
     def job() -> None:
         sync_accounts()
 

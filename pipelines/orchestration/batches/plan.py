@@ -18,7 +18,8 @@ from pipelines.accounts.registry import due
 from pipelines.accounts.target import Connection
 from pipelines.config.settings import Settings
 from pipelines.installation import Installation
-from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, ACCOUNT_TAG
+from pipelines.orchestration.dead_runs import accounts_of
+from pipelines.orchestration.partitions import ACCOUNT_PARTITIONS, named
 from pipelines.postgres.locks import sync_lock
 
 FEW_ACCOUNTS = 30
@@ -62,7 +63,7 @@ def plan(instance: dg.DagsterInstance, mirror: Installation, tier: str, entities
     """Returns what a tick of the tier requests. Adds the partitions of new accounts to `instance`.
     `is_full`: a sweep, in which each account has a run of its own."""
     partitions = set(instance.get_dynamic_partitions(str(ACCOUNT_PARTITIONS.name)))
-    running = _accounts_in_runs(instance, [f"sync_{tier}", f"sync_{tier}_batch"])
+    running = _accounts_in_runs(instance, [named(f"sync_{tier}"), named(f"sync_{tier}_batch")])
     with mirror.connect() as connection:
         reasons = _reasons(connection, mirror, partitions)
         reasons |= {name: f"the {tier} run before has not ended yet" for name in reasons
@@ -115,16 +116,8 @@ def batch_config(tier: str, accounts: Sequence[str]) -> dict[str, Any]:
     return {"ops": {batch_op(tier): {"config": {"accounts": list(accounts)}}}}
 
 
-def accounts_of_run(run: dg.DagsterRun) -> list[str]:
-    """Returns the accounts that a run syncs."""
-    config = run.run_config if isinstance(run.run_config, dict) else {}
-    named = [name for op in config.get("ops", {}).values()
-             for name in op.get("config", {}).get("accounts", [])]
-    return [*named, *([run.tags[ACCOUNT_TAG]] if ACCOUNT_TAG in run.tags else [])]
-
-
 def _accounts_in_runs(instance: dg.DagsterInstance, jobs: Sequence[str]) -> set[str]:
     """Returns the accounts in the jobs' runs that have not ended."""
     return {name for job in jobs
             for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED_STATUSES))
-            for name in accounts_of_run(run)}
+            for name in accounts_of(run)}
