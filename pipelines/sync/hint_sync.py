@@ -182,7 +182,7 @@ class HintSync:
 
         self.sync.keep_time()
         self.result.counts += retry_deadlocks(once)
-        self.context.progress.advanced(self.entity.name, self.reader.records_read, None)
+        self.context.progress.advanced(self.entity.name, self.reader.records_read, None, None)
 
     def _fixed_key(self, listing: Listing) -> tuple[str, ...]:
         """Values of the key columns before the id, which the path of the list fixes."""
