@@ -255,16 +255,21 @@ def configured_tokens(settings: Settings) -> ConfiguredTokens:
                             reveal(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
 
 
-def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings) -> Installation:
+def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings,
+                             or_demo: bool = False) -> Installation:
     """Returns the installation for a command that is about one account: the one that is named, else the
-    configured one, else the only one of the database. Raises UsageError, with the accounts that there are, if
-    none is named or configured and there are several."""
+    configured one, else the only one of the database, else with `or_demo` the demo's. Raises UsageError, with
+    the accounts that there are, if none is named or configured and there are several."""
     mirror = Installation(load())
     is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
     if account or is_configured or not mirror.has_database:
         return mirror.for_account(account or mirror.account)
     with mirror.connect() as connection:
         names = [each.name for each in registry.scheduled_accounts(connection, mirror.account)]
+        demo = [each.name for each in registry.scheduled_accounts(connection, registry.DEMO_ACCOUNT)
+                if each.name == registry.DEMO_ACCOUNT and each.has_tables]
+    if or_demo and demo and not names:
+        return mirror.for_account(registry.DEMO_ACCOUNT)
     if mirror.account in names or not names:
         return mirror
     if len(names) > 1:

@@ -8,6 +8,7 @@ verifier, so it cannot appear in the server's logs.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,6 +49,15 @@ WHERE {RELATIONS_IN_SCHEMAS} AND has_table_privilege(%(role)s, oid, 'INSERT, UPD
 """Privileges that the role would have beyond reading the schemas, one per row, as text."""
 SCHEMAS_WITH_CREATE = ("SELECT nspname FROM pg_namespace "
               "WHERE nspname !~ '^pg_temp_' AND has_schema_privilege(%s, oid, 'CREATE')")
+
+
+SEARCH_PATHS = """
+SELECT split_part(setting, '=', 2) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole,
+       unnest(s.setconfig) setting
+WHERE r.rolname = %s AND setting LIKE 'search\\_path=%%'
+  AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+OUR_SEARCH_PATH = re.compile(r'("?)(\w+)_bi\1, ("?)\2\3|"?\w+"?')
+"""The search_path of a role that reads one account, or the views over all of them."""
 
 
 class AdministratorRequiredError(SyncRefusedError):
@@ -120,7 +130,8 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
 def grant_statements(connection: Connection, schemas: list[str], role: str,
                can_login: bool | None) -> Iterator[Composed]:
     """Statements that let the role read these schemas and no other schema of the mirror. They may be run
-    again. `can_login` is None if the role does not exist yet."""
+    again. `can_login` is None if the role does not exist yet. For the role, a name without a schema means a
+    view for people, or else a table."""
     grantee, database = Identifier(role), Identifier(connection.info.dbname)
     if not can_login:
         yield SQL("{} ROLE {} LOGIN").format(SQL("CREATE" if can_login is None else "ALTER"), grantee)
@@ -130,12 +141,21 @@ def grant_statements(connection: Connection, schemas: list[str], role: str,
             yield SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(Identifier(granted_schema), grantee)
             yield SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(
                 Identifier(granted_schema), grantee)
+    if not _has_own_search_path(connection, role):
+        yield SQL("ALTER ROLE {} IN DATABASE {} SET search_path = {}").format(
+            grantee, database, SQL(", ").join(map(Identifier, reversed(schemas))))
     for granted_schema in schemas:
         yield SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)
         yield SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)
         for owner, in connection.execute(TABLE_OWNERS, {"schema": granted_schema}).fetchall():
             yield SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}"
                       ).format(Identifier(owner), Identifier(granted_schema), grantee)
+
+
+def _has_own_search_path(connection: Connection, role: str) -> bool:
+    """True if somebody else than `grants` has set the role's search_path in this database."""
+    found = connection.execute(SEARCH_PATHS, [role]).fetchall()
+    return any(not OUR_SEARCH_PATH.fullmatch(path) for path, in found)
 
 
 def connection_url(connection: Connection, role: str, password: str | None) -> str:

@@ -109,11 +109,13 @@ def _exit_with_error(message: str, code: int) -> NoReturn:
 # The installation
 
 
-def open_mirror(account: str | None = None) -> Installation:
+def open_mirror(account: str | None = None, or_demo: bool = False) -> Installation:
     """Returns the installation, seen from the configured account. `account`: of a command that is about one
-    account, the value of --account; if it is empty and no account is configured, the only one is taken."""
+    account, the value of --account; if it is empty and no account is configured, the only one is taken.
+    `or_demo`: or the demo's, if there is no other."""
     from pipelines.installation import open_chosen_installation, open_installation
-    return open_installation() if account is None else open_chosen_installation(account)
+    return (open_installation() if account is None
+            else open_chosen_installation(account, or_demo=or_demo))
 
 
 def open_existing_mirror(account: str | None = None) -> Installation:
@@ -122,7 +124,7 @@ def open_existing_mirror(account: str | None = None) -> Installation:
     from pipelines.config.settings import load_settings
     from pipelines.installation import Installation
     Installation(load_settings()).require_database()
-    return open_mirror(account)
+    return open_mirror(account, or_demo=True)
 
 
 def open_migrated_mirror(account: str | None = None) -> Installation:
