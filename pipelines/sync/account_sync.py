@@ -33,8 +33,8 @@ from pipelines.amocrm.errors import (
 )
 from pipelines.bi import builder
 from pipelines.cursors import unread_lists
-from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
-from pipelines.entities.spec import Entity, Phase
+from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES, entity_of
+from pipelines.entities.spec import DetailOf, Entity, Phase
 from pipelines.errors import UsageError, describe_fault
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
@@ -164,6 +164,15 @@ def rebuild_views(target: Target) -> list[builder.ViewResult]:
         return [builder.ViewResult(bi_schema(target.schema), "failed", describe_postgres_error(reason))]
 
 
+def planned_entity(entity: Entity, is_whole: bool) -> PlannedEntity:
+    """Returns the entity as the progress shows it. `is_whole`: it is read whole, not only its changes."""
+    parent = next((each.per_parent.model for each in entity.listings
+                   if isinstance(each.per_parent, DetailOf) and each.per_parent.parent_column), None)
+    is_long = parent is not None or (entity.incremental is not None and not entity.has_details)
+    return PlannedEntity(entity.name, len(entity.listings), is_whole and is_long,
+                         entity_of(parent).name if is_whole and parent else "")
+
+
 def phases(entities: Sequence[Entity]) -> list[list[Entity]]:
     """Groups the entities by phase, in the order of `Phase`."""
     return [[entity for entity in entities if entity.phase is phase] for phase in Phase]
@@ -194,8 +203,7 @@ class SyncRun:
         order = [entity for part in (ahead, [each for each in entities if each not in ahead])
                  for phase in phases(part) for entity in phase]
         self.context.progress.planned(
-            [PlannedEntity(entity.name, len(entity.listings), entity in new or (
-                self.context.full and entity.incremental is not None)) for entity in order],
+            [planned_entity(entity, entity in new or self.context.full) for entity in order],
             lambda: self.target.client.requests + self.helper_requests)
         return ahead
 

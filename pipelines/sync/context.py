@@ -58,11 +58,13 @@ def tell_time(connection: Connection, client: HttpGet | None) -> None:
 @dataclass(frozen=True)
 class PlannedEntity:
     """An entity that a sync is going to read. `requests`: how many it takes at least; `is_long`: it is read
-    whole, and how many requests that takes shows only while it is read."""
+    whole, and how many requests that takes shows only while it is read. `per_record_of`: it takes a request
+    for each record of that entity, which is read before."""
 
     name: str
     requests: int
     is_long: bool
+    per_record_of: str = ""
 
 
 class Progress(Protocol):

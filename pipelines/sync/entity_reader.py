@@ -226,9 +226,10 @@ class EntityReader:
         """Reports the records read so far, and those that are left of this list and the requests for them,
         where both can be estimated."""
         per_request = 1 if source.listing.is_detail else source.limit
+        further_lists = max(0, len(self.entity.listings) - self.lists_read - 1)
         self.context.progress.advanced(
             self.entity.name, self.records_read, None if left is None else self.records_read + left,
-            None if left is None else math.ceil(left / per_request))
+            None if left is None else math.ceil(left / per_request) + further_lists)
 
     def add_page(self, source: Source, batch: Batch, step: Step) -> None:
         """Adds a page's rows to the batch."""

@@ -56,6 +56,14 @@ def test_requests_left_become_exact_as_lists_say_their_length() -> None:
     forecast.advanced("tags", 251, None, None)
     assert forecast.outlook().is_minimum, "a directory may be long, too"
     finish(forecast, "tags", "leads", "events")
+    forecast.planned([PlannedEntity("files", 1, False), PlannedEntity("file_links", 1, True, "files")],
+                     lambda: made[0])
+    assert str(forecast.outlook()) == "0 of 2 lists read, 3 requests made, at least 2 left"
+    files = EntityResult("files")
+    files.counts.seen = 89
+    forecast.finished(files)
+    assert str(forecast.outlook()) == "1 of 2 lists read, 3 requests made, about 89 left"
+    forecast.planned(PLAN, lambda: made[0])
     forecast.started("leads")  # hinted records are read once more
     assert forecast.outlook().lists_done == 4
     forecast.working("updating the history")

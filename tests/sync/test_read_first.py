@@ -83,7 +83,9 @@ def test_views_work_before_the_rest_is_read(sandbox: SandboxProcess, database: s
     before = progress.order[:progress.order.index("reached")]
     assert {line.partition(" ")[2] for line in before} == FIRST
     assert {each.name for each in progress.plan[:len(FIRST)]} == FIRST
-    assert {each.name for each in progress.plan if each.is_long} == {*LONG, *LATER}
+    assert {each.name for each in progress.plan if each.is_long} == {*LONG, *LATER} - {"talks"}
+    assert {each.name: each.per_record_of for each in progress.plan if each.per_record_of} == {
+        "file_links": "files"}
     assert progress.messages == [f"{', '.join(LONG)}: read; the views of them can be used. Still to come: "
                                  f"{', '.join((*LATER, 'history'))}"]
     [seen] = progress.seen
@@ -139,7 +141,7 @@ def test_later_syncs_read_everything_in_one_order(sandbox: SandboxProcess, datab
         assert sync_mirror(sandbox, database, progress=progress, full=full).exit_code == 0
         assert progress.messages == []
         assert {each.name for each in progress.plan if each.is_long} == (
-            {*LONG, *LATER} - {"file_links"} if full else set())
+            {*LONG, *LATER} - {"talks"} if full else set())
 
 
 def test_a_failure_is_no_reason_to_promise_views(sandbox: SandboxProcess, database: str) -> None:

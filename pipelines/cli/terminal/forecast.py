@@ -94,6 +94,9 @@ class Forecast:
         with self._lock:
             self._reading.pop(result.entity, None)
             self._done.add(result.entity)
+            for each in self._planned.values():
+                if each.per_record_of == result.entity:
+                    self._left[each.name] = result.counts.seen
 
     def outlook(self) -> Outlook:
         """Returns how far the sync is now."""
