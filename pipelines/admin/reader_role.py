@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -114,6 +115,7 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
         with connection.transaction():
             for statement in grant_statements(connection, schemas, role, can_login):
                 connection.execute(statement)
+            _set_search_path(connection, schemas, role)
             _set_password(connection, role, password)
             _verify_privileges(connection, role, schemas)
     except psycopg.errors.InsufficientPrivilege as reason:
@@ -130,8 +132,7 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
 def grant_statements(connection: Connection, schemas: list[str], role: str,
                can_login: bool | None) -> Iterator[Composed]:
     """Statements that let the role read these schemas and no other schema of the mirror. They may be run
-    again. `can_login` is None if the role does not exist yet. For the role, a name without a schema means a
-    view for people, or else a table."""
+    again. `can_login` is None if the role does not exist yet."""
     grantee, database = Identifier(role), Identifier(connection.info.dbname)
     if not can_login:
         yield SQL("{} ROLE {} LOGIN").format(SQL("CREATE" if can_login is None else "ALTER"), grantee)
@@ -141,9 +142,6 @@ def grant_statements(connection: Connection, schemas: list[str], role: str,
             yield SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(Identifier(granted_schema), grantee)
             yield SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(
                 Identifier(granted_schema), grantee)
-    if not _has_own_search_path(connection, role):
-        yield SQL("ALTER ROLE {} IN DATABASE {} SET search_path = {}").format(
-            grantee, database, SQL(", ").join(map(Identifier, reversed(schemas))))
     for granted_schema in schemas:
         yield SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)
         yield SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(Identifier(granted_schema), grantee)
@@ -152,10 +150,21 @@ def grant_statements(connection: Connection, schemas: list[str], role: str,
                       ).format(Identifier(owner), Identifier(granted_schema), grantee)
 
 
-def _has_own_search_path(connection: Connection, role: str) -> bool:
-    """True if somebody else than `grants` has set the role's search_path in this database."""
+def search_path_statement(connection: Connection, schemas: list[str], role: str) -> Composed:
+    """The statement after which a name without a schema means, for the role, a view for people or else a
+    table."""
+    return SQL("ALTER ROLE {} IN DATABASE {} SET search_path = {}").format(
+        Identifier(role), Identifier(connection.info.dbname),
+        SQL(", ").join(map(Identifier, reversed(schemas))))
+
+
+def _set_search_path(connection: Connection, schemas: list[str], role: str) -> None:
+    """Sets the role's search_path, unless somebody else has set it. Where our own role may not, it stays:
+    the role reads all the same."""
     found = connection.execute(SEARCH_PATHS, [role]).fetchall()
-    return any(not OUR_SEARCH_PATH.fullmatch(path) for path, in found)
+    if all(OUR_SEARCH_PATH.fullmatch(path) for path, in found):
+        with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(search_path_statement(connection, schemas, role))
 
 
 def connection_url(connection: Connection, role: str, password: str | None) -> str:
@@ -198,7 +207,8 @@ def _verify_privileges(connection: Connection, role: str, schemas: list[str]) ->
 
 def _sql_script(connection: Connection, schemas: list[str], role: str, can_login: bool | None) -> str:
     return "".join(f"{statement.as_string(connection)};\n"
-                   for statement in grant_statements(connection, schemas, role, can_login))
+                   for statement in (*grant_statements(connection, schemas, role, can_login),
+                                     search_path_statement(connection, schemas, role)))
 
 
 def _hidden_note(connection: Connection, role: str, schemas: list[str]) -> str:

@@ -174,7 +174,7 @@ def _sync_one(account: str, options: tuple[Sequence[str], bool, bool], quiet: bo
         shown.write("result", **reports.sync_facts(report))
     elif not quiet:
         _print_report(console, mirror, report)
-    elif report.exit_code:
+    elif report.exit_code or any(view.state == "failed" for view in report.views):
         print_lines(console, [*reports.sync_notes(report), reports.sync_verdict(report)])
     return report.exit_code
 

@@ -130,6 +130,13 @@ def answer(database: str, query: str, now: str = "now()") -> list[list[str]]:
                 *([str(cell) for cell in row] for row in cursor.fetchall())]
 
 
+def test_status_shows_the_demo_while_there_is_no_other_account(demo: str, tmp_path: Path) -> None:
+    status = CliInstallation(tmp_path, demo).call("status")
+    assert status.code == 0 and status.out.startswith(f"{SCHEMA} in schema {SCHEMA}")
+    refused = CliInstallation(tmp_path, demo).call("sync")
+    assert refused.code != 0, "a sync is of an account of one's own"
+
+
 @pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
 def test_readme_prints_what_one_sees_after_a_demo(page: str, demo: str) -> None:
     query, result = shown_in_readme(page)
