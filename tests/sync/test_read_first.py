@@ -38,7 +38,8 @@ class Watching(NoProgress):
         self.order: list[str] = []
         self.plan: list[PlannedEntity] = []
         self.messages: list[str] = []
-        self.look, self.seen = look, []
+        self.look = look
+        self.seen: list[Any] = []
 
     def planned(self, entities: Sequence[PlannedEntity], requests_made: Callable[[], int]) -> None:
         self.plan, self.requests_made = [*entities], requests_made
