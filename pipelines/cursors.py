@@ -43,14 +43,19 @@ def request_full_reads(connection: Connection, account: str) -> None:
         "WHERE account = %s", [FULL_READ_DUE, account])
 
 
-def count_unread_lists(connection: Connection, account: str, listings: Sequence[str]) -> int:
-    """Counts the lists, given by path, whose first read is not complete or has not begun."""
-    row = connection.execute(
-        "SELECT count(*) FROM unnest(%s::text[]) AS asked(path) "
+def unread_lists(connection: Connection, account: str, listings: Sequence[str]) -> set[str]:
+    """Returns those of the lists, given by path, whose first read is not complete or has not begun."""
+    rows = connection.execute(
+        "SELECT path FROM unnest(%s::text[]) AS asked(path) "
         "WHERE NOT EXISTS (SELECT FROM mirror.cursors c "
         "WHERE c.account = %s AND c.listing = path AND c.position ? 'watermark')",
-        [list(listings), account]).fetchone()
-    return int(row[0]) if row else 0
+        [list(listings), account]).fetchall()
+    return {path for path, in rows}
+
+
+def count_unread_lists(connection: Connection, account: str, listings: Sequence[str]) -> int:
+    """Counts the lists, given by path, whose first read is not complete or has not begun."""
+    return len(unread_lists(connection, account, listings))
 
 
 def count_first_reads_in_progress(connection: Connection, account: str, entities: Sequence[str]) -> int:

@@ -265,23 +265,27 @@ def configured_tokens(settings: Settings) -> ConfiguredTokens:
                             reveal(settings.amocrm_client_secret), settings.amocrm_redirect_uri or "")
 
 
-def _readable_accounts(mirror: Installation) -> list[str]:
-    """Returns the names of the database's accounts; none if this role may not read them: the command itself
-    says which right it lacks."""
+def _readable_accounts(mirror: Installation, mine: str) -> list[registry.AccountRecord]:
+    """Returns the database's accounts; none if this role may not read them: the command itself says which
+    right it lacks. The demo's only if it is `mine`."""
     with mirror.connect() as connection, suppress(psycopg.errors.InsufficientPrivilege):
-        return [each.name for each in registry.scheduled_accounts(connection, mirror.account)]
+        return registry.scheduled_accounts(connection, mine)
     return []
 
 
-def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings) -> Installation:
+def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings,
+                             or_demo: bool = False) -> Installation:
     """Returns the installation for a command that is about one account: the one that is named, else the
-    configured one, else the only one of the database. Raises UsageError, with the accounts that there are, if
-    none is named or configured and there are several."""
+    configured one, else the only one of the database, else with `or_demo` the demo's. Raises UsageError, with
+    the accounts that there are, if none is named or configured and there are several."""
     mirror = Installation(load())
     is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
     if account or is_configured or not mirror.has_database:
         return mirror.for_account(account or mirror.account)
-    names = _readable_accounts(mirror)
+    names = [each.name for each in _readable_accounts(mirror, mirror.account)]
+    if or_demo and not names and any(each.name == registry.DEMO_ACCOUNT and each.has_tables
+                                     for each in _readable_accounts(mirror, registry.DEMO_ACCOUNT)):
+        return mirror.for_account(registry.DEMO_ACCOUNT)
     if mirror.account in names or not names:
         return mirror
     if len(names) > 1:

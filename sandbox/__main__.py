@@ -31,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="the same seed, scale and --now give the same data")
     parser.add_argument("--now", type=_timestamp, default=0,
                         help="current time of the account, ISO 8601; default: the real time")
+    parser.add_argument("--real-clock", action="store_true",
+                        help="the data end at --now, and the account's clock shows the real time")
     parser.add_argument("--fields", type=int, default=8,
                         help="minimum number of custom field values of a lead")
     parser.add_argument("--rate", type=float, default=7.0, help="requests per second; 0 = unlimited")
@@ -39,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="see GET /_sandbox/switches")
     parser.add_argument("--accounts", type=int, default=1,
                         help="number of accounts; each has its own port, seed, rate limit and tokens")
+    parser.add_argument("--plain", dest="odd", action="store_false",
+                        help="a plausible company: without the records of odd shapes and values")
     parser.add_argument("--until-eof", action="store_true", help="exit when stdin closes")
     return parser
 

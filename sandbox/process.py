@@ -20,13 +20,14 @@ class SandboxProcess:
     def __init__(self, scale: int = 200, seed: int = 1, now: str | None = None, fields: int = 8,
                  rate: float = 0, latency_ms: float = 0, port: int = 0,
                  switches: dict[str, str] | None = None, timeout: float = 600,
-                 accounts: int = 1) -> None:  # fmt: skip
+                 accounts: int = 1, odd: bool = True, real_clock: bool = False) -> None:  # fmt: skip
         self._command = [sys.executable, "-m", "sandbox", "--port", str(port), "--scale", str(scale),
                          "--seed", str(seed), "--fields", str(fields), "--rate", str(rate), "--latency-ms",
                          str(latency_ms), "--accounts", str(accounts), "--until-eof"]  # fmt: skip
         self.accounts: list[SandboxProcess] = [self]
         """One object per account of the process, this one first; the others only call their control plane."""
         self._command += ["--now", now] if now else []
+        self._command += ["--plain"] * (not odd) + ["--real-clock"] * real_clock
         for name, value in (switches or {}).items():
             self._command += ["--switch", f"{name}={value}"]
         self._timeout = timeout

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -76,6 +77,8 @@ def build_app(options: Options, port: int) -> App:
     build(state)
     state.start -= int(state.switches.number("clock_skew"))
     gc.enable()
+    if options.real_clock:
+        state.advance_clock(time.time() - state.start)
     state.account["drive_url"] = f"http://127.0.0.1:{port}/drive"
     app = App(state, TokenAuthority(state, port), options.rate)
     app.latency = options.latency_ms / 1000

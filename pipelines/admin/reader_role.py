@@ -8,8 +8,10 @@ verifier, so it cannot appear in the server's logs.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -63,6 +65,15 @@ WHERE r.rolname <> %s AND NOT r.rolsuper AND has_database_privilege(r.oid, curre
       AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
 ORDER BY 1"""
 """The mirror's own roles, and those that own something in this database: they keep what PUBLIC loses."""
+
+
+SEARCH_PATHS = """
+SELECT split_part(setting, '=', 2) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole,
+       unnest(s.setconfig) setting
+WHERE r.rolname = %s AND setting LIKE 'search\\_path=%%'
+  AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+OUR_SEARCH_PATH = re.compile(r'("?)(\w+)_bi\1, ("?)\2\3|"?\w+"?')
+"""The search_path of a role that reads one account, or the views over all of them."""
 
 
 class AdministratorRequiredError(SyncRefusedError):
@@ -120,6 +131,7 @@ def grant_read_access(connection: Connection, schema: str, role: str, password: 
             for statement in (*grant_statements(connection, schemas, role, can_login),
                               *temporary_statements(connection, role)):
                 connection.execute(statement)
+            _set_search_path(connection, schemas, role)
             _set_password(connection, role, password)
             _verify_privileges(connection, role, schemas)
     except psycopg.errors.InsufficientPrivilege as reason:
@@ -165,6 +177,23 @@ def temporary_statements(connection: Connection, role: str, as_owner: bool = Fal
         yield SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC, {}").format(database, grantee)
 
 
+def search_path_statement(connection: Connection, schemas: list[str], role: str) -> Composed:
+    """The statement after which a name without a schema means, for the role, a view for people or else a
+    table."""
+    return SQL("ALTER ROLE {} IN DATABASE {} SET search_path = {}").format(
+        Identifier(role), Identifier(connection.info.dbname),
+        SQL(", ").join(map(Identifier, reversed(schemas))))
+
+
+def _set_search_path(connection: Connection, schemas: list[str], role: str) -> None:
+    """Sets the role's search_path, unless somebody else has set it. Where our own role may not, it stays:
+    the role reads all the same."""
+    found = connection.execute(SEARCH_PATHS, [role]).fetchall()
+    if all(OUR_SEARCH_PATH.fullmatch(path) for path, in found):
+        with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(search_path_statement(connection, schemas, role))
+
+
 def connection_url(connection: Connection, role: str, password: str | None) -> str:
     """The URL with which a client reaches the server of this connection as `role`. `password` None leaves the
     password out."""
@@ -206,7 +235,8 @@ def _verify_privileges(connection: Connection, role: str, schemas: list[str]) ->
 def _sql_script(connection: Connection, schemas: list[str], role: str, can_login: bool | None) -> str:
     return "".join(f"{statement.as_string(connection)};\n"
                    for statement in (*grant_statements(connection, schemas, role, can_login),
-                                     *temporary_statements(connection, role, as_owner=True)))
+                                     *temporary_statements(connection, role, as_owner=True),
+                                     search_path_statement(connection, schemas, role)))
 
 
 def _hidden_note(connection: Connection, role: str, schemas: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from pipelines.accounts import registry
+from pipelines.bi.builder import view_entities
 from pipelines.bi.state import view_faults
 from pipelines.entities.registry import ENTITIES
 from pipelines.installation import Installation
@@ -37,7 +38,11 @@ def gather(mirror: Installation) -> dict[str, Any]:
                 for entity in ENTITIES]
     code = (1 if record and (record.blocked or record.revoked)
             else _exit_code(entities, count["count"] if count else 0, faults))
-    return {"account": mirror.account, "schema": mirror.schema, "syncing": syncing,
+    missing = [each["entity"] for each in entities
+               if not each.get("was_complete") and each["state"] != "skipped"]
+    return {"account": mirror.account, "schema": mirror.schema, "syncing": syncing, "not_there_yet": missing,
+            "views_that_lack_records": sorted(view for view, shown in view_entities().items()
+                                              if shown & set(missing)),
             "standing": record.not_synced_reason if record else "", "entities": entities,
             "quarantined": count["count"] if count else 0, "quarantine": quarantine,
             "views_not_rebuilt": faults, "exit_code": code}

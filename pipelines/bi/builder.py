@@ -24,6 +24,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from models.base import AccountBase
+from models.history import CustomFieldHistory, LeadStatusHistory, ResponsibleHistory
 from pipelines.bi import stored, wide
 from pipelines.bi.comments import write_comments
 from pipelines.bi.placeholders import PLACEHOLDER_MARK
@@ -31,6 +32,7 @@ from pipelines.bi.replace_view import replace_view
 from pipelines.bi.state import OWN_MARK, ViewState, read_state
 from pipelines.bi.view_files import ViewFile, file_names, stored_table, view_file
 from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
+from pipelines.entities.registry import ENTITIES
 from pipelines.postgres.errors import describe_postgres_error
 from pipelines.postgres.locks import views_lock
 from pipelines.schema.names import bi_schema
@@ -41,6 +43,8 @@ CATALOG_VIEWS = "catalogs"
 """Common name of the views of all lists (catalogs)."""
 BUILD_VERSION = "2"
 """Version of the view builder, part of every digest. Changing it rebuilds every view."""
+HISTORY = (LeadStatusHistory, ResponsibleHistory, CustomFieldHistory)
+"""Tables that are made from events."""
 LOCK_TIMEOUT = "5s"
 """Lock timeout of one view's transaction."""
 KEPT_AS_IT_WAS, SHOWS_NOTHING = "It stayed as it was", "It shows no rows until then"
@@ -76,7 +80,7 @@ def build_views(connection: Connection, schema: str, force: bool = False) -> lis
                               [schema]).fetchall()
     if not set(AccountBase.metadata.tables) <= {row[0] for row in rows}:
         return []
-    state = read_state(connection, schema)
+    state = _read_state(connection, schema)
     write_comments(connection, schema, state.language)
     return [built for each in _view_builders(state)
             for built in _build_if_changed(connection, schema, each, state, force)]
@@ -150,6 +154,23 @@ def view_tables() -> dict[str, set[str]]:
     return {name: file.tables | values.get(name, set()) for name, file in files_by_view().items()}
 
 
+def view_entities() -> dict[str, set[str]]:
+    """View → names of the entities whose records it shows, or whose records make the history that it
+    shows."""
+    owners = {table: entity.name for entity in ENTITIES for table in entity.tables} \
+        | {str(model.__tablename__): "events" for model in HISTORY}
+    return {name: {owners[table] for table in tables if table in owners}
+            for name, tables in view_tables().items()}
+
+
+def _read_state(connection: Connection, schema: str) -> ViewState:
+    """Reads the state, with the names of the views that show each list's records (`{list_views}`)."""
+    state, shown = read_state(connection, schema), view_entities()
+    state.values["list_views"] = [", ".join(sorted(view for view, entities in shown.items()
+                                                   if entity.name in entities)) for entity in ENTITIES]
+    return state
+
+
 @dataclass(frozen=True)
 class _View:
     """A view to build. `digest_input` returns what its digest is computed from; `view_names` returns the
@@ -216,7 +237,7 @@ def _build_if_changed(connection: Connection, schema: str, each: _View, state: V
                                    ).format(Literal(LOCK_TIMEOUT)))
             views_lock(schema).hold_until_commit(connection)
             _ensure_schema(connection, schema)
-            now = read_state(connection, schema)
+            now = _read_state(connection, schema)
             found = list(each.build(connection, schema, now))
             connection.execute(SQL(
                 "INSERT INTO {0}.bi_views AS v (name, digest, built_at) VALUES (%s, %s, now()) "

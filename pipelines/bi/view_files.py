@@ -3,7 +3,8 @@
 The comment at the top of the file becomes the view's comment, a comment after an output column becomes that
 column's, so the file and the database say the same. `{schema}` stands for the account's schema; the builder
 binds the others: `{url}` (address of the account), `{account}` (its name here), `{lists}` (names of the
-lists), `{stored_…}` (a step of sql/stored/: its query, or the table that holds its rows).
+lists), `{stored_…}` (a step of sql/stored/: its query, or the table that holds its rows),
+`{list_views}` (for each list the views that show its records).
 """
 
 from __future__ import annotations

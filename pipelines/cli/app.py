@@ -71,12 +71,18 @@ def root(version_: Annotated[bool, typer.Option(
 
 @app.command(epilog=example("amocrm-mirror demo", "amocrm-mirror demo --scale 5000"))
 def demo(scale: Annotated[int, typer.Option(help="Leads in the sandbox's account.", min=50)] = 1000,
-         seed: Annotated[int, typer.Option(help="Another seed, another company.")] = 1) -> None:
+         seed: Annotated[int, typer.Option(help="Another seed, another company.")] = 1,
+         odd: Annotated[bool, typer.Option(
+             "--odd", help="With the awkward records that live accounts have: a deal of 12 trillion, a date "
+                           "in 1970, hostile names.")] = False) -> None:
     """Mirror a sandbox account into the embedded Postgres, through Dagster, and show what SQL can do with
-    it."""
+    it.
+
+    The account's dates hang on the day: another day brings another account.
+    """
     with report_errors():
         from pipelines.cli.demo import run_demo
-        raise typer.Exit(run_demo(scale, seed))
+        raise typer.Exit(run_demo(scale, seed, odd))
 
 
 @app.command("migrate", epilog=example("amocrm-mirror migrate", "amocrm-mirror migrate --all --at-once 8"))
@@ -295,6 +301,8 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
             latency_ms: Annotated[float, typer.Option(help="Milliseconds added to each answer.")] = 0,
             now: Annotated[str, typer.Option(help="The account's current time, ISO 8601: the same seed, "
                                              "scale and time give the same data.")] = "",
+            plain: Annotated[bool, typer.Option(
+                "--plain", help="A plausible company: no records of odd shapes and values.")] = False,
             switch: Annotated[list[str], typer.Option(
                 help="Set one of its behaviours; may be repeated.",
                 metavar="NAME=VALUE")] = [],  # noqa: B006
@@ -307,7 +315,8 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
     turned = [word for each in switch for word in ("--switch", each)]
     raise typer.Exit(serve([
         "--port", str(port), "--scale", str(scale), "--seed", str(seed), "--fields", str(fields),
-        "--rate", str(rate), "--latency-ms", str(latency_ms), *(["--now", now] if now else []), *turned]))
+        "--rate", str(rate), "--latency-ms", str(latency_ms), *(["--now", now] if now else []),
+        *(["--plain"] if plain else []), *turned]))
 
 
 for each in (sync.commands, sync.history, accounts.access, accounts.accounts, privacy.commands,

@@ -7,41 +7,32 @@ no Dagster, Alembic, SQLAlchemy, psycopg or sandbox. A command imports what it n
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
-from rich.text import Text
 
 from pipelines.cli.terminal import logs
 from pipelines.cli.terminal.interrupts import RESUME_NOTE, interrupted_note
-from pipelines.cli.terminal.streams import message_copy
+from pipelines.cli.terminal.progress import (
+    JsonProgress,
+    LiveProgress,
+    LogProgress,
+    PlainProgress,
+    SyncProgress,
+)
+from pipelines.cli.terminal.streams import has_descriptor, message_copy
 from pipelines.errors import MirrorError, describe_fault
 
 if TYPE_CHECKING:
     from pipelines.installation import Installation
-    from pipelines.sync.context import EntityResult
 
 Account = Annotated[str, typer.Option(
     "--account", help="Another account of the database than the configured one.", metavar="NAME")]
@@ -145,11 +136,13 @@ def _exit_with_error(message: str, code: int) -> NoReturn:
 # The installation
 
 
-def open_mirror(account: str | None = None) -> Installation:
+def open_mirror(account: str | None = None, or_demo: bool = False) -> Installation:
     """Returns the installation, seen from the configured account. `account`: of a command that is about one
-    account, the value of --account; if it is empty and no account is configured, the only one is taken."""
+    account, the value of --account; if it is empty and no account is configured, the only one is taken.
+    `or_demo`: or the demo's, if there is no other."""
     from pipelines.installation import open_chosen_installation, open_installation
-    return open_installation() if account is None else open_chosen_installation(account)
+    return (open_installation() if account is None
+            else open_chosen_installation(account, or_demo=or_demo))
 
 
 def open_existing_mirror(account: str | None = None) -> Installation:
@@ -158,7 +151,7 @@ def open_existing_mirror(account: str | None = None) -> Installation:
     from pipelines.config.settings import load_settings
     from pipelines.installation import Installation
     Installation(load_settings()).require_database()
-    return open_mirror(account)
+    return open_mirror(account, or_demo=True)
 
 
 def open_migrated_mirror(account: str | None = None) -> Installation:
@@ -202,8 +195,8 @@ def stdout_console() -> Console:
 def stderr_console() -> Console:
     """Returns a console on a copy of stderr's file descriptor: Dagster redirects the standard streams during
     a run."""
-    file = message_copy() if _has_descriptor() and not logs.is_json() else sys.stderr
-    return unlimited_width(Console(file=file, highlight=False))
+    return unlimited_width(Console(file=sys.stderr if logs.is_json() else _copy_of(sys.stderr),
+                                   highlight=False))
 
 
 def unlimited_width(console: Console) -> Console:
@@ -214,12 +207,8 @@ def unlimited_width(console: Console) -> Console:
     return console
 
 
-def _has_descriptor() -> bool:
-    try:
-        sys.stderr.fileno()
-    except (OSError, AttributeError, ValueError):
-        return False
-    return True
+def _copy_of(stream: IO[str]) -> IO[str]:
+    return message_copy(stream) if has_descriptor(stream) else stream
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
@@ -231,109 +220,13 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
 # Progress
 
 
-PLAIN_INTERVAL_SECONDS = 5.0
-"""Seconds between two progress lines of an entity, where the output is no terminal."""
-
-
-class RecordRate(ProgressColumn):
-    """Column of the live table: records a second since the entity began."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed and task.completed else "",
-                    style="dim")
-
-
-class LiveProgress:
-    """Progress on a terminal: a line per entity being synced, with its records, rate, and the time left if
-    the list's length is known."""
-
-    def __init__(self, to: Console) -> None:
-        columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description:<22}"), BarColumn(bar_width=24),
-                              TextColumn("{task.completed:>9,} records"), RecordRate(),
-                              TimeRemainingColumn(compact=True)]
-        self.bars = Progress(*columns, console=to, transient=True)
-        self.tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self.bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.bars.stop()
-
-    def started(self, entity: str) -> None:
-        self.tasks[entity] = self.bars.add_task(entity, total=None)
-
-    def advanced(self, entity: str, seen: int, total: int | None) -> None:
-        if total is not None:
-            self.bars.update(self.tasks[entity], completed=seen, total=max(total, seen))
-        else:
-            self.bars.update(self.tasks[entity], completed=seen)
-
-    def finished(self, result: EntityResult) -> None:
-        self.bars.remove_task(self.tasks.pop(result.entity))
-
-    def waiting(self, message: str) -> None:
-        self.bars.console.print(message, markup=False, soft_wrap=True, style="yellow")
-
-
-class PlainProgress:
-    """Progress without a terminal: a line when an entity is done, and one every PLAIN_INTERVAL_SECONDS during
-    a long one."""
-
-    def __init__(self, to: Console) -> None:
-        self.to, self._lock, self._printed_at = to, threading.Lock(), dict[str, float]()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        return None
-
-    def _print(self, line: str) -> None:
-        with self._lock:
-            self.to.print(line, markup=False, soft_wrap=True)
-            self.to.file.flush()
-
-    def started(self, entity: str) -> None:
-        self._printed_at[entity] = time.monotonic()
-
-    def advanced(self, entity: str, seen: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now - self._printed_at[entity] >= PLAIN_INTERVAL_SECONDS:
-            self._printed_at[entity] = now
-            self._print(f"{entity}: {seen:,} records{f' of about {total:,}' if total else ''}")
-
-    def finished(self, result: EntityResult) -> None:
-        counts, why = result.counts, result.reason if result.is_offered else ""
-        self._print(f"{result.entity}: {result.state}, {counts.seen:,} records, "
-                    f"{counts.changed:,} rows changed, {result.requests} requests, "
-                    f"{result.seconds:.1f} s{' - ' + why if why else ''}")
-
-    def waiting(self, message: str) -> None:
-        """Prints that a request is tried again: once an interval, because many threads wait."""
-        now = time.monotonic()
-        if now - self._printed_at.get("", 0.0) >= PLAIN_INTERVAL_SECONDS:
-            self._printed_at[""] = now
-            self._print(message)
-
-
-class JsonProgress(PlainProgress):
-    """Progress as JSON lines: one when an entity is done, with its counts, and those of PlainProgress."""
-
-    def finished(self, result: EntityResult) -> None:
-        counts = result.counts
-        level = logging.WARNING if result.state in ("failed", "incomplete") else logging.INFO
-        logs.log.log(level, "%s: %s", result.entity, result.state, extra={"fields": {
-            "list": result.entity, "state": result.state, "mode": result.mode, "reason": result.reason,
-            "records": counts.seen, "inserted": counts.inserted, "updated": counts.updated,
-            "deleted": counts.deleted, "quarantined": counts.quarantined, "requests": result.requests,
-            "retries": result.retries, "seconds": round(result.seconds, 3)}})
-
-
-def progress(to: Console) -> LiveProgress | PlainProgress:
+def progress(to: Console) -> SyncProgress:
+    """Returns the display of a sync's progress that suits the console."""
     if logs.is_json():
-        return JsonProgress(to)
+        return LogProgress(to)
     return LiveProgress(to) if to.is_terminal else PlainProgress(to)
+
+
+def json_progress() -> JsonProgress:
+    """Returns the progress as JSON lines on standard output."""
+    return JsonProgress(_copy_of(sys.stdout))

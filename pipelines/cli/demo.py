@@ -28,11 +28,13 @@ from pipelines.orchestration import launcher
 from pipelines.schema.names import bi_schema
 from pipelines.sync.account_sync import Report
 from pipelines.sync.run_log import row_counts
+from sandbox.account.identity import TIME_ZONE
 from sandbox.process import SandboxProcess
 
 SCHEMA = DEMO_ACCOUNT
 PORT = 8765
-QUERIES = ("wide_leads", "open_deals", "pipeline_on_a_day", "won_lost")
+QUERIES, LAST_QUERY = ("wide_leads", "open_deals", "pipeline_on_a_day", "won_lost"), "won_by_manager"
+"""Files of `cli/sql/`."""
 MAX_ROWS_SHOWN = 12
 """Rows printed of a query's result."""
 NUMERIC_OIDS = (20, 23, 1700)
@@ -42,46 +44,55 @@ NUMERIC_OIDS = (20, 23, 1700)
 @dataclass(frozen=True)
 class SandboxAccount:
     """What defines a sandbox account, so that it is the same each time that it starts. Stored as JSON in the
-    comment of the demo's schema. `quarter`: "2026-4"; `now`: the account's current time, ISO 8601."""
+    comment of the demo's schema. `day`: the day, in the account's time zone, with whose beginning its data
+    end, ISO 8601; `odd`: with the awkward records."""
 
     scale: int = 1000
     seed: int = 1
-    quarter: str = ""
-    now: str = ""
+    day: str = ""
+    odd: bool = False
     port: int = PORT
 
+    @property
+    def now(self) -> str:
+        """The moment at which the account's data end. At the beginning of a day, so that what lies a number
+        of days back is the same at any time of any day."""
+        return datetime.datetime.combine(datetime.date.fromisoformat(self.day), datetime.time(),
+                                         TIME_ZONE).isoformat()
 
-def run_demo(scale: int, seed: int) -> int:
-    """Runs the demo with `scale` leads, and prints each step. Returns the sync's exit code."""
+
+def run_demo(scale: int, seed: int, odd: bool) -> int:
+    """Runs the demo with `scale` leads, and prints each step. `odd`: with the awkward records. Returns the
+    sync's exit code."""
     began, out = time.monotonic(), stdout_console()
     base = Installation(load_settings(amocrm_schema=SCHEMA))
     out.print("Postgres: starting the embedded one" if base.settings.database_url is None
               else "Postgres: the one of DATABASE_URL")
-    with demo_sandbox(base, scale, seed) as sandbox:
+    with demo_sandbox(base, scale, seed, odd) as sandbox:
         out.print(f"Sandbox: a local amoCRM with {scale:,} leads on {sandbox.url}; 7 requests a second, as "
-                  "the real one; odd data on purpose")
+                  f"the real one{'; odd data on purpose' if odd else ''}")
         mirror = Installation(demo_settings(sandbox))
         with progress(stderr_console()) as shown:
             report = launcher.launch(mirror, shown)
         _print_results(out, mirror, report)
     out.print(f"Demo done in {time.monotonic() - began:.0f} s.", style="bold")
     _print_next_steps(out, mirror)
+    _show_charts(out, mirror)
     return report.exit_code
 
 
 @contextmanager
-def demo_sandbox(mirror: Installation, scale: int | None = None,
-                 seed: int | None = None) -> Iterator[SandboxProcess]:
-    """Runs the sandbox account whose rows the demo's schema holds. If `scale` or `seed` differ from it, or
-    its quarter is over, empties the tables and runs a new account."""
-    stored, now = _stored_account(mirror), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+def demo_sandbox(mirror: Installation, scale: int | None = None, seed: int | None = None,
+                 odd: bool | None = None) -> Iterator[SandboxProcess]:
+    """Runs the sandbox account whose rows the demo's schema holds. If it is not the one of these options and
+    of this day, empties the tables and runs a new account. Without options, an account of another day
+    stays."""
+    stored, today = _stored_account(mirror), datetime.datetime.now(TIME_ZONE).date().isoformat()
     wanted = SandboxAccount(scale or stored.scale, seed or stored.seed,
-                            f"{now.year}-{(now.month - 1) // 3 + 1}")
-    if (stored.scale, stored.seed, stored.quarter) == (wanted.scale, wanted.seed, wanted.quarter):
-        wanted = stored
-    else:
+                            today if scale or not stored.day else stored.day,
+                            stored.odd if odd is None else odd, stored.port)
+    if wanted != stored:
         _drop_demo_tables(mirror)
-        wanted = replace(wanted, now=now.isoformat())
     process = _start_sandbox(wanted)
     try:
         migrate(mirror.conninfo, mirror.schema)
@@ -95,7 +106,8 @@ def _start_sandbox(company: SandboxAccount) -> SandboxProcess:
     """Starts the sandbox on its previous port, because links in its records name it, or else on a free one.
     Raises SyncRefusedError if it does not start."""
     for port in (company.port, 0):
-        process = SandboxProcess(scale=company.scale, seed=company.seed, now=company.now, rate=7, port=port)
+        process = SandboxProcess(scale=company.scale, seed=company.seed, now=company.now, rate=7, port=port,
+                                 odd=company.odd, real_clock=True)
         try:
             return process.start()
         except RuntimeError as reason:
@@ -140,10 +152,15 @@ def _print_results(out: Console, mirror: Installation, report: Report) -> None:
         print_lines(out, [*sync_notes(report), sync_verdict(report)])
         connection.execute(SQL("SET search_path TO {}").format(Identifier(mirror.schema)))
         for name in QUERIES:
-            text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8").replace(
-                "amocrm_bi.", f"{bi_schema(mirror.schema)}.")
-            out.print(f"\n{text}", markup=False, style="cyan", soft_wrap=True)
-            _print_result(out, connection, text)
+            _run_query(out, connection, mirror, name)
+
+
+def _run_query(out: Console, connection: psycopg.Connection[Any], mirror: Installation, name: str) -> None:
+    """Prints a query of `cli/sql/`, with the names of the demo's schemas, and its result."""
+    text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    text = text.replace("amocrm_bi.", f"{bi_schema(mirror.schema)}.").replace("amocrm.", f"{mirror.schema}.")
+    out.print(f"\n{text}", markup=False, style="cyan", soft_wrap=True)
+    _print_result(out, connection, text)
 
 
 def _print_result(out: Console, connection: psycopg.Connection[Any], text: str) -> None:
@@ -157,6 +174,15 @@ def _print_result(out: Console, connection: psycopg.Connection[Any], text: str) 
     out.print(shown)
     if len(rows) > MAX_ROWS_SHOWN:
         out.print(f"… and {len(rows) - MAX_ROWS_SHOWN} more rows")
+
+
+def _show_charts(out: Console, mirror: Installation) -> None:
+    """Prints the last lines: what is made for charts, and how a BI tool gets at it."""
+    with mirror.connect_autocommit() as connection:
+        _run_query(out, connection, mirror, LAST_QUERY)
+    print_lines(out, [
+        "", "A role that may only read, for a BI tool (docs/guides):",
+        f"  amocrm-mirror grants --account {mirror.account}"])
 
 
 def _print_next_steps(out: Console, mirror: Installation) -> None:

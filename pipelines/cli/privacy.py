@@ -71,9 +71,10 @@ def _grants(role: str, ask: bool, stdin: bool, new_password: bool, account: str,
         raise UsageError("--all and --account both say what the role reads: use one of them")
     from pipelines.admin import reader_role
     from pipelines.schema.names import ALL_ACCOUNTS_SCHEMA, bi_schema
-    mirror = open_mirror(account)
+    mirror = open_mirror(account, or_demo=not every)
     schema = ALL_ACCOUNTS_SCHEMA if every else mirror.schema
-    role = role or bi_schema(schema)
+    # of the demo, the role that an account of one's own will have: the tools keep their connection
+    role = role or bi_schema(schema if every or account else open_mirror().schema)
     fault = reader_role.role_name_problem(role)
     if fault:
         raise UsageError(fault)

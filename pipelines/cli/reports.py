@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pipelines.cli.common import table
 from pipelines.cli.terminal.interrupts import RESUME_NOTE
+from pipelines.cli.terminal.progress import entity_facts
 
 if TYPE_CHECKING:
     from pipelines.bi.builder import ViewResult
@@ -43,6 +44,15 @@ def sync_table(report: Report, rows: dict[str, int]) -> Table:
     total = sum(result.requests for result in report.results)
     shown.add_row("", "", "", "", "", str(total), f"{report.seconds:.1f}", style="bold")
     return shown
+
+
+def sync_facts(report: Report) -> dict[str, Any]:
+    """Returns the result of a sync for a line of JSON."""
+    return {"exit_code": report.exit_code, "seconds": round(report.seconds, 1),
+            "requests": sum(result.requests for result in report.results),
+            "rows_changed": sum(result.counts.changed for result in report.results),
+            "lists": [entity_facts(result) for result in report.results], "notes": sync_notes(report),
+            "verdict": sync_verdict(report)}
 
 
 def sync_notes(report: Report) -> list[str]:
@@ -190,9 +200,19 @@ def status_notes(status: dict[str, Any]) -> list[str]:
     if status["standing"]:
         lines.append(f"The account is {status['standing']}. The data already mirrored is kept.")
     lines += [f"view {view} could not be rebuilt: {why}" for view, why in status["views_not_rebuilt"].items()]
+    if status["not_there_yet"]:
+        lines.append(_missing_note(status))
     if status["syncing"]:
         lines.append("A sync is running now.")
     return lines
+
+
+def _missing_note(status: dict[str, Any]) -> str:
+    """Returns the line on the lists that were never read completely, and the views that show them."""
+    cure = ("the sync that is running reads what is still to come" if status["syncing"]
+            else "`amocrm-mirror sync` reads them")
+    return (f"not there yet, or not completely: {', '.join(status['not_there_yet'])}: {cure}. Until then "
+            f"these views lack records: {', '.join(status['views_that_lack_records'])}")
 
 
 def _local_time(moment: datetime.datetime | None) -> str:

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from pipelines.cli import reports
 from pipelines.cli.common import (
     Account,
     example,
+    json_progress,
     open_existing_mirror,
     open_mirror,
     print_lines,
@@ -29,6 +31,7 @@ from pipelines.cli.common import (
     table,
 )
 from pipelines.cli.terminal import logs
+from pipelines.cli.terminal.progress import JsonProgress, SyncProgress
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +54,8 @@ class Tier(StrEnum):
 
 
 @commands.command(epilog=example("amocrm-mirror sync", "amocrm-mirror sync --only leads,contacts",
-                                 "amocrm-mirror sync --tier moving", "amocrm-mirror sync --all --at-once 8"))
+                                 "amocrm-mirror sync --tier moving", "amocrm-mirror sync --all --at-once 8",
+                                 "amocrm-mirror sync --quiet", "amocrm-mirror sync --json"))
 def sync(tier: Annotated[Tier | None, typer.Option(
              help="One tier only: the lists that schedules read every few minutes, or hourly.")] = None,
          only: Annotated[str, typer.Option(
@@ -64,25 +68,30 @@ def sync(tier: Annotated[Tier | None, typer.Option(
          every: Annotated[bool, typer.Option(
              "--all", help="Every account of the database that is not paused, several at a time.")] = False,
          at_once: Annotated[int, typer.Option(
-             help="With --all: how many accounts at a time.", min=1, max=200)] = 4) -> None:
-    """Bring the mirror up to date, through Dagster: all of the account first, then what changed."""
+             help="With --all: how many accounts at a time.", min=1, max=200)] = 4,
+         quiet: Annotated[bool, typer.Option(
+             "--quiet", help="Print nothing unless something is wrong: for cron.")] = False,
+         as_json: Annotated[bool, typer.Option(
+             "--json", help="For programs: progress and results as a JSON object a line.")] = False) -> None:
+    """Bring the mirror up to date, through Dagster: all of the account first, then what changed.
+
+    A first sync reads what people look at first: deals, contacts and companies, and what names their fields
+    and stages. As soon as these are there, it says so, and the views of them can be used.
+    """
     with report_errors():
+        if quiet and as_json:
+            raise UsageError("--quiet and --json both say what to print: use one of them")
         names = split_names(only)
         if tier and names:
             raise UsageError("--tier and --only both say which entities to read: use one of them")
         if every and account:
             raise UsageError("--all and --account both say which accounts to sync: use one of them")
         from pipelines.entities.registry import names_in_tier
-        mirror = open_mirror(None if every else account)
         names = names or (names_in_tier(tier) if tier else [])
         if every:
-            raise typer.Exit(_sync_all(mirror, names, full, allow_mass_delete, at_once))
-        from pipelines.orchestration.launcher import launch
-        console = stderr_console()
-        with progress(console) as shown:
-            report = launch(mirror, shown, names, full, allow_mass_delete)
-        _print_report(console, mirror, report)
-        raise typer.Exit(report.exit_code)
+            raise typer.Exit(_sync_all(open_mirror(None), (names, full, allow_mass_delete), at_once,
+                                       _AccountsOutput(quiet, as_json)))
+        raise typer.Exit(_sync_one(account, (names, full, allow_mass_delete), quiet, as_json))
 
 
 @commands.command(epilog=example("amocrm-mirror verify", "amocrm-mirror verify --repair",
@@ -152,6 +161,25 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
         raise typer.Exit(found["exit_code"])
 
 
+def _sync_one(account: str, options: tuple[Sequence[str], bool, bool], quiet: bool, as_json: bool) -> int:
+    """Syncs one account and prints what comes of it. `options`: entities, full, allow_mass_delete. Returns
+    the exit code."""
+    from pipelines.orchestration.launcher import launch
+    console = stderr_console()
+    shown = json_progress() if as_json else SyncProgress() if quiet else progress(console)
+    with shown:
+        shown.working("opening the database")
+        mirror = open_mirror(account)
+        report = launch(mirror, shown, *options)
+    if isinstance(shown, JsonProgress):
+        shown.write("result", **reports.sync_facts(report))
+    elif not quiet:
+        _print_report(console, mirror, report)
+    elif report.exit_code or any(view.state == "failed" for view in report.views):
+        print_lines(console, [*reports.sync_notes(report), reports.sync_verdict(report)])
+    return report.exit_code
+
+
 def _print_report(console: Console, mirror: Installation, report: Report) -> None:
     from pipelines.sync.run_log import row_counts
     if logs.is_json():
@@ -168,31 +196,57 @@ def _print_report(console: Console, mirror: Installation, report: Report) -> Non
 # sync --all
 
 
-def _sync_all(mirror: Installation, only: Sequence[str], full: bool, allow_mass_delete: bool,
-              at_once: int) -> int:
-    """Syncs every account that is due, and prints each outcome as it comes, then all of them in a table.
-    Returns the worst of all exit codes."""
+@dataclass
+class _AccountsOutput:
+    """What `sync --all` prints: a line per account as it ends, then a table; with `quiet` only what is wrong,
+    with `as_json` a JSON object per account, and one at the end."""
+
+    quiet: bool
+    as_json: bool
+    began: float = field(default_factory=time.monotonic)
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
+
+    def add(self, outcome: AccountOutcome) -> None:
+        if self.as_json:
+            typer.echo(json.dumps({"event": "account", **vars(outcome), "label": outcome.label},
+                                  ensure_ascii=False))
+        elif not self.quiet or outcome.code:
+            self.console.print(_outcome_line(outcome), markup=False)
+
+    def end(self, outcomes: Sequence[AccountOutcome], exit_code: int) -> None:
+        counts, seconds = Counter(outcome.label for outcome in outcomes), time.monotonic() - self.began
+        if self.as_json:
+            typer.echo(json.dumps({"event": "result", "exit_code": exit_code, "accounts": len(outcomes),
+                                   "seconds": round(seconds, 1)} | counts))
+            return
+        if self.quiet:
+            return
+        stdout_console().print(_outcome_table(outcomes))
+        for outcome in filter(lambda each: each.code, outcomes):
+            typer.echo(f"{outcome.name}: {outcome.label}: {outcome.reason}")
+        typer.echo(f"{len(outcomes)} accounts in {seconds:.0f} s: "
+                   + ", ".join(f"{count} {word}" for word, count in counts.items()))
+
+
+def _sync_all(mirror: Installation, options: tuple[Sequence[str], bool, bool], at_once: int,
+              output: _AccountsOutput) -> int:
+    """Syncs every account that is due, and prints each outcome as it comes, then all of them. `options`:
+    entities, full, allow_mass_delete. Returns the worst of all exit codes."""
     from pipelines.orchestration import account_processes as work
-    began, out = time.monotonic(), Console(stderr=True, highlight=False, soft_wrap=True)
     accounts = work.candidates(mirror)
     limit = work.max_parallel_accounts(mirror, at_once)
     if limit < min(at_once, len(accounts.due)):
-        out.print(f"only {limit} at once: Postgres has no connections for more. Raise max_connections, "
-                  "or lower AMOCRM_CONCURRENCY: one account takes that many")
+        output.console.print(f"only {limit} at once: Postgres has no connections for more. Raise "
+                             "max_connections, or lower AMOCRM_CONCURRENCY: one account takes that many")
     outcomes = []
     for outcome in chain(accounts.left_out,
-                         work.account_outcomes(accounts.due, limit, (list(only), full, allow_mass_delete),
-                                               logs.forked_log())):
+                         work.account_outcomes(accounts.due, limit, options, logs.forked_log())):
         outcomes.append(outcome)
-        out.print(_outcome_line(outcome), markup=False)
+        output.add(outcome)
     outcomes.sort(key=lambda each: each.name)
-    stdout_console().print(_outcome_table(outcomes))
-    for outcome in filter(lambda each: each.code, outcomes):
-        typer.echo(f"{outcome.name}: {outcome.label}: {outcome.reason}")
-    counts = Counter(outcome.label for outcome in outcomes)
-    typer.echo(f"{len(outcomes)} accounts in {time.monotonic() - began:.0f} s: "
-               + ", ".join(f"{count} {word}" for word, count in counts.items()))
-    return work.worst_exit_code(outcomes)
+    code = work.worst_exit_code(outcomes)
+    output.end(outcomes, code)
+    return code
 
 
 def _outcome_line(outcome: AccountOutcome) -> str:

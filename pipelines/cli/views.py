@@ -14,7 +14,6 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from pipelines.cli.common import (
-    PLAIN_INTERVAL_SECONDS,
     Account,
     example,
     open_existing_mirror,
@@ -25,6 +24,7 @@ from pipelines.cli.common import (
     table,
 )
 from pipelines.cli.reports import view_notes
+from pipelines.cli.terminal.progress import PLAIN_INTERVAL_SECONDS
 from pipelines.config.home import write_atomically
 from pipelines.errors import SyncRefusedError, UsageError
 

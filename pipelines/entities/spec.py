@@ -187,6 +187,9 @@ class Entity:
     """The column by which order[…]=asc sorts, if the API documents one."""
     incremental: Incremental | None = None
     """How changes are read. None: the list is small and re-read whole each time."""
+    is_read_first: bool = False
+    """True of what people look at first, and of what its views name: the first sync reads it before all
+    else."""
     tier: str = ""
     """Schedule that reads it: "moving" (every few minutes) or "directories" (hourly). Empty: "moving" if
     changes can be read without reading everything, else "directories"."""

@@ -86,10 +86,11 @@ def answers_by_id(query: IdQuery, ids: Sequence[Any]) -> Iterator[IdAnswer]:
 def detail_steps(source: Source, ids: Sequence[Any], missing: list[Any]) -> Iterator[Step]:
     """One step per record of a list of details. Ids that amoCRM answers with 404 are appended to
     `missing`."""
-    for answer in answers_by_id(IdQuery(source, use_filter=False, ids_per_request=1), ids):
+    answers = answers_by_id(IdQuery(source, use_filter=False, ids_per_request=1), ids)
+    for done, answer in enumerate(answers, 1):
         missing += answer.absent_ids
         if not answer.absent_ids:
-            yield Step(answer.page, total=len(ids))
+            yield Step(answer.page, left=len(ids) - done)
 
 
 def _chunk_answers(query: IdQuery, chunks: Sequence[tuple[Any, ...]]) -> Iterator[IdAnswer]:

@@ -57,8 +57,11 @@ class RangeQueue:
     takes the farther half of what lies ahead of the worker with the most pages left, or waits until there
     is something to take or everything is read."""
 
-    def __init__(self, ranges: list[TimeRange]) -> None:
+    def __init__(self, ranges: list[TimeRange], first: int = 0) -> None:
+        """`first`: unix seconds before which the list has no rows, for estimates."""
         self._ranges, self._leases, self._changed = sorted(ranges), list[Lease](), threading.Condition()
+        self._first, self._rows = first, 0
+        self._seconds = self._seconds_left()
         self.in_order = True
         """False once something contradicts the assumption that rows come in the order of time."""
 
@@ -96,6 +99,27 @@ class RangeQueue:
             lease.sign, lease.reached, lease.seconds_per_page = sign, reached, max(1, seconds_per_page)
             self._changed.notify_all()
             return lease.low, lease.high
+
+    def count_rows(self, rows: int) -> None:
+        """Counts rows that a worker has read."""
+        with self._changed:
+            self._rows += rows
+
+    def rows_left(self) -> int | None:
+        """Estimates the rows that no worker has read yet: as many a second as in the seconds read so far.
+        None while none of these has been read."""
+        with self._changed:
+            left = self._seconds_left()
+            read = self._seconds - left
+            return round(self._rows * left / read) if read > 0 else None
+
+    def _seconds_left(self) -> int:
+        """Seconds, from the first one with rows on, that no worker has read yet."""
+        spans = [(low, high) for low, high, _ in self._ranges]
+        for lease in self._leases:
+            spans.append((max(lease.low, lease.reached) if lease.sign > 0 else lease.low,
+                          min(lease.high, lease.reached) if lease.sign < 0 else lease.high))
+        return sum(max(0, high - max(low, self._first)) for low, high in spans)
 
     def advance(self, lease: Lease, second: int) -> None:
         """Shortens a lease: all seconds before `second`, in the worker's direction, are finished. No other

@@ -60,8 +60,8 @@ class Step:
 
     page: Page
     position: Position | None = None
-    total: int | None = None
-    """Estimate of the records that the whole read will return, where one is known."""
+    left: int | None = None
+    """Estimate of the records that the read will bring after this page, where one is known."""
     covers: tuple[int, int] | None = None
     """(first, last) of a range of ids of which the page shows every visible record."""
 
@@ -95,6 +95,8 @@ class Source:
     of the memory of records."""
     began: float = field(default_factory=time.monotonic)
     """When this read began, by the monotonic clock."""
+    account_began: int = 0
+    """Unix seconds: when the account was created. Only for estimates."""
 
     @property
     def stable_until(self) -> int:

@@ -51,7 +51,7 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
     if state is None:
         first = source.largest_page(source.id_order)
         if source.is_last(first):
-            yield Step(first, {"watermark": source.stable_until}, len(first.records), (0, MAX_ID))
+            yield Step(first, {"watermark": source.stable_until}, 0, (0, MAX_ID))
             return
         rows = _estimate_total(source, min(source.ids(first), default=0))
         state = {"watermark": source.stable_until, "rows": rows, "runs": _plan_segments(rows, source.limit)}
@@ -59,8 +59,15 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
     kept = {name: value for name, value in position.items() if name != "watermark"}
     for index, (each, covers, segment) in _scan_segments(source, segments):
         segments[index] = segment
-        yield Step(each, kept | {"sweep": state | {"runs": list(segments)}}, state["rows"], covers)
-    yield Step(EMPTY_PAGE, {"watermark": state["watermark"]}, state["rows"])
+        yield Step(each, kept | {"sweep": state | {"runs": list(segments)}},
+                   _rows_left(segments, state["rows"]), covers)
+    yield Step(EMPTY_PAGE, {"watermark": state["watermark"]}, 0)
+
+
+def _rows_left(segments: list[Position], rows: int) -> int:
+    """Estimate of the rows still to be read: in each segment, those below its lowest row read."""
+    return sum(max(0, segment["at"] + 1 - rows * place // len(segments))
+               for place, segment in enumerate(segments) if segment["at"] > 0)
 
 
 def _estimate_total(source: Source, lowest_id: int) -> int:

@@ -30,13 +30,14 @@ def scan_time_ranges(source: Source, moving: Incremental, position: Position) ->
     state = position.get("sweep") or {"watermark": source.stable_until,
                                       "spans": [[0, source.stable_until, ReadMode.ORDERED]]}
     remaining: list[TimeRange] = [(low, high, ReadMode(way)) for low, high, way in state["spans"]]
-    queue, limit = RangeQueue(remaining), ConcurrencyLimit()
+    queue, limit = RangeQueue(remaining, source.account_began), ConcurrencyLimit()
     workers = [_worker_steps(source, moving, queue, limit) for _ in range(MAX_WORKERS)]
     for each, finished, parts in run_parallel(workers, limit):
         if finished is not None:
             remaining = [*subtract_range(remaining, *finished), *parts]
-        yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}})
-    yield Step(EMPTY_PAGE, {"watermark": state["watermark"]})
+        yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}},
+                   queue.rows_left())
+    yield Step(EMPTY_PAGE, {"watermark": state["watermark"]}, 0)
 
 
 def _worker_steps(source: Source, moving: Incremental, queue: RangeQueue,
@@ -45,6 +46,7 @@ def _worker_steps(source: Source, moving: Incremental, queue: RangeQueue,
     while lease := _take_range(queue, limit):
         try:
             for step in _range_steps(source, moving, lease, queue):
+                queue.count_rows(len(step.page.records))
                 yield step._replace(page=source.normalize(step.page))
                 queue.add(step.parts)
         finally:

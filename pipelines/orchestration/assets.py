@@ -63,6 +63,9 @@ class DagsterLogProgress(NoProgress):
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
 
+    def reached(self, message: str) -> None:
+        self.log.info("%s", message)
+
     def finished(self, result: EntityResult) -> None:
         say = self.log.error if result.state == "failed" else self.log.info
         say("%s: %s, %d records read, %d rows changed, %d requests, %.1f s%s", result.entity, result.state,

@@ -65,6 +65,7 @@ def launch(mirror: Installation, progress: Progress, only: Sequence[str] = (), f
     """Runs the account's assets in this process, and returns the sync's report. Raises the sync's own error
     if it could not start, before anything is written, and SyncRefusedError if Dagster did not start it."""
     entities = select_entities(only)
+    progress.working("preparing the tables")
     refuse_before_writing(mirror)
     ensure_current(mirror.conninfo, mirror.schema)
     with admitted_sync(mirror.target(), only, full, progress, allow_mass_delete) as run:

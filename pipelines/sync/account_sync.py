@@ -1,8 +1,9 @@
 """Syncs one account: decides the order of the entities and their concurrency, and reports progress.
 
 The account comes first (its time zone and options govern the rest), then the directories, then the lists that
-change all the time. Each entity is read and loaded by a thread of its own; all share the rate limiter. A
-failure of one entity does not stop the others, except a block or a revoked token.
+change all the time; in a first sync, what people look at comes before all else (`Entity.is_read_first`). Each
+entity is read and loaded by a thread of its own; all share the rate limiter. A failure of one entity does not
+stop the others, except a block or a revoked token.
 """
 
 from __future__ import annotations
@@ -31,15 +32,23 @@ from pipelines.amocrm.errors import (
     ListIncompleteError,
 )
 from pipelines.bi import all_accounts, builder
-from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES
-from pipelines.entities.spec import Entity, Phase
+from pipelines.cursors import unread_lists
+from pipelines.entities.registry import ACCOUNT_ENTITY, ENTITIES, entity_of
+from pipelines.entities.spec import DetailOf, Entity, Phase
 from pipelines.errors import MirrorError, UsageError, describe_fault
 from pipelines.extract.source import FilterIgnoredError
 from pipelines.history import rebuild
 from pipelines.load.hints import count_by_listing
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.schema.names import bi_schema
-from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext, tell_time
+from pipelines.sync.context import (
+    EntityResult,
+    NoProgress,
+    PlannedEntity,
+    Progress,
+    SyncContext,
+    tell_time,
+)
 from pipelines.sync.entity_sync import EntitySync
 from pipelines.sync.exclusive import SyncLockLostError, exclusive_sync
 from pipelines.sync.helper_process import HelperProcess, SharedQueue, start_helper
@@ -118,6 +127,7 @@ def admitted_sync(target: Target, only: Sequence[str] = (), full: bool = False,
                   RunLog(target, str(uuid.uuid4())))
     with exclusive_sync(target.connect, target.name, run.halt) as run.context.fence, tuned_memory():
         target.client.on_retry = run.context.progress.waiting
+        run.context.progress.working("asking amoCRM about the account")
         preflight(run.context, ACCOUNT_ENTITY in entities)
         yield partial(_run_sync, run, entities, began)
 
@@ -125,13 +135,15 @@ def admitted_sync(target: Target, only: Sequence[str] = (), full: bool = False,
 def _run_sync(run: SyncRun, entities: Sequence[Entity], began: float) -> Report:
     report, target = Report(run.log.run_id), run.target
     with start_helper(run.context, run.log.run_id, entities) as run.helper:
-        report.results += run.run_phases(entities)
+        report.results += run.run_phases(entities, run.plan(entities))
     with target.connect() as connection:
+        run.context.progress.working("updating the history")
         run.context.check_fence(connection)
         advanced = rebuild.advance(connection, target.schema, target.name, target.connect)
     changed = changed_tables(report.results, advanced > 0)
     if target.rebuilds_when_idle or changed:
-        report.views = rebuild_views(target, changed)
+        run.context.progress.working("building the views")
+        report.views = _merge_views(run.views, rebuild_views(target, changed))
     report.results.sort(key=lambda result: [entity.name for entity in ENTITIES].index(result.entity))
     report.seconds, report.clock_note = time.monotonic() - began, clock_note(target.client)
     return report
@@ -142,6 +154,13 @@ def changed_tables(results: Sequence[EntityResult], has_new_history: bool) -> se
     changed = {result.entity for result in results if result.counts.changed}
     return {table for entity in ENTITIES if entity.name in changed for table in entity.tables} | (
         {attribute.model.__tablename__ for attribute in rebuild.ATTRIBUTES} if has_new_history else set())
+
+
+def _merge_views(earlier: Sequence[builder.ViewResult],
+                 later: Sequence[builder.ViewResult]) -> list[builder.ViewResult]:
+    """Returns the later results; views that were built earlier in this sync count as built."""
+    built = {each.view: each for each in earlier if each.state == "built"}
+    return [built.get(each.view, each) if each.state == "unchanged" else each for each in later]
 
 
 def rebuild_views(target: Target, changed: Collection[str] = ()) -> list[builder.ViewResult]:
@@ -157,6 +176,15 @@ def rebuild_views(target: Target, changed: Collection[str] = ()) -> list[builder
         return [builder.ViewResult(bi_schema(target.schema), "failed", describe_postgres_error(reason))]
 
 
+def planned_entity(entity: Entity, is_whole: bool) -> PlannedEntity:
+    """Returns the entity as the progress shows it. `is_whole`: it is read whole, not only its changes."""
+    parent = next((each.per_parent.model for each in entity.listings
+                   if isinstance(each.per_parent, DetailOf) and each.per_parent.parent_column), None)
+    is_long = parent is not None or (entity.incremental is not None and not entity.has_details)
+    return PlannedEntity(entity.name, len(entity.listings), is_whole and is_long,
+                         entity_of(parent).name if is_whole and parent else "")
+
+
 def phases(entities: Sequence[Entity]) -> list[list[Entity]]:
     """Groups the entities by phase, in the order of `Phase`."""
     return [[entity for entity in entities if entity.phase is phase] for phase in Phase]
@@ -168,21 +196,59 @@ class SyncRun:
     def __init__(self, context: SyncContext, run_log: RunLog) -> None:
         self.context, self.target, self.log = context, context.target, run_log
         self.helper: HelperProcess | None = None
+        self.helper_requests = 0
+        self.views: list[builder.ViewResult] = []
+        """The views that were built before everything had been read."""
 
-    def run_phases(self, entities: Sequence[Entity]) -> list[EntityResult]:
+    def plan(self, entities: Sequence[Entity]) -> list[Entity]:
+        """Says what is going to be read. Returns the entities that are read ahead of the others: in a first
+        sync, those that people look at first. With a helper process there are none: no rate limit makes
+        anyone wait, and two processes share the long lists best if there are many."""
+        paths = [each.path for entity in entities if entity.incremental or entity.has_details
+                 for each in entity.listings]
+        with self.target.connect() as connection:
+            unread = unread_lists(connection, self.target.name, paths)
+        new = [entity for entity in entities if any(each.path in unread for each in entity.listings)]
+        ahead = [entity for entity in entities if entity.is_read_first]
+        if self.helper or not set(ahead) & set(new) or len(ahead) == len(entities):
+            ahead = []
+        order = [entity for part in (ahead, [each for each in entities if each not in ahead])
+                 for phase in phases(part) for entity in phase]
+        self.context.progress.planned(
+            [planned_entity(entity, entity in new or self.context.full) for entity in order],
+            lambda: self.target.client.requests + self.helper_requests)
+        return ahead
+
+    def run_phases(self, entities: Sequence[Entity], ahead: Sequence[Entity] = ()) -> list[EntityResult]:
         """Runs every phase, then the queued hints. Entities without a list endpoint come last: their ids are
-        found in rows that the other entities have loaded."""
+        found in rows that the other entities have loaded. `ahead`: entities whose phases come first; when
+        they are read, the views are built."""
         results: list[EntityResult] = []
-        for phase in phases(entities):
-            if any(entity.phase is Phase.DETAILS for entity in phase):
-                self.process_hints(entities, results)
-            results += self.run_jobs(self.entity_jobs(phase))
+        others = [entity for entity in entities if entity not in ahead]
+        for part in filter(None, (ahead, others)):
+            for phase in phases(part):
+                if any(entity.phase is Phase.DETAILS for entity in phase):
+                    self.process_hints(entities, results)
+                results += self.run_jobs(self.entity_jobs(phase))
+            if part is ahead and not self.context.stop_reason:
+                self._open_views(ahead, others, results)
         self.process_hints(entities, results)
         with self.autocommit_connection() as connection, connection.transaction():
             self.context.check_fence(connection)
             erasure.erase_late_rows(connection, self.target.schema, self.target.name)
             mark_processed(connection, self.target.name)
         return results
+
+    def _open_views(self, read: Sequence[Entity], others: Sequence[Entity],
+                    results: Sequence[EntityResult]) -> None:
+        """Builds the views with the fields of the account, and says that they can be used."""
+        self.views = rebuild_views(self.target)
+        names = [entity.name for entity in read if entity.incremental]
+        later = [entity.name for entity in others if entity.incremental or entity.has_details]
+        if not {result.state for result in results if result.entity in names} - {"complete", "skipped"}:
+            self.context.progress.reached(
+                f"{', '.join(names)}: read; the views of them can be used. Still to come: "
+                f"{', '.join([*later, 'history'])}")
 
     def process_hints(self, entities: Sequence[Entity], results: list[EntityResult]) -> None:
         """Re-reads the records that hints name, in up to HINT_ROUNDS passes: a re-read may enqueue further
@@ -252,6 +318,7 @@ class SyncRun:
             self.log.start(connection, entity.name, self.context.is_admin)
             if on_helper and self.helper:
                 result = self.helper.read(entity)
+                self.helper_requests += result.requests
             else:
                 self.read_and_load(entity, result, connection)
             return self._finish(result, began, connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -56,30 +56,58 @@ def tell_time(connection: Connection, client: HttpGet | None) -> None:
     set_server_time(connection, moment)
 
 
+@dataclass(frozen=True)
+class PlannedEntity:
+    """An entity that a sync is going to read. `requests`: how many it takes at least; `is_long`: it is read
+    whole, and how many requests that takes shows only while it is read. `per_record_of`: it takes a request
+    for each record of that entity, which is read before."""
+
+    name: str
+    requests: int
+    is_long: bool
+    per_record_of: str = ""
+
+
 class Progress(Protocol):
-    """Receives a sync's progress while it happens, from several threads. `seen`: records read so far;
-    `total`: estimate of all, None if unknown."""
+    """Receives a sync's progress while it happens, from several threads."""
+
+    def working(self, on: str) -> None:
+        """The sync does something else than reading lists."""
+
+    def planned(self, entities: Sequence[PlannedEntity], requests_made: Callable[[], int]) -> None:
+        """The sync begins to read these lists, in this order. `requests_made` counts all of its requests."""
 
     def started(self, entity: str) -> None: ...
 
-    def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
+    def advanced(self, entity: str, seen: int, total: int | None, requests_left: int | None) -> None:
+        """`seen`: records read so far; `total`: estimate of all; `requests_left`: estimate for the rest of
+        this list. None: unknown."""
 
     def finished(self, result: EntityResult) -> None: ...
 
     def waiting(self, message: str) -> None:
         """amoCRM answers with errors, and a request is about to be tried again."""
 
+    def reached(self, message: str) -> None:
+        """Something can be used from now on, although the sync goes on."""
+
 
 class NoProgress:
     """Ignores all progress."""
 
+    def working(self, on: str) -> None: ...
+
+    def planned(self, entities: Sequence[PlannedEntity], requests_made: Callable[[], int]) -> None: ...
+
     def started(self, entity: str) -> None: ...
 
-    def advanced(self, entity: str, seen: int, total: int | None) -> None: ...
+    def advanced(self, entity: str, seen: int, total: int | None, requests_left: int | None) -> None: ...
 
     def finished(self, result: EntityResult) -> None: ...
 
     def waiting(self, message: str) -> None: ...
+
+    def reached(self, message: str) -> None: ...
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -192,7 +193,9 @@ class EntityReader:
     def make_source(self, listing: Listing) -> Source:
         """Returns the source of a list's pages, which are normalized in the worker's thread."""
         host = self.context.account_info.get(listing.host_attribute)
-        plain = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "")
+        created_at = self.context.account_info.get("created_at")
+        plain = Source(self.client, self.entity, listing, f"{host}{DRIVE_PATH}" if host else "",
+                       account_began=created_at if isinstance(created_at, int) else 0)
         return replace(plain, to_rows=lambda page: self._normalize_page(plain, page, may_consume=True))
 
     def process_batches(self, source: Source, steps: Iterator[Step],
@@ -207,7 +210,7 @@ class EntityReader:
                 if self.context.stop_reason:
                     raise self.context.stop_reason
                 self.add_page(source, batch, step)
-                self.context.progress.advanced(self.entity.name, self.records_read, step.total)
+                self._report_progress(source, step.left)
                 position = step.position or position
                 if batch.pages >= MAX_PAGES_PER_BATCH or batch.row_count >= MAX_ROWS_PER_BATCH:
                     if processing:
@@ -218,6 +221,15 @@ class EntityReader:
                 processing.result()
         process(batch, position)
         return position or last
+
+    def _report_progress(self, source: Source, left: int | None) -> None:
+        """Reports the records read so far, and those that are left of this list and the requests for them,
+        where both can be estimated."""
+        per_request = 1 if source.listing.is_detail else source.limit
+        further_lists = max(0, len(self.entity.listings) - self.lists_read - 1)
+        self.context.progress.advanced(
+            self.entity.name, self.records_read, None if left is None else self.records_read + left,
+            None if left is None else math.ceil(left / per_request) + further_lists)
 
     def add_page(self, source: Source, batch: Batch, step: Step) -> None:
         """Adds a page's rows to the batch."""

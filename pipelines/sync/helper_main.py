@@ -50,10 +50,10 @@ class ProgressPipe(NoProgress):
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.last_sent, self._lock = stream, dict[str, float](), threading.Lock()
 
-    def advanced(self, entity: str, seen: int, total: int | None) -> None:
+    def advanced(self, entity: str, seen: int, total: int | None, requests_left: int | None) -> None:
         if time.monotonic() - self.last_sent.get(entity, 0.0) >= PROGRESS_INTERVAL_SECONDS:
             self.last_sent[entity] = time.monotonic()
-            self.send((entity, seen, total))
+            self.send((entity, seen, total, requests_left))
 
     def send(self, message: Any) -> None:
         with self._lock:

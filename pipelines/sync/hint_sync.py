@@ -198,7 +198,7 @@ class HintSync:
         self.result.counts += retry_deadlocks(once)
         if self.context.misses:
             self.context.misses.discard(listing.path, settled)
-        self.context.progress.advanced(self.entity.name, self.reader.records_read, None)
+        self.context.progress.advanced(self.entity.name, self.reader.records_read, None, None)
 
     def _fixed_key(self, listing: Listing) -> tuple[str, ...]:
         """Values of the key columns before the id, which the path of the list fixes."""

@@ -22,14 +22,14 @@ LAST_RUNS = """
 SELECT last.entity,
        CASE WHEN state = 'running' AND NOT %(alive)s THEN 'interrupted' ELSE state END AS state, mode, reason,
        started_at, finished_at, seen, inserted, updated, deleted, quarantined, requests, retries,
-       seconds::float8 AS seconds, done.watermark,
+       seconds::float8 AS seconds, done.watermark, coalesce(done.found, false) AS was_complete,
        extract(epoch FROM now() - done.watermark)::int8 AS lag_seconds,
        (SELECT count(*) FROM mirror.quarantine q
         WHERE q.account = %(account)s AND q.entity = wanted.entity) AS in_quarantine
 FROM unnest(%(entities)s::text[]) AS wanted (entity)
 CROSS JOIN LATERAL (SELECT * FROM mirror.sync_runs WHERE account = %(account)s AND entity = wanted.entity
                     ORDER BY started_at DESC, id DESC LIMIT 1) AS last
-LEFT JOIN LATERAL (SELECT watermark FROM mirror.sync_runs
+LEFT JOIN LATERAL (SELECT watermark, true AS found FROM mirror.sync_runs
                    WHERE account = %(account)s AND entity = wanted.entity AND state = 'complete'
                    ORDER BY started_at DESC, id DESC LIMIT 1) AS done ON true"""
 DELETE_ALL_BUT_LATEST = """

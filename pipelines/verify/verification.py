@@ -21,7 +21,7 @@ from pipelines.amocrm.client import CountingClient
 from pipelines.entities.registry import ENTITIES
 from pipelines.entities.spec import Entity, Phase
 from pipelines.history.compare import HISTORY_TABLES
-from pipelines.sync.account_sync import SyncRun, phases, select_entities
+from pipelines.sync.account_sync import SyncRun, phases, planned_entity, select_entities
 from pipelines.sync.context import EntityResult, NoProgress, Progress, SyncContext
 from pipelines.sync.exclusive import exclusive_sync
 from pipelines.sync.preflight import preflight
@@ -79,10 +79,14 @@ class VerificationRun:
     def compare(self) -> None:
         """Compares every entity, and what differs once more; then the history tables."""
         self._read_state()
+        self.run.context.progress.planned(
+            [planned_entity(entity, is_whole=True) for entity in self.entities],
+            lambda: self.run.target.client.requests)
         self._run_full(self.entities, lambda entity: self._compare_entity(entity, None))
         self._set_behind_apart()
         self.compare_again()
         self._set_behind_apart()
+        self.run.context.progress.working("comparing the history")
         self.history.compare()
 
     def _read_state(self) -> None:

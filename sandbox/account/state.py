@@ -44,10 +44,12 @@ class Options:
     scale: int = 200
     seed: int = 1
     now: int = 0  # Unix time; 0: the real time
+    real_clock: bool = False  # the data end at `now`, and the account's clock shows the real time
     fields: int = 8
     rate: float = 7.0
     latency_ms: float = 0.0
     switches: dict[str, str] = field(default_factory=dict)
+    odd: bool = True  # with records of odd shapes and values; False: a plausible company
     accounts: int = 1  # each further account has its own port, the next seed and the next id
     until_eof: bool = False  # exit when stdin closes: no orphan process when a test dies
 

@@ -100,7 +100,8 @@ def _tasks(builder: DatasetBuilder) -> Iterator[PackedRow]:
 def _notes(builder: DatasetBuilder, kind: str) -> Iterator[PackedRow]:
     """Yields notes: every type at least once per kind, then common notes and calls."""
     state, rng = builder.state, builder.rng
-    ids, types = list(state.list(kind).ids), list(NOTE_PARAMS)
+    ids, types = list(state.list(kind).ids), [
+        name for name in NOTE_PARAMS if state.options.odd or not name.startswith("hologram")]
     count = max(len(types), len(ids) // (2 if kind == "leads" else 4))
     for place in range(count):
         note = NOTE_BASE + 4 * place + _NOTE_ID_OFFSETS[kind]
@@ -258,6 +259,8 @@ def _add_event_of_each_type(builder: DatasetBuilder) -> None:
     state = builder.state
     contact = state.list("contacts").ids[0]
     for place, (type_, entity, ident, after, before) in enumerate(_events_of_each_type(state)):
+        if not state.options.odd and type_.startswith("hologram"):
+            continue
         if type_ not in ("talk_created", "talk_closed") or state.switches["talk_events"] != "off":
             builder.event_log.add(type_, entity, ident, state.start - 86400 * 2 + 60 * place, 0,
                                   orjson.dumps(after), orjson.dumps(before),

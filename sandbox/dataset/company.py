@@ -191,10 +191,11 @@ def _add_reasons_and_sources(state: AccountState) -> None:
 
 def _add_tags(state: AccountState) -> None:
     """Adds one tag list per entity; from a scale of 200 leads on, the leads' list exceeds a page."""
-    many = 270 if state.options.scale >= 200 else 0
+    many = 270 if state.options.scale >= 200 and state.options.odd else 0
     rng = Random(f"tags {state.options.seed}")
-    listed = {"leads": (*vocabulary.TAGS, *(f"тендер {i:03d}" for i in range(many))),
-              "contacts": vocabulary.TAGS, "companies": vocabulary.TAGS[:12],
+    usual = vocabulary.TAGS if state.options.odd else vocabulary.TAGS[:vocabulary.PLAIN_TAGS]
+    listed = {"leads": (*usual, *(f"тендер {i:03d}" for i in range(many))),
+              "contacts": usual, "companies": vocabulary.TAGS[:12],
               "customers": vocabulary.TAGS[:6]}  # fmt: skip
     for base, (kind, tags) in enumerate(listed.items()):
         for place, name in enumerate(tags):

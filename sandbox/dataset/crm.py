@@ -149,7 +149,7 @@ class DatasetBuilder:
             "closest_task_at": None, "is_deleted": False, "custom_fields_values": self.values("leads"),
             "score": None, "account_id": ACCOUNT_ID, "labor_cost": None,
             "is_price_modified_by_robot": place % 50 == 0,
-            "price_with_minor_units": price + 0.5 if place % 4 == 0 else float(price),
+            "price_with_minor_units": float(price) + 0.5 * (place % 4 == 0 and self.state.options.odd),
             "_links": {"self": {"href": f"{API_URL}/leads/{ident}"}},
             "_embedded": self._lead_embedded(place, lost, source),
         }  # fmt: skip

@@ -100,7 +100,18 @@ SOCIAL_PROFILE = {"id": 5512, "name": "Алина", "avatar": "https://example.c
 
 
 def build(state: AccountState) -> None:
-    """Applies every change to a different record, cyclically if there are too few records."""
+    """Applies every change to a different record, cyclically if there are too few records; of a plausible
+    company only what no chart notices."""
+    if state.options.odd:
+        _change_records(state)
+    _fill_every_field(state)
+    if state.options.odd:
+        _set_old_birthdays(state)
+        _imitate_mass_action(state)
+    _fill_rare_attributes(state)
+
+
+def _change_records(state: AccountState) -> None:
     for path, changes in (("leads", LEAD_CHANGES), ("contacts", CONTACT_CHANGES)):
         coll = state.list(path)
         ids = list(coll.ids)
@@ -110,10 +121,6 @@ def build(state: AccountState) -> None:
             change(record)
             coll.put(record)
     _misdate_leads(state)
-    _fill_every_field(state)
-    _set_old_birthdays(state)
-    _imitate_mass_action(state)
-    _fill_rare_attributes(state)
 
 
 def _misdate_leads(state: AccountState) -> None:

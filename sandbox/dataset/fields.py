@@ -194,6 +194,12 @@ VALUE_MAKERS: dict[str, ValueMaker] = {
     "hologram": lambda rng, found, world: [{"value": {"frames": [rng.randint(1, 9), 2], "depth": 0.5},
                                             "mode": "3d"}],
 }  # fmt: skip
+PLAUSIBLE_VALUES: dict[str, ValueMaker] = {
+    "Площадь, м²": lambda rng, found, world: _single_value(str(rng.randint(12, 90) / 2)),
+    "Скидка, %": lambda rng, found, world: _single_value(str(rng.randint(0, 15))),
+    "Предоплата": lambda rng, found, world: _single_value(f"{rng.randint(2, 60) * 2500}.00"),
+}
+"""Name of a field → its values in a plausible company, where those of its type are not."""
 FieldSpec = tuple[Any, ...]  # name, type[, code[, options]]
 _PHONE = ("Телефон", "multitext", "PHONE", ("WORK", "WORKDD", "MOB", "FAX", "HOME", "OTHER"))
 _EMAIL = ("Email", "multitext", "EMAIL", ("WORK", "PRIV", "OTHER"))
@@ -233,6 +239,9 @@ _FIRST_ID = {"leads": 1284500, "contacts": 1284400, "companies": 1286400, "custo
 def extra_lead_fields(state: AccountState) -> tuple[FieldSpec, ...]:
     """Returns further fields of leads: more than a page of 50, and `--fields` values for every lead."""
     types = ("text", "numeric", "select", "date", "checkbox", "text", "monetary", "multiselect")
+    if not state.options.odd:
+        return tuple((f"Параметр {i + 1}", types[i % 8], None, vocabulary.MATERIALS)
+                     for i in range(state.options.fields - len(LEAD_FIELDS) + 1))
     wanted = max(40, state.options.fields + 12) - len(EDGE_CASE_NAMES)
     awkward = tuple((name, types[i % 3], None, ("да", "нет", "да; нет"))
                     for i, name in enumerate(EDGE_CASE_NAMES))
@@ -268,7 +277,10 @@ def _enum_id(first_id: int, place: int, index: int) -> int:
 
 def fill_pool(found: Field, rng: Random, state: AccountState) -> Field:
     """Fills a field's pool of values and returns the field."""
-    found.pool = [VALUE_MAKERS.get(found.type, _text)(rng, found, state) for _ in range(POOL_SIZE)]
+    make = VALUE_MAKERS.get(found.type, _text)
+    if not state.options.odd:
+        make = PLAUSIBLE_VALUES.get(found.record["name"], make)
+    found.pool = [make(rng, found, state) for _ in range(POOL_SIZE)]
     found.serialized = [orjson.Fragment(orjson.dumps(found.entry(values))) for values in found.pool]
     return found
 
@@ -318,7 +330,8 @@ def add_groups(state: AccountState, path: str) -> None:
 def build(state: AccountState) -> dict[str, list[Field]]:
     """Adds the fields of leads, contacts, companies, customers and segments; returns them by list path."""
     rng = Random(f"fields {state.options.seed}")
-    specs = {"leads": LEAD_FIELDS + extra_lead_fields(state), "contacts": CONTACT_FIELDS,
+    usual = tuple(spec for spec in LEAD_FIELDS if state.options.odd or spec[1] != "hologram")
+    specs = {"leads": usual + extra_lead_fields(state), "contacts": CONTACT_FIELDS,
              "companies": COMPANY_FIELDS, "customers": CUSTOMER_FIELDS,
              "customers/segments": SEGMENT_FIELDS}  # fmt: skip
     for path in ("leads", "contacts", "companies", "customers"):

@@ -66,7 +66,7 @@ def build(state: AccountState) -> LinkPlan:
             plan.company_contacts.setdefault(company, []).append(place)
     for place in range(n):
         _plan_lead(plan, place, rng)
-    if state.options.scale >= 200:
+    if state.options.scale >= 200 and state.options.odd:
         # one lead with more than a page of links
         plan.lead_contacts[n // 2] = tuple(dict.fromkeys((*plan.lead_contacts[n // 2], *range(64))))
     for place, linked in enumerate(plan.lead_contacts):

@@ -69,7 +69,7 @@ def test_the_rights_of_a_managed_postgres_are_enough(empty_database: str, tmp_pa
             assert (done := installation.call("sync", "--only", "leads")).code == 0, done.output
             with psycopg.connect(weak) as connection:
                 assert differences(connection, sandbox, "amocrm", {"leads"}) == []
-            refused = installation.call("grants")
+            refused = installation.call("grants", "--role", f"{name}_bi")
             assert refused.code == 1
             assert "CREATE ROLE" in refused.output
         finally:

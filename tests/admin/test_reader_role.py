@@ -247,3 +247,25 @@ def test_connection_url_is_escaped(database: str) -> None:
         info = connection.info
         assert (reader_role.connection_url(connection, "b i", "p@")
                 == f"postgresql://b%20i:p%40@{info.host}:{info.port}/{info.dbname}?sslmode=disable")
+
+
+def test_a_name_without_a_schema_means_a_view_or_else_a_table(owner: Connection, role: str) -> None:
+    """A search_path that somebody has set is kept; ours follows the account that was granted last."""
+    def path() -> list[tuple[str]]:
+        return owner.execute(
+            "SELECT setting FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, "
+            "unnest(s.setconfig) setting WHERE rolname = %s AND setting LIKE 'search%%'", [role]).fetchall()
+
+    url = reader_role.grant_read_access(owner, "amocrm", role, "a password", is_generated=True).url
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SHOW search_path").fetchone() == ("amocrm_bi, amocrm",)
+        assert connection.execute("SELECT 'leads'::regclass::oid = 'amocrm_bi.leads'::regclass, "
+                                  "'statuses'::regclass = 'amocrm.statuses'::regclass").fetchone() == (
+                                      True, True)
+    owner.execute("CREATE SCHEMA acme; CREATE SCHEMA acme_bi")
+    reader_role.grant_read_access(owner, "acme", role, None, is_generated=False)
+    assert path() == [("search_path=acme_bi, acme",)]
+    owner.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} SET search_path = public, amocrm").format(
+        sql.Identifier(role), sql.Identifier(owner.info.dbname)))
+    reader_role.grant_read_access(owner, "amocrm", role, None, is_generated=False)
+    assert path() == [("search_path=public, amocrm",)]

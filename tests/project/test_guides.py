@@ -1,11 +1,10 @@
-"""The guides, the reference pages and their Russian translations: their queries run as the read-only role,
-their links resolve, and both languages show the same."""
+"""The guides, the reference pages and their Russian translations: what they say works after a demo, word for
+word; README prints what one sees; links resolve, and both languages show the same."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,11 +12,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pipelines.admin.reader_role import grant_read_access
+from pipelines.cli.demo import SCHEMA, SandboxAccount
+from pipelines.migrate import migrate
+from pipelines.sync.account_sync import sync
+from sandbox.account.identity import TIME_ZONE
+from sandbox.dataset.fields import EDGE_CASE_NAMES
 from sandbox.process import SandboxProcess
 from tests.conftest import temporary_database
-from tests.support.commands import REPOSITORY
-from tests.support.mirrors import sync_mirror
+from tests.support.commands import REPOSITORY, CliInstallation
+from tests.support.mirrors import FAST_RETRIES, mirror_of
 
 GUIDES = REPOSITORY / "docs" / "guides"
 NAMES = sorted(path.name for path in GUIDES.glob("*.md"))
@@ -27,23 +30,50 @@ DOCUMENTS = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/
 BLOCK = re.compile(r"```sql\n(.*?)```", re.S)
 FILTER = re.compile(r"\$__timeFilter\((\w+)\)")
 """A macro of Grafana, which Grafana expands before it sends the query."""
-ROLE = f"guides_reader_{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
-def reader(postgres_server: str, template_database: str) -> Iterator[psycopg.Connection]:
-    """The role of the guides, on a synced sandbox account."""
-    with SandboxProcess(scale=60) as sandbox, temporary_database(postgres_server,
-                                                                 template_database) as database:
-        sync_mirror(sandbox, database)
-        with psycopg.connect(database, autocommit=True) as owner:
-            url = grant_read_access(owner, "amocrm", ROLE, "a password", is_generated=True).url
-            try:
-                with psycopg.connect(url, autocommit=True) as connection:
-                    connection.execute("SET search_path TO amocrm")
-                    yield connection
-            finally:
-                owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(ROLE)))
+def demo(postgres_server: str, template_database: str) -> Iterator[str]:
+    """A database as `amocrm-mirror demo` leaves it, with no other account."""
+    today = datetime.now(TIME_ZONE).date().isoformat()
+    with temporary_database(postgres_server, template_database) as database:
+        mirror_demo(database, today)
+        yield database
+
+
+def mirror_demo(database: str, day: str, only: Sequence[str] = ()) -> None:
+    """Mirrors the demo's account of a day."""
+    company = SandboxAccount(day=day)
+    with SandboxProcess(scale=company.scale, seed=company.seed, now=company.now, odd=company.odd,
+                        real_clock=True) as sandbox:
+        mirror = mirror_of(sandbox, database, amocrm_schema=SCHEMA)
+        migrate(mirror.conninfo, mirror.schema)
+        assert sync(mirror.target(FAST_RETRIES), only).exit_code == 0
+
+
+@pytest.fixture(scope="module", params=[GUIDES, GUIDES / "ru"], ids=["english", "russian"])
+def reader(request: pytest.FixtureRequest, demo: str,
+           tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection]:
+    """A tool's connection, as the first page of the guides makes it: with the address that the command there
+    prints, after the statements there. The role's name is the guides' own; no other test uses it."""
+    page = (request.param / "README.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in re.findall(r"^    (.+)$", page, re.M)]
+    commands = [line.split()[1:] for line in lines if line.startswith("amocrm-mirror ")]
+    statements = [line for line in lines if line.startswith("ALTER ROLE ")]
+    assert commands == [["grants"]] and len(statements) == 2
+    installation = CliInstallation(tmp_path_factory.mktemp("tool"), demo)
+    with psycopg.connect(demo, autocommit=True) as owner:
+        try:
+            granted = installation.call(*commands[0], "--new-password")
+            assert granted.code == 0, granted.error
+            for statement in statements:
+                owner.execute(statement.encode())
+            [url] = re.findall(r"^postgresql://amocrm_bi:.*$", granted.out, re.M)
+            with psycopg.connect(url, autocommit=True) as connection:
+                assert connection.execute("SHOW timezone").fetchone() == ("Europe/Moscow",)
+                yield connection
+        finally:
+            owner.execute("DROP OWNED BY amocrm_bi; DROP ROLE amocrm_bi")
 
 
 def blocks(page: Path) -> list[str]:
@@ -62,12 +92,89 @@ def slugs(page: Path) -> set[str]:
             for heading in re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_queries_run_as_the_read_only_role(page: Path, reader: psycopg.Connection) -> None:
-    for query in blocks(page):
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_guide_says_works_after_the_demo(name: str, reader: psycopg.Connection,
+                                                request: pytest.FixtureRequest) -> None:
+    """Every query runs as written, and shows something. The schema of the views is the one that the pages
+    name."""
+    page = request.node.callspec.params["reader"] / name
+    for query in [*blocks(page), *re.findall(r'QUERY = """(.*?)"""', page.read_text(encoding="utf-8"))]:
         written = FILTER.sub(expand_macro, query).rstrip().removesuffix(";")
         rows = reader.execute(written.encode()).fetchall()
         assert rows, query
+    assert reader.execute("SELECT count(материал_фасада) > 0 FROM leads").fetchone() == (True,)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        reader.execute("SELECT FROM mirror.tokens")
+
+
+def psql_cells(lines: Sequence[str]) -> list[list[str]]:
+    """The cells of a table as psql prints it, without the line below the names."""
+    return [[cell.strip() for cell in line.split("|")] for line in lines if not line.startswith("-")]
+
+
+def shown_in_readme(page: str) -> tuple[str, list[list[str]]]:
+    """The query whose result a README prints, and that result."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    [(query, result)] = re.findall(r"```sql\n([^`]*)```\n\n```\n( [^`]*)```", text)
+    return query, psql_cells(result.splitlines())
+
+
+def answer(database: str, query: str, now: str = "now()") -> list[list[str]]:
+    """The names of a result's columns and its rows, as text. The schemas are the demo's."""
+    written = query.replace("amocrm_bi.", f"{SCHEMA}_bi.").replace("amocrm.", f"{SCHEMA}.").replace(
+        "now()", now)
+    with psycopg.connect(database) as connection:
+        connection.execute(f"SET search_path TO {SCHEMA}".encode())
+        cursor = connection.execute(written.encode())
+        return [[column.name for column in cursor.description or ()],
+                *([str(cell) for cell in row] for row in cursor.fetchall())]
+
+
+def test_status_shows_the_demo_while_there_is_no_other_account(demo: str, tmp_path: Path) -> None:
+    status = CliInstallation(tmp_path, demo).call("status")
+    assert status.code == 0 and status.out.startswith(f"{SCHEMA} in schema {SCHEMA}")
+    refused = CliInstallation(tmp_path, demo).call("sync")
+    assert refused.code != 0, "a sync is of an account of one's own"
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
+def test_readme_prints_what_one_sees_after_a_demo(page: str, demo: str) -> None:
+    query, result = shown_in_readme(page)
+    assert result[-1] == ["…"] and len(result) == 8
+    seen = answer(demo, query)
+    assert seen[:len(result) - 1] == result[:-1] and len(seen) > len(result) - 1
+    for each in blocks(REPOSITORY / page):
+        assert len(answer(demo, each)) > 1, each
+
+
+def test_another_day_shows_the_same(postgres_server: str, template_database: str) -> None:
+    """The last day of a leap year's February, at a quarter to midnight of the account's zone."""
+    query, result = shown_in_readme("README.md")
+    with temporary_database(postgres_server, template_database) as database:
+        mirror_demo(database, "2028-02-29", ("accounts", "pipelines", "custom_fields", "leads"))
+        assert answer(database, query, "'2028-02-29 23:45+05'::timestamptz")[:7] == result[:7]
+
+
+def test_the_demo_s_company_is_plausible(demo: str) -> None:
+    with psycopg.connect(demo) as connection:
+        columns = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s AND "
+            "data_type = 'timestamp with time zone' AND column_name !~ '^_'", [SCHEMA]).fetchall()
+        spans = {(table, column): connection.execute(sql.SQL(
+            "SELECT min({0}), max({0}) FROM {1}").format(
+                sql.Identifier(column), sql.Identifier(SCHEMA, table))).fetchone()
+            for table, column in columns}
+        known = {place: (first, last) for place, (first, last) in spans.items() if first}  # type: ignore[misc]
+        assert len(known) > 40
+        assert {place for place, (first, last) in known.items()
+                if first.year < 2019 or last > datetime.now(UTC) + timedelta(days=400)} == set()
+        assert connection.execute(sql.SQL(
+            "SELECT min(price) >= 0, max(price) < 1000000, max(length(name)) < 100, bool_and(name <> '') "
+            "FROM {} WHERE price IS NOT NULL").format(
+                sql.Identifier(SCHEMA, "leads"))).fetchone() == (True,) * 4
+        names = {name for name, in connection.execute(sql.SQL("SELECT name FROM {}").format(
+            sql.Identifier(SCHEMA, "custom_fields"))).fetchall()}
+    assert names & set(EDGE_CASE_NAMES) == {"Комментарий"} and len(names) > 25
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -62,7 +62,8 @@ class Watching(NoProgress):
         self.cores: set[frozenset[int]] = set()
         """Those on which the second process and the threads that read lists here may run."""
 
-    def advanced(self, entity: str, seen: int, total: int | None) -> None:
+    def advanced(self, entity: str, seen: int, total: int | None,
+                 requests_left: int | None) -> None:
         self.reported.add(entity)
         self.met |= set(helper_processes_of(os.getpid()))
         with suppress(OSError):
@@ -109,7 +110,8 @@ def test_one_process_is_used_if_two_are_disabled_or_useless(settings: dict[str, 
 
 def test_the_death_of_the_helper_process_fails_its_lists_only(sandbox: SandboxProcess, database: str) -> None:
     class Killing(Watching):
-        def advanced(self, entity: str, seen: int, total: int | None) -> None:
+        def advanced(self, entity: str, seen: int, total: int | None,
+                 requests_left: int | None) -> None:
             for pid in helper_processes_of(os.getpid()) if entity in OTHERS else ():
                 os.kill(pid, signal.SIGKILL)
 

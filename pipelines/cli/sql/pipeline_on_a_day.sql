@@ -1,5 +1,5 @@
--- The pipeline as of 1 March: open deals per stage, including stages renamed or removed since
-WITH day AS (SELECT timestamp '2026-03-01' AT TIME ZONE timezone AS at FROM accounts)
+-- The pipeline 90 days ago: open deals per stage, including stages renamed or removed since
+WITH day AS (SELECT ((now() AT TIME ZONE timezone)::date - 90)::timestamp AT TIME ZONE timezone AS at FROM accounts)
 SELECT p.name AS pipeline, s.name AS stage, count(*) AS deals, sum(l.price) AS value
 FROM day
 JOIN lead_status_history h ON h.entered_at <= day.at AND (h.left_at > day.at OR h.left_at IS NULL)

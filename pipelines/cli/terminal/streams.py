@@ -100,11 +100,20 @@ class WithoutTraceback(logging.StreamHandler[IO[str]]):
         return record.getMessage()
 
 
-def message_copy() -> IO[str]:
-    """Returns a stream on a copy of standard error's descriptor, which Dagster redirects during a run."""
-    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    return MessageStream(os.fdopen(os.dup(sys.stderr.fileno()), "wb"), encoding, "replace",
-                         line_buffering=True)
+def message_copy(stream: IO[str]) -> IO[str]:
+    """Returns a stream on a copy of the descriptor of `stream`, standard error or standard output, which
+    Dagster redirects during a run. What cannot be written to it is dropped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return MessageStream(os.fdopen(os.dup(stream.fileno()), "wb"), encoding, "replace", line_buffering=True)
+
+
+def has_descriptor(stream: IO[str]) -> bool:
+    """True if the stream is a file of the operating system."""
+    try:
+        stream.fileno()
+    except (OSError, AttributeError, ValueError):
+        return False
+    return True
 
 
 def _wrap(stream: Any, number: int, kind: type[ResultStream | MessageStream]) -> Any:

@@ -18,13 +18,15 @@ SELECT
   v.ended_at AS verified_at, -- When it ended
   v.compared AS verified_records, -- Records compared
   v.missing + v.extra + v.stale AS differences, -- Records that were missing here, too many here, or different
+  coalesce(done.found, false) AS is_there, -- The list was read completely at least once; false, and not skipped: it is still to come, and the views that show it lack records
+  w.views, -- Views of this schema that show records of the list; `catalogs` stands for the views of all lists
   m.as_of AS marts_as_of, -- Marts whose steps are stored (in accounts of 100,000 deals and more) show the list as it was here at this moment; null: all marts read the list itself
   m.fault AS marts_fault -- Why these could not be refreshed; they show what they showed before
-FROM unnest({lists}) WITH ORDINALITY w (list, place) CROSS JOIN held
+FROM unnest({lists}, {list_views}) WITH ORDINALITY w (list, views, place) CROSS JOIN held
 LEFT JOIN LATERAL (
   SELECT * FROM mirror.sync_runs r WHERE r.account = {account} AND r.entity = w.list ORDER BY r.started_at DESC, r.id DESC LIMIT 1) last ON true
 LEFT JOIN LATERAL (
-  SELECT r.watermark FROM mirror.sync_runs r WHERE r.account = {account} AND r.entity = w.list AND r.state = 'complete' ORDER BY r.started_at DESC, r.id DESC LIMIT 1) done ON true
+  SELECT r.watermark, true AS found FROM mirror.sync_runs r WHERE r.account = {account} AND r.entity = w.list AND r.state = 'complete' ORDER BY r.started_at DESC, r.id DESC LIMIT 1) done ON true
 LEFT JOIN LATERAL (
   SELECT * FROM mirror.verifications x WHERE x.account = {account} AND x.entity = w.list ORDER BY x.began_at DESC, x.id DESC LIMIT 1) v ON true
 LEFT JOIN LATERAL (
