@@ -136,7 +136,7 @@ class Installation:
         update_store(self.token_store)
         client = Client(base_url, self.token_source(base_url), self.rate_limiters(base_url), retry_policy)
         return Target(self.account, self.schema, client, self.connect, self.concurrency(),
-                      self._helper_seed(retry_policy))
+                      helper_seed=self._helper_seed(retry_policy))
 
     def concurrency(self) -> int:
         """Returns how many lists are read in parallel: as many as configured, or fewer if Postgres allows
