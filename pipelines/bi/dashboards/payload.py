@@ -14,7 +14,18 @@ from typing import Any
 from pipelines.bi.dashboards.cubes import Packed, encode, fit, number, pack
 from pipelines.bi.dashboards.queries import DAY_ZERO, cube_of
 from pipelines.bi.dashboards.reading import ListRows, Reading
-from pipelines.bi.dashboards.spec import FILTERS, Dimension, Filter, Kind, ListColumn, Measure, Page, Tile, Unit, Words
+from pipelines.bi.dashboards.spec import (
+    FILTERS,
+    Dimension,
+    Filter,
+    Kind,
+    ListColumn,
+    Measure,
+    Page,
+    Tile,
+    Unit,
+    Words,
+)
 from pipelines.bi.dashboards.words import LISTS, PERIODS, STATES, WORDS
 
 USER_WITHOUT_NAME = re.compile(r"user (\d+)")
