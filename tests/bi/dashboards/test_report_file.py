@@ -89,7 +89,14 @@ def test_long_data_are_compressed_and_the_same() -> None:
     assert b"application/gzip" in content
     assert len(content) < 900_000
     assert data_of(content)["names"] == data["names"]
-    assert "application/json" in data_block({"a": 1})
+
+
+def test_short_data_are_json_that_no_name_can_end() -> None:
+    data = {"name": "</script><!-- <script>\u2028", "{{ 1 }}": '"'}
+    block = data_block(data)
+    assert block.startswith('<script type="application/json" id="data">')
+    assert block.count("<") == 2
+    assert data_of(block.encode()) == data
 
 
 def test_what_is_vendored_is_what_its_page_says() -> None:
