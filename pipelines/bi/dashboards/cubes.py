@@ -107,7 +107,7 @@ def fit(
 ) -> datetime.date | None:
     """Reduces the cubes until they fit: days to months for all of them, then filter after filter of the
     largest one. Returns the first day from which on days are kept apart; None: always."""
-    sizes = [_size(each) for each in packed]
+    sizes = [packed_size(each) for each in packed]
     for days in EXACT_DAYS:
         if sum(sizes) <= budget:
             return exact_from
@@ -116,12 +116,12 @@ def fit(
             exact_from = begin
             for each in packed:
                 _months_before(each, begin)
-            sizes = [_size(each) for each in packed]
+            sizes = [packed_size(each) for each in packed]
     while sum(sizes) > budget:
         place = max(range(len(packed)), key=lambda each: sizes[each])
         if sizes[place] <= SMALL_CUBE or not _reduce(packed[place]):
             break
-        sizes[place] = _size(packed[place])
+        sizes[place] = packed_size(packed[place])
     return exact_from
 
 
@@ -155,7 +155,8 @@ def _reduce(packed: Packed) -> bool:
     return True
 
 
-def _size(packed: Packed) -> int:
+def packed_size(packed: Packed) -> int:
+    """Bytes of a cube in the file, compressed."""
     return len(zlib.compress(json.dumps(encode(packed, {}), separators=(",", ":")).encode(), 6))
 
 

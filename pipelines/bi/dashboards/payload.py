@@ -14,7 +14,18 @@ from typing import Any
 from pipelines.bi.dashboards.cubes import Packed, encode, fit, number, pack
 from pipelines.bi.dashboards.queries import DAY_ZERO, cube_of
 from pipelines.bi.dashboards.reading import ListRows, Reading
-from pipelines.bi.dashboards.spec import FILTERS, Dimension, Filter, Kind, ListColumn, Page, Tile, Unit, Words
+from pipelines.bi.dashboards.spec import (
+    FILTERS,
+    Dimension,
+    Filter,
+    Kind,
+    ListColumn,
+    Measure,
+    Page,
+    Tile,
+    Unit,
+    Words,
+)
 from pipelines.bi.dashboards.words import LISTS, PERIODS, STATES, WORDS
 
 USER_WITHOUT_NAME = re.compile(r"user (\d+)")
@@ -46,7 +57,26 @@ def payload(reading: Reading, pages: Iterable[Page], options: Options) -> dict[s
     if not options.has_names:
         _hide_users(packed, names.get("responsible_user", {}), labels["responsible_user"])
     lists = {each.tile.name: each for each in reading.lists}
-    language = options.language
+    shown = [
+        {
+            "name": page.name,
+            "title": page.titles.in_(options.language),
+            "tiles": [_tile(tile, packed, lists, labels, index, options) for tile in page.tiles],
+        }
+        for page in pages
+    ]
+    return _frame(reading, options.language) | {
+        "exact_from": _day(exact_from) if exact_from else None,
+        "filters": [_filter(each, labels[each.name], options.language) for each in FILTERS],
+        "pages": shown,
+        "cubes": [encode(each, index) for each in packed],
+    }
+
+
+def _frame(reading: Reading, language: str) -> dict[str, Any]:
+    """What is around the tiles: the account, words, notices, and how fresh everything is."""
+    freshness = _freshness(reading, language)
+    lists = [row[0] for row in reading.freshness]
     return {
         "language": language,
         "account": reading.account.name or "amoCRM",
@@ -54,37 +84,20 @@ def payload(reading: Reading, pages: Iterable[Page], options: Options) -> dict[s
         "made": reading.made,
         "zone": reading.account.zone,
         "today": _day(reading.today),
-        "exact_from": _day(exact_from) if exact_from else None,
         "words": _translated(WORDS, language),
         "periods": _translated(PERIODS, language),
-        "filters": [
-            {
-                "name": each.name,
-                "title": each.titles.in_(language),
-                "all": each.all.in_(language),
-                "values": list(labels[each.name].values()),
-            }
-            for each in FILTERS
-        ],
-        "pages": [
-            {
-                "name": page.name,
-                "title": page.titles.in_(language),
-                "tiles": [_tile(tile, packed, lists, labels, index, options) for tile in page.tiles],
-            }
-            for page in pages
-        ],
-        "cubes": [encode(each, index) for each in packed],
         "notices": _notices(reading, language),
-        "freshness": _freshness(reading, language),
-        "freshness_of_deals": next(
-            (
-                each
-                for each, row in zip(_freshness(reading, language), reading.freshness, strict=True)
-                if row[0] == DEALS_LIST
-            ),
-            None,
-        ),
+        "freshness": freshness,
+        "freshness_of_deals": freshness[lists.index(DEALS_LIST)] if DEALS_LIST in lists else None,
+    }
+
+
+def _filter(of: Filter, labels: dict[int, str], language: str) -> dict[str, Any]:
+    return {
+        "name": of.name,
+        "title": of.titles.in_(language),
+        "all": of.all.in_(language),
+        "values": list(labels.values()),
     }
 
 
@@ -180,23 +193,20 @@ def _tile(
     return shown | {
         "cube": place,
         "repeat": _dimension(tile.repeat, language) if tile.repeat else None,
-        "measures": [
-            {
-                "name": each.name,
-                "title": each.titles.in_(language),
-                "unit": each.unit,
-                "sum": sums.index(each.sum),
-                "per": _per(each.per, sums),
-                "lower": each.is_better_lower,
-            }
-            for each in tile.measures
-        ],
+        "measures": [_measure(each, sums, language) for each in tile.measures],
         "dimensions": [_dimension(each, language) for each in tile.dimensions],
     }
 
 
-def _per(expression: str, sums: tuple[str, ...]) -> int | None:
-    return sums.index(expression) if expression else None
+def _measure(of: Measure, sums: tuple[str, ...], language: str) -> dict[str, Any]:
+    return {
+        "name": of.name,
+        "title": of.titles.in_(language),
+        "unit": of.unit,
+        "sum": sums.index(of.sum),
+        "per": sums.index(of.per) if of.per else None,
+        "lower": of.is_better_lower,
+    }
 
 
 def _dimension(of: Dimension, language: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ INSERT INTO amocrm.loss_reasons (id, name, _synced_at) VALUES (1, 'Too dear', no
 INSERT INTO amocrm.sources (id, name, _synced_at) VALUES (1, 'Site', now()), (2, '<img src=x onerror=alert(3)>', now());
 INSERT INTO amocrm.leads (id, name, price, pipeline_id, status_id, responsible_user_id, loss_reason_id, source_id, created_at, closed_at, _synced_at, _deleted_at)
 SELECT i, 'Secret deal ' || i || ' <i>&amp;', i * 37 % 5000 + 0.5 * (i % 2), p, CASE i % 3 WHEN 0 THEN 142 WHEN 1 THEN 143 ELSE p * 10 + 1 + i % 2 END, (ARRAY[1, 2, 3, 9380011])[1 + i / 3 % 4],
-  CASE WHEN i % 3 = 1 THEN nullif(i % 4, 3) END, nullif(i / 2 % 3, 0), created, CASE WHEN i % 3 < 2 THEN least(created + (i % 40) * interval '1 day', now()) END, now(),
+  CASE WHEN i % 3 = 1 THEN nullif(i % 4, 3) END, nullif(i / 2 % 3, 0), created, CASE WHEN i % 3 < 2 THEN least(created + (1 + i % 40) * interval '1 day', now()) END, now(),
   CASE WHEN i % 50 = 0 THEN now() END
 FROM generate_series(1, 900) i, LATERAL (SELECT 7 + i / 5 % 3 AS p, now() - (i * i / 740.0) * interval '1 day' - (i % 24) * interval '1 hour' AS created) x;
 INSERT INTO amocrm.lead_status_history (lead_id, pipeline_id, status_id, entered_at, left_at, source)

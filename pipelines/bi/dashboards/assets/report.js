@@ -117,11 +117,17 @@
 
   const isEmpty = (tile, group) => tile.measures.every(measure => !group.sums[measure.sum] && !group.sums[measure.per ?? measure.sum]);
 
+  /** The pipeline that tiles of one pipeline show where none is chosen: the one with most deals of the period, for all of them. */
+  function mainPipeline() {
+    const tile = data.pages.flatMap(page => page.tiles).find(each => each.per_pipeline);
+    return Aggregate.mainPipeline(tile, cubes[tile.cube], state);
+  }
+
   function figures(tile, only) {
     const cube = cubes[tile.cube], here = { ...state };
     let note = "";
     if (tile.per_pipeline && here.pipeline === null && cube.filters.includes("pipeline")) {
-      here.pipeline = Aggregate.mainPipeline(tile, cube, here);
+      here.pipeline = mainPipeline() ?? Aggregate.mainPipeline(tile, cube, here);
       const pipelines = data.filters.find(each => each.name === "pipeline").values;
       if (here.pipeline !== null && pipelines.length > 1) note = fill(words.pipeline_shown, `\u00ab${pipelines[here.pipeline]}\u00bb`);
     }
@@ -172,7 +178,7 @@
 
   function behind(table) {
     const button = make("button", { type: "button", class: "copy", onclick: () => copy(table, button) }, words.copy);
-    return make("details", { class: "figures" }, make("summary", {}, words.table), make("div", { class: "scroll", tabindex: 0 }, button, table));
+    return make("details", { class: "figures" }, make("summary", {}, words.table), make("div", { class: "scroll tall", tabindex: 0 }, button, table));
   }
 
   // Tiles
@@ -299,7 +305,7 @@
       if (others.length) series.push({ name: words.others, unit: measure.unit, colour: Charts.OTHER,
         values: times.map(day => others.reduce((sum, name) => sum + (sums(day, name)?.[measure.sum] || 0), 0)) });
     } else {
-      series = tile.measures.map(each => ({ name: each.title, unit: each.unit, colour: each.name === "won" ? Charts.GOOD : each.lower ? Charts.BAD : undefined,
+      series = tile.measures.filter(each => each.unit !== "share" || state.grain !== "day").map(each => ({ name: each.title, unit: each.unit, colour: each.name === "won" ? Charts.GOOD : each.lower ? Charts.BAD : undefined,
         values: times.map(day => sums(day) ? Aggregate.value(each, sums(day)) : each.unit === "share" ? null : 0) }));
     }
     const lines = place => [...series.map(each => [each.name, each.values[place], each.colour, each.unit]).filter(line => line[1])
@@ -353,10 +359,10 @@
   const link = (address, text) => make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, text);
 
   function listCell(column, value, address, isFirst) {
-    if (column.unit === "links") return make("td", {}, ...(value || []).flatMap((each, place) => [place ? " " : "", link(each, String(place + 1))]));
+    if (column.unit === "links") return make("td", { "data-label": column.title }, ...(value || []).flatMap((each, place) => [place ? " " : "", link(each, String(place + 1))]));
     const isNumber = isNumeric(column.unit), text = value === null ? "" : isFirst && isNumber ? String(value)
       : isNumber || column.unit === "date" ? figure(value, column.unit) : String(value);
-    return make(isFirst ? "th" : "td", { class: isNumber && !isFirst ? "n" : null, scope: isFirst ? "row" : null, "data-raw": value === null ? "" : String(value) },
+    return make(isFirst ? "th" : "td", { class: isNumber && !isFirst ? "n" : null, scope: isFirst ? "row" : null, "data-label": column.title, "data-raw": value === null ? "" : String(value) },
       isFirst && address ? link(address, text || words.card) : text);
   }
 

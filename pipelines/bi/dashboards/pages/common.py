@@ -2,7 +2,7 @@
 
 from pipelines.bi.dashboards.spec import Dimension, Measure, Unit, Words
 
-MONTH = Dimension("month", Words("Month", "Месяц"), is_month=True)
+MONTH = Dimension("month", Words("Period", "Период"), is_month=True)
 MANAGER = Dimension("responsible_user", Words("Manager", "Менеджер"), is_user=True)
 STAGE = Dimension(
     "status_label",

@@ -143,7 +143,7 @@ CHARTS = (
         "won_by_manager",
         "sales_cycle",
         Kind.COLUMNS,
-        Words("Won value by month and manager", "Продажи по месяцам и менеджерам"),
+        Words("Won value over time, by manager", "Продажи по времени и менеджерам"),
         (WON_VALUE, WON),
         (MONTH, MANAGER),
         "closed_date",
