@@ -62,7 +62,7 @@ class Child:
         if self.process is None:
             if now >= self.start_at:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "pipelines.cli", *self.arguments], start_new_session=True,
+                    [sys.executable, "-m", "amocrm_mirror", *self.arguments], start_new_session=True,
                     stdin=subprocess.DEVNULL, env=os.environ | self.environment,
                     preexec_fn=partial(die_with_parent, os.getpid()))
                 self.started_at = now
