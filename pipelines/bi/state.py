@@ -3,6 +3,7 @@ digests, and the account's custom fields and lists. Writes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +77,7 @@ class ViewState:
     """Steps of sql/stored/ whose rows are kept in a table."""
 
     @property
-    def digest_values(self) -> dict[str, object]:
+    def digest_values(self) -> Mapping[str, object]:
         """Placeholder → what a view's definition follows from."""
         return self.values | {
             f"stored_{step}": stored_table(step) if step in self.stored else view_file("stored", step).query

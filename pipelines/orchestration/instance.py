@@ -18,7 +18,7 @@ from alembic.util import CommandError
 from dagster._check import CheckError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from pipelines.config.home import make_home
 from pipelines.errors import MirrorError, MissingExtraError, SyncRefusedError

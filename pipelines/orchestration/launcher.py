@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import dagster as dg
-from dagster._core.definitions.definitions_class import SINGLETON_REPOSITORY_NAME
+from dagster._core.definitions.repository_definition.valid_definitions import SINGLETON_REPOSITORY_NAME
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,

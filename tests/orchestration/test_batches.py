@@ -83,7 +83,7 @@ def test_a_failing_slow_or_busy_account_affects_no_other_and_is_retried_alone(
     assert {"amocrm/leads", "amocrm_bi/leads", "amocrm_bi/funnel"} <= materialized(run)["moved"]
     assert "amocrm_bi/products_sold" in materialized(run)["moved"]
     assert not {"amocrm/tasks", "amocrm_bi/tasks"} & materialized(run)["moved"], "nothing changed there"
-    (summary,) = [each.event_specific_data.asset_observation for each in run.all_events
+    (summary,) = [each.asset_observation_data.asset_observation for each in run.all_events
                   if each.event_type_value == "ASSET_OBSERVATION" and each.partition is None]
     facts = {name: value.value for name, value in summary.metadata.items()}
     assert (facts["accounts"], facts["idle"], facts["slow"], facts["left out"]) == (5, 1, 1, 1)

@@ -32,7 +32,7 @@ def test_a_connection_comes_back_as_new(database: str) -> None:
             first.execute("SELECT pg_advisory_lock(7)")
             for _ in range(8):
                 first.execute("SELECT count(*) FROM mirror.accounts WHERE name = %s", ["a"])  # is prepared
-            first.prepare_threshold = None
+            first.prepare_threshold = 3
         assert first is lender.lend(), "and it is the same"
         with first:
             assert (first.info.backend_pid, first.autocommit, first.prepare_threshold) == (pid, False, 5)

@@ -73,7 +73,7 @@ class _MailHandler(socketserver.StreamRequestHandler):
             elif verb == "DATA":
                 self.say("354 go on")
                 lines = list(iter(self.rfile.readline, b".\r\n"))
-                inbox.received.append(cast(EmailMessage, message_from_bytes(b"".join(lines), policy=default)))
+                inbox.received.append(message_from_bytes(b"".join(lines), policy=default))
                 self.say("250 taken")
             else:
                 inbox.recipients += [line[8:]] if verb == "RCPT" else []

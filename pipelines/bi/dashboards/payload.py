@@ -278,7 +278,7 @@ def _notices(reading: Reading, language: str) -> list[str]:
 
 def _freshness(reading: Reading, language: str) -> list[list[str | None]]:
     def word(words: Mapping[str, Words], name: str | None) -> str | None:
-        return words[name].in_(language) if name in words else name
+        return words[name].in_(language) if name is not None and name in words else name
 
     return [
         [word(LISTS, name), up_to, word(STATES, state), verified_at, word(STATES, verification)]

@@ -55,8 +55,11 @@ def test_all_words_are_in_both_languages() -> None:
             tile.titles,
             tile.hints,
             tile.empty,
-            *(each.titles for each in (*tile.measures, *tile.all_dimensions, *tile.columns)),
-            *(word for each in (*tile.dimensions, *tile.columns) for word in each.values.values()),
+            *(each.titles for each in tile.measures),
+            *(each.titles for each in tile.all_dimensions),
+            *(each.titles for each in tile.columns),
+            *(word for each in tile.dimensions for word in each.values.values()),
+            *(word for each in tile.columns for word in each.values.values()),
         )
     ]
     for words in [

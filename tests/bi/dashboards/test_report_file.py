@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pipelines.bi.dashboards import cubes, html
+from pipelines.bi.dashboards import cubes, html, queries
 from pipelines.bi.dashboards.file import write_report
 from pipelines.bi.dashboards.html import data_block, html_page
 from pipelines.bi.dashboards.pages.all import PAGES
@@ -231,7 +231,7 @@ def test_a_large_account_is_made_to_fit(account: str, share: float, monkeypatch:
     monkeypatch.setattr(cubes.fit, "__defaults__", (int(share * whole_size),))
     small = payload(reading, PAGES, Options("en"))
     assert small["exact_from"] is not None
-    begin = cubes.DAY_ZERO + datetime.timedelta(days=small["exact_from"])
+    begin = queries.DAY_ZERO + datetime.timedelta(days=small["exact_from"])
     assert begin.day == 1
     assert any(cube["dropped"] for cube in small["cubes"]) or share > 0.5
     for name in ("won_value", "created_deals", "calls", "open_value"):
@@ -241,5 +241,5 @@ def test_a_large_account_is_made_to_fit(account: str, share: float, monkeypatch:
             assert (
                 keys[0] is None
                 or keys[0] >= small["exact_from"]
-                or (cubes.DAY_ZERO + datetime.timedelta(days=keys[0])).day == 1
+                or (queries.DAY_ZERO + datetime.timedelta(days=keys[0])).day == 1
             )
