@@ -99,7 +99,7 @@ def test_a_worker_that_vanishes_in_the_middle_of_its_runs(
                 "DIRECTORIES", "SWEEP", "WEBHOOKS", "CHECKS")}})
         configuration = tmp_path / "dagster" / "dagster.yaml"
         configuration.write_text(configuration.read_text(encoding="utf-8").replace(
-            "start_timeout_seconds: 300", "start_timeout_seconds: 45").replace(
+            "start_timeout_seconds: 600", "start_timeout_seconds: 45").replace(
             "poll_interval_seconds: 60", "poll_interval_seconds: 10"), encoding="utf-8")
         redis.append(subprocess.Popen(["redis-server", "--port", str(stack.ports["6379"]), "--bind",
                                        "127.0.0.1", "--save", ""], cwd=tmp_path, stdout=subprocess.DEVNULL))

@@ -56,15 +56,16 @@ def test_settings_page_lists_every_setting() -> None:
 
 def test_commands_page_lists_every_command_with_existing_options() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    assert set(re.findall(r"^\| `amocrm-mirror ([a-z]+)", COMMANDS, re.M)) == set(commands)
-    for name, option in re.findall(r"^\| `amocrm-mirror ([a-z]+)[^|]*?(--[a-z-]+)", COMMANDS, re.M):
+    assert set(re.findall(r"^\| `amocrm-mirror ([a-z-]+)", COMMANDS, re.M)) == set(commands)
+    for name, option in re.findall(r"^\| `amocrm-mirror ([a-z-]+)[^|]*?(--[a-z-]+)", COMMANDS, re.M):
         own = [commands[name], *getattr(commands[name], "commands", {}).values()]
         assert option in {word for command in own for parameter in command.params for word in parameter.opts}
 
 
 def test_commands_page_and_readme_show_existing_options_only() -> None:
-    commands = get_command(app).commands.values()  # type: ignore[attr-defined]
-    every = [each for command in commands for each in (command, *getattr(command, "commands", {}).values())]
+    program = get_command(app)
+    commands = program.commands.values()  # type: ignore[attr-defined]
+    every = [program, *commands] + [each for command in commands for each in getattr(command, "commands", {}).values()]
     options = {word for command in every for parameter in command.params for word in parameter.opts}
     used = {option for page in (COMMANDS, README)
             for line in re.findall(r"amocrm-mirror ([^`\n#]*)", page)

@@ -86,7 +86,8 @@ def test_every_extra_is_in_the_lock_of_the_image() -> None:
 
 def test_what_the_program_imports_is_declared() -> None:
     """A package that only another package's requirements bring may go with its next version."""
-    declared = {canonicalize_name(requirement.name) for requirement in DEPENDENCIES}
+    declared = {canonicalize_name(requirement.name) for requirement in [
+        *DEPENDENCIES, *(each for extra in LOCKS["runtime"] for each in EXTRAS[extra])]}
     owners = packages_distributions()
     undeclared = set()
     for path in [each for folder in PACKAGES for each in (REPOSITORY / folder).rglob("*.py")]:

@@ -15,7 +15,7 @@ Before you land this migration:
 After it has landed it is never edited: write another one.
 
 Revision: 7b3d90e4c1f5
-Revises: e5b80c2f4a17
+Revises: 9b3e61d0c784
 Date: 2026-11-29 15:40:00.000000+00:00
 """
 
@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = '7b3d90e4c1f5'
-down_revision: str | None = 'e5b80c2f4a17'
+down_revision: str | None = '9b3e61d0c784'
 branch_labels: str | None = None
 depends_on: str | None = None
 
