@@ -74,14 +74,16 @@ def report(out: Annotated[Path, typer.Option(help="File to write; an older one i
                "--no-names", help="Numbers instead of the names of users, deals and customers; no telephone "
                "numbers or addresses.")] = False,
            deals: Annotated[int, typer.Option(
-               help="Records in each list of the page Control; 0: none.", min=0, max=5000)] = 100,
+               help="Records in each list of deals, tasks, duplicates and customers; 0: none.",
+               min=0, max=5000)] = 100,
            account: Account = "") -> None:
     """Write the report: one HTML file with charts of sales, managers, sources, customers and your own fields,
     and lists of what needs a hand. It opens by a double click, without a network. Exit code 3 if a part of it
     could not be counted.
 
     Period, pipeline, manager and source are chosen in the file. It holds names and figures of the account, so
-    only its owner may read it. Asks amoCRM nothing. """
+    only its owner may read it. Asks amoCRM nothing.
+    """
     with report_errors():
         raise typer.Exit(_write_report(out, lang, no_names, deals, account))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,9 @@ def _pack(read: CubeRows, names: dict[str, dict[int, str | None]]) -> Packed:
 
 def number(value: Any) -> Any:
     """A sum as JSON has it: whole numbers without a point, others with up to four digits behind it."""
-    if isinstance(value, Decimal | float):
+    if type(value) is float:
+        return int(value) if value.is_integer() else round(value, 4)
+    if isinstance(value, Decimal):
         return int(value) if value == int(value) else round(float(value), 4)
     return value or 0
 
@@ -168,21 +171,21 @@ def encode(packed: Packed, index: dict[str, dict[int, int]]) -> dict[str, Any]:
     filters are places in the page's lists (`index`), texts of dimensions places in `values`, where 0 stands
     for the others."""
     start = 1 if packed.is_dated else 0
-    rows = sorted(packed.keys.items(), key=lambda each: _sort_key(each[0]))
-    columns: list[list[Any]] = [
-        [key[place] for key, _ in rows] for place in range(start + len(packed.filters))
-    ]
+    width = start + len(packed.filters) + len(packed.cube.dimensions)
+    columns: list[Sequence[Any]] = list(zip(*packed.keys, strict=True)) if packed.keys else [()] * width
+    for place, name in enumerate(packed.filters, start):
+        if known := index.get(name):
+            columns[place] = [known[ident] for ident in columns[place]]
+    values = []
+    for place in range(start + len(packed.filters), width):
+        places = {text: number for number, text in enumerate(dict.fromkeys(columns[place]))}
+        values.append([0 if text == OTHERS else text for text in places])
+        columns[place] = [places[text] for text in columns[place]]
+    sums = list(zip(*packed.keys.values(), strict=True)) if packed.keys else [()] * len(packed.cube.sums)
+    order = _order(columns, bool(start)) if packed.keys else []
+    columns = [[column[row] for row in order] for column in columns]
     if start:
         columns[0] = list(_differences(columns[0]))
-    for place, name in enumerate(packed.filters):
-        if known := index.get(name):
-            columns[start + place] = [known[ident] for ident in columns[start + place]]
-    values = []
-    for place in range(len(packed.cube.dimensions)):
-        texts = [key[start + len(packed.filters) + place] for key, _ in rows]
-        places = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        values.append([0 if text == OTHERS else text for text in places])
-        columns.append([places[text] for text in texts])
     return {
         "dated": bool(start),
         "filters": packed.filters,
@@ -191,15 +194,17 @@ def encode(packed: Packed, index: dict[str, dict[int, int]]) -> dict[str, Any]:
         "dimensions": [each.column for each in packed.cube.dimensions],
         "values": values,
         "keys": columns,
-        "sums": [[sums[place] for _, sums in rows] for place in range(len(packed.cube.sums))],
+        "sums": [[column[row] for row in order] for column in sums],
     }
 
 
-def _sort_key(key: Row) -> tuple[Any, ...]:
-    return tuple(
-        (each is not None, str(each) if isinstance(each, str) else "", each if isinstance(each, int) else 0)
-        for each in key
-    )
+def _order(columns: Sequence[Sequence[Any]], is_dated: bool) -> list[int]:
+    """The order of the rows, by their columns; rows without a day first."""
+    if not columns:
+        return [0]
+    first = [-sys.maxsize if day is None else day for day in columns[0]] if is_dated else columns[0]
+    rows = list(zip(first, *columns[1:], strict=True))
+    return sorted(range(len(rows)), key=rows.__getitem__)
 
 
 def _differences(days: Sequence[int | None]) -> Iterator[int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,18 +36,30 @@ def write_report(
 ) -> ReportFile:
     """Reads the account and writes the file, whole or not at all, for its owner only (0600). Without a
     `language` it is that of the account's country. Raises UsageError if the file cannot be written."""
+    _require_writable(path)
     reading = read_report(connection, schema, PAGES, deals, progress)
     account = reading.account
     options = Options(language or language_of(account.country, account.base_url), deals, has_names)
     content = html_page(payload(reading, PAGES, options))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as reason:
-        raise UsageError(
-            f"{path} cannot be written ({reason.strerror or reason}): give another file with --out"
-        ) from reason
+        raise _not_writable(path, reason.strerror or str(reason)) from reason
     return ReportFile(len(content), reading.deals, _freshness(reading), _notes(reading))
+
+
+def _require_writable(path: Path) -> None:
+    """Creates the file's folder. Raises UsageError now, and not when everything has been read."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        raise _not_writable(path, reason.strerror or str(reason)) from reason
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise _not_writable(path, "it is a folder" if path.is_dir() else "its folder is not writable")
+
+
+def _not_writable(path: Path, why: str) -> UsageError:
+    return UsageError(f"{path} cannot be written ({why}): give another file with --out")
 
 
 def _notes(reading: Reading) -> list[str]:

@@ -65,13 +65,13 @@ def cubes_of(pages: Iterable[Page]) -> list[Cube]:
 
 
 def cube_query(cube: Cube, schema: str, exact_from: datetime.date | None = None) -> Composed:
-    """Returns the query of a cube. Days before `exact_from` are counted together, as the first day of their
-    month."""
+    """Returns the query of a cube; its sums are float8, which are exact up to 15 digits. Days before
+    `exact_from` are counted together, as the first day of their month."""
     groups: list[Composable] = [_day(cube.date, exact_from)] if cube.date else []
     groups += [Identifier(name) for each in cube.filters for name in (each.id_column, each.name)]
     groups += [_text(each.expression(cube.date)) for each in cube.dimensions]
     return SQL("SELECT {} FROM {}{}{}").format(
-        SQL(", ").join([*groups, *map(_sql, cube.sums)]),
+        SQL(", ").join([*groups, *(SQL("({})::float8").format(_sql(each)) for each in cube.sums)]),
         Identifier(bi_schema(schema), cube.mart),
         _where(cube.where),
         SQL(" GROUP BY {}").format(

@@ -24,9 +24,8 @@ from pipelines.schema.names import bi_schema
 Connection = psycopg.Connection[Any]
 Progress = Callable[[str, int, int], None]
 """Called with what is read next, how many queries are done, and how many there are."""
-MANY_DEALS = 50_000
-"""From so many deals on, days older than a year are read as months."""
-EXACT_DAYS = 400
+EXACT_DAYS = {200_000: 100, 50_000: 400}
+"""From so many deals on, days that are older than this are read as months."""
 SETTINGS = (
     "SET LOCAL jit TO off; SET LOCAL work_mem TO '64MB'; SET LOCAL max_parallel_workers_per_gather TO 2"
 )
@@ -132,7 +131,8 @@ def _read(
             SQL("SELECT count(*) FROM {} WHERE _deleted_at IS NULL").format(Identifier(schema, "leads")),
         )[0]
     )
-    exact_from = (today - datetime.timedelta(days=EXACT_DAYS)).replace(day=1) if deals > MANY_DEALS else None
+    days = next((days for many, days in EXACT_DAYS.items() if deals > many), None)
+    exact_from = (today - datetime.timedelta(days=days)).replace(day=1) if days else None
     views = _usable_views(connection, schema)
     cubes = [CubeRows(cube) for cube in cubes_of(pages)]
     lists = [ListRows(tile) for page in pages for tile in page.tiles if tile.kind is Kind.LIST and limit]
@@ -144,7 +144,7 @@ def _read(
     for place, (to, mart, query) in enumerate(queries):
         progress(mart, place, len(queries))
         with _fault_kept(connection, to, views.get(mart, f"the view {mart} does not exist")):
-            to.rows = connection.execute(query).fetchall()
+            to.rows = connection.execute(query, binary=True).fetchall()
     return Reading(
         account,
         today,

@@ -4,7 +4,8 @@ knows nothing of HTML, Superset or Grafana: these are generated from it.
 
 A measure is a sum, or one sum divided by another, so that it can be counted over any set of rows, whatever
 the filters leave. A dashboard's filters are columns that the marts have under one name (`FILTERS`): a tile
-obeys those that its mart has. """
+obeys those that its mart has.
+"""
 
 from __future__ import annotations
 

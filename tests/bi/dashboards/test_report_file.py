@@ -157,7 +157,8 @@ def test_a_view_that_is_not_there_costs_its_tiles(account: str, tmp_path: Path) 
     with psycopg.connect(account, autocommit=True) as other, open_connection(account) as connection:
         other.execute(
             "ALTER VIEW amocrm_bi.funnel RENAME TO aside; "
-            "ALTER VIEW amocrm_bi.duplicates RENAME COLUMN value TO v"
+            "ALTER VIEW amocrm_bi.duplicates RENAME TO aside2; "
+            "ALTER VIEW amocrm_bi.overdue_tasks RENAME COLUMN task_type TO t"
         )
         other.execute("UPDATE amocrm.bi_views SET fault = 'no <room>' WHERE name = 'forecast'")
         try:
@@ -165,12 +166,15 @@ def test_a_view_that_is_not_there_costs_its_tiles(account: str, tmp_path: Path) 
         finally:
             other.execute(
                 "ALTER VIEW amocrm_bi.aside RENAME TO funnel; "
-                "ALTER VIEW amocrm_bi.duplicates RENAME COLUMN v TO value"
+                "ALTER VIEW amocrm_bi.aside2 RENAME TO duplicates; "
+                "ALTER VIEW amocrm_bi.overdue_tasks RENAME COLUMN t TO task_type"
             )
             other.execute("UPDATE amocrm.bi_views SET fault = NULL")
     data = data_of((tmp_path / "r.html").read_bytes())
     assert data["cubes"][tile_of(data, "funnel")["cube"]]["fault"] == "the view funnel does not exist"
-    assert "does not exist" in tile_of(data, "duplicates")["fault"]
+    assert tile_of(data, "duplicates")["fault"] == "the view duplicates does not exist"
+    assert 'column "task_type" does not exist' in tile_of(data, "overdue_tasks")["fault"]
+    assert totals(data, "overdue_count")[0], "its cube does not need that column"
     assert totals(data, "won_deals")[0]
     assert data["notices"] == [
         "The view forecast could not be rebuilt, and its figures are those of its older definition: no <room>"
@@ -178,6 +182,7 @@ def test_a_view_that_is_not_there_costs_its_tiles(account: str, tmp_path: Path) 
     assert [note.partition(":")[0] for note in written.notes] == [
         "funnel",
         "duplicates",
+        "overdue_tasks",
         "view forecast could not be rebuilt; the report shows it as it was",
     ]
 
