@@ -190,8 +190,8 @@ def test_a_sync_for_programs(sandbox: SandboxProcess, installation: CliInstallat
 def test_every_account_for_programs_and_for_cron(sandbox: SandboxProcess,
                                                  installation: CliInstallation) -> None:
     assert installation.call("sync", "--only", "pipelines").code == 0
-    assert installation.call("sync", "--all", "--quiet", "--only", "users") == CommandResult(0, "", "")
-    result = installation.call("sync", "--all", "--json", "--only", "users")
+    assert installation.run("sync", "--all", "--quiet", "--only", "users") == CommandResult(0, "", "")
+    result = installation.run("sync", "--all", "--json", "--only", "users")
     assert (result.code, result.error) == (0, "")
     events = events_of(result)
     assert [each["event"] for each in events] == ["account", "result"]
