@@ -136,18 +136,19 @@ def view_events(context: dg.AssetExecutionContext, results: Sequence[EntityResul
                 columns: Mapping[str, Sequence[ColumnInfo]]) -> Iterator[dg.MaterializeResult[Any]]:
     """Yields the materializations of the views that have news, and of those that the account never had. A
     view that the run did not select, and one that could not be built, has its event in the log: an asset
-    cannot yield these."""
+    cannot yield these, and what it logs reaches the storage with what it yields next."""
     account, selected = context.partition_key, context.selected_asset_keys
-    views = (due_views(results, built, unseen_views(context.instance, account)) if results
-             else chosen_views(built))
-    for name, facts in with_columns(account, views, columns):
-        if view_key(name) in selected:
-            yield dg.MaterializeResult(asset_key=view_key(name), metadata=facts)
-        elif results:
-            context.log_event(dg.AssetMaterialization(view_key(name), partition=account, metadata=facts))
     for name, facts in failed_views(built):
         if view_key(name) in selected:
             context.log_event(dg.AssetObservation(view_key(name), partition=account, metadata=facts))
+    views = list(with_columns(account, due_views(results, built, unseen_views(context.instance, account))
+                              if results else chosen_views(built), columns))
+    for name, facts in views:
+        if results and view_key(name) not in selected:
+            context.log_event(dg.AssetMaterialization(view_key(name), partition=account, metadata=facts))
+    for name, facts in views:
+        if view_key(name) in selected:
+            yield dg.MaterializeResult(asset_key=view_key(name), metadata=facts)
 
 
 @dg.multi_asset(name="sync_account", specs=[*(asset_spec(entity) for entity in ENTITIES), *view_specs()],
@@ -168,13 +169,16 @@ def sync_account(context: dg.AssetExecutionContext, config: SyncOptions,
         context.log.warning("nothing was read: %s", reason)
         return
     rows, columns = apply_retention(context.instance, account, context.log)
+    facts = {result.entity: list_facts(account, result, rows) for result in report.results}
     for result in report.results:
-        facts = list_facts(account, result, rows)
+        if result.state not in READ_STATES:
+            context.log_event(dg.AssetObservation(list_key(result.entity), partition=account,
+                                                  metadata=facts[result.entity]))
+    views = list(view_events(context, report.results, report.views, columns))
+    for result in report.results:
         if result.state in READ_STATES:
-            yield dg.MaterializeResult(asset_key=list_key(result.entity), metadata=facts)
-        else:
-            context.log_event(dg.AssetObservation(list_key(result.entity), partition=account, metadata=facts))
-    yield from view_events(context, report.results, report.views, columns)
+            yield dg.MaterializeResult(asset_key=list_key(result.entity), metadata=facts[result.entity])
+    yield from views
     failed = [result for result in report.results if result.state == "failed"]
     if failed:
         raise dg.Failure(

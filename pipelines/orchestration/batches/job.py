@@ -3,11 +3,12 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from pipelines.entities.registry import ACCOUNT_ENTITY
 from pipelines.errors import describe_fault
 from pipelines.installation import Installation, open_installation
 from pipelines.orchestration.batches.plan import batch_op
@@ -16,6 +17,7 @@ from pipelines.orchestration.dead_runs import PROCESS_TAG, prune_dagster_runs, t
 from pipelines.orchestration.materializations import batch_events, table_facts
 from pipelines.orchestration.partitions import SHARD_TAGS, list_key, named
 
+Event = dg.AssetMaterialization | dg.AssetObservation
 MAX_REASONS = 5
 """Accounts whose reason the run's error message quotes; the others are in its metadata."""
 
@@ -29,10 +31,10 @@ class BatchOptions(dg.Config):
 def batch_job(tier: str, description: str, entities: Sequence[str]) -> dg.JobDefinition:
     """Returns the job that syncs a tier's lists of several accounts."""
     @dg.op(name=batch_op(tier), out=dg.Out(dg.Nothing), description=description)
-    def sync_accounts(context: dg.OpExecutionContext, config: BatchOptions) -> None:
+    def sync_accounts(context: dg.OpExecutionContext, config: BatchOptions) -> Iterator[Event]:
         """Brings the tier's lists of the accounts up to date, several accounts at the same time."""
         context.instance.add_run_tags(context.run_id, {PROCESS_TAG: this_process()})
-        _sync(context, config.accounts, entities)
+        yield from _sync(context, config.accounts, entities)
 
     @dg.job(name=named(f"sync_{tier}_batch"), tags=SHARD_TAGS,
             description=f"{description}, of many accounts in one run", executor_def=dg.in_process_executor)
@@ -42,23 +44,25 @@ def batch_job(tier: str, description: str, entities: Sequence[str]) -> dg.JobDef
     return job
 
 
-def _sync(context: dg.OpExecutionContext, accounts: Sequence[str], entities: Sequence[str]) -> None:
+def _sync(context: dg.OpExecutionContext, accounts: Sequence[str],
+          entities: Sequence[str]) -> Iterator[Event]:
+    """Yields the events: those that an op only logs are lost when it fails in the end."""
     mirror = open_installation()
     outcomes, began = list[BatchOutcome](), time.process_time()
     for outcome in Batch(mirror, entities, mirror.settings.amocrm_batch_at_once).sync(accounts):
-        _report(context, mirror, outcome)
+        yield from _events(context, mirror, outcome)
         outcomes.append(outcome)
-    context.log_event(dg.AssetObservation(
-        list_key("accounts"), description="Several accounts, synced in one run",
-        metadata=_summary(outcomes) | {"CPU seconds": round(time.process_time() - began, 2)}))
+    yield dg.AssetObservation(
+        list_key(ACCOUNT_ENTITY.name), description="Several accounts, synced in one run",
+        metadata=_summary(outcomes) | {"CPU seconds": round(time.process_time() - began, 2)})
     _prune(context.instance, mirror, context.log)
     failed = {each.account: each.reason for each in outcomes if each.state == "failed"}
     if failed:
         raise dg.Failure(_failure(failed, len(outcomes)), metadata=dict(failed), allow_retries=False)
 
 
-def _report(context: dg.OpExecutionContext, mirror: Installation, outcome: BatchOutcome) -> None:
-    """Writes what one account's sync changed into Dagster's log. An idle account leaves no event."""
+def _events(context: dg.OpExecutionContext, mirror: Installation, outcome: BatchOutcome) -> Iterator[Event]:
+    """Yields what one account's sync changed. An idle account leaves no event."""
     if outcome.state in ("failed", "slow"):
         context.log.log(logging.ERROR if outcome.state == "failed" else logging.WARNING,
                         f"{outcome.account}: {outcome.state}: {outcome.reason}")
@@ -66,8 +70,7 @@ def _report(context: dg.OpExecutionContext, mirror: Installation, outcome: Batch
         return
     has_news = outcome.changed or any(each.state in ("built", "refreshed") for each in outcome.report.views)
     rows, columns = table_facts(mirror, outcome.account) if has_news else ({}, {})
-    for event in batch_events(outcome.account, outcome.report.results, outcome.report.views, rows, columns):
-        context.log_event(event)
+    yield from batch_events(outcome.account, outcome.report.results, outcome.report.views, rows, columns)
 
 
 def _summary(outcomes: Sequence[BatchOutcome]) -> dict[str, Any]:
