@@ -136,7 +136,7 @@ def test_all_accounts_are_migrated_and_one_that_fails_harms_no_other(database: s
         for name in names:
             migrate(database, name, all_views=False)
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) "
-                           "SELECT name, name, 'https://' || name || '.amocrm.ru' FROM unnest(%s) name",
+                           "SELECT n, n, 'https://' || n || '.amocrm.ru' FROM unnest(%s::text[]) n",
                            [[*names, "new"]])
         for name in names:
             downgrade(database, name, "-1")

@@ -115,15 +115,6 @@ def test_a_half_made_run_keeps_nothing_out(installation: CliInstallation, instan
     assert status_of(instance, half) is dg.DagsterRunStatus.FAILURE
 
 
-def test_a_run_that_waits_in_the_queue_is_left_alone(installation: CliInstallation,
-                                                     instance: dg.DagsterInstance,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_runs, "START_SECONDS", -1.0)
-    waiting = make_run(instance, dg.DagsterRunStatus.QUEUED)
-    fail_dead_runs(instance)
-    assert status_of(instance, waiting) is dg.DagsterRunStatus.QUEUED
-
-
 @pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs /proc to tell containers apart")
 def test_containers_of_one_host_name_and_numbers_that_come_again_are_told_apart() -> None:
     gone = subprocess.Popen(["true"])
