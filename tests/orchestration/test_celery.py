@@ -123,7 +123,8 @@ def check_that_all_come_back(stack: Stack, accounts: dict[str, SandboxProcess], 
 
     def why() -> str:
         said = "\n".join(f"== {each}\n{stack.log(each)}" for each in stack.processes)
-        return f"runs: {dagster.execute(RUNS.encode()).fetchall()}; see {write(stack.folder / 'why.log', said)}"
+        log = write(stack.folder / "why.log", said)
+        return f"runs: {dagster.execute(RUNS.encode()).fetchall()}; see {log}"
 
     with psycopg.connect(dagster_database, autocommit=True) as dagster, \
             psycopg.connect(database, autocommit=True) as mirror:
@@ -138,7 +139,8 @@ def check_that_all_come_back(stack: Stack, accounts: dict[str, SandboxProcess], 
                             "set": {"name": f"Changed after the worker vanished, {place}"}})
         before = count(dagster, TICKS)
         wait(300, lambda: count(dagster, TICKS) >= before + 2, why)
-        wait(200, lambda: not unlike(mirror, accounts), lambda: f"{sorted(unlike(mirror, accounts))}; {why()}")
+        wait(200, lambda: not unlike(mirror, accounts),
+             lambda: f"{sorted(unlike(mirror, accounts))}; {why()}")
         assert {status for run in vanished for status, in dagster.execute(
             "SELECT status FROM runs WHERE run_id = %s", [run]).fetchall()} == {"FAILURE"}
     for name in list(accounts)[:3]:
