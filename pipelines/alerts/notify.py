@@ -15,7 +15,7 @@ from pipelines.alerts.problems import State, find_problems
 from pipelines.alerts.wording import Event, began, compose, ended, trial_message
 from pipelines.errors import SyncRefusedError, UsageError
 from pipelines.installation import Installation
-from pipelines.migrate import require_tables
+from pipelines.migrate import pending_revisions
 from pipelines.postgres.locks import ALERTS_LOCK
 
 SELECT_TOLD = "SELECT account, problem FROM mirror.alerts WHERE channel = %s ORDER BY 1, 2"
@@ -26,6 +26,9 @@ DELETE_TOLD = "DELETE FROM mirror.alerts WHERE account = %s AND problem = %s AND
 NO_CHANNEL = ("no channel is set, so no one can be alerted: set MIRROR_ALERT_EMAIL, MIRROR_ALERT_SLACK, "
               "MIRROR_ALERT_TELEGRAM or MIRROR_ALERT_WEBHOOK (docs/settings.md)")
 ALREADY_RUNNING = "another process is sending alerts at this moment: nothing was sent here. Run it again"
+
+NOT_MIGRATED = ("the tables of `mirror` do not exist or are not up to date, so nothing was sent: run "
+                "`amocrm-mirror migrate`, then this again")
 
 
 @dataclass
@@ -44,7 +47,8 @@ def alert(mirror: Installation) -> Outcome:
     if not channels:
         raise UsageError(NO_CHANNEL)
     mirror.require_database()
-    require_tables(mirror.conninfo, mirror.schema)
+    if pending_revisions(mirror.conninfo, mirror.schema)["mirror"]:  # the configured account may not exist
+        raise SyncRefusedError(NOT_MIGRATED)
     hours, outcome = mirror.settings.mirror_fresh_hours, Outcome()
     with mirror.connect_autocommit() as connection, ALERTS_LOCK.try_hold(connection) as was_free:
         if not was_free:

@@ -221,6 +221,18 @@ def test_without_a_channel(person: CliInstallation) -> None:
     assert (done.code, "no channel is set" in done.output) == (2, True)
 
 
+def test_before_migrate_and_without_tables_of_the_configured_account(
+        person: CliInstallation, http: HttpInbox, connection: psycopg.Connection[Any]) -> None:
+    """`accounts add` makes no tables of the account that the settings name by default."""
+    revoke(connection, "acme")
+    connection.execute("DROP SCHEMA amocrm CASCADE")
+    assert alerted(person, http)[1] == [("acme", "access", "began")]
+    connection.execute("UPDATE mirror.alembic_version SET version_num = 'e5b80c2f4a17'")
+    done, events = alerted(person, http)
+    assert (done.code, events) == (1, [])
+    assert "so nothing was sent: run `amocrm-mirror migrate`" in done.output
+
+
 def test_two_processes_do_not_tell_the_same_twice(person: CliInstallation, http: HttpInbox,
                                                   connection: psycopg.Connection[Any]) -> None:
     revoke(connection, "acme")

@@ -123,8 +123,8 @@ def check_that_all_come_back(stack: Stack, accounts: dict[str, SandboxProcess], 
 
     def why() -> str:
         said = "\n".join(f"== {each}\n{stack.log(each)}" for each in stack.processes)
-        runs = dagster.execute(RUNS.encode()).fetchall()
-        return f"runs: {runs}; see {write(stack.folder / 'why.log', said)}"
+        log = write(stack.folder / "why.log", said)
+        return f"runs: {dagster.execute(RUNS.encode()).fetchall()}; see {log}"
 
     with psycopg.connect(dagster_database, autocommit=True) as dagster, \
             psycopg.connect(database, autocommit=True) as mirror:
