@@ -63,10 +63,10 @@ def test_commands_page_lists_every_command_with_existing_options() -> None:
 
 
 def test_commands_page_and_readme_show_existing_options_only() -> None:
-    program = get_command(app)
-    commands = program.commands.values()  # type: ignore[attr-defined]
-    every = [program, *commands,
-             *(each for command in commands for each in getattr(command, "commands", {}).values())]
+    root = get_command(app)
+    commands = root.commands.values()  # type: ignore[attr-defined]
+    every = [root, *(each for command in commands
+                     for each in (command, *getattr(command, "commands", {}).values()))]
     options = {word for command in every for parameter in command.params for word in parameter.opts}
     used = {option for page in (COMMANDS, README)
             for line in re.findall(r"amocrm-mirror ([^`\n#]*)", page)

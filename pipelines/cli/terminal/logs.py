@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import IO, Any
 
+from pipelines.errors import describe_fault
+
 LIBRARIES = ("uvicorn", "alembic")
 """Libraries that would log a webhook's secret address or a delivery's body: limited to warnings."""
 log = logging.getLogger("amocrm-mirror")
@@ -38,8 +40,8 @@ class JsonLog:
 
 
 class JsonHandler(logging.Handler):
-    """Writes records of `logging`. Their `fields`, a dict, become attributes of the object. A traceback is
-    left out: it may quote a person's data."""
+    """Writes records of `logging`. Their `fields`, a dict, become attributes of the object. Of a
+    traceback only the place is written: it may quote a person's data."""
 
     def __init__(self, log_: JsonLog) -> None:
         super().__init__()
@@ -47,8 +49,10 @@ class JsonHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.json_log.write(record.created, record.levelname.lower(), record.getMessage(),
-                                logger=record.name, **getattr(record, "fields", {}))
+            fields = {"logger": record.name} | getattr(record, "fields", {})
+            if record.exc_info and record.exc_info[1]:
+                fields["fault"] = describe_fault(record.exc_info[1])
+            self.json_log.write(record.created, record.levelname.lower(), record.getMessage(), **fields)
         except Exception:
             self.handleError(record)
 
