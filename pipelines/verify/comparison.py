@@ -83,6 +83,7 @@ class Comparison:
         self.reader = EntityReader(context, entity, client, connection)
         self.table_schema = self.reader.normalizer.table_schema
         self.stage = Stage(connection, self.schema, self.reader.normalizer)
+        self.stage.create()
         self.tombstones = Tombstones(connection, self.schema, context.target.name, entity)
         self.found = ComparisonResult()
         self.lists_read: list[Listing] = []
