@@ -75,7 +75,7 @@ def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(
 def test_ctrl_c_in_a_terminal_leaves_our_sentence_alone(sandbox: SandboxProcess,
                                                         installation: CliInstallation) -> None:
     """Ctrl-C reaches every process of the terminal's group, so also those that Dagster would start."""
-    sandbox.fault("slow", match="/api/v4/leads", times=0, seconds=600)
+    sandbox.fault("slow", match="^/api/v4/leads[?]", times=0, after=3, seconds=600)
     process = subprocess.Popen([*COMMAND, "sync"], cwd=installation.folder, stderr=subprocess.PIPE, text=True,
                                encoding="utf-8", env=installation.process_environment({}),
                                start_new_session=True)

@@ -63,7 +63,6 @@ class SyncProgress:
 
     def working(self, on: str) -> None:
         self.forecast.working(on)
-        self.show()
 
     def planned(self, entities: Sequence[PlannedEntity], requests_made: Callable[[], int]) -> None:
         self.forecast.planned(entities, requests_made)
@@ -210,6 +209,10 @@ class JsonProgress(SyncProgress):
         rounded = {name: round(value, 1) if isinstance(value, float) else value
                    for name, value in outlook.items()}
         self.write("progress", **rounded, reading=reading)
+
+    def working(self, on: str) -> None:
+        super().working(on)
+        self.show()
 
     def planned(self, entities: Sequence[PlannedEntity], requests_made: Callable[[], int]) -> None:
         super().planned(entities, requests_made)
