@@ -119,6 +119,7 @@ def test_the_line_comes_before_the_first_list_and_after_the_last_one(
     for display in (PlainProgress(Console(file=text, width=200)), JsonProgress(program)):
         with display:
             display.working("preparing the tables")
+            time.sleep(0.1)
             display.planned(PLAN, lambda: 12)
             display.started("leads")
             display.advanced("leads", 500, 1000, 2)

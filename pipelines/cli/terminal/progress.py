@@ -65,7 +65,6 @@ class SyncProgress:
 
     def working(self, on: str) -> None:
         self.forecast.working(on)
-        self.show()
 
     def planned(self, entities: Sequence[PlannedEntity], requests_made: Callable[[], int]) -> None:
         self.forecast.planned(entities, requests_made)
@@ -227,6 +226,10 @@ class JsonProgress(SyncProgress):
         rounded = {name: round(value, 1) if isinstance(value, float) else value
                    for name, value in outlook.items()}
         self.write("progress", **rounded, reading=reading)
+
+    def working(self, on: str) -> None:
+        super().working(on)
+        self.show()
 
     def planned(self, entities: Sequence[PlannedEntity], requests_made: Callable[[], int]) -> None:
         super().planned(entities, requests_made)
