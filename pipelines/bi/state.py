@@ -79,9 +79,9 @@ class ViewState:
     @property
     def digest_values(self) -> Mapping[str, object]:
         """Placeholder → what a view's definition follows from."""
-        return self.values | {
-            f"stored_{step}": stored_table(step) if step in self.stored else view_file("stored", step).query
-            for step in file_names("stored")}
+        steps = {f"stored_{step}": stored_table(step) if step in self.stored
+                 else view_file("stored", step).query for step in file_names("stored")}
+        return {**self.values, **steps}
 
     @property
     def literals(self) -> dict[str, Composable]:
@@ -90,9 +90,10 @@ class ViewState:
             f"stored_{step}": Identifier(self.schema, stored_table(step)) if step in self.stored
             else SQL("({})").format(view_file("stored", step).bind(self.schema))
             for step in file_names("stored")}
-        return steps | {name: SQL("{}::{}").format(Literal(value),
-                                                   SQL("text[]" if isinstance(value, list) else "text"))
-                        for name, value in self.values.items()}
+        values = {name: SQL("{}::{}").format(Literal(value),
+                                             SQL("text[]" if isinstance(value, list) else "text"))
+                  for name, value in self.values.items()}
+        return {**steps, **values}
 
 
 def read_state(connection: Connection, schema: str, with_stored: bool = True) -> ViewState:
