@@ -103,8 +103,12 @@ def _age(at: datetime.datetime) -> float:
 
 def accounts_of(run: dg.DagsterRun) -> list[str]:
     """Returns the accounts that a run syncs; none for a run that syncs nothing."""
-    named = run.tags.get(ACCOUNT_TAG) or run.tags.get(PARTITION_TAG) or ""
-    return [name for name in named.split(",") if name] if PROCESS_TAG in run.tags else []
+    if PROCESS_TAG not in run.tags:
+        return []
+    named = run.tags.get(ACCOUNT_TAG) or run.tags.get(PARTITION_TAG)
+    operations = run.run_config.get("ops", {}).values() if isinstance(run.run_config, dict) else ()
+    return [named] if named else [name for each in operations for name in each.get("config", {}).get(
+        "accounts", [])]
 
 
 def _without_lock(runs: list[dg.DagsterRun], connect: Callable[[], Connection]) -> Iterator[dg.DagsterRun]:

@@ -102,6 +102,23 @@ def test_a_killed_sync_of_another_machine_is_found(installation: CliInstallation
         installation.stop()
 
 
+def test_a_run_of_several_accounts_is_dead_when_no_account_is_synced(
+        installation: CliInstallation, instance: dg.DagsterInstance, database: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_runs, "SILENT_SECONDS", -1.0)
+    several = instance.create_run_for_job(
+        defs.resolve_job_def("sync_moving"), tags={PROCESS_TAG: "another-host 1"},
+        run_config={"ops": {"sync": {"config": {"accounts": ["one", "two"]}}}},
+        status=dg.DagsterRunStatus.STARTED).run_id
+    connect = open_installation().connect_autocommit
+    with psycopg.connect(database) as connection:
+        sync_lock("two").take(connection)
+        fail_dead_runs(instance, connect)
+        assert status_of(instance, several) is dg.DagsterRunStatus.STARTED
+    fail_dead_runs(instance, connect)
+    assert status_of(instance, several) is dg.DagsterRunStatus.FAILURE
+
+
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
                                     dg.DagsterRunStatus.CANCELING])
 def test_a_half_made_run_keeps_nothing_out(installation: CliInstallation, instance: dg.DagsterInstance,
