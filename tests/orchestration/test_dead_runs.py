@@ -102,21 +102,14 @@ def test_a_killed_sync_of_another_machine_is_found(installation: CliInstallation
         installation.stop()
 
 
-def test_a_run_of_several_accounts_is_dead_when_no_account_is_synced(
-        installation: CliInstallation, instance: dg.DagsterInstance, database: str,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_runs, "SILENT_SECONDS", -1.0)
-    several = instance.create_run_for_job(
-        defs.resolve_job_def("sync_moving"), tags={PROCESS_TAG: "another-host 1"},
-        run_config={"ops": {"sync": {"config": {"accounts": ["one", "two"]}}}},
-        status=dg.DagsterRunStatus.STARTED).run_id
-    connect = open_installation().connect_autocommit
-    with psycopg.connect(database) as connection:
-        sync_lock("two").take(connection)
-        fail_dead_runs(instance, connect)
-        assert status_of(instance, several) is dg.DagsterRunStatus.STARTED
-    fail_dead_runs(instance, connect)
-    assert status_of(instance, several) is dg.DagsterRunStatus.FAILURE
+@pytest.mark.parametrize(("tags", "accounts", "found"), [
+    ({PROCESS_TAG: "x 1", "dagster/partition": "one"}, [], ["one"]),
+    ({PROCESS_TAG: "x 1"}, ["one", "two"], ["one", "two"]),
+    ({"dagster/partition": "one"}, ["one"], []), ({PROCESS_TAG: "x 1"}, [], [])])
+def test_which_accounts_a_run_syncs(tags: dict[str, str], accounts: list[str], found: list[str]) -> None:
+    run = dg.DagsterRun(job_name="any", tags=tags,
+                        run_config={"ops": {"any": {"config": {"accounts": accounts}}}})
+    assert dead_runs.accounts_of(run) == found
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
