@@ -102,6 +102,16 @@ def test_a_killed_sync_of_another_machine_is_found(installation: CliInstallation
         installation.stop()
 
 
+@pytest.mark.parametrize(("tags", "accounts", "found"), [
+    ({PROCESS_TAG: "x 1", "dagster/partition": "one"}, [], ["one"]),
+    ({PROCESS_TAG: "x 1"}, ["one", "two"], ["one", "two"]),
+    ({"dagster/partition": "one"}, ["one"], []), ({PROCESS_TAG: "x 1"}, [], [])])
+def test_which_accounts_a_run_syncs(tags: dict[str, str], accounts: list[str], found: list[str]) -> None:
+    run = dg.DagsterRun(job_name="any", tags=tags,
+                        run_config={"ops": {"any": {"config": {"accounts": accounts}}}})
+    assert dead_runs.accounts_of(run) == found
+
+
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
                                     dg.DagsterRunStatus.CANCELING])
 def test_a_half_made_run_keeps_nothing_out(installation: CliInstallation, instance: dg.DagsterInstance,
