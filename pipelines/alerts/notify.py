@@ -26,7 +26,6 @@ DELETE_TOLD = "DELETE FROM mirror.alerts WHERE account = %s AND problem = %s AND
 NO_CHANNEL = ("no channel is set, so no one can be alerted: set MIRROR_ALERT_EMAIL, MIRROR_ALERT_SLACK, "
               "MIRROR_ALERT_TELEGRAM or MIRROR_ALERT_WEBHOOK (docs/settings.md)")
 ALREADY_RUNNING = "another process is sending alerts at this moment: nothing was sent here. Run it again"
-
 NOT_MIGRATED = ("the tables of `mirror` do not exist or are not up to date, so nothing was sent: run "
                 "`amocrm-mirror migrate`, then this again")
 
