@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import LiteralString, cast
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
@@ -76,7 +75,7 @@ def cube_query(cube: Cube, schema: str, exact_from: datetime.date | None = None)
         Identifier(bi_schema(schema), cube.mart),
         _where(cube.where),
         SQL(" GROUP BY {}").format(
-            SQL(", ").join(SQL(cast(LiteralString, str(place + 1))) for place in range(len(groups)))
+            SQL(", ").join(SQL(str(place + 1)) for place in range(len(groups)))
         )
         if groups
         else SQL(""),
@@ -139,4 +138,4 @@ def _text(expression: str) -> Composed:
 
 def _sql(text: str) -> SQL:
     """The SQL of a declaration. It is this program's own text: no braces, nothing of an account."""
-    return SQL(cast(LiteralString, text))
+    return SQL(text)
