@@ -51,7 +51,7 @@ def tile_of(data: Data, name: str) -> Data:
 def place_of(data: Data, name: str, label: str | None) -> int | None:
     """The place of a value in a filter's list; None for all."""
     [known] = [each for each in data["filters"] if each["name"] == name]
-    return None if label is None else known["values"].index(label)
+    return None if label is None else int(known["values"].index(label))
 
 
 def rows_of(cube: Data) -> list[tuple[list[Any], list[Any]]]:
@@ -63,13 +63,9 @@ def rows_of(cube: Data) -> list[tuple[list[Any], list[Any]]]:
     start = len(keys) - len(cube["values"])
     for place, values in enumerate(cube["values"]):
         keys[start + place] = [values[each] for each in keys[start + place]]
-    return list(
-        zip(
-            map(list, zip(*keys, strict=True)) if keys else [[] for _ in cube["sums"][0]],
-            map(list, zip(*cube["sums"], strict=True)),
-            strict=True,
-        )
-    )
+    sums = [list(each) for each in zip(*cube["sums"], strict=True)]
+    found = [list(each) for each in zip(*keys, strict=True)] if keys else [list[Any]() for _ in sums]
+    return list(zip(found, sums, strict=True))
 
 
 def totals(

@@ -9,7 +9,7 @@ import json
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -172,7 +172,7 @@ def encode(packed: Packed, index: dict[str, dict[int, int]]) -> dict[str, Any]:
     for the others."""
     start = 1 if packed.is_dated else 0
     width = start + len(packed.filters) + len(packed.cube.dimensions)
-    columns: list[Sequence[Any]] = list(zip(*packed.keys, strict=True)) if packed.keys else [()] * width
+    columns = _columns(packed.keys, width)
     for place, name in enumerate(packed.filters, start):
         if known := index.get(name):
             columns[place] = [known[ident] for ident in columns[place]]
@@ -181,7 +181,7 @@ def encode(packed: Packed, index: dict[str, dict[int, int]]) -> dict[str, Any]:
         places = {text: number for number, text in enumerate(dict.fromkeys(columns[place]))}
         values.append([0 if text == OTHERS else text for text in places])
         columns[place] = [places[text] for text in columns[place]]
-    sums = list(zip(*packed.keys.values(), strict=True)) if packed.keys else [()] * len(packed.cube.sums)
+    sums = _columns(packed.keys.values(), len(packed.cube.sums))
     order = _order(columns, bool(start)) if packed.keys else []
     columns = [[column[row] for row in order] for column in columns]
     if start:
@@ -198,13 +198,19 @@ def encode(packed: Packed, index: dict[str, dict[int, int]]) -> dict[str, Any]:
     }
 
 
+def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[Sequence[Any]]:
+    """The columns of rows of that width, also where there are none."""
+    found: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    return found or [() for _ in range(width)]
+
+
 def _order(columns: Sequence[Sequence[Any]], is_dated: bool) -> list[int]:
     """The order of the rows, by their columns; rows without a day first."""
     if not columns:
         return [0]
     first = [-sys.maxsize if day is None else day for day in columns[0]] if is_dated else columns[0]
     rows = list(zip(first, *columns[1:], strict=True))
-    return sorted(range(len(rows)), key=rows.__getitem__)
+    return sorted(range(len(rows)), key=lambda row: rows[row])
 
 
 def _differences(days: Sequence[int | None]) -> Iterator[int | None]:

@@ -75,7 +75,7 @@ def cube_query(cube: Cube, schema: str, exact_from: datetime.date | None = None)
         Identifier(bi_schema(schema), cube.mart),
         _where(cube.where),
         SQL(" GROUP BY {}").format(
-            SQL(", ").join(Literal(place + 1) for place in range(len(groups)))
+            SQL(", ").join(SQL(str(place + 1)) for place in range(len(groups)))
         )
         if groups
         else SQL(""),
