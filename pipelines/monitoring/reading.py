@@ -12,13 +12,13 @@ from psycopg.rows import dict_row
 
 from pipelines.accounts.registry import DEMO_ACCOUNT
 from pipelines.entities.registry import ENTITIES
-from pipelines.postgres.locks import continuous_worker_lock, sync_lock
+from pipelines.postgres.locks import DRAIN_LOCK, continuous_worker_lock, sync_lock
 
 Connection = psycopg.Connection[Any]
 LIMITS = "SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = '10s'"
 NAME_PLACE = "\0"
 """Stands for the account in the names of locks that the statement computes; no account's name holds it."""
-SYNC_LOCK, DRAIN_LOCK = (lock(NAME_PLACE).name.split(NAME_PLACE)[0]
+SYNC_LOCK, WORKER_LOCK = (lock(NAME_PLACE).name.split(NAME_PLACE)[0]
                          for lock in (sync_lock, continuous_worker_lock))
 """What the names of the two locks begin with; the account's name follows."""
 READ = """
@@ -42,7 +42,8 @@ accounts AS MATERIALIZED (
              WHEN a.revoked_at IS NOT NULL THEN 'revoked' WHEN t.account IS NULL THEN 'no_access'
              ELSE 'synced' END AS standing,
         EXISTS (SELECT FROM held WHERE key = hashtextextended(%(sync_lock)s || a.name, 0)) AS is_syncing,
-        EXISTS (SELECT FROM held WHERE key = hashtextextended(%(drain_lock)s || a.name, 0)) AS is_drained,
+        EXISTS (SELECT FROM held WHERE key IN (hashtextextended(%(drain_lock)s, 0),
+                                               hashtextextended(%(worker_lock)s || a.name, 0))) AS is_drained,
         k.account IS NOT NULL AS has_webhook, coalesce(k.is_disabled, false) AS is_webhook_off,
         t.dead_reason IS NULL AND t.account IS NOT NULL AS is_token_usable,
         extract(epoch FROM CASE WHEN t.refresh_token IS NULL THEN t.expires_at ELSE
@@ -96,7 +97,8 @@ class AccountReading:
 def read_accounts(connection: Connection, mine: str) -> list[AccountReading]:
     """Reads the state of every account, the demo's only if it is `mine`. The connection must be in autocommit
     mode. Raises psycopg.Error."""
-    parameters = {"sync_lock": SYNC_LOCK, "drain_lock": DRAIN_LOCK, "demo": DEMO_ACCOUNT, "mine": mine,
+    parameters = {"sync_lock": SYNC_LOCK, "drain_lock": DRAIN_LOCK.name,
+                  "worker_lock": WORKER_LOCK, "demo": DEMO_ACCOUNT, "mine": mine,
                   "lists": [entity.name for entity in ENTITIES]}
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(LIMITS)

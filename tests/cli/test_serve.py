@@ -77,7 +77,7 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
             lines = [json.loads(line) for line in done.error.splitlines()]
             assert len({line["run"] for line in lines}) == 1, "one id in the lines of all parts"
             assert any(line["message"].startswith("receiver on http") for line in lines)
-            assert any(line["message"] == "amocrm: draining" for line in lines)
+            assert any(line["message"] == "draining" for line in lines)
             assert done.code == 0 and "Traceback" not in done.error, done.output
             assert not any(map(alive, parts))
         finally:

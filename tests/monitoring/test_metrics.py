@@ -127,10 +127,10 @@ def test_locks_say_what_runs_and_one_statement_reads_all(state: str,
           sync_lock("amocrm").hold(holder), continuous_worker_lock("amocrm").hold(holder)):
         monkeypatch.setattr(psycopg.Cursor, "execute", listening)
         [mine] = [each for each in read_accounts(connection, "amocrm") if each.name == "amocrm"]
+        assert len(sent) == 2, "the limits of the transaction, and the statement"
     assert (mine.facts["is_syncing"], mine.facts["is_drained"]) == (True, True)
     assert {each["list"]: each["state"] for each in mine.lists}["tasks"] == "running"
     assert sum(b"SELECT" in each for each in sent if isinstance(each, bytes)) == 1
-    assert len(sent) == 2, "the limits of the transaction, and the statement"
 
 
 def test_rows_come_from_the_statistics(state: str) -> None:

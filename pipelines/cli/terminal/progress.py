@@ -99,7 +99,9 @@ class RecordRate(ProgressColumn):
 class BarsBelowForecast(Progress):
     """A line with the forecast, and below it a bar for each list being read."""
 
-    forecast: Forecast
+    def __init__(self, forecast: Forecast, *columns: Any, **options: Any) -> None:
+        self.forecast = forecast  # before Progress draws itself for the first time
+        super().__init__(*columns, **options)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if words := str(self.forecast.outlook()):
@@ -116,8 +118,7 @@ class LiveProgress(SyncProgress):
         columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description:<22}"), BarColumn(bar_width=24),
                               TextColumn("{task.completed:>9,} records"), RecordRate(),
                               TimeRemainingColumn(compact=True)]
-        self.bars = BarsBelowForecast(*columns, console=to, transient=True)
-        self.bars.forecast = self.forecast
+        self.bars = BarsBelowForecast(self.forecast, *columns, console=to, transient=True)
         self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
