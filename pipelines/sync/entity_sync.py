@@ -202,6 +202,7 @@ class EntitySync:
                          orphans_of: PerParent | None = None) -> None:
         """Marks deleted the rows that the reads of the list lacked (`orphans_of`: the rows whose parent is
         gone), unless this token may not see every record or the mass-delete guard applies."""
+        self.loader.stage.create()
         absent, living = self.tombstones.count_absent(fixed, orphans_of), self.tombstones.count_live(fixed)
         if not absent:
             return
