@@ -58,6 +58,9 @@ HISTORY_DELAY_SECONDS = 5.0
 """Seconds from the first loaded change until history is updated."""
 MAX_PAUSE_SECONDS = 60.0
 """Longest pause after an error, in seconds."""
+NO_FILTER_SECONDS = 3600.0
+"""Seconds for which a list that ignored its filter is read one by one. As long as the account's record, which
+says whether the account has the filter option, is remembered."""
 FEW_RETRIES = RetryPolicy(max_tries=3, max_throttled=3, first_delay=0.5, max_delay=10.0, read_timeout=20.0,
                           payment_patience=0.0)
 """Few retries: the continuous sync soon tries again by itself."""
@@ -75,6 +78,8 @@ class ContinuousSync:
         self.target: Target | None = None
         self.connections: dict[str, Connection] = {}
         self.misses = Misses()
+        self.unfiltered_until: dict[str, float] = {}
+        """Entities whose list ignored its filter → time.monotonic() until which that is believed."""
         self.misses_due_at = 0.0
         """time.monotonic() from which the next misses may be asked for."""
         self.history_due_at: float | None = None
@@ -202,11 +207,13 @@ class ContinuousSync:
         result = EntityResult(entity.name)
         try:
             with recording_refusals(context.target.connect, self.account):
-                hint_sync = HintSync(context, entity, CountingClient(context.target.client),
-                                     self._connection(entity.name), result)
-                max_hints = (MAX_HINTS_PER_PASS if hint_sync.reader.has_filter
-                             else MAX_HINTS_PER_PASS_UNFILTERED)
+                hint_sync = HintSync(
+                    context, entity, CountingClient(context.target.client), self._connection(entity.name),
+                    result, may_filter=time.monotonic() >= self.unfiltered_until.get(entity.name, 0.0))
+                max_hints = MAX_HINTS_PER_PASS if hint_sync.has_filter else MAX_HINTS_PER_PASS_UNFILTERED
                 hint_sync.process(paths, replace(choice, most=max_hints))
+                if hint_sync.is_filter_ignored:
+                    self.unfiltered_until[entity.name] = time.monotonic() + NO_FILTER_SECONDS
         except (NoRightsError, NotOfferedError) as reason:
             log.warning("%s: %s", self.account, one_line(reason))
             self._delete_hints(self._connection(entity.name), [entity])

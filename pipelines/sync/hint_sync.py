@@ -3,6 +3,7 @@ longer has (design.md 3)."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,9 @@ from pipelines.sync.entity_sync import HIDDEN_ROWS_MESSAGE, EntitySync
 
 ANSWERS_PER_BATCH = 20
 """Answers per transaction."""
+SECONDS_PER_BATCH = 0.5
+"""Seconds after which the continuous sync loads the answers it has, even if they are few: where each answers
+for one record, 20 of them take several seconds at amoCRM's rate."""
 MISSES_AT_ONCE = 10
 """GETs by id, at most, that the continuous sync sends at once for a list; more than that are a flood."""
 WORKERS_ONE_BY_ONE = 2
@@ -43,11 +47,18 @@ class HintSync:
     to an EntitySync."""
 
     def __init__(self, context: SyncContext, entity: Entity, client: CountingClient, connection: Connection,
-                 result: EntityResult) -> None:
+                 result: EntityResult, may_filter: bool = True) -> None:
+        """`may_filter`: filter[id] may be used where the account has it. `is_filter_ignored` says afterwards
+        whether amoCRM answered it with other records."""
         self.context, self.entity, self.connection, self.result = context, entity, connection, result
         self.sync = EntitySync(context, entity, client, connection, result)
         self.reader, self.loader, self.tombstones = (
             self.sync.reader, self.sync.loader, self.sync.tombstones)
+        self.may_filter, self.is_filter_ignored = may_filter, False
+
+    @property
+    def has_filter(self) -> bool:
+        return self.may_filter and self.reader.has_filter
 
     def process(self, paths: Iterable[str], choice: HintFilter = ALL_HINTS) -> None:
         """Processes the hints of those of the entity's lists whose paths are in `paths`."""
@@ -142,24 +153,33 @@ class HintSync:
         def absence_suffices(key: int) -> bool:
             return hints[key].is_suspect or hints[key].deleted_at is not None
 
-        query = IdQuery(source, absence_suffices, self.reader.has_filter and not one_by_one)
+        query = IdQuery(source, absence_suffices, self.has_filter and not one_by_one)
         if self.context.misses:
             query.misses_at_once = MISSES_AT_ONCE
             query.workers = query.workers if query.use_filter else 1 if one_by_one else WORKERS_ONE_BY_ONE
-        answers: list[IdAnswer] = []
+        self._load_while_reading(query, source, hints)
+        if self.context.misses:
+            self.context.misses.add(listing.path, {key: hints[key].version for key in query.misses})
+
+    def _load_while_reading(self, query: IdQuery, source: Source, hints: dict[int, Hint]) -> None:
+        """Reads the hinted records and loads the answers in batches, until it is interrupted. The continuous
+        sync stops, too, when it finds that the filter is ignored: its next pass reads one by one, in the
+        order of the queue."""
+        used_filter, answers, loaded_at = query.use_filter, list[IdAnswer](), time.monotonic()
         for answer in answers_by_id(query, list(hints)):
             if self.context.stop_reason:
                 raise self.context.stop_reason
             answers.append(answer)
-            is_interrupted = self.context.is_interrupted()
-            if len(answers) >= ANSWERS_PER_BATCH or is_interrupted:
+            self.is_filter_ignored |= used_filter and not query.use_filter
+            is_late = bool(self.context.misses) and time.monotonic() - loaded_at > SECONDS_PER_BATCH
+            is_interrupted = self.context.is_interrupted() or (
+                bool(self.context.misses) and self.is_filter_ignored)
+            if len(answers) >= ANSWERS_PER_BATCH or is_late or is_interrupted:
                 self._load_answers(source, hints, answers)
-                answers = []
+                answers, loaded_at = [], time.monotonic()
             if is_interrupted:
                 break
         self._load_answers(source, hints, answers)
-        if self.context.misses:
-            self.context.misses.add(listing.path, {key: hints[key].version for key in query.misses})
 
     def _load_answers(self, source: Source, hints: dict[int, Hint], answers: list[IdAnswer]) -> None:
         """In one transaction: loads the records, marks deleted the absent ones, enqueues hints for records
