@@ -33,8 +33,9 @@ from benchmarks.measure import BenchmarkError, cpu_of, cpu_of_server, memory_of,
 from benchmarks.report import save, say, table
 from pipelines.config.settings import load_settings
 from pipelines.installation import Installation
-from pipelines.orchestration.batches.plan import UNFINISHED_STATUSES, accounts_of_run
+from pipelines.orchestration.batches.plan import UNFINISHED_STATUSES
 from pipelines.orchestration.batches.side_by_side import Batch, Limits
+from pipelines.orchestration.dead_runs import accounts_of
 from pipelines.orchestration.instance import DAGSTER_YAML
 from sandbox.process import SandboxProcess
 
@@ -204,7 +205,7 @@ def _stored_bytes(home: Path) -> int:
 def _costs(instance: dg.DagsterInstance, before: Snapshot, after: Snapshot, began: float, tick: int,
            accounts: int) -> dict[str, Any]:
     runs = _finished(instance, began)
-    account_ticks = sum(len(accounts_of_run(each.dagster_run)) for each in runs)
+    account_ticks = sum(len(accounts_of(each.dagster_run)) for each in runs)
     if not account_ticks:
         raise BenchmarkError("no batch ran: is the tick longer than the time that is measured?")
     ours = sum(_sync_cpu(instance, each.dagster_run.run_id) for each in runs)

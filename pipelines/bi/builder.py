@@ -65,12 +65,13 @@ WHERE d.defaclnamespace = to_regnamespace(%s) AND d.defaclobjtype = 'r'
 @dataclass(frozen=True)
 class ViewResult:
     """Result for one view. `state` is "built", "refreshed" (only its stored steps), "unchanged" or
-    "failed"."""
+    "failed". `has_news`: a refresh changed rows of its stored steps."""
 
     view: str
     state: str
     reason: str = ""
     columns: int = 0
+    has_news: bool = False
 
 
 def build_views(connection: Connection, schema: str, force: bool = False) -> list[ViewResult]:
@@ -107,7 +108,7 @@ def _with_steps(view: ViewResult, steps: list[stored.StepResult]) -> ViewResult:
     if reason and view.state != "failed":
         return with_(view, state="failed", reason=reason)
     if view.state == "unchanged" and any(step.state == "refreshed" for step in steps):
-        return with_(view, state="refreshed")
+        return with_(view, state="refreshed", has_news=any(step.has_news for step in steps))
     return view
 
 

@@ -76,12 +76,14 @@ ON CONFLICT (name) DO UPDATE SET marts = excluded.marts, lists = excluded.lists,
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result for one step. `state` is "refreshed", "unchanged" or "failed"; `marts` read it."""
+    """Result for one step. `state` is "refreshed", "unchanged" or "failed"; `marts` read it. `has_news`: a
+    refresh found rows that differ from those that were stored."""
 
     name: str
     state: str
     marts: tuple[str, ...]
     reason: str = ""
+    has_news: bool = False
 
 
 def steps() -> dict[str, tuple[str, ...]]:
@@ -156,12 +158,12 @@ class _Step:
                     Literal(LOCK_TIMEOUT), Literal(REFRESH_TIMEOUT), Literal(WORK_MEMORY)))
                 if not stored_step_lock(self.schema, self.name).try_hold_until_commit(connection):
                     return StepResult(self.name, "unchanged", self.marts)  # another process refreshes it
-                (self._write_differences if is_there else self._create)(connection)
+                has_news = (self._write_differences if is_there else self._create)(connection)
                 rows = _scalar(connection, SQL("SELECT count(*) FROM {}").format(self.table))
                 connection.execute(SQL(STORE_STATE).format(Identifier(self.schema)), {
                     **self._remembered(began), "made_from": state["made_from"], "now": state["now"],
                     "rows": rows, "table": stored_table(self.name)})
-            return StepResult(self.name, "refreshed", self.marts)
+            return StepResult(self.name, "refreshed", self.marts, has_news=has_news)
         except psycopg.Error as error:
             if connection.closed:
                 raise
@@ -190,7 +192,7 @@ class _Step:
         return SQL("SELECT q.*, md5(q::text)::uuid AS row_hash FROM ({}) q").format(
             view_file("stored", self.name).bind(self.schema))
 
-    def _create(self, connection: Connection) -> None:
+    def _create(self, connection: Connection) -> bool:
         connection.execute(SQL("DROP TABLE IF EXISTS {0}; CREATE TABLE {0} AS {1}; ANALYZE {0}").format(
             self.table, self.rows))
         comment = f"{view_file('stored', self.name).comment}. Stored for {', '.join(self.marts)}"
@@ -198,8 +200,10 @@ class _Step:
         if key := UNIQUE_KEYS.get(self.name):
             connection.execute(SQL("CREATE UNIQUE INDEX ON {} ({})").format(
                 self.table, SQL(", ").join(map(Identifier, key))))
+        return True
 
-    def _write_differences(self, connection: Connection) -> None:
+    def _write_differences(self, connection: Connection) -> bool:
+        """Returns True if rows differed."""
         connection.execute(SQL("CREATE TEMP TABLE fresh_rows ON COMMIT DROP AS {}").format(self.rows))
         connection.execute("ANALYZE fresh_rows")
         removed = connection.execute(SQL(
@@ -211,6 +215,7 @@ class _Step:
         connection.execute("DROP TABLE fresh_rows")
         if removed or added:
             connection.execute(SQL("ANALYZE {}").format(self.table))
+        return bool(removed or added)
 
 
 def _scalar(connection: Connection, query: SQL | Composed, parameters: list[Any] | None = None) -> Any:

@@ -109,12 +109,12 @@ def _age(at: datetime.datetime) -> float:
 
 
 def accounts_of(run: dg.DagsterRun) -> list[str]:
-    """Returns the accounts that a run syncs; none for a run that syncs nothing."""
+    """Returns the accounts that a run syncs, each once; none for a run that syncs nothing."""
     config = run.run_config if isinstance(run.run_config, dict) else {}
     shared = [name for op in config.get("ops", {}).values()
               for name in op.get("config", {}).get("accounts", [])]
     own = run.tags.get(ACCOUNT_TAG) or run.tags.get(PARTITION_TAG) or ""
-    return [*shared, *(name for name in own.split(",") if name)]
+    return list(dict.fromkeys([*shared, *(name for name in own.split(",") if name)]))
 
 
 def _without_lock(runs: list[dg.DagsterRun], connect: Callable[[], Connection]) -> Iterator[dg.DagsterRun]:

@@ -2,8 +2,9 @@
 
 A list is materialized when it was read to its end; in a batch only where rows changed, because a thousand
 accounts at rest would fill Dagster's storage with events that say nothing. A view is materialized when a
-table that it reads has changed, when it was built anew, or when it never was in this partition: an asset
-downstream of it that follows its parents then runs when, and only when, there is something new.
+table that it reads has changed, when it was built anew, when rows that are stored for it were refreshed and
+differ, or when it never was in this partition: an asset downstream of it that follows its parents then runs
+when, and only when, there is something new.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def lists_by_view() -> dict[str, frozenset[str]]:
 def due_views(results: Iterable[EntityResult], built: Sequence[builder.ViewResult],
               unseen: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the views to be materialized, with their metadata: those over lists whose rows changed, those
-    that were built, and those in `unseen`. A view that could not be built is not among them."""
+    that were built, those whose stored rows differ since a refresh (it may come many syncs after the change),
+    and those in `unseen`. A view that could not be built is not among them."""
     changed, unseen = {each.entity for each in results if each.counts.changed}, set(unseen)
     for name, lists in lists_by_view().items():
         group = view_group_results(name, built)
@@ -76,6 +78,8 @@ def due_views(results: Iterable[EntityResult], built: Sequence[builder.ViewResul
         causes = sorted(changed & lists)
         rebuilt = [each.view for each in group if each.state == "built"]
         facts: dict[str, Any] = {"changed lists": ", ".join(causes)} if causes else {}
+        if any(each.has_news for each in group):
+            facts["refreshed"] = True
         if rebuilt:
             facts |= {"built": ", ".join(rebuilt), "columns": sum(each.columns for each in group)}
         if facts or (name in unseen and group):
@@ -145,6 +149,6 @@ def batch_events(account: str, results: Sequence[EntityResult], built: Sequence[
             yield dg.AssetObservation(list_key(result.entity), partition=account,
                                       metadata=short_facts(account, result, rows))
     rebuilt = {name: columns[name] for name in columns
-               if any(each.state in ("built", "refreshed") for each in view_group_results(name, built))}
+               if any(each.state == "built" for each in view_group_results(name, built))}
     for name, facts in with_columns(account, due_views(results, built), rebuilt):
         yield dg.AssetMaterialization(view_key(name), partition=account, metadata=facts)

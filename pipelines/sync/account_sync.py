@@ -158,9 +158,11 @@ def changed_tables(results: Sequence[EntityResult], has_new_history: bool) -> se
 
 def _merge_views(earlier: Sequence[builder.ViewResult],
                  later: Sequence[builder.ViewResult]) -> list[builder.ViewResult]:
-    """Returns the later results; views that were built earlier in this sync count as built."""
-    built = {each.view: each for each in earlier if each.state == "built"}
-    return [built.get(each.view, each) if each.state == "unchanged" else each for each in later]
+    """Returns the later results; views that were built, or had other rows, earlier in this sync count as
+    such."""
+    news = {each.view: each for each in earlier if each.state == "built" or each.has_news}
+    return [news.get(each.view, each) if each.state in ("unchanged", "refreshed") and not each.has_news
+            else each for each in later]
 
 
 def rebuild_views(target: Target, changed: Collection[str] = ()) -> list[builder.ViewResult]:

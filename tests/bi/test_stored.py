@@ -18,6 +18,7 @@ from pipelines.bi.builder import ViewResult, build_views, drop_views, refresh_vi
 from pipelines.bi.state import view_faults
 from pipelines.bi.view_files import file_names, view_file
 from pipelines.migrate import migrate
+from pipelines.orchestration.materializations import due_views
 from pipelines.postgres.locks import stored_step_lock
 from tests.conftest import temporary_database
 
@@ -162,6 +163,21 @@ def test_a_step_that_takes_long_rests_for_twenty_times_as_long(connection: Conne
     assert refresh(connection, "leads", rests=True)["funnel"] == "refreshed"
 
 
+def test_in_dagster_a_mart_has_news_when_its_stored_rows_differ(connection: Connection) -> None:
+    """The refresh comes after the sync that changed the list: in its run no list has changed."""
+    def due() -> set[str]:
+        connection.execute("UPDATE amocrm.bi_stored SET seconds = 0")
+        results = refresh_views(connection, "amocrm", ["leads"], stored_from=0)
+        assert {each.state for each in results if each.view == "funnel"} == {"refreshed"}
+        return {name for name, _ in due_views([], results)}
+
+    assert due() == set(), "it was refreshed, and no row differs"
+    with connection.transaction(force_rollback=True):
+        connection.execute("DELETE FROM amocrm.leads WHERE id = (SELECT min(id) FROM amocrm.leads)")
+        found = due()
+        assert "funnel" in found and "tasks" not in found
+
+
 def test_a_refresh_that_fails_keeps_the_rows_and_says_so(connection: Connection,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """In the result, in bi_stored, in freshness; as of when it shows the account. Then it recovers."""
@@ -169,7 +185,7 @@ def test_a_refresh_that_fails_keeps_the_rows_and_says_so(connection: Connection,
     monkeypatch.setattr(stored, "REFRESH_TIMEOUT", "1ms")
     slow = property(lambda self: sql.SQL("SELECT pg_sleep(1)"))
     monkeypatch.setattr(stored._Step, "rows", slow)
-    result = failed(refresh_views(connection, "amocrm", ["leads"], stored_from=0))
+    result = failed(refresh_views(connection, "amocrm", ["leads"], at_once=True, stored_from=0))
     assert re.search(r"funnel_deals could not be refreshed: .* as of 20\d\d-\d\d-\d\d \d\d:\d\d UTC; the "
                      "next sync tries again, or run `amocrm-mirror views`", result["funnel"])
     assert contents(connection, "funnel") == before

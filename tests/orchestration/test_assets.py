@@ -234,6 +234,7 @@ def test_a_user_s_eager_asset_runs_when_a_view_has_news_and_only_then(
         cursor = result.cursor
         return result.total_requested
 
+    assert requested() == 0, "Dagster requests nothing at a condition's first evaluation"
     assert materialize(instance, "accounts", "leads", "users", "pipelines").success
     assert requested() == 1, "the mart was never there"
     assert dg.materialize([report], instance=instance, partition_key="amocrm", selection=[report]).success

@@ -15,6 +15,7 @@ from pipelines.definitions import defs
 from pipelines.installation import open_installation
 from pipelines.orchestration import dead_runs
 from pipelines.orchestration.dead_runs import PROCESS_TAG, fail_dead_runs, this_machine, this_process
+from pipelines.orchestration.instance import _instance_lock
 from pipelines.orchestration.schedules import SCHEDULES
 from pipelines.postgres.locks import sync_lock
 from sandbox.process import SandboxProcess
@@ -84,9 +85,12 @@ def test_a_killed_sync_of_another_machine_is_found(installation: CliInstallation
     try:
         home = installation.folder / "dagster"
         wait_until(lambda: (home / "dagster.yaml").exists())
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            wait_until(lambda: [run for run in instance.get_runs() if PROCESS_TAG in run.tags])
+        with _instance_lock(home):
+            opened = dg.DagsterInstance.from_config(str(home))
+        with opened as instance, mirror.connect_autocommit() as connection:
+            wait_until(lambda: sync_lock("amocrm").is_held(connection), 60)
             [run] = instance.get_runs()
+            assert PROCESS_TAG in run.tags
             fail_dead_runs(instance, mirror.connect_autocommit)
             assert status_of(instance, run.run_id) is dg.DagsterRunStatus.STARTED, "it lives"
             process.kill()
@@ -105,7 +109,7 @@ def test_a_killed_sync_of_another_machine_is_found(installation: CliInstallation
 @pytest.mark.parametrize(("tags", "accounts", "found"), [
     ({PROCESS_TAG: "x 1", "dagster/partition": "one"}, [], ["one"]),
     ({PROCESS_TAG: "x 1"}, ["one", "two"], ["one", "two"]),
-    ({"dagster/partition": "one"}, ["one"], []), ({PROCESS_TAG: "x 1"}, [], [])])
+    ({"dagster/partition": "one"}, ["one", "two"], ["one", "two"]), ({PROCESS_TAG: "x 1"}, [], [])])
 def test_which_accounts_a_run_syncs(tags: dict[str, str], accounts: list[str], found: list[str]) -> None:
     run = dg.DagsterRun(job_name="any", tags=tags,
                         run_config={"ops": {"any": {"config": {"accounts": accounts}}}})

@@ -68,7 +68,7 @@ def _events(context: dg.OpExecutionContext, mirror: Installation, outcome: Batch
                         f"{outcome.account}: {outcome.state}: {outcome.reason}")
     if outcome.report is None:
         return
-    has_news = outcome.changed or any(each.state in ("built", "refreshed") for each in outcome.report.views)
+    has_news = outcome.changed or any(each.state == "built" for each in outcome.report.views)
     rows, columns = table_facts(mirror, outcome.account) if has_news else ({}, {})
     yield from batch_events(outcome.account, outcome.report.results, outcome.report.views, rows, columns)
 
