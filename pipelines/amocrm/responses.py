@@ -208,6 +208,12 @@ def has_hint(response: Response) -> bool:
     return bool((_problem(response) or {}).get("hint"))
 
 
+def is_oauth_problem(response: Response) -> bool:
+    """True if the problem document is one of the token endpoint's own: it has a `hint`, or a type of OAuth's,
+    which a failure of amoCRM's backend does not have (amocrm-api.md 2.4; live-facts.md 8)."""
+    return has_hint(response) or "OAuthProblem" in str((_problem(response) or {}).get("type"))
+
+
 def _is_web_page(response: Response) -> bool:
     return response.content.lstrip()[:1] == b"<" or "html" in response.headers.get("Content-Type", "").lower()
 
