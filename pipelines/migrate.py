@@ -302,8 +302,8 @@ def _current_revision(connection: Connection, schema: str) -> str | None:
     role = connection.scalar(HIDDEN_FROM, {"schema": schema})
     if role:
         raise DatabaseUnfitError(
-            f"nothing was changed, because {role} may not read and write in the schema {schema}: another role "
-            f"owns its tables. As that role: GRANT {', '.join(ROW_RIGHTS)} ON ALL TABLES IN SCHEMA "
+            f"nothing was changed, because {role} may not read and write in the schema {schema}: another "
+            f"role owns its tables. As that role: GRANT {', '.join(ROW_RIGHTS)} ON ALL TABLES IN SCHEMA "
             f"{quoted(schema)} TO {quoted(role)}")
     options = {"version_table_schema": schema}
     revision = MigrationContext.configure(connection, opts=options).get_current_revision()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,9 +197,17 @@ def problem_text(response: Response) -> str:
     if not problem:
         return ""
     parts = [str(problem[key]) for key in ("detail", "hint") if problem.get(key)]
-    if problem.get("validation-errors"):
-        parts.append(str(problem["validation-errors"]))
+    parts += _validation_errors(problem.get("validation-errors"))
     return f": {'; '.join(parts)}"[:300] if parts else ""
+
+
+def _validation_errors(listed: Any) -> Iterator[str]:
+    """Yields the validation errors of a problem document (amocrm-api.md 1.6), each with what it is about."""
+    for each in listed if isinstance(listed, list) else ():
+        errors = each.get("errors") if isinstance(each, dict) else None
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, dict):
+                yield ": ".join(str(error[key]) for key in ("path", "detail", "code") if error.get(key))
 
 
 def has_hint(response: Response) -> bool:

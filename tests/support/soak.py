@@ -24,7 +24,7 @@ from random import Random
 
 import psycopg
 
-from pipelines.errors import SyncAlreadyRunningError, SyncRefusedError
+from pipelines.errors import MirrorError, SyncAlreadyRunningError
 from pipelines.migrate import migrate
 from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.postgres.embedded.server import EmbeddedPostgres
@@ -114,7 +114,8 @@ class Soak:
     def _sync(self, full: bool, sure: bool = False) -> int:
         """Syncs and returns the exit code; waits while a killed sync's lock is held. `sure` allows mass
         deletes: in a small account that lives long, the last record of a list is deleted now and then, which
-        a sync refuses by default. A sync that is not `sure` may be refused, after a block page."""
+        a sync refuses by default. A sync that is not `sure` may be refused after a block page, or lose its
+        lock."""
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         while True:
             try:
@@ -123,7 +124,7 @@ class Soak:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-            except SyncRefusedError:
+            except MirrorError:
                 if sure:
                     raise
                 return 1

@@ -28,7 +28,7 @@ def shift_clock(database: str, with_cursors: bool) -> None:
     right before that version's last sync."""
     with psycopg.connect(database) as connection:
         for table in TABLES:
-            connection.execute(f"UPDATE amocrm.{table} SET _synced_at = _synced_at + interval '1 day'".encode())
+            connection.execute(f"UPDATE amocrm.{table} SET _synced_at = _synced_at + '1 day'".encode())
         for name in ("watermark", "began") if with_cursors else ():
             connection.execute(
                 "UPDATE mirror.cursors SET position = position || "
