@@ -33,7 +33,7 @@ from sandbox.http.faults import PAGE_FAULTS
 from sandbox.process import SandboxProcess
 from tests.support.commands import COMMAND, CliInstallation
 from tests.support.equality import differences
-from tests.support.mirrors import sync_mirror
+from tests.support.mirrors import KEY, sync_mirror
 from tests.support.webhooks import is_listening, subscribe_webhook, wait_until
 
 SWEEP_ONLY_CHANGES = ("vanish", "merge", "main_contact", "link_product", "note")
@@ -165,7 +165,7 @@ def webhooks_running(sandbox: SandboxProcess, database: str) -> Iterator[None]:
     """Runs a webhook receiver and a continuous sync as separate processes, subscribed to the sandbox's
     webhook."""
     with tempfile.TemporaryDirectory(prefix="mirror-soak-hooks-") as folder:
-        installation, port = CliInstallation(Path(folder), database, sandbox), free_port()
+        installation, port = CliInstallation(Path(folder), database, sandbox, MIRROR_KEY=KEY), free_port()
         parts = [subprocess.Popen([*COMMAND, "webhooks", *words], cwd=folder,
                                   env=installation.process_environment({}), stderr=subprocess.DEVNULL)
                  for words in (["serve", "--port", str(port)], ["drain"])]
