@@ -18,8 +18,10 @@ SERVER_DOWN_MESSAGE = (
     "The server has gone down, or is just starting: its log says why, most often a full disk.")
 """Cause that the server cannot report itself when the disk of its log is full: it stops at once."""
 SERVER_DOWN_SIGNS = ("server closed the connection unexpectedly", "in recovery mode", "starting up",
-                     "shutting down")
-"""Parts of the messages of a server that is stopping or starting."""
+                     "shutting down", "accepting connections", "сервер неожиданно закрыл соединение",
+                     "в режиме восстановления", "система баз данных запускается",
+                     "система баз данных останавливается", "не принимает подключения")
+"""Parts of the messages of a server that is stopping or starting, in the languages of our users."""
 
 
 def one_line(reason: BaseException) -> str:
