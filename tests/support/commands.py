@@ -90,7 +90,8 @@ class CliInstallation:
             given.seek(0)
             self.processes.append(subprocess.Popen(
                 [*COMMAND, *words], cwd=self.folder, env=self.process_environment(more),
-                encoding="utf-8", errors="replace", stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+                encoding="utf-8", errors="replace", stdin=given, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE))
         return self.processes[-1]
 
     def run(self, *words: str, **more: str) -> CommandResult:
