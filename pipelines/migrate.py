@@ -63,7 +63,7 @@ may create the tables."""
 HIDDEN_FROM = text(
     "SELECT current_user::text FROM pg_class WHERE relname = 'alembic_version'"
     " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema)"
-    " AND NOT has_table_privilege(oid, 'SELECT')"
+    " AND NOT (has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT'))"
 )
 """This role, if it may not read at which version a schema is."""
 
@@ -303,8 +303,8 @@ def _current_revision(connection: Connection, schema: str) -> str | None:
     if role:
         raise DatabaseUnfitError(
             f"nothing was changed, because {role} may not read and write in the schema {schema}: another "
-            f"role owns its tables. As that role: GRANT {', '.join(ROW_RIGHTS)} ON ALL TABLES IN SCHEMA "
-            f"{quoted(schema)} TO {quoted(role)}")
+            f"role owns its tables. As that role: GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}; "
+            f"GRANT {', '.join(ROW_RIGHTS)} ON ALL TABLES IN SCHEMA {quoted(schema)} TO {quoted(role)}")
     options = {"version_table_schema": schema}
     revision = MigrationContext.configure(connection, opts=options).get_current_revision()
     connection.rollback()  # Alembic takes an open transaction for the caller's own

@@ -34,9 +34,10 @@ def test_tables_that_another_role_owns(role: OrdinaryRole, sandbox: SandboxProce
                                        tmp_path: Path) -> None:
     """The rights to rows suffice; without them nothing is written."""
     migrate(empty_database, "amocrm")
-    role.administer("GRANT USAGE ON SCHEMA mirror, amocrm, amocrm_bi TO {role}")
     role.administrator.execute("CREATE TABLE amocrm.their_own (id int)")
     person = CliInstallation(tmp_path, role.conninfo, sandbox)
+    check_refused(person.call("sync"), ("sync",), f'GRANT USAGE ON SCHEMA "mirror" TO "{role.name}"; GRANT')
+    role.administer("GRANT USAGE ON SCHEMA mirror, amocrm, amocrm_bi TO {role}")
     owner = role.administrator.info.user
     for seen, granted in ((False, "mirror"), (True, "amocrm"), (True, "")):
         if seen:
