@@ -59,8 +59,8 @@ def test_no_message_holds_a_class_or_a_query(path: Path) -> None:
 
 @pytest.mark.parametrize("text", [
     "a TypeError arose", "got NoneType here", "psycopg.errors.DiskFull: no room", "GET leads?limit=250: no",
-    "GET leads?with=contacts&page=2 failed", "HTTPSConnectionPool(host='x')", "<class 'int'> came",
-    "amoCRM refuses [{'code': 'x'}]", "see <Client object at 0x7f>", "requests.exceptions.Timeout"])
+    "GET leads?with=contacts&page=2 failed", "no HTTPSConnectionPool(host='x')", "<class 'int'> came",
+    "amoCRM refuses [{'code': 'x'}]", "see <Client object at 0x7f>", "a requests.exceptions.Timeout"])
 def test_an_unfit_message_is_found(text: str) -> None:
     assert unfit_for_people(text)
     assert [line for line, each in sentences(ast.parse(f"raise Exception({text!r})"))
