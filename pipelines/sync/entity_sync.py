@@ -178,13 +178,15 @@ class EntitySync:
         """Before a whole list is loaded, corrects rows that would refuse it. Once per entity."""
         if self.are_times_plausible or self._clock_ahead is None:
             return
-        schema, table = self.context.target.schema, self.reader.normalizer.table_schema.name
+        own = self.reader.normalizer.table_schema
+        listed = [each.child for each in self.loader.stage.child_replacements if each.child.is_listed]
         with self.connection.transaction():
             self.context.check_fence(self.connection)
-            corrected = correct_read_times(self.connection, schema, table)
+            corrected = sum(correct_read_times(self.connection, self.context.target.schema, each.name)
+                            for each in (own, *listed))
         if corrected:
             log.warning("%s: %d rows claimed to have been read later than now, because an earlier version "
-                        "measured that on a clock that was wrong; their time is corrected", table, corrected)
+                        "measured that on a clock that was wrong; their time is corrected", own.name, corrected)
         self.are_times_plausible = True
 
     def _set_watermark(self, watermark: int | None) -> None:
