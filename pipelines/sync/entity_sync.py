@@ -186,7 +186,8 @@ class EntitySync:
                             for each in (own, *listed))
         if corrected:
             log.warning("%s: %d rows claimed to have been read later than now, because an earlier version "
-                        "measured that on a clock that was wrong; their time is corrected", own.name, corrected)
+                        "measured that on a clock that was wrong; their time is corrected",
+                        own.name, corrected)
         self.are_times_plausible = True
 
     def _set_watermark(self, watermark: int | None) -> None:
