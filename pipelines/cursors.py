@@ -76,6 +76,11 @@ SERVER_NOW = f"(now() + {CLOCK_DIFFERENCE})"
 """SQL: now, by amoCRM's clock. `_synced_at`, and whatever is compared with it, is of that clock."""
 
 
+PLAUSIBLE_SECONDS = 300
+"""Seconds by which a stored time of a reading may lie ahead of amoCRM's clock. If it is farther ahead, it was
+measured on a clock that was wrong."""
+
+
 def set_server_time(connection: Connection, moment: float) -> None:
     """Tells the session amoCRM's time at this moment, in unix seconds. A difference of less than two seconds
     counts as none."""

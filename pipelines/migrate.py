@@ -32,7 +32,7 @@ from pipelines.config.settings import validate_schema_name
 from pipelines.errors import DatabaseUnfitError, MirrorError, SyncRefusedError
 from pipelines.failed_migrations import reason_to_wait, remembering_failure
 from pipelines.postgres.connections import open_connection, open_engine
-from pipelines.postgres.preflight import missing_rights, refuse_unfit
+from pipelines.postgres.preflight import ROW_RIGHTS, missing_rights, quoted, refuse_unfit
 from pipelines.schema.names import bi_schema
 
 HERE = Path(__file__).resolve().parent
@@ -73,6 +73,14 @@ COUNT_FOREIGN_TABLES = text(
 )
 """Counts the relations of a schema that has no alembic_version. One statement: between two, another migrator
 may create the tables."""
+
+
+HIDDEN_FROM = text(
+    "SELECT current_user::text FROM pg_class WHERE relname = 'alembic_version'"
+    " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema)"
+    " AND NOT (has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT'))"
+)
+"""This role, if it may not read at which version a schema is."""
 
 
 class MigrationError(MirrorError):
@@ -259,6 +267,15 @@ def pending_revisions(conninfo: str, schema: str) -> dict[str, list[str]]:
                 for name, target_schema in _target_schemas(schema).items()}
 
 
+def refuse_before_migrating(conninfo: str, schema: str) -> None:
+    """Raises MigrationError or DatabaseUnfitError where `migrate` would, before it changes anything."""
+    pending = pending_revisions(conninfo, schema)
+    with open_connection(conninfo, autocommit=True) as autocommit:
+        refuse_unfit(autocommit)
+        _refuse_missing_rights(autocommit, _target_schemas(schema),
+                               [name for name in pending if pending[name]])
+
+
 def require_tables(conninfo: str, schema: str) -> None:
     """Raises SyncRefusedError if the account's tables do not exist or are not up to date: for commands that
     create nothing."""
@@ -375,6 +392,12 @@ def _refuse_foreign_tables(connection: Connection, schema: str) -> None:
 
 
 def _current_revision(connection: Connection, schema: str) -> str | None:
+    role = connection.scalar(HIDDEN_FROM, {"schema": schema})
+    if role:
+        raise DatabaseUnfitError(
+            f"nothing was changed, because {role} may not read and write in the schema {schema}: another "
+            f"role owns its tables. As that role: GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}; "
+            f"GRANT {', '.join(ROW_RIGHTS)} ON ALL TABLES IN SCHEMA {quoted(schema)} TO {quoted(role)}")
     options = {"version_table_schema": schema}
     revision = MigrationContext.configure(connection, opts=options).get_current_revision()
     connection.rollback()  # Alembic takes an open transaction for the caller's own

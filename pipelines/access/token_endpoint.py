@@ -18,7 +18,7 @@ from pipelines.amocrm.errors import (
     NotAvailableError,
     TransientError,
 )
-from pipelines.amocrm.responses import has_hint, judge, problem_text
+from pipelines.amocrm.responses import has_hint, is_oauth_problem, judge, problem_text
 from pipelines.amocrm.session import Session, send_or_raise
 
 ENDPOINT = "/oauth2/access_token"
@@ -96,10 +96,13 @@ def _parse_pair(response: Response, old_refresh_token: str, auth_command: str) -
     status = response.status_code
     if not 200 <= status < 300:
         refusal = judge(response, REQUEST_LINE)
-        # A 400 without a body or with a hint refuses the grant, even if it says "try again later" (2.4).
-        is_grant_refused = status == 400 and (not response.content or has_hint(response))
+        # A 400 of the token endpoint's own refuses the grant, even if it says "try again later" (2.4).
+        is_grant_refused = status == 400 and (not response.content or is_oauth_problem(response))
         if not (is_grant_refused
                 or isinstance(refusal, AccessRevokedError | BadRequestError | NotAvailableError)):
+            if status == 400:
+                raise TransientError(f"{refusal.reason}. If it stays so for hours, grant access again: "
+                                     f"{auth_command}", REQUEST_LINE, status)
             raise refusal
         raise AccessRevokedError(
             f"amoCRM does not grant a token ({status}{problem_text(response)}). What is mirrored stays "

@@ -91,7 +91,7 @@ def fetch_account(client: HttpGet, parameters: Parameters) -> Record:
 def _unavailable_message(reason: NotAvailableError) -> str:
     """Returns the message for an account that amoCRM does not show to the token."""
     if reason.status in NO_SUCH_PATH:
-        return (f"there is no amoCRM at this address: {reason.request.split('?')[0]} does not exist there "
+        return (f"there is no amoCRM at this address: {reason.place} does not exist there "
                 f"({reason.status}). What is mirrored stays as it is. {UNREACHABLE_HINT}, then try again")
     return (f"amoCRM does not show the account to this token: {reason.reason}. What is mirrored stays as it "
             "is. Look at the token's user and at the account's list of admitted addresses")

@@ -260,7 +260,7 @@ def _failure_finding(what: str, reason: AmoError, option: str) -> Finding:
                 "Please report it: this is a bug in amocrm-mirror")
     problem = (reason.reason if kind is ConnectionSetupError
                else reason.reason.split(". ")[0].split("; given up")[0])
-    return Finding("wrong", ": ".join(filter(None, (what, reason.request, problem))),
+    return Finding("wrong", ": ".join(filter(None, (what, reason.place, problem))),
                    cure.replace("{option}", option))
 
 

@@ -185,7 +185,7 @@ class Client:
         if is_first:
             log.warning("%s: amoCRM says that the account is not paid for (402). For some minutes at night "
                         "it says so of paid accounts, too: waiting up to %.0f minutes. Ctrl-C ends it",
-                        reason.request, patience / 60)
+                        reason.place, patience / 60)
         self._halted_event.wait(min(left, random.uniform(0.5, 1.0) * self.retry_policy.payment_delay))
 
     def _pause_before_try(self, number: int, seconds: float, reason: TransientError) -> None:
@@ -217,6 +217,9 @@ class Client:
             answer = parse(response, started)
         except (AccessRevokedError, BlockedError) as reason:
             raise self._halt_and_return(reason) from None
+        except BadRequestError as reason:
+            log.debug("refused: %s", reason.request)
+            raise
         self._throttled_in_a_row = 0
         return answer
 

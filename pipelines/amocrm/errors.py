@@ -7,10 +7,12 @@ from pipelines.errors import MirrorError
 
 
 class AmoError(MirrorError):
-    """A request failed. `request` is its method, path and query; the message ends with the cure."""
+    """A request failed. `request` is its method, path and query; the message names the path alone, and ends
+    with the cure."""
 
     def __init__(self, message: str, request: str = "", status: int = 0) -> None:
-        super().__init__(f"{request}: {message}" if request else message)
+        self.place = request.partition("?")[0]
+        super().__init__(f"{self.place}: {message}" if request else message)
         self.request, self.status, self.reason = request, status, message
         self.retries = 0
         """How often the request was sent again after a passing failure."""

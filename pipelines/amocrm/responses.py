@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,15 +197,29 @@ def problem_text(response: Response) -> str:
     if not problem:
         return ""
     parts = [str(problem[key]) for key in ("detail", "hint") if problem.get(key)]
-    if problem.get("validation-errors"):
-        parts.append(str(problem["validation-errors"]))
+    parts += _validation_errors(problem.get("validation-errors"))
     return f": {'; '.join(parts)}"[:300] if parts else ""
+
+
+def _validation_errors(listed: Any) -> Iterator[str]:
+    """Yields the validation errors of a problem document (amocrm-api.md 1.6), each with what it is about."""
+    for each in listed if isinstance(listed, list) else ():
+        errors = each.get("errors") if isinstance(each, dict) else None
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, dict):
+                yield ": ".join(str(error[key]) for key in ("path", "detail", "code") if error.get(key))
 
 
 def has_hint(response: Response) -> bool:
     """True if the problem document has a `hint`: then amoCRM refuses the grant (the token or the code),
     else the application (amocrm-api.md 2.4)."""
     return bool((_problem(response) or {}).get("hint"))
+
+
+def is_oauth_problem(response: Response) -> bool:
+    """True if the problem document is one of the token endpoint's own: it has a `hint`, or a type of OAuth's,
+    which a failure of amoCRM's backend does not have (amocrm-api.md 2.4; live-facts.md 8)."""
+    return has_hint(response) or "OAuthProblem" in str((_problem(response) or {}).get("type"))
 
 
 def _is_web_page(response: Response) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy import Table
 from models.base import AccountBase, Link
 from models.crm import CustomFieldValue, LeadCustomFieldValue
 from pipelines.accounts.language import account_language
-from pipelines.bi.replace_view import replace_view
+from pipelines.bi.replace_view import is_anothers_same_view, replace_view
 from pipelines.postgres.locks import views_lock
 from pipelines.schema.references import soft_references
 from pipelines.schema.tables import TableSchema, tables_of
@@ -70,6 +70,8 @@ def rebuild_base_views(connection: Connection, schema: str) -> None:
         language = account_language(connection, schema)
         for name, definition in (("links", links_query(schema)),
                                  ("custom_field_values", values_query(schema))):
+            if is_anothers_same_view(connection, Identifier(schema, name), definition):
+                continue
             columns = comments(name, language)
             replace_view(connection, Identifier(schema, name), definition, columns.pop(""), columns)
         if connection.info.server_version >= NOT_ENFORCED_SINCE:

@@ -37,6 +37,19 @@ def replace_view(connection: Connection, view: Identifier, query: Composable, co
               for column, words in (columns or {}).items())]))
 
 
+def is_anothers_same_view(connection: Connection, view: Identifier, query: Composable) -> bool:
+    """True if the view has this query already, and another role owns it, so that this one cannot replace
+    it."""
+    found = connection.execute("SELECT pg_get_viewdef(oid) FROM pg_class WHERE oid = to_regclass(%s) "
+                               "AND NOT pg_has_role(relowner, 'USAGE')",
+                               [view.as_string(connection)]).fetchone()
+    if found is None:
+        return False
+    with connection.transaction(force_rollback=True):
+        connection.execute(SQL("CREATE TEMP VIEW probe AS {}").format(query))
+        return found == connection.execute("SELECT pg_get_viewdef('pg_temp.probe'::regclass)").fetchone()
+
+
 def _drop_and_create(connection: Connection, view: Identifier, query: Composable) -> None:
     granted = connection.execute(VIEW_GRANTS, [view.as_string(connection)]).fetchall()
     connection.execute(SQL("DROP VIEW IF EXISTS {}").format(view))

@@ -6,7 +6,7 @@ read that changes nothing does not write the row). A record is due when the row 
 after that, so a mention that arrives late is not missed; one minute of overlap covers reads in progress.
 """
 
-from pipelines.entities.record_kinds import RECORD_KINDS
+from pipelines.entities.record_kinds import CUSTOMER, RECORD_KINDS
 
 DUE_TALKS = """
 SELECT DISTINCT mentioned.id::int8 AS id FROM {schema}.events e, LATERAL (
@@ -44,6 +44,12 @@ _OWNER_DELETED = " OR ".join(
     f"EXISTS (SELECT FROM {{schema}}.{kind}_files x"
     f" JOIN {{schema}}.{kinds} o ON o.id = x.{kind}_id AND o._deleted_at IS NOT NULL"
     f" AND o._synced_at > known.since WHERE x.file_uuid = f.uuid)" for kinds, kind, *_ in RECORD_KINDS)
+_OWNER_DELETED_UNREAD = (
+    f"EXISTS (SELECT FROM {{schema}}.{CUSTOMER.singular}_files x"
+    f" JOIN {{schema}}.{CUSTOMER.plural} o ON o.id = x.{CUSTOMER.singular}_id AND o._deleted_at IS NULL"
+    f" JOIN {{schema}}.events e ON e.entity_type = '{CUSTOMER.singular}' AND e.entity_id = o.id"
+    f" AND e.type = '{CUSTOMER.singular}_deleted' AND e._synced_at > known.since WHERE x.file_uuid = f.uuid)")
+"""Customers may be switched off, and are not read then: an event alone says that one was deleted."""
 DUE_FILES = f"""
 SELECT f.uuid FROM {{schema}}.files f LEFT JOIN {{schema}}.file_links l ON l.file_uuid = f.uuid
        CROSS JOIN LATERAL (SELECT greatest(%(since)s::timestamptz, l._synced_at) AS since) known
@@ -57,7 +63,7 @@ WHERE f._deleted_at IS NULL AND (known.since IS NULL OR f._synced_at > known.sin
                   SELECT e ->> 'entity_type' AS kind,
                            CASE WHEN e ->> 'id' ~ '^[0-9]{{{{1,18}}}}$' THEN (e ->> 'id')::int8 END AS id) p
                   WHERE {_OWNER_LOADED})
-       OR {_OWNER_RESTORED} OR {_OWNER_DELETED}) ORDER BY 1"""
+       OR {_OWNER_RESTORED} OR {_OWNER_DELETED} OR {_OWNER_DELETED_UNREAD}) ORDER BY 1"""
 """Files whose links (the records they are attached to) are due (3.22): the file's row is newer, or an
 attachment note names the file and is newer, or since then one of the linked records was loaded, restored or
 deleted."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
-from pipelines.cursors import write_position
+from pipelines.cursors import PLAUSIBLE_SECONDS, SERVER_NOW, write_position
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
 from pipelines.load.notifications import notify_listeners
@@ -29,6 +30,14 @@ def configure_session(connection: Connection) -> None:
     connection.execute("SET enable_seqscan = off; SET random_page_cost = 1.1; SET work_mem = '64MB'; "
                        "SET jit = off; SET timezone = 'UTC'; SET client_min_messages = warning")
     connection.prepare_threshold = None
+
+
+def correct_read_times(connection: Connection, schema: str, table: str) -> int:
+    """Corrects rows that claim to have been read later than now: an earlier version has measured that on a
+    clock that was wrong. They would refuse every newer reading. Returns their number."""
+    return connection.execute(SQL(
+        "UPDATE {0} SET _synced_at = {1} - interval '1 hour' WHERE _synced_at > {1} + {2}").format(
+        Identifier(schema, table), SQL(SERVER_NOW), SQL(f"interval '{PLAUSIBLE_SECONDS} seconds'"))).rowcount
 
 
 class Loader:

@@ -7,19 +7,21 @@ import psycopg
 
 from pipelines.accounts.state import check_account_id, check_single_name, fetch_account, mirrored_account_id
 from pipelines.installation import Installation
-from pipelines.migrate import pending_revisions
+from pipelines.migrate import refuse_before_migrating
 from pipelines.postgres.locks import already_running_error, sync_lock
 
 
 def refuse_before_writing(mirror: Installation) -> None:
     """Raises UsageError without an account or a token, SyncAlreadyRunningError during another sync,
-    MigrationError where the tables are another program's or version's, and SyncRefusedError or what the
+    MigrationError where the tables are another program's or version's, DatabaseUnfitError where this role
+    may not use them, and SyncRefusedError or what the
     client raises where amoCRM does not let the configured token in, or lets it into another account."""
+    if mirror.has_database:
+        refuse_before_migrating(mirror.conninfo, mirror.schema)
     base_url = mirror.require_base_url()
     if not mirror.has_database:
         _check_first_token(mirror, base_url, None)
         return
-    pending_revisions(mirror.conninfo, mirror.schema)
     with mirror.connect_autocommit() as connection:
         if sync_lock(mirror.account).is_held(connection):
             raise already_running_error(mirror.account)

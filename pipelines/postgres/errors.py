@@ -18,8 +18,11 @@ SERVER_DOWN_MESSAGE = (
     "The server has gone down, or is just starting: its log says why, most often a full disk.")
 """Cause that the server cannot report itself when the disk of its log is full: it stops at once."""
 SERVER_DOWN_SIGNS = ("server closed the connection unexpectedly", "in recovery mode", "starting up",
-                     "shutting down", "terminating connection due to administrator command")
-"""Parts of the messages of a server that is stopping or starting."""
+                     "shutting down", "terminating connection due to administrator command",
+                     "accepting connections", "сервер неожиданно закрыл соединение",
+                     "в режиме восстановления", "система баз данных запускается",
+                     "система баз данных останавливается", "не принимает подключения")
+"""Parts of the messages of a server that is stopping or starting, in the languages of our users."""
 SERVER_AWAY_SIGNS = (*SERVER_DOWN_SIGNS, "Connection refused", "connection failed: No such file",
                      "the connection is lost", "the connection is closed")
 """Parts of the messages when a server is being restarted."""

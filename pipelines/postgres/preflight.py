@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from models.base import AccountBase, MirrorBase
 from pipelines.errors import DatabaseUnfitError
 
 Connection = psycopg.Connection[Any]
@@ -53,6 +54,16 @@ SELECT wanted.name, n.oid IS NOT NULL AS exists,
        n.oid IS NOT NULL AND has_schema_privilege(n.oid, 'USAGE') AS may_use,
        n.oid IS NOT NULL AND has_schema_privilege(n.oid, 'CREATE') AS may_create
 FROM unnest(%s::text[]) AS wanted (name) LEFT JOIN pg_namespace n ON n.nspname = wanted.name"""
+OWN_TABLES = sorted({table.name for base in (AccountBase, MirrorBase)
+                     for table in base.metadata.tables.values()})
+ROW_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+READ_TABLES = """
+SELECT n.nspname::text AS schema, c.relname::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
+       pg_has_role(c.relowner, 'USAGE') AS is_ours,
+       (SELECT bool_and(has_table_privilege(c.oid, wanted)) FROM unnest(%s::text[]) wanted) AS may_use
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY(%s) AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p') ORDER BY 1, 2"""
+"""The mirror's own tables: people may keep others next to them."""
 HIDDEN_TABLES = """
 SELECT c.oid::regclass::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
        row_security_active(c.oid) AS from_us
@@ -146,7 +157,8 @@ def refuse_unfit(connection: Connection) -> None:
 
 def missing_rights(connection: Connection, to_make: Sequence[str], to_use: Sequence[str]) -> list[Obstacle]:
     """Returns the rights that this role lacks: to make the schemas `to_make`, or tables in those of them that
-    are there, and to use the schemas `to_use` that are there."""
+    are there and to change their tables; and to use the schemas `to_use` that are there, with their
+    tables."""
     facts = read_facts(connection)
     role, database = quoted(facts["role"]), quoted(facts["database"])
     found = []
@@ -165,7 +177,31 @@ def missing_rights(connection: Connection, to_make: Sequence[str], to_use: Seque
             found.append(Obstacle(
                 f"{facts['role']} may not {what} the schema {name}",
                 f"As the owner of the schema: GRANT {', '.join(wanted)} ON SCHEMA {quoted(name)} TO {role}"))
-    return found
+    return [*found, *_table_obstacles(connection, facts["role"], to_make, to_use)]
+
+
+def _table_obstacles(connection: Connection, role: str, to_make: Sequence[str],
+                     to_use: Sequence[str]) -> Iterator[Obstacle]:
+    """Yields what keeps the role from changing its tables in the schemas `to_make`, and from reading and
+    writing them in the schemas `to_use`: another role owns them."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(READ_TABLES, [list(ROW_RIGHTS), list({*to_make, *to_use}),
+                                            OWN_TABLES]).fetchall()
+    for schema, owner in dict.fromkeys((row["schema"], row["owner"]) for row in rows):
+        own = [row for row in rows if (row["schema"], row["owner"]) == (schema, owner)]
+        unowned = [row["name"] for row in own if not row["is_ours"]]
+        unusable = [row["name"] for row in own if not row["may_use"]]
+        if schema in to_make and unowned:
+            yield Obstacle(
+                f"{role} may not change the tables of the schema {schema}, as this version has to: "
+                f"{owner} owns {shortened(unowned)}",
+                f"As an administrator: GRANT {quoted(owner)} TO {quoted(role)}; or let {owner} run "
+                "`amocrm-mirror migrate`")
+        elif unusable:
+            yield Obstacle(
+                f"{role} may not read and write in the schema {schema}: {owner} owns {shortened(unusable)}",
+                f"As {owner}: GRANT {', '.join(ROW_RIGHTS)} ON ALL TABLES IN SCHEMA {quoted(schema)} TO "
+                f"{quoted(role)}")
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -3,13 +3,20 @@ marked deleted. Knows the entity by its declaration only."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
-from pipelines.cursors import FULL_READ_DUE, Position, set_server_time, write_position
+from pipelines.cursors import (
+    FULL_READ_DUE,
+    PLAUSIBLE_SECONDS,
+    Position,
+    set_server_time,
+    write_position,
+)
 from pipelines.entities.spec import Entity, Listing, PerParent
 from pipelines.extract.by_id import detail_steps
 from pipelines.extract.source import FilterIgnoredError, Source, Step
@@ -17,7 +24,7 @@ from pipelines.extract.strategies import incremental, snapshot, sweep
 from pipelines.load.batch import Batch
 from pipelines.load.counts import Counts
 from pipelines.load.hints import enqueue_suspects, merge_ranges, unseen_ids
-from pipelines.load.loader import Loader, configure_session
+from pipelines.load.loader import Loader, configure_session, correct_read_times
 from pipelines.load.tombstones import Tombstones, exceeds_deletion_guard, guard_message
 from pipelines.postgres.locks import retry_deadlocks
 from pipelines.sync.context import EntityResult, SyncContext
@@ -25,10 +32,12 @@ from pipelines.sync.entity_reader import EntityReader
 
 MAX_REMEMBERED_READS = 300_000
 """Ids per list remembered as read in this run; beyond it, hints are re-read once too often."""
+INCREMENTAL_MODES = ("window", "newest first")
 HIDDEN_ROWS_MESSAGE = (
     "{}: {} rows are not shown to this token, which is not an administrator's. They are kept, because "
     "the mirror cannot distinguish hidden rows from deleted ones")
 """Message: path of the list, number of rows."""
+log = logging.getLogger(__name__)
 
 
 class EntitySync:
@@ -53,6 +62,8 @@ class EntitySync:
         """Of an entity whose list may lack records that are fetched one by one: ids that the list has
         shown."""
         self.keep_time()
+        self.are_times_plausible = False
+        """No row of the table claims to have been read later than now."""
         self.had_rows = False
         """The table held live rows before this sweep, so the sweep may reveal missing ones."""
 
@@ -89,17 +100,20 @@ class EntitySync:
             position = self._full_scan(source, position)
         else:
             has_filter = self.reader.has_filter
-            self.result.mode = "window" if has_filter else "newest first"
+            self.result.mode = INCREMENTAL_MODES[0 if has_filter else 1]
             self.read_at = self.context.read_at.setdefault(listing.path, {})
-            steps = incremental(source, self.entity.incremental, position, has_filter)
+            steps, began_at = incremental(source, self.entity.incremental, position, has_filter), position
             position = self._load_steps(source, steps) or position
+            if self._is_ahead(began_at["watermark"]):
+                position = self._full_scan(source, {})  # the read began in amoCRM's future
         self._set_watermark(position.get("watermark"))
 
     def _sync_details(self, source: Source, over: PerParent) -> None:
         """Syncs an entity without a list endpoint, record by record."""
         self.result.mode = "one by one"
         position = self.reader.read_position(source.listing)
-        is_full = self.context.full or FULL_READ_DUE in position
+        is_full = (self.context.full or FULL_READ_DUE in position
+                   or self._is_ahead(position.get("began", 0)))
         due = self.reader.parent_values(over, None if is_full else position.get("began"), is_full)
         self.load_details(source, over, [ident for ident in due if ident not in self.shown])
         if not source.client.clock.is_known:
@@ -156,6 +170,28 @@ class EntitySync:
             self.tombstones.enqueue_absent(source.listing.constants, source.listing.path)
         return reached
 
+    def _is_ahead(self, moment: float) -> bool:
+        """True if a moment, in unix seconds, lies in amoCRM's future: an earlier version has measured it on
+        a clock that was wrong."""
+        clock = self.reader.client.clock
+        return clock.is_known and moment > clock.now() + PLAUSIBLE_SECONDS
+
+    def _correct_read_times(self) -> None:
+        """Before a whole list is loaded, corrects rows that would refuse it. Once per entity."""
+        if self.are_times_plausible or self._clock_ahead is None:
+            return
+        own = self.reader.normalizer.table_schema
+        listed = [each.child for each in self.loader.stage.child_replacements if each.child.is_listed]
+        with self.connection.transaction():
+            self.context.check_fence(self.connection)
+            corrected = sum(correct_read_times(self.connection, self.context.target.schema, each.name)
+                            for each in (own, *listed))
+        if corrected:
+            log.warning("%s: %d rows claimed to have been read later than now, because an earlier version "
+                        "measured that on a clock that was wrong; their time is corrected",
+                        own.name, corrected)
+        self.are_times_plausible = True
+
     def _set_watermark(self, watermark: int | None) -> None:
         """Records that one list is complete up to `watermark` (unix seconds). The entity's watermark is the
         earliest of its lists' (None while one of them has none)."""
@@ -182,6 +218,8 @@ class EntitySync:
                 return counts
 
         self.keep_time()
+        if self.result.mode not in INCREMENTAL_MODES:
+            self._correct_read_times()
         self.result.counts += retry_deadlocks(once)
         if self.entity.has_details and not listing.is_detail:
             self.shown.update(key[-1] for key in batch.rows)

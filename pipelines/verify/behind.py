@@ -3,12 +3,13 @@ event, or a queued hint says, that the record changed after the mirror's last re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from models.base import Link
-from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
+from pipelines.entities.record_kinds import CATALOG_EVENT_PATTERN, LIST_BY_EVENT_KIND
 from pipelines.schema.json_text import loads_jsonb
 from pipelines.schema.tables import tables_of
 from pipelines.verify.differences import CellDifference, Difference, Key
@@ -21,6 +22,8 @@ def records_named_by(event: Mapping[str, Any]) -> RecordChanges:
     """Returns the records that an event names: its own, and those in its values. `event`: cells by column."""
     kind = event.get("entity_type")
     found = {(LIST_BY_EVENT_KIND[kind], event.get("entity_id"))} if kind in LIST_BY_EVENT_KIND else set()
+    if re.match(CATALOG_EVENT_PATTERN, str(kind)):
+        found.add((f"catalogs/{str(kind).removeprefix('catalog_')}/elements", event.get("entity_id")))
     for column in ("value_before", "value_after"):
         if event.get(column):
             for name, item in _objects(loads_jsonb(event[column])):

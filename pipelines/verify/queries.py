@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg.sql import SQL, Composable, Composed, Literal
 
-from pipelines.entities.record_kinds import LIST_BY_EVENT_KIND
+from pipelines.entities.record_kinds import CATALOG_ELEMENTS, CATALOG_EVENT_PATTERN, LIST_BY_EVENT_KIND
 from pipelines.load.statements import AND, READ_AT, ReplaceChildren, Upsert, comma, keys_equal, name
 from pipelines.schema.tables import TableSchema
 
@@ -98,6 +98,13 @@ def unseen_rows(schema: str, table_schema: TableSchema, scope: Sequence[str]) ->
         AND.join([SQL("t._deleted_at IS NULL"), *only_listed, unseen]))
 
 
+def _event_kinds() -> list[tuple[Composed, str]]:
+    """(SQL condition that an event is about a record of one kind, the table of these records)."""
+    kinds = [(SQL("t.entity_type = {}").format(Literal(kind)), listing)
+             for kind, listing in LIST_BY_EVENT_KIND.items()]
+    return [*kinds, (SQL("t.entity_type ~ {}").format(Literal(CATALOG_EVENT_PATTERN)), CATALOG_ELEMENTS)]
+
+
 def no_longer_shown(schema: str, table_schema: TableSchema, time_column: str) -> Composed:
     """The keys of live rows of a log that amoCRM may no longer show: older than all that it shows, or about a
     deleted record."""
@@ -105,9 +112,9 @@ def no_longer_shown(schema: str, table_schema: TableSchema, time_column: str) ->
     table = name(schema, table_schema.name)
     oldest = SQL("(SELECT min(o.{0}) FROM {1} o JOIN {2} x ON {3})").format(
         name(time_column), table, seen, keys_equal("o", "x", table_schema.key))
-    deleted = [SQL("(t.entity_type = {} AND EXISTS (SELECT FROM {} r WHERE r.id = t.entity_id "
-                   "AND r._deleted_at IS NOT NULL))").format(Literal(kind), name(schema, listing))
-               for kind, listing in LIST_BY_EVENT_KIND.items()]
+    deleted = [SQL("({} AND EXISTS (SELECT FROM {} r WHERE r.id = t.entity_id "
+                   "AND r._deleted_at IS NOT NULL))").format(is_of_kind, name(schema, listing))
+               for is_of_kind, listing in _event_kinds()]
     return SQL("SELECT {} FROM {} t WHERE t._deleted_at IS NULL AND (t.{} < {} OR {})").format(
         _keys("t", table_schema.key), table, name(time_column), oldest, SQL(" OR ").join(deleted))
 

@@ -9,9 +9,9 @@ from psycopg.sql import SQL
 
 from pipelines.accounts.target import Connection
 from pipelines.amocrm.client import CountingClient
-from pipelines.cursors import SERVER_NOW
 from pipelines.entities.change_capture import without_captures
 from pipelines.entities.spec import Entity
+from pipelines.load.loader import correct_read_times
 from pipelines.load.statements import AND, name
 from pipelines.load.tombstones import AbsentRow
 from pipelines.load.writer import write_embedded
@@ -46,13 +46,10 @@ def repair_entity(context: SyncContext, entity: Entity, client: CountingClient, 
 
 def _correct_read_times(context: SyncContext, connection: Connection, entity: Entity,
                         outcome: EntityVerification) -> None:
-    """Rows that claim to have been read later than now would refuse every newer reading."""
     with connection.transaction():
         context.check_fence(connection)
         for model in (entity.model, *outcome.embedded):
-            connection.execute(SQL("UPDATE {0} SET _synced_at = {1} - interval '1 hour' "
-                                   "WHERE _synced_at > {1} + interval '5 minutes'").format(
-                name(context.target.schema, table_schema_of(model).name), SQL(SERVER_NOW)))
+            correct_read_times(connection, context.target.schema, table_schema_of(model).name)
 
 
 def _delete_orphaned_children(sync: EntitySync, outcome: EntityVerification) -> None:

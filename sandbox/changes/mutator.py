@@ -82,8 +82,7 @@ class Mutator:
                   before: Sequence[Record] = ()) -> None:
         """Adds an event, unless the operation is quiet (`"events": false`)."""
         if not self.quiet:
-            entity = f"catalog_{path.split('/')[1]}" if path.startswith("catalogs/") else singular(path)
-            self.state.event_log.add_now(type_, entity, ident, op.get("by", 0), after, before)
+            self.state.event_log.add_now(type_, event_kind(path), ident, op.get("by", 0), after, before)
 
     def remove_back_references(self, kind: str, record: Record) -> None:
         """Removes a record from the embedded lists of the records it is linked to."""
@@ -106,6 +105,11 @@ class Mutator:
                 other = self.require(to, ref["id"])
                 attach(other, to, kind, record["id"])
                 self.save(to, other)
+
+
+def event_kind(path: str) -> str:
+    """Returns how events name the kind of a list's records."""
+    return f"catalog_{path.split('/')[1]}" if path.startswith("catalogs/") else singular(path)
 
 
 def attach(holder: Record, holder_kind: str, kind: str, ident: int, main: bool | None = None) -> bool:

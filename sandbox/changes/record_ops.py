@@ -11,7 +11,7 @@ from sandbox.account.lists import KINDS
 from sandbox.account.records import field_event_payload, new_record, with_defaults
 from sandbox.account.state import AccountState
 from sandbox.account.store import Record, dumps, loads
-from sandbox.changes.mutator import Mutator, fields_path, operation, update_closest_task
+from sandbox.changes.mutator import Mutator, event_kind, fields_path, operation, update_closest_task
 
 _FIELD_EVENTS = {"name": "name_field_changed", "price": "sale_field_changed"}
 
@@ -143,7 +143,6 @@ def delete(mutator: Mutator, op: Record) -> Any:
         coll.bin[record["id"]] = dumps(record)
         mutator.add_event(f"{singular(path)}_deleted", path, record["id"], op)
         mutator.state.outbox.enqueue("delete", path, record)
-        _hide_events(mutator.state, path, record["id"])
     elif path == "tasks":
         mutator.add_event("task_deleted", path, record["id"], op)
         mutator.state.outbox.enqueue("delete", path, record)
@@ -151,6 +150,8 @@ def delete(mutator: Mutator, op: Record) -> Any:
     elif path.endswith("/notes") and record["note_type"] == "common":
         mutator.add_event("common_note_deleted", path.split("/")[0], record["entity_id"], op,
                           event_payload("note", id=record["id"]))
+    if path in (*KINDS, "tasks") or path.startswith("catalogs/"):
+        _hide_events(mutator.state, path, record["id"])
     return op["id"]
 
 
@@ -159,7 +160,7 @@ def _hide_events(state: AccountState, path: str, ident: int) -> None:
     if state.switches["deleted_entity_events"] == "hide":
         events = state.event_log.events
         for number in list(events.ids_where("entity_id", ident)):
-            if loads(events.rows[number])["entity_type"] == singular(path):
+            if loads(events.rows[number])["entity_type"] == event_kind(path):
                 events.remove(number)
 
 

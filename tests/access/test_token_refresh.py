@@ -246,18 +246,24 @@ PAGE = {"Content-Type": "text/html"}
 @pytest.mark.parametrize("answer", [
     (404, PAGE, b"<html>404</html>"), (400, PAGE, b"<html>400</html>"), (401, PAGE, b"<html>login</html>"),
     (400, {}, {"status": 400, "detail": "Произошла системная ошибка, повторите попытку"}),
+    (400, {}, {"status": 400, "type": "https://httpstatus.es/400", "detail": "Попробуйте повторить позже"}),
     (402, {}, {"status": 402})])
 def test_what_is_no_answer_of_the_token_endpoint_kills_no_grant(answer: Reply, database: str) -> None:
     with scripted_server(lambda path: answer) as server:
         tokens = stored_tokens(server, database,  # type: ignore[arg-type]
                                ConfiguredTokens("old", "old r", "id", "secret", "https://x"))
-        with pytest.raises((TransientError, NotPaidError)):
+        with pytest.raises((TransientError, NotPaidError)) as raised:
             tokens.refresh("old", no_wait)
+    assert ("grant access again" in str(raised.value)) == (answer[0] == 400), "if it does not pass"
     assert decrypted(database, "refresh_token") == "old r" and stored_row(database)["dead_reason"] is None
 
 
+OAUTH_PROBLEM = {"type": "https://developers.amocrm.ru/v3/errors/OAuthProblemJson",
+                 "title": "Некорректный запрос", "status": 400, "detail": "Попробуйте повторить позже"}
+
+
 @pytest.mark.parametrize("answer", [(400, {}, None), (400, {}, {"status": 400, "hint": "used"}),
-                                    (401, {}, None), (403, {}, {"status": 403})])
+                                    (400, {}, OAUTH_PROBLEM), (401, {}, None), (403, {}, {"status": 403})])
 def test_a_refusal_of_the_token_endpoint_ends_the_grant(answer: Reply, database: str) -> None:
     with scripted_server(lambda path: answer) as server:
         tokens = stored_tokens(server, database,  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ account."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,20 @@ from pipelines.cli.app import app
 from pipelines.entities.registry import ENTITIES
 from sandbox.process import SandboxProcess
 
+UNFIT = re.compile(
+    r"\b[A-Z]\w*(?:Error|Exception|Warning)\b|\bNoneType\b|<class |\bTraceback\b|\bobject at 0x|"
+    r"\b(?:psycopg|requests|urllib3|sqlalchemy|pydantic|oauthlib|pipelines)\.[A-Za-z_]|"
+    r"HTTPS?ConnectionPool|Max retries|[?&](?:limit|page|with|order|filter)\b[^ ]*=|\[\{'")
+"""What no message holds: a type or a repr of Python, a class of a library, the query of a request."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "pipelines.cli"]
 INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ", "TEST_PG_BINDIR")
              if name in os.environ}
+
+
+def unfit_for_people(text: str) -> list[str]:
+    """Returns the parts of a text that no message to people may hold."""
+    return [found.group() for found in UNFIT.finditer(text)]
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,9 @@ class CommandResult:
     code: int
     out: str
     error: str
+
+    def __post_init__(self) -> None:
+        assert unfit_for_people(self.out + self.error) == [], self.out + self.error
 
     @property
     def output(self) -> str:
@@ -75,8 +89,9 @@ class CliInstallation:
             given.write(typed or "")
             given.seek(0)
             self.processes.append(subprocess.Popen(
-                [*COMMAND, *words], cwd=self.folder, env=self.process_environment(more), text=True,
-                stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+                [*COMMAND, *words], cwd=self.folder, env=self.process_environment(more),
+                encoding="utf-8", errors="replace", stdin=given, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE))
         return self.processes[-1]
 
     def run(self, *words: str, **more: str) -> CommandResult:

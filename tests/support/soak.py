@@ -24,20 +24,23 @@ from random import Random
 
 import psycopg
 
-from pipelines.errors import SyncAlreadyRunningError
+from pipelines.errors import MirrorError, SyncAlreadyRunningError
 from pipelines.migrate import migrate
 from pipelines.postgres.embedded.postmaster import free_port
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from sandbox.changes.churn import CHANGES
+from sandbox.http.faults import PAGE_FAULTS
 from sandbox.process import SandboxProcess
 from tests.support.commands import COMMAND, CliInstallation
 from tests.support.equality import differences
-from tests.support.mirrors import sync_mirror
+from tests.support.mirrors import KEY, sync_mirror
 from tests.support.webhooks import is_listening, subscribe_webhook, wait_until
 
 SWEEP_ONLY_CHANGES = ("vanish", "merge", "main_contact", "link_product", "note")
 """Changes that only a sweep is sure to see (README, "What a sync sees")."""
-FAULTS = ("429", "500", "502", "503", "504", "reset", "truncate", "garbage", "html200", "slow")
+FAULTS = ("429", "500", "500json", "502", "503", "504", "reset", "truncate", "garbage", "html200", "empty200",
+          "slow", "400system", "401html", "402", "403html", "404html", *PAGE_FAULTS)
+"""Faults that pass: after at most three requests the account answers as before."""
 SWITCHES: tuple[dict[str, str], ...] = (
     {}, {"filter_option": "ignore"}, {"filter_option": "refuse"},
     {"events_order": "asc", "default_order": "desc"},
@@ -65,7 +68,7 @@ class Round:
         self.sweeps = draw() < 0.3
         self.changes = self.rng.randint(5, 40)
         self.drift = self.rng.choice((0, 0, 3, 7))
-        self.faults = self.rng.sample(FAULTS, self.rng.choice((0, 1, 2)))
+        self.faults = self.rng.sample(FAULTS, self.rng.choice((0, 1, 2, 3)))
         self.kills = self.rng.choice((0, 0, 0, 1, 2))
         self.hang_up = draw() < 0.1
 
@@ -96,6 +99,7 @@ class Soak:
         self._sync(drawn.sweeps)
         self.sandbox.drift(0)
         self.sandbox.clear_faults()
+        self._forget_block()
         code = self._sync(drawn.sweeps, sure=True)
         self.done += Counter(rounds=1, changes=drawn.changes, faults=len(drawn.faults), kills=drawn.kills,
                              hang_ups=int(drawn.hang_up))
@@ -110,7 +114,8 @@ class Soak:
     def _sync(self, full: bool, sure: bool = False) -> int:
         """Syncs and returns the exit code; waits while a killed sync's lock is held. `sure` allows mass
         deletes: in a small account that lives long, the last record of a list is deleted now and then, which
-        a sync refuses by default."""
+        a sync refuses by default. A sync that is not `sure` may be refused after a block page, or lose its
+        lock."""
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         while True:
             try:
@@ -119,6 +124,15 @@ class Soak:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
+            except MirrorError:
+                if sure:
+                    raise
+                return 1
+
+    def _forget_block(self) -> None:
+        """Lets the hour pass during which nothing is sent after a block page."""
+        with psycopg.connect(self.database) as connection:
+            connection.execute("UPDATE mirror.accounts SET blocked_at = blocked_at - interval '1 hour'")
 
     def _start_sync(self, full: bool) -> multiprocessing.process.BaseProcess:
         process = FORK.Process(target=lambda: os._exit(self._sync(full)))
@@ -151,7 +165,7 @@ def webhooks_running(sandbox: SandboxProcess, database: str) -> Iterator[None]:
     """Runs a webhook receiver and a continuous sync as separate processes, subscribed to the sandbox's
     webhook."""
     with tempfile.TemporaryDirectory(prefix="mirror-soak-hooks-") as folder:
-        installation, port = CliInstallation(Path(folder), database, sandbox), free_port()
+        installation, port = CliInstallation(Path(folder), database, sandbox, MIRROR_KEY=KEY), free_port()
         parts = [subprocess.Popen([*COMMAND, "webhooks", *words], cwd=folder,
                                   env=installation.process_environment({}), stderr=subprocess.DEVNULL)
                  for words in (["serve", "--port", str(port)], ["drain"])]

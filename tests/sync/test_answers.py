@@ -110,6 +110,13 @@ def test_a_fault_that_passes_costs_a_request_and_no_row(kinds: tuple[str, ...], 
         sandbox.clear_faults()
 
 
+def test_a_system_error_for_the_account_s_own_record_passes(sandbox: SandboxProcess, database: str) -> None:
+    sandbox.fault("400system", "^/api/v4/account", times=2)
+    assert sync_mirror(sandbox, database).exit_code == 0
+    assert wrong(sandbox, database) == []
+    assert sandbox.stats()["by_status"]["400"] >= 2
+
+
 @pytest.mark.parametrize("kind", ["404html", "400system", "empty_next"])
 def test_a_fault_that_stays_fails_every_list_and_deletes_nothing(kind: str, sandbox: SandboxProcess,
                                                                  mirrored: str) -> None:

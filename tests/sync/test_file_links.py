@@ -94,6 +94,24 @@ def test_a_deleted_record_keeps_its_files_until_it_is_restored(sandbox: SandboxP
     assert equal(database, sandbox)
 
 
+def test_a_customer_deleted_while_customers_are_off_loses_its_files(sandbox: SandboxProcess,
+                                                                    database: str) -> None:
+    """Its row stays as it was: the list that would say more is not offered."""
+    file, customer = files(sandbox)[0], sandbox.truth("customers")[2]["id"]
+    sandbox.mutate({"op": "attach_file", "list": "customers", "id": customer, "file": file})
+    sync_mirror(sandbox, database)
+    assert ("customers", customer) in links(database, file)
+    sandbox.switch(customers_mode="disabled")
+    sandbox.mutate({"op": "delete", "list": "customers", "id": customer})
+    report = sync_mirror(sandbox, database)
+    assert next(result.state for result in report.results if result.entity == "customers") == "skipped"
+    assert (("customers", customer) in links(database, file), equal(database, sandbox)) == (False, True)
+    assert asked(sync_mirror(sandbox, database)) == 0
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT _deleted_at FROM amocrm.customers WHERE id = %s",
+                                  [customer]).fetchone() == (None,)
+
+
 def test_a_deleted_file_s_links_go_and_come_back_with_it(sandbox: SandboxProcess, database: str) -> None:
     sync_mirror(sandbox, database)
     file = files(sandbox)[0]

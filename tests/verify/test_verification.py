@@ -13,6 +13,7 @@ from models.base import AccountBase
 from pipelines.entities.registry import ENTITIES
 from pipelines.errors import SyncRefusedError
 from pipelines.history.compare import HISTORY_TABLES
+from pipelines.verify.behind import records_named_by
 from pipelines.verify.outcomes import EntityVerification, Verification
 from pipelines.verify.verification import verify
 from sandbox.process import SandboxProcess
@@ -239,6 +240,31 @@ def test_events_that_amocrm_dropped_are_listed_and_kept(database: str) -> None:
         with psycopg.connect(database) as connection:
             assert connection.execute("SELECT count(*) FROM amocrm.events WHERE _deleted_at IS NOT NULL"
                                       ).fetchone() == (0,)
+
+
+def test_events_of_a_deleted_record_that_amocrm_hides_are_kept(database: str) -> None:
+    """Of a deal, and of an element of a catalog, whose kind an event names with the catalog's number."""
+    with SandboxProcess(scale=60, fields=8, switches={"deleted_entity_events": "hide"}) as own:
+        sync_mirror(own, database)
+        element = next(each["entity_id"] for each in own.truth("events")
+                       if each["entity_type"] == "catalog_11803")
+        own.mutate({"op": "delete", "list": "catalogs/11803/elements", "id": element},
+                   {"op": "delete", "list": "leads", "id": own.truth("leads")[3]["id"]})
+        sync_mirror(own, database, full=True)
+        with psycopg.connect(database) as connection:
+            kept = connection.execute(
+                "SELECT count(*) FILTER (WHERE entity_type = 'catalog_11803'), count(*) FROM amocrm.events e "
+                "WHERE NOT id = ANY(%s)", [[each["id"] for each in own.truth("events")]]).fetchone()
+            assert kept and kept[0] > 0 and kept[1] > kept[0]
+        found = outcome_of(verified(own, database, repair=True), "events")
+        assert (found.state, found.difference_count) == ("equal", 0), found.examples
+        assert f"{kept[1]} rows that amoCRM no longer shows" in found.not_compared_note
+
+
+def test_an_event_names_the_element_that_it_is_about() -> None:
+    assert records_named_by({"entity_type": "catalog_11803", "entity_id": 7}) == {
+        ("catalogs/11803/elements", 7)}
+    assert records_named_by({"entity_type": "catalog_", "entity_id": 7}) == set()
 
 
 def test_a_list_that_cannot_be_read_is_not_called_equal(sandbox: SandboxProcess, mirrored: str) -> None:
