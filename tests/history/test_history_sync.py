@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from itertools import groupby
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -97,8 +97,8 @@ def test_the_pipeline_on_a_past_day_is_one_query(sandbox: SandboxProcess, databa
     sandbox.apply_random_changes(40, 9, ["move", "create", "status_renamed"])
     sync_mirror(sandbox, database)
     account = sandbox.truth("account")[0]
-    day = datetime(2026, 3, 1,
-                   tzinfo=ZoneInfo(account["_embedded"]["datetime_settings"]["timezone"])).timestamp()
+    zone = ZoneInfo(account["_embedded"]["datetime_settings"]["timezone"])
+    day = datetime.combine(datetime.now(zone).date() - timedelta(days=90), time(), zone).timestamp()
     moves = sorted((event for event in sandbox.truth("events") if event["type"] == "lead_status_changed"),
                    key=lambda event: event["id"])
     stages: Counter[int] = Counter()
