@@ -20,6 +20,7 @@ from pipelines.bi.view_files import file_names, view_file
 from pipelines.migrate import migrate
 from pipelines.orchestration.materializations import due_views
 from pipelines.postgres.locks import stored_step_lock
+from pipelines.sync.account_sync import _merge_views
 from tests.conftest import temporary_database
 
 Connection = psycopg.Connection[Any]
@@ -176,6 +177,16 @@ def test_in_dagster_a_mart_has_news_when_its_stored_rows_differ(connection: Conn
         connection.execute("DELETE FROM amocrm.leads WHERE id = (SELECT min(id) FROM amocrm.leads)")
         found = due()
         assert "funnel" in found and "tasks" not in found
+
+
+@pytest.mark.parametrize("earlier", [ViewResult("funnel", "built"),
+                                     ViewResult("funnel", "refreshed", has_news=True)])
+def test_what_a_sync_found_before_its_end_is_not_forgotten(earlier: ViewResult) -> None:
+    """A first sync opens the views early, and refreshes them again at its end."""
+    fault = ViewResult("funnel", "failed", "why")
+    for later in (ViewResult("funnel", "unchanged"), ViewResult("funnel", "refreshed")):
+        assert _merge_views([earlier], [later]) == [earlier]
+    assert _merge_views([earlier], [fault]) == [fault]
 
 
 def test_a_refresh_that_fails_keeps_the_rows_and_says_so(connection: Connection,

@@ -88,7 +88,8 @@ def test_a_killed_sync_of_another_machine_is_found(installation: CliInstallation
         with _instance_lock(home):
             opened = dg.DagsterInstance.from_config(str(home))
         with opened as instance, mirror.connect_autocommit() as connection:
-            wait_until(lambda: sync_lock("amocrm").is_held(connection), 60)
+            wait_until(lambda: sync_lock("amocrm").is_held(connection) and instance.get_runs(
+                dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))
             [run] = instance.get_runs()
             assert PROCESS_TAG in run.tags
             fail_dead_runs(instance, mirror.connect_autocommit)
