@@ -382,7 +382,7 @@ def test_a_password_with_a_hash_works(role: OrdinaryRole, empty_database: str, t
 @pytest.mark.parametrize(("content", "says"), [
     ("telemetry: [\n", "Fix dagster.yaml"), ("nonsense: 1\n", "Fix dagster.yaml"),
     ("- a\n", "Fix dagster.yaml"), ("concurrency: 5\n", "does not have the form"),
-    ("storage:\n  postgres:\n    postgres_url: postgresql://u:hidden-word@127.0.0.1:1/d\n",
+    ("storage:\n  postgres:\n    postgres_url: postgresql+psycopg2://u:hidden-word@127.0.0.1:1/d\n",
      "cannot keep its runs"),
     ("run_storage:\n  module: nowhere_at_all\n  class: Storage\n  config: {}\n",
      "pip install nowhere-at-all")])
