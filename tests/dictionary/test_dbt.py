@@ -141,7 +141,8 @@ def test_freshness_asks_how_complete_a_list_is(project: Project) -> None:
         assert age(views["funnel"]) == "None", "one of its lists was never read"
         connection.execute(
             "INSERT INTO mirror.sync_runs "
-            "(account, run_id, entity, state, started_at, finished_at, watermark) SELECT 'amocrm', 'b', list, 'complete', now(), now(), '2026-03-01 18:30+00' "
+            "(account, run_id, entity, state, started_at, finished_at, watermark) "
+            "SELECT 'amocrm', 'b', list, 'complete', now(), now(), '2026-03-01 18:30+00' "
             "FROM amocrm_bi.freshness WHERE NOT is_there AND state <> 'skipped'")
         assert age(views["funnel"]) == "2026-03-01 18:10:00+00:00", "the oldest of its lists"
         for table in [*tables.values(), *views.values()]:
