@@ -45,8 +45,8 @@ RECIPROCAL = {
 HEAD = """# Licences of what amocrm-mirror uses
 
 amocrm-mirror itself is under the [MIT licence](LICENSE). `make licences` writes this page from
-`requirements/`, and a test compares both. The licence is the one that the package declares. Every wheel carries
-its licence's text; the image keeps them in the `*.dist-info` folders of its environment.
+`requirements/`, and a test compares both. The licence is the one that the package declares. Every wheel
+carries its text; the image keeps them in the `*.dist-info` folders of its environment.
 
 """
 ECHARTS = "in the report, and in `pipelines/bi/dashboards/vendor`"
