@@ -146,8 +146,8 @@ def test_a_fresh_mirror_is_fresh_and_a_stale_one_is_stale(project: Project) -> N
                           "interval '30 hours' WHERE entity = 'leads'")
     states = {each["unique_id"].split(".", 2)[2]: each["status"]
               for each in project.target("sources")["results"]}
-    assert [states[name] for name in ("amocrm.leads", "amocrm_bi.funnel", "amocrm.tasks", "amocrm.users")] == [
-        "error", "error", "warn", "pass"]
+    asked = ("amocrm.leads", "amocrm_bi.funnel", "amocrm.tasks", "amocrm.users")
+    assert [states[name] for name in asked] == ["error", "error", "warn", "pass"]
 
 
 def test_models_are_built_and_the_data_tests_pass(project: Project) -> None:
@@ -156,7 +156,8 @@ def test_models_are_built_and_the_data_tests_pass(project: Project) -> None:
     failed = {each["unique_id"]: each["status"] for each in results
               if each["status"] not in ("pass", "success")}
     assert len(results) > 150
-    assert all(status == "warn" and ".source_relationships_" in name for name, status in failed.items()), failed
+    assert all(status == "warn" and ".source_relationships_" in name
+               for name, status in failed.items()), failed
     assert len(failed) <= 12, failed
     with psycopg.connect(project.database) as owner:
         [count] = owner.execute("SELECT count(*) FROM analytics.won_by_month").fetchone() or (0,)
@@ -188,7 +189,7 @@ def test_children_are_linked_where_dagster_dbt_takes_equal_keys(project: Project
     try:
         project.describe("--shared-keys")
         project.dbt("parse")
-        assert "enable_duplicate_source_asset_keys" in project.links().stderr, "it refuses without the setting"
+        assert "asset key" in (refused := project.links()).stderr and refused.returncode
         done = project.links("shared")
         assert done.returncode == 0, done.stderr[-3000:]
         found = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""docs/python.md: its code runs as written, as the BI role. What needs no further package runs with the suite,
+"""docs/python.md: its code runs as written, as the BI role. What needs no more packages runs with the suite,
 the rest in an environment of its own (slow)."""
 
 from __future__ import annotations

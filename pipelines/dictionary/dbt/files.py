@@ -59,6 +59,9 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_Dumper.add_multi_representer(str, lambda dumper, name: dumper.represent_str(str(name)))  # SQLAlchemy's names
+
+
 def read_account(connection: psycopg.Connection[Any], schema: str, fresh_hours: float) -> tuple[Account, str]:
     """Returns what the files say of an account, and its name. The views must be up to date."""
     with connection.transaction():
