@@ -72,7 +72,8 @@ def bootstrapped(folder: Path, address: str, release: str) -> Path:
 
 def inside(root: Path, command: str, folder: str = "/", user: str = "0:0", **more: str) -> str:
     """Runs a shell command in the root, in namespaces that end with it. Returns its output; fails with it."""
-    settings = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root", "LANG": "C.UTF-8"} | more
+    settings = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root",
+                "LANG": "C.UTF-8"} | more
     enter = " && ".join([
         f"mount -t proc proc {root}/proc", f"mount -t tmpfs -o mode=1777 tmpfs {root}/tmp",
         f"mkdir -p {root}/dev/shm", f"mount -t tmpfs -o mode=1777 tmpfs {root}/dev/shm",
