@@ -18,6 +18,7 @@ from pipelines.bi.dashboards.html import ECHARTS_VERSION
 from pipelines.postgres.embedded.binaries import wheel_bindir
 from tests.project.test_package import PACKAGES, PIN
 from tests.support.commands import REPOSITORY
+from tests.support.environments import environment_with
 
 LICENCES = (REPOSITORY / "THIRD-PARTY-LICENSES.md").read_text(encoding="utf-8")
 THREATS = (REPOSITORY / "docs" / "threat-model.md").read_text(encoding="utf-8")
@@ -97,6 +98,24 @@ def test_the_same_lock_gives_the_same_bill(bill: dict[str, Any]) -> None:
                            encoding="utf-8")
     assert json.loads(again.stdout) == bill
     assert bill["specVersion"] == "1.6" and bill["serialNumber"].startswith("urn:uuid:")
+
+
+VALIDATE = """
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+fault = JsonStrictValidator(SchemaVersion.V1_6).validate_str(sys.stdin.read())
+sys.exit(str(fault)[:2000] if fault else 0)
+"""
+
+
+@pytest.mark.slow
+def test_the_bill_is_valid_cyclonedx(bill: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    python = environment_with("sbom", ["cyclonedx-python-lib[json-validation]"], tmp_path_factory)
+    for content, expect in ((bill, 0), (bill | {"components": [{"name": "no type"}]}, 1)):
+        done = subprocess.run([python, "-c", VALIDATE], input=json.dumps(content), check=False,
+                              capture_output=True, encoding="utf-8")
+        assert done.returncode == expect, done.stderr
 
 
 def test_a_package_without_a_licence_stops_the_bill(tmp_path: Path) -> None:
