@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-all lint dev docs bench soak lock clean
+.PHONY: help setup demo test test-all lint dev docs bench soak lock licences clean
 
 help:  ## These lines
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,9 @@ lock:  ## Write requirements/ again from pyproject.toml; needs uv. UPGRADE=--upg
 	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
 		--extra dev -c requirements/runtime.txt -o requirements/development.txt
 	printf 'build\nsetuptools\n' | $(UV) pip compile $(LOCK) $(UPGRADE) - -c requirements/development.txt -o requirements/build.txt
+
+licences: setup  ## Write THIRD-PARTY-LICENSES.md again, after `make lock`
+	@$(BIN)/python .ci/licences.py
 
 clean:  ## Remove .venv and what the tools left
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

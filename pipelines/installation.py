@@ -279,6 +279,7 @@ def open_chosen_installation(account: str, load: Callable[[], Settings] = load_s
     configured one, else the only one of the database, else with `or_demo` the demo's. Raises UsageError, with
     the accounts that there are, if none is named or configured and there are several."""
     mirror = Installation(load())
+    language.prefer(mirror.settings.amocrm_lang)
     is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
     if account or is_configured or not mirror.has_database:
         return mirror.for_account(account or mirror.account)

@@ -1,5 +1,5 @@
 """Commands on what people read: `views` builds the BI views, `report` writes the report, `dictionary` the
-data dictionary."""
+data dictionary, `dbt` the sources for a dbt project."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from pipelines.config.home import write_atomically
 from pipelines.errors import SyncRefusedError, UsageError
 
 if TYPE_CHECKING:
+    from pipelines.dictionary.dbt.files import DbtFiles
     from pipelines.dictionary.from_database import ProgressCallback
     from pipelines.dictionary.model import Dictionary
 
@@ -113,6 +114,24 @@ def dictionary(out: Annotated[Path, typer.Option(
         for path in _write_files(found, out, format_):
             typer.echo(f"{path}: {path.stat().st_size / 1024:,.0f} kB")
         typer.echo(_dictionary_summary(found))
+
+
+@commands.command(epilog=example("amocrm-mirror dbt", "amocrm-mirror dbt --out transform/models"))
+def dbt(out: Annotated[Path, typer.Option(
+            help="Folder of the dbt project's models; the account gets a folder in it.",
+            metavar="FOLDER")] = Path("models"),
+        shared_keys: Annotated[bool, typer.Option(
+            "--shared-keys", help="Dagster: tables of tags, field values and links have the asset of their "
+            "list, too. Needs enable_duplicate_source_asset_keys.")] = False,
+        account: Account = "") -> None:
+    """Describe the account to dbt: sources with every description, data tests and freshness, and the report's
+    pages as exposures. Needs dbt 1.10.8 or later, and dagster-dbt links the sources to the mirror's assets.
+
+    Run it again after new fields: it replaces its own files, and refuses to touch others. Asks amoCRM
+    nothing.
+    """
+    with report_errors():
+        _write_dbt_files(out, shared_keys, account)
 
 
 # views
@@ -236,3 +255,37 @@ def _dictionary_summary(found: Dictionary) -> str:
     if uncommented:
         words.append(f"{uncommented} columns without a comment")
     return "; ".join(words)
+
+
+# dbt
+
+
+def _write_dbt_files(out: Path, shared_keys: bool, account: str) -> None:
+    """Writes the files, and says what they hold."""
+    from pipelines.dictionary.dbt.files import dbt_files, read_account, write_files
+    from pipelines.dictionary.dbt.sources import AssetKeys
+    from pipelines.migrate import migrate, require_tables
+    from pipelines.orchestration.partitions import BI_PREFIX, ENTITY_PREFIX
+    mirror = open_existing_mirror(account)
+    require_tables(mirror.conninfo, mirror.schema)
+    with stderr_console().status("reading the account"), mirror.connect_autocommit() as connection:
+        failed = [each for each in migrate(mirror.conninfo, mirror.schema).views if each.reason]
+        read, owner = read_account(connection, mirror.schema, mirror.settings.mirror_fresh_hours)
+    owners = (each.strip() for each in mirror.settings.dagster_owners.split(","))
+    found = dbt_files(read, AssetKeys(ENTITY_PREFIX, BI_PREFIX, shared_keys), owner,
+                      next((each for each in owners if "@" in each), ""))
+    for path in write_files(out / mirror.schema, found.texts):
+        typer.echo(f"{path}: {path.stat().st_size / 1024:,.0f} kB")
+    for line in view_notes(failed):
+        typer.echo(line)
+    typer.echo(_dbt_summary(found))
+
+
+def _dbt_summary(found: DbtFiles) -> str:
+    """Returns the last line: how much dbt knows now, and which lists have no freshness."""
+    tables = [table for source in found.sources for table in source["tables"]]
+    absent = ", ".join(sorted(found.account.absent))
+    columns = sum(len(table["columns"]) for table in tables)
+    return (f"{len(tables)} tables and views with {columns:,} columns, "
+            f"{found.tests} data tests, {len(found.exposures)} exposures"
+            + (f"; without freshness, because this account does not offer them: {absent}" if absent else ""))

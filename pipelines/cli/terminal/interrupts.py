@@ -21,6 +21,7 @@ NOTES = {
     "dictionary": "files that are not named above were not written: run the command again",
     "grants": WHOLE_OR_NOT,
     "forget": f"{WHOLE_OR_NOT}. `amocrm-mirror forget --list` shows who was erased",
+    "dbt": "files that are not named above were not written: run the command again",
     "report": "the file is as it was",
     "alerts": "alerts that were sent are remembered; the next check sends the others",
     "code-server": "Dagster's code server has ended",
