@@ -73,8 +73,6 @@ COUNT_FOREIGN_TABLES = text(
 )
 """Counts the relations of a schema that has no alembic_version. One statement: between two, another migrator
 may create the tables."""
-
-
 HIDDEN_FROM = text(
     "SELECT current_user::text FROM pg_class WHERE relname = 'alembic_version'"
     " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema)"
@@ -102,8 +100,8 @@ class MigrationReport:
 
 
 def ensure_current(conninfo: str, schema: str) -> None:
-    """Migrates if there is anything to migrate; else costs four queries, and takes no lock. For syncs.
-    Raises MigrationError, also if the migration failed a short while ago."""
+    """Migrates if there is anything to migrate; else takes no lock. For syncs. Raises MigrationError, also if
+    the migration failed a short while ago."""
     schemas = _target_schemas(schema)
     with open_connection(conninfo, autocommit=True) as connection:
         refuse_unfit(connection)
@@ -125,8 +123,9 @@ def _revisions(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> 
     found: dict[str, str | None] = {}
     for target, schema in schemas.items():
         try:
-            row = connection.execute(SQL("SELECT version_num FROM {}").format(
-                Identifier(schema, "alembic_version"))).fetchone()
+            with connection.transaction():
+                row = connection.execute(SQL("SELECT version_num FROM {}").format(
+                    Identifier(schema, "alembic_version"))).fetchone()
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             row = None
         found[target] = str(row[0]) if row else None
@@ -300,25 +299,10 @@ def alembic_config(target: str, connection: Connection | None, schema: str) -> C
     return config
 
 
-Heads = dict[str, str | None]
-"""Target → the revision that this program's tables have."""
-
-
-def program_heads() -> Heads:
-    """Returns the newest revision of each target."""
-    return {name: ScriptDirectory.from_config(alembic_config(name, None, "")).get_current_head()
-            for name in ("mirror", "account")}
-
-
-def are_current(connection: psycopg.Connection[Any], schema: str, heads: Heads) -> bool:
-    """True if the tables of an account, and ours, have these revisions. Takes no lock."""
-    try:
-        with connection.transaction():
-            return all(connection.execute(SQL("SELECT version_num FROM {}.alembic_version").format(
-                Identifier(target_schema))).fetchall() == [(heads[target],)]
-                for target, target_schema in _target_schemas(schema).items())
-    except psycopg.errors.UndefinedTable:
-        return False
+def are_current(connection: psycopg.Connection[Any], schema: str) -> bool:
+    """True if the tables of an account, and ours, are this program's. Takes no lock."""
+    return all(revision == head(target)
+               for target, revision in _revisions(connection, _target_schemas(schema)).items())
 
 
 def _target_schemas(schema: str) -> dict[str, str]:

@@ -47,7 +47,8 @@ def is_anothers_same_view(connection: Connection, view: Identifier, query: Compo
         return False
     with connection.transaction(force_rollback=True):
         connection.execute(SQL("CREATE TEMP VIEW probe AS {}").format(query))
-        return found == connection.execute("SELECT pg_get_viewdef('pg_temp.probe'::regclass)").fetchone()
+        return bool(found == connection.execute(
+            "SELECT pg_get_viewdef('pg_temp.probe'::regclass)").fetchone())
 
 
 def _drop_and_create(connection: Connection, view: Identifier, query: Composable) -> None:

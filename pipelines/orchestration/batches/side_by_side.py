@@ -25,7 +25,7 @@ from pipelines.amocrm.errors import AmoError, InterruptedSyncError
 from pipelines.amocrm.rate_limiter import RateLimiter
 from pipelines.errors import AccountPausedError, MirrorError, SyncAlreadyRunningError, describe_fault
 from pipelines.installation import UNSET_FOR_OTHER_ACCOUNTS, Installation
-from pipelines.migrate import Heads, are_current, migrate, program_heads
+from pipelines.migrate import are_current, migrate
 from pipelines.postgres.connections import open_connection
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.preflight import connection_budget
@@ -138,7 +138,6 @@ class Batch:
         self.mirror, self.only, self.limits = mirror, list(only), limits or Limits()
         self.at_once = _affordable(mirror, at_once)
         self.began = time.monotonic()
-        self.heads = program_heads()
         self._lenders: queue.SimpleQueue[ConnectionLender] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[BatchOutcome] = queue.SimpleQueue()
         self._running: dict[str, _Running] = {}
@@ -220,7 +219,7 @@ class Batch:
         """Syncs one account. Every error becomes its outcome."""
         name = mirror.account
         try:
-            _migrate_if_behind(mirror, self.mirror.conninfo, self.heads)
+            _migrate_if_behind(mirror, self.mirror.conninfo)
             running.target = mirror.target()
             try:
                 return _judge(name, sync(replace(running.target, rebuilds_when_idle=False), self.only))
@@ -244,11 +243,11 @@ def _affordable(mirror: Installation, at_once: int) -> int:
     return max(1, min(at_once, free // CONNECTIONS_PER_ACCOUNT))
 
 
-def _migrate_if_behind(mirror: LentInstallation, conninfo: str, heads: Heads) -> None:
+def _migrate_if_behind(mirror: LentInstallation, conninfo: str) -> None:
     """Migrates the account's tables if they are another version's. An account at rest is asked one
     question."""
     with mirror.connect() as connection:
-        is_current = are_current(connection, mirror.schema, heads)
+        is_current = are_current(connection, mirror.schema)
     if not is_current:
         migrate(conninfo, mirror.schema)
 
