@@ -195,8 +195,8 @@ def status_notes(status: dict[str, Any]) -> list[str]:
     lines += _retry_notes({each["entity"]: each.get("retries") or 0 for each in status["entities"]})
     if status["quarantined"]:
         lines.append(f"{status['quarantined']} records in quarantine; the latest:")
-        lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} ({row['request'].partition('?')[0]})"
-                  for row in status["quarantine"]]
+        lines += [f"  {row['entity']} {row['record_key']}: {row['reason']} "
+                  f"({row['request'].partition('?')[0]})" for row in status["quarantine"]]
     if status["standing"]:
         lines.append(f"The account is {status['standing']}. The data already mirrored is kept.")
     lines += [f"view {view} could not be rebuilt: {why}" for view, why in status["views_not_rebuilt"].items()]

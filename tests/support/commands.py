@@ -43,7 +43,9 @@ class CommandResult:
     error: str
 
     def __post_init__(self) -> None:
-        assert unfit_for_people(self.out + self.error) == [], self.out + self.error
+        is_json = self.out.lstrip().startswith(("{", "["))  # for programs
+        said = self.error if is_json else self.out + self.error
+        assert unfit_for_people(said) == [], said
 
     @property
     def output(self) -> str:
