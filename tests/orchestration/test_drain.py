@@ -57,7 +57,7 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks its memory up in /proc")
 @pytest.mark.parametrize(("accounts", "measured"), [
-    (200, 3.0), pytest.param(1_000, 60.0, marks=pytest.mark.slow)])
+    pytest.param(200, 3.0, marks=pytest.mark.slow), pytest.param(1_000, 60.0, marks=pytest.mark.slow)])
 def test_accounts_at_rest_cost_next_to_nothing(database: str, tmp_path: Path, accounts: int,
                                                measured: float) -> None:
     installation = CliInstallation(tmp_path, database)

@@ -42,11 +42,6 @@ class CommandResult:
     out: str
     error: str
 
-    def __post_init__(self) -> None:
-        is_json = self.out.lstrip().startswith(("{", "["))  # for programs
-        said = self.error if is_json else self.out + self.error
-        assert unfit_for_people(said) == [], said
-
     @property
     def output(self) -> str:
         """Both streams on one line, so that `in` finds a sentence that was wrapped."""
@@ -109,6 +104,9 @@ class CliInstallation:
             os.chdir(before)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
+        is_json = result.stdout.lstrip().startswith(("{", "["))  # for programs
+        said = result.stderr if is_json else result.stdout + result.stderr
+        assert unfit_for_people(said) == [], said
         return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 

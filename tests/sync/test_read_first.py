@@ -111,6 +111,7 @@ def test_views_work_before_the_rest_is_read(sandbox: SandboxProcess, database: s
     assert after["not_there_yet"] == [] == after["views_that_lack_records"]
 
 
+@pytest.mark.slow
 def test_the_order_costs_no_request(sandbox: SandboxProcess, postgres_server: str, template_database: str,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.conftest import temporary_database
