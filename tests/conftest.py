@@ -32,10 +32,10 @@ from pipelines.postgres.embedded.server import EmbeddedPostgres
 RUN_FOLDER = pytest.StashKey[Path]()
 """The folder of this test run."""
 SLOWEST_FILES = ("test_soak", "test_corruption", "test_batches", "test_drain", "test_fan_out",
-                 "test_secrets", "test_lock_lost", "test_setups", "test_kill", "test_increments", "test_switch_matrix", "test_accounts", "test_progress",
-                 "test_webhook_faults", "test_serve", "test_assets", "test_candidate_tokens",
-                 "test_account_state", "test_file_links", "test_first_sync", "test_commands",
-                 "test_time_ranges", "test_verification")
+                 "test_secrets", "test_lock_lost", "test_setups", "test_kill", "test_increments",
+                 "test_switch_matrix", "test_accounts", "test_progress", "test_webhook_faults", "test_serve",
+                 "test_assets", "test_candidate_tokens", "test_account_state", "test_file_links",
+                 "test_first_sync", "test_commands", "test_time_ranges", "test_verification")
 """Test files that take minutes, longest first."""
 MEMORY_FOLDER, MIN_FREE_BYTES = "/dev/shm", 3 * 2**30
 """A file system in memory, and the bytes that must be free there to use it."""

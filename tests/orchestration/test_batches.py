@@ -20,6 +20,7 @@ from pipelines.postgres.reuse import ConnectionLender
 from sandbox.process import SandboxProcess
 from tests.support.commands import CliInstallation
 from tests.support.equality import differences
+from tests.support.webhooks import wait_until
 
 NAMES = ("busy", "failing", "idle", "moved", "slow")
 MOVING = names_in_tier("moving")
@@ -134,7 +135,6 @@ def test_what_hangs_in_postgres_is_cancelled_and_ctrl_c_ends_all(
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Batch, "_next_outcome", interrupt)
-        began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             list(Batch(mirror, ["users"], 1, Limits(stuck=1)).sync(names))
         wait_until(lambda: connection.execute(OURS, [connection.info.dbname]).fetchone() == (0,), 30)
