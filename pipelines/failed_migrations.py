@@ -1,5 +1,5 @@
 """Remembers migrations that failed, in the comment of the schema's table alembic_version. Syncs do not try
-one again within TRY_AGAIN_SECONDS: whoever reads a table waits behind a migration that waits for it."""
+one again within TRY_AGAIN_SECONDS: a reader of the table waits behind a migration that waits for it."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ def search_path_statement(connection: Connection, schemas: list[str], role: str)
 
 
 def _set_search_path(connection: Connection, schemas: list[str], role: str) -> None:
-    """Sets the role's search_path, unless somebody else has set it. Where our own role may not, it stays:
-    the role reads all the same."""
+    """Sets the role's search_path, unless it was set by hand. Where our own role may not set it, it stays as
+    it is: the role reads all the same."""
     found = connection.execute(SEARCH_PATHS, [role]).fetchall()
     if all(OUR_SEARCH_PATH.fullmatch(path) for path, in found):
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():

@@ -1,3 +1,3 @@
-"""Tells a person, once, that an account needs something, and once that it is good again: e-mail, Slack,
-Telegram or any webhook. What was told is in `mirror.alerts`.
+"""Alerts: a message when an account needs something, and one when it is good again, by e-mail, Slack,
+Telegram or any webhook. `mirror.alerts` holds what each channel has been sent.
 """

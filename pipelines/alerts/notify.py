@@ -1,8 +1,8 @@
-"""Compares what is wrong now with what each channel was told, and tells it the difference.
+"""Compares what is wrong now with what each channel has been sent, and sends it the difference.
 
-A channel that does not take the message is told again at the next run; the others are not. What was told is
-stored after the channel has taken it, so a process killed in between tells it a second time, never not at
-all.
+A channel that does not take the message gets it again at the next run; the others do not. What was sent is
+stored after the channel has taken it, so a process killed in between sends it a second time, and never loses
+it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def alert(mirror: Installation) -> Outcome:
-    """Tells each channel what has begun and ended since it was told last. Raises UsageError without a
+    """Sends each channel what has begun and ended since its last message. Raises UsageError without a
     channel, SyncRefusedError while another process does this, or before `migrate`."""
     channels = open_channels(mirror.settings)
     if not channels:
@@ -62,7 +62,7 @@ def alert(mirror: Installation) -> Outcome:
 
 def _changes(connection: Connection, channel: Channel, state: State,
              current: dict[tuple[str, str], Event]) -> list[Event]:
-    """Returns what the channel has not been told yet. Of accounts that are not watched, nothing."""
+    """Returns what the channel has not been sent yet. Of accounts that are not watched, nothing."""
     told = {(row[0], row[1]) for row in connection.execute(SELECT_TOLD, [channel.name]).fetchall()}
     return [*(event for key, event in current.items() if key not in told),
             *(ended(account, kind, state.languages[account])

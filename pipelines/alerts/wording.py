@@ -80,7 +80,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Message:
-    """What one channel is told at once."""
+    """What one channel is sent at once."""
 
     subject: str
     text: str

@@ -3,7 +3,7 @@ place in the queue.
 
 A process of this machine is looked up. Of any other machine, only the database can tell: a sync holds its
 account's lock, and the lock ends with the process. A run that was made and never started is given up after a
-while, whoever made it.
+while, whichever machine made it.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Forecast:
                            now - self._began, dict(self._reading))
 
     def _may_be_long(self, each: PlannedEntity) -> bool:
-        """True if nobody knows yet how long a list is."""
+        """True if the length of a list is not known yet."""
         return each.name not in self._left and (
             each.is_long or self._reading.get(each.name, (0, None))[0] > PAGE_ROWS)
 
