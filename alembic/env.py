@@ -2,7 +2,7 @@
 
 `pipelines/migrate.py` passes `connection` and `schema` in `config.attributes`; the `alembic` command takes
 them from the environment. In both cases one migrator runs at a time in a schema, each migration is one
-transaction, and waiting for a lock and running a statement have a timeout: a short one, because who reads
+transaction, and waiting for a lock and running a statement have a timeout: a short one, because a reader of
 the table waits behind the migration that waits.
 """
 
