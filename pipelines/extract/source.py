@@ -12,13 +12,14 @@ that really comes, so that size is learned (`PageSize`) and asked for from then 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.amocrm.client import MIN_PAGE_SIZE, HttpGet
 from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError, TransientError
-from pipelines.amocrm.pagination import MAX_REPEATS, Page, Progress, ending, following, page
+from pipelines.amocrm.pagination import MAX_REPEATS, Page, Progress, ending, following, identity, page
 from pipelines.amocrm.responses import Parameters
 from pipelines.cursors import Position
 from pipelines.entities.spec import Entity, Incremental, Listing
@@ -80,6 +81,21 @@ class PageSize:
     does not."""
 
 
+class RecentAnswers:
+    """The latest pages of a list, to notice an answer that came twice: rows of one request as the answer to
+    another one. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[Parameters, tuple[Hashable, ...]]] = deque(maxlen=4)
+
+    def is_repeated(self, each: Page) -> bool:
+        """Adds a page; True if an earlier one showed the same rows and was asked for otherwise."""
+        rows = tuple(map(identity, each.records))
+        found = bool(rows) and any(rows == met and asked != each.asked for asked, met in [*self._latest])
+        self._latest.append((each.asked, rows))
+        return found
+
+
 @dataclass(frozen=True)
 class Source:
     """One list of one account."""
@@ -90,6 +106,7 @@ class Source:
     base: str = ""
     """Base URL, if the list is not on the account's host."""
     page_size: PageSize = field(default_factory=PageSize)
+    recent: RecentAnswers = field(default_factory=RecentAnswers)
     to_rows: Callable[[Page], Any] | None = None
     """Turns an accepted page's records into rows. Pages that wait to be loaded then hold rows only, a third
     of the memory of records."""
@@ -145,6 +162,14 @@ class Source:
         return each
 
     def _get(self, asked: Parameters) -> Page:
+        """Requests a page; up to two times more while it shows what another request has shown."""
+        for _ in range(MAX_REPEATS):
+            each = self._answer(asked)
+            if not self.recent.is_repeated(each):
+                return each
+        return self._answer(asked)
+
+    def _answer(self, asked: Parameters) -> Page:
         return page(self.client, self.listing.path, asked, self.listing.embedded_key,
                     self.listing.is_single_object, self.base, self._declines(asked))
 
@@ -187,7 +212,7 @@ class Source:
         asked = following(each.asked, len(each.records))
         beyond = self._get(asked)
         is_doubtful = not beyond.row_ids - each.row_ids and (beyond.records or each.next is not None)
-        return self._get(asked) if is_doubtful else beyond
+        return self._answer(asked) if is_doubtful else beyond
 
     def largest_page(self, *more: tuple[str, str], number: int = 1) -> Page:
         """Requests a page as large as the server can deliver."""
