@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.amocrm.client import MIN_PAGE_SIZE, HttpGet
 from pipelines.amocrm.errors import BadRequestError, NotAvailableError, PageTooLargeError, TransientError
-from pipelines.amocrm.pagination import MAX_REPEATS, Page, Progress, ending, following, identity, page
+from pipelines.amocrm.pagination import MAX_REPEATS, Page, Progress, ending, following, page
 from pipelines.amocrm.responses import Parameters
 from pipelines.cursors import Position
 from pipelines.entities.spec import Entity, Incremental, Listing
@@ -86,14 +86,16 @@ class RecentAnswers:
     another one. Threads may share it."""
 
     def __init__(self) -> None:
-        self._latest: deque[tuple[Parameters, tuple[Hashable, ...]]] = deque(maxlen=4)
+        self._latest: deque[tuple[Parameters, frozenset[Hashable]]] = deque(maxlen=16)
 
-    def is_repeated(self, each: Page) -> bool:
-        """Adds a page; True if an earlier one showed the same rows and was asked for otherwise."""
-        rows = tuple(map(identity, each.records))
-        found = bool(rows) and any(rows == met and asked != each.asked for asked, met in [*self._latest])
-        self._latest.append((each.asked, rows))
-        return found
+    def add(self, each: Page) -> Page:
+        self._latest.append((each.asked, frozenset(each.row_ids)))
+        return each
+
+    def has_elsewhere(self, each: Page) -> bool:
+        """True if the rows of a page have also been the answer to another request."""
+        shown = each.row_ids
+        return bool(shown) and any(shown == rows and asked != each.asked for asked, rows in [*self._latest])
 
 
 @dataclass(frozen=True)
@@ -162,16 +164,9 @@ class Source:
         return each
 
     def _get(self, asked: Parameters) -> Page:
-        """Requests a page; up to two times more while it shows what another request has shown."""
-        for _ in range(MAX_REPEATS):
-            each = self._answer(asked)
-            if not self.recent.is_repeated(each):
-                return each
-        return self._answer(asked)
-
-    def _answer(self, asked: Parameters) -> Page:
-        return page(self.client, self.listing.path, asked, self.listing.embedded_key,
-                    self.listing.is_single_object, self.base, self._declines(asked))
+        return self.recent.add(page(
+            self.client, self.listing.path, asked, self.listing.embedded_key, self.listing.is_single_object,
+            self.base, self._declines(asked)))
 
     def _declines(self, asked: Parameters) -> frozenset[int]:
         """The statuses that decline the list or, where the filter has to be paid for, the filter (6, 23)."""
@@ -183,8 +178,13 @@ class Source:
     def is_last(self, each: Page, seen: Collection[Hashable] = ()) -> bool:
         """True if the list (with the filters and the order of that request) ends with this page. Looks at the
         following page where the page itself does not say it; learns from that that the server gives smaller
-        pages than asked for. `seen`: rows that the walk has met before. Raises TransientError if the page is
-        empty and the following one is not."""
+        pages than asked for. A page whose rows were also the answer to another request is asked for once
+        more, and is not the last one if it shows others now. `seen`: rows that the walk has met before.
+        Raises TransientError if the page is empty and the following one is not."""
+        return self._ends_with(each, seen) and (not self.recent.has_elsewhere(each)
+                                                or self._get(each.asked).row_ids == each.row_ids)
+
+    def _ends_with(self, each: Page, seen: Collection[Hashable]) -> bool:
         ended = ending(each)
         if ended is not None:
             return ended
@@ -212,7 +212,7 @@ class Source:
         asked = following(each.asked, len(each.records))
         beyond = self._get(asked)
         is_doubtful = not beyond.row_ids - each.row_ids and (beyond.records or each.next is not None)
-        return self._answer(asked) if is_doubtful else beyond
+        return self._get(asked) if is_doubtful else beyond
 
     def largest_page(self, *more: tuple[str, str], number: int = 1) -> Page:
         """Requests a page as large as the server can deliver."""
@@ -271,6 +271,7 @@ class Source:
             limit, number = self._next_place(start)
             try:
                 each = self.page(*parameters, limit=limit, number=number)
+                each = self._get(each.asked) if self.recent.has_elsewhere(each) else each
             except PageTooLargeError:
                 self.reduce_page_size(limit)
                 continue
@@ -283,13 +284,13 @@ class Source:
             is_repeated = bool(shown) and not new and (shown <= previous or previous <= shown)
             repeats = repeats + 1 if is_repeated and number > 1 else 0
             most = 2 * MAX_REPEATS if self.page_size.fixed else MAX_REPEATS
+            if repeats % 2 and repeats < most:
+                continue  # an answer that came twice, or the list shows no more: asked for once more
             is_last = overlaps and (not shown or repeats >= most or self.is_last(each, joined))
             rows = len(each.records)
             yield each
             if is_last:
                 return
-            if self.page_size.fixed and repeats % 2:
-                continue  # such pages do not overlap: this one is asked for once more
             previous = shown
             joined |= shown if overlaps else set()
             # smaller pages than asked for stand at another place than was meant
