@@ -42,6 +42,10 @@ class FilterIgnoredError(Exception):
     """amoCRM's answer ignores the filter or the order of the request."""
 
 
+def order_ignored(path: str, column: str) -> FilterIgnoredError:
+    return FilterIgnoredError(f"{path}: amoCRM does not answer in the order of {column}")
+
+
 FILTER_ERRORS = (FilterIgnoredError, BadRequestError, NotAvailableError)
 """Errors that may mean: this list does not honour the filter or the order."""
 
@@ -250,7 +254,8 @@ class Source:
         seconds = timestamps(each, moving)
         if (any(not low - 1 <= at <= high + 1 for at in seconds)
                 or (each.next and each.records and not seconds)):
-            raise FilterIgnoredError(f"{self.listing.path} ignores filter[{moving.column}]")
+            raise FilterIgnoredError(
+                f"{self.listing.path}: amoCRM answers with records of other times than were asked for")
         return each
 
     def ids(self, each: Page, descending: bool = False) -> list[int]:
@@ -258,7 +263,7 @@ class Source:
         Raises FilterIgnoredError if the ids are not in that order."""
         ids = [ident for record in each.records if (ident := possible_id(record)) is not None]
         if ids != sorted(ids, reverse=descending):
-            raise FilterIgnoredError(f"{self.listing.path} ignores order[{self.entity.order_column}]")
+            raise order_ignored(self.listing.path, self.entity.order_column)
         return ids
 
     def overlapping_pages(self, *parameters: tuple[str, str]) -> Iterator[Page]:
