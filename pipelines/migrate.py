@@ -105,8 +105,7 @@ def ensure_current(conninfo: str, schema: str) -> None:
     schemas = _target_schemas(schema)
     with open_connection(conninfo, autocommit=True) as connection:
         refuse_unfit(connection)
-        behind = [target for target, revision in _revisions(connection, schemas).items()
-                  if revision != head(target)]
+        behind = _behind(connection, schemas)
         row = connection.execute(CURRENT, {
             "quoted": f'"{schema}"', "views": list(base_views.BASE_VIEWS),
             "placeholder": PLACEHOLDER_MARK}).fetchone()
@@ -116,6 +115,12 @@ def ensure_current(conninfo: str, schema: str) -> None:
             if waits := reason_to_wait(schemas[target], comment, head(target)):
                 raise MigrationError(waits)
         migrate(conninfo, schema)
+
+
+def _behind(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> list[str]:
+    """The targets that are not at the revision of this program."""
+    return [target for target, revision in _revisions(connection, schemas).items()
+            if revision != head(target)]
 
 
 def _revisions(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> dict[str, str | None]:
@@ -301,8 +306,7 @@ def alembic_config(target: str, connection: Connection | None, schema: str) -> C
 
 def are_current(connection: psycopg.Connection[Any], schema: str) -> bool:
     """True if the tables of an account, and ours, are this program's. Takes no lock."""
-    return all(revision == head(target)
-               for target, revision in _revisions(connection, _target_schemas(schema)).items())
+    return not _behind(connection, _target_schemas(schema))
 
 
 def _target_schemas(schema: str) -> dict[str, str]:
