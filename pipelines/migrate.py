@@ -55,8 +55,8 @@ SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = to_regnamespace(%
 log = logging.getLogger(__name__)
 FINISHED_KEPT = "migrations that had finished are kept, nothing is half done"
 CURES = {
-    "2BP01": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
-    "0A000": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
+    **dict.fromkeys(("2BP01", "0A000"), f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, "
+                    "migrate, and make them again."),
     "55P03": f"Another program holds the tables; {FINISHED_KEPT}. Stop it and migrate again.",
     "57014": f"It took longer than allowed; {FINISHED_KEPT}. Migrate again in a quieter hour.",
     "42501": f"Let the owner of what is named grant it, or make this user its owner; {FINISHED_KEPT}.",
@@ -139,8 +139,7 @@ def _revisions(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> 
 
 def head(target: str) -> str | None:
     """Returns the revision of this program."""
-    config = alembic_config(target, None, "")
-    folder = Path(config.get_main_option("version_locations") or "")
+    folder = Path(alembic_config(target, None, "").get_main_option("version_locations") or "")
     return _head(target, INI, tuple(sorted(path.name for path in folder.glob("*.py"))))
 
 
@@ -305,7 +304,7 @@ def alembic_config(target: str, connection: Connection | None, schema: str) -> C
 
 
 def are_current(connection: psycopg.Connection[Any], schema: str) -> bool:
-    """True if the tables of an account, and ours, are this program's. Takes no lock."""
+    """True if an account's tables, and ours, are this program's. Takes no lock."""
     return not _behind(connection, _target_schemas(schema))
 
 
@@ -399,5 +398,4 @@ def _pending_revisions(target: str, revision: str | None) -> list[str]:
 
 
 def _scripts(target: str) -> list[Script]:
-    config = alembic_config(target, None, "")
-    return list(ScriptDirectory.from_config(config).walk_revisions())
+    return list(ScriptDirectory.from_config(alembic_config(target, None, "")).walk_revisions())
