@@ -42,8 +42,7 @@ INI = PACKAGED_INI if PACKAGED_INI.exists() else HERE.parent / "alembic.ini"
 of a checkout."""
 MIRROR_SCHEMA = "mirror"
 MINIMUM_VERSION = 150000
-# Alembic's `op` and `context` are global to the process; env.py locks between processes.
-ALEMBIC_LOCK = threading.Lock()
+ALEMBIC_LOCK = threading.Lock()  # Alembic's `op` and `context` are global to the process
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 3, 2.0
 """How often a migration is tried whose tables another session holds, and the pause in between."""
 CURRENT = """
