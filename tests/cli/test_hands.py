@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -24,7 +23,7 @@ from pipelines.migrate import migrate
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from pipelines.postgres.locks import sync_lock
 from sandbox.process import SandboxProcess
-from tests.support.commands import CliInstallation
+from tests.support.commands import CliInstallation, command_paths
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +33,6 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 # Ctrl-C
-
-
-def command_paths(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from command_paths(command, *before, name)
-        else:
-            yield (*before, name)
 
 
 def test_every_command_has_its_own_words_for_ctrl_c() -> None:

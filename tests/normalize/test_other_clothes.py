@@ -146,7 +146,7 @@ def test_times_of_fields_in_other_clothes(type_: str, place: int, value: Any) ->
 
 
 def test_seconds_as_a_text_are_never_the_digits_of_a_day() -> None:
-    """1797102000 is a day of 2026, and no 1797-10-20; each day of years in which such seconds stand for one."""
+    """1797102000 is a day of 2026, and not 1797-10-20; so is each day of six years."""
     def days(value: Any) -> Any:
         _, found = read("leads", {"id": 1, "custom_fields_values": [
             {"field_id": 7, "field_type": "date", "values": [{"value": value}]}]})
