@@ -274,10 +274,11 @@ def _readable_accounts(mirror: Installation, mine: str) -> list[registry.Account
 
 
 def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings,
-                             or_demo: bool = False) -> Installation:
+                             or_demo: bool = False, or_any: bool = False) -> Installation:
     """Returns the installation for a command that is about one account: the one that is named, else the
-    configured one, else the only one of the database, else with `or_demo` the demo's. Raises UsageError, with
-    the accounts that there are, if none is named or configured and there are several."""
+    configured one, else the only one of the database, else with `or_demo` the demo's. If none is named or
+    configured and there are several, returns the first with `or_any`, of a command that is about all of them,
+    else raises UsageError with the accounts that there are."""
     mirror = Installation(load())
     language.prefer(mirror.settings.amocrm_lang)
     is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
@@ -289,7 +290,7 @@ def open_chosen_installation(account: str, load: Callable[[], Settings] = load_s
         return mirror.for_account(registry.DEMO_ACCOUNT)
     if mirror.account in names or not names:
         return mirror
-    if len(names) > 1:
+    if len(names) > 1 and not or_any:
         raise UsageError(f"this database holds {len(names)} accounts, and none is named: add --account with "
                          f"one of {', '.join(names)}")
     return mirror.for_account(names[0])

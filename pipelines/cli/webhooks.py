@@ -104,13 +104,14 @@ def subscribe(url: Annotated[str, typer.Option(
 
 
 @webhooks.command(epilog=example("amocrm-mirror webhooks status", "amocrm-mirror webhooks status --json"))
-def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+           account: Account = "") -> None:
     """Show deliveries, lag, and whether amoCRM has switched the webhook off. Exit code 3: off, not
     subscribed, or lagging."""
     with report_errors():
         from pipelines.migrate import require_tables
         from pipelines.webhooks.status import gather, render
-        mirror = open_existing_mirror()
+        mirror = open_existing_mirror(account)
         require_tables(mirror.conninfo, mirror.schema)
         found = gather(mirror.connect_autocommit, mirror.account)
         typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2) if as_json
