@@ -106,7 +106,8 @@ def _add_legal_name(state: AccountState) -> None:
     last = max(fields.records(), key=lambda field: int(field["id"]))
     fields.put(last | {"id": last["id"] + 2, "name": "Юридическое лицо", "type": "org_legal_name", "code": None,
                        "sort": last["sort"] + 1, "enums": None})
-    contact = _required(contacts.get(list(contacts.ids)[5]))
+    ids = list(contacts.ids)
+    contact = _required(contacts.get(ids[5 % len(ids)]))
     entry = {"field_id": last["id"] + 2, "field_name": "Юридическое лицо", "field_code": None,
              "field_type": "org_legal_name", "values": [{"value": "ООО «Кедр»"}]}
     contacts.put(contact | {"custom_fields_values": [*(contact["custom_fields_values"] or []), entry]})
