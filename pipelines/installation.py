@@ -277,12 +277,12 @@ def open_chosen_installation(account: str, load: Callable[[], Settings] = load_s
                              or_demo: bool = False, or_any: bool = False) -> Installation:
     """Returns the installation for a command that is about one account: the one that is named, else the
     configured one, else the only one of the database, else with `or_demo` the demo's. If none is named or
-    configured and there are several, returns the first with `or_any`, of a command that is about all of them,
-    else raises UsageError with the accounts that there are."""
+    configured and there are several, raises UsageError with the accounts that there are. `or_any`: of a
+    command that is about all of them, the configured one if it is there, else the first."""
     mirror = Installation(load())
     language.prefer(mirror.settings.amocrm_lang)
     is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
-    if account or is_configured or not mirror.has_database:
+    if account or (is_configured and not or_any) or not mirror.has_database:
         return mirror.for_account(account or mirror.account)
     names = [each.name for each in _readable_accounts(mirror, mirror.account)]
     if or_demo and not names and any(each.name == registry.DEMO_ACCOUNT and each.has_tables

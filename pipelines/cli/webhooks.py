@@ -15,6 +15,7 @@ from pipelines.cli.common import (
     exit_on_interrupt,
     open_existing_mirror,
     open_migrated_mirror,
+    open_mirror,
     report_errors,
 )
 from pipelines.cli.terminal.logs import child_environment, configure_logging
@@ -124,7 +125,7 @@ def rotate(account: Account = "") -> None:
     """Give the webhook a new secret address; the old one is refused from then on."""
     with report_errors():
         from pipelines.webhooks import subscription as work
-        mirror = open_migrated_mirror(account)
+        mirror = _open_own_account(account)
         with mirror.connect_autocommit() as connection:
             work.rotate_secret(mirror.target(), connection)
         typer.echo("the webhook has a new address; the old one is refused now")
@@ -135,11 +136,19 @@ def unsubscribe(account: Account = "") -> None:
     """Remove the webhook, in amoCRM and here."""
     with report_errors():
         from pipelines.webhooks import subscription as work
-        mirror = open_migrated_mirror(account)
+        mirror = _open_own_account(account)
         with mirror.connect_autocommit() as connection:
             had = work.unsubscribe(mirror.target(), connection)
         typer.echo("amoCRM sends nothing any more" if had
                    else "amoCRM had no webhook of ours; deliveries are refused now")
+
+
+def _open_own_account(account: str) -> Installation:
+    """Returns the installation, its tables up to date. Refuses, before anything is made, an account that
+    amoCRM does not let in, or that is mirrored under another name."""
+    from pipelines.orchestration.admission import refuse_another_account
+    refuse_another_account(open_mirror(account))
+    return open_migrated_mirror(account)
 
 
 def _subscribe(url: str, account: str) -> None:
@@ -147,7 +156,7 @@ def _subscribe(url: str, account: str) -> None:
     fault = work.url_problem(url)
     if fault:
         raise UsageError(fault)
-    mirror = open_migrated_mirror(account)
+    mirror = _open_own_account(account)
     with mirror.connect_autocommit() as connection:
         hook, refused = work.subscribe(mirror.target(), connection, url)
     typer.echo(f"amoCRM reports {len(hook.settings)} events: {', '.join(hook.settings)}")

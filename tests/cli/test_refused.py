@@ -84,6 +84,12 @@ def test_a_refused_sync_leaves_a_mirror_as_it_was(sandbox: SandboxProcess, datab
         assert "syncing now" in person.call("accounts", "list").out
     twice = person.call("sync", AMOCRM_SCHEMA="zzz")
     assert twice.code == 1 and "mirrored already, under the name 'amocrm'" in twice.error, twice.output
+    for words in (("webhooks", "subscribe", "--url", "http://127.0.0.1:9"), ("webhooks", "rotate"),
+                  ("webhooks", "unsubscribe")):
+        again = person.call(*words, AMOCRM_SCHEMA="zzz")
+        assert again.code == 1 and "mirrored already, under the name 'amocrm'" in again.error, again.output
+    assert person.call("metrics", AMOCRM_SCHEMA="zzz").code == 0
+    assert person.call("keys", "rotate", AMOCRM_SCHEMA="zzz").code == 0, "of the whole database"
     added = person.call("accounts", "add", "zzz", sandbox.url, typed=sandbox.admin_token)
     assert added.code == 1 and "mirrored already, under the name 'amocrm'" in added.error, added.output
     assert person.call("sync", AMOCRM_ACCESS_TOKEN=TOKEN).code == 1
