@@ -10,7 +10,10 @@ def main() -> None:
         import amocrm_mirror.module_path  # noqa: F401  # first: it decides what `pipelines` is
     except ImportError as reason:
         sys.exit(str(reason))
-    from pipelines.cli.app import main as run
+    try:
+        from pipelines.cli.app import main as run
+    except KeyboardInterrupt:
+        sys.exit("amocrm-mirror: interrupted; nothing was changed")
     run()
 
 

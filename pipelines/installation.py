@@ -274,14 +274,15 @@ def _readable_accounts(mirror: Installation, mine: str) -> list[registry.Account
 
 
 def open_chosen_installation(account: str, load: Callable[[], Settings] = load_settings,
-                             or_demo: bool = False) -> Installation:
+                             or_demo: bool = False, or_any: bool = False) -> Installation:
     """Returns the installation for a command that is about one account: the one that is named, else the
-    configured one, else the only one of the database, else with `or_demo` the demo's. Raises UsageError, with
-    the accounts that there are, if none is named or configured and there are several."""
+    configured one, else the only one of the database, else with `or_demo` the demo's. If none is named or
+    configured and there are several, raises UsageError with the accounts that there are. `or_any`: of a
+    command that is about all of them, the configured one if it is there, else the first."""
     mirror = Installation(load())
     language.prefer(mirror.settings.amocrm_lang)
     is_configured = mirror.settings.amocrm_base_url or "amocrm_schema" in mirror.settings.model_fields_set
-    if account or is_configured or not mirror.has_database:
+    if account or (is_configured and not or_any) or not mirror.has_database:
         return mirror.for_account(account or mirror.account)
     names = [each.name for each in _readable_accounts(mirror, mirror.account)]
     if or_demo and not names and any(each.name == registry.DEMO_ACCOUNT and each.has_tables
@@ -289,7 +290,7 @@ def open_chosen_installation(account: str, load: Callable[[], Settings] = load_s
         return mirror.for_account(registry.DEMO_ACCOUNT)
     if mirror.account in names or not names:
         return mirror
-    if len(names) > 1:
+    if len(names) > 1 and not or_any:
         raise UsageError(f"this database holds {len(names)} accounts, and none is named: add --account with "
                          f"one of {', '.join(names)}")
     return mirror.for_account(names[0])

@@ -186,7 +186,11 @@ class Client:
             log.warning("%s: amoCRM says that the account is not paid for (402). For some minutes at night "
                         "it says so of paid accounts, too: waiting up to %.0f minutes. Ctrl-C ends it",
                         reason.place, patience / 60)
-        self._halted_event.wait(min(left, random.uniform(0.5, 1.0) * self.retry_policy.payment_delay))
+        seconds = min(left, random.uniform(0.5, 1.0) * self.retry_policy.payment_delay)
+        if seconds >= NOTICED_PAUSE_SECONDS:
+            self.on_retry(f"amoCRM says that the account is not paid for (402): next try in {seconds:.0f} s, "
+                          f"for {left / 60:.0f} minutes more")
+        self._halted_event.wait(seconds)
 
     def _pause_before_try(self, number: int, seconds: float, reason: TransientError) -> None:
         """Waits before a try; says so if the wait is long enough to be noticed."""

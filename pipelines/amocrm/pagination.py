@@ -234,6 +234,8 @@ class _Walk:
     """The last page repeated an earlier one, and is asked for once more."""
     empty: int = 0
     """Pages in a row without rows."""
+    by_offset: bool = False
+    """The list ignores `page`, and is read by `offset`."""
     asked: set[Hashable] = field(default_factory=set)
     contents: set[Hashable] = field(default_factory=set)
     farthest: Parameters = ()
@@ -263,11 +265,32 @@ class _Walk:
         self.largest = max(self.largest, len(each.records))
         self.has_ended = (ended is True and (bool(new) or not each.records)
                           or max(self.repeats, self.empty) >= MAX_REPEATS)
+        if self.repeats >= MAX_REPEATS:
+            self._doubt_end(each)
         return bool(new)
+
+    def _doubt_end(self, each: Page) -> None:
+        """Of a list that repeats its pages although its envelope counts more rows: goes on by offset. Raises
+        TransientError if that brings nothing, and a page or more is missing."""
+        body = each.envelope if isinstance(each.envelope, dict) else {}
+        count, met = body.get("_count"), len(self.progress.seen)
+        if not isinstance(count, int) or count <= met:
+            return
+        if not self.by_offset:
+            self.by_offset, self.has_ended, self.repeats = True, False, 0
+        elif count - met >= self.largest:
+            raise TransientError(f"{self.path}: {count:,} rows are announced, and {met:,} came. What was "
+                                 "read is kept. Run the sync again later; if it happens again, report it",
+                                 each.request)
 
     def next_parameters(self, each: Page) -> Parameters:
         """Returns the parameters of the page to be read next."""
         linked = each.next
+        if self.by_offset and "offset" not in dict(self.farthest):
+            self.is_linked, met = False, len(self.progress.seen)
+            self.farthest = [*((name, value) for name, value in self.farthest if name != "page"),
+                             ("offset", str(met))]
+            return self.farthest
         if linked is not None and tuple(sorted(linked)) not in self.asked:
             self.is_linked = True
             return linked

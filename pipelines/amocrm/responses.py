@@ -117,7 +117,7 @@ def judge(response: Response, request: str, declines: Collection[int] = ()) -> A
     if is_proxy_page(response):
         return TransientError(f"the proxy of this network answered instead of amoCRM ({status}): ask those "
                               "who run it to admit amoCRM's addresses", request, status)
-    if status >= 500 or status == 408:
+    if status >= 500 or status == 408 or status < 300:  # of 2xx, 200 and 204 alone answer a GET
         return TransientError(f"the server answered {status}{detail}", request, status)
     if 300 <= status < 400:
         return TransientError(f"the server redirects elsewhere ({status}), which is never followed. Check "
@@ -186,8 +186,9 @@ def is_block(response: Response) -> bool:
 
 
 def is_token_refusal(response: Response) -> bool:
-    """True if amoCRM refuses the token: a 401 that is no web page of another server's."""
-    return response.status_code == 401 and not _is_web_page(response)
+    """True if amoCRM refuses the token: a 401 with its JSON, or without a body. A page or a text comes from
+    another server."""
+    return response.status_code == 401 and (_problem(response) is not None or not response.content.strip())
 
 
 def problem_text(response: Response) -> str:

@@ -32,6 +32,7 @@ from pipelines.cli.common import (
 from pipelines.cli.reports import view_notes
 from pipelines.cli.serving import mcp, metrics
 from pipelines.cli.terminal import logs
+from pipelines.cli.terminal.interrupts import interrupted_note
 from pipelines.cli.terminal.streams import OutputLostError, prepare_streams
 from pipelines.errors import SyncRefusedError, UsageError
 
@@ -324,6 +325,10 @@ for each in (sync.commands, sync.history, accounts.access, accounts.accounts, pr
     app.add_typer(each)
 
 
+CLICK_INTERRUPTED = 130
+"""Exit code with which the library of the command line ends on Ctrl-C outside `report_errors`, in silence."""
+
+
 def main() -> None:
     """Entry point of `amocrm-mirror`. SIGTERM ends it as Ctrl-C does."""
     prepare_streams()
@@ -332,6 +337,17 @@ def main() -> None:
         app()
     except OutputLostError as reason:  # of --help and --version, which are no commands
         sys.exit(f"amocrm-mirror: {reason}" if str(reason) else reason.exit_code)
+    except KeyboardInterrupt:
+        interrupted_early()
+    except SystemExit as reason:
+        if reason.code == CLICK_INTERRUPTED:
+            interrupted_early()
+        raise
+
+
+def interrupted_early() -> NoReturn:
+    """Ends a command that was interrupted before it began its work."""
+    sys.exit(f"amocrm-mirror: interrupted; {interrupted_note()}")
 
 
 if __name__ == "__main__":

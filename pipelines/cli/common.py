@@ -146,18 +146,21 @@ def open_mirror(account: str | None = None, or_demo: bool = False) -> Installati
 
 
 def open_existing_mirror(account: str | None = None) -> Installation:
-    """Returns the installation for a command that creates nothing. Raises SyncRefusedError if there is no
-    database yet."""
+    """Returns the installation for a command that creates nothing. `account` None: one about the whole
+    database, seen from any of its accounts. Raises SyncRefusedError if there is no database yet."""
     from pipelines.config.settings import load_settings
-    from pipelines.installation import Installation
+    from pipelines.installation import Installation, open_chosen_installation
     Installation(load_settings()).require_database()
-    return open_mirror(account, or_demo=True)
+    return open_chosen_installation(account or "", or_demo=True, or_any=account is None)
 
 
 def open_migrated_mirror(account: str | None = None) -> Installation:
-    """Returns the installation after bringing its tables up to date."""
+    """Returns the installation after bringing its tables up to date. `account`: as above; a database with
+    accounts gets no schema of another name."""
+    from pipelines.installation import open_chosen_installation
     from pipelines.migrate import migrate
-    mirror = open_mirror(account)
+    mirror = open_chosen_installation(account or "", or_any=account is None,
+                                      or_demo=account is None)
     migrate(mirror.conninfo, mirror.schema)
     return mirror
 

@@ -31,7 +31,7 @@ from pipelines.cli.common import (
     table,
 )
 from pipelines.cli.terminal import logs
-from pipelines.cli.terminal.progress import JsonProgress, SyncProgress
+from pipelines.cli.terminal.progress import JsonProgress, SyncProgress, json_line
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ def _sync_one(account: str, options: tuple[Sequence[str], bool, bool], quiet: bo
         shown.working("opening the database")
         mirror = open_mirror(account)
         report = launch(mirror, shown, *options)
-    if isinstance(shown, JsonProgress):
-        shown.write("result", **reports.sync_facts(report))
+    if as_json:  # not with the progress, which may be lost: a result that no one gets is no success
+        typer.echo(json_line("result", **reports.sync_facts(report)))
     elif not quiet:
         _print_report(console, mirror, report)
     elif report.exit_code or any(view.state == "failed" for view in report.views):
@@ -204,20 +204,20 @@ class _AccountsOutput:
     quiet: bool
     as_json: bool
     began: float = field(default_factory=time.monotonic)
+    progress: JsonProgress = field(default_factory=json_progress)
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
 
     def add(self, outcome: AccountOutcome) -> None:
         if self.as_json:
-            typer.echo(json.dumps({"event": "account", **vars(outcome), "label": outcome.label},
-                                  ensure_ascii=False))
+            self.progress.write("account", **vars(outcome), label=outcome.label)
         elif not self.quiet or outcome.code:
             self.console.print(_outcome_line(outcome), markup=False)
 
     def end(self, outcomes: Sequence[AccountOutcome], exit_code: int) -> None:
         counts, seconds = Counter(outcome.label for outcome in outcomes), time.monotonic() - self.began
         if self.as_json:
-            typer.echo(json.dumps({"event": "result", "exit_code": exit_code, "accounts": len(outcomes),
-                                   "seconds": round(seconds, 1)} | counts))
+            typer.echo(json_line("result", exit_code=exit_code, accounts=len(outcomes),
+                                 seconds=round(seconds, 1), **counts))
             return
         if self.quiet:
             return

@@ -196,7 +196,7 @@ def _account_dictionary(account: str) -> Dictionary:
     try:
         require_tables(mirror.conninfo, mirror.schema)
     except SyncRefusedError as reason:
-        raise SyncRefusedError(f"{reason}; or use --base, which needs none") from None
+        raise type(reason)(f"{reason}; or use --base, which needs none") from None
     with _counting_progress() as report, mirror.connect_autocommit() as connection:
         return account_dictionary(connection, mirror.schema, report)
 

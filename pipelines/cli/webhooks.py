@@ -15,6 +15,7 @@ from pipelines.cli.common import (
     exit_on_interrupt,
     open_existing_mirror,
     open_migrated_mirror,
+    open_mirror,
     report_errors,
 )
 from pipelines.cli.terminal.logs import child_environment, configure_logging
@@ -104,13 +105,14 @@ def subscribe(url: Annotated[str, typer.Option(
 
 
 @webhooks.command(epilog=example("amocrm-mirror webhooks status", "amocrm-mirror webhooks status --json"))
-def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+           account: Account = "") -> None:
     """Show deliveries, lag, and whether amoCRM has switched the webhook off. Exit code 3: off, not
     subscribed, or lagging."""
     with report_errors():
         from pipelines.migrate import require_tables
         from pipelines.webhooks.status import gather, render
-        mirror = open_existing_mirror()
+        mirror = open_existing_mirror(account)
         require_tables(mirror.conninfo, mirror.schema)
         found = gather(mirror.connect_autocommit, mirror.account)
         typer.echo(json.dumps(found, ensure_ascii=False, default=str, indent=2) if as_json
@@ -123,7 +125,7 @@ def rotate(account: Account = "") -> None:
     """Give the webhook a new secret address; the old one is refused from then on."""
     with report_errors():
         from pipelines.webhooks import subscription as work
-        mirror = open_migrated_mirror(account)
+        mirror = _open_own_account(account)
         with mirror.connect_autocommit() as connection:
             work.rotate_secret(mirror.target(), connection)
         typer.echo("the webhook has a new address; the old one is refused now")
@@ -134,11 +136,19 @@ def unsubscribe(account: Account = "") -> None:
     """Remove the webhook, in amoCRM and here."""
     with report_errors():
         from pipelines.webhooks import subscription as work
-        mirror = open_migrated_mirror(account)
+        mirror = _open_own_account(account)
         with mirror.connect_autocommit() as connection:
             had = work.unsubscribe(mirror.target(), connection)
         typer.echo("amoCRM sends nothing any more" if had
                    else "amoCRM had no webhook of ours; deliveries are refused now")
+
+
+def _open_own_account(account: str) -> Installation:
+    """Returns the installation, its tables up to date. Refuses, before anything is made, an account that
+    amoCRM does not let in, or that is mirrored under another name."""
+    from pipelines.orchestration.admission import refuse_another_account
+    refuse_another_account(open_mirror(account))
+    return open_migrated_mirror(account)
 
 
 def _subscribe(url: str, account: str) -> None:
@@ -146,7 +156,7 @@ def _subscribe(url: str, account: str) -> None:
     fault = work.url_problem(url)
     if fault:
         raise UsageError(fault)
-    mirror = open_migrated_mirror(account)
+    mirror = _open_own_account(account)
     with mirror.connect_autocommit() as connection:
         hook, refused = work.subscribe(mirror.target(), connection, url)
     typer.echo(f"amoCRM reports {len(hook.settings)} events: {', '.join(hook.settings)}")

@@ -48,8 +48,14 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600, overwrite
     """Writes a file that is complete or absent, also after a crash. It keeps the owner of the file that it
     replaces; `mode` holds its permissions, less the umask.
 
-    With `overwrite` False an existing file stays: of several processes, the first wins.
+    With `overwrite` False an existing file stays: of several processes, the first wins. A link stays a link,
+    and its file is replaced. A device or a pipe (/dev/stdout, /dev/null) is written into, not replaced.
     """
+    if overwrite and path.exists():
+        if not path.is_file():
+            path.write_bytes(content)
+            return
+        path = path.resolve()
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

@@ -23,6 +23,7 @@ from pipelines.schema.columns import (
     PG_EPOCH_ORDINAL,
     Cell,
     from_pg_micros,
+    parse_day,
     parse_numeric,
     to_pg_micros,
     whole_number,
@@ -67,9 +68,8 @@ def as_day(owner: Cell, field: int, position: int, value: Any, enum_id: Any, cod
     if type(value) is int:
         text, day, document = local_day(value, zone)
         return (owner, field, position, text, None, None, day, None, enum_id, code, document, extra)
-    try:
-        date = datetime.date.fromisoformat(value)
-    except (TypeError, ValueError):
+    date = parse_day(value)
+    if date is None:
         second = whole_number(value)
         if second is None:
             return as_document(owner, field, position, value, enum_id, code, extra, zone)

@@ -18,13 +18,20 @@ def refuse_before_writing(mirror: Installation) -> None:
     client raises where amoCRM does not let the configured token in, or lets it into another account."""
     if mirror.has_database:
         refuse_before_migrating(mirror.conninfo, mirror.schema)
+        with mirror.connect_autocommit() as connection:
+            if sync_lock(mirror.account).is_held(connection):
+                raise already_running_error(mirror.account)
+    refuse_another_account(mirror)
+
+
+def refuse_another_account(mirror: Installation) -> None:
+    """Raises, as above, where there is no account or token, where amoCRM does not let the configured token
+    in, and where the account has another name here."""
     base_url = mirror.require_base_url()
     if not mirror.has_database:
         _check_first_token(mirror, base_url, None)
         return
     with mirror.connect_autocommit() as connection:
-        if sync_lock(mirror.account).is_held(connection):
-            raise already_running_error(mirror.account)
         has_state = _has_state(connection)
         if has_state:
             check_single_name(connection, mirror.account, base_url)

@@ -12,6 +12,7 @@ import datetime
 import decimal
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -39,6 +40,9 @@ WHOLE_NUMBER_PATTERN = re.compile(r"-?(0|[1-9]\d{0,18})(\.0+)?", re.ASCII)
 
 
 NUMBER_PATTERN = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*", re.ASCII)
+
+
+DAY_PATTERN = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 class LossyValueError(Exception):
@@ -140,11 +144,20 @@ def jsonb_cell(value: Any) -> Cell:
     return jsonb_binary(dumps_without_links(value)) if value not in ([], {}) else None
 
 
+def parse_day(value: Any) -> datetime.date | None:
+    """Returns the day that a text like 2026-08-01 names, None for all others. Python itself would also take
+    the seconds 1797102000 for the day 1797-10-20."""
+    if type(value) is str and DAY_PATTERN.fullmatch(value):
+        with suppress(ValueError):
+            return datetime.date.fromisoformat(value)
+    return None
+
+
 def date_cell(value: Any) -> Cell:
-    try:
-        return datetime.date.fromisoformat(value).toordinal() - PG_EPOCH_ORDINAL
-    except (TypeError, ValueError):
-        raise LossyValueError(None) from None
+    day = parse_day(value)
+    if day is None:
+        raise LossyValueError(None)
+    return day.toordinal() - PG_EPOCH_ORDINAL
 
 
 def timestamp_cell(value: Any) -> Cell:
@@ -160,15 +173,20 @@ def timestamp_text(cell: int) -> str:
     return datetime.datetime.fromtimestamp(from_pg_micros(cell), datetime.UTC).strftime(LOCAL_TIME_FORMAT)
 
 
-def array_cell_of(type_: type) -> Callable[[Any], Cell]:
-    """Returns the conversion of a list whose items all have the given JSON type."""
+def text_array_cell(value: Any) -> Cell:
+    if type(value) is list and all(type(item) is str for item in value):
+        return value or None
+    raise LossyValueError(None)
 
-    def array(value: Any) -> Cell:
-        if type(value) is list and all(type(item) is type_ for item in value):
-            return value or None
+
+def integer_array_cell(value: Any) -> Cell:
+    """Returns the cell of a list of whole numbers. Those written as texts fill it, as in `integer_cell`."""
+    numbers = [whole_number(item) for item in value] if type(value) is list else [None]
+    if None in numbers:
         raise LossyValueError(None)
-
-    return array
+    if any(type(item) is str for item in value):
+        raise LossyValueError(numbers)
+    return numbers or None
 
 
 LOCAL_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
@@ -221,10 +239,10 @@ CODECS: dict[type[Any], ColumnCodec] = {
 }
 
 
-INTEGER_ARRAY = ColumnCodec("int8[]", "{}", array_cell_of(int), _identity)
+INTEGER_ARRAY = ColumnCodec("int8[]", "{}", integer_array_cell, _identity)
 
 
-TEXT_ARRAY = ColumnCodec("text[]", "{}", array_cell_of(str), _identity)
+TEXT_ARRAY = ColumnCodec("text[]", "{}", text_array_cell, _identity)
 
 
 LOCAL_TIME = ColumnCodec("timestamp", AS_PG_MICROS, timestamp_cell, timestamp_text, copy_type="int8")

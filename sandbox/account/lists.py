@@ -64,7 +64,7 @@ _USER_WITH = {"role": ("_embedded", "roles"), "group": ("_embedded", "groups")} 
 _ID_AND_UPDATED_AT = {"id": "ids", "updated_at": "since"}
 LISTS = (
     ListSpec("currencies", ident="code"),
-    ListSpec("users", with_=_USER_WITH, access="admin", totals="pages"),
+    ListSpec("users", with_=_USER_WITH, access="admin", totals="pages", missing=404),
     ListSpec("roles", with_=_embedded("users"), access="admin", totals="pages"),
     ListSpec("leads/pipelines", limit=0, orders=("sort",), totals="items"),
     ListSpec("leads/pipelines/{pipeline}/statuses", limit=0, orders=("sort",),

@@ -47,15 +47,19 @@ def _list(call: Call) -> Response:
     params = call.request.params
     selected = call.selector.select(call.state.list("files"), _conditions(call), Order("updated_at", True),
                                     f"drive {php_query.build(_filter_only(params))}")
-    limit = min(php_query.integer(params.get("limit")) or 50, 250)
-    by_offset = call.state.switches["drive_paging"] == "offset"
+    switches = call.state.switches
+    limit = min(php_query.integer(params.get("limit")) or 50, int(switches.number("page_rows")) or 250, 250)
+    by_offset = switches["drive_paging"] == "offset"
     page = php_query.integer(params.get("page")) or 1
     offset = (php_query.integer(params.get("offset")) or 0) if by_offset else (page - 1) * limit
+    if switches["past_end"] == "last" and offset >= len(selected):
+        offset = max(0, len(selected) - 1) // limit * limit
     rows = [loads(call.state.list("files").rows[ident]) for ident in selected.page(offset, limit)]
     if not rows:
         return Response(204)
     links = {"self": _href(call, {})}
-    if offset + limit < len(selected):
+    if (offset + limit < len(selected) and switches["next_link"] != "missing"
+            or switches["next_link"] == "always"):
         links["next"] = _href(call, {"offset": str(offset + limit)} if by_offset else {"page": str(page + 1)})
     return reply({"_count": len(selected), "_embedded": {"files": rows}, "_links": links}, content_type=JSON)
 

@@ -25,6 +25,8 @@ _LINK_PATH = re.compile(rf"^({_KIND_PATTERN})/(\d+)/(link|unlink)$")
 def answer(call: Call) -> Response | None:
     """Returns the response to a write, None if the request is no write that this module handles."""
     path, method = call.request.path.removeprefix("/api/v4/").strip("/"), call.request.method
+    if method == "DELETE":
+        return _refuse_deletion(call, path)
     if method not in ("POST", "PATCH"):
         return None
     linking, writing = _LINK_PATH.match(path), _WRITABLE_PATH.match(path)
@@ -41,11 +43,32 @@ def answer(call: Call) -> Response | None:
     return problem(405)
 
 
+def _refuse_deletion(call: Call, path: str) -> Response | None:
+    """Answers DELETE as live accounts do: of tasks, calls and pipelines; None for the rest (405)."""
+    if re.fullmatch(r"tasks/\d+", path):
+        return problem(403, "Invalid scope")
+    if path == "calls":
+        return problem(404, "Cannot DELETE")
+    found = re.fullmatch(r"leads/pipelines/(\d+)", path)
+    if found is None:
+        return None
+    pipelines, ident = call.state.list("leads/pipelines"), int(found[1])
+    if ident not in pipelines.rows:
+        return validation_problem("id", "NotSupportedChoice", "The value you selected is not a valid choice.")
+    if any(lead["pipeline_id"] == ident for lead in call.state.list("leads").records()):
+        return problem(422, "The pipeline has leads")
+    pipelines.remove(ident)
+    return Response(204)
+
+
 def _write_records(call: Call, path: str, ident: int | None, body: Any) -> Response:
     entries = [body | {"id": ident}] if ident is not None else body
     if not isinstance(entries, list) or len(entries) > 250 or not all(isinstance(entry, dict)
                                                                       for entry in entries):
         return validation_problem("request", "InvalidType", "An array of at most 250 objects is expected.")
+    if call.request.method == "PATCH" and any(int(entry["id"]) in call.state.list(path).bin
+                                              for entry in entries if path in KINDS):
+        return problem(400, "The entity is deleted", errors=[{"code": 226}])
     key = path.rsplit("/", 1)[-1]
     written = [_write_record(new_mutator(call.state), path, entry, call.viewer.user_id, str(place),
                              call.request.method)

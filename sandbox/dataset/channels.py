@@ -105,7 +105,7 @@ def add_unsorted_item(state: AccountState, lead: int, rng: Random, category: str
 def _metadata(rng: Random, at: int) -> dict[str, Record]:
     """Returns the metadata of each category. Value types vary, as they do in the documentation."""
     return {
-        "sip": {"from": "79220345518", "phone": 79220345518, "called_at": at, "duration": "0", "link": None,
+        "sip": {"from": 79220345518 if at % 2 else "79220345518", "phone": 79220345518, "called_at": at, "duration": "0", "link": None,
                 "service_code": "megafon_vats", "call_responsible": None,
                 "uniq": f"c-{rng.randrange(10**5)}"},
         "forms": {"form_id": "kitchen-calc", "form_name": "Расчёт кухни",
@@ -182,7 +182,7 @@ def _add_integrations(state: AccountState) -> None:
     state.list("webhooks").put(
         {"id": 1502243, "destination": "https://etl.example.com/hook/6f0c", "created_at": ACCOUNT_CREATED_AT,
          "updated_at": ACCOUNT_CREATED_AT, "account_id": ACCOUNT_ID, "created_by": ADMIN, "sort": 1,
-         "disabled": True, "settings": ["add_lead", "update_lead", "status_lead"]})  # fmt: skip
+         "disabled": True, "settings": ["add_lead", "update_lead", "status_lead", "add_unsorted"]})  # fmt: skip
     for place in range(3):
         code = ("uralkedr_calc", "public_widget", "telephony")[place]
         state.list("widgets").put(
@@ -212,4 +212,5 @@ def _add_integrations(state: AccountState) -> None:
              "_links": href(f"chats/templates/{61870 + place}")})  # fmt: skip
         state.list("bots").put({"id": 40011 + place, "name": f"Бот {place}",
                                 "type_functionality": ("regular", "greeting", "nps")[place],
+                                "is_visual_editor": place != 1, "settings": {"active": place < 2},
                                 "is_favorite": place == 0})  # fmt: skip

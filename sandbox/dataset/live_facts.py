@@ -39,6 +39,7 @@ def build(state: AccountState) -> None:
     _change_first_value(state, "catalogs/11805/elements", "payer",
                         lambda value: {name: part for name, part in value.items() if name != "type"})
     _change_leads(state)
+    _add_legal_name(state)
 
 
 def _add_notes(state: AccountState) -> None:
@@ -97,6 +98,19 @@ def _change_leads(state: AccountState) -> None:
     empty = {"field_id": definition["id"], "field_name": definition["name"],
              "field_code": definition["code"], "field_type": definition["type"], "values": None}
     coll.put(hollow | {"custom_fields_values": [*(hollow["custom_fields_values"] or []), empty]})
+
+
+def _add_legal_name(state: AccountState) -> None:
+    """Gives a contact the legal name that old accounts have on contacts, too."""
+    fields, contacts = state.list("contacts/custom_fields"), state.list("contacts")
+    last = max(fields.records(), key=lambda field: int(field["id"]))
+    fields.put(last | {"id": last["id"] + 2, "name": "Юридическое лицо", "type": "org_legal_name", "code": None,
+                       "sort": last["sort"] + 1, "enums": None})
+    ids = list(contacts.ids)
+    contact = _required(contacts.get(ids[5 % len(ids)]))
+    entry = {"field_id": last["id"] + 2, "field_name": "Юридическое лицо", "field_code": None,
+             "field_type": "org_legal_name", "values": [{"value": "ООО «Кедр»"}]}
+    contacts.put(contact | {"custom_fields_values": [*(contact["custom_fields_values"] or []), entry]})
 
 
 def _required(record: Record | None) -> Record:

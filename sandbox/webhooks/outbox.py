@@ -5,16 +5,23 @@ Only loopback destinations are served. As in amoCRM, all scalars are strings, at
 v2, and companies are sent under `contacts`.
 """
 
+import json
+from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
-from sandbox.account.identity import ACCOUNT_ID, API_URL, SUBDOMAIN, singular
+from sandbox.account.identity import ACCOUNT_ID, API_URL, SUBDOMAIN, TIME_ZONE, singular
 from sandbox.account.state import AccountState
 from sandbox.account.store import Record
 from sandbox.http import php_query
 from sandbox.webhooks.delivery import WebhookDelivery
 
 _PAYLOAD_KEYS = {"leads": "leads", "contacts": "contacts", "companies": "contacts", "customers": "customers",
-                 "tasks": "task", "leads/unsorted": "unsorted", "talks": "talk"}
+                 "tasks": "task", "leads/unsorted": "unsorted", "talks": "talk",
+                 "catalogs": "catalogs"}
+_NOTE_NUMBERS = {"common": 4, "call_in": 10, "call_out": 11}
+"""Types of notes known by their numbers of API v2."""
+_OTHER_NOTE = 25
 _ENTITY_TYPES = {"contacts": "contact", "companies": "company"}
 _ENTITY_NUMBERS = {"contacts": 1, "leads": 2, "companies": 3, "customers": 12}
 QueuedChange = tuple[str, str, php_query.Tree]
@@ -33,6 +40,8 @@ class WebhookOutbox:
         kind, _, sublist = path.partition("/")
         if sublist == "notes" and action == "add":
             self._pending.append(("note", kind, _note_payload(kind, record)))
+        elif sublist.endswith("/elements"):
+            self._pending.append((action, "catalogs", _element_payload(record)))
         elif path in _PAYLOAD_KEYS:
             self._pending.append((action, path, _payload_fields(path, record) | (more or {})))
 
@@ -94,16 +103,19 @@ def is_local(destination: str) -> bool:
 def _setting_code(action: str, path: str) -> str:
     """Returns the webhook setting that subscribes to a change: add_lead, note_contact.
 
-    Incoming leads are sent with add_lead, because their own code is not documented (section 6.43).
+    Incoming leads are sent with add_lead, and elements of catalogs with the lead's codes, because their own
+    are not documented (section 6.43).
     """
-    return {"leads/unsorted": "add_lead"}.get(path, f"{action}_{singular(path)}")
+    known = {"leads/unsorted": "add_lead", "catalogs": f"{action}_lead"}
+    return known.get(path, f"{action}_{singular(path)}")
 
 
 def _payload_fields(path: str, record: Record) -> php_query.Tree:
-    """Returns the payload of a record's current state; incoming leads and talks have little beyond the id."""
-    shown = (("uid", "category", "pipeline_id") if path == "leads/unsorted"
-             else ("talk_id", "contact_id", "entity_id", "entity_type", "rate"))
-    if path in ("leads/unsorted", "talks"):
+    """Returns the payload of a record's current state; talks have little beyond the id."""
+    if path == "leads/unsorted":
+        return _unsorted_payload(record)
+    if path == "talks":
+        shown = ("talk_id", "contact_id", "entity_id", "entity_type", "rate")
         return {name: str(record[name]) for name in shown if record.get(name) is not None}
     fields = {"id": record["id"], "name": record.get("name"),
               "responsible_user_id": record.get("responsible_user_id"), "price": record.get("price"),
@@ -113,12 +125,64 @@ def _payload_fields(path: str, record: Record) -> php_query.Tree:
               "type": _ENTITY_TYPES.get(path),
               "element_type": _ENTITY_NUMBERS.get(str(record.get("entity_type"))),
               "element_id": record.get("entity_id")}  # fmt: skip
-    return {name: str(value) for name, value in fields.items() if value is not None}
+    if path == "leads" and int(record["id"]) % 2 == 0 and record.get("name"):
+        del fields["name"]  # updates of deals often come without it
+    return {name: str(value) for name, value in fields.items() if value is not None} | _lists_payload(record)
+
+
+def _lists_payload(record: Record) -> php_query.Tree:
+    """Returns tags, and custom fields, whose values are texts (dates) or trees of their own."""
+    tags = (record.get("_embedded") or {}).get("tags") or []
+    found: php_query.Tree = {}
+    if tags:
+        found["tags"] = {str(place): {"id": str(tag["id"]), "name": str(tag["name"])}
+                         for place, tag in enumerate(tags)}
+    fields = [each for each in record.get("custom_fields_values") or [] if each.get("values")]
+    if fields:
+        found["custom_fields"] = {str(place): _field_payload(each) for place, each in enumerate(fields)}
+    return found
+
+
+def _field_payload(field: Record) -> php_query.Tree:
+    is_day = field.get("field_type") in ("date", "date_time", "birthday")
+    values = {str(place): str(value.get("value")) if is_day else {"value": _as_tree(value.get("value"))}
+              for place, value in enumerate(field["values"])}
+    return {"id": str(field["field_id"]), "name": str(field.get("field_name")), "values": values}
+
+
+def _as_tree(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _as_tree(inner) for name, inner in value.items()}
+    return str(value)
+
+
+def _unsorted_payload(item: Record) -> php_query.Tree:
+    """Returns an incoming lead's payload: its deal is named twice, the second time without an index."""
+    leads = [str(ref["id"]) for ref in item["_embedded"].get("leads") or []]
+    shown = ("uid", "category", "pipeline_id", "source_uid")
+    found: php_query.Tree = {name: str(item[name]) for name in shown if item.get(name) is not None}
+    if leads:
+        found |= {"lead_id": leads[0], "data": {"leads": {"id": leads[0]}}}
+    client = (item.get("metadata") or {}).get("client")
+    if isinstance(client, dict):
+        found["source_data"] = {"client": {"id": str(client.get("name"))},
+                                "data": {"0": {"text": "Здравствуйте"}},
+                                "origin": {"chat_id": str(item["metadata"]["origin"]["chat_id"])}}
+    return found
+
+
+def _element_payload(record: Record) -> php_query.Tree:
+    return {"id": str(record["id"]), "name": str(record.get("name"))} | _lists_payload(record)
 
 
 def _note_payload(kind: str, record: Record) -> php_query.Tree:
+    type_, params = record.get("note_type"), record.get("params") or {}
+    text = (json.dumps({"LINK": params.get("link"), "UNIQ": params.get("uniq")}, ensure_ascii=False)
+            if str(type_).startswith("call_") else params.get("text"))
+    at = datetime.fromtimestamp(float(record.get("created_at") or 0), TIME_ZONE)
     fields = {"id": record["id"], "element_id": record.get("entity_id"),
-              "element_type": _ENTITY_NUMBERS[kind], "note_type": record.get("note_type"),
+              "element_type": _ENTITY_NUMBERS[kind], "note_type": _NOTE_NUMBERS.get(str(type_), _OTHER_NOTE),
+              "text": text, "timestamp_x": f"{at:%Y-%m-%d %H:%M:%S}",
               "created_by": record.get("created_by"), "date_create": record.get("created_at"),
               "account_id": ACCOUNT_ID}  # fmt: skip
     inner: php_query.Tree = {"note": {name: str(value) for name, value in fields.items()

@@ -49,6 +49,8 @@ PASSING = [*((status, PAGE, HTML) for status in (302, 400, 401, 404, 405, 408, 4
            *((status, PROBLEM, problem(status)) for status in (408, 500, 502, 503)),
            *((status, "", "") for status in (400, 404, 405, 422, 425, 426, 500)),
            *((400, PROBLEM, problem(400, text)) for text in SYSTEM_ERRORS),
+           (201, PROBLEM, problem(201)), (202, "", ""), (203, PROBLEM, "{}"), (206, PAGE, HTML),
+           (401, "text/plain", "Unauthorized"), (401, PROBLEM, "[]"), (407, PAGE, HTML), (511, PAGE, HTML),
            (404, PAGE, problem(404)), (404, PROBLEM, "  \n" + HTML), (404, PROBLEM, "[]"),
            (404, PROBLEM, '"gone"'), (404, "text/plain", "404 page not found"), (418, "text/plain", "teapot")]
 ROWS: list[tuple[int, str, str, type[AmoError]]] = [

@@ -130,8 +130,11 @@ def patient_client(server: Any) -> Client:
 
 def test_a_402_of_nine_minutes_is_waited_for(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with scripted_server(unpaid(540, clock)) as server:
-        client = patient_client(server)
+        client, said = patient_client(server), list[str]()
+        client.on_retry = said.append
         answer = client.get("leads")
+        assert len(said) == answer.retries and all("not paid for (402): next try in" in each for each in said)
+        assert said[0].endswith(" for 30 minutes more")
         assert answer.status == 200 and answer.retries == len(server.paths) - 1 >= 4
         assert 540 <= clock[0] <= 660
         assert client.get("leads").retries == 0

@@ -123,6 +123,30 @@ def test_a_list_is_read_to_its_end_whatever_its_next_says(claim: str, rows: int,
     assert len(server.paths) <= 2 * -(-rows // size) + 3
 
 
+@pytest.mark.parametrize(("count", "by_offset", "found"), [
+    (60, True, 60), (60, False, None), (21, False, 20), (20, False, 20), ("60", False, 20)])
+def test_a_list_that_repeats_its_page_is_read_to_the_count_it_announces(count: Any, by_offset: bool,
+                                                                        found: int | None) -> None:
+    """The drive counts its files, and may page by offset only. A count that is a little higher (files that
+    went meanwhile, or are hidden) is no proof."""
+    def answer(path: str) -> Reply:
+        offset = int(dict(parse_qsl(urlsplit(path).query)).get("offset", "0")) if by_offset else 0
+        shown = [{"uuid": f"u{place}"} for place in range(offset, min(offset + 20, 60))]
+        return 200, {}, {"_count": count, "_links": {}, "_embedded": {"files": shown}}
+
+    with scripted_server(answer) as server:
+        def met() -> int:
+            walk = pages(client_of(server), "files", [("limit", "250")], "files")
+            return len({record["uuid"] for each in walk for record in each.records})
+
+        if found is None:
+            with pytest.raises(TransientError, match="60 rows are announced, and 20 came"):
+                met()
+        else:
+            assert met() == found
+        assert len(server.paths) < 12
+
+
 def test_an_empty_first_page_that_names_a_next_is_not_the_end() -> None:
     def answer(path: str) -> Reply:
         if "page=2" in path:

@@ -18,6 +18,7 @@ from pipelines.cli.terminal.progress import JsonProgress, PlainProgress
 from pipelines.extract.range_queue import RangeQueue, ReadMode
 from pipelines.sync.context import EntityResult, PlannedEntity
 from sandbox.process import SandboxProcess
+from tests.cli.test_surroundings import shell
 from tests.support.commands import CliInstallation, CommandResult
 from tests.support.equality import differences
 
@@ -199,3 +200,15 @@ def test_every_account_for_programs_and_for_cron(sandbox: SandboxProcess,
     assert events[0]["name"] == "amocrm" and events[0]["label"] == "complete" and events[1]["complete"] == 1
     both = installation.call("sync", "--quiet", "--json")
     assert both.code == 2 and "use one of them" in both.error
+
+
+@pytest.mark.parametrize("words", [("--json",), ("--all", "--json")], ids=" ".join)
+def test_a_result_that_could_not_be_written_is_no_success(words: tuple[str, ...], database: str,
+                                                          installation: CliInstallation) -> None:
+    """Lost progress stops no sync, and no other account."""
+    assert installation.call("sync", "--only", "pipelines").code == 0
+    code, _, error = shell(installation, ">/dev/full", "sync", *words, "--only", "users")
+    assert code == 1 and "the output could not be written (No space left on device)" in error
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM mirror.sync_runs WHERE entity = 'users' "
+                                  "AND state = 'complete'").fetchone() == (1,)

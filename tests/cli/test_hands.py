@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +15,8 @@ import typer
 from typer.main import get_command
 
 from pipelines.access.consent import Consent, parse_redirect
-from pipelines.cli import authorize
+from pipelines.cli import app as module
+from pipelines.cli import authorize, views
 from pipelines.cli.app import app
 from pipelines.cli.terminal.interrupts import NOTES, interrupted_note
 from pipelines.config.settings import SettingsError, parse_account_address
@@ -24,7 +26,7 @@ from pipelines.migrate import migrate
 from pipelines.postgres.embedded.server import EmbeddedPostgres
 from pipelines.postgres.locks import sync_lock
 from sandbox.process import SandboxProcess
-from tests.support.commands import CliInstallation
+from tests.support.commands import CliInstallation, command_paths
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +38,6 @@ def sandbox() -> Iterator[SandboxProcess]:
 # Ctrl-C
 
 
-def command_paths(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from command_paths(command, *before, name)
-        else:
-            yield (*before, name)
-
-
 def test_every_command_has_its_own_words_for_ctrl_c() -> None:
     paths = [" ".join(path) for path in command_paths(get_command(app))]
     assert sorted(paths) == sorted(NOTES)
@@ -52,6 +46,23 @@ def test_every_command_has_its_own_words_for_ctrl_c() -> None:
 def test_the_note_is_that_of_the_running_command() -> None:
     assert interrupted_note(["accounts", "add", "acme", "acme"]) == NOTES["accounts add"]
     assert interrupted_note(["verify", "--repair"]) == NOTES["verify"]
+
+
+def test_ctrl_c_before_the_command_begins_has_its_words_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its modules are imported, say: the library of the command line ends in silence there."""
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(views, "report_errors", interrupted)
+    monkeypatch.setattr(module, "prepare_streams", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["amocrm-mirror", "views", "--all"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == f"amocrm-mirror: interrupted; {NOTES['views']}", "a text: exit code 1"
 
 
 # postgres stop

@@ -19,6 +19,11 @@ from tests.support.commands import CliInstallation
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema|public)' ORDER BY 1"
 CREATES_NOTHING = [("doctor",), ("views",), ("status",), ("status", "--json"), ("dictionary",), ("verify",),
                    ("accounts", "list"), ("webhooks", "status")]
+OF_ONE_ACCOUNT = [
+    ("sync", "--only", "tags"), ("status",), ("doctor",), ("views",), ("migrate",), ("forget", "--list"),
+    ("webhooks", "subscribe", "--url", "http://127.0.0.1:9"), ("webhooks", "status"),
+    ("webhooks", "unsubscribe"), ("prune",)]
+OF_THE_DATABASE = [("metrics",), ("keys", "rotate"), ("accounts", "list"), ("migrate", "--all")]
 TOKEN = "not-the-right-token"
 
 
@@ -79,6 +84,12 @@ def test_a_refused_sync_leaves_a_mirror_as_it_was(sandbox: SandboxProcess, datab
         assert "syncing now" in person.call("accounts", "list").out
     twice = person.call("sync", AMOCRM_SCHEMA="zzz")
     assert twice.code == 1 and "mirrored already, under the name 'amocrm'" in twice.error, twice.output
+    for words in (("webhooks", "subscribe", "--url", "http://127.0.0.1:9"), ("webhooks", "rotate"),
+                  ("webhooks", "unsubscribe")):
+        again = person.call(*words, AMOCRM_SCHEMA="zzz")
+        assert again.code == 1 and "mirrored already, under the name 'amocrm'" in again.error, again.output
+    assert person.call("metrics", AMOCRM_SCHEMA="zzz").code == 0
+    assert person.call("keys", "rotate", AMOCRM_SCHEMA="zzz").code == 0, "of the whole database"
     added = person.call("accounts", "add", "zzz", sandbox.url, typed=sandbox.admin_token)
     assert added.code == 1 and "mirrored already, under the name 'amocrm'" in added.error, added.output
     assert person.call("sync", AMOCRM_ACCESS_TOKEN=TOKEN).code == 1
@@ -93,22 +104,27 @@ def test_a_refused_sync_leaves_a_mirror_as_it_was(sandbox: SandboxProcess, datab
         sandbox.advance_clock(-3600)
 
 
-def test_the_only_account_is_taken_and_several_are_listed(sandbox: SandboxProcess, database: str,
+def test_the_only_account_is_taken_and_several_are_listed(sandbox: SandboxProcess, empty_database: str,
                                                           tmp_path: Path) -> None:
+    """No command makes a schema of the default name beside it, or looks for one."""
+    database = empty_database
     person = CliInstallation(tmp_path, database, sandbox, AMOCRM_SCHEMA="acme")
     assert person.call("sync", "--only", "tags").code == 0
     nameless = {"AMOCRM_BASE_URL": "", "AMOCRM_SCHEMA": "", "AMOCRM_ACCESS_TOKEN": ""}
-    for words in (("sync", "--only", "tags"), ("status",), ("doctor",), ("views",), ("migrate",)):
-        done = person.call(*words, **nameless)
-        assert done.code in (0, 3), done.output
+    for words in (*OF_ONE_ACCOUNT, *OF_THE_DATABASE):
+        done = person.call(*words, typed="", **nameless)
+        assert done.code == (3 if words == ("status",) else 0), (words, done.output)
     assert "acme in schema acme" in person.call("status", **nameless).out
-    assert read(database, SCHEMAS) == [("acme",), ("acme_bi",), ("amocrm",), ("amocrm_bi",), ("mirror",)]
+    assert read(database, SCHEMAS) == [("acme",), ("acme_bi",), ("mirror",)]
     with psycopg.connect(database) as connection:
         connection.execute("INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES "
                            "('second', 'second', 'https://second.amocrm.ru')")
-    for words in (("sync",), ("status",), ("verify",), ("doctor",)):
-        done = person.call(*words, **nameless)
-        assert done.code == 2 and "add --account with one of acme, second" in done.error, done.output
+    for words in OF_THE_DATABASE[:-1]:
+        assert person.call(*words, **nameless).code == 0, words
+    for words in (*OF_ONE_ACCOUNT, ("auth",), ("verify",), ("grants",), ("webhooks", "rotate"), ("report",),
+                  ("dictionary",), ("dbt",)):
+        done = person.call(*words, typed="", **nameless)
+        assert done.code == 2 and "add --account with one of acme, second" in done.error, (words, done.output)
     listed = person.call("accounts", "list", **nameless).out
     second = next(line for line in listed.splitlines() if line.startswith("second"))
     assert "synced" not in second.replace("never synced", "")

@@ -86,6 +86,21 @@ def test_closed_streams_are_no_fault(tmp_path: Path) -> None:
     assert code == 1 and error.startswith("amocrm-mirror: Postgres: ")
 
 
+def test_a_file_to_write_that_is_a_pipe_or_a_link_stays_one(database: str, tmp_path: Path) -> None:
+    """A device, too: --out /dev/null, of root, replaced the machine's /dev/null by a file."""
+    person = CliInstallation(tmp_path, database)
+    (tmp_path / "published").write_text("", encoding="utf-8")
+    (tmp_path / "link").symlink_to("published")
+    assert person.call("metrics", "--out", "link").code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert "amocrm_mirror" in (tmp_path / "published").read_text(encoding="utf-8")
+    os.mkfifo(tmp_path / "pipe")
+    code, out, error = shell(person, "& timeout 60 cat pipe; wait $!", "metrics", "--out", "pipe")
+    assert code == 0 and "amocrm_mirror" in out and (tmp_path / "pipe").is_fifo(), error
+    code, out, _ = shell(person, "| cat; exit ${PIPESTATUS[0]}", "metrics", "--out", "/dev/stdout")
+    assert code == 0 and "amocrm_mirror" in out
+
+
 # .env
 
 

@@ -15,12 +15,14 @@ from pipelines.normalize.field_values import PageFields
 from pipelines.normalize.normalizer import Normalizer, normalizer
 from pipelines.normalize.paths import put_at
 from pipelines.normalize.rows import NormalizedRecord
-from pipelines.schema.columns import to_pg_micros, whole_number
+from pipelines.schema.columns import INTEGER_ARRAY, to_pg_micros, whole_number
 from pipelines.schema.json_text import loads_jsonb
 from pipelines.schema.tables import table_schema_of
 
 ZONE = ZoneInfo("Asia/Yekaterinburg")
 AT = 1_790_000_000
+WHOLE = ("int8", "int4", "timestamptz", "int8[]")
+"""SQL types of the columns that hold whole numbers and times."""
 
 
 def read(name: str, record: Record, **fixed: Any) -> tuple[Normalizer, NormalizedRecord]:
@@ -62,6 +64,31 @@ def test_numbers_in_other_clothes_fill_columns(column: str, value: Any, cell: An
     row = cells("leads", {"id": 1, column: value})
     expected = to_pg_micros(cell) if column == "closed_at" and cell else cell
     assert row[column] == expected and row["_extra"] == ({column: value} if is_kept else {})
+
+
+@pytest.mark.parametrize("entity", ENTITIES, ids=lambda each: each.name)
+def test_every_column_of_numbers_and_times_takes_them_in_any_clothes(entity: Any) -> None:
+    """Of the entity's own table and of its children's, lists of numbers included."""
+    normal = normalizer(entity, tuple(entity.listings[0].constants))
+    for reader in [normal.reader, *(each.reader for each in normal.child_readers)]:
+        for column in reader.columns:
+            if column.codec.sql_type not in WHOLE or column.name in entity.derived:
+                continue
+            number, text = ([AT], [str(AT)]) if column.codec is INTEGER_ARRAY else (AT, str(AT))
+            found = []
+            for value in (number, text, [float(AT)] if column.codec is INTEGER_ARRAY else float(AT)):
+                record: Record = {}
+                put_at(record, column.path, value)
+                found.append(reader.cells(record, {})[reader.columns.index(column)])
+            assert found[0] is not None and found == [found[0]] * 3, column.name
+
+
+def test_a_list_that_is_not_all_numbers_is_kept_as_it_came() -> None:
+    for value, cell, is_kept in (([1, "2"], [1, 2], True), ([1, 2.0], [1, 2], False), ([1, "x"], None, True),
+                                 ([True], None, True), ("1", None, True), ([], None, False)):
+        row = cells("segments", {"id": 1, "available_products_price_types": value})
+        assert row["available_products_price_types"] == cell
+        assert row["_extra"] == ({"available_products_price_types": value} if is_kept else {})
 
 
 def test_a_price_with_minor_units_as_a_text() -> None:
@@ -116,6 +143,21 @@ def test_times_of_fields_in_other_clothes(type_: str, place: int, value: Any) ->
 
     assert row(value)[place] == row(1794907800)[place] is not None
     assert loads_jsonb(row(value)[10]) == value
+
+
+def test_seconds_as_a_text_are_never_the_digits_of_a_day() -> None:
+    """1797102000 is a day of 2026, and not 1797-10-20; so is each day of six years."""
+    def days(value: Any) -> Any:
+        _, found = read("leads", {"id": 1, "custom_fields_values": [
+            {"field_id": 7, "field_type": "date", "values": [{"value": value}]}]})
+        return [(each[3], each[6]) for each in found.children[-1] or []]
+
+    assert days("1797102000") == days(1797102000) != [("1797-10-20", -73851)]
+    for second in range(1_700_000_000 - 1_700_000_000 % 86400 - 5 * 3600, 1_900_000_000, 86400):
+        assert days(str(second)) == days(second)
+    assert days("2020-05-08") == [("2020-05-08", 7433)]
+    for odd in ("2020-W01-1", "2020-5-8", "2020-02-30", "٢٠٢٠-٠٥-٠٨"):
+        assert days(odd) == [(odd, None)]
 
 
 def test_an_embedded_object_that_its_row_cannot_hold_exactly_is_kept() -> None:

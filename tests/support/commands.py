@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -108,6 +110,15 @@ class CliInstallation:
         said = result.stderr if is_json else result.stdout + result.stderr
         assert unfit_for_people(said) == [], said
         return CommandResult(result.exit_code, result.stdout, result.stderr)
+
+
+def command_paths(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
+    """Yields the names of every command below a group, subcommands with their groups."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from command_paths(command, *before, name)
+        else:
+            yield (*before, name)
 
 
 def offered_entities(sandbox: SandboxProcess) -> set[str]:

@@ -82,6 +82,26 @@ def test_every_list_is_read_whole(switched: SandboxProcess, database: str) -> No
     assert (failures(sync_mirror(switched, database, full=True)), wrong(database, switched)) == ([], [])
 
 
+@pytest.mark.parametrize("switched", [
+    {"page_rows": rows, "next_link": link, "past_end": end, "drive_paging": paging}
+    for rows, link, end in ((20, "right", "empty"), (20, "missing", "empty"), (20, "always", "last"),
+                            (20, "missing", "last"), (0, "always", "last"))
+    for paging in ("page", "offset")], ids=label, indirect=True)
+def test_the_list_of_another_host_is_read_whole(switched: SandboxProcess, database: str) -> None:
+    """The drive's pages, with a count of their own (`_count`)."""
+    files = switched.truth("files")
+    if len(files) < 45:
+        switched.mutate(*({"op": "create", "list": "files", "record": files[0] | {
+            "uuid": f"5f0c1a52-0000-4000-8000-{place:012d}", "id": 9000 + place, "is_trashed": False}}
+            for place in range(45)))
+    report = sync_mirror(switched, database, only=["files"])
+    assert failures(report) == []
+    with psycopg.connect(database) as connection:
+        assert differences(connection, switched, only={"files"}) == []
+        kept = connection.execute("SELECT count(*) FROM amocrm.files").fetchone()
+    assert kept and kept[0] > 45
+
+
 @pytest.mark.parametrize("ident", [-77, 0, True, 2**62, 2**63, "x1", None, [1]],
                          ids=lambda ident: json.dumps(ident))
 @pytest.mark.parametrize("name", ["leads", "tasks"])

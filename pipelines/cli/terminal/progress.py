@@ -207,6 +207,11 @@ class LogProgress(PlainProgress):
             "retries": result.retries, "seconds": round(result.seconds, 3)}})
 
 
+def json_line(event: str, **facts: Any) -> str:
+    """Returns a line of `sync --json`."""
+    return json.dumps({"event": event} | facts, ensure_ascii=False, default=str)
+
+
 class JsonProgress(SyncProgress):
     """Progress for programs: one JSON object a line, whose `event` says what it is about."""
 
@@ -217,7 +222,7 @@ class JsonProgress(SyncProgress):
     def write(self, event: str, **facts: Any) -> None:
         """Writes one line."""
         with self._lock:
-            self.to.write(json.dumps({"event": event} | facts, ensure_ascii=False, default=str) + "\n")
+            self.to.write(json_line(event, **facts) + "\n")
             self.to.flush()
 
     def show(self) -> None:
