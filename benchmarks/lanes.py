@@ -27,6 +27,7 @@ from benchmarks.many import accounts
 from benchmarks.measure import BenchmarkError, Cost, run
 from benchmarks.report import RESULTS, plot, save, say, table
 from benchmarks.runs import PYTHON, run_ours
+from benchmarks.views import report as report_lane
 from benchmarks.views import views as views_lane
 from sandbox.process import SandboxProcess
 
@@ -242,6 +243,6 @@ def keep_current(arena: Arena, options: Options) -> None:
 
 LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory,
                                                       "linear": linear, "second": second_sync,
-                                                      "cost": cost_lane, "views": views_lane,
+                                                      "cost": cost_lane, "views": views_lane, "report": report_lane,
                                                       "accounts": many, "current": keep_current,
                                                       "hooks": latency, "storm": storm}
