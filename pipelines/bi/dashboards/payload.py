@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipelines.bi.dashboards.cubes import Packed, encode, fit, number, pack
-from pipelines.bi.dashboards.queries import DAY_ZERO, cube_of
+from pipelines.bi.dashboards.queries import DAY_ZERO, OTHERS, cube_of
 from pipelines.bi.dashboards.reading import ListRows, Reading
 from pipelines.bi.dashboards.spec import (
     FILTERS,
@@ -47,15 +47,12 @@ class Options:
 
 
 def payload(reading: Reading, pages: Iterable[Page], options: Options) -> dict[str, Any]:
-    names: dict[str, dict[int, str | None]] = {}
-    packed = pack(reading.cubes, names)
-    for each in reading.lists:
-        _collect_names(each, names)
+    packed = [pack(each) for each in reading.cubes]
     exact_from = fit(packed, reading.today, reading.exact_from)
-    labels = {each.name: _labels(each, names.get(each.name, {}), options) for each in FILTERS}
+    labels = {each.name: _labels(each, _used(each.name, packed, reading), options) for each in FILTERS}
     index = {name: {ident: place for place, ident in enumerate(known)} for name, known in labels.items()}
     if not options.has_names:
-        _hide_users(packed, names.get("responsible_user", {}), labels["responsible_user"])
+        _hide_users(packed, reading.names["responsible_user"], labels["responsible_user"])
     lists = {each.tile.name: each for each in reading.lists}
     shown = [
         {
@@ -112,11 +109,17 @@ def _translated(words: Mapping[str, Words], language: str) -> dict[str, str]:
 # Filters
 
 
-def _collect_names(read: ListRows, names: dict[str, dict[int, str | None]]) -> None:
-    for row in read.rows:
-        for place, each in enumerate(read.tile.filters):
-            ident = row[2 * place] or 0
-            names.setdefault(each.name, {})[ident] = row[2 * place + 1] if ident else None
+def _used(name: str, packed: Iterable[Packed], reading: Reading) -> dict[int, str | None]:
+    """The ids of a filter that figures or records have, with their names."""
+    ids: set[int] = set()
+    for each in packed:
+        if name in each.filters:
+            ids.update(each.keys[each.is_dated + each.filters.index(name)])
+    for read in reading.lists:
+        place = next((place for place, each in enumerate(read.tile.filters) if each.name == name), None)
+        if place is not None:
+            ids.update(row[place] or 0 for row in read.rows)
+    return {ident: reading.names[name].get(ident) for ident in ids}
 
 
 def _labels(of: Filter, names: dict[int, str | None], options: Options) -> dict[int, str]:
@@ -145,20 +148,12 @@ def _label(of: Filter, ident: int, name: str | None, options: Options) -> str:
 
 def _hide_users(packed: list[Packed], names: dict[int, str | None], labels: dict[int, str]) -> None:
     """Puts numbers in the place of users' names in dimensions that are texts."""
-    known = {name: labels[ident] for ident, name in names.items() if name}
+    known = {name: labels.get(ident, "…") for ident, name in names.items() if name}
+    kept = (None, "(all)", "(none)", OTHERS)
     for each in packed:
-        start = each.is_dated + len(each.filters)
-        places = [start + place for place, one in enumerate(each.cube.dimensions) if one.is_user]
-        if places:
-            each.keys = {
-                tuple(
-                    known.get(cell, cell if cell in (None, "(all)", "(none)") else "…")
-                    if place in places
-                    else cell
-                    for place, cell in enumerate(key)
-                ): sums
-                for key, sums in each.keys.items()
-            }
+        for place, one in enumerate(each.cube.dimensions, each.first_dimension):
+            if one.is_user:
+                each.keys[place] = [known.get(cell, cell if cell in kept else "…") for cell in each.keys[place]]
 
 
 # Tiles
@@ -223,10 +218,10 @@ def _dimension(of: Dimension, language: str) -> dict[str, Any]:
 def _list(
     tile: Tile, read: ListRows | None, labels: dict[str, dict[int, str]], index: Index, options: Options
 ) -> dict[str, Any]:
-    width = 2 * len(tile.filters)
+    width = len(tile.filters)
     rows = []
     for row in read.rows if read else ():
-        ids = {each.name: row[2 * place] or 0 for place, each in enumerate(tile.filters)}
+        ids = {each.name: row[place] or 0 for place, each in enumerate(tile.filters)}
         user = labels["responsible_user"].get(ids.get("responsible_user", 0), "")
         rows.append(
             [

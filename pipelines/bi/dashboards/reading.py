@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,14 +26,19 @@ Progress = Callable[[str, int, int], None]
 """Called with what is read next, how many queries are done, and how many there are."""
 EXACT_DAYS = {200_000: 100, 50_000: 400}
 """From so many deals on, days that are older than this are read as months."""
+MAX_ROWS = 40_000
+"""Rows of a cube that are read of an account so large; a file holds some 100,000 of all cubes together."""
 SETTINGS = (
     "SET LOCAL jit TO off; SET LOCAL work_mem TO '64MB'; SET LOCAL max_parallel_workers_per_gather TO 2"
 )
 """Of the transaction: the queries are few and large."""
 SELECT_ACCOUNT = """
-SELECT a.name, a.currency, a.country, coalesce(a.timezone, 'UTC'), m.base_url
-FROM (SELECT 1) one LEFT JOIN {}.accounts a ON true
-LEFT JOIN mirror.accounts m ON m.schema_name = %s LIMIT 1"""
+SELECT a.name, a.currency, a.country, coalesce(a.timezone, 'UTC')
+FROM (SELECT 1) one LEFT JOIN {}.accounts a ON true LIMIT 1"""
+NAMED_BY = {"pipeline": "pipelines", "responsible_user": "users", "source": "sources"}
+"""Filter → the table that names its ids."""
+SELECT_NAMES = "SELECT id, nullif(name, '') FROM {}"
+SELECT_ADDRESS = "SELECT base_url FROM mirror.accounts WHERE schema_name = %s"
 SELECT_NOW = """
 SELECT now(), (now() AT TIME ZONE zone)::date, to_char(now() AT TIME ZONE zone, 'YYYY-MM-DD HH24:MI')
 FROM (SELECT coalesce((SELECT timezone FROM {}.accounts LIMIT 1), 'UTC') AS zone) z"""
@@ -96,6 +101,8 @@ class Reading:
     deals: int
     exact_from: datetime.date | None
     """Days before this one were read as months; None: all days are exact."""
+    names: dict[str, dict[int, str | None]]
+    """Filter → id → name"""
     cubes: list[CubeRows]
     lists: list[ListRows]
     freshness: list[tuple[Any, ...]]
@@ -123,7 +130,8 @@ def read_report(
 def _read(
     connection: Connection, schema: str, pages: tuple[Page, ...], limit: int, progress: Progress
 ) -> Reading:
-    account = AccountFacts(*_row(connection, SQL(SELECT_ACCOUNT).format(Identifier(schema)), [schema]))
+    account = AccountFacts(*_row(connection, SQL(SELECT_ACCOUNT).format(Identifier(schema))))
+    account.base_url = _address(connection, schema)
     _, today, made = _row(connection, SQL(SELECT_NOW).format(Identifier(schema)))
     deals = int(
         _row(
@@ -136,7 +144,8 @@ def _read(
     views = _usable_views(connection, schema)
     cubes = [CubeRows(cube) for cube in cubes_of(pages)]
     lists = [ListRows(tile) for page in pages for tile in page.tiles if tile.kind is Kind.LIST and limit]
-    wanted = [(cube, cube.cube.mart, cube_query(cube.cube, schema, exact_from)) for cube in cubes]
+    max_rows = MAX_ROWS if exact_from else None
+    wanted = [(cube, cube.cube.mart, cube_query(cube.cube, schema, exact_from, max_rows)) for cube in cubes]
     queries: list[tuple[CubeRows | ListRows, str, Composed]] = [
         *wanted,
         *((each, each.tile.mart, list_query(each.tile, schema, limit)) for each in lists),
@@ -151,11 +160,21 @@ def _read(
         made,
         deals,
         exact_from,
+        {name: dict(connection.execute(SQL(SELECT_NAMES).format(Identifier(schema, table))).fetchall())
+         for name, table in NAMED_BY.items()},
         cubes,
         lists,
         _freshness(connection, schema, account.zone, views),
         view_faults(connection, schema),
     )
+
+
+def _address(connection: Connection, schema: str) -> str | None:
+    """The account's address; None for a role that may not read it, which has the views only."""
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        row = connection.execute(SELECT_ADDRESS, [schema]).fetchone()
+        return str(row[0]) if row and row[0] else None
+    return None
 
 
 def _row(connection: Connection, query: Composed, parameters: list[Any] | None = None) -> tuple[Any, ...]:

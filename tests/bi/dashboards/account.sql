@@ -1,5 +1,5 @@
 -- An account with three pipelines, four users and three sources, 900 deals of three years, and names that would end a script.
-INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('mill', 'amocrm', 'https://mill.kommo.com');
+INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'https://mill.kommo.com');
 INSERT INTO amocrm.accounts (id, name, country, currency, timezone, _synced_at)
 VALUES (1, '</script><script>alert(1)</script>', 'BR', 'BRL', 'Asia/Kathmandu', now());
 INSERT INTO amocrm.users (id, name, _synced_at) VALUES (1, 'Anna "the <b>bold</b>" O''Hara', now()), (2, 'Bruno', now()), (3, 'Bruno', now());
@@ -39,6 +39,6 @@ INSERT INTO amocrm.transactions (id, customer_id, price, completed_at, is_delete
 SELECT i, 1 + i % 12, i * 10, now() - i * interval '9 days', false, now() FROM generate_series(1, 40) i;
 INSERT INTO amocrm.sales_plans (month, value, deals) SELECT date_trunc('month', now())::date, 1000000, 20;
 INSERT INTO amocrm.sales_plans (month, responsible_user_id, value) SELECT date_trunc('month', now())::date, 2, 5000;
-INSERT INTO mirror.sync_runs (account, run_id, entity, state, started_at, finished_at, watermark) VALUES ('mill', 'a', 'leads', 'complete', now(), now(), '2026-03-01 18:20+00');
+INSERT INTO mirror.sync_runs (account, run_id, entity, state, started_at, finished_at, watermark) VALUES ('amocrm', 'a', 'leads', 'complete', now(), now(), '2026-03-01 18:20+00');
 INSERT INTO mirror.verifications (account, run_id, entity, state, began_at, ended_at, compared, missing, extra, stale, requests)
-VALUES ('mill', 'v', 'leads', 'equal', now(), '2026-03-01 18:20+00', 7, 0, 0, 0, 1);
+VALUES ('amocrm', 'v', 'leads', 'equal', now(), '2026-03-01 18:20+00', 7, 0, 0, 0, 1);

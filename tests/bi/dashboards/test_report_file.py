@@ -232,7 +232,7 @@ def test_a_large_account_is_made_to_fit(account: str, share: float, monkeypatch:
         reading = read_report(connection, "amocrm", PAGES, 0)
     whole = payload(reading, PAGES, Options("en"))
     monkeypatch.setattr(cubes, "SMALL_CUBE", 300)
-    whole_size = sum(map(cubes.packed_size, cubes.pack(reading.cubes, {})))
+    whole_size = sum(cubes.packed_size(cubes.pack(each)) for each in reading.cubes)
     monkeypatch.setattr(cubes.fit, "__defaults__", (int(share * whole_size),))
     small = payload(reading, PAGES, Options("en"))
     assert small["exact_from"] is not None
