@@ -183,7 +183,7 @@ def _tile(
     if tile.kind is Kind.LIST:
         return shown | _list(tile, lists.get(tile.name), labels, index, options)
     wanted = cube_of(tile)
-    place = next(place for place, each in enumerate(packed) if each.cube.serves(wanted))
+    place = next(place for place, each in enumerate(packed) if each.cube.rows == wanted.rows)
     sums = packed[place].cube.sums
     return shown | {
         "cube": place,

@@ -48,14 +48,10 @@ class Cube:
     def width(self) -> int:
         return len(self.keys) + len(self.sums)
 
-    def serves(self, other: Cube) -> bool:
-        """True if the rows of the other one can be added up from this one's."""
-        return (self.mart, self.date, self.where, self.filters) == (
-            other.mart,
-            other.date,
-            other.where,
-            other.filters,
-        ) and {each.column for each in other.dimensions} <= {each.column for each in self.dimensions}
+    @property
+    def rows(self) -> tuple[object, ...]:
+        """What tells the rows that it counts from those of another cube."""
+        return self.mart, self.date, self.where, self.filters
 
 
 def cube_of(tile: Tile) -> Cube:
@@ -68,26 +64,24 @@ def cube_of(tile: Tile) -> Cube:
 
 
 def cubes_of(pages: Iterable[Page]) -> list[Cube]:
-    """Returns the cubes of all tiles that count something: of those that serve each other only the one with
-    the most dimensions, with the sums of all."""
-    wanted = [cube_of(tile) for page in pages for tile in page.tiles if tile.kind is not Kind.LIST]
-    found: list[Cube] = []
-    for cube in sorted(wanted, key=lambda each: -len(each.dimensions)):
-        place = next((place for place, each in enumerate(found) if each.serves(cube)), None)
-        if place is None:
-            found.append(cube)
-        else:
-            sums = tuple(dict.fromkeys([*found[place].sums, *cube.sums]))
-            found[place] = replace(found[place], sums=sums)
-    return found
+    """Returns the cubes of all tiles that count something. Tiles over the same rows of a mart share one, with
+    the dimensions and sums of all, so that the mart is evaluated once."""
+    found: dict[tuple[object, ...], Cube] = {}
+    for cube in (cube_of(tile) for page in pages for tile in page.tiles if tile.kind is not Kind.LIST):
+        one = found.setdefault(cube.rows, cube)
+        known = {each.column for each in one.dimensions}
+        found[cube.rows] = replace(
+            one, sums=tuple(dict.fromkeys([*one.sums, *cube.sums])),
+            dimensions=(*one.dimensions, *(each for each in cube.dimensions if each.column not in known)))
+    return list(found.values())
 
 
 def cube_query(cube: Cube, schema: str, exact_from: datetime.date | None = None,
                max_rows: int | None = None) -> Composed:
     """Returns the query of a cube; its sums are float8, which are exact up to 15 digits. Days before
     `exact_from` are counted together, as the first day of their month. With `max_rows`, a result of more rows
-    loses one filter after another (their ids are DROPPED then), and then the smaller values of its last
-    dimension."""
+    loses one filter after another (their ids are DROPPED then), and then the smaller values of its
+    dimensions."""
     groups: list[Composable] = [_day(cube.date, exact_from)] if cube.date else []
     groups += [Identifier(each.id_column) for each in cube.filters]
     groups += [_text(each.expression(cube.date)) for each in cube.dimensions]
@@ -114,11 +108,11 @@ def _limited(cube: Cube, whole: Composed, max_rows: int) -> Composed:
         each for name in DROP_ORDER for each in cube.filters if each.name == name]
     for each in dropped:
         steps.append(_step(cube, len(steps), max_rows, each.name, Literal(DROPPED)))
-    if cube.dimensions:
-        steps.append(_step(cube, len(steps), max_rows, cube.keys[-1], Literal(OTHERS), SQL(
+    for key in cube.keys[-len(cube.dimensions):] if cube.dimensions else ():
+        steps.append(_step(cube, len(steps), max_rows, key, Literal(OTHERS), SQL(
             "{0} NOT IN (SELECT {0} FROM step_{1} WHERE {0} IS NOT NULL GROUP BY 1 "
             "ORDER BY sum(abs(sum_0)) DESC, 1 LIMIT {2})").format(
-                Identifier(cube.keys[-1]), SQL(str(len(steps) - 1)), Literal(MAX_VALUES))))
+                Identifier(key), SQL(str(len(steps) - 1)), Literal(MAX_VALUES))))
     return SQL("WITH {} SELECT * FROM step_{}").format(SQL(", ").join(steps), SQL(str(len(steps) - 1)))
 
 
