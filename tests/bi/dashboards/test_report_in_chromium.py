@@ -9,14 +9,44 @@ from typing import Any
 
 import pytest
 
+from pipelines.bi.builder import build_views
 from pipelines.bi.dashboards.pages.all import PAGES
-from tests.bi.dashboards.conftest import make_report
+from pipelines.postgres.connections import open_connection
+from tests.bi.dashboards.conftest import ACCOUNT, make_report
+from tests.conftest import temporary_database
 from tests.support.chromium import Chromium
 from tests.support.report_data import data_of, totals
 
 pytestmark = pytest.mark.slow
 CHARTS = ("[...document.querySelectorAll('.chart')]"
           ".every(each => each.querySelectorAll('svg path').length > 3)")
+BLANK = """[...document.querySelectorAll('main .card')].filter(card => !(card.querySelector('.figure, .nothing, .fault, tbody td')
+  && [...card.querySelectorAll('.chart')].every(chart => chart.querySelectorAll('svg path').length > 3)))
+  .map(card => card.dataset.tile)"""
+"""Tiles that show neither a figure, nor a chart with its table, nor a sentence."""
+ODD_ACCOUNTS = {
+    "nothing at all": "",
+    "no deals": "DELETE FROM amocrm.leads; DELETE FROM amocrm.lead_status_history; DELETE FROM amocrm.tasks; "
+                "DELETE FROM amocrm.notes; DELETE FROM amocrm.lead_custom_field_values; DELETE FROM amocrm.lead_catalog_elements",
+    "no customers": "DELETE FROM amocrm.customers; DELETE FROM amocrm.transactions; "
+                    "DELETE FROM amocrm.transaction_catalog_elements",
+    "one pipeline": "DELETE FROM amocrm.pipelines WHERE id > 7; DELETE FROM amocrm.statuses WHERE pipeline_id > 7; "
+                    "UPDATE amocrm.leads SET pipeline_id = 7, status_id = CASE WHEN status_id < 100 THEN 70 + status_id % 10 "
+                    "ELSE status_id END; UPDATE amocrm.lead_status_history SET pipeline_id = 7, "
+                    "status_id = CASE WHEN status_id < 100 THEN 70 + status_id % 10 ELSE status_id END",
+    "60 pipelines": """
+        INSERT INTO amocrm.pipelines (id, name, sort, _synced_at) SELECT i, 'Pipeline ' || i, i, now() FROM generate_series(10, 66) i;
+        INSERT INTO amocrm.statuses (pipeline_id, id, name, sort, _synced_at)
+        SELECT p, CASE WHEN s < 13 THEN p * 100 + s ELSE 129 + s END, 'A stage of some length ' || s, s * 10, now()
+        FROM generate_series(10, 66) p, generate_series(1, 14) s;
+        UPDATE amocrm.leads SET pipeline_id = 7 + id % 60 WHERE id % 60 > 2;
+        UPDATE amocrm.leads SET status_id = pipeline_id * 100 + 1 + id % 12 WHERE pipeline_id > 9 AND status_id < 100;
+        UPDATE amocrm.lead_status_history h SET pipeline_id = l.pipeline_id, status_id = CASE WHEN h.status_id < 100
+          THEN l.pipeline_id * 100 + 1 + h.lead_id % 12 ELSE h.status_id END FROM amocrm.leads l WHERE l.id = h.lead_id AND l.pipeline_id > 9""",
+    "no money and no names": "UPDATE amocrm.leads SET price = NULL, name = NULL; UPDATE amocrm.accounts SET currency = 'no such', name = NULL",
+    "views that are gone": "DROP VIEW amocrm_bi.forecast; DROP VIEW amocrm_bi.deals_by_field; DROP VIEW amocrm_bi.stuck_deals; "
+                           "ALTER VIEW amocrm_bi.sales_cycle RENAME COLUMN won TO w"}
+"""SQL that makes an odd account of account.sql; empty: nothing was ever read."""
 WON = "document.querySelector('[data-tile=won_deals] .figure').textContent"
 
 
@@ -52,3 +82,27 @@ def test_every_page(account: str, tmp_path: Path, language: str, width: int) -> 
         assert "pipeline=" in tab.value("location.hash")
         assert tab.problems == []
         assert [each for each in tab.requested if not each.startswith(("file://", "data:", "about:"))] == []
+
+
+@pytest.mark.parametrize("what", ODD_ACCOUNTS)
+def test_no_tile_is_blank_without_a_word(postgres_server: str, template_database: str, tmp_path: Path,
+                                         what: str) -> None:
+    path, change = tmp_path / "r.html", ODD_ACCOUNTS[what]
+    with temporary_database(postgres_server, template_database) as database:
+        with open_connection(database, autocommit=True) as connection:
+            connection.execute(f"{ACCOUNT if change else ''}".encode())
+            assert [each.reason for each in build_views(connection, "amocrm") if each.reason] == []
+            connection.execute(change.encode())
+        make_report(database, path)
+    assert path.stat().st_size < 1_500_000
+    with Chromium(tmp_path / "profile") as tab:
+        for page in PAGES:
+            for period in ("all", "last_7_days"):
+                tab.open("about:blank")
+                tab.open(f"file://{path}#page={page.name}&period={period}")
+                assert shown(tab, "document.querySelectorAll('main .card').length")
+                assert shown(tab, f"({BLANK}).length === 0"), tab.value(BLANK)
+                assert "undefined" not in tab.value("document.body.innerText")
+                assert "NaN" not in tab.value("document.body.innerText")
+                assert tab.value("document.documentElement.scrollWidth") <= 1400
+        assert tab.problems == []
