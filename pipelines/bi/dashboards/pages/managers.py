@@ -147,6 +147,7 @@ TILES = (
         (MOVES, TASKS_DONE, NOTES, CALLS_IN, CALLS_OUT),
         (MONTH,),
         "day",
+        is_stacked=True,
     ),
     Tile(
         "calls_by_manager",
