@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pipelines.admin.status import gather
+from pipelines.bi.dashboards.file import make_page
 from pipelines.cli.reports import status_notes
 from pipelines.entities.registry import ENTITIES
 from pipelines.installation import Installation
@@ -66,7 +67,10 @@ def first_look(mirror: Installation, database: str) -> dict[str, Any]:
             "SELECT viewname FROM pg_views WHERE schemaname = 'amocrm_bi'").fetchall()]
         for view in views:
             connection.execute(f'SELECT * FROM amocrm_bi."{view}" LIMIT 1'.encode())
-        return {"deals": one("SELECT count(*) FROM amocrm_bi.leads"),
+        with mirror.connect() as reader:
+            report = make_page(reader, mirror.schema, "en", 100)[1]
+        return {"faults": [each.fault for each in (*report.cubes, *report.lists) if each.fault],
+                "in report": report.deals, "deals": one("SELECT count(*) FROM amocrm_bi.leads"),
                 "people": one("SELECT count(*) FROM amocrm_bi.contacts"),
                 "fronts": one("SELECT count(материал_фасада) FROM amocrm_bi.leads"),
                 "names": one("SELECT count(responsible_user) FROM amocrm_bi.leads"),
@@ -93,6 +97,7 @@ def test_views_work_before_the_rest_is_read(sandbox: SandboxProcess, database: s
     leads = sandbox.truth("leads")
     assert seen["deals"] == len(leads) and seen["people"] == len(sandbox.truth("contacts"))
     assert 0 < seen["fronts"] <= len(leads) and 0 < seen["names"] <= len(leads)
+    assert seen["faults"] == [] and seen["in report"] == len(leads)
     assert seen["won"] == sum(lead["status_id"] == 142 for lead in leads)
     assert len(seen["views"]) > 30
     built = {each.view for each in report.views if each.state == "built"}
