@@ -166,8 +166,8 @@ def throttle(arena: Arena, options: Options) -> None:
              "views usable after": cost.output["usable_after"],
              "busiest second": busiest, "429s": refused, "peak MB": cost.peak_mb,
              "load before": cost.load_before,
-             "met": cost.output["seconds"] <= 1.05 * least
-             and (leads > 20_000 or cost.output["usable_after"] <= USABLE_AFTER) and busiest <= REQUEST_LIMIT and not refused}
+             "met": cost.output["seconds"] <= 1.05 * least and busiest <= REQUEST_LIMIT and not refused
+             and (leads > 20_000 or cost.output["usable_after"] <= USABLE_AFTER)}
     say(f"\nthrottle: every entity of {leads:,} leads, {REQUEST_LIMIT} requests a second allowed, "
         f"{DEFAULT_RATE} by default, "
         "400 ms on each answer")

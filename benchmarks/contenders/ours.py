@@ -53,7 +53,8 @@ def main() -> int:
                                 "hinted": result.hint_requests, "seconds": round(result.seconds, 2)}
                 for result in report.results}
     sys.stdout.write(json.dumps({
-        "seconds": time.monotonic() - began, "usable_after": usable.at and usable.at - began, "records": sum(one["seen"] for one in entities.values()),
+        "seconds": time.monotonic() - began, "usable_after": usable.at and usable.at - began,
+        "records": sum(one["seen"] for one in entities.values()),
         "requests": max(target.client.requests, sum(result.requests for result in report.results)),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "exit_code": report.exit_code,
         "entities": entities}) + "\n")

@@ -200,8 +200,9 @@ def _report_lines(out: Console, mirror: Installation) -> list[str]:
                                    lambda what, done, of: None)
     except UsageError as reason:
         return [f"There is no report: {reason} of `amocrm-mirror report --account {mirror.account}`"]
-    verb = "it is open in your browser" if out.is_terminal and open_in_browser(path) else "open it in a browser"
-    return [*written.notes, f"The report, charts of all this in one file; {verb}:", f"  {path}"]
+    is_open = out.is_terminal and open_in_browser(path)
+    return [*written.notes, "The report, charts of all this in one file; "
+            + ("it is open in your browser:" if is_open else "open it in a browser:"), f"  {path}"]
 
 
 def _print_next_steps(out: Console, mirror: Installation) -> None:

@@ -79,8 +79,8 @@ def serve(host: Host = HOST, port: Port = PORT,
           metrics_port: Annotated[int, typer.Option(
               help="Their port; 0: they are not served.", min=0, max=65535)] = METRICS_PORT,
           report: Annotated[bool, typer.Option(
-              "--report", help="Also the report, live, at /report of that port: to this machine only.")] = False,
-          ) -> None:
+              "--report", help="Also the report, live, at /report of that port: to this machine "
+              "only.")] = False) -> None:
     """Run what keeps a mirror current: webhook receiver, drain, Dagster; and /metrics and /health on a port
     of their own. Restarts each part when it ends."""
     with report_errors():

@@ -64,8 +64,8 @@ class LiveReport:
                 self._page = make_page(connection, self.schema, None, self.deals)[0]
         except (psycopg.Error, MirrorError, OSError) as reason:
             said = describe_postgres_error(reason) if isinstance(reason, psycopg.Error) else str(reason)
-            self._fault = (f"the report cannot be made: {said}. `amocrm-mirror status` says how the mirror stands; "
-                           f"this page asks again after {FRESH_SECONDS:.0f} s")
+            self._fault = (f"the report cannot be made: {said}. `amocrm-mirror status` says how the mirror "
+                           f"stands; this page asks again after {FRESH_SECONDS:.0f} s")
             log.warning("the report cannot be made: %s", said)
 
 

@@ -108,7 +108,8 @@ def supervise(host: str, port: int, dagster_port: int | None, metrics_host: str,
             "metrics", "--host", metrics_host, "--port", str(metrics_port),
             "--receiver", local_address(host, port), *(["--report"] if has_report else [])]))
         monitor = local_address(metrics_host, metrics_port)
-        said += f", metrics and health on {monitor}" + (f", the report on {monitor}/report" if has_report else "")
+        said += f", metrics and health on {monitor}"
+        said += f", the report on {monitor}/report" if has_report else ""
     if dagster_port is not None:
         children.append(Child("Dagster", ["dev", "--port", str(dagster_port)]))
         said += f", Dagster on http://127.0.0.1:{dagster_port}"

@@ -21,7 +21,9 @@ OPEN = "import sys; from pathlib import Path; from pipelines.cli.terminal.browse
 def test_a_file_is_opened_where_there_is_a_display(programs: list[str], display: str, opened: bool,
                                                    tmp_path: Path) -> None:
     for name in programs:
-        (tmp_path / name).write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/x; exec /bin/mv {tmp_path}/x {tmp_path}/{name}.opened\n', encoding="utf-8")
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "$1" > {tmp_path}/x; exec /bin/mv {tmp_path}/x {tmp_path}/{name}.opened\n',
+            encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     page = tmp_path / "a report.html"
     done = subprocess.run([sys.executable, "-c", OPEN, page], capture_output=True, encoding="utf-8",

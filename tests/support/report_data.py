@@ -37,9 +37,8 @@ console.log(JSON.stringify(asked.map(({ tile, period, state }) => {
 
 def data_of(content: bytes) -> Data:
     """The data block of a report's file."""
-    found = re.search(
-        r'<script type="application/(json|gzip)" id="data">(.*?)</script>', content.decode("utf-8"), re.S
-    )
+    found = re.search(r'<script type="application/(json|gzip)" id="data">(.*?)</script>',
+                      content.decode("utf-8"), re.S)
     assert found
     text = found[2].encode() if found[1] == "json" else gzip.decompress(base64.b64decode(found[2]))
     data: Data = json.loads(text)
@@ -71,9 +70,8 @@ def rows_of(cube: Data) -> list[tuple[list[Any], list[Any]]]:
     return list(zip(found, sums, strict=True))
 
 
-def totals(
-    data: Data, name: str, days: tuple[int | None, int | None] = (None, None), **chosen: int | None
-) -> list[float | None]:
+def totals(data: Data, name: str, days: tuple[int | None, int | None] = (None, None), **chosen: int
+           | None) -> list[float | None]:
     """The measures of a tile over the rows of a period that the filters leave."""
     tile = tile_of(data, name)
     cube = data["cubes"][tile["cube"]]
@@ -81,27 +79,14 @@ def totals(
     sums = [0] * len(cube["sums"])
     for keys, values in rows_of(cube):
         day = keys[0] if cube["dated"] and tile["dated"] else None
-        inside = (
-            all(
-                limit is None or day is not None and (day >= limit if first else day <= limit)
-                for limit, first in zip(days, (True, False), strict=True)
-            )
-            or not tile["dated"]
-        )
-        if inside and all(
-            keys[start + place] == chosen.get(each)
-            for place, each in enumerate(cube["filters"])
-            if chosen.get(each) is not None and each in tile["filters"]
-        ):
+        inside = (all(limit is None or day is not None and (day >= limit if first else day <= limit)
+                      for limit, first in zip(days, (True, False), strict=True)) or not tile["dated"])
+        if inside and all(keys[start + place] == chosen.get(each)
+                          for place, each in enumerate(cube["filters"]) if chosen.get(each) is not None
+                          and each in tile["filters"]):
             sums = [one + other for one, other in zip(sums, values, strict=True)]
-    return [
-        sums[each["sum"]]
-        if each["per"] is None
-        else sums[each["sum"]] / sums[each["per"]]
-        if sums[each["per"]]
-        else None
-        for each in tile["measures"]
-    ]
+    return [sums[each["sum"]] if each["per"] is None else sums[each["sum"]] / sums[each["per"]]
+            if sums[each["per"]] else None for each in tile["measures"]]
 
 
 Groups = dict[tuple[Any, ...], list[float | None]]

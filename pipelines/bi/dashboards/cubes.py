@@ -199,7 +199,8 @@ def encode(packed: Packed, index: dict[str, dict[int, int]]) -> dict[str, Any]:
         columns[0] = list(_differences(columns[0]))
     return {"dated": packed.is_dated, "filters": packed.filters, "dropped": packed.dropped,
             "fault": packed.fault, "dimensions": [each.column for each in packed.cube.dimensions],
-            "values": values, "keys": columns, "sums": [[column[row] for row in order] for column in packed.sums]}
+            "values": values, "keys": columns,
+            "sums": [[column[row] for row in order] for column in packed.sums]}
 
 
 def _order(columns: Sequence[Column], is_dated: bool, count: int) -> list[int]:

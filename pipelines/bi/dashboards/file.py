@@ -64,23 +64,15 @@ def _not_writable(path: Path, why: str) -> UsageError:
 def _notes(reading: Reading) -> list[str]:
     faults = {each.cube.mart: each.fault for each in reading.cubes if each.fault}
     faults |= {each.tile.mart: each.fault for each in reading.lists if each.fault}
-    found = [
-        f"{mart}: not in the report: {fault}. Run `amocrm-mirror views`, then make the report again"
-        for mart, fault in faults.items()
-    ]
-    return found + [
-        f"view {view} could not be rebuilt; the report shows it as it was: {why}"
-        for view, why in reading.faults.items()
-        if view not in faults
-    ]
+    found = [f"{mart}: not in the report: {fault}. Run `amocrm-mirror views`, then make the report again"
+             for mart, fault in faults.items()]
+    return found + [f"view {view} could not be rebuilt; the report shows it as it was: {why}"
+                    for view, why in reading.faults.items() if view not in faults]
 
 
 def _freshness(reading: Reading) -> str:
     if not reading.deals:
         return "There are no deals in this mirror yet: run `amocrm-mirror sync`, then make the report again"
     up_to = next((row[1] for row in reading.freshness if row[0] == DEALS_LIST), None)
-    return (
-        f"Deals are complete up to {up_to} ({reading.account.zone})"
-        if up_to
-        else "Deals were never read completely: `amocrm-mirror status` says why"
-    )
+    return (f"Deals are complete up to {up_to} ({reading.account.zone})" if up_to
+            else "Deals were never read completely: `amocrm-mirror status` says why")

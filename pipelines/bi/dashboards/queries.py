@@ -99,7 +99,8 @@ def _named(cube: Cube, columns: Iterable[Composable]) -> Composed:
 
 
 def _group_by(count: int) -> Composable:
-    return SQL(" GROUP BY {}").format(SQL(", ").join(map(SQL, map(str, range(1, count + 1))))) if count else SQL("")
+    places = SQL(", ").join(SQL(str(place + 1)) for place in range(count))
+    return SQL(" GROUP BY {}").format(places) if count else SQL("")
 
 
 def _limited(cube: Cube, whole: Composed, max_rows: int) -> Composed:
@@ -123,7 +124,8 @@ def _step(cube: Cube, number: int, max_rows: int, key: str, instead: Literal,
         Literal(max_rows), SQL(" AND {}").format(condition) if condition else SQL(""), instead,
         Identifier(name)) if name == key else Identifier(name) for name in cube.keys]
     sums = [SQL("sum({})").format(Identifier(f"sum_{place}")) for place in range(len(cube.sums))]
-    return SQL("step_{} AS MATERIALIZED (SELECT {} FROM step_{}, (SELECT count(*) AS n FROM step_{}) c{})").format(
+    return SQL("step_{} AS MATERIALIZED (SELECT {} FROM step_{}, "
+               "(SELECT count(*) AS n FROM step_{}) c{})").format(
         SQL(str(number)), _named(cube, [*keys, *sums]), SQL(str(number - 1)), SQL(str(number - 1)),
         _group_by(len(keys)))
 
@@ -132,33 +134,21 @@ def _day(date: str, exact_from: datetime.date | None) -> Composed:
     """SQL: the day as a number, counted from DAY_ZERO; null: there is none."""
     day: Composable = Identifier(date)
     if exact_from:
-        day = SQL(
-            "CASE WHEN {0} >= {1} THEN {0} ELSE date_trunc('month', {0}::timestamp)::date END"
-        ).format(day, Literal(exact_from))
+        day = SQL("CASE WHEN {0} >= {1} THEN {0} ELSE date_trunc('month', {0}::timestamp)::date END").format(
+            day, Literal(exact_from))
     return SQL("CASE WHEN {} IS NOT NULL THEN least(greatest(({}) - {}, {}), {}) END").format(
-        Identifier(date), day, Literal(DAY_ZERO), Literal(OLDEST_DAY), Literal(NEWEST_DAY)
-    )
+        Identifier(date), day, Literal(DAY_ZERO), Literal(OLDEST_DAY), Literal(NEWEST_DAY))
 
 
 def list_query(tile: Tile, schema: str, limit: int) -> Composed:
     """Returns the query of a list: the ids of the filters, the card's address, the columns."""
     cells: list[Composable] = [Identifier(each.id_column) for each in tile.filters]
-    cells.append(
-        SQL("NULL")
-        if any(each.column == "urls" for each in tile.columns)
-        else SQL("one.url")
-        if tile.lateral
-        else SQL("url")
-    )
+    has_cards = any(each.column == "urls" for each in tile.columns)
+    cells.append(SQL("NULL") if has_cards else SQL("one.url") if tile.lateral else SQL("url"))
     cells += [_sql(each.sql) if each.sql else Identifier(each.column) for each in tile.columns]
     return SQL("SELECT {} FROM {} {}{} ORDER BY {} LIMIT {}").format(
-        SQL(", ").join(cells),
-        Identifier(bi_schema(schema), tile.mart),
-        _sql(tile.lateral),
-        _where(tile.where),
-        _sql(tile.order),
-        Literal(limit),
-    )
+        SQL(", ").join(cells), Identifier(bi_schema(schema), tile.mart), _sql(tile.lateral),
+        _where(tile.where), _sql(tile.order), Literal(limit))
 
 
 def tile_query(tile: Tile, schema: str) -> str:

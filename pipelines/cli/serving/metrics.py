@@ -35,8 +35,8 @@ def metrics(out: Annotated[Path | None, typer.Option(
                 help="With --port: address of the webhook receiver, for /health.",
                 metavar="URL")] = "",
             report: Annotated[bool, typer.Option(
-                "--report", help="With --port: also the report, at /report, on a loopback address only.")] = False,
-            ) -> None:
+                "--report", help="With --port: also the report, at /report, on a loopback address "
+                "only.")] = False) -> None:
     """Show the state of every account as metrics for Prometheus: lag, standing, requests, 429s, quarantine,
     what waits, token's end, verification. One SQL statement; amoCRM is not asked."""
     with report_errors(), exit_on_interrupt():
@@ -54,8 +54,8 @@ def require_loopback(host: str, option: str) -> None:
     """Raises UsageError if the report would be shown to other machines."""
     from pipelines.amocrm.hosts import is_loopback
     if not is_loopback(host):
-        raise UsageError(f"--report shows names and figures of the account, and the port has no password: it is "
-                         f"served to this machine only. Leave {option} out, or --report")
+        raise UsageError("--report shows names and figures of the account, and the port has no password: it "
+                         f"is served to this machine only. Leave {option} out, or --report")
 
 
 def _serve(mirror: Installation, host: str, port: int, receiver: str, report: bool) -> None:
@@ -75,7 +75,8 @@ def _serve(mirror: Installation, host: str, port: int, receiver: str, report: bo
         sys.stderr.write(f"amocrm-mirror: without /metrics, /health only: {reason}\n")
     reader = StateReader(mirror.connect_autocommit, mirror.account)
     live = LiveReport(mirror.connect_to_read, mirror.schema) if report else None
-    make_server(Monitor(reader, mirror.settings.mirror_fresh_hours, receiver.rstrip("/"), live), host, port).run()
+    monitor = Monitor(reader, mirror.settings.mirror_fresh_hours, receiver.rstrip("/"), live)
+    make_server(monitor, host, port).run()
 
 
 def _write(mirror: Installation, out: Path | None) -> None:

@@ -1,5 +1,5 @@
-"""The figures of the report equal SQL over the tables, written apart from the marts (truth.py): of each tile of
-the declaration, for each pipeline, period and manager, as Python adds the cubes up and as the page's own
+"""The figures of the report equal SQL over the tables, written apart from the marts (truth.py): of each tile
+of the declaration, for each pipeline, period and manager, as Python adds the cubes up and as the page's own
 script does in node."""
 
 from __future__ import annotations
@@ -67,14 +67,17 @@ def rows(tables: Any, data: Data, name: str, case: tuple[int, str, int]) -> list
     columns = {"pipeline": "pipeline" in tile["filters"], "manager": "responsible_user" in tile["filters"],
                "day": tile["dated"]}
     query = truth.sql({column for column, is_there in columns.items() if is_there})
-    return tables.execute(query, {"pipeline": pipeline, "manager": manager, "from": begin, "to": end}).fetchall()
+    given = {"pipeline": pipeline, "manager": manager, "from": begin, "to": end}
+    found: list[tuple[Any, ...]] = tables.execute(query, given).fetchall()
+    return found
 
 
 def expected(tables: Any, data: Data, name: str, case: tuple[int, str, int]) -> Groups:
     """The figures of a tile of figures, as the page names them."""
     labels = {"manager": USERS, "pipeline": PIPELINES}
     by = TRUTH[name].by
-    return {tuple(labels[each].get(key) if each in labels else key for each, key in zip(by, row, strict=False)):
+    return {tuple(labels[each].get(key) if each in labels else key
+                  for each, key in zip(by, row, strict=False)):
             [None if value is None else float(value) for value in row[len(by):]]
             for row in rows(tables, data, name, case)}
 
@@ -82,10 +85,11 @@ def expected(tables: Any, data: Data, name: str, case: tuple[int, str, int]) -> 
 def differences(name: str, found: Groups, wanted: Groups) -> list[Any]:
     """Groups that are not equal, as far as the file's four digits go; what there is nothing of is None or
     0."""
-    inexact = 0.2 if name in ROUNDED else 2e-4
+    inexact, width = 0.2 if name in ROUNDED else 2e-4, len(TILES[name].measures)
+    nothing: list[float | None] = [0] * width
     return [(key, found.get(key), wanted.get(key)) for key in found.keys() | wanted.keys()
             if not all((one or 0) == pytest.approx(other or 0, rel=1e-5, abs=inexact) for one, other in zip(
-                found.get(key) or [0] * len(wanted[key]), wanted.get(key) or [0] * len(found[key]), strict=True))]
+                found.get(key, nothing), wanted.get(key, nothing), strict=True))]
 
 
 def chosen(data: Data, case: tuple[int, str, int]) -> dict[str, int | None]:

@@ -3,6 +3,7 @@ names are shown as they are, and filters change the figures."""
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -20,32 +21,14 @@ from tests.support.report_data import data_of, totals
 pytestmark = pytest.mark.slow
 CHARTS = ("[...document.querySelectorAll('.chart')]"
           ".every(each => each.querySelectorAll('svg path').length > 3)")
-BLANK = """[...document.querySelectorAll('main .card')].filter(card => !(card.querySelector('.figure, .nothing, .fault, tbody td')
-  && [...card.querySelectorAll('.chart')].every(chart => chart.querySelectorAll('svg path').length > 3)))
+BLANK = """[...document.querySelectorAll('main .card')]
+  .filter(card => !(card.querySelector('.figure, .nothing, .fault, tbody td')
+    && [...card.querySelectorAll('.chart')].every(chart => chart.querySelectorAll('svg path').length > 3)))
   .map(card => card.dataset.tile)"""
 """Tiles that show neither a figure, nor a chart with its table, nor a sentence."""
-ODD_ACCOUNTS = {
-    "nothing at all": "",
-    "no deals": "DELETE FROM amocrm.leads; DELETE FROM amocrm.lead_status_history; DELETE FROM amocrm.tasks; "
-                "DELETE FROM amocrm.notes; DELETE FROM amocrm.lead_custom_field_values; DELETE FROM amocrm.lead_catalog_elements",
-    "no customers": "DELETE FROM amocrm.customers; DELETE FROM amocrm.transactions; "
-                    "DELETE FROM amocrm.transaction_catalog_elements",
-    "one pipeline": "DELETE FROM amocrm.pipelines WHERE id > 7; DELETE FROM amocrm.statuses WHERE pipeline_id > 7; "
-                    "UPDATE amocrm.leads SET pipeline_id = 7, status_id = CASE WHEN status_id < 100 THEN 70 + status_id % 10 "
-                    "ELSE status_id END; UPDATE amocrm.lead_status_history SET pipeline_id = 7, "
-                    "status_id = CASE WHEN status_id < 100 THEN 70 + status_id % 10 ELSE status_id END",
-    "60 pipelines": """
-        INSERT INTO amocrm.pipelines (id, name, sort, _synced_at) SELECT i, 'Pipeline ' || i, i, now() FROM generate_series(10, 66) i;
-        INSERT INTO amocrm.statuses (pipeline_id, id, name, sort, _synced_at)
-        SELECT p, CASE WHEN s < 13 THEN p * 100 + s ELSE 129 + s END, 'A stage of some length ' || s, s * 10, now()
-        FROM generate_series(10, 66) p, generate_series(1, 14) s;
-        UPDATE amocrm.leads SET pipeline_id = 7 + id % 60 WHERE id % 60 > 2;
-        UPDATE amocrm.leads SET status_id = pipeline_id * 100 + 1 + id % 12 WHERE pipeline_id > 9 AND status_id < 100;
-        UPDATE amocrm.lead_status_history h SET pipeline_id = l.pipeline_id, status_id = CASE WHEN h.status_id < 100
-          THEN l.pipeline_id * 100 + 1 + h.lead_id % 12 ELSE h.status_id END FROM amocrm.leads l WHERE l.id = h.lead_id AND l.pipeline_id > 9""",
-    "no money and no names": "UPDATE amocrm.leads SET price = NULL, name = NULL; UPDATE amocrm.accounts SET currency = 'no such', name = NULL",
-    "views that are gone": "DROP VIEW amocrm_bi.forecast; DROP VIEW amocrm_bi.deals_by_field; DROP VIEW amocrm_bi.stuck_deals; "
-                           "ALTER VIEW amocrm_bi.sales_cycle RENAME COLUMN won TO w"}
+ODD_ACCOUNTS = {"nothing at all": ""} | dict(re.findall(
+    r"^-- ([\w ]+)\n(.+?)(?=^-- |\Z)",
+    (Path(__file__).parent / "odd_accounts.sql").read_text(encoding="utf-8"), re.M | re.S))
 """SQL that makes an odd account of account.sql; empty: nothing was ever read."""
 WON = "document.querySelector('[data-tile=won_deals] .figure').textContent"
 
