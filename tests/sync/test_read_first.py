@@ -69,7 +69,8 @@ def first_look(mirror: Installation, database: str) -> dict[str, Any]:
             connection.execute(f'SELECT * FROM amocrm_bi."{view}" LIMIT 1'.encode())
         with mirror.connect() as reader:
             report = make_page(reader, mirror.schema, "en", 100)[1]
-        return {"faults": [each.fault for each in (*report.cubes, *report.lists) if each.fault],
+        faults = [*(each.fault for each in report.cubes), *(each.fault for each in report.lists)]
+        return {"faults": [fault for fault in faults if fault],
                 "in report": report.deals, "deals": one("SELECT count(*) FROM amocrm_bi.leads"),
                 "people": one("SELECT count(*) FROM amocrm_bi.contacts"),
                 "fronts": one("SELECT count(материал_фасада) FROM amocrm_bi.leads"),
