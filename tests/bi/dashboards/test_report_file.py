@@ -8,16 +8,18 @@ import datetime
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from pipelines.bi.dashboards import cubes, html, queries
+from pipelines.bi.dashboards import cubes, html, queries, reading
 from pipelines.bi.dashboards.file import write_report
 from pipelines.bi.dashboards.html import data_block, html_page
 from pipelines.bi.dashboards.pages.all import PAGES
 from pipelines.bi.dashboards.payload import Options, payload
 from pipelines.bi.dashboards.reading import read_report
+from pipelines.bi.dashboards.spec import Kind
 from pipelines.erasure import NOT_REACHED
 from pipelines.postgres.connections import open_connection
 from tests.bi.dashboards.conftest import make_report
@@ -208,3 +210,33 @@ def test_a_large_account_is_made_to_fit(account: str, share: float, monkeypatch:
         for keys, _ in rows_of(cube) if cube["dated"] else ():
             assert (keys[0] is None or keys[0] >= small["exact_from"]
                     or (queries.DAY_ZERO + datetime.timedelta(days=keys[0])).day == 1)
+
+
+@pytest.mark.parametrize("max_rows", [400, 60, 5])
+def test_rows_are_made_fewer_before_they_are_read(account: str, max_rows: int,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a very large account: first by filters, then by values; sums stay as they are."""
+    def read() -> dict[str, Any]:
+        with open_connection(account) as connection:
+            return payload(read_report(connection, "amocrm", PAGES, 0), PAGES, Options("en"))
+
+    monkeypatch.setattr(reading, "EXACT_DAYS", {1: 100})
+    monkeypatch.setattr(reading, "MAX_ROWS", 1_000_000)
+    whole = read()
+    monkeypatch.setattr(reading, "MAX_ROWS", max_rows)
+    monkeypatch.setattr(queries, "MAX_VALUES", 1)
+    small = read()
+    for name in (tile.name for page in PAGES for tile in page.tiles if tile.kind is not Kind.LIST):
+        before, after = (data["cubes"][tile_of(data, name)["cube"]] for data in (whole, small))
+        assert after["fault"] == "" and before["dropped"] == []
+        assert totals(small, name) == pytest.approx(totals(whole, name), rel=1e-3), "but for rounding"
+        order = [each for each in queries.DROP_ORDER if each in before["filters"]]
+        assert set(after["dropped"]) == set(order[:len(after["dropped"])]), "the least missed goes first"
+        if len(rows_of(before)) <= max_rows:
+            assert len(rows_of(after)) == len(rows_of(before)) and after["dropped"] == []
+        elif after["dropped"] == before["filters"]:
+            assert all(len(values) <= 3 for values in after["values"]) or len(rows_of(after)) <= max_rows
+        else:
+            assert len(rows_of(after)) <= max_rows and after["dropped"]
+    dropped = {each for cube in small["cubes"] for each in cube["dropped"]}
+    assert "source" in dropped and (max_rows == 400 or dropped == set(queries.DROP_ORDER))
