@@ -1,6 +1,6 @@
 """`python -m benchmarks [lane …]` runs the named lanes, or all of them.
 
-Lanes: speed, throttle, memory, linear, second, cost, views, accounts, current, hooks, storm.
+Lanes: speed, throttle, memory, linear, second, cost, views, report, accounts, current, hooks, storm.
 """
 
 from __future__ import annotations

@@ -27,10 +27,13 @@ from benchmarks.many import accounts
 from benchmarks.measure import BenchmarkError, Cost, run
 from benchmarks.report import RESULTS, plot, save, say, table
 from benchmarks.runs import PYTHON, run_ours
+from benchmarks.views import report as report_lane
 from benchmarks.views import views as views_lane
 from sandbox.process import SandboxProcess
 
 DEFAULT_RATE = 6.5
+USABLE_AFTER = 90
+"""Seconds in which the views of 20,000 deals can be used in the first sync."""
 REQUEST_LIMIT = 7
 """Requests a second: the mirror's own limit, and amoCRM's."""
 
@@ -149,7 +152,8 @@ def _check_rows(name: str, database: str, kinds: dict[str, int]) -> None:
 # throttle
 
 def throttle(arena: Arena, options: Options) -> None:
-    """Full sync at the default rate: time against the minimum, and amoCRM's limit kept."""
+    """Full sync at the default rate: time against the minimum, when the first views can be used, and amoCRM's
+    limit kept."""
     leads = options.leads or 20_000
     with sandbox(leads, rate=REQUEST_LIMIT, latency_ms=400) as box, arena.database("migrated") as database:
         cost = run_ours(arena, box, database, only=(), rate="default")
@@ -159,9 +163,11 @@ def throttle(arena: Arena, options: Options) -> None:
     least = requests / DEFAULT_RATE
     found = {"leads": leads, "requests": requests, "seconds": cost.output["seconds"],
              "requests / rate": least, "ratio": cost.output["seconds"] / least,
+             "views usable after": cost.output["usable_after"],
              "busiest second": busiest, "429s": refused, "peak MB": cost.peak_mb,
              "load before": cost.load_before,
-             "met": cost.output["seconds"] <= 1.05 * least and busiest <= REQUEST_LIMIT and not refused}
+             "met": cost.output["seconds"] <= 1.05 * least and busiest <= REQUEST_LIMIT and not refused
+             and (leads > 20_000 or cost.output["usable_after"] <= USABLE_AFTER)}
     say(f"\nthrottle: every entity of {leads:,} leads, {REQUEST_LIMIT} requests a second allowed, "
         f"{DEFAULT_RATE} by default, "
         "400 ms on each answer")
@@ -243,5 +249,6 @@ def keep_current(arena: Arena, options: Options) -> None:
 LANES: dict[str, Callable[[Arena, Options], None]] = {"speed": speed, "throttle": throttle, "memory": memory,
                                                       "linear": linear, "second": second_sync,
                                                       "cost": cost_lane, "views": views_lane,
-                                                      "accounts": many, "current": keep_current,
-                                                      "hooks": latency, "storm": storm}
+                                                      "report": report_lane, "accounts": many,
+                                                      "current": keep_current, "hooks": latency,
+                                                      "storm": storm}

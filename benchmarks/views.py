@@ -1,20 +1,23 @@
 """Views lane: queries the wide view of leads and the marts over a million deals with 20 field values each;
-the marts twice, as a small account has them and with their slow steps stored, as a big one has them.
+the marts twice, as a small account has them and with their slow steps stored, as a big one has them. Report
+lane: `amocrm-mirror report` over accounts of several sizes.
 
 The data is generated in SQL; no sandbox is read.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from benchmarks.arena import Arena
-from benchmarks.measure import BenchmarkError, cpu_of
+from benchmarks.arena import REPOSITORY, Arena
+from benchmarks.measure import BenchmarkError, cpu_of, run
 from benchmarks.report import save, say, table
+from benchmarks.runs import PYTHON
 from pipelines.bi import builder
 
 MILLION = 1_000_000
@@ -73,14 +76,16 @@ quarter."""
 TILE_AIM = 1.0
 """Seconds that a tile may take once the steps are stored."""
 HEATS = 3
+REPORTS = {1_000: 5.0, 20_000: 5.0, 250_000: 15.0, MILLION: 30.0}
+"""Deals of an account → the seconds that its report may take, the start of the program included."""
+REPORT_MB = 1.5
 
 
 def views(arena: Arena, options: Any) -> None:
     leads = options.leads or MILLION
     with arena.database("migrated") as database, psycopg.connect(database, autocommit=True) as connection:
         say(f"\nviews: {leads:,} deals of 20 values; making them")
-        for statement in ACCOUNT.read_text(encoding="utf-8").split(";\n"):
-            connection.execute(statement.replace(":leads", str(leads)).encode())
+        _make_account(connection, leads)
         began = time.monotonic()
         builder.build_views(connection, "amocrm")
         built = time.monotonic() - began
@@ -97,6 +102,41 @@ def views(arena: Arena, options: Any) -> None:
     met = all(row["met"] for row in [*rows, *marts] if row["met"] is not None)
     save("views", arena.version, leads=leads, rows=rows, marts=marts, steps=steps, seconds_to_build=built,
          seconds_when_unchanged=unchanged, seconds_when_no_step_is_due=unchanged_steps, met=met)
+
+
+def report(arena: Arena, options: Any) -> None:
+    """Writes the report of accounts of several sizes, as the command does, views and stored steps as a sync
+    leaves them."""
+    rows = []
+    for leads, aim in {options.leads: None}.items() if options.leads else REPORTS.items():
+        with arena.database("migrated") as database:
+            say(f"\nreport: {leads:,} deals of 20 values; making them")
+            with psycopg.connect(database, autocommit=True) as connection:
+                _make_account(connection, leads)
+                failed = [each.reason for each in builder.refresh_views(connection, "amocrm")
+                          if each.state == "failed"]
+                if failed:
+                    raise BenchmarkError("; ".join(failed))
+            rows.append(_time_report(arena, database, leads, aim))
+    say(table(rows))
+    save("report", arena.version, rows=rows, met=all(row["met"] is not False for row in rows))
+
+
+def _make_account(connection: psycopg.Connection[Any], leads: int) -> None:
+    for statement in ACCOUNT.read_text(encoding="utf-8").split(";\n"):
+        connection.execute(statement.replace(":leads", str(leads)).encode())
+
+
+def _time_report(arena: Arena, database: str, leads: int, aim: float | None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.html"
+        heats = [run([PYTHON, "-m", "pipelines.cli", "report", "--out", str(path)], arena.postmaster, 0,
+                     {"DATABASE_URL": database, "MIRROR_HOME": folder, "AMOCRM_SCHEMA": "amocrm"}, REPOSITORY)
+                 for _ in range(HEATS)]
+        best, size = min(heats, key=lambda each: each.seconds), path.stat().st_size / 1e6
+    return {"deals": leads, "seconds": best.seconds, "CPU s": best.cpu, "Postgres CPU s": best.postgres_cpu,
+            "peak MB": best.peak_mb, "file, MB": size, "load before": best.load_before, "aim": aim,
+            "met": None if aim is None else best.seconds <= aim and size < REPORT_MB}
 
 
 def _time_tiles(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:

@@ -9,8 +9,10 @@ INSERT INTO amocrm.contacts (id, name, _synced_at, created_at, responsible_user_
 SELECT i, 'contact ' || i, now(), now(), 1 + i % 40 FROM generate_series(1, :leads / 2) i;
 INSERT INTO amocrm.companies (id, name, _synced_at, created_at) SELECT i, 'company ' || i, now(), now() FROM generate_series(1, :leads / 10) i;
 INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) SELECT 'leads', i, 'tag ' || i, now() FROM generate_series(1, 50) i;
-INSERT INTO amocrm.leads (id, name, price, status_id, pipeline_id, responsible_user_id, group_id, created_at, closed_at, updated_at, created_by, _synced_at)
-SELECT i, 'deal ' || i, (i::bigint * 7) % 100000, s.id, 1 + i % 5, 1 + i % 40, i % 6, t.at, CASE WHEN s.id >= 142 THEN t.at + interval '6 days' END, now(), 1 + i % 40, now()
+INSERT INTO amocrm.sources (id, name, _synced_at) SELECT i, 'source ' || i, now() FROM generate_series(1, 12) i;
+INSERT INTO amocrm.loss_reasons (id, name, _synced_at) SELECT i, 'reason ' || i, now() FROM generate_series(1, 9) i;
+INSERT INTO amocrm.leads (id, name, price, status_id, pipeline_id, responsible_user_id, group_id, created_at, closed_at, updated_at, created_by, source_id, loss_reason_id, _synced_at)
+SELECT i, 'deal ' || i, (i::bigint * 7) % 100000, s.id, 1 + i % 5, 1 + i % 40, i % 6, t.at, CASE WHEN s.id >= 142 THEN t.at + interval '6 days' END, now(), 1 + i % 40, 1 + abs(hashint4(i) % 12), CASE s.id WHEN 143 THEN 1 + i / 7 % 9 END, now()
 FROM generate_series(1, :leads) i, LATERAL (SELECT (ARRAY[10, 11, 12, 13, 14, 142, 143])[1 + i % 7] AS id) s,
      LATERAL (SELECT timestamptz '2024-10-01' + i * interval '25 months' / :leads AS at) t;
 INSERT INTO amocrm.lead_contacts (lead_id, contact_id, is_main) SELECT i, 1 + i % (:leads / 2), true FROM generate_series(1, :leads) i;

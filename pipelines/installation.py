@@ -104,6 +104,11 @@ class Installation:
     def connect_autocommit(self) -> Connection:
         return self.open(self.conninfo, True)
 
+    def connect_to_read(self) -> Connection:
+        """As the role of MIRROR_READER_URL, if there is one: it reads the accounts' tables and views only."""
+        reader = self.settings.mirror_reader_url
+        return self.open(reader.get_secret_value() if reader else self.conninfo, False)
+
     @property
     def configured_tokens(self) -> ConfiguredTokens:
         """The tokens and the application that the settings name."""

@@ -1,5 +1,5 @@
-"""`amocrm-mirror demo`: mirrors a sandbox account through Dagster into the embedded Postgres, and runs
-example queries on it."""
+"""`amocrm-mirror demo`: mirrors a sandbox account through Dagster into the embedded Postgres, runs example
+queries on it, and writes its report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from psycopg.sql import SQL, Identifier, Literal
 from rich.console import Console
 
 from pipelines.accounts.registry import DEMO_ACCOUNT
+from pipelines.bi.dashboards.file import write_report
 from pipelines.cli.common import path_note, print_lines, progress, stderr_console, stdout_console, table
 from pipelines.cli.reports import sync_notes, sync_table, sync_verdict
+from pipelines.cli.terminal.browser import open_in_browser
 from pipelines.config.settings import Settings, load_settings
-from pipelines.errors import SyncRefusedError
+from pipelines.errors import SyncRefusedError, UsageError
 from pipelines.installation import Installation
 from pipelines.migrate import downgrade, migrate
 from pipelines.orchestration import launcher
@@ -35,6 +37,10 @@ SCHEMA = DEMO_ACCOUNT
 PORT = 8765
 QUERIES, LAST_QUERY = ("wide_leads", "open_deals", "pipeline_on_a_day", "won_lost"), "won_by_manager"
 """Files of `cli/sql/`."""
+REPORT_FILE = "demo-report.html"
+"""In the mirror's home, so that the demo writes nothing into the working folder."""
+RECORDS_LISTED = 100
+"""Records in each list of the report, as `amocrm-mirror report` has them."""
 MAX_ROWS_SHOWN = 12
 """Rows printed of a query's result."""
 NUMERIC_OIDS = (20, 23, 1700)
@@ -77,7 +83,7 @@ def run_demo(scale: int, seed: int, odd: bool) -> int:
         _print_results(out, mirror, report)
     out.print(f"Demo done in {time.monotonic() - began:.0f} s.", style="bold")
     _print_next_steps(out, mirror)
-    _show_charts(out, mirror)
+    show_charts(out, mirror)
     return report.exit_code
 
 
@@ -176,13 +182,27 @@ def _print_result(out: Console, connection: psycopg.Connection[Any], text: str) 
         out.print(f"… and {len(rows) - MAX_ROWS_SHOWN} more rows")
 
 
-def _show_charts(out: Console, mirror: Installation) -> None:
-    """Prints the last lines: what is made for charts, and how a BI tool gets at it."""
+def show_charts(out: Console, mirror: Installation) -> None:
+    """Prints the last lines: what is made for charts, the report, and how a BI tool gets at the views."""
     with mirror.connect_autocommit() as connection:
         _run_query(out, connection, mirror, LAST_QUERY)
     print_lines(out, [
-        "", "A role that may only read, for a BI tool (docs/guides):",
+        "", *_report_lines(out, mirror), "", "A role that may only read, for a BI tool (docs/guides):",
         f"  amocrm-mirror grants --account {mirror.account}"])
+
+
+def _report_lines(out: Console, mirror: Installation) -> list[str]:
+    """Writes the report, opens it if the output is a terminal with a display, and returns what to say."""
+    path = mirror.settings.mirror_home.resolve() / REPORT_FILE
+    try:
+        with mirror.connect() as connection:
+            written = write_report(connection, mirror.schema, path, None, RECORDS_LISTED, True,
+                                   lambda what, done, of: None)
+    except UsageError as reason:
+        return [f"There is no report: {reason} of `amocrm-mirror report --account {mirror.account}`"]
+    is_open = out.is_terminal and open_in_browser(path)
+    return [*written.notes, "The report, charts of all this in one file; "
+            + ("it is open in your browser:" if is_open else "open it in a browser:"), f"  {path}"]
 
 
 def _print_next_steps(out: Console, mirror: Installation) -> None:

@@ -18,6 +18,7 @@ from pipelines.cli.common import (
     open_mirror,
     report_errors,
 )
+from pipelines.cli.serving.metrics import require_loopback
 from pipelines.cli.terminal.logs import child_environment, configure_logging
 from pipelines.errors import UsageError
 
@@ -77,7 +78,10 @@ def serve(host: Host = HOST, port: Port = PORT,
           metrics_host: Annotated[str, typer.Option(
               help="Address at which /metrics and /health are served.")] = HOST,
           metrics_port: Annotated[int, typer.Option(
-              help="Their port; 0: they are not served.", min=0, max=65535)] = METRICS_PORT) -> None:
+              help="Their port; 0: they are not served.", min=0, max=65535)] = METRICS_PORT,
+          report: Annotated[bool, typer.Option(
+              "--report", help="Also the report, live, at /report of that port: to this machine "
+              "only.")] = False) -> None:
     """Run what keeps a mirror current: webhook receiver, drain, Dagster; and /metrics and /health on a port
     of their own. Restarts each part when it ends."""
     with report_errors():
@@ -88,11 +92,15 @@ def serve(host: Host = HOST, port: Port = PORT,
             from pipelines.cli.dev import require_web_server
             require_web_server()
             check_port_free("127.0.0.1", dagster_port, "--dagster-port")
+        if report:
+            if not metrics_port:
+                raise UsageError("--report is served at --metrics-port, which is 0 here: leave that out")
+            require_loopback(metrics_host, "--metrics-host")
         if metrics_port:
             check_port_free(metrics_host, metrics_port, "--metrics-port")
         open_migrated_mirror()
         raise typer.Exit(supervise(host, port, dagster_port if dagster else None, metrics_host,
-                                   metrics_port or None, child_environment()))
+                                   metrics_port or None, child_environment(), report))
 
 
 @webhooks.command(epilog=example("amocrm-mirror webhooks subscribe --url https://hooks.example.com"))

@@ -1,5 +1,5 @@
-"""Web server for a monitoring system: GET /metrics, /health, and /health/PART for one part. It listens apart
-from the webhook receiver, whose port the internet reaches."""
+"""Web server for a monitoring system: GET /metrics, /health, and /health/PART for one part; for a browser
+/report, if asked for. It listens apart from the webhook receiver, whose port the internet reaches."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from starlette.routing import Route
 from pipelines.errors import MirrorError, MissingExtraError
 from pipelines.monitoring.exposition import CONTENT_TYPE, exposition
 from pipelines.monitoring.health import RECEIVER_REASON, Part, parts, whole
+from pipelines.monitoring.live_report import LiveReport
 from pipelines.monitoring.reading import AccountReading, read_accounts
 from pipelines.postgres.errors import describe_postgres_error
 
@@ -75,17 +76,20 @@ class StateReader:
 
 @dataclass
 class Monitor:
-    """The Starlette application. `receiver`: address of the webhook receiver, for /health; empty: none."""
+    """The Starlette application. `receiver`: address of the webhook receiver, for /health; empty: none.
+    `report`: what answers /report; None: nothing does."""
 
     reader: StateReader
     fresh_hours: float
     receiver: str = ""
+    report: LiveReport | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/metrics", self.metrics), Route("/health", self.health),
-                                 Route("/health/{part}", self.part)])
+        routes = [Route("/metrics", self.metrics), Route("/health", self.health),
+                  Route("/health/{part}", self.part)]
+        return Starlette(routes=[*routes, *([Route("/report", self.report.answer)] if self.report else [])])
 
     async def metrics(self, request: Request) -> Response:
         """The metrics. If Postgres does not answer, 200 with `database_ready` 0, so that an alert can say

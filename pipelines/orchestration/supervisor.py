@@ -96,17 +96,20 @@ def local_address(host: str, port: int) -> str:
 
 
 def supervise(host: str, port: int, dagster_port: int | None, metrics_host: str,
-              metrics_port: int | None, environment: dict[str, str]) -> int:
+              metrics_port: int | None, environment: dict[str, str], has_report: bool = False) -> int:
     """Runs all parts until Ctrl-C or SIGTERM; returns exit code 0. A port that is None leaves its part out.
-    `environment`: variables that each part gets besides this process's own."""
+    `environment`: variables that each part gets besides this process's own; `has_report`: the monitor shows
+    the report, too."""
     children = [Child("the receiver", ["webhooks", "serve", "--host", host, "--port", str(port)]),
                 Child("the drain", ["webhooks", "drain"])]
     said = f"receiver on {local_address(host, port)}"
     if metrics_port is not None:
         children.append(Child("the monitor", [
             "metrics", "--host", metrics_host, "--port", str(metrics_port),
-            "--receiver", local_address(host, port)]))
-        said += f", metrics and health on {local_address(metrics_host, metrics_port)}"
+            "--receiver", local_address(host, port), *(["--report"] if has_report else [])]))
+        monitor = local_address(metrics_host, metrics_port)
+        said += f", metrics and health on {monitor}"
+        said += f", the report on {monitor}/report" if has_report else ""
     if dagster_port is not None:
         children.append(Child("Dagster", ["dev", "--port", str(dagster_port)]))
         said += f", Dagster on http://127.0.0.1:{dagster_port}"

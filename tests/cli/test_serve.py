@@ -44,7 +44,7 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
 
         metrics = free_port()
         process = installation.start("--log-format", "json", "serve", "--no-dagster", "--port",
-                                     str(port), "--metrics-port", str(metrics))
+                                     str(port), "--metrics-port", str(metrics), "--report")
         try:
             wait_until(lambda: is_listening(base))
             subscribed = installation.call("webhooks", "subscribe", "--url", base)
@@ -71,7 +71,10 @@ def test_a_change_becomes_a_row_whichever_part_dies(database: str, tmp_path: Pat
             assert requests.get(f"http://127.0.0.1:{metrics}/health/receiver", timeout=60).status_code == 200
             shown = requests.get(f"http://127.0.0.1:{metrics}/metrics", timeout=60).text
             assert 'amocrm_mirror_drain_running{account="amocrm"} 1.0' in shown
-            assert requests.get(f"{base}/metrics", timeout=60).status_code == 404, "a public port"
+            report = requests.get(f"http://127.0.0.1:{metrics}/report", timeout=60)
+            assert report.status_code == 200 and report.text.startswith("<!doctype html>")
+            for path in ("metrics", "report"):
+                assert requests.get(f"{base}/{path}", timeout=60).status_code == 404, "a public port"
             process.send_signal(signal.SIGTERM)
             done = wait_for(process)
             lines = [json.loads(line) for line in done.error.splitlines()]

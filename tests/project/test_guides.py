@@ -3,6 +3,7 @@ word; README prints what one sees; links resolve, and both languages show the sa
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from rich.console import Console
 
-from pipelines.cli.demo import SCHEMA, SandboxAccount
+from pipelines.cli.demo import REPORT_FILE, SCHEMA, SandboxAccount, show_charts
+from pipelines.config.settings import load_settings
+from pipelines.installation import Installation
 from pipelines.migrate import migrate
 from pipelines.sync.account_sync import sync
 from sandbox.account.identity import TIME_ZONE
@@ -21,6 +25,7 @@ from sandbox.process import SandboxProcess
 from tests.conftest import temporary_database
 from tests.support.commands import REPOSITORY, CliInstallation
 from tests.support.mirrors import FAST_RETRIES, mirror_of
+from tests.support.report_data import data_of, totals
 
 GUIDES = REPOSITORY / "docs" / "guides"
 NAMES = sorted(path.name for path in GUIDES.glob("*.md"))
@@ -49,6 +54,38 @@ def mirror_demo(database: str, day: str, only: Sequence[str] = ()) -> None:
         mirror = mirror_of(sandbox, database, amocrm_schema=SCHEMA)
         migrate(mirror.conninfo, mirror.schema)
         assert sync(mirror.target(FAST_RETRIES), only).exit_code == 0
+
+
+def test_the_demo_ends_with_a_query_the_report_and_a_role(demo: str, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last lines, on what it has mirrored: the figures are there, the file is, and the command works."""
+    installation = CliInstallation(tmp_path, demo).apply_environment(monkeypatch)
+    out = io.StringIO()
+    show_charts(Console(file=out, width=160), Installation(load_settings(amocrm_schema=SCHEMA)))
+    lines = out.getvalue().splitlines()
+    assert f"FROM {SCHEMA}_bi.win_loss" in lines
+    assert len([line for line in lines if re.fullmatch(r"\S.*\d+ +\d+ +[\d,.]+", line)]) == 5, lines
+    path = tmp_path / "home" / REPORT_FILE
+    assert f"  {path}" in lines and path.stat().st_mode & 0o777 == 0o600
+    data = data_of(path.read_bytes())
+    assert data["language"] == "ru" and totals(data, "won_deals")[0] and totals(data, "open_deals")[0]
+    assert [cube["fault"] for cube in data["cubes"] if cube["fault"]] == []
+    command = lines[-1].split()
+    assert command == ["amocrm-mirror", "grants", "--account", SCHEMA]
+    with psycopg.connect(demo, autocommit=True) as owner:
+        try:
+            granted = installation.call(*command[1:])
+            assert granted.code == 0, granted.output
+            [url] = re.findall(rf"^postgresql://{SCHEMA}_bi:.*$", granted.out, re.M)
+            with psycopg.connect(url) as reader:
+                assert reader.execute("SELECT count(*) > 0 FROM win_loss").fetchone() == (True,)
+        finally:
+            owner.execute(f"DROP OWNED BY {SCHEMA}_bi; DROP ROLE {SCHEMA}_bi".encode())
+    (tmp_path / "home" / REPORT_FILE).unlink()
+    path.mkdir()
+    show_charts(Console(file=out, width=160), Installation(load_settings(amocrm_schema=SCHEMA)))
+    assert f"There is no report: {path} cannot be written (it is a folder): give another file with --out" in (
+        out.getvalue())
 
 
 @pytest.fixture(scope="module", params=[GUIDES, GUIDES / "ru"], ids=["english", "russian"])

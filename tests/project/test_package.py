@@ -173,6 +173,9 @@ def test_an_installed_wheel_runs_the_demo_from_an_empty_folder(distributions: Pa
     try:
         shown = run(command, "demo", "--scale", "50", cwd=empty, MIRROR_HOME=str(postgres_home))
         assert "Demo done in" in shown
+        assert shown.splitlines()[-1] == "  amocrm-mirror grants --account amocrm_demo"
+        assert f"  {postgres_home}/demo-report.html\n" in shown
+        assert "</html>" in (postgres_home / "demo-report.html").read_text(encoding="utf-8")
         assert ".venv" not in shown
         assert f"Your shell does not find amocrm-mirror by its name: it is {command}" in shown
         again = run(command, "migrate", cwd=empty, MIRROR_HOME=str(postgres_home),

@@ -14,30 +14,31 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from pipelines.bi.dashboards.queries import DAY_ZERO, Cube
+from pipelines.bi.dashboards.queries import DAY_ZERO, DROP_ORDER, DROPPED, MAX_VALUES, OTHERS, Cube
 from pipelines.bi.dashboards.reading import CubeRows
 
 BUDGET = 560_000
 """Bytes of all cubes together, compressed, before base64 adds a third."""
 SMALL_CUBE = 4_000
 """Bytes below which a cube is left as it is."""
-MAX_VALUES = 300
-"""Values of a dimension that are kept apart; the others are counted together. The same for filters."""
-OTHERS = "\x00others"
-"""Stands for the values that are counted together: no text in Postgres holds a zero byte."""
-EXACT_DAYS = (400, 100, 0)
-"""How many days are kept apart, as far as they have to be reduced."""
-DROP_ORDER = ("source", "responsible_user", "pipeline")
-Row = tuple[Any, ...]
+BYTES_OF_A_ROW = 60
+"""More than a row takes, compressed: as long as they fit by this, nothing is measured."""
+EXACT_DAYS = (400, 100)
+"""How many days are kept apart, as far as they have to be reduced. Never fewer: the last seven days, this
+month and this quarter are exact in every report."""
+TOO_LARGE = "there are too many figures for one file"
+"""The fault of a cube that does not fit even without filters; the page has a sentence for it."""
+Column = list[Any]
 
 
 @dataclass
 class Packed:
-    """A cube in memory: each row is a day (None where there is no date), ids of the filters, texts of the
-    dimensions, sums."""
+    """A cube in memory, by columns: the day (None where there is no date), ids of the filters, texts of the
+    dimensions, then the sums."""
 
     cube: Cube
-    keys: dict[Row, list[Any]]
+    keys: list[Column]
+    sums: list[Column]
     filters: list[str]
     dropped: list[str] = field(default_factory=list)
     fault: str = ""
@@ -46,27 +47,33 @@ class Packed:
     def is_dated(self) -> bool:
         return bool(self.cube.date)
 
+    @property
+    def first_dimension(self) -> int:
+        """Place of the first dimension among the keys."""
+        return self.is_dated + len(self.filters)
 
-def pack(read: Sequence[CubeRows], names: dict[str, dict[int, str | None]]) -> list[Packed]:
-    """Adds up what was read by the ids of the filters; collects the names behind the ids in `names`."""
-    return [_pack(each, names) for each in read]
+    @property
+    def row_count(self) -> int:
+        return len(self.sums[0]) if self.sums else 0
 
 
-def _pack(read: CubeRows, names: dict[str, dict[int, str | None]]) -> Packed:
+def pack(read: CubeRows) -> Packed:
+    """Returns a cube that was read, in columns."""
     cube = read.cube
-    start, count = (1 if cube.date else 0), len(cube.filters)
-    found = Packed(cube, {}, [each.name for each in cube.filters], fault=read.fault)
-    end = start + 2 * count + len(cube.dimensions)
-    for row in read.rows:
-        ids = tuple(row[start + 2 * place] or 0 for place in range(count))
-        for place, ident in enumerate(ids):
-            names.setdefault(cube.filters[place].name, {})[ident] = (
-                row[start + 2 * place + 1] if ident else None
-            )
-        day = (row[0],) if start else ()
-        _add(found.keys, day + ids + row[start + 2 * count : end], [number(each) for each in row[end:]])
-    for place in range(len(cube.dimensions)):
-        _keep_largest(found, start + count + place, MAX_VALUES, OTHERS)
+    start, end = bool(cube.date), len(cube.sums)
+    columns = [list(column) for column in _columns(read.rows, cube.width)]
+    found = Packed(cube, columns[:start], [[number(each) for each in column] for column in columns[-end:]],
+                   [each.name for each in cube.filters], fault=read.fault)
+    for place, each in enumerate(cube.filters):
+        ids = columns[start + place]
+        if ids and ids[0] == DROPPED:
+            found.filters.remove(each.name)
+            found.dropped.append(each.name)
+        else:
+            found.keys.append([ident or 0 for ident in ids])
+    found.keys += columns[start + len(cube.filters):-end]
+    for place in range(found.first_dimension, len(found.keys)):
+        _keep_largest(found, place)
     return found
 
 
@@ -79,43 +86,53 @@ def number(value: Any) -> Any:
     return value or 0
 
 
-def _add(keys: dict[Row, list[Any]], key: Row, sums: list[Any]) -> None:
-    there = keys.get(key)
-    keys[key] = [one + other for one, other in zip(there, sums, strict=True)] if there else sums
+def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[Sequence[Any]]:
+    """The columns of rows of that width, also where there are none."""
+    found: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    return found or [() for _ in range(width)]
 
 
-def _regroup(packed: Packed, change: Any) -> None:
-    keys: dict[Row, list[Any]] = {}
-    for key, sums in packed.keys.items():
-        _add(keys, change(key), sums)
-    packed.keys = {key: [number(each) for each in sums] for key, sums in keys.items()}
+def _regroup(packed: Packed) -> None:
+    """Adds up the rows that have the same keys now."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    keys = zip(*packed.keys, strict=True) if packed.keys else ((),) * packed.row_count
+    for key, row in zip(keys, zip(*packed.sums, strict=True), strict=True):
+        if (there := found.get(key)) is None:
+            found[key] = list(row)
+        else:
+            for place, value in enumerate(row):
+                there[place] += value
+    packed.keys = [list(each) for each in _columns(found, len(packed.keys))]
+    packed.sums = [[number(value) for value in each]
+                   for each in _columns(found.values(), len(packed.sums))]
 
 
-def _keep_largest(packed: Packed, place: int, limit: int, others: Any) -> None:
-    """Counts together all but the `limit` largest values of one column of the key, by the first sum."""
-    sizes: dict[Any, Any] = defaultdict(int)
-    for key, sums in packed.keys.items():
-        sizes[key[place]] += abs(sums[0]) if sums else 1
-    if len(sizes) <= limit:
+def _keep_largest(packed: Packed, place: int) -> None:
+    """Counts together all but the MAX_VALUES largest values of a dimension, by the first sum."""
+    column = packed.keys[place]
+    if len(set(column)) <= MAX_VALUES:
         return
-    kept = set(sorted(sizes, key=lambda each: (-sizes[each], str(each)))[:limit])
-    _regroup(packed, lambda key: key if key[place] in kept else (*key[:place], others, *key[place + 1 :]))
+    sizes: dict[Any, Any] = defaultdict(int)
+    for value, size in zip(column, packed.sums[0], strict=True):
+        sizes[value] += abs(size)
+    kept = set(sorted(sizes, key=lambda each: (-sizes[each], str(each)))[:MAX_VALUES])
+    packed.keys[place] = [value if value in kept else OTHERS for value in column]
+    _regroup(packed)
 
 
 # Reducing
 
 
-def fit(
-    packed: list[Packed], today: datetime.date, exact_from: datetime.date | None, budget: int = BUDGET
-) -> datetime.date | None:
+def fit(packed: list[Packed], today: datetime.date, exact_from: datetime.date | None,
+        budget: int = BUDGET) -> datetime.date | None:
     """Reduces the cubes until they fit: days to months for all of them, then filter after filter of the
     largest one. Returns the first day from which on days are kept apart; None: always."""
+    if sum(each.row_count for each in packed) * BYTES_OF_A_ROW <= budget:
+        return exact_from
     sizes = [packed_size(each) for each in packed]
     for days in EXACT_DAYS:
-        if sum(sizes) <= budget:
-            return exact_from
         begin = (today - datetime.timedelta(days=days)).replace(day=1)
-        if exact_from is None or begin > exact_from:
+        if sum(sizes) > budget and (exact_from is None or begin > exact_from):
             exact_from = begin
             for each in packed:
                 _months_before(each, begin)
@@ -131,10 +148,9 @@ def fit(
 def _months_before(packed: Packed, begin: datetime.date) -> None:
     if packed.is_dated:
         first = (begin - DAY_ZERO).days
-        _regroup(
-            packed,
-            lambda key: (_month(key[0]) if key[0] is not None and key[0] < first else key[0], *key[1:]),
-        )
+        months = {day: day if day is None or day >= first else _month(day) for day in set(packed.keys[0])}
+        packed.keys[0] = [months[day] for day in packed.keys[0]]
+        _regroup(packed)
 
 
 def _month(day: int) -> int:
@@ -142,19 +158,18 @@ def _month(day: int) -> int:
 
 
 def _reduce(packed: Packed) -> bool:
-    """Takes one filter away that no tile of the cube needs as a dimension, or counts more values together.
-    False if nothing is left to take away."""
-    start = 1 if packed.is_dated else 0
+    """Takes a filter away, or at last all figures. False if nothing is left to take away."""
     for name in DROP_ORDER:
         if name in packed.filters:
-            place = start + packed.filters.index(name)
+            del packed.keys[packed.is_dated + packed.filters.index(name)]
             packed.filters.remove(name)
             packed.dropped.append(name)
-            _regroup(packed, lambda key, place=place: key[:place] + key[place + 1 :])
+            _regroup(packed)
             return True
-    if not packed.keys:
+    if not packed.row_count:
         return False
-    packed.keys, packed.fault = {}, "there are too many figures for one file"
+    packed.keys, packed.sums = [[] for _ in packed.keys], [[] for _ in packed.sums]
+    packed.fault = TOO_LARGE
     return True
 
 
@@ -170,47 +185,31 @@ def encode(packed: Packed, index: dict[str, dict[int, int]]) -> dict[str, Any]:
     """The cube as the page reads it: a list for each column. Days are differences to the row before; ids of
     filters are places in the page's lists (`index`), texts of dimensions places in `values`, where 0 stands
     for the others."""
-    start = 1 if packed.is_dated else 0
-    width = start + len(packed.filters) + len(packed.cube.dimensions)
-    columns = _columns(packed.keys, width)
-    for place, name in enumerate(packed.filters, start):
+    columns, values = list(packed.keys), []
+    for place, name in enumerate(packed.filters, packed.is_dated):
         if known := index.get(name):
             columns[place] = [known[ident] for ident in columns[place]]
-    values = []
-    for place in range(start + len(packed.filters), width):
+    for place in range(packed.first_dimension, len(columns)):
         places = {text: number for number, text in enumerate(dict.fromkeys(columns[place]))}
         values.append([0 if text == OTHERS else text for text in places])
         columns[place] = [places[text] for text in columns[place]]
-    sums = _columns(packed.keys.values(), len(packed.cube.sums))
-    order = _order(columns, bool(start)) if packed.keys else []
+    order = _order(columns, packed.is_dated, packed.row_count)
     columns = [[column[row] for row in order] for column in columns]
-    if start:
+    if packed.is_dated:
         columns[0] = list(_differences(columns[0]))
-    return {
-        "dated": bool(start),
-        "filters": packed.filters,
-        "dropped": packed.dropped,
-        "fault": packed.fault,
-        "dimensions": [each.column for each in packed.cube.dimensions],
-        "values": values,
-        "keys": columns,
-        "sums": [[column[row] for row in order] for column in sums],
-    }
+    return {"dated": packed.is_dated, "filters": packed.filters, "dropped": packed.dropped,
+            "fault": packed.fault, "dimensions": [each.column for each in packed.cube.dimensions],
+            "values": values, "keys": columns,
+            "sums": [[column[row] for row in order] for column in packed.sums]}
 
 
-def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[Sequence[Any]]:
-    """The columns of rows of that width, also where there are none."""
-    found: list[Sequence[Any]] = list(zip(*rows, strict=True))
-    return found or [() for _ in range(width)]
-
-
-def _order(columns: Sequence[Sequence[Any]], is_dated: bool) -> list[int]:
+def _order(columns: Sequence[Column], is_dated: bool, count: int) -> list[int]:
     """The order of the rows, by their columns; rows without a day first."""
     if not columns:
-        return [0]
+        return list(range(count))
     first = [-sys.maxsize if day is None else day for day in columns[0]] if is_dated else columns[0]
     rows = list(zip(first, *columns[1:], strict=True))
-    return sorted(range(len(rows)), key=lambda row: rows[row])
+    return sorted(range(count), key=rows.__getitem__)
 
 
 def _differences(days: Sequence[int | None]) -> Iterator[int | None]:

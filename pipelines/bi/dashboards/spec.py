@@ -131,29 +131,12 @@ class Filter:
     missing: Words
 
 
-FILTERS = (
-    Filter(
-        "pipeline",
-        "pipeline_id",
-        Words("Pipeline", "Воронка"),
-        Words("all pipelines", "все воронки"),
-        Words("(no pipeline)", "(без воронки)"),
-    ),
-    Filter(
-        "responsible_user",
-        "responsible_user_id",
-        Words("Manager", "Менеджер"),
-        Words("all managers", "все менеджеры"),
-        Words("(nobody)", "(никто)"),
-    ),
-    Filter(
-        "source",
-        "source_id",
-        Words("Source", "Источник"),
-        Words("all sources", "все источники"),
-        Words("(no source)", "(без источника)"),
-    ),
-)
+FILTERS = (Filter("pipeline", "pipeline_id", Words("Pipeline", "Воронка"),
+                  Words("all pipelines", "все воронки"), Words("(no pipeline)", "(без воронки)")),
+           Filter("responsible_user", "responsible_user_id", Words("Manager", "Менеджер"),
+                  Words("all managers", "все менеджеры"), Words("(nobody)", "(никто)")),
+           Filter("source", "source_id", Words("Source", "Источник"), Words("all sources", "все источники"),
+                  Words("(no source)", "(без источника)")))
 
 
 @dataclass(frozen=True)
@@ -194,9 +177,8 @@ class Tile:
     def filters(self) -> tuple[Filter, ...]:
         """The filters that the tile obeys: those whose column the mart has."""
         columns = view_file("marts", self.mart).columns
-        return tuple(
-            each for each in FILTERS if each.id_column in columns and each.name not in self.without_filters
-        )
+        return tuple(each for each in FILTERS if each.id_column in columns
+                     and each.name not in self.without_filters)
 
     @property
     def all_dimensions(self) -> tuple[Dimension, ...]:

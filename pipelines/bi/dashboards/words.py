@@ -40,43 +40,35 @@ WORDS = {
     "unit_days": Words("d", "дн."),
     "unit_hours": Words("h", "ч"),
     "nothing": Words(
-        "Nothing matches the period and the filters.", "По этому периоду и фильтрам ничего нет."
-    ),
+        "Nothing matches the period and the filters.", "По этому периоду и фильтрам ничего нет."),
     "nothing_now": Words("There is nothing here now.", "Сейчас здесь пусто."),
     "fault": Words(
         "This could not be counted: {}. Run `amocrm-mirror views`, then make the report again.",
-        "Посчитать не удалось: {}. Выполните `amocrm-mirror views` и сделайте отчёт заново.",
-    ),
+        "Посчитать не удалось: {}. Выполните `amocrm-mirror views` и сделайте отчёт заново."),
     "too_large": Words(
         "The account is too large for this tile in one file: see the mart {} in the database.",
-        "Аккаунт слишком велик для этой плитки в одном файле: смотрите витрину {} в базе.",
-    ),
+        "Аккаунт слишком велик для этой плитки в одном файле: смотрите витрину {} в базе."),
     "ignores": Words("Not filtered by: {}", "Не зависит от фильтров: {}"),
     "months_only": Words(
-        "Before {} only whole months are in this file.", "До {} в файле только целые месяцы."
-    ),
+        "Before {} only whole months are in this file.", "До {} в файле только целые месяцы."),
     "pipeline_shown": Words("Shown: {}. Choose another one above.", "Показана: {}. Другую выберите вверху."),
     "first_of": Words("The first {} of {}.", "Первые {} из {}."),
     "first_only": Words("The first {}; --deals N shows more.", "Первые {}; больше — с --deals N."),
     "lists_left_out": Words(
-        "Records are left out of this file (--deals 0).", "Записи в этот файл не вошли (--deals 0)."
-    ),
+        "Records are left out of this file (--deals 0).", "Записи в этот файл не вошли (--deals 0)."),
     "compared": Words("against {} in the period before", "против {} за предыдущий период"),
     "no_deals": Words(
         "There are no deals in this mirror yet. Run `amocrm-mirror sync`, then make the report again.",
-        "Сделок в копии ещё нет. Выполните `amocrm-mirror sync` и сделайте отчёт заново.",
-    ),
+        "Сделок в копии ещё нет. Выполните `amocrm-mirror sync` и сделайте отчёт заново."),
     "view_fault": Words(
         "The view {} could not be rebuilt, and its figures are those of its older definition: {}",
-        "Представление {} не удалось перестроить, его цифры — по старому определению: {}",
-    ),
+        "Представление {} не удалось перестроить, его цифры — по старому определению: {}"),
     "made": Words("Made {} ({})", "Составлено {} ({})"),
     "fresh": Words("Deals complete up to {}", "Сделки полны на {}"),
     "not_fresh": Words("Deals were never read completely", "Сделки ещё ни разу не прочитаны полностью"),
     "verified": Words("verified {}: {}", "сверено {}: {}"),
     "not_verified": Words(
-        "never verified (`amocrm-mirror verify`)", "ещё не сверялись (`amocrm-mirror verify`)"
-    ),
+        "never verified (`amocrm-mirror verify`)", "ещё не сверялись (`amocrm-mirror verify`)"),
     "freshness": Words("How fresh each list is", "Насколько свеж каждый список"),
     "list": Words("List", "Список"),
     "complete_up_to": Words("Complete up to", "Полон на"),
@@ -85,16 +77,13 @@ WORDS = {
     "loading": Words("Opening …", "Открывается …"),
     "old_browser": Words(
         "This browser is too old for the report: use one of 2023 or later.",
-        "Браузер слишком стар для этого отчёта: нужен выпуска 2023 года или новее.",
-    ),
+        "Браузер слишком стар для этого отчёта: нужен выпуска 2023 года или новее."),
     "no_script": Words(
         "The report needs JavaScript. It asks the network for nothing.",
-        "Отчёту нужен JavaScript. К сети он не обращается.",
-    ),
+        "Отчёту нужен JavaScript. К сети он не обращается."),
     "title": Words("{}: report", "{}: отчёт"),
     "license": Words(
-        "Charts: Apache ECharts {}, Apache License 2.0", "Графики: Apache ECharts {}, Apache License 2.0"
-    ),
+        "Charts: Apache ECharts {}, Apache License 2.0", "Графики: Apache ECharts {}, Apache License 2.0"),
 }
 
 STATES = {

@@ -33,21 +33,35 @@ def metrics(out: Annotated[Path | None, typer.Option(
             host: Annotated[str, typer.Option(help="With --port: address to listen at.")] = "127.0.0.1",
             receiver: Annotated[str, typer.Option(
                 help="With --port: address of the webhook receiver, for /health.",
-                metavar="URL")] = "") -> None:
+                metavar="URL")] = "",
+            report: Annotated[bool, typer.Option(
+                "--report", help="With --port: also the report, at /report, on a loopback address "
+                "only.")] = False) -> None:
     """Show the state of every account as metrics for Prometheus: lag, standing, requests, 429s, quarantine,
     what waits, token's end, verification. One SQL statement; amoCRM is not asked."""
     with report_errors(), exit_on_interrupt():
         if port and out:
             raise UsageError("--port serves the metrics and --out writes them into a file: use one of them")
-        if (receiver or host != "127.0.0.1") and not port:
-            raise UsageError("--host and --receiver go with --port")
+        if (receiver or host != "127.0.0.1" or report) and not port:
+            raise UsageError("--host, --receiver and --report go with --port")
+        if report:
+            require_loopback(host, "--host")
         mirror = open_existing_mirror()
-        _serve(mirror, host, port, receiver) if port else _write(mirror, out)
+        _serve(mirror, host, port, receiver, report) if port else _write(mirror, out)
 
 
-def _serve(mirror: Installation, host: str, port: int, receiver: str) -> None:
+def require_loopback(host: str, option: str) -> None:
+    """Raises UsageError if the report would be shown to other machines."""
+    from pipelines.amocrm.hosts import is_loopback
+    if not is_loopback(host):
+        raise UsageError("--report shows names and figures of the account, and the port has no password: it "
+                         f"is served to this machine only. Leave {option} out, or --report")
+
+
+def _serve(mirror: Installation, host: str, port: int, receiver: str, report: bool) -> None:
     from pipelines.amocrm.hosts import is_loopback
     from pipelines.monitoring.exposition import require_exporter
+    from pipelines.monitoring.live_report import LiveReport
     from pipelines.monitoring.server import Monitor, StateReader, make_server
     from pipelines.orchestration.supervisor import check_port_free
     configure_logging()
@@ -60,7 +74,9 @@ def _serve(mirror: Installation, host: str, port: int, receiver: str) -> None:
     except MissingExtraError as reason:
         sys.stderr.write(f"amocrm-mirror: without /metrics, /health only: {reason}\n")
     reader = StateReader(mirror.connect_autocommit, mirror.account)
-    make_server(Monitor(reader, mirror.settings.mirror_fresh_hours, receiver.rstrip("/")), host, port).run()
+    live = LiveReport(mirror.connect_to_read, mirror.schema) if report else None
+    monitor = Monitor(reader, mirror.settings.mirror_fresh_hours, receiver.rstrip("/"), live)
+    make_server(monitor, host, port).run()
 
 
 def _write(mirror: Installation, out: Path | None) -> None:

@@ -1,5 +1,5 @@
 -- An account with three pipelines, four users and three sources, 900 deals of three years, and names that would end a script.
-INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('mill', 'amocrm', 'https://mill.kommo.com');
+INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'https://mill.kommo.com');
 INSERT INTO amocrm.accounts (id, name, country, currency, timezone, _synced_at)
 VALUES (1, '</script><script>alert(1)</script>', 'BR', 'BRL', 'Asia/Kathmandu', now());
 INSERT INTO amocrm.users (id, name, _synced_at) VALUES (1, 'Anna "the <b>bold</b>" O''Hara', now()), (2, 'Bruno', now()), (3, 'Bruno', now());
@@ -39,6 +39,27 @@ INSERT INTO amocrm.transactions (id, customer_id, price, completed_at, is_delete
 SELECT i, 1 + i % 12, i * 10, now() - i * interval '9 days', false, now() FROM generate_series(1, 40) i;
 INSERT INTO amocrm.sales_plans (month, value, deals) SELECT date_trunc('month', now())::date, 1000000, 20;
 INSERT INTO amocrm.sales_plans (month, responsible_user_id, value) SELECT date_trunc('month', now())::date, 2, 5000;
-INSERT INTO mirror.sync_runs (account, run_id, entity, state, started_at, finished_at, watermark) VALUES ('mill', 'a', 'leads', 'complete', now(), now(), '2026-03-01 18:20+00');
+INSERT INTO mirror.sync_runs (account, run_id, entity, state, started_at, finished_at, watermark) VALUES ('amocrm', 'a', 'leads', 'complete', now(), now(), '2026-03-01 18:20+00');
 INSERT INTO mirror.verifications (account, run_id, entity, state, began_at, ended_at, compared, missing, extra, stale, requests)
-VALUES ('mill', 'v', 'leads', 'equal', now(), '2026-03-01 18:20+00', 7, 0, 0, 0, 1);
+VALUES ('amocrm', 'v', 'leads', 'equal', now(), '2026-03-01 18:20+00', 7, 0, 0, 0, 1);
+INSERT INTO amocrm.tasks (id, entity_type, entity_id, text, responsible_user_id, complete_till, is_completed, created_at, updated_at, _synced_at)
+SELECT 5000 + id, 'leads', id, 'done', responsible_user_id, created_at + interval '2 days', true, created_at, least(created_at + interval '1 day', now()), now()
+FROM amocrm.leads WHERE id % 7 = 3;
+INSERT INTO amocrm.notes (entity_type, id, entity_id, note_type, params, responsible_user_id, created_at, _synced_at)
+SELECT 'leads', 5000 + id, id, 'common', '{"text": "a note"}', responsible_user_id, created_at + interval '10 minutes', now() FROM amocrm.leads WHERE id % 6 = 1;
+INSERT INTO amocrm.custom_fields (entity_type, id, catalog_id, name, code, type, _synced_at) VALUES
+  ('leads', 41, 0, 'utm_source', 'UTM_SOURCE', 'tracking_data', now()), ('leads', 42, 0, 'utm_campaign', 'UTM_CAMPAIGN', 'tracking_data', now()),
+  ('catalogs', 61, 60, 'Price', 'PRICE', 'numeric', now());
+INSERT INTO amocrm.lead_custom_field_values (lead_id, field_id, position, value_text)
+SELECT id, 41, 0, 'mail' FROM amocrm.leads WHERE id % 5 = 1 UNION ALL SELECT id, 42, 0, CASE WHEN id % 3 = 0 THEN 'spring {{ 2 }}' ELSE 'autumn' END FROM amocrm.leads WHERE id % 5 = 1;
+INSERT INTO amocrm.unsorted (uid, source_name, category, created_at, _synced_at)
+SELECT 'u' || id, 'Form <i>', CASE WHEN id % 2 = 0 THEN 'forms' ELSE 'sip' END, created_at, now() FROM amocrm.leads WHERE id % 11 = 2;
+INSERT INTO amocrm.unsorted_leads (unsorted_uid, lead_id) SELECT 'u' || id, id FROM amocrm.leads WHERE id % 11 = 2;
+INSERT INTO amocrm.catalogs (id, name, type, _synced_at) VALUES (60, 'Goods', 'products', now());
+INSERT INTO amocrm.catalog_elements (id, catalog_id, name, _synced_at) SELECT i, 60, 'Board ' || i, now() FROM generate_series(1, 3) i;
+INSERT INTO amocrm.catalog_element_custom_field_values (catalog_element_id, field_id, position, value_text, value_number)
+SELECT i, 61, 0, (i * 100)::text, i * 100 FROM generate_series(1, 3) i;
+INSERT INTO amocrm.lead_catalog_elements (lead_id, catalog_element_id, catalog_id, quantity)
+SELECT id, 1 + id / 2 % 3, 60, 1 + id % 4 FROM amocrm.leads WHERE id % 2 = 0;
+INSERT INTO amocrm.transaction_catalog_elements (transaction_id, catalog_element_id, catalog_id, quantity)
+SELECT id, 1 + id % 3, 60, 2 FROM amocrm.transactions WHERE id % 2 = 0;

@@ -29,9 +29,8 @@ def account(postgres_server: str, template_database: str) -> Iterator[str]:
         yield database
 
 
-def make_report(
-    database: str, path: Path, language: str | None = "en", deals: int = 1000, has_names: bool = True
-) -> bytes:
+def make_report(database: str, path: Path, language: str | None = "en", deals: int = 1000,
+                has_names: bool = True) -> bytes:
     with open_connection(database) as connection:
         write_report(connection, "amocrm", path, language, deals, has_names, lambda what, done, of: None)
     return path.read_bytes()

@@ -13,8 +13,8 @@ const Charts = (() => {
       animationDuration: 250, color: COLOURS, textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: ink },
       axis: { axisLine: { lineStyle: { color: faint } }, axisTick: { show: false }, splitLine: { lineStyle: { color: faint } },
         axisLabel: { color: css("--soft"), fontSize: 12, lineHeight: 15 } },
-      legend: { type: "scroll", top: 0, left: 0, icon: "roundRect", itemWidth: 10, itemHeight: 10,
-        textStyle: { color: ink, fontSize: 12 }, pageIconColor: css("--accent"), pageTextStyle: { color: css("--soft") } },
+      legend: { type: "plain", top: 0, left: 0, itemGap: 12, icon: "roundRect", itemWidth: 10, itemHeight: 10,
+        textStyle: { color: ink, fontSize: 12 } },
       tooltip: { confine: true, backgroundColor: css("--card"), borderColor: faint, textStyle: { color: ink, fontSize: 13 },
         extraCssText: "box-shadow:0 4px 16px rgba(0,0,0,.18);max-width:340px;white-space:normal" },
       ink };
@@ -29,15 +29,24 @@ const Charts = (() => {
     }));
   }
 
-  const width = () => Math.min(window.innerWidth, 1400);
-
   /** Room for names on the left of a chart. */
-  const nameLength = narrow => narrow ? 16 : 26;
+  const nameLength = narrow => narrow ? 17 : 34;
+
+  /** Height of a legend, whose names stand in as many lines as they need: nothing is hidden behind a page. */
+  function legendHeight(series, width) {
+    let lines = 1, used = 0;
+    for (const { name } of series) {
+      const wanted = Math.min(name.length * 7.3 + 28, width);
+      if (used && used + wanted > width) { lines++; used = 0; }
+      used += wanted;
+    }
+    return lines * 22 + 10;
+  }
 
   /** Horizontal bars. `series`: [{name, unit, values}]; with `stacked` they stand on each other. */
-  function bars({ categories, series, stacked, lines, narrow }) {
+  function bars({ categories, series, stacked, lines, narrow, width }) {
     const look = base(), unit = series[0].unit, last = series.length - 1;
-    return { ...look, grid: { left: 4, right: narrow ? 52 : 72, top: series.length > 1 ? 30 : 6, bottom: 4, containLabel: true },
+    return { ...look, grid: { left: 4, right: narrow ? 52 : 72, top: series.length > 1 ? legendHeight(series, width) : 6, bottom: 4, containLabel: true },
       legend: series.length > 1 ? look.legend : undefined,
       tooltip: { ...look.tooltip, trigger: "axis", axisPointer: { type: "shadow" },
         formatter: ([{ dataIndex }]) => tip(categories[dataIndex], lines(dataIndex)) },
@@ -53,11 +62,11 @@ const Charts = (() => {
   }
 
   /** Columns over time; series with a share are a line on an axis of their own. */
-  function columns({ categories, titles, series, stacked, lines, narrow }) {
+  function columns({ categories, titles, series, stacked, lines, width }) {
     const look = base(), first = series.find(each => each.unit !== "share") || series[0], hasShare = series.some(each => each.unit === "share");
     const axis = unit => ({ ...look.axis, type: "value", splitNumber: 4, minInterval: unit === "count" ? 1 : undefined,
       axisLabel: { ...look.axis.axisLabel, formatter: value => figure(value, unit, true) } });
-    return { ...look, grid: { left: 4, right: 8, top: 36, bottom: 4, containLabel: true }, legend: look.legend,
+    return { ...look, grid: { left: 4, right: 8, top: legendHeight(series, width) + 4, bottom: 4, containLabel: true }, legend: look.legend,
       tooltip: { ...look.tooltip, trigger: "axis", axisPointer: { type: "shadow" },
         formatter: ([{ dataIndex }]) => tip(titles[dataIndex], lines(dataIndex)) },
       xAxis: { ...look.axis, type: "category", data: categories, splitLine: { show: false },
@@ -69,13 +78,14 @@ const Charts = (() => {
           itemStyle: { color: each.colour, borderRadius: stacked ? 0 : [3, 3, 0, 0] } }) };
   }
 
-  function heatmap({ across, down, cells, unit, lines, narrow }) {
-    const look = base(), largest = Math.max(...cells.map(cell => cell[2]).filter(value => value !== null), 0);
+  function heatmap({ across, down, cells, unit, lines, narrow, width }) {
+    const room = (width - 7 * Math.min(nameLength(narrow), Math.max(...down.map(each => each.length)))) / across.length;
+    const isSlanted = across.some(each => each.length * 7 > room - 8), look = base(), largest = Math.max(...cells.map(cell => cell[2]).filter(value => value !== null), 0);
     return { ...look, grid: { left: 4, right: 8, top: 4, bottom: 8, containLabel: true },
       tooltip: { ...look.tooltip, trigger: "item", formatter: ({ data }) => tip(down[data[1]], lines(data[0], data[1])) },
       xAxis: { ...look.axis, type: "category", data: across, position: "top", splitLine: { show: false },
-        axisLabel: { color: look.ink, fontSize: 12, interval: 0, rotate: narrow && across.some(each => each.length > 3) ? 50 : 0,
-          formatter: name => shorten(name, narrow ? 12 : across.length > 6 ? 11 : 18) } },
+        axisLabel: { color: look.ink, fontSize: 12, interval: 0, rotate: isSlanted ? narrow ? 50 : 40 : 0,
+          formatter: name => shorten(name, !isSlanted ? 99 : narrow ? 14 : 20) } },
       yAxis: { ...look.axis, type: "category", data: down, inverse: true, splitLine: { show: false },
         axisLabel: { color: look.ink, fontSize: 12, interval: 0, formatter: name => shorten(name, nameLength(narrow)) } },
       visualMap: { show: false, min: 0, max: largest || 1, inRange: { color: [css("--cool"), css("--warm")] } },
@@ -85,5 +95,5 @@ const Charts = (() => {
           color: look.ink } }] };
   }
 
-  return { bars, columns, heatmap, COLOURS, GOOD, BAD, OTHER, width, css };
+  return { bars, columns, heatmap, COLOURS, GOOD, BAD, OTHER, legendHeight, css };
 })();

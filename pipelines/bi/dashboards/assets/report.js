@@ -231,10 +231,11 @@
     return card(tile, title, hint, ...made, ignoredLine(tile, cube));
   }
 
-  function chart(height, title, option, onclick) {
+  /** A chart's place; `names`: what its legend names, for which it grows. */
+  function chart(height, title, option, onclick, names = []) {
     const at = make("div", { class: "chart", role: "img", "aria-label": title });
     at.style.height = `${height}px`;
-    drawn.push({ at, option, onclick });
+    drawn.push({ at, option, onclick, height, names });
     return at;
   }
 
@@ -256,8 +257,8 @@
       colour: each.lower && isPair ? Charts.BAD : isStack ? Charts.GOOD : place && isPair ? "#9db9ee" : undefined, values: shown.map(group => Aggregate.value(each, group.sums)) }));
     const height = Math.max(90, shown.length * (isPair && !isStack ? 40 : 30) + (isPair ? 60 : 34));
     const note = ordered.length > shown.length ? make("p", { class: "ignored" }, fill(words.first_of, shown.length, ordered.length)) : "";
-    return [chart(height, title, narrow => Charts.bars({ categories: names, series, stacked: isStack, narrow,
-      lines: place => tooltipLines(tile, shown[place]) }), chooser(tile, shown)), note, behind(figureTable(tile, ordered))];
+    return [chart(height, title, (narrow, width) => Charts.bars({ categories: names, series, stacked: isStack, narrow, width,
+      lines: place => tooltipLines(tile, shown[place]) }), chooser(tile, shown), series), note, behind(figureTable(tile, ordered))];
   }
 
   /** Bars divided by a second dimension with a few values of ours. */
@@ -269,9 +270,9 @@
     const colours = ["#17a38b", "#7cc7a0", "#f2c14e", "#e8894a", "#c3cad7"];
     const series = values.map((value, place) => ({ name: second.values[value], unit: measure.unit, colour: colours[place], values: names.map(name => at(name, value)) }));
     const ordered = names.flatMap(name => values.map(value => ({ keys: [name, value], sums: groups.find(group => group.keys[0] === name && group.keys[1] === value)?.sums })).filter(one => one.sums));
-    return [chart(names.length * 30 + 66, title, narrow => Charts.bars({ categories: names.map(name => label(dimension, name)), series, stacked: true, narrow,
+    return [chart(names.length * 30 + 66, title, (narrow, width) => Charts.bars({ categories: names.map(name => label(dimension, name)), series, stacked: true, narrow, width,
       lines: place => series.map(each => [each.name, `${figure(each.values[place], each.unit)} · ${figure(each.values[place] / sizes.get(names[place]), "share", true)}`, each.colour]) }),
-    chooser(tile, names.map(name => ({ keys: [name] })))), behind(figureTable(tile, ordered))];
+    chooser(tile, names.map(name => ({ keys: [name] }))), series), behind(figureTable(tile, ordered))];
   }
 
   /** All days, months or years of the period, from the first to the last that has a figure where it has no limit. */
@@ -291,7 +292,7 @@
 
   function columns(tile, { groups }, title) {
     const times = buckets(groups), heads = times.map((day, place) => head(day, place)), titles = times.map(day => Texts.bucket(day, state.grain, true));
-    const [, second] = tile.dimensions, [measure] = tile.measures, byTime = new Map();
+    const [, second] = tile.dimensions, [measure] = tile.measures, isStack = Boolean(second) || tile.stacked, byTime = new Map();
     for (const group of groups) byTime.set(JSON.stringify(group.keys), group.sums);
     const sums = (...keys) => byTime.get(JSON.stringify(keys));
     let series, ordered = sort(tile.dimensions[0], [...groups], measure);
@@ -310,8 +311,8 @@
     }
     const lines = place => [...series.map(each => [each.name, each.values[place], each.colour, each.unit]).filter(line => line[1])
       .map(([name, value, colour, unit]) => [name, figure(value, unit), colour]),
-    ...(second ? [[words.total, figure(series.reduce((sum, each) => sum + each.values[place], 0), measure.unit)]] : [])];
-    return [chart(300, title, narrow => Charts.columns({ categories: heads, titles, series, stacked: Boolean(second), lines, narrow })), behind(figureTable(tile, ordered))];
+    ...(isStack ? [[words.total, figure(series.reduce((sum, each) => sum + each.values[place], 0), measure.unit)]] : [])];
+    return [chart(300, title, (_narrow, width) => Charts.columns({ categories: heads, titles, series, stacked: isStack, lines, width }), null, series), behind(figureTable(tile, ordered))];
   }
 
   function heatmap(tile, { groups }, title) {
@@ -329,8 +330,8 @@
     const rows = axis(0, down), cols = axis(1, across), find = (x, y) => groups.find(group => group.keys[0] === rows[y] && group.keys[1] === cols[x]);
     const cells = rows.flatMap((_, y) => cols.map((__, x) => [x, y, find(x, y) ? Aggregate.value(measure, find(x, y).sums) : null]));
     const ordered = sort(down, [...groups], measure), isTall = cols.some(name => String(name).length > 3);
-    return [chart(rows.length * 30 + (isTall ? 84 : 34), title, narrow => Charts.heatmap({ across: cols.map(each => label(across, each).replace(/^0(?=\d)/, "")), down: rows.map(each => label(down, each)),
-      cells, unit: measure.unit, narrow, lines: (x, y) => [[across.title, label(across, cols[x])], ...tooltipLines(tile, find(x, y))] })), behind(figureTable(tile, ordered))];
+    return [chart(rows.length * 30 + (isTall ? 104 : 34), title, (narrow, width) => Charts.heatmap({ across: cols.map(each => label(across, each).replace(/^0(?=\d)/, "")), down: rows.map(each => label(down, each)),
+      cells, unit: measure.unit, narrow, width, lines: (x, y) => [[across.title, label(across, cols[x])], ...tooltipLines(tile, find(x, y))] })), behind(figureTable(tile, ordered))];
   }
 
   function funnel(tile, { groups }, title) {
@@ -416,7 +417,10 @@
   function paint() {
     for (const each of drawn) {
       each.chart ||= echarts.init(each.at, null, { renderer: "svg" });
-      each.chart.setOption(each.option(each.at.clientWidth < 480), true);
+      const width = each.at.clientWidth, extra = each.names.length > 1 ? Charts.legendHeight(each.names, width) - 32 : 0;
+      each.at.style.height = `${each.height + extra}px`;
+      each.chart.resize();
+      each.chart.setOption(each.option(width < 480, width), true);
       each.chart.off("click");
       if (each.onclick) each.chart.on("click", ({ dataIndex }) => each.onclick(dataIndex));
     }

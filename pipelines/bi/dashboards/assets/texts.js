@@ -22,12 +22,18 @@ const Texts = (() => {
     return new Intl.NumberFormat(language, { ...style, minimumFractionDigits: 0, ...digits }).format(value);
   }
 
+  /** Per cent: in tables always with one digit behind the point, so that columns compare; all and nothing without. */
+  function share(value, compact) {
+    const least = compact || value === 0 || value === 1 ? 0 : 1, most = Math.abs(value) < 0.1 ? 1 : least;
+    return `${new Intl.NumberFormat(language, { minimumFractionDigits: least, maximumFractionDigits: most }).format(value * 100)}\u00a0%`;
+  }
+
   /** A figure in its unit; `compact` is for axes and labels. */
   function figure(value, unit, compact = false) {
     if (value === null || value === undefined) return "–";
     switch (unit) {
       case "money": return money(value, compact && Math.abs(value) >= 10000);
-      case "share": return `${number(value * 100, Math.abs(value) < 0.1 || !compact ? 1 : 0)}\u00a0%`;
+      case "share": return share(value, compact);
       case "days": return `${number(value, value < 10 ? 1 : 0)}\u00a0${words.unit_days}`;
       case "hours": return `${number(value, value < 10 ? 1 : 0)}\u00a0${words.unit_hours}`;
       case "date": return date(Aggregate.fromIso(value));
