@@ -16,7 +16,7 @@ from pipelines.installation import open_installation
 from pipelines.orchestration.batches import side_by_side
 from pipelines.orchestration.batches.plan import Plan, batch_config, plan
 from pipelines.orchestration.batches.side_by_side import Batch, Limits
-from pipelines.postgres.reuse import ConnectionLender
+from pipelines.postgres.connection_pool import ConnectionPool
 from sandbox.process import SandboxProcess
 from tests.support.commands import CliInstallation
 from tests.support.equality import differences
@@ -62,10 +62,10 @@ def test_a_failing_slow_or_busy_account_affects_no_other_and_is_retried_alone(
     for name, sandbox in sandboxes.items():
         assert person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token).code == 0
     assert planned(instance).alone == sorted(NAMES), "a first load has a run of its own"
-    lenders = _remembered_lenders(monkeypatch)
+    pools = _remembered_pools(monkeypatch)
     outcomes = {each.account: each for each in Batch(open_installation(), MOVING, 3).sync(NAMES)}
     assert {each.state for each in outcomes.values()} == {"complete"}, outcomes
-    assert [each.opened for each in lenders] == [pytest.approx(2, abs=1)] * 3, "at most three for an account"
+    assert [each.opened for each in pools] == [pytest.approx(2, abs=1)] * 3, "at most three for an account"
     assert [sorted(each) for each in planned(instance).batches] == [sorted(NAMES)]
     lead = sandboxes["moved"].truth("leads")[0]["id"]
     sandboxes["moved"].mutate({"op": "patch", "list": "leads", "id": lead, "set": {"name": "Другое имя"}})
@@ -102,16 +102,16 @@ def test_a_failing_slow_or_busy_account_affects_no_other_and_is_retried_alone(
     assert planned(instance).alone == [], "and afterwards it is with the others again"
 
 
-def _remembered_lenders(monkeypatch: pytest.MonkeyPatch) -> list[ConnectionLender]:
-    lenders = list[ConnectionLender]()
+def _remembered_pools(monkeypatch: pytest.MonkeyPatch) -> list[ConnectionPool]:
+    pools = list[ConnectionPool]()
 
-    class Remembered(ConnectionLender):
-        def __init__(self, conninfo: str) -> None:
-            super().__init__(conninfo)
-            lenders.append(self)
+    class Remembered(ConnectionPool):
+        def __init__(self) -> None:
+            super().__init__()
+            pools.append(self)
 
-    monkeypatch.setattr(side_by_side, "ConnectionLender", Remembered)
-    return lenders
+    monkeypatch.setattr(side_by_side, "ConnectionPool", Remembered)
+    return pools
 
 
 def test_what_hangs_in_postgres_is_cancelled_and_ctrl_c_ends_all(

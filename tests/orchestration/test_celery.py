@@ -29,6 +29,9 @@ ON_HOST = """
 SELECT r.run_id FROM runs r JOIN run_tags t USING (run_id)
 WHERE r.status = 'STARTED' AND t.key = 'amocrm-mirror/process' AND t.value LIKE %s"""
 RUNS = "SELECT status, count(*) FROM runs GROUP BY 1 ORDER BY 1"
+FAILURES = """
+SELECT event::json ->> 'user_message' FROM event_logs
+WHERE dagster_event_type IN ('PIPELINE_FAILURE', 'STEP_FAILURE') ORDER BY id LIMIT 5"""
 TICKS = """
 SELECT count(*) FROM job_ticks
 WHERE tick_body::json ->> 'job_name' = 'moving_schedule' AND status IN ('SUCCESS', 'SKIPPED')"""
@@ -124,15 +127,17 @@ def check_that_all_come_back(stack: Stack, accounts: dict[str, SandboxProcess], 
     def why() -> str:
         said = "\n".join(f"== {each}\n{stack.log(each)}" for each in stack.processes)
         log = write(stack.folder / "why.log", said)
-        return f"runs: {dagster.execute(RUNS.encode()).fetchall()}; see {log}"
+        return (f"runs: {dagster.execute(RUNS.encode()).fetchall()}, "
+                f"{dagster.execute(FAILURES.encode()).fetchall()}; "
+                f"see {log}")
 
     with psycopg.connect(dagster_database, autocommit=True) as dagster, \
             psycopg.connect(database, autocommit=True) as mirror:
         for host in ("worker-1", "worker-2"):
-            wait(200, lambda host=host: dagster.execute(ON_HOST, [f"{host} %"]).fetchall(), why)
+            wait(200, lambda host=host: dagster.execute(ON_HOST, [f"{host}/%"]).fetchall(), why)
         os.killpg(stack.processes["worker-1"].pid, signal.SIGKILL)
         stack.processes["worker-1"].wait()
-        vanished = {run for run, in dagster.execute(ON_HOST, ["worker-1 %"]).fetchall()}
+        vanished = {run for run, in dagster.execute(ON_HOST, ["worker-1/%"]).fetchall()}
         assert vanished, "it was in the middle of runs"
         for place, sandbox in enumerate(accounts.values()):
             sandbox.mutate({"op": "patch", "list": "leads", "id": sandbox.truth("leads")[0]["id"],
