@@ -17,6 +17,8 @@ from pipelines.orchestration.batches import side_by_side
 from pipelines.orchestration.batches.plan import Plan, batch_config, plan
 from pipelines.orchestration.batches.side_by_side import Batch, Limits
 from pipelines.postgres.connection_pool import ConnectionPool
+from pipelines.sync.account_sync import Report
+from pipelines.sync.context import EntityResult
 from sandbox.process import SandboxProcess
 from tests.support.commands import CliInstallation
 from tests.support.equality import differences
@@ -100,6 +102,14 @@ def test_a_failing_slow_or_busy_account_affects_no_other_and_is_retried_alone(
         assert defs.resolve_job_def("sync_moving").execute_in_process(
             instance=instance, partition_key=name, tags={"amocrm-mirror/account": name}).success
     assert planned(instance).alone == [], "and afterwards it is with the others again"
+
+
+def test_a_reason_that_lists_share_is_said_once() -> None:
+    results = [EntityResult(name, state, reason=reason) for name, state, reason in (
+        ("leads", "failed", "blocked"), ("contacts", "failed", "blocked"), ("tasks", "complete", ""),
+        ("notes", "failed", "no answer"))]
+    assert side_by_side._judge("acme", Report("1", results)).reason == (
+        "leads, contacts: blocked; notes: no answer")
 
 
 def _remembered_pools(monkeypatch: pytest.MonkeyPatch) -> list[ConnectionPool]:

@@ -246,6 +246,14 @@ def _migrate_if_behind(mirror: LentInstallation, conninfo: str) -> None:
 
 
 def _judge(name: str, report: Report) -> BatchOutcome:
-    failed = [each for each in report.results if each.state == "failed"]
     state = {0: "complete", 3: "incomplete"}.get(report.exit_code, "failed")
-    return BatchOutcome(name, state, "; ".join(f"{each.entity}: {each.reason}" for each in failed), report)
+    return BatchOutcome(name, state, _reasons(report), report)
+
+
+def _reasons(report: Report) -> str:
+    """Returns why lists failed; a reason that they share, as a block of the account, once."""
+    lists: dict[str, list[str]] = {}
+    for each in report.results:
+        if each.state == "failed":
+            lists.setdefault(each.reason, []).append(each.entity)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in lists.items())
