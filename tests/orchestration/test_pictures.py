@@ -69,7 +69,7 @@ def test_the_graph_the_timeline_a_batch_and_a_failed_account(person: CliInstalla
         assert status == "FAILURE"
         site = f"http://127.0.0.1:{port}"
         with Chromium(tmp_path / "profile") as browser:
-            show(browser, f"{site}/asset-groups/", ["leads", "funnel"], pictures / "graph.png")
+            show(browser, f"{site}/asset-groups/", ["customers", "reference"], pictures / "graph.png")
             show(browser, f"{site}/overview/activity/timeline", ["sync_moving_batch"],
                  pictures / "timeline.png")
             shown = show(browser, f"{site}/runs/{run}", ["1 of 3 accounts failed"], pictures / "batch.png")
