@@ -174,7 +174,8 @@ def _plant(arena: Arena, database: str, dagster_database: str, tick: int) -> Ite
     environment = os.environ | {
         "DATABASE_URL": database, "MIRROR_KEY": KEY, "MIRROR_HOME": str(home.parent / "home"),
         "DAGSTER_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "AMOCRM_SCHEDULES": "on",
-        "AMOCRM_REQUESTS_PER_SECOND": "6.5", "AMOCRM_SCHEDULE_MOVING": f"*/{tick} * * * *",
+        "AMOCRM_BATCH_ACCOUNTS": "50", "AMOCRM_REQUESTS_PER_SECOND": "6.5",
+        "AMOCRM_SCHEDULE_MOVING": f"*/{tick} * * * *",
         **dict.fromkeys(OTHER_SCHEDULES, "0 0 1 1 *")}
     with dg.DagsterInstance.from_config(str(home)) as instance, ExitStack() as stack:
         plant = Plant(arena, home, instance, database, dagster_database)
