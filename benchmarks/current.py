@@ -1,5 +1,6 @@
-"""Lane `current`: keeps many accounts current, as an integrator's server does: Dagster's daemon, its code
-server, the schedule of the moving lists, and changes that come in all the time.
+"""Lane `current`: keeps many accounts current, as an integrator's server does (docs/deploy.md): Dagster's
+daemon, the code server, Dagster's storage in Postgres, the schedule of the moving lists; first with all
+accounts at rest, then with changes that come in all the time.
 
 Each account's cost is counted: ours (the sync itself), Dagster's (everything else of its processes: starting
 a run, importing, its storage), Postgres'. What a change needs from amoCRM to the table is read from Postgres'
@@ -12,13 +13,12 @@ import datetime
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from pipelines.orchestration.batches.plan import UNFINISHED_STATUSES
 from pipelines.orchestration.batches.side_by_side import Batch, Limits
 from pipelines.orchestration.dead_runs import accounts_of
 from pipelines.orchestration.instance import DAGSTER_YAML
+from pipelines.postgres.embedded.postmaster import free_port
 from sandbox.process import SandboxProcess
 
 SUMMARY_KEY = dg.AssetKey(["amocrm", "accounts"])
@@ -44,7 +45,9 @@ PRICE = 123_456_789
 """What a changed lead has as its price."""
 CHANGES_PER_ACCOUNT_HOUR = 6
 """Changed leads: every account is changed in every second tick of five minutes."""
-AIMS = {"CPU s an account tick": 0.25, "lag p95, s": 360.0, "GB a day, 1,000 accounts": 1.0}
+AIMS = {"at rest": {"CPU s an account tick": 0.25, "GB a day, 1,000 accounts": 1.0},
+        "with changes": {"lag p95, s": 360.0}}
+"""Phase → what may be reached at most. Besides, no run and no change is lost."""
 TICKS_A_DAY = 288
 """Ticks of five minutes, to which everything is extrapolated."""
 OTHER_SCHEDULES = ["AMOCRM_SCHEDULE_DIRECTORIES", "AMOCRM_SCHEDULE_SWEEP", "AMOCRM_SCHEDULE_WEBHOOKS",
@@ -52,6 +55,25 @@ OTHER_SCHEDULES = ["AMOCRM_SCHEDULE_DIRECTORIES", "AMOCRM_SCHEDULE_SWEEP", "AMOC
 """Settings of the schedules that stay out of the measurement."""
 DRAIN_SECONDS = 240
 NEVER_SLOW = Limits(slow=900, last_start=3600)
+
+
+@dataclass
+class Plant:
+    """What runs: the code server, whose children the runs are, and the daemon; Dagster's instance."""
+
+    arena: Arena
+    home: Path
+    instance: dg.DagsterInstance
+    database: str
+    dagster_database: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def pids(self) -> list[int]:
+        return [pid for each in self.processes for pid in process_tree(each.pid)]
+
+    def log(self) -> str:
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace")[-1500:]
+                         for path in sorted(self.home.glob("*.log")))
 
 
 @dataclass
@@ -71,14 +93,17 @@ class Changes:
     """Changes that a thread makes in the accounts: (account, lead) → when."""
 
     boxes: dict[str, SandboxProcess]
+    per_hour: int = CHANGES_PER_ACCOUNT_HOUR
     made: dict[tuple[str, int], float] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Changes a lead after the other, none twice, until `ended`."""
+        if not self.per_hour:
+            return
         chance = random.Random(1)
         leads = {name: [each["id"] for each in box.truth("leads")] for name, box in self.boxes.items()}
-        pause = 3600 / (CHANGES_PER_ACCOUNT_HOUR * len(self.boxes))
+        pause = 3600 / (self.per_hour * len(self.boxes))
         while not self.ended.wait(pause):
             name = chance.choice([each for each in leads if leads[each]])
             lead = leads[name].pop()
@@ -91,16 +116,17 @@ def current(arena: Arena, leads: int, count: int, minutes: int, tick: int) -> No
         connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}".encode())
         connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
     arena.restart()
-    home = arena.folder / "dagster"
-    home.mkdir()
-    (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
-    with SandboxProcess(scale=leads, accounts=count) as box, arena.database("migrated") as database:
+    with SandboxProcess(scale=leads, accounts=count) as box, arena.database("migrated") as database, \
+            arena.database() as dagster_database:
         boxes = {f"account_{number:04}": each for number, each in enumerate(box.accounts)}
         seconds, _ = add_accounts(database, boxes)
         _load(database, list(boxes))
         say(f"  {count} accounts made in {seconds:.0f} s and read")
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            found = _measure(arena, instance, database, Changes(boxes), minutes, tick)
+        with _plant(arena, database, dagster_database, tick) as plant:
+            plant.instance.add_dynamic_partitions("accounts", list(boxes))
+            _wait(plant, lambda: bool(_finished(plant, 0)), 60 * tick + DRAIN_SECONDS)  # warms up
+            found = [_measure(plant, phase, changes, max(tick, minutes), tick) for phase, changes in (
+                ("at rest", Changes(boxes, per_hour=0)), ("with changes", Changes(boxes)))]
     _report(arena, found, leads, minutes, tick)
 
 
@@ -113,44 +139,59 @@ def _load(database: str, names: list[str]) -> None:
         raise BenchmarkError(f"not read: {[(each.account, each.state, each.reason) for each in bad[:3]]}")
 
 
-def _measure(arena: Arena, instance: dg.DagsterInstance, database: str, changes: Changes, minutes: int,
-             tick: int) -> dict[str, Any]:
-    """Runs the daemon: the first tick warms up, then `minutes` are measured."""
-    instance.add_dynamic_partitions("accounts", list(changes.boxes))
-    home = Path(instance.root_directory)
-    with _daemon(database, home, tick) as daemon:
-        _wait(instance, daemon, lambda: bool(_finished(instance, 0)), 60 * tick + DRAIN_SECONDS)
-        _wait(instance, daemon, lambda: not _unfinished(instance), DRAIN_SECONDS)
-        before, began = _snapshot(arena, daemon, home, database), time.time()
-        thread = threading.Thread(target=changes.run, daemon=True)
-        thread.start()
-        peak = 0
-        while time.time() < began + 60 * minutes:
-            time.sleep(2)
-            peak = max(peak, memory_of(process_tree(daemon.pid)))
-        changes.ended.set()
-        thread.join()
-        _wait(instance, daemon, lambda: not _unfinished(instance), DRAIN_SECONDS)
-        last_change = max(changes.made.values(), default=began)
-        _wait(instance, daemon, lambda: any(run.create_timestamp.timestamp() > last_change
-                                            for run in _finished(instance, began)), 60 * tick + DRAIN_SECONDS)
-        _wait(instance, daemon, lambda: not _unfinished(instance), DRAIN_SECONDS)
-        after = _snapshot(arena, daemon, home, database)
-    return {**_costs(instance, before, after, began, tick, len(changes.boxes)),
-            **_lags(database, changes.made), "peak MB": peak / 1024}
+def _measure(plant: Plant, phase: str, changes: Changes, minutes: int, tick: int) -> dict[str, Any]:
+    """Measures one phase, from one moment without a run to another one."""
+    _wait(plant, lambda: not _unfinished(plant), DRAIN_SECONDS)
+    before, began = _snapshot(plant), time.time()
+    thread = threading.Thread(target=changes.run, daemon=True)
+    thread.start()
+    peak = 0
+    while time.time() < began + 60 * minutes:
+        time.sleep(5)
+        peak = max(peak, memory_of(plant.pids()))
+    changes.ended.set()
+    thread.join()
+    last_change = max(changes.made.values(), default=began)
+    _wait(plant, lambda: any(run.create_timestamp.timestamp() > last_change
+                             for run in _finished(plant, began)), 60 * tick + DRAIN_SECONDS)
+    _wait(plant, lambda: not _unfinished(plant), DRAIN_SECONDS)
+    costs = _costs(plant, before, _snapshot(plant), began, len(changes.boxes))
+    return {"phase": phase, **costs, **_lags(plant.database, changes.made), "peak MB": peak / 1024}
 
 
 @contextmanager
-def _daemon(database: str, home: Path, tick: int) -> Iterator[subprocess.Popen[bytes]]:
+def _plant(arena: Arena, database: str, dagster_database: str, tick: int) -> Iterator[Plant]:
+    """Starts what runs on an integrator's server."""
+    home, port = arena.folder / "dagster", free_port()
+    home.mkdir()
+    (home / "dagster.yaml").write_text(
+        DAGSTER_YAML + "storage:\n  postgres:\n    postgres_url: {env: DAGSTER_DATABASE_URL}\n",
+        encoding="utf-8")
+    (home / "workspace.yaml").write_text(
+        f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: mirror}}\n",
+        encoding="utf-8")
+    os.environ["DAGSTER_DATABASE_URL"] = dagster_database.replace("postgresql://", "postgresql+psycopg2://")
     environment = os.environ | {
         "DATABASE_URL": database, "MIRROR_KEY": KEY, "MIRROR_HOME": str(home.parent / "home"),
         "DAGSTER_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "AMOCRM_SCHEDULES": "on",
-        "AMOCRM_REQUESTS_PER_SECOND": "6.5", "AMOCRM_SCHEDULE_MOVING": f"*/{tick} * * * *",
+        "AMOCRM_BATCH_ACCOUNTS": "50", "AMOCRM_REQUESTS_PER_SECOND": "6.5",
+        "AMOCRM_SCHEDULE_MOVING": f"*/{tick} * * * *",
         **dict.fromkeys(OTHER_SCHEDULES, "0 0 1 1 *")}
-    with (home / "daemon.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dagster._daemon", "run", "-m", "pipelines.definitions"],
-            cwd=home, env=environment, stdout=output, stderr=output, start_new_session=True)
+    with dg.DagsterInstance.from_config(str(home)) as instance, ExitStack() as stack:
+        plant = Plant(arena, home, instance, database, dagster_database)
+        for name, words in {
+                "code": ("pipelines.cli", "code-server", "--port", str(port)),
+                "daemon": ("dagster._daemon", "run", "-w", str(home / "workspace.yaml"))}.items():
+            plant.processes.append(stack.enter_context(_process(home, name, words, environment)))
+        yield plant
+
+
+@contextmanager
+def _process(home: Path, name: str, words: Sequence[str],
+             environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with (home / f"{name}.log").open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", *words], cwd=home, env=environment, stdout=output,
+                                   stderr=output, start_new_session=True)
         try:
             yield process
         finally:
@@ -161,54 +202,39 @@ def _daemon(database: str, home: Path, tick: int) -> Iterator[subprocess.Popen[b
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(instance: dg.DagsterInstance, daemon: subprocess.Popen[bytes], is_done: Callable[[], bool],
-          seconds: float) -> None:
+def _wait(plant: Plant, is_done: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while not is_done():
-        if daemon.poll() is not None or time.monotonic() > until:
-            log = Path(instance.root_directory, "daemon.log").read_text(encoding="utf-8", errors="replace")
-            raise BenchmarkError(f"the daemon did not come so far in {seconds:.0f} s: {log[-3000:]}")
-        time.sleep(1)
+        if any(each.poll() is not None for each in plant.processes) or time.monotonic() > until:
+            raise BenchmarkError(f"Dagster did not come so far in {seconds:.0f} s: {plant.log()}")
+        time.sleep(3)
 
 
-def _batch_runs(instance: dg.DagsterInstance, **filters: Any) -> list[Any]:
-    return list(instance.get_run_records(dg.RunsFilter(job_name="sync_moving_batch", **filters)))
+def _finished(plant: Plant, since: float) -> list[dg.RunRecord]:
+    """The runs of batches that were made since then and have ended."""
+    return [each for each in plant.instance.get_run_records(dg.RunsFilter(job_name="sync_moving_batch"))
+            if each.dagster_run.is_finished and each.create_timestamp.timestamp() > since]
 
 
-def _finished(instance: dg.DagsterInstance, since: float) -> list[Any]:
-    return [each for each in _batch_runs(instance) if each.dagster_run.is_finished
-            and each.create_timestamp.timestamp() > since]
+def _unfinished(plant: Plant) -> list[dg.DagsterRun]:
+    return list(plant.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_STATUSES)))
 
 
-def _unfinished(instance: dg.DagsterInstance) -> list[Any]:
-    return list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_STATUSES)))
-
-
-def _snapshot(arena: Arena, daemon: subprocess.Popen[bytes], home: Path, database: str) -> Snapshot:
-    with psycopg.connect(database) as connection:
+def _snapshot(plant: Plant) -> Snapshot:
+    with psycopg.connect(plant.database) as connection:
         row = connection.execute("SELECT pg_total_relation_size('mirror.sync_runs')").fetchone()
-    return Snapshot(time.time(), sum(map(cpu_of, process_tree(daemon.pid))), cpu_of_server(arena.postmaster),
-                    _stored_bytes(home),
-                    int(row[0]) if row else 0)
+    with psycopg.connect(plant.dagster_database) as connection:
+        stored = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+    return Snapshot(time.time(), sum(map(cpu_of, plant.pids())), cpu_of_server(plant.arena.postmaster),
+                    int(stored[0]) if stored else 0, int(row[0]) if row else 0)
 
 
-def _stored_bytes(home: Path) -> int:
-    """Bytes of what Dagster keeps: its SQLite files, into which their logs (WAL) are first written back, and
-    the runs' output."""
-    for path in home.rglob("*.db"):
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    return sum(path.stat().st_size for path in home.rglob("*") if path.is_file()
-               and not path.name.endswith(("-wal", "-shm", "daemon.log")))
-
-
-def _costs(instance: dg.DagsterInstance, before: Snapshot, after: Snapshot, began: float, tick: int,
-           accounts: int) -> dict[str, Any]:
-    runs = _finished(instance, began)
+def _costs(plant: Plant, before: Snapshot, after: Snapshot, began: float, accounts: int) -> dict[str, Any]:
+    runs = _finished(plant, began)
     account_ticks = sum(len(accounts_of(each.dagster_run)) for each in runs)
     if not account_ticks:
         raise BenchmarkError("no batch ran: is the tick longer than the time that is measured?")
-    ours = sum(_sync_cpu(instance, each.dagster_run.run_id) for each in runs)
+    ours = sum(_sync_cpu(plant.instance, each.dagster_run.run_id) for each in runs)
     processes, postgres = after.processes - before.processes, after.postgres - before.postgres
     stored = (after.dagster_bytes - before.dagster_bytes) / account_ticks
     log_rows = (after.log_bytes - before.log_bytes) / account_ticks
@@ -247,19 +273,21 @@ def _lags(database: str, made: dict[tuple[str, int], float]) -> dict[str, Any]:
             "lag p95, s": lags[min(len(lags) - 1, len(lags) * 95 // 100)] if lags else 0.0}
 
 
-def _report(arena: Arena, found: dict[str, Any], leads: int, minutes: int, tick: int) -> None:
-    cpu, gigabytes = found["CPU s an account tick"], found["GB a day, 1,000 accounts"]
-    ahead = [{"accounts": f"{number:,}", "cores, a tick every 5 min": cpu * number / 300,
-              "Dagster's GB a day": gigabytes * number / 1000} for number in (1_000, 10_000)]
-    met = (found["runs lost"] == 0 and found["changes missing"] == 0
-           and all(found[name] <= most for name, most in AIMS.items()))
-    say(f"\ncurrent: {found['accounts']} accounts of {leads} leads, a tick every {tick} min, {minutes} min, "
-        f"{CHANGES_PER_ACCOUNT_HOUR} changes an hour each, "
+def _report(arena: Arena, found: Sequence[dict[str, Any]], leads: int, minutes: int, tick: int) -> None:
+    ahead = [{"accounts": f"{number:,}", "phase": each["phase"],
+              "cores, a tick every 5 min": each["CPU s an account tick"] * number / 300,
+              "Dagster's GB a day": each["GB a day, 1,000 accounts"] * number / 1000}
+             for number in (1_000, 10_000) for each in found]
+    lost = sum(each["runs lost"] + each["changes missing"] for each in found)
+    met = not lost and all(each[name] <= most for each in found
+                           for name, most in AIMS[each["phase"]].items())
+    say(f"\ncurrent: {found[0]['accounts']} accounts of {leads} leads, a tick every {tick} min, {minutes} "
+        f"min each: at rest, and with {CHANGES_PER_ACCOUNT_HOUR} changes an hour in each account, "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
-    say(table([found]))
+    say(table(found))
     say("extrapolated in proportion:")
     say(table(ahead))
-    save("current", arena.version, **found, leads=leads, minutes=minutes, tick=tick, extrapolated=ahead,
-         met=met)
-    if found["runs lost"] or found["changes missing"]:
-        raise BenchmarkError(f"{found['runs lost']} runs lost, {found['changes missing']} changes missing")
+    save("current", arena.version, phases=list(found), leads=leads, minutes=minutes, tick=tick,
+         extrapolated=ahead, met=met)
+    if lost:
+        raise BenchmarkError(f"{lost} runs or changes lost")

@@ -4,9 +4,11 @@ notification and cursor."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from psycopg.sql import SQL, Identifier
 
 from pipelines.cursors import PLAUSIBLE_SECONDS, SERVER_NOW, write_position
@@ -54,11 +56,12 @@ class Loader:
 
     def load(self, batch: Batch, position: Mapping[str, Any] | None = None, listing: str = "",
              keep_seen: bool = False) -> Counts:
-        """Loads the batch in one transaction: its rows, its quarantine, and `position` as the cursor of
-        `listing` (None: the cursor stays). `keep_seen`: also records the keys as seen, for the complete read
-        of a list."""
+        """Loads the batch in one transaction, the caller's if there is one: its rows, its quarantine, and
+        `position` as the cursor of `listing` (None: the cursor stays). `keep_seen`: also records the keys as
+        seen, for the complete read of a list."""
         counts = Counts(seen=batch.seen, replaced_characters=batch.replaced_characters)
-        with self.connection.transaction():
+        is_inside = self.connection.info.transaction_status == pq.TransactionStatus.INTRANS
+        with nullcontext() if is_inside else self.connection.transaction():
             if batch.rows:
                 self.stage.create()
                 table_lock(self.stage.schema, self.stage.table_schema.name).hold_until_commit(self.connection)

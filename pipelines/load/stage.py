@@ -18,6 +18,11 @@ from pipelines.normalize.rows import NormalizedRecord, Row
 from pipelines.schema.columns import PG_EPOCH_SECONDS
 
 PG_EPOCH_MICROS = PG_EPOCH_SECONDS * 1_000_000
+MAX_DELETED_ROWS = 5_000
+"""Staged rows up to which the stage is emptied row by row: truncating a table costs as much as that."""
+MAX_STAGE_BYTES = 1 << 20
+"""Size of a stage that was made earlier from which it is truncated: deleted rows take room, as no vacuum sees
+temporary tables."""
 Connection = psycopg.Connection[Any]
 
 
@@ -32,13 +37,21 @@ class Stage:
         self.child_replacements = [ReplaceChildren(schema, self.table_schema, child, place)
                                    for place, child in enumerate(normalizer.child_tables)]
         self._truncation_limits = [child.truncated_at for child in normalizer.entity.children] + [0]
-        self._is_created = False
+        self._stages = [self.upsert.stage, *(replace.stage for replace in self.child_replacements)]
+        self._staged = 0
+        """Rows copied into the stage since it was emptied."""
 
     def create(self) -> None:
-        """Creates the temporary tables, the first time that they are needed: an idle list needs none, and
-        they cost more than all else that it does."""
-        if self._is_created:
-            return
+        """Creates the temporary tables that are missing, when they are needed: an idle list needs none, and
+        they cost more than all else that it does. A connection that was lent before may have them, and after
+        a rollback it may not."""
+        found = self.connection.execute(statements.bytes_of(self._stages)).fetchone()
+        if found is None or found[0] is None:
+            self._create_all()
+        elif found[0] > MAX_STAGE_BYTES:
+            self._truncate()
+
+    def _create_all(self) -> None:
         with self.connection.transaction():
             self.execute(statements.create_stage(self.upsert.stage,
                                                  statements.stage_columns(self.table_schema)))
@@ -46,7 +59,6 @@ class Stage:
             self.execute(statements.create_seen_table(self.table_schema))
             for replace in self.child_replacements:
                 self.execute(statements.create_stage(replace.stage, statements.child_columns(replace.child)))
-        self._is_created = True
 
     def execute(self, statement: Composed | SQL, parameters: Mapping[str, Any] | None = None) -> int:
         """Runs a statement; returns the number of rows that it changed."""
@@ -59,7 +71,9 @@ class Stage:
         return set(self.connection.execute(self.upsert.existing_keys(), keys).fetchall())
 
     def copy_to_stage(self, rows: Sequence[TimedRecord], children: Iterable[ReplaceChildren]) -> None:
-        """Copies the records into the stage, and the rows of the given children into theirs."""
+        """Copies the records into the stage, and the rows of the given children into theirs. They stay until
+        `clear`, or until the transaction is rolled back."""
+        self._staged += len(rows)
         lists = self._child_bits if self.child_replacements else lambda _: (0, 0)
         copy_rows(self.connection, (self.upsert.stage,), statements.stage_columns(self.table_schema),
                   [(*each.row, *lists(each), started - PG_EPOCH_MICROS) for started, each in rows])
@@ -82,8 +96,15 @@ class Stage:
 
     def clear(self) -> None:
         """Empties the stage."""
-        for stage in (self.upsert.stage, *(replace.stage for replace in self.child_replacements)):
-            self.execute(SQL("DELETE FROM {}").format(statements.name(stage)))
+        if self._staged > MAX_DELETED_ROWS:
+            self._truncate()
+        elif self._staged:
+            self.execute(SQL("; ").join(SQL("DELETE FROM {}").format(statements.name(stage))
+                                        for stage in self._stages))
+        self._staged = 0
+
+    def _truncate(self) -> None:
+        self.execute(SQL("TRUNCATE {}").format(statements.comma(map(statements.name, self._stages))))
 
     # Around the stage: new rows that need no comparison
 

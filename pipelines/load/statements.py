@@ -62,9 +62,15 @@ def embedded_columns(table_schema: TableSchema) -> tuple[CopyColumn, ...]:
 
 
 def create_stage(stage: str, columns: Sequence[CopyColumn]) -> Composed:
+    """Creates a temporary table that lives as long as the connection. It is not emptied on commit: each
+    commit of the session that touches any temporary table would empty all of them, at 0.1 ms a table."""
     definitions = comma(name(each.name) + SQL(" " + each.sql_type) for each in columns)
-    return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(
-        name(stage), definitions)
+    return SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({})").format(name(stage), definitions)
+
+
+def create_feed(feed: str, columns: Sequence[CopyColumn]) -> Composed:
+    """Creates a temporary table for the embedded objects of one transaction."""
+    return create_stage(feed, columns) + SQL(" ON COMMIT DELETE ROWS")
 
 
 class Upsert:
@@ -279,6 +285,13 @@ def can_skip_fk_checks(schema: str, parent: TableSchema, children: Sequence[Tabl
 
 CREATE_TOUCHED = SQL("CREATE TEMP TABLE IF NOT EXISTS touched (key text) ON COMMIT DELETE ROWS")
 """`touched`: keys of the owners whose children the transaction changed, as ROW(key)::text."""
+
+
+def bytes_of(tables: Sequence[str]) -> Composed:
+    """Selects the bytes of temporary tables together; null if the first one does not exist."""
+    return SQL("SELECT CASE WHEN to_regclass({}) IS NOT NULL THEN sum(pg_relation_size(to_regclass(x))) END "
+               "FROM unnest({}::text[]) x").format(*(
+                   [Literal(f'pg_temp."{tables[0]}"'), Literal([f'pg_temp."{each}"' for each in tables])]))
 
 
 def upsert_embedded(schema: str, table_schema: TableSchema) -> Composed:

@@ -28,6 +28,8 @@ from pipelines.schema.tables import table_schema_of, tables_of
 
 GUARD_ROWS, GUARD_SHARE = 20, 0.05
 """The mass-delete guard refuses when both are exceeded: rows missing, and their share of the live rows."""
+MAX_SEEN_BYTES = 1 << 16
+"""Size of the table of seen keys from which it is truncated."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ class Tombstones:
     # Rows that a complete read of a list did not return
 
     def clear_seen(self) -> None:
-        """Empties the table of keys seen by a complete read. Checks first: TRUNCATE costs as much as reading
-        a short list, and the table is mostly empty already."""
-        seen = statements.name(f"seen_{self.table_schema.name}")
-        if self.connection.execute(SQL("SELECT FROM {} LIMIT 1").format(seen)).fetchone() is not None:
-            self.connection.execute(SQL("TRUNCATE {}").format(seen))
+        """Empties the table of keys seen by a complete read. A small one is not truncated: that costs as much
+        as reading a short list."""
+        seen = f"seen_{self.table_schema.name}"
+        row = self.connection.execute(statements.bytes_of([seen])).fetchone()
+        if row and row[0]:
+            words = "TRUNCATE {}" if row[0] > MAX_SEEN_BYTES else "DELETE FROM {}"
+            self.connection.execute(SQL(words).format(statements.name(seen)))
 
     def count_absent(self, constants: Mapping[str, Any], orphans_of: PerParent | None = None) -> int:
         """Counts the live rows of a list that its complete read did not return or, given `orphans_of`, those

@@ -8,6 +8,7 @@ directly into the table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from psycopg.sql import SQL, Composed
@@ -39,8 +40,13 @@ class RecordWriter:
     def __init__(self, stage: Stage, account: str, entity: Entity) -> None:
         self.stage, self.account, self.entity = stage, account, entity
         self.staged_children = [replace for replace in stage.child_replacements if replace.needs_stage]
+
+    @cached_property
+    def skips_fk_checks(self) -> bool:
+        """True if children of new records may be copied without foreign-key checks."""
+        stage = self.stage
         children = [replace.child for replace in stage.child_replacements]
-        self.skips_fk_checks = bool(children) and stage.connection.execute(statements.can_skip_fk_checks(
+        return bool(children) and stage.connection.execute(statements.can_skip_fk_checks(
             stage.schema, stage.table_schema, children)).fetchone() == (True,)
 
     def write(self, batch: Batch, keep_seen: bool) -> Written:
@@ -95,9 +101,9 @@ class RecordWriter:
     # New records
 
     def _insert_new(self, rows: Sequence[TimedRecord], keep_seen: bool) -> Written:
-        """Inserts new records. None of their children exists yet, so these are copied directly into their
-        tables, without foreign-key checks if allowed: Postgres would look up, for each child, the owner that
-        this very transaction has inserted."""
+        """Inserts new records, and leaves the stage empty. None of their children exists yet, so these are
+        copied directly into their tables, without foreign-key checks if allowed: Postgres would look up, for
+        each child, the owner that this very transaction has inserted."""
         stage = self.stage
         if not keep_seen and self._can_skip_stage(rows):
             counts = Counts(inserted=stage.copy_to_table(rows))
@@ -113,6 +119,7 @@ class RecordWriter:
                 counts.inserted += stage.copy_children_to_table(replace, rows)
         if self.skips_fk_checks:
             stage.execute(statements.ENABLE_TRIGGERS)
+        stage.clear()
         return Written(counts, [each.key[-1] for _, each in rows[:MAX_IDS + 1]])
 
     def _can_skip_stage(self, rows: Sequence[TimedRecord]) -> bool:
@@ -162,7 +169,7 @@ def write_embedded(connection: Connection, schema: str,
     for model, rows in sorted(embedded.items(), key=lambda item: table_schema_of(item[0]).name):
         table_schema = table_schema_of(model)
         stage, fields = f"feed_{table_schema.name}", statements.embedded_columns(table_schema)
-        connection.execute(statements.create_stage(stage, fields))
+        connection.execute(statements.create_feed(stage, fields))
         copy_rows(connection, (stage,), fields,
                   ((*row, started - PG_EPOCH_MICROS) for started, row in rows.values()))
         connection.execute(statements.upsert_embedded(schema, table_schema))

@@ -50,6 +50,12 @@ run_monitoring:
   start_timeout_seconds: 600
   cancel_timeout_seconds: 300
   max_runtime_seconds: 172800
+# Ticks of schedules and sensors are kept for a week, failed ones for a month
+retention:
+  schedule:
+    purge_after_days: {skipped: 7, success: 7, failure: 30}
+  sensor:
+    purge_after_days: {skipped: 7, success: 7, failure: 30}
 """
 
 EXTRAS = {

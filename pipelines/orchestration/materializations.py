@@ -147,7 +147,7 @@ def batch_events(account: str, results: Sequence[EntityResult], built: Sequence[
                                           metadata=short_facts(account, result, rows))
         elif result.state == "failed":
             yield dg.AssetObservation(list_key(result.entity), partition=account,
-                                      metadata=short_facts(account, result, rows))
+                                      metadata={"state": "failed"} | short_facts(account, result, rows))
     rebuilt = {name: columns[name] for name in columns
                if any(each.state == "built" for each in view_group_results(name, built))}
     for name, facts in with_columns(account, due_views(results, built), rebuilt):

@@ -99,10 +99,11 @@ def session_sql(server_version: int) -> str:
 
 
 def renewing_sql(server_version: int) -> str:
-    """Returns one statement that does the same in a session that goes on: a third of the work."""
+    """Returns statements that do the same in a session that goes on: a third of the work."""
     values = ", ".join(f"('{name}', '{value}')" for name, value in SESSION_SETTINGS.items()
                        if server_version >= SINCE_VERSION.get(name, 0))
-    return f"SELECT set_config(name, value, false) FROM (VALUES {values}) s (name, value)"
+    return "; ".join([f"SELECT set_config(name, value, false) FROM (VALUES {values}) s (name, value)"]
+                     + [NOTICE_A_DEAD_CLIENT] * (server_version >= NOTICES_SINCE_VERSION))
 
 
 def _literal(name: str, value: str) -> str:

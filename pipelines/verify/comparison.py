@@ -266,6 +266,7 @@ class Comparison:
                 for *key, cell, here, there in self._select(query):
                     cells.setdefault(tuple(key), []).append(CellDifference(cell, here, there))
             self._count_absent(bits)
+            stage.clear()
         return {key: Difference(MISSING if any(cell.column == "_deleted_at" and cell.there is None
                                                for cell in found) else STALE, tuple(found))
                 for key, found in cells.items()}
@@ -301,7 +302,7 @@ class Comparison:
             table_schema = table_schema_of(model)
             stage, columns = f"feed_{table_schema.name}", statements.embedded_columns(table_schema)
             with self.connection.transaction():
-                self.connection.execute(statements.create_stage(stage, columns))
+                self.connection.execute(statements.create_feed(stage, columns))
                 copy_rows(self.connection, (stage,), columns,
                           ((*row, started - PG_EPOCH_MICROS) for started, row in rows.values()))
                 for *key, cell, here, there in self._select(

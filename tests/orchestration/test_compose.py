@@ -91,7 +91,9 @@ def test_every_schedule_ticks_with_dagster_s_storage_in_postgres(databases: str,
             assert {name for name, _, failed in connection.execute(RUNS) if failed} == set()
             assert dict(connection.execute(TICKS).fetchall()) == {
                 **dict.fromkeys(("moving_schedule", "directories_schedule", "sweep_schedule",
-                                 "checks_schedule"), "SUCCESS"), "webhooks_schedule": "SKIPPED"}
+                                 "checks_schedule"), "SUCCESS"),
+                **dict.fromkeys(("moving_batch_schedule", "directories_batch_schedule",
+                                 "webhooks_schedule"), "SKIPPED")}, "one account: no batch, and no webhook"
         with psycopg.connect(databases, autocommit=True) as connection:
             assert differences(connection, sandbox, "amocrm", {"leads", "contacts", "users"}) == []
     finally:

@@ -10,6 +10,8 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
 
 from pipelines.definitions import defs
 from pipelines.installation import open_installation
@@ -147,3 +149,6 @@ def test_dagster_gives_up_runs_that_never_start_or_never_end(instance: dg.Dagste
     assert instance.run_monitoring_enabled
     assert (instance.run_monitoring_start_timeout_seconds, instance.run_monitoring_cancel_timeout_seconds,
             instance.run_monitoring_max_runtime_seconds) == (600, 300, 172800)
+    for kind in (InstigatorType.SCHEDULE, InstigatorType.SENSOR):
+        kept = instance.get_tick_retention_settings(kind)
+        assert (kept[TickStatus.SKIPPED], kept[TickStatus.SUCCESS], kept[TickStatus.FAILURE]) == (7, 7, 30)

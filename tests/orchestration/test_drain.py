@@ -16,8 +16,6 @@ import psycopg
 import pytest
 
 from pipelines.migrate import migrate
-from pipelines.postgres.connection_pool import ConnectionPool
-from pipelines.postgres.connections import open_connection
 from pipelines.sync import continuous
 from pipelines.sync.continuous import CONNECTIONS_PER_PASS
 from pipelines.webhooks.account_queue import AccountQueue
@@ -269,46 +267,3 @@ def test_the_queue_prefers_what_is_fresh_and_gives_an_account_to_one_worker() ->
     assert taken == ["a"]
     queue.close()
     assert queue.take() is None
-
-
-def test_a_lent_connection_is_like_a_new_one(database: str) -> None:
-    pool = ConnectionPool(2)
-    with pool.lend(database) as first:
-        settings = first.execute("SELECT name, setting FROM pg_settings ORDER BY 1").fetchall()
-        first.execute("SET synchronous_commit = off; SET work_mem = '64MB'; SELECT pg_advisory_lock(7)")
-        first.execute("SELECT set_config('mirror.clock_ahead', '99', false)")
-        pid = first.info.backend_pid
-        first.commit()
-        first.execute("CREATE TABLE half_done (n int)")
-        first.rollback()
-    with pool.lend(database) as again, open_connection(database, True) as other:
-        assert again.info.backend_pid == pid
-        assert again.execute("SELECT name, setting FROM pg_settings WHERE name <> 'mirror.clock_ahead' "
-                             "ORDER BY 1").fetchall() == settings
-        assert value(again, "SELECT current_setting('mirror.clock_ahead', true)") in (None, "")
-        assert value(other, "SELECT pg_try_advisory_lock(7)") is True
-    with open_connection(database, True) as other:
-        other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
-    with pool.lend(database, True) as new:
-        assert new.info.backend_pid != pid and pool.size == 1
-    pool.close_idle(0.0)
-    assert pool.size == 0
-    for is_noticed in (True, False):
-        with pytest.raises(psycopg.OperationalError), pool.lend(database) as broken:  # noqa: PT012
-            broken.execute("SELECT 1")
-            with open_connection(database, True) as other:
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", [broken.info.backend_pid])
-            if is_noticed:
-                broken.execute("SELECT 1")
-        assert pool.size == 0, "a broken connection keeps no place"
-
-
-def test_a_pool_lends_no_more_than_its_limit(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.postgres.connection_pool.WAIT_SECONDS", 0.1)
-    pool = ConnectionPool(1)
-    with pytest.raises(psycopg.OperationalError):
-        pool.lend("host=127.0.0.1 port=1 connect_timeout=1")
-    with pool.lend(database), pytest.raises(psycopg.OperationalError, match="all 1 connections"):
-        pool.lend(database)
-    with pool.lend(database) as again:
-        assert value(again, "SELECT 1") == 1

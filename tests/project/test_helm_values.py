@@ -61,6 +61,9 @@ def test_limits_and_timeouts_are_those_of_dagster_yaml() -> None:
                   for name, value in daemon["runMonitoring"].items()}
     longest = DAGSTER["run_monitoring"].pop("max_runtime_seconds")
     assert monitoring == DAGSTER["run_monitoring"]
+    kept = {kind: VALUES["retention"][kind]["purgeAfterDays"] for kind in ("schedule", "sensor")}
+    assert kept == {kind: each["purge_after_days"] | {"started": 30}
+                    for kind, each in DAGSTER["retention"].items()}
     launcher = VALUES["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
     assert launcher["jobSpecConfig"]["activeDeadlineSeconds"] == longest
 

@@ -44,15 +44,21 @@ class DagsterWeb:
 
     def materialize(self, node: dict[str, Any], paths: list[list[str]], seconds: float = 300) -> str:
         """Launches a run as the UI's button does, and waits for its end."""
+        return self.run_job(node, node["jobNames"][0], {}, {"dagster/partition": self.partition},
+                            [{"path": path} for path in paths], seconds)[1]
+
+    def run_job(self, node: dict[str, Any], job: str, config: dict[str, Any], tags: dict[str, str],
+                assets: list[dict[str, Any]] | None = None, seconds: float = 300) -> tuple[str, str]:
+        """Launches a run of a job, and waits for its end. Returns its id and status."""
         selector = {"repositoryLocationName": node["repository"]["location"]["name"],
-                    "repositoryName": node["repository"]["name"], "pipelineName": node["jobNames"][0],
-                    "assetSelection": [{"path": path} for path in paths], "assetCheckSelection": []}
-        tags = [{"key": "dagster/partition", "value": self.partition}]
-        launched = self.ask(LAUNCH, **{"with": {"selector": selector, "mode": "default", "runConfigData": {},
-                                                "executionMetadata": {"tags": tags}}})
+                    "repositoryName": node["repository"]["name"], "pipelineName": job}
+        selector |= {"assetSelection": assets, "assetCheckSelection": []} if assets else {}
+        launched = self.ask(LAUNCH, **{"with": {
+            "selector": selector, "mode": "default", "runConfigData": config,
+            "executionMetadata": {"tags": [{"key": key, "value": tag} for key, tag in tags.items()]}}})
         run, deadline = launched["launchPipelineExecution"]["run"]["runId"], time.monotonic() + seconds
         while (status := self.ask(STATUS, run=run)["runOrError"]["status"]) not in (
                 "SUCCESS", "FAILURE", "CANCELED"):
             assert time.monotonic() < deadline, status
             time.sleep(0.3)
-        return str(status)
+        return str(run), str(status)

@@ -8,7 +8,7 @@ run of the same tier that has not ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ FEW_ACCOUNTS = 30
 """Below this number of accounts each has a run of its own: a process for each is affordable then, and a run
 shows one account's story."""
 BATCH_ACCOUNTS = 50
+MAX_NAMES = 5
+"""Accounts that a reason names; the others are counted."""
 UNFINISHED_STATUSES = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED,
                        dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
                        dg.DagsterRunStatus.CANCELING]
@@ -63,18 +65,30 @@ def plan(instance: dg.DagsterInstance, mirror: Installation, tier: str, entities
     """Returns what a tick of the tier requests. Adds the partitions of new accounts to `instance`.
     `is_full`: a sweep, in which each account has a run of its own."""
     partitions = set(instance.get_dynamic_partitions(str(ACCOUNT_PARTITIONS.name)))
-    running = _accounts_in_runs(instance, [named(f"sync_{tier}"), named(f"sync_{tier}_batch")])
+    running = dict.fromkeys(_accounts_in_runs(instance, named(f"sync_{tier}")),
+                            f"the {tier} run before has not ended yet") | dict.fromkeys(
+        _accounts_in_runs(instance, named(f"sync_{tier}_batch")), f"in a {tier} batch that has not ended yet")
     with mirror.connect() as connection:
         reasons = _reasons(connection, mirror, partitions)
-        reasons |= {name: f"the {tier} run before has not ended yet" for name in reasons
-                    if name in running and not reasons[name]}
+        reasons |= {name: running[name] for name in reasons if name in running and not reasons[name]}
         ready = [name for name, why_not in reasons.items() if not why_not]
         size = 1 if is_full else batch_size(mirror.settings, len(reasons))
         found = _divide(connection, ready, size, entities)
-    found.reasons = [f"{name}: {why_not}" for name, why_not in reasons.items() if why_not]
+    found.reasons = list(_grouped(reasons))
     if set(ready) - partitions:
         instance.add_dynamic_partitions(str(ACCOUNT_PARTITIONS.name), sorted(set(ready) - partitions))
     return found
+
+
+def _grouped(reasons: Mapping[str, str]) -> Iterable[str]:
+    """Yields each reason once, with some of its accounts: a thousand may share it."""
+    names: dict[str, list[str]] = {}
+    for name, why_not in reasons.items():
+        names.setdefault(why_not, []).append(name)
+    for why_not, left_out in names.items():
+        if why_not:
+            more = f" and {len(left_out) - MAX_NAMES} more" if len(left_out) > MAX_NAMES else ""
+            yield f"{', '.join(left_out[:MAX_NAMES])}{more}: {why_not}"
 
 
 def _reasons(connection: Connection, mirror: Installation, partitions: set[str]) -> dict[str, str]:
@@ -116,8 +130,7 @@ def batch_config(tier: str, accounts: Sequence[str]) -> dict[str, Any]:
     return {"ops": {batch_op(tier): {"config": {"accounts": list(accounts)}}}}
 
 
-def _accounts_in_runs(instance: dg.DagsterInstance, jobs: Sequence[str]) -> set[str]:
-    """Returns the accounts in the jobs' runs that have not ended."""
-    return {name for job in jobs
-            for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED_STATUSES))
+def _accounts_in_runs(instance: dg.DagsterInstance, job: str) -> set[str]:
+    """Returns the accounts in the job's runs that have not ended."""
+    return {name for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED_STATUSES))
             for name in accounts_of(run)}

@@ -26,10 +26,10 @@ from pipelines.amocrm.rate_limiter import RateLimiter
 from pipelines.errors import AccountPausedError, MirrorError, SyncAlreadyRunningError, describe_fault
 from pipelines.installation import UNSET_FOR_OTHER_ACCOUNTS, Installation
 from pipelines.migrate import are_current, migrate
+from pipelines.postgres.connection_pool import ConnectionPool
 from pipelines.postgres.connections import open_connection
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.preflight import connection_budget
-from pipelines.postgres.reuse import ConnectionLender
 from pipelines.sync.account_sync import Report, sync
 from pipelines.sync.runtime import tuned_memory
 
@@ -98,16 +98,10 @@ class SharedConnection:
 
 @dataclass(frozen=True)
 class LentInstallation(Installation):
-    """An installation, seen from one account, on connections that go on to the next account."""
+    """An installation, seen from one account, on connections that go on to the next account: `open` lends
+    them."""
 
-    lender: ConnectionLender = field(kw_only=True)
     limiters: SharedConnection = field(kw_only=True)
-
-    def connect(self) -> Connection:
-        return self.lender.lend()
-
-    def connect_autocommit(self) -> Connection:
-        return self.lender.lend(autocommit=True)
 
     def concurrency(self) -> int:
         """One list at a time: a batch has many accounts to read at the same time."""
@@ -116,7 +110,7 @@ class LentInstallation(Installation):
     def rate_limiters(self, base_url: str) -> list[RateLimiter]:
         found = super().rate_limiters(base_url)
         for each in found:
-            each.connect = self.limiters.get
+            each.connect, each.keeps_connection = self.limiters.get, True
         return found
 
 
@@ -124,7 +118,7 @@ class LentInstallation(Installation):
 class _Running:
     """An account that is being read now."""
 
-    lender: ConnectionLender
+    pool: ConnectionPool
     began: float
     target: Target | None = None
     stopped_at: float | None = None
@@ -138,7 +132,7 @@ class Batch:
         self.mirror, self.only, self.limits = mirror, list(only), limits or Limits()
         self.at_once = _affordable(mirror, at_once)
         self.began = time.monotonic()
-        self._lenders: queue.SimpleQueue[ConnectionLender] = queue.SimpleQueue()
+        self._pools: queue.SimpleQueue[ConnectionPool] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[BatchOutcome] = queue.SimpleQueue()
         self._running: dict[str, _Running] = {}
 
@@ -149,7 +143,7 @@ class Batch:
             stack.enter_context(tuned_memory())
             limiters = stack.enter_context(closing(SharedConnection(self.mirror.conninfo)))
             for _ in range(self.at_once):
-                self._lenders.put(stack.enter_context(closing(ConnectionLender(self.mirror.conninfo))))
+                self._pools.put(stack.enter_context(closing(ConnectionPool())))
             pool = stack.enter_context(ThreadPoolExecutor(self.at_once, "account"))
             try:
                 for name in accounts:
@@ -182,7 +176,7 @@ class Batch:
             if each.target:
                 each.target.client.halt(InterruptedSyncError("stopped"))
             if now - each.stopped_at > self.limits.stuck:
-                each.lender.cancel()
+                each.pool.cancel()
 
     # In an account's thread
 
@@ -191,7 +185,7 @@ class Batch:
             self._outcomes.put(BatchOutcome(name, "left out", NO_TURN))
             return
         with self._place(name) as running:
-            mirror = self._installation(name, running.lender, limiters)
+            mirror = self._installation(name, running.pool, limiters)
             outcome = self._outcome(mirror, running)
         seconds = time.monotonic() - running.began
         if running.stopped_at is not None and outcome.state != "left out":
@@ -200,20 +194,19 @@ class Batch:
 
     @contextmanager
     def _place(self, name: str) -> Iterator[_Running]:
-        lender = self._lenders.get()
-        running = self._running[name] = _Running(lender, time.monotonic())
+        pool = self._pools.get()
+        running = self._running[name] = _Running(pool, time.monotonic())
         try:
             yield running
         finally:
             del self._running[name]
-            self._lenders.put(lender)
+            self._pools.put(pool)
 
-    def _installation(self, name: str, lender: ConnectionLender,
-                      limiters: SharedConnection) -> LentInstallation:
+    def _installation(self, name: str, pool: ConnectionPool, limiters: SharedConnection) -> LentInstallation:
         unset = {} if name == self.mirror.account else UNSET_FOR_OTHER_ACCOUNTS
         settings = self.mirror.settings.model_copy(
             update={**unset, "amocrm_schema": name, "amocrm_processes": 1})
-        return LentInstallation(settings, f" --account {name}", lender=lender, limiters=limiters)
+        return LentInstallation(settings, f" --account {name}", pool.lend, limiters=limiters)
 
     def _outcome(self, mirror: LentInstallation, running: _Running) -> BatchOutcome:
         """Syncs one account. Every error becomes its outcome."""
@@ -253,6 +246,14 @@ def _migrate_if_behind(mirror: LentInstallation, conninfo: str) -> None:
 
 
 def _judge(name: str, report: Report) -> BatchOutcome:
-    failed = [each for each in report.results if each.state == "failed"]
     state = {0: "complete", 3: "incomplete"}.get(report.exit_code, "failed")
-    return BatchOutcome(name, state, "; ".join(f"{each.entity}: {each.reason}" for each in failed), report)
+    return BatchOutcome(name, state, _reasons(report), report)
+
+
+def _reasons(report: Report) -> str:
+    """Returns why lists failed; a reason that they share, as a block of the account, once."""
+    lists: dict[str, list[str]] = {}
+    for each in report.results:
+        if each.state == "failed":
+            lists.setdefault(each.reason, []).append(each.entity)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in lists.items())
