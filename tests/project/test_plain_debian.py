@@ -78,7 +78,8 @@ def inside(root: Path, command: str, folder: str = "/", user: str = "0:0", **mor
         f"mount -t proc proc {root}/proc", f"mount -t tmpfs -o mode=1777 tmpfs {root}/tmp",
         f"mkdir -p {root}/dev/shm", f"mount -t tmpfs -o mode=1777 tmpfs {root}/dev/shm",
         f"exec env -i {shlex.join(f'{name}={value}' for name, value in settings.items())} "
-        f"{shutil.which('chroot')} --userspec={user} {root} sh -c {shlex.quote(f'cd {folder} && {command}')}"])
+        f"{shutil.which('chroot')} --userspec={user} {root} sh -c "
+        + shlex.quote(f"cd {folder} && {command}")])
     done = subprocess.run(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter],
                           check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     assert done.returncode == 0, f"{command}:\n{done.stdout[-4000:]}"

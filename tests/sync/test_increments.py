@@ -1,4 +1,4 @@
-"""The promise (README, "What a sync sees"): after any mix of changes the mirror equals the account, after one
+"""The promise (docs/account.md, "What a sync sees"): after any mix of changes the mirror equals the account, after one
 sync or after the next sweep."""
 
 from __future__ import annotations
