@@ -1,9 +1,9 @@
 """Hooks of mkdocs: docs/ is written for GitHub, and read there as well; this makes the site of it.
 
-- A language is a build. Of a page `a/b.md`, the Russian one is `ru/a/b.md` or `a/ru/b.md`; the Russian site shows
-  it in the same place, and where there is none, the English one with a line that says so.
-- CONTRIBUTING.md and other pages at the top of the repository are pages of the site, too. Files that pages link to
-  (`deploy/Caddyfile`) are copied into its folder `files`.
+- A language is a build. Of a page `a/b.md`, the Russian one is `ru/a/b.md` or `a/ru/b.md`; the Russian site
+  shows it in the same place, and where there is none, the English one with a line that says so.
+- CONTRIBUTING.md and other pages at the top of the repository are pages of the site, too. Files that pages
+  link to (`deploy/Caddyfile`) are copied into its folder `files`.
 - Links, anchors and lists are GitHub's; mkdocs' own rules for them differ.
 """
 
@@ -32,6 +32,8 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 FENCE = re.compile(r" *(```+|~~~+)")
 ITEM = re.compile(r"( *)([-*+]|\d+[.)])( +)(?=\S)")
+HEAD_LINK = re.compile(r'<link rel="alternate" href="#\w\w:"[^>]*>\s*')
+"""For search engines. The theme would read a sitemap for each, which a browser refuses from a disk."""
 TABLE_RULE = re.compile(r" *\|( *:?-+:? *\|)+ *$")
 
 
@@ -43,8 +45,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Leaves the pages of this build's language, in the places of the English ones, and adds those from the top
-    of the repository."""
+    """Leaves the pages of this build's language, in the places of the English ones, and adds those from the
+    top of the repository."""
     for file in list(files.documentation_pages()):
         english = english_name(file.src_uri)
         if file.src_uri != shown_name(english, config):
@@ -68,12 +70,23 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_context(context: Any, page: Page, config: MkDocsConfig, nav: Any) -> Any:
-    """The header's links to this page in the other language. Both have every page, in the same place."""
-    other = {"en": f"ru/{page.file.dest_uri}", "ru": f"../{page.file.dest_uri}"}[language(config)]
-    config.extra["alternate"] = [
-        {"name": name, "lang": lang, "link": page.file.dest_uri if lang == language(config) else other}
-        for lang, name in LANGUAGES.items()]
+    """The header's links between the languages. mkdocs would shorten an address that leaves the site."""
+    config.extra["alternate"] = [{"name": name, "lang": each, "link": f"#{each}:"}
+                                 for each, name in LANGUAGES.items()]
     return context
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Leads these links to this page in the other language: it is in the same place there."""
+    output = HEAD_LINK.sub("", output)
+    here, folder = page.file.dest_uri, posixpath.dirname(page.file.dest_uri) or "."
+    to_other = posixpath.relpath({"en": "ru", "ru": ".."}[language(config)], folder)
+    for each in LANGUAGES:
+        target = posixpath.relpath(here, folder)
+        if each != language(config):
+            target = posixpath.join(to_other, here)
+        output = output.replace(f'href="#{each}:"', f'href="{target}"')
+    return output
 
 
 # Languages
@@ -136,8 +149,8 @@ def target_path(link: str, file: File, config: MkDocsConfig) -> str:
 
 
 def relink(text: str, file: File, config: MkDocsConfig) -> str:
-    """Links of the repository become links of the site. One that leads nowhere stays, and the build says so. Of one
-    that leads to the translation of the page that it names, the anchor goes if that page has no such heading."""
+    """Links of the repository become links of the site. One that leads nowhere stays, and the build says so.
+    Of one that leads to a translation, the anchor goes if that page has no such heading."""
     def changed(found: re.Match[str]) -> str:
         path = target_path(found[1], file, config)
         name = site_name(path, config)
@@ -174,8 +187,8 @@ def github_anchor(heading: str, separator: str) -> str:
 
 
 def indent_lists(text: str) -> str:
-    """Indents what belongs to an item of a list by four spaces a level, and puts an empty line before a list or a
-    table that follows a paragraph: Markdown here needs that, GitHub's does not."""
+    """Indents what belongs to an item of a list by four spaces a level, and puts an empty line before a list
+    or a table that follows a paragraph: Markdown here needs that, GitHub's does not."""
     lines: list[str] = []
     contents: list[int] = []
     fence, shift = "", 0

@@ -1,5 +1,6 @@
-"""`python -m tests.support.reference_pages`: writes docs/options.md from the commands' own help, and the defaults
-and values in docs/settings.md and docs/ru/settings.md from the declaration of the settings. `make docs` runs it."""
+"""`python -m tests.support.reference_pages`: writes docs/options.md from the commands' own help, and the
+defaults and values in docs/settings.md and docs/ru/settings.md from the declaration of the settings.
+`make docs` runs it."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ SETTINGS = {"en": REPOSITORY / "docs" / "settings.md", "ru": REPOSITORY / "docs"
 """Language → page."""
 RANGES = {"en": ("{} to {}", "{} or more", "above {}"), "ru": ("от {} до {}", "от {}", "больше {}")}
 """Language → words for a number with two bounds, with a lower one, and above one."""
-HEAD = f"""# Every command and its options
+HEAD = """# Every command and its options
 
 What each command says with `--help`, on one page. What commands are for, exit codes and examples of what they
 print: [commands](commands.md).
@@ -32,8 +33,8 @@ print: [commands](commands.md).
 FOOT = """
 ## What was tried
 
-`make docs` writes this page from the program, and a test compares both. Each example is a command that exists, with
-options that it takes: a test reads them.
+`make docs` writes this page from the program, and a test compares both. Each example is a command that
+exists, with options that it takes: a test reads them.
 """
 
 
@@ -83,7 +84,9 @@ def shown_default(field: FieldInfo) -> str:
     """The default as one writes it in .env; empty where words have to say what it is."""
     if field.is_required() or field.default_factory or field.default in (None, ""):
         return ""
-    return {True: "on", False: "off"}[field.default] if isinstance(field.default, bool) else str(field.default)
+    if isinstance(field.default, bool):
+        return "on" if field.default else "off"
+    return str(field.default)
 
 
 def allowed_values(field: FieldInfo, language: str) -> str:
