@@ -24,7 +24,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *REPOSITORY.glob("*.md")])
 CALL = re.compile(r"(?:^|[ \t/;&|(])amocrm-mirror (?=[a-z])((?:'[^']*'|[^\n#;&|<>`])*)", re.M)
 """A call in a block of code."""
-BLOCK = re.compile(r"^    (\S.*)$|^```(?:bash|console)?\n(.*?)^```", re.M | re.S)
+BLOCK = re.compile(r"^ {4,10}(\S[^\n]*)$|^```(\w*)\n(.*?)^```", re.M | re.S)
 USAGE = re.compile(r"^    .*\[(OPTIONS|ARGS)\].*\n", re.M)
 """What `--help` says of a command's form."""
 HERE = ("account.md", "accounts.md", "report.md", "privacy.md", "webhooks.md", "dbt.md")
@@ -53,8 +53,8 @@ CONTACT, LINE_TO_LEAVE = "48217735", "--browser"
 def blocks(page: Path) -> list[str]:
     """The lines of code of a page, without the results that stand below a `$` line."""
     found = []
-    for indented, fenced in BLOCK.findall(USAGE.sub("", page.read_text(encoding="utf-8"))):
-        lines = [indented] if indented else fenced.splitlines()
+    for indented, language, fenced in BLOCK.findall(USAGE.sub("", page.read_text(encoding="utf-8"))):
+        lines = [indented] if indented else fenced.splitlines() if language in ("", "bash") else []
         prompts = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         found += prompts or (lines if indented else [])
     return found
