@@ -58,8 +58,8 @@ docs: setup  ## Write again what docs/ takes from the code: dictionary, diagram,
 
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 site: setup  ## docs/ as a site in build/site: English and Russian, with a search that needs no network
-	@$(MKDOCS) build --quiet --strict
-	@$(MKDOCS) build --quiet --strict --config-file mkdocs.ru.yml
+	@$(MKDOCS) build --strict
+	@$(MKDOCS) build --strict --config-file mkdocs.ru.yml
 	@echo "open $(CURDIR)/build/site/index.html"
 
 site-serve: setup  ## The site while you write, on http://127.0.0.1:8000; SITE=mkdocs.ru.yml for the Russian one

@@ -52,7 +52,7 @@ CONTACT, LINE_TO_LEAVE = "48217735", "--browser"
 
 def blocks(page: Path) -> list[str]:
     """The lines of code of a page, without the results that stand below a `$` line."""
-    found = []
+    found: list[str] = []
     for indented, language, fenced in BLOCK.findall(USAGE.sub("", page.read_text(encoding="utf-8"))):
         lines = [indented] if indented else fenced.splitlines() if language in ("", "bash") else []
         prompts = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from tests.support.commands import REPOSITORY
 from tests.support.reference_pages import OPTIONS, SETTINGS, options_page, settings_page
-from tests.support.site import build_site, links, local_target
+from tests.support.site import build_site, links, local_target, run_mkdocs
 
 DOCS = REPOSITORY / "docs"
 NO_LINE = re.compile(r"decisions/\d|dictionary\.md|[A-Z-]+\.md$(?<!README\.md)")
@@ -34,10 +34,7 @@ def pages_of(nav: Any) -> list[str]:
 
 
 def nav_pages() -> list[str]:
-    class Loader(yaml.SafeLoader):
-        """Without mkdocs' own tags."""
-    configuration = yaml.load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"), Loader)  # noqa: S506
-    return pages_of(configuration["nav"])
+    return pages_of(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
 
 
 def built(name: str) -> str:
@@ -101,6 +98,28 @@ def test_what_github_shows_is_shown_here(site: Path) -> None:
     assert listed.count("<ol") == 1 and listed.count('<div class="highlight">') >= 4
     assert 'id="коды-выхода"' in (site / "ru" / "commands.html").read_text(encoding="utf-8")
     assert ">По-русски</a></p>" not in (site / "views.html").read_text(encoding="utf-8")
+
+
+def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path) -> None:
+    """And an anchor that is not there, and a page that is not in the navigation."""
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert makefile.count("@$(MKDOCS) build --strict") == 2 and "--quiet --strict" not in makefile
+    (tmp_path / "docs").mkdir()
+    top = sorted(path.name for path in REPOSITORY.glob("*.md") if not path.name.startswith("README"))
+    for name in (*top, "docs/README.md", "docs/lost.md"):
+        (tmp_path / name).write_text("# Page\n\n", encoding="utf-8")
+    (tmp_path / "docs" / "README.md").write_text(
+        "# Home\n\n[a](gone.md) [b](../SECURITY.md#gone) [c](../SECURITY.md#page) [d](../Gone)\n",
+        encoding="utf-8")
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump({
+        "INHERIT": str(REPOSITORY / "mkdocs.yml"), "hooks": [str(REPOSITORY / ".ci" / "site" / "hooks.py")],
+        "theme": {"custom_dir": str(REPOSITORY / ".ci" / "site" / "theme")}, "nav": ["README.md", *top]}),
+        encoding="utf-8")
+    done = run_mkdocs(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert done.returncode != 0
+    for name in ("'gone.md'", "'SECURITY.md#gone'", "'../Gone'", "lost.md"):
+        assert name in done.stderr, done.stderr
+    assert done.stderr.count("WARNING") == 4
 
 
 def test_no_page_asks_for_what_the_theme_would_load() -> None:

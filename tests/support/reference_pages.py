@@ -42,7 +42,7 @@ def options_page() -> str:
     """What Typer writes about the commands, with a list of links instead of its shortened lines."""
     root = get_command(app)
     assert isinstance(root, TyperGroup)
-    context = root.make_context(COMMAND, [], resilient_parsing=True)
+    context: Any = root.make_context(COMMAND, [], resilient_parsing=True)
     text = str(get_docs_for_click(obj=root, ctx=context, name=COMMAND))
     _, _, below = text.partition("**Commands**:")
     listed, _, sections = below.partition("\n## ")
