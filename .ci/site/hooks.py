@@ -24,6 +24,13 @@ TOP_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "THIRD-PARTY-LICE
 """Pages of the site from the top of the repository."""
 HOMES = {"README.md": "docs/README.md", "README.ru.md": "docs/ru/README.md"}
 """Pages of the repository → what the site has instead."""
+TRIED = """
+## What was tried
+
+The command writes this page from the models; a test compares both. That each column holds what is said,
+others do.
+"""
+"""The last section of the one page whose file the program writes as it does for every account."""
 LANGUAGES = {"en": "English", "ru": "По-русски"}
 SWITCH = re.compile(r"^\[(По-русски|In English)\]\([^)]*\)\n+", re.M)
 """The line at a page's top that links to the other language: the site's header has that link."""
@@ -34,6 +41,9 @@ FENCE = re.compile(r" *(```+|~~~+)")
 ITEM = re.compile(r"( *)([-*+]|\d+[.)])( +)(?=\S)")
 HEAD_LINK = re.compile(r'<link rel="alternate" href="#\w\w:"[^>]*>\s*')
 """For search engines. The theme would read a sitemap for each, which a browser refuses from a disk."""
+CELL = re.compile(r"<td>.*?</td>", re.S)
+LONG_NAME = re.compile(r"(?<=<code>)\w{16,}(?=</code>)")
+"""In a table, where a name that does not break takes the room of the text."""
 TABLE_RULE = re.compile(r" *\|( *:?-+:? *\|)+ *$")
 
 
@@ -66,7 +76,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if language(config) == "ru" and english_name(page.file.src_uri) == page.file.src_uri:
         title, _, rest = text.partition("\n")
         text = f"{title}\n\n{ONLY_ENGLISH}{rest}"
+    if page.file.src_uri == "dictionary.md":
+        text += TRIED
     return indent_lists(relink(text, page.file, config))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    return CELL.sub(lambda cell: LONG_NAME.sub(lambda name: name[0].replace("_", "_<wbr>"), cell[0]), html)
 
 
 def on_page_context(context: Any, page: Page, config: MkDocsConfig, nav: Any) -> Any:

@@ -98,6 +98,10 @@ def test_what_github_shows_is_shown_here(site: Path) -> None:
     assert listed.count("<ol") == 1 and listed.count('<div class="highlight">') >= 4
     assert 'id="коды-выхода"' in (site / "ru" / "commands.html").read_text(encoding="utf-8")
     assert ">По-русски</a></p>" not in (site / "views.html").read_text(encoding="utf-8")
+    settings, dictionary = ((site / f"{name}.html").read_text(encoding="utf-8")
+                            for name in ("settings", "dictionary"))
+    assert "<code>AMOCRM_<wbr>REQUESTS_<wbr>PER_<wbr>SECOND</code>" in settings, "breaks in a table"
+    assert 'id="what-was-tried"' in dictionary
 
 
 def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path) -> None:
@@ -120,6 +124,13 @@ def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path) -> None:
     for name in ("'gone.md'", "'SECURITY.md#gone'", "'../Gone'", "lost.md"):
         assert name in done.stderr, done.stderr
     assert done.stderr.count("WARNING") == 4
+
+
+@pytest.mark.parametrize(("name", "home"), [
+    ("README.md", "docs/README.md"), ("README.ru.md", "docs/ru/README.md")])
+def test_readme_leads_to_the_pages_and_stays_short(name: str, home: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    assert f"]({home})" in text and "`make site`" in text and text.count("\n") < 160
 
 
 def test_no_page_asks_for_what_the_theme_would_load() -> None:
