@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-all lint dev docs bench soak lock licences clean
+.PHONY: help setup demo test test-all lint dev docs site site-serve bench soak lock licences clean
 
 help:  ## These lines
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,8 +52,18 @@ lint: setup  ## ruff and strict types
 dev: setup  ## Dagster's web UI with every asset
 	@$(BIN)/amocrm-mirror dev
 
-docs: setup  ## Write docs/dictionary.md and docs/schema.svg again, from the models
+docs: setup  ## Write again what docs/ takes from the code: dictionary, diagram, options, settings
 	@$(BIN)/amocrm-mirror dictionary --base --format md --out docs
+	@$(BIN)/python -m tests.support.reference_pages
+
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+site: setup  ## docs/ as a site in build/site: English and Russian, with a search that needs no network
+	@$(MKDOCS) build --strict
+	@$(MKDOCS) build --strict --config-file mkdocs.ru.yml
+	@echo "open $(CURDIR)/build/site/index.html"
+
+site-serve: setup  ## The site while you write, on http://127.0.0.1:8000; SITE=mkdocs.ru.yml for the Russian one
+	@$(MKDOCS) serve --config-file $(or $(SITE),mkdocs.yml)
 
 UV ?= uv
 LOCK := --universal --no-strip-extras --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet

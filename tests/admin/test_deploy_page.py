@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pipelines.migrate import downgrade
 from pipelines.postgres.embedded.binaries import wheel_bindir
 from sandbox.process import SandboxProcess
 from tests.support.commands import REPOSITORY, CliInstallation
@@ -44,6 +45,7 @@ def test_a_restored_backup_goes_on_syncing(database: str, empty_database: str, t
         shutil.rmtree(key.parent)
         subprocess.run(["bash", "-euc", keep], env=shell, check=True, cwd=tmp_path)
         after = CliInstallation(tmp_path, empty_database, AMOCRM_BASE_URL=sandbox.url)
+        assert (done := after.call("doctor")).code == 0, done.output
         sandbox.mutate({"op": "patch", "list": "leads", "id": sandbox.truth("leads")[0]["id"],
                         "set": {"price": 4711}})
         assert (done := after.call("sync")).code == 0, done.output
@@ -51,6 +53,42 @@ def test_a_restored_backup_goes_on_syncing(database: str, empty_database: str, t
             assert differences(connection, sandbox, "amocrm") == []
             changed = connection.execute("SELECT count(*) FROM amocrm.leads WHERE price = 4711")
             assert changed.fetchone() == (1,)
+
+
+@pytest.mark.slow
+def test_an_upgrade_migrates_and_its_backup_is_the_way_back(database: str, empty_database: str,
+                                                            tmp_path: Path) -> None:
+    """The older version's tables are those of the last migration but one. An older program's refusal to go on
+    after the upgrade is in tests/cli/test_bad_input.py."""
+    tools = os.environ.get("TEST_PG_BINDIR") or wheel_bindir()
+    shell = {"PATH": f"{tools}:{os.environ['PATH']}", "DATABASE_URL": database, "BACKUP": str(tmp_path),
+             "NEW_DATABASE_URL": empty_database}
+    save, _, restore, _ = commands("## Backup and restore")
+    [upgrade] = re.findall(r"`amocrm-mirror (migrate --all[^`]*)`", PAGE)
+    with SandboxProcess(scale=50) as sandbox:
+        mirror = CliInstallation(tmp_path, database, sandbox)
+        assert (done := mirror.call("sync")).code == 0, done.output
+        downgrade(database, "amocrm", "-1")
+        older = version_of(database)
+        subprocess.run(["bash", "-euc", save], env=shell, check=True, cwd=tmp_path)
+        assert "behind" in mirror.call("accounts", "list").output
+        assert (done := mirror.call(*upgrade.split())).code == 0, done.output
+        newer = version_of(database)
+        assert newer != older and "behind" not in mirror.call("accounts", "list").output
+        subprocess.run(["bash", "-euc", restore], env=shell, check=True, cwd=tmp_path)
+        assert version_of(empty_database) == older, "the way back"
+        for each in (database, empty_database):
+            done = CliInstallation(tmp_path, each, sandbox).call("sync")
+            assert done.code == 0, done.output
+            with psycopg.connect(each) as connection:
+                assert differences(connection, sandbox, "amocrm") == []
+            assert version_of(each) == newer
+
+
+def version_of(database: str) -> str:
+    with psycopg.connect(database) as connection:
+        [version] = connection.execute("SELECT version_num FROM amocrm.alembic_version").fetchone() or ("",)
+    return str(version)
 
 
 def test_the_rights_of_a_managed_postgres_are_enough(empty_database: str, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ from tests.support.mirrors import FAST_RETRIES, mirror_of
 
 pytestmark = pytest.mark.slow
 PAGE = (REPOSITORY / "docs" / "dbt.md").read_text(encoding="utf-8")
-PACKAGES = ("dbt-core>=1.10.8,<2", "dbt-postgres", "dagster-dbt", "dagster")
+PACKAGES = ("--only-binary=dbt-core-experimental-parser", "dbt-core>=1.10.8,<2", "dbt-postgres",
+            "dagster-dbt", "dagster")
+"""The parser's source would load a wheel from elsewhere than the registry while it is built."""
 SECRET = "what-only-the-environment-knows"
 FIELD_NAME = "Budget {{ env_var('DBT_SECRET_TEXT') }} {% if %} {# {{{"
 TAGS = "select lead_id, count(*) as tags from {{ source('amocrm', 'lead_tags') }} group by 1"
@@ -115,7 +117,7 @@ def make_project(folder: Path, owner: psycopg.Connection[Any], role: str, url: d
         assert was in profile
         profile = profile.replace(was, str(now))
     (folder / "profiles.yml").write_text(profile, encoding="utf-8")
-    (folder / "dbt_project.yml").write_text("name: crm\nprofile: crm\nversion: '1'\n", encoding="utf-8")
+    (folder / "dbt_project.yml").write_text("name: crm\nprofile: crm\nversion: 1.0.0\n", encoding="utf-8")
     (folder / "models").mkdir()
     (folder / "models" / "won_by_month.sql").write_text(model, encoding="utf-8")
 
@@ -154,7 +156,8 @@ def test_models_are_built_and_the_data_tests_pass(project: Project) -> None:
     project.dbt("build")
     results = project.target("run_results")["results"]
     failed = {each["unique_id"]: each["status"] for each in results
-              if each["status"] not in ("pass", "success")}
+              if each["status"] not in ("pass", "success", "no-op")}
+    assert all(each["unique_id"].startswith("exposure.") for each in results if each["status"] == "no-op")
     assert len(results) > 150
     assert all(status == "warn" and ".source_relationships_" in name
                for name, status in failed.items()), failed

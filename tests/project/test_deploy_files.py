@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 import requests
 import yaml  # type: ignore[import-untyped]
-from typer.main import get_command
 
-from pipelines.cli.app import app
 from pipelines.config.settings import Settings
 from pipelines.postgres.embedded.postmaster import free_port
-from tests.support.commands import REPOSITORY
+from tests.support.commands import REPOSITORY, check_parses
 from tests.support.webhooks import is_listening, wait_until
 
 DEPLOY = REPOSITORY / "deploy"
@@ -30,15 +28,6 @@ SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE)["services"]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 PAGE = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
 PROGRAM = "/opt/amocrm-mirror/bin/amocrm-mirror"
-
-
-def check_parses(words: list[str]) -> None:
-    """Fails for a command or an option that amocrm-mirror does not have. Runs nothing."""
-    command: Any = get_command(app)
-    while words and (sub := getattr(command, "commands", {}).get(words[0])):
-        command, words = sub, words[1:]
-    assert not getattr(command, "commands", {}), f"no such command: {words}"
-    command.make_context("amocrm-mirror", list(words))
 
 
 def test_an_unknown_command_or_option_is_found() -> None:

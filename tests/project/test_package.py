@@ -181,9 +181,29 @@ def test_an_installed_wheel_runs_the_demo_from_an_empty_folder(distributions: Pa
         again = run(command, "migrate", cwd=empty, MIRROR_HOME=str(postgres_home),
                     AMOCRM_SCHEMA="amocrm_demo")
         assert "(was" not in again, "the demo had migrated"
+        assert list(empty.iterdir()) == []
+        look_around(binaries, tmp_path, postgres_home)
     finally:
         run(command, "postgres", "stop", cwd=empty, MIRROR_HOME=str(postgres_home))
-    assert list(empty.iterdir()) == []
+
+
+def look_around(binaries: Path, folder: Path, home: Path) -> None:
+    """The rest of docs/start.md, as it stands there: what one looks at after the demo, and how it goes."""
+    page = (REPOSITORY / "docs" / "start.md").read_text(encoding="utf-8")
+    looked, removed = (re.findall(r"^    (amocrm-mirror .*?) *#", page[page.index(heading):], re.M)
+                       for heading in ("## Look around", "## Leave no trace"))
+    [query] = re.findall(r"```sql\n(.*?)```", page, re.S)
+    path = f"{binaries}:{os.environ['PATH']}"
+    for line in looked[:looked.index("amocrm-mirror dev")]:
+        given = query if "psql" in line else ""
+        shown = run("bash", "-euc", f"{line} <<'END'\n{given}\nEND", cwd=folder, PATH=path,
+                    MIRROR_HOME=str(home))
+        assert ("rows)" in shown) is ("psql" in line)
+    assert (folder / "report.html").is_file() and (folder / "dictionary").is_dir()
+    run("bash", "-euc", f"echo y | {removed[0]}", cwd=folder, PATH=path, MIRROR_HOME=str(home))
+    left = run("bash", "-euc", "echo '\\dn' | amocrm-mirror postgres psql", cwd=folder, PATH=path,
+               MIRROR_HOME=str(home))
+    assert "mirror" in left and "amocrm_demo" not in left
 
 
 def test_the_version_is_that_of_pyproject() -> None:

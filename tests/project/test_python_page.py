@@ -28,6 +28,7 @@ WITHOUT_MORE = ("SQLAlchemy", "Only what is new")
 DOWNLOADS = "INSTALL postgres"
 ROWS = """
 INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES ('amocrm', 'amocrm', 'https://a.amocrm.ru');
+INSERT INTO amocrm.accounts (id, name, timezone, _synced_at) VALUES (1, 'A', 'Europe/Moscow', now());
 INSERT INTO amocrm.pipelines (id, name, sort, _synced_at) VALUES (1, 'Sales', 1, now());
 INSERT INTO amocrm.tags (entity_type, id, name, _synced_at) VALUES ('leads', 5, 'Urgent', now());
 INSERT INTO amocrm.leads (id, name, price, pipeline_id, status_id, created_at, closed_at, _synced_at)

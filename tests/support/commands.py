@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
@@ -34,6 +35,15 @@ INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ", "
 def unfit_for_people(text: str) -> list[str]:
     """Returns the parts of a text that no message to people may hold."""
     return [found.group() for found in UNFIT.finditer(text)]
+
+
+def check_parses(words: list[str]) -> None:
+    """Fails for a command or an option that amocrm-mirror does not have. Runs nothing."""
+    command: Any = get_command(app)
+    while words and (sub := getattr(command, "commands", {}).get(words[0])):
+        command, words = sub, words[1:]
+    assert not getattr(command, "commands", {}), f"no such command: {words}"
+    command.make_context("amocrm-mirror", list(words))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from tests.support.mirrors import KEY, sync_mirror
 from tests.support.webhooks import is_listening, subscribe_webhook, wait_until
 
 SWEEP_ONLY_CHANGES = ("vanish", "merge", "main_contact", "link_product", "note")
-"""Changes that only a sweep is sure to see (README, "What a sync sees")."""
+"""Changes that only a sweep is sure to see (docs/account.md, "What a sync sees")."""
 FAULTS = ("429", "500", "500json", "502", "503", "504", "reset", "truncate", "garbage", "html200", "empty200",
           "slow", "400system", "401html", "402", "403html", "404html", *PAGE_FAULTS)
 """Faults that pass: after at most three requests the account answers as before."""

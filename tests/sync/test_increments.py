@@ -1,5 +1,5 @@
-"""The promise (README, "What a sync sees"): after any mix of changes the mirror equals the account, after one
-sync or after the next sweep."""
+"""The promise (docs/account.md, "What a sync sees"): after any mix of changes the mirror equals the
+account, after one sync or after the next sweep."""
 
 from __future__ import annotations
 
