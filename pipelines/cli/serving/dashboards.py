@@ -35,8 +35,8 @@ Lang = Annotated[Language | None, typer.Option(
     "--lang", help="Language of the titles; without it, that of the account's country.",
     case_sensitive=False)]
 Role = Annotated[str, typer.Option(
-    "--role", help="Role that the tool reads the database as; without it, the one that `amocrm-mirror grants` "
-                   "makes.", metavar="ROLE")]
+    "--role", help="Role that the tool reads the database as; without it, the one that `grants` makes.",
+    metavar="ROLE")]
 Host = Annotated[str, typer.Option(
     "--host", help="Where the tool reaches the database, if not where this program does: in a container "
                    "host.docker.internal:54329, say.", metavar="HOST[:PORT]")]
@@ -51,7 +51,7 @@ class Tool(StrEnum):
 
 
 @dashboards.command(epilog=example("amocrm-mirror dashboards superset",
-                                   "amocrm-mirror dashboards superset --out superset --account mill --lang ru"))
+                                   "amocrm-mirror dashboards superset --account mill --lang ru"))
 def superset(out: Folder = Path("superset"), lang: Lang = None, role: Role = "", host: Host = "",
              account: Account = "") -> None:
     """Write a dashboard for each page of the report, for `superset import-directory -o FOLDER`. Exit code 3
@@ -63,14 +63,15 @@ def superset(out: Folder = Path("superset"), lang: Lang = None, role: Role = "",
     with report_errors():
         mirror = open_existing_mirror(account)
         done = _export("superset", mirror, out, lang, _url(mirror, role, host, account))
+        code = _finish(done, "Superset keeps the charts of removed tiles: delete them there")
         typer.echo(f"Then: superset import-directory -o {out}. After the first import, give the connection "
                    f"“{_connection_name(done)}” the password that `amocrm-mirror grants` printed; later "
                    "imports keep it")
-        raise typer.Exit(_finish(done, "Superset keeps the charts of removed tiles: delete them there"))
+        raise typer.Exit(code)
 
 
 @dashboards.command(epilog=example("amocrm-mirror dashboards grafana",
-                                   "amocrm-mirror dashboards grafana --out grafana --host db.example.com:5432"))
+                                   "amocrm-mirror dashboards grafana --host db.example.com:5432"))
 def grafana(out: Folder = Path("grafana"), lang: Lang = None, role: Role = "", host: Host = "",
             account: Account = "") -> None:
     """Write a dashboard for each page of the report and the data source, for Grafana's provisioning. Exit
@@ -82,9 +83,10 @@ def grafana(out: Folder = Path("grafana"), lang: Lang = None, role: Role = "", h
     with report_errors():
         mirror = open_existing_mirror(account)
         done = _export("grafana", mirror, out, lang, _url(mirror, role, host, account))
-        typer.echo(f"Then: give Grafana {out}/provisioning as its folder of provisioning, {out}/dashboards as "
-                   "/var/lib/grafana/dashboards, and the password in AMOCRM_BI_PASSWORD")
-        raise typer.Exit(_finish(done, "Grafana removes the dashboards whose files are gone"))
+        code = _finish(done, "Grafana removes the dashboards whose files are gone")
+        typer.echo(f"Then: give Grafana {out}/provisioning as its folder of provisioning, {out}/dashboards "
+                   "as /var/lib/grafana/dashboards, and the password in AMOCRM_BI_PASSWORD")
+        raise typer.Exit(code)
 
 
 @dashboards.command(epilog=example("amocrm-mirror dashboards sql",
@@ -93,8 +95,8 @@ def sql(out: Folder = Path("sql"), for_: Annotated[Tool | None, typer.Option(
             "--for", help="Tool whose variables the filters are; without it, and for tools that have none in "
             "SQL, they are comments.", case_sensitive=False)] = None,
         lang: Lang = None, account: Account = "") -> None:
-    """Write the SQL of each tile, a file each, in the order of the report: for Metabase, DataLens, Power BI and
-    others. Exit code 3 if a view that they read has no rows or an older state."""
+    """Write the SQL of each tile, a file each, in the order of the report: for Metabase, DataLens, Power BI
+    and others. Exit code 3 if a view that they read has no rows or an older state."""
     with report_errors():
         mirror = open_existing_mirror(account)
         target = "metabase" if for_ is Tool.metabase else "sql"
@@ -142,7 +144,7 @@ def _finish(done: Exported, on_removal: str) -> int:
     for view, why in faults.items():
         typer.echo(f"{view}: its tiles were written, and show nothing or an older state: {why}. Run "
                    "`amocrm-mirror views`; the files stay as they are")
-    files = done.files
-    typer.echo(f"{done.pages} pages with {done.tiles} tiles: {files.written} files written, {files.unchanged} "
-               f"unchanged, {files.removed} removed" + (f". {on_removal}" if files.removed else ""))
+    files, more = done.files, f". {on_removal}" if done.files.removed else ""
+    typer.echo(f"{done.pages} pages with {done.tiles} tiles: {files.written} files written, "
+               f"{files.unchanged} unchanged, {files.removed} removed{more}")
     return 3 if faults else 0

@@ -65,6 +65,8 @@ class ExportedAccount:
     language: str
     url: str
     """Address of the database for the role that reads it, without a password."""
+    has_tls: bool = False
+    """The mirror's own connection is encrypted."""
     columns: dict[str, tuple[Column, ...]] = field(default_factory=dict)
     """Mart → its columns."""
     repeats: dict[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
@@ -114,6 +116,7 @@ def read_account(
             zone,
             language or language_of(country, base_url),
             url,
+            bool(connection.pgconn.ssl_in_use),
             columns,
             repeats,
             {view: why for view, why in view_faults(connection, schema).items() if view in columns} | faults,

@@ -89,7 +89,7 @@ def _source(account: ExportedAccount) -> Json:
         "secureJsonData": {"password": PASSWORD},
         "jsonData": {
             "database": _plain(unquote(parts.path.lstrip("/"))),
-            "sslmode": options.get("sslmode", "disable" if parts.hostname == "127.0.0.1" else "require"),
+            "sslmode": options.get("sslmode", "require" if account.has_tls else "disable"),
             "maxOpenConns": 5,
         },
         "editable": False,
@@ -187,17 +187,19 @@ def _placed(panels: list[Json]) -> list[Json]:
 
 
 def conditions(account: ExportedAccount, tile: Tile) -> list[str]:
-    """SQL of the dashboard's period and variables, as far as the tile obeys them."""
+    """SQL of the dashboard's period and variables, as far as the tile obeys them. A tile of one pipeline
+    shows that of those chosen which has most of what it counts."""
     found = [_chosen(each) for each in tile.filters]
     if tile.date:
         edges = (f"($__time{edge}()::timestamptz AT TIME ZONE {literal(account.zone)})::date"
                  for edge in ("From", "To"))  # fmt: skip
         found.insert(0, f"{tile.date} BETWEEN {' AND '.join(edges)}")
     if tile.is_per_pipeline:
+        where = " AND ".join([*filter(None, (tile.where,)), *found])
         found.append(
-            f"pipeline_id IS NOT DISTINCT FROM (SELECT pipeline_id FROM {bi_schema(account.schema)}.{tile.mart}"
-            f" WHERE {' AND '.join([*filter(None, (tile.where,)), *found])} GROUP BY 1"
-            f" ORDER BY {tile.measures[0].sum} DESC NULLS LAST, 1 LIMIT 1)"
+            f"pipeline_id IS NOT DISTINCT FROM (SELECT pipeline_id "
+            f"FROM {bi_schema(account.schema)}.{tile.mart} WHERE {where} "
+            f"GROUP BY 1 ORDER BY {tile.measures[0].sum} DESC NULLS LAST, 1 LIMIT 1)"
         )
     return found
 

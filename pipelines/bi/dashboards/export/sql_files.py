@@ -56,6 +56,6 @@ def plain(tile: Tile) -> tuple[list[str], list[str]]:
 
 
 def metabase(tile: Tile) -> tuple[list[str], list[str]]:
-    """The filters as field filters of Metabase, each in an optional clause: without a value it is left out."""
+    """The filters as Metabase's field filters, each in an optional clause: without a value it is left out."""
     names = (["period"] if tile.date else []) + [each.name for each in tile.filters]
     return [], [f"  [[AND {{{{{name}}}}}]]" for name in names]

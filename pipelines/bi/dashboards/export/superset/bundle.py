@@ -86,7 +86,7 @@ def _masked(url: str) -> str:
     return urlunsplit(parts._replace(scheme="postgresql+psycopg2", netloc=netloc))
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Writes equal values out, each in its place, instead of referring from one to the other."""
 
     def ignore_aliases(self, data: Any) -> bool:

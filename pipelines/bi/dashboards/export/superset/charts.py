@@ -50,7 +50,7 @@ class Chart:
 
     @property
     def is_table(self) -> bool:
-        return self.content["viz_type"] == "table"
+        return bool(self.content["viz_type"] == "table")
 
 
 def charts_of(account: ExportedAccount, page: Page, tile: Tile, names: MartNames | None) -> list[Chart]:

@@ -220,7 +220,7 @@ def list_columns(account: ExportedAccount, tile: Tile) -> list[tuple[ListColumn,
             sql = link(address, f"({sql})::text")
         elif each.unit is Unit.LINKS:
             sql = _links(each)
-        elif _type(each) == "TEXT":
+        elif _type(each) == "TEXT" and not each.values:
             sql = as_text(sql)
         found.append((each, sql))
     return found
@@ -250,7 +250,7 @@ def link(address: str, sql: str) -> str:
 def _links(column: ListColumn) -> str:
     """SQL of the links to several cards, called by their numbers."""
     address = "one_url"
-    number = f"substring({address} FROM '[^/]*$')"
+    number = f"regexp_replace({address}, '.*/', '')"
     return (
         f"(SELECT string_agg({link(address, number)}, ', ') "
         f"FROM unnest({column.sql or column.column}) AS {address})"
