@@ -16,7 +16,9 @@ from pipelines.bi.dashboards.export.superset.datasets import (
     VERSION,
     Yaml,
     filter_dataset,
+    filter_name,
     list_dataset,
+    list_name,
     mart_dataset,
     names_of,
 )
@@ -35,11 +37,11 @@ def files(account: ExportedAccount, pages: Sequence[Page]) -> dict[str, str]:
     marts = sorted({tile.mart for tile in tiles if tile.kind is not Kind.LIST})
     names = {mart: names_of(mart, tiles, account.language) for mart in marts}
     lists = {tile.name: tile for tile in tiles if tile.kind is Kind.LIST}
-    datasets = [mart_dataset(account, each) for each in names.values()]
-    datasets += [list_dataset(account, tile) for tile in lists.values()]
-    datasets += [filter_dataset(account, each) for each in FILTERS]
+    datasets = {mart: mart_dataset(account, each) for mart, each in names.items()}
+    datasets |= {list_name(tile): list_dataset(account, tile) for tile in lists.values()}
+    datasets |= {filter_name(each): filter_dataset(account, each) for each in FILTERS}
     found: dict[str, Yaml] = {"metadata.yaml": METADATA, f"databases/{schema}.yaml": _database(account)}
-    found |= {f"datasets/{schema}/{each['table_name']}.yaml": each for each in datasets}
+    found |= {f"datasets/{schema}/{name}.yaml": each for name, each in datasets.items()}
     for page in pages:
         charts: list[Chart] = []
         for tile in page.tiles:

@@ -1,6 +1,9 @@
 """Superset's datasets. A mart is one as it is, with the measures of all its tiles as metrics, and the
 dimensions that are shown in words as calculated columns; so filters work by the names of the mart's columns.
-A list is a dataset of its own: its rows need an order and links."""
+A list is a dataset of its own: its rows need an order and links.
+
+All of them are queries, and not tables, because Superset with SQLite takes a table's name only once: two
+accounts have views of one name. Postgres plans `SELECT * FROM view` as the view."""
 
 from __future__ import annotations
 
@@ -104,7 +107,8 @@ def mart_dataset(account: ExportedAccount, names: MartNames) -> Yaml:
         for sql, (name, each) in names.columns.items()
     ]  # fmt: skip
     metrics = [metric(account, name, each) for name, each in names.metrics.values()]
-    return _dataset(account, names.mart, columns, metrics)
+    sql = f"SELECT * FROM {bi_schema(account.schema)}.{names.mart}"
+    return _dataset(account, names.mart, columns, metrics, sql)
 
 
 def _column(column: Column, names: MartNames) -> Yaml:
@@ -143,10 +147,10 @@ def currency_of(account: ExportedAccount, unit: Unit) -> Yaml | None:
 
 
 def _dataset(
-    account: ExportedAccount, name: str, columns: list[Yaml], metrics: list[Yaml], sql: str | None = None
+    account: ExportedAccount, name: str, columns: list[Yaml], metrics: list[Yaml], sql: str
 ) -> Yaml:
     return {
-        "table_name": name,
+        "table_name": f"{bi_schema(account.schema)}.{name} ({account.id})",
         "main_dttm_col": None,
         "schema": bi_schema(account.schema),
         "sql": sql,
