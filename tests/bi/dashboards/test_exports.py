@@ -153,7 +153,7 @@ def test_a_connection_has_no_password(export: Export) -> None:
 
 
 def test_what_begins_a_variable_of_grafana_is_a_text(export: Export) -> None:
-    repeats = {"won_by_field": ((31, "$pipeline"),)}
+    repeats: dict[str, tuple[tuple[int, str], ...]] = {"won_by_field": ((31, "$pipeline"),)}
     account = replace(export.account, name="Shop $HOME ${PATH}", repeats=repeats)
     files = TARGETS["grafana"].files(account, export.pages)
     assert "$$HOME $${PATH}" in files["provisioning/datasources/amocrm-amocrm.yaml"]

@@ -23,6 +23,7 @@ from pipelines.bi.builder import build_views
 from pipelines.bi.dashboards.export import targets
 from pipelines.bi.dashboards.export.files import write_files
 from pipelines.bi.dashboards.export.freshness import MART as FRESHNESS
+from pipelines.bi.dashboards.export.freshness import with_freshness
 from pipelines.bi.dashboards.export.sql import drawn_measures
 from pipelines.bi.dashboards.export.superset import bundle, pages
 from pipelines.bi.dashboards.pages.all import PAGES
@@ -106,7 +107,7 @@ def imported(shown: Shown) -> Shown:
         shown.superset.call("PUT", f"database/{databases[each.uuid('database')]}", {"sqlalchemy_uri": url})
     ids = shown.superset.ids("slices")
     for schema, account in shown.accounts.items():
-        for page in targets.with_freshness(PAGES, account):
+        for page in with_freshness(PAGES, account):
             for tile in page.tiles:
                 repeats = [str(ident) for ident, _ in account.repeats.get(tile.name, ())]
                 for part in [f"{start}{end}" for start in (repeats if tile.repeat else [""])
@@ -292,7 +293,7 @@ def test_after_an_edit_the_same_charts_are_other_ones(drawn: Shown) -> None:
     sales = PAGES[0]
     changed = replace(sales, tiles=(replace(sales.tiles[0], titles=Words("Worth", "Стоимость")),
                                     *sales.tiles[2:]))
-    files = bundle.files(account, targets.with_freshness((changed, *PAGES[1:]), account))
+    files = bundle.files(account, with_freshness((changed, *PAGES[1:]), account))
     before = drawn.superset.ids("slices")
     assert write_files(drawn.folder, files, bundle.patterns(account)).removed == 1
     drawn.import_()

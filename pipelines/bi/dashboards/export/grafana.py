@@ -131,7 +131,8 @@ def _dashboard(account: ExportedAccount, page: Page, pages: Sequence[Page]) -> J
         "time": {"from": "now-11M/M", "to": "now"},
         "links": [
             {"type": "link", "title": each.titles.in_(account.language), "icon": "dashboard",
-             "url": f"/d/{_uid(account, 'dashboard', each.name)}", "includeVars": True, "keepTime": True}
+             "url": f"/d/{_uid(account, 'dashboard', each.name)}", "includeVars": True, "keepTime": True,
+             "asDropdown": False, "tags": [], "targetBlank": False, "tooltip": ""}
             for each in pages if each is not page
         ],
         "templating": {"list": [_variable(account, each) for each in FILTERS if _is_used(page, each)]},
@@ -155,7 +156,6 @@ def _variable(account: ExportedAccount, of: Filter) -> Json:
         "type": "query",
         "datasource": _source_of(account),
         "query": query,
-        "definition": query,
         "refresh": 1,
         "sort": 0,
         "multi": True,
@@ -317,7 +317,7 @@ def _heatmap(account: ExportedAccount, tile: Tile, title: str, only: Sequence[st
     """A table whose cells are coloured: Grafana's own heatmap is for times."""
     fields = _fields(account, (), cellOptions={"type": "color-background"})
     fields["defaults"] |= {"unit": _unit(account, tile.measures[0].unit),
-                           "color": {"mode": "continuous-BlYlRd"}}  # fmt: skip
+                           "color": {"mode": "continuous-YlRd"}}  # fmt: skip
     return _panel(account, tile, "table", title, _sql(account, tile, only, drawn_measures(tile)),
                   CHART_SIZE if needs_table(tile) else TABLE_SIZE, fieldConfig=fields,
                   transformations=_matrix(account, tile))  # fmt: skip
