@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.bi.dashboards.export.account import Column, ExportedAccount
-from pipelines.bi.dashboards.export.sql import card, cell, quoted, shown
+from pipelines.bi.dashboards.export.sql import card, cell, literal, quoted, shown
 from pipelines.bi.dashboards.spec import (
     FILTERS,
     Dimension,
@@ -37,9 +37,10 @@ DEALS = Measure("deals", Words("Deals", "Сделки"), "sum(deals)")
 NUMBER_UNITS = (Unit.COUNT, Unit.MONEY, Unit.SHARE, Unit.DAYS, Unit.HOURS)
 FILTER_VALUES = {
     "pipeline": (
-        "SELECT p.name AS pipeline, sum(d.deals) AS deals FROM {schema}.pipelines p LEFT JOIN "
+        "SELECT p.name AS pipeline, coalesce(sum(d.deals), 0) AS deals FROM {schema}.pipelines p LEFT JOIN "
         "(SELECT pipeline_id, count(*) AS deals FROM {schema}.leads WHERE _deleted_at IS NULL GROUP BY 1) d "
-        "ON d.pipeline_id = p.id WHERE p.name IS NOT NULL GROUP BY 1"
+        "ON d.pipeline_id = p.id WHERE p.name IS NOT NULL GROUP BY 1 UNION ALL "
+        "SELECT {missing}, 0 WHERE NOT EXISTS (SELECT FROM {schema}.pipelines WHERE name IS NOT NULL)"
     ),
     "responsible_user": (
         "SELECT name AS responsible_user FROM {schema}.users WHERE name IS NOT NULL UNION SELECT '(none)' "
@@ -49,7 +50,8 @@ FILTER_VALUES = {
     ),
     "source": "SELECT DISTINCT name AS source FROM {schema}.sources WHERE name IS NOT NULL",
 }
-"""Filter → SQL of its values: the directories have them at once, the marts would have to be counted."""
+"""Filter → SQL of its values: the directories have them at once, the marts would have to be counted. There is
+always a pipeline: charts that show one wait for it."""
 
 
 @dataclass
@@ -270,7 +272,8 @@ def filter_name(of: Filter) -> str:
 
 def filter_dataset(account: ExportedAccount, of: Filter) -> Yaml:
     """The values of a filter, in a column of its name."""
-    sql = FILTER_VALUES[of.name].format(schema=account.schema)
+    missing = literal(of.missing.in_(account.language))
+    sql = FILTER_VALUES[of.name].format(schema=account.schema, missing=missing)
     columns = [_list_column(of.name, of.titles.in_(account.language), "TEXT")]
     metrics = []
     if of.name == "pipeline":

@@ -221,11 +221,14 @@ def _choosing(is_multiple: bool) -> Yaml:
 
 
 def _stages(account: ExportedAccount, of: Filter, excluded: list[int]) -> Yaml:
-    """The pipeline of the tiles that show one at a time: the one with most deals, until another is chosen."""
+    """The pipeline of the tiles that show one at a time: the one with most deals, until another is chosen.
+    Charts wait until it is."""
     return _filter("stages", STAGES_OF.in_(account.language), "filter_select", excluded) | {
         "description": STAGES_HINT.in_(account.language),
         "targets": [_target(account, filter_name(of), of)],
-        "controlValues": _choosing(is_multiple=False) | {"sortMetric": DEALS.name},
+        "controlValues": _choosing(is_multiple=False),
+        "sortMetric": DEALS.name,
+        "requiredFirst": True,
     }
 
 
