@@ -32,7 +32,8 @@ USER, PASSWORD = "admin", "of-the-tests"
 START_SECONDS, LOAD_SECONDS, SETTLE_SECONDS = 120, 60, 3
 CHARTS_LOADING = "document.querySelectorAll('[data-test=\"loading-indicator\"], .loading').length"
 CHARTS = "document.querySelectorAll('.dashboard-component-chart-holder').length"
-BOTTOM = "document.querySelector('.grid-container')?.getBoundingClientRect().bottom || 0"
+BOTTOM = ("Math.max(...[...document.querySelectorAll('.dashboard-component-chart-holder')]"
+          ".map(each => each.getBoundingClientRect().bottom), 1000)")
 TALL = {"width": 1500, "height": 9000, "deviceScaleFactor": 1, "mobile": False}
 """A window in which all charts of a page are seen, and therefore asked for."""
 
