@@ -42,8 +42,7 @@ INI = PACKAGED_INI if PACKAGED_INI.exists() else HERE.parent / "alembic.ini"
 of a checkout."""
 MIRROR_SCHEMA = "mirror"
 MINIMUM_VERSION = 150000
-# Alembic's `op` and `context` are global to the process; env.py locks between processes.
-ALEMBIC_LOCK = threading.Lock()
+ALEMBIC_LOCK = threading.Lock()  # Alembic's `op` and `context` are global to the process
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 3, 2.0
 """How often a migration is tried whose tables another session holds, and the pause in between."""
 CURRENT = """
@@ -55,8 +54,8 @@ SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = to_regnamespace(%
 log = logging.getLogger(__name__)
 FINISHED_KEPT = "migrations that had finished are kept, nothing is half done"
 CURES = {
-    "2BP01": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
-    "0A000": f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, migrate, and make them again.",
+    **dict.fromkeys(("2BP01", "0A000"), f"Views of yours read what changes; {FINISHED_KEPT}. Drop them, "
+                    "migrate, and make them again."),
     "55P03": f"Another program holds the tables; {FINISHED_KEPT}. Stop it and migrate again.",
     "57014": f"It took longer than allowed; {FINISHED_KEPT}. Migrate again in a quieter hour.",
     "42501": f"Let the owner of what is named grant it, or make this user its owner; {FINISHED_KEPT}.",
@@ -105,8 +104,7 @@ def ensure_current(conninfo: str, schema: str) -> None:
     schemas = _target_schemas(schema)
     with open_connection(conninfo, autocommit=True) as connection:
         refuse_unfit(connection)
-        behind = [target for target, revision in _revisions(connection, schemas).items()
-                  if revision != head(target)]
+        behind = _behind(connection, schemas)
         row = connection.execute(CURRENT, {
             "quoted": f'"{schema}"', "views": list(base_views.BASE_VIEWS),
             "placeholder": PLACEHOLDER_MARK}).fetchone()
@@ -116,6 +114,12 @@ def ensure_current(conninfo: str, schema: str) -> None:
             if waits := reason_to_wait(schemas[target], comment, head(target)):
                 raise MigrationError(waits)
         migrate(conninfo, schema)
+
+
+def _behind(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> list[str]:
+    """The targets that are not at the revision of this program."""
+    return [target for target, revision in _revisions(connection, schemas).items()
+            if revision != head(target)]
 
 
 def _revisions(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> dict[str, str | None]:
@@ -134,8 +138,7 @@ def _revisions(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> 
 
 def head(target: str) -> str | None:
     """Returns the revision of this program."""
-    config = alembic_config(target, None, "")
-    folder = Path(config.get_main_option("version_locations") or "")
+    folder = Path(alembic_config(target, None, "").get_main_option("version_locations") or "")
     return _head(target, INI, tuple(sorted(path.name for path in folder.glob("*.py"))))
 
 
@@ -271,8 +274,7 @@ def refuse_before_migrating(conninfo: str, schema: str) -> None:
     pending = pending_revisions(conninfo, schema)
     with open_connection(conninfo, autocommit=True) as autocommit:
         refuse_unfit(autocommit)
-        _refuse_missing_rights(autocommit, _target_schemas(schema),
-                               [name for name in pending if pending[name]])
+        _refuse_missing_rights(autocommit, _target_schemas(schema), list(filter(pending.get, pending)))
 
 
 def require_tables(conninfo: str, schema: str) -> None:
@@ -285,7 +287,8 @@ def require_tables(conninfo: str, schema: str) -> None:
 
 
 def require_mirrored(conninfo: str, schema: str) -> None:
-    """Raises SyncRefusedError if nothing was ever mirrored into the schema."""
+    """Raises SyncRefusedError if nothing was ever mirrored into the schema, and what `migrate` would."""
+    refuse_before_migrating(conninfo, schema)
     with _connect(conninfo) as connection:
         if _valid_revision(connection, "account", _target_schemas(schema)["account"]) is None:
             raise SyncRefusedError(f"nothing is mirrored into {schema!r} yet: run `amocrm-mirror sync` first")
@@ -300,9 +303,8 @@ def alembic_config(target: str, connection: Connection | None, schema: str) -> C
 
 
 def are_current(connection: psycopg.Connection[Any], schema: str) -> bool:
-    """True if the tables of an account, and ours, are this program's. Takes no lock."""
-    return all(revision == head(target)
-               for target, revision in _revisions(connection, _target_schemas(schema)).items())
+    """True if an account's tables, and ours, are this program's. Takes no lock."""
+    return not _behind(connection, _target_schemas(schema))
 
 
 def _target_schemas(schema: str) -> dict[str, str]:
@@ -395,5 +397,4 @@ def _pending_revisions(target: str, revision: str | None) -> list[str]:
 
 
 def _scripts(target: str) -> list[Script]:
-    config = alembic_config(target, None, "")
-    return list(ScriptDirectory.from_config(config).walk_revisions())
+    return list(ScriptDirectory.from_config(alembic_config(target, None, "")).walk_revisions())

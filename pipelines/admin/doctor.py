@@ -25,6 +25,8 @@ from pipelines.amocrm.errors import (
 )
 from pipelines.amocrm.responses import ApiResponse
 from pipelines.amocrm.server_clock import ServerClock
+from pipelines.bi.replace_view import view_obstacles
+from pipelines.bi.state import OWN_MARK
 from pipelines.config.key_file import KEY_FILE
 from pipelines.config.settings import SettingsError, environment_note
 from pipelines.entities.spec import AccountInfo
@@ -41,6 +43,7 @@ from pipelines.postgres.preflight import (
     obstacles,
     shortened,
 )
+from pipelines.schema.names import bi_schema
 
 QUICK_RETRIES = RetryPolicy(max_tries=2, max_throttled=3, read_timeout=20.0,
                             payment_patience=0.0)
@@ -164,6 +167,7 @@ def _table_findings(mirror: Installation) -> Generator[Finding, None, bool]:
     if not any(pending.values()):
         yield Finding("right", f"tables: those of {mirror.schema} and mirror are there and up to date")
         yield from _hidden_findings(mirror)
+        yield from _view_findings(mirror)
         return True
     yield Finding("note", f"tables: those of {mirror.schema} are not there yet, or of an earlier version; "
                   "the next `amocrm-mirror sync` brings them up to date")
@@ -205,6 +209,13 @@ def _hidden_findings(mirror: Installation) -> Iterator[Finding]:
         yield Finding(
             "note", f"tables: row security is on for {shortened(hidden.names)}: other roles see no rows "
             "there but those that a policy shows", hidden.cure)
+
+
+def _view_findings(mirror: Installation) -> Iterator[Finding]:
+    """Says what keeps this role from making the views: the tables are mirrored without them."""
+    with mirror.connect() as connection:
+        found = view_obstacles(connection, bi_schema(mirror.schema), OWN_MARK)
+    yield from (Finding("note", f"views: {each.text}", each.cure) for each in found)
 
 
 def _account_findings(mirror: Installation) -> Iterator[Finding]:

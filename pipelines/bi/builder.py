@@ -28,7 +28,7 @@ from models.history import CustomFieldHistory, LeadStatusHistory, ResponsibleHis
 from pipelines.bi import stored, wide
 from pipelines.bi.comments import write_comments
 from pipelines.bi.placeholders import PLACEHOLDER_MARK
-from pipelines.bi.replace_view import replace_view
+from pipelines.bi.replace_view import replace_view, view_obstacles
 from pipelines.bi.state import OWN_MARK, ViewState, read_state
 from pipelines.bi.view_files import ViewFile, file_names, stored_table, view_file
 from pipelines.bi.wide import WIDE_VIEWS, Column, Field, WideView
@@ -289,6 +289,9 @@ def _record_failure(connection: Connection, schema: str, view: str, reason: Exce
                f"{reason.diag.message_detail}. {KEPT_AS_IT_WAS}; "
                "drop those views, run `amocrm-mirror views`, and "
                "create them again")
+    elif isinstance(reason, errors.InsufficientPrivilege) and (
+            found := view_obstacles(connection, bi_schema(schema), OWN_MARK)):
+        why = "; ".join(f"{each.text}. {each.cure}" for each in found) + f". {KEPT_AS_IT_WAS}"
     else:
         why = describe_postgres_error(reason) if isinstance(reason, psycopg.Error) else str(reason)
     why = why.replace(KEPT_AS_IT_WAS, SHOWS_NOTHING) if is_empty else why

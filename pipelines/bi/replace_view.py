@@ -1,4 +1,4 @@
-"""Replaces a view: the only place that runs CREATE OR REPLACE VIEW."""
+"""Replaces a view: the only place that runs CREATE OR REPLACE VIEW. Says what keeps a role from it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from pipelines.postgres.preflight import Obstacle, missing_rights, quoted
+
 Connection = psycopg.Connection[Any]
 VIEW_GRANTS = """
 SELECT pg_get_userbyid(a.grantee)::text, a.grantee = 0, a.privilege_type, a.is_grantable
 FROM pg_class c, LATERAL aclexplode(c.relacl) a WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner"""
 """Privileges on one view, except its owner's."""
+OTHER_OWNERS = """
+SELECT DISTINCT current_user::text, pg_get_userbyid(c.relowner)::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relkind = 'v' AND NOT pg_has_role(c.relowner, 'USAGE')
+  AND strpos(obj_description(c.oid, 'pg_class'), %s) > 0"""
+"""This role, and each other one that owns views whose comment has a text."""
 
 
 def replace_view(connection: Connection, view: Identifier, query: Composable, comment: str,
@@ -49,6 +57,16 @@ def is_anothers_same_view(connection: Connection, view: Identifier, query: Compo
         connection.execute(SQL("CREATE TEMP VIEW probe AS {}").format(query))
         return bool(found == connection.execute(
             "SELECT pg_get_viewdef('pg_temp.probe'::regclass)").fetchone())
+
+
+def view_obstacles(connection: Connection, schema: str, mark: str) -> list[Obstacle]:
+    """Returns what keeps this role from making views in a schema, and from replacing those whose comment has
+    `mark`."""
+    return missing_rights(connection, [schema], []) + [
+        Obstacle(f"{owner} owns the views of the schema {schema}, so that {role} may not replace them",
+                 f"As an administrator: GRANT {quoted(owner)} TO {quoted(role)}; or let {owner} run "
+                 "`amocrm-mirror views`")
+        for role, owner in connection.execute(OTHER_OWNERS, [schema, mark]).fetchall()]
 
 
 def _drop_and_create(connection: Connection, view: Identifier, query: Composable) -> None:

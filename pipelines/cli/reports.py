@@ -87,9 +87,24 @@ def _retry_notes(retries: dict[str, int]) -> list[str]:
 
 
 def view_notes(views: Sequence[ViewResult]) -> list[str]:
-    """Returns a line for each BI view that could not be rebuilt, or that has no room for all columns."""
-    return [f"view {each.view}{' could not be rebuilt' if each.state == 'failed' else ''}: {each.reason}"
-            for each in views if each.reason]
+    """Returns a line for each reason why BI views could not be rebuilt, or have no room for all columns."""
+    return [*_fault_notes({each.view: each.reason for each in views if each.state == "failed"}),
+            *(f"view {each.view}: {each.reason}" for each in views
+              if each.reason and each.state != "failed")]
+
+
+def _fault_notes(faults: dict[str, str]) -> list[str]:
+    """Returns a line for each reason. `faults`: why a view could not be rebuilt, by view."""
+    views_by_reason: dict[str, list[str]] = {}
+    for view, reason in faults.items():
+        views_by_reason.setdefault(reason, []).append(view)
+    return [f"view {names[0]} could not be rebuilt: {reason}" if len(names) == 1 else
+            f"{len(names)} views could not be rebuilt ({_first_names(names)}): {reason}"
+            for reason, names in views_by_reason.items()]
+
+
+def _first_names(names: list[str]) -> str:
+    return ", ".join(names) if len(names) < 5 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def sync_verdict(report: Report) -> str:
@@ -199,7 +214,7 @@ def status_notes(status: dict[str, Any]) -> list[str]:
                   f"({row['request'].partition('?')[0]})" for row in status["quarantine"]]
     if status["standing"]:
         lines.append(f"The account is {status['standing']}. The data already mirrored is kept.")
-    lines += [f"view {view} could not be rebuilt: {why}" for view, why in status["views_not_rebuilt"].items()]
+    lines += _fault_notes(status["views_not_rebuilt"])
     if status["not_there_yet"]:
         lines.append(_missing_note(status))
     if status["syncing"]:

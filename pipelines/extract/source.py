@@ -12,6 +12,7 @@ that really comes, so that size is learned (`PageSize`) and asked for from then 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,6 +40,10 @@ QueryPairs = tuple[tuple[str, str], ...]
 
 class FilterIgnoredError(Exception):
     """amoCRM's answer ignores the filter or the order of the request."""
+
+
+def order_ignored(path: str, column: str) -> FilterIgnoredError:
+    return FilterIgnoredError(f"{path}: amoCRM does not answer in the order of {column}")
 
 
 FILTER_ERRORS = (FilterIgnoredError, BadRequestError, NotAvailableError)
@@ -80,6 +85,23 @@ class PageSize:
     does not."""
 
 
+class RecentAnswers:
+    """The latest pages of a list, to notice an answer that came twice: rows of one request as the answer to
+    another one. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[Parameters, frozenset[Hashable]]] = deque(maxlen=16)
+
+    def add(self, each: Page) -> Page:
+        self._latest.append((each.asked, frozenset(each.row_ids)))
+        return each
+
+    def has_elsewhere(self, each: Page) -> bool:
+        """True if the rows of a page have also been the answer to another request."""
+        shown = each.row_ids
+        return bool(shown) and any(shown == rows and asked != each.asked for asked, rows in [*self._latest])
+
+
 @dataclass(frozen=True)
 class Source:
     """One list of one account."""
@@ -90,6 +112,7 @@ class Source:
     base: str = ""
     """Base URL, if the list is not on the account's host."""
     page_size: PageSize = field(default_factory=PageSize)
+    recent: RecentAnswers = field(default_factory=RecentAnswers)
     to_rows: Callable[[Page], Any] | None = None
     """Turns an accepted page's records into rows. Pages that wait to be loaded then hold rows only, a third
     of the memory of records."""
@@ -145,8 +168,9 @@ class Source:
         return each
 
     def _get(self, asked: Parameters) -> Page:
-        return page(self.client, self.listing.path, asked, self.listing.embedded_key,
-                    self.listing.is_single_object, self.base, self._declines(asked))
+        return self.recent.add(page(
+            self.client, self.listing.path, asked, self.listing.embedded_key, self.listing.is_single_object,
+            self.base, self._declines(asked)))
 
     def _declines(self, asked: Parameters) -> frozenset[int]:
         """The statuses that decline the list or, where the filter has to be paid for, the filter (6, 23)."""
@@ -158,8 +182,13 @@ class Source:
     def is_last(self, each: Page, seen: Collection[Hashable] = ()) -> bool:
         """True if the list (with the filters and the order of that request) ends with this page. Looks at the
         following page where the page itself does not say it; learns from that that the server gives smaller
-        pages than asked for. `seen`: rows that the walk has met before. Raises TransientError if the page is
-        empty and the following one is not."""
+        pages than asked for. A page whose rows were also the answer to another request is asked for once
+        more, and is not the last one if it shows others now. `seen`: rows that the walk has met before.
+        Raises TransientError if the page is empty and the following one is not."""
+        return self._ends_with(each, seen) and (not self.recent.has_elsewhere(each)
+                                                or self._get(each.asked).row_ids == each.row_ids)
+
+    def _ends_with(self, each: Page, seen: Collection[Hashable]) -> bool:
         ended = ending(each)
         if ended is not None:
             return ended
@@ -225,7 +254,8 @@ class Source:
         seconds = timestamps(each, moving)
         if (any(not low - 1 <= at <= high + 1 for at in seconds)
                 or (each.next and each.records and not seconds)):
-            raise FilterIgnoredError(f"{self.listing.path} ignores filter[{moving.column}]")
+            raise FilterIgnoredError(
+                f"{self.listing.path}: amoCRM answers with records of other times than were asked for")
         return each
 
     def ids(self, each: Page, descending: bool = False) -> list[int]:
@@ -233,12 +263,13 @@ class Source:
         Raises FilterIgnoredError if the ids are not in that order."""
         ids = [ident for record in each.records if (ident := possible_id(record)) is not None]
         if ids != sorted(ids, reverse=descending):
-            raise FilterIgnoredError(f"{self.listing.path} ignores order[{self.entity.order_column}]")
+            raise order_ignored(self.listing.path, self.entity.order_column)
         return ids
 
-    def overlapping_pages(self, *parameters: tuple[str, str]) -> Iterator[Page]:
+    def overlapping_pages(self, *parameters: tuple[str, str], has_rows: bool = False) -> Iterator[Page]:
         """Every page for the given parameters. Each must overlap the rows read before; where one does not,
-        the read steps back by one page until it does. Raises TransientError when no new row comes any
+        the read steps back by one page until it does. `has_rows`: the list has shown rows, so that an empty
+        first page is asked for once more. Raises TransientError when no new row comes any
         more although the list claims to go on."""
         start, repeats, was_repeated, progress = 0, 0, False, Progress(self.listing.path)
         previous, joined = set[Hashable](), set[Hashable]()  # rows of the last page; of those that overlap
@@ -246,25 +277,26 @@ class Source:
             limit, number = self._next_place(start)
             try:
                 each = self.page(*parameters, limit=limit, number=number)
+                each = self._get(each.asked) if self.recent.has_elsewhere(each) else each
             except PageTooLargeError:
                 self.reduce_page_size(limit)
                 continue
             shown = each.row_ids
-            if number > 1 and not shown and not was_repeated:
-                was_repeated = True  # the previous page had a next: this one is requested again
+            if (number > 1 or has_rows) and not shown and not was_repeated:
+                was_repeated = True  # something said that rows follow: this page is requested again
                 continue
             overlaps, was_repeated = self._overlaps(number, shown, joined), False
             new = progress.meet(each)
             is_repeated = bool(shown) and not new and (shown <= previous or previous <= shown)
             repeats = repeats + 1 if is_repeated and number > 1 else 0
             most = 2 * MAX_REPEATS if self.page_size.fixed else MAX_REPEATS
+            if repeats % 2 and repeats < most:
+                continue  # an answer that came twice, or the list shows no more: asked for once more
             is_last = overlaps and (not shown or repeats >= most or self.is_last(each, joined))
             rows = len(each.records)
             yield each
             if is_last:
                 return
-            if self.page_size.fixed and repeats % 2:
-                continue  # such pages do not overlap: this one is asked for once more
             previous = shown
             joined |= shown if overlaps else set()
             # smaller pages than asked for stand at another place than was meant

@@ -30,6 +30,7 @@ from pipelines.extract.source import (
     FilterIgnoredError,
     Source,
     Step,
+    order_ignored,
     raise_unless_filter_refused,
     timestamps,
 )
@@ -135,7 +136,7 @@ def window(source: Source, moving: Incremental, position: Position) -> Iterator[
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
                   if moving.append_only and high < source.stable_until else None)
         if low == high or (later_page and not later_page.records):
-            for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):
+            for one in source.overlapping_pages(*source.time_range_query(moving, low, high), has_rows=True):
                 yield Step(source.check_time_range(one, moving, low, high))
             yield Step(EMPTY_PAGE, position_up_to(high + 1))
             continue
@@ -152,7 +153,7 @@ def _verify_order(source: Source, moving: Incremental, latest: int) -> None:
     oldest = source.page((f"order[{moving.column}]", "asc"), limit=MIN_PAGE_SIZE)
     if min(timestamps(oldest, moving), default=latest) >= latest:
         raise FilterIgnoredError(
-            f"{source.listing.path} does not show that it honours order[{moving.column}]")
+            f"{source.listing.path}: amoCRM may not answer in the order of {moving.column}")
 
 
 def _split_point(source: Source, moving: Incremental, sample: Page, low: int, high: int) -> int:
@@ -160,7 +161,7 @@ def _split_point(source: Source, moving: Incremental, sample: Page, low: int, hi
     seconds = timestamps(sample, moving)
     if moving.newest_first:  # a page in the order of time is complete up to its last row's second
         if seconds != sorted(seconds):
-            raise FilterIgnoredError(f"{source.listing.path} ignores order[{moving.column}]")
+            raise order_ignored(source.listing.path, moving.column)
         cut = seconds[-1]
     elif moving.append_only and low < source.stable_until <= high:
         cut = source.stable_until
@@ -177,7 +178,7 @@ def newest_first(source: Source, moving: Incremental, position: Position) -> Ite
         seconds = timestamps(each, moving)
         latest, order_is_visible = max([latest, *seconds]), order_is_visible or len(set(seconds)) > 1
         if seconds != sorted(seconds, reverse=True):
-            raise FilterIgnoredError(f"{source.listing.path} ignores order[{moving.column}]")
+            raise order_ignored(source.listing.path, moving.column)
         yield Step(each)
         if seconds and seconds[-1] < oldest_needed:
             if not order_is_visible:

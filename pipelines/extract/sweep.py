@@ -28,6 +28,8 @@ MAX_PAGE_NUMBER = 2**24
 """Page number beyond which a list is taken to have no last page."""
 POSSIBLE_PAGE_LIMIT = 100
 """Page number from which amoCRM may refuse pages although the list goes on (amocrm-api.md 6, 8)."""
+MOST_READS = 4
+"""Pages that a segment is read in, in multiples of those that it has."""
 T = TypeVar("T")
 
 
@@ -146,7 +148,8 @@ def _with_index(index: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
 
 def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[ScannedPage]:
     """Scans a segment from its lowest row down to the list's first row, or to a row whose id is at most
-    `stop`. Raises TransientError after MAX_IDLE_REQUESTS pages that got no lower."""
+    `stop`. Raises TransientError after MAX_IDLE_REQUESTS pages that got no lower, or pages that show the
+    segment MOST_READS times over."""
     at, floor, top, pages, idle = segment["at"], segment["floor"], segment["top"], 0, 0
     was_repeated = False
     while at > 0 and (floor is None or stop is None or floor > stop):
@@ -167,7 +170,7 @@ def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[
         if not is_last and source.limit < len(each.records) + 1 <= limit and number > 1:
             is_aligned = False  # a smaller page than asked for stands at another place than was meant
         if not each.records:  # the list ends before this page
-            at, floor = (number - 1) * limit, None
+            at, floor = (number - 1) * limit, MAX_ID
         elif not ids:  # no record of this page has a possible id
             at = (number - 1) * limit
         elif is_aligned or is_last:
@@ -175,7 +178,7 @@ def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[
         else:
             at += limit // 2
         idle = 0 if floor is not None and floor < (before or MAX_ID) else idle + 1
-        if idle > MAX_IDLE_REQUESTS:
+        if idle > MAX_IDLE_REQUESTS or pages > MAX_IDLE_REQUESTS + MOST_READS * segment["at"] // source.limit:
             raise no_progress(source.listing.path, pages, idle, each.request)
         yield ScannedPage(source.normalize(each), _covered_ids(is_last, ids, number),
                           {"at": at, "floor": floor, "top": top})
