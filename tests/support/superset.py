@@ -29,7 +29,7 @@ CONTENT_SECURITY_POLICY_WARNING = False
 FEATURE_FLAGS = {{"ENABLE_TEMPLATE_PROCESSING": True}}
 """
 USER, PASSWORD = "admin", "of-the-tests"
-START_SECONDS, LOAD_SECONDS, SETTLE_SECONDS = 120, 60, 3
+START_SECONDS, LOAD_SECONDS, SETTLE_SECONDS = 180, 180, 3
 CHARTS_LOADING = "document.querySelectorAll('[data-test=\"loading-indicator\"], .loading').length"
 CHARTS = "document.querySelectorAll('.dashboard-component-chart-holder').length"
 BOTTOM = ("Math.max(...[...document.querySelectorAll('.dashboard-component-chart-holder')]"
