@@ -65,6 +65,8 @@ site: setup  ## docs/ as a site in build/site: English and Russian, with a searc
 site-serve: setup  ## The site while you write, on http://127.0.0.1:8000; SITE=mkdocs.ru.yml for the Russian one
 	@$(MKDOCS) serve --config-file $(or $(SITE),mkdocs.yml)
 
+# What the tests of Superset install, in an environment of its own: it leaves out some of what it needs
+SUPERSET := apache-superset==6.1.0\npsycopg2-binary\nrich\ncachetools\nFlask-Caching<2.4\nsetuptools\n
 UV ?= uv
 LOCK := --universal --no-strip-extras --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet
 lock:  ## Write requirements/ again from pyproject.toml; needs uv. UPGRADE=--upgrade takes newer versions
@@ -73,6 +75,7 @@ lock:  ## Write requirements/ again from pyproject.toml; needs uv. UPGRADE=--upg
 	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
 		--extra dev -c requirements/runtime.txt -o requirements/development.txt
 	printf 'build\nsetuptools\n' | $(UV) pip compile $(LOCK) $(UPGRADE) - -c requirements/development.txt -o requirements/build.txt
+	printf '$(SUPERSET)' | $(UV) pip compile $(LOCK) $(UPGRADE) - -o requirements/superset.txt
 
 licences: setup  ## Write THIRD-PARTY-LICENSES.md again, after `make lock`
 	@$(BIN)/python .ci/licences.py

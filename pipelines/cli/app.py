@@ -30,7 +30,7 @@ from pipelines.cli.common import (
     stderr_console,
 )
 from pipelines.cli.reports import view_notes
-from pipelines.cli.serving import mcp, metrics
+from pipelines.cli.serving import dashboards, mcp, metrics
 from pipelines.cli.terminal import logs
 from pipelines.cli.terminal.interrupts import interrupted_note
 from pipelines.cli.terminal.streams import OutputLostError, prepare_streams
@@ -321,7 +321,8 @@ def sandbox(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a
 
 
 for each in (sync.commands, sync.history, accounts.access, accounts.accounts, privacy.commands,
-             views.commands, webhooks.webhooks, webhooks.server, metrics.commands, mcp.commands):
+             views.commands, dashboards.dashboards, webhooks.webhooks, webhooks.server, metrics.commands,
+             mcp.commands):
     app.add_typer(each)
 
 

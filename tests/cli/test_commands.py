@@ -20,7 +20,7 @@ from tests.support.commands import CliInstallation, CommandResult, offered_entit
 
 COMMANDS = ["auth", "keys", "demo", "migrate", "sync", "verify", "status", "doctor", "dev", "postgres",
             "prune", "sandbox", "grants", "forget", "accounts", "dictionary", "serve", "views", "webhooks",
-            "history", "alerts", "code-server", "dbt", "mcp", "metrics", "report"]
+            "history", "alerts", "code-server", "dbt", "mcp", "metrics", "report", "dashboards"]
 BAD_ID = {"op": "create", "list": "leads/loss_reasons", "record": {"id": "не число", "name": "Без номера"}}
 
 @pytest.fixture(scope="module")

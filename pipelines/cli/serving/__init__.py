@@ -1,2 +1,2 @@
 """Commands that other programs call or read: metrics and health for a monitoring system, MCP for an
-assistant."""
+assistant, dashboards for BI tools."""

@@ -23,6 +23,7 @@ NOTES = {
     "forget": f"{WHOLE_OR_NOT}. `amocrm-mirror forget --list` shows who was erased",
     "dbt": "files that are not named above were not written: run the command again",
     "report": "the file is as it was",
+    "dashboards": "each file is whole, as it was or as it will be: run the command again for the rest",
     "alerts": "alerts that were sent are remembered; the next check sends the others",
     "code-server": "Dagster's code server has ended",
     "auth": "no access was stored unless a line above says so: run `amocrm-mirror auth` again",
