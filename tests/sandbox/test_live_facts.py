@@ -46,6 +46,10 @@ def values(api: Client, path: str, type_: str) -> list[Any]:
             if field["field_type"] == type_ for value in field["values"] or []]
 
 
+def payload(record: dict[str, Any], path: str) -> Any:
+    return outbox._payload_fields(path, record)
+
+
 def test_every_row_of_the_table_is_here() -> None:
     assert set(CHECKS) | SWITCHES.keys() | FAULTS.keys() | RECORDS == set(range(1, ROWS + 1))
     assert set(SWITCHES.values()) <= BY_NAME.keys() and set(FAULTS.values()) <= set(FAULT_KINDS)
@@ -96,17 +100,18 @@ def hooks_of_elements(api: Client) -> None:
 @row(27, 28)
 def hooks_of_incoming_leads(api: Client) -> None:
     item = next(each for each in api.sandbox.truth("leads/unsorted") if each["_embedded"]["leads"])
-    lead, fields = str(item["_embedded"]["leads"][0]["id"]), outbox._payload_fields("leads/unsorted", item)
+    lead, fields = str(item["_embedded"]["leads"][0]["id"]), payload(item, "leads/unsorted")
     assert fields["uid"] == item["uid"] and fields["lead_id"] == lead
     assert fields["data"] == {"leads": {"id": lead}}
-    assert outbox.unsorted_outcome("accept", item)["accept_result"]["leads"] == {"0": lead}
+    outcome: Any = outbox.unsorted_outcome("accept", item)
+    assert outcome["accept_result"]["leads"] == {"0": lead}
 
 
 @row(29)
 def hooks_of_notes(api: Client) -> None:
     notes = {each["note_type"]: each for each in api.sandbox.truth("leads/notes")}
     for type_, number in (("common", "4"), ("call_in", "10"), ("call_out", "11")):
-        said = outbox._note_payload("leads", notes[type_])["note"]
+        said: Any = outbox._note_payload("leads", notes[type_])["note"]
         assert (said["note_type"], said["element_id"]) == (number, str(notes[type_]["entity_id"]))
         assert said["timestamp_x"][4] == "-" and ('"UNIQ"' in said.get("text", "")) == (type_ != "common")
 
@@ -119,7 +124,7 @@ def hooks_of_messages_can_be_delivered_as_they_are(api: Client) -> None:
 
 @row(31)
 def hooks_of_updated_leads(api: Client) -> None:
-    said = {each["id"]: outbox._payload_fields("leads", each) for each in api.sandbox.truth("leads")}
+    said = {each["id"]: payload(each, "leads") for each in api.sandbox.truth("leads")}
     assert {"name" in fields for fields in said.values()} == {True, False}
     assert any({"id", "name"} == set(fields["tags"]["0"]) for fields in said.values() if "tags" in fields)
     first = [field["values"]["0"] for fields in said.values()
