@@ -274,8 +274,7 @@ def refuse_before_migrating(conninfo: str, schema: str) -> None:
     pending = pending_revisions(conninfo, schema)
     with open_connection(conninfo, autocommit=True) as autocommit:
         refuse_unfit(autocommit)
-        _refuse_missing_rights(autocommit, _target_schemas(schema),
-                               [name for name in pending if pending[name]])
+        _refuse_missing_rights(autocommit, _target_schemas(schema), list(filter(pending.get, pending)))
 
 
 def require_tables(conninfo: str, schema: str) -> None:
@@ -288,7 +287,8 @@ def require_tables(conninfo: str, schema: str) -> None:
 
 
 def require_mirrored(conninfo: str, schema: str) -> None:
-    """Raises SyncRefusedError if nothing was ever mirrored into the schema."""
+    """Raises SyncRefusedError if nothing was ever mirrored into the schema, and what `migrate` would."""
+    refuse_before_migrating(conninfo, schema)
     with _connect(conninfo) as connection:
         if _valid_revision(connection, "account", _target_schemas(schema)["account"]) is None:
             raise SyncRefusedError(f"nothing is mirrored into {schema!r} yet: run `amocrm-mirror sync` first")

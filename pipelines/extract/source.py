@@ -266,9 +266,10 @@ class Source:
             raise order_ignored(self.listing.path, self.entity.order_column)
         return ids
 
-    def overlapping_pages(self, *parameters: tuple[str, str]) -> Iterator[Page]:
+    def overlapping_pages(self, *parameters: tuple[str, str], has_rows: bool = False) -> Iterator[Page]:
         """Every page for the given parameters. Each must overlap the rows read before; where one does not,
-        the read steps back by one page until it does. Raises TransientError when no new row comes any
+        the read steps back by one page until it does. `has_rows`: the list has shown rows, so that an empty
+        first page is asked for once more. Raises TransientError when no new row comes any
         more although the list claims to go on."""
         start, repeats, was_repeated, progress = 0, 0, False, Progress(self.listing.path)
         previous, joined = set[Hashable](), set[Hashable]()  # rows of the last page; of those that overlap
@@ -281,8 +282,8 @@ class Source:
                 self.reduce_page_size(limit)
                 continue
             shown = each.row_ids
-            if number > 1 and not shown and not was_repeated:
-                was_repeated = True  # the previous page had a next: this one is requested again
+            if (number > 1 or has_rows) and not shown and not was_repeated:
+                was_repeated = True  # something said that rows follow: this page is requested again
                 continue
             overlaps, was_repeated = self._overlaps(number, shown, joined), False
             new = progress.meet(each)

@@ -136,7 +136,7 @@ def window(source: Source, moving: Incremental, position: Position) -> Iterator[
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
                   if moving.append_only and high < source.stable_until else None)
         if low == high or (later_page and not later_page.records):
-            for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):
+            for one in source.overlapping_pages(*source.time_range_query(moving, low, high), has_rows=True):
                 yield Step(source.check_time_range(one, moving, low, high))
             yield Step(EMPTY_PAGE, position_up_to(high + 1))
             continue

@@ -76,7 +76,7 @@ def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: Range
                      else _split_range(timestamps(each, moving), timestamps(later_page, moving), low, high))
             yield RangeStep(each, (low, high), parts)
             return
-    for one in source.overlapping_pages(*source.time_range_query(moving, low, high)):
+    for one in source.overlapping_pages(*source.time_range_query(moving, low, high), has_rows=True):
         yield RangeStep(source.check_time_range(one, moving, low, high))
     yield RangeStep(EMPTY_PAGE, (low, high))
 
