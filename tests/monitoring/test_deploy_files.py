@@ -16,7 +16,9 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.monitoring.exposition import METRICS, PREFIX
+from pipelines.postgres.embedded.postmaster import free_port
 from tests.support.commands import REPOSITORY
+from tests.support.webhooks import is_listening, wait_until
 
 RULES_FILE = REPOSITORY / "deploy" / "prometheus" / "alerts.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(RULES_FILE.read_text(encoding="utf-8"))["groups"][0]["rules"]
@@ -115,3 +117,45 @@ def test_promtool_accepts_rules_and_exposition(monitor: str) -> None:
         done = subprocess.run(["promtool", *words], input=given, capture_output=True, encoding="utf-8",
                               check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def prometheus(monitor: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prometheus that scrapes the exporter and evaluates the rules, each second."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("no prometheus (Debian: apt install prometheus)")
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    target = {"targets": [monitor.removeprefix("http://")]}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump({
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(RULES_FILE)],
+        "scrape_configs": [{"job_name": "amocrm-mirror", "static_configs": [target]}]}), encoding="utf-8")
+    with subprocess.Popen(["prometheus", f"--config.file={folder / 'prometheus.yml'}",
+                           f"--storage.tsdb.path={folder / 'data'}",
+                           f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: is_listening(f"http://127.0.0.1:{port}"))
+            yield f"http://127.0.0.1:{port}/api/v1"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_evaluates_every_rule_and_panel(prometheus: str) -> None:
+    def query(expression: str) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{prometheus}/query", params={"query": expression},
+                                             timeout=30).json()
+        return found
+    wait_until(lambda: query(f"count({PREFIX}read_seconds)")["data"]["result"] != [])
+    for title, expression in EXPRESSIONS:
+        written = expression.replace("$__rate_interval", "1m").replace("$account", ".*")
+        assert query(written)["status"] == "success", (title, written)
+
+    def healths() -> list[str]:
+        [group] = requests.get(f"{prometheus}/rules", timeout=30).json()["data"]["groups"]
+        return [rule["health"] for rule in group["rules"]]
+    wait_until(lambda: "unknown" not in healths())
+    assert healths() == ["ok"] * len(RULES)
+    shown = {panel["title"] for panel in PANELS for target in panel["targets"]
+             if query(target["expr"].replace("$__rate_interval", "1m").replace("$account", ".*"))[
+                 "data"]["result"]}
+    assert len(shown) > len(PANELS) // 2, "panels over a mirrored account show something"

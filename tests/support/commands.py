@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,14 @@ def unfit_for_people(text: str) -> list[str]:
     return [found.group() for found in UNFIT.finditer(text)]
 
 
+@cache
+def root_command() -> Any:
+    return get_command(app)
+
+
 def check_parses(words: list[str]) -> None:
     """Fails for a command or an option that amocrm-mirror does not have. Runs nothing."""
-    command: Any = get_command(app)
+    command: Any = root_command()
     while words and (sub := getattr(command, "commands", {}).get(words[0])):
         command, words = sub, words[1:]
     assert not getattr(command, "commands", {}), f"no such command: {words}"
