@@ -73,7 +73,7 @@ lock:  ## Write requirements/ again from pyproject.toml; needs uv. UPGRADE=--upg
 	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
 		--extra k8s --extra metrics --extra mcp -o requirements/runtime.txt
 	$(UV) pip compile $(LOCK) $(UPGRADE) pyproject.toml --extra embedded --extra ui --extra dagster-postgres --extra celery \
-		--extra dev -c requirements/runtime.txt -o requirements/development.txt
+		--extra k8s --extra dev -c requirements/runtime.txt -o requirements/development.txt
 	printf 'build\nsetuptools\n' | $(UV) pip compile $(LOCK) $(UPGRADE) - -c requirements/development.txt -o requirements/build.txt
 	printf '$(SUPERSET)' | $(UV) pip compile $(LOCK) $(UPGRADE) - -o requirements/superset.txt
 
