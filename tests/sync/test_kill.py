@@ -21,7 +21,7 @@ from tests.support.commands import CliInstallation, CommandResult, wait_for
 from tests.support.equality import differences
 from tests.support.mirrors import sync_mirror
 
-KILLS = int(os.environ.get("KILLS", "10"))
+KILLS = int(os.environ.get("KILLS", "6"))
 SEED = int(os.environ.get("SEED", "1"))
 PAGE = 250
 ANSWERED = 40
