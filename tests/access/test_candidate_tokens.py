@@ -17,6 +17,7 @@ from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.amocrm.errors import AccessRevokedError
 from sandbox.process import SandboxProcess
 from tests.support.commands import CliInstallation, CommandResult, wait_for
+from tests.support.draws import first_of
 from tests.support.helpers import ACCOUNT, KEY
 from tests.support.tokens import ENDPOINT, decrypted, stored_row, token_pair, update_row
 
@@ -85,7 +86,7 @@ def test_a_new_pair_replaces_the_stored_one(first: SandboxProcess, person: CliIn
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (3, 0)
 
 
-@pytest.mark.parametrize("grace", ["off", "once"])
+@pytest.mark.parametrize("grace", first_of(1, ["off", "once"]))
 def test_a_pair_used_up_here_before_is_not_tried(grace: str, first: SandboxProcess, person: CliInstallation,
                                                  database: str) -> None:
     """The settings go back to an earlier token: amoCRM may accept a spent token once more, but the pair that
@@ -114,6 +115,7 @@ def test_a_pair_used_by_another_program_leaves_the_stored_one(first: SandboxProc
     assert first.stats()["by_status"]["400"] == 1, "but with other settings"
 
 
+@pytest.mark.slow
 def test_a_spent_token_is_reported_if_the_stored_pair_is_dead_too(first: SandboxProcess,
                                                                   person: CliInstallation,
                                                                   database: str) -> None:
@@ -159,6 +161,7 @@ def test_killed_and_concurrent_processes_lose_no_pair(first: SandboxProcess, per
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (2, 0)
 
 
+@pytest.mark.slow
 def test_a_pair_just_stored_by_another_process_is_not_checked_again(first: SandboxProcess,
                                                                     person: CliInstallation,
                                                                     database: str) -> None:
@@ -183,6 +186,7 @@ def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProces
     assert stored_row(database) == before
 
 
+@pytest.mark.slow
 def test_a_pair_without_integration_keys_uses_the_stored_integration(first: SandboxProcess,
                                                                      person: CliInstallation,
                                                                      database: str) -> None:
@@ -202,6 +206,7 @@ def test_candidate_tokens_survive_a_key_rotation(sandboxes: list[SandboxProcess]
     assert sandboxes[1].stats()["refresh_reuses"] == 0
 
 
+@pytest.mark.slow
 def test_the_integration_of_a_stored_pair_gets_a_new_secret_from_the_settings(
         first: SandboxProcess, person: CliInstallation, database: str) -> None:
     """Also if no token is configured, as after `auth --browser`; what the settings leave out stays."""
@@ -213,6 +218,7 @@ def test_the_integration_of_a_stored_pair_gets_a_new_secret_from_the_settings(
     assert stored_row(database)["redirect_uri"] == first.redirect_uri
 
 
+@pytest.mark.slow
 def test_a_changed_address_is_checked_with_the_stored_token(sandboxes: list[SandboxProcess],
                                                             first: SandboxProcess, person: CliInstallation,
                                                             database: str) -> None:

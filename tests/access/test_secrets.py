@@ -102,6 +102,7 @@ def stored_secrets(person: CliInstallation, database: str) -> list[str]:
                    if (locked := stored_row(database)[name]))]
 
 
+@pytest.mark.slow
 def test_a_long_lived_token_leaks_nowhere(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="")
     output = run(person, "auth", typed=sandbox.admin_token) + run(person, "sync", "--only",
@@ -112,6 +113,7 @@ def test_a_long_lived_token_leaks_nowhere(sandbox: SandboxProcess, database: str
             for part in (secret, secret.rpartition(".")[2], quote(secret)) if part in output] == []
 
 
+@pytest.mark.slow
 def test_a_pair_and_its_renewal_leak_nowhere(sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, database, sandbox, AMOCRM_ACCESS_TOKEN="",
                              AMOCRM_CLIENT_ID=sandbox.client_id, AMOCRM_CLIENT_SECRET=sandbox.client_secret,

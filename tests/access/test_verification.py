@@ -113,6 +113,7 @@ def test_text_from_amocrm_is_not_markup(person: CliInstallation, database: str) 
     check_output(person.call("accounts", "list"), 0, "not granted (401: [/b] [red]no)")
 
 
+@pytest.mark.slow
 def test_a_wrong_key_changes_nothing_and_the_right_one_resumes(sandboxes: list[SandboxProcess],
                                                                person: CliInstallation,
                                                                database: str) -> None:

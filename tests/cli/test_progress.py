@@ -101,6 +101,7 @@ def interrupted(process: subprocess.Popen[str], number: signal.Signals) -> None:
             == "amocrm-mirror: interrupted; what had landed is kept, and the next sync resumes there")
 
 
+@pytest.mark.slow
 def test_a_live_display_on_a_terminal(sandbox: SandboxProcess, installation: CliInstallation) -> None:
     sandbox.latency(100)
     seen, code = on_a_terminal(installation, "sync")

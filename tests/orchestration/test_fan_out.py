@@ -45,6 +45,7 @@ def ticked(instance: dg.DagsterInstance) -> tuple[dict[str, bool], str]:
     return {name: run.success for name, run in runs.items()}, "\n".join(str(entry) for entry in events)
 
 
+@pytest.mark.slow
 def test_a_failing_account_affects_no_other_and_a_new_token_resumes_it(
         sandboxes: dict[str, SandboxProcess], person: CliInstallation, instance: dg.DagsterInstance,
         database: str) -> None:

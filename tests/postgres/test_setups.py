@@ -256,6 +256,7 @@ STRANGE = {
     "row_security": "on", "client_min_messages": "debug1"}
 
 
+@pytest.mark.slow
 def test_strange_defaults_do_not_matter(role: OrdinaryRole, sandbox: SandboxProcess,
                                         empty_database: str) -> None:
     role.administer("GRANT CREATE ON DATABASE {database} TO {role}")

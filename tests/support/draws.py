@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 
-def first(count: int, cases: Iterable[Any]) -> list[Any]:
+def first_of(count: int, cases: Iterable[Any]) -> list[Any]:
     """Parameters of a test: the first `count` cases for `make test`, all of them for `make test-all`."""
     return [case if number < count else pytest.param(case, marks=pytest.mark.slow)
             for number, case in enumerate(cases)]

@@ -140,6 +140,7 @@ def hang_up(installation: CliInstallation) -> None:
                            "WHERE datname = current_database() AND application_name = 'amocrm-mirror'")
 
 
+@pytest.mark.slow
 def test_a_sync_blocked_in_the_middle_is_repaired(sandbox: SandboxProcess, installation: CliInstallation,
                                                   requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
@@ -153,6 +154,7 @@ def test_a_sync_blocked_in_the_middle_is_repaired(sandbox: SandboxProcess, insta
     equal_in_the_end(installation, sandbox)
 
 
+@pytest.mark.slow
 def test_a_sync_whose_token_is_revoked_is_repaired(sandbox: SandboxProcess, installation: CliInstallation,
                                                    requests_in_all: int) -> None:
     for moment in random.Random(SEED).sample(range(2, requests_in_all // 2), max(1, KILLS // 20)):
@@ -164,6 +166,7 @@ def test_a_sync_whose_token_is_revoked_is_repaired(sandbox: SandboxProcess, inst
     equal_in_the_end(installation, sandbox)
 
 
+@pytest.mark.slow
 def test_a_killed_sync_resumes_where_it_stopped(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=12_000, fields=2,
                         latency_ms=40) as own, psycopg.connect(database, autocommit=True) as connection:

@@ -11,7 +11,7 @@ import pytest
 from pipelines.verify.verification import verify
 from sandbox.account.switches import SWITCHES
 from sandbox.process import SandboxProcess
-from tests.support.draws import first
+from tests.support.draws import first_of
 from tests.support.mirrors import FAST_RETRIES, mirror_of, sync_mirror
 from tests.sync.test_increments import SEEN, SWEPT
 
@@ -45,7 +45,7 @@ def matrix() -> list[dict[str, str]]:
     return rows
 
 
-@pytest.mark.parametrize("row", first(2, range(ROWS)))
+@pytest.mark.parametrize("row", first_of(2, range(ROWS)))
 def test_the_promise_holds_for_each_row(row: int, database: str) -> None:
     """The account as the API shows it, which some switches change, against the rows: nothing differs, at the
     first comparison."""
