@@ -135,7 +135,7 @@ def test_a_worker_that_waits_for_another_gives_its_slot_back() -> None:
 
 
 def test_an_error_in_one_worker_ends_all() -> None:
-    walks = Walks(0.001, 0)
+    walks, before = Walks(0.001, 0), set(threading.enumerate())
 
     def fails() -> Iterator[int]:
         yield 1
@@ -144,6 +144,6 @@ def test_an_error_in_one_worker_ends_all() -> None:
     with pytest.raises(LookupError, match="gone"):
         list(run_parallel([fails(), *(walks.walk() for _ in range(3))]))
     until = time.monotonic() + 20
-    while any(thread.name == "worker" for thread in threading.enumerate()) and time.monotonic() < until:
+    while set(threading.enumerate()) - before and time.monotonic() < until:
         time.sleep(0.05)
-    assert walks.taken < STEPS and not any(thread.name == "worker" for thread in threading.enumerate())
+    assert walks.taken < STEPS and not set(threading.enumerate()) - before

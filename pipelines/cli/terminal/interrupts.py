@@ -8,6 +8,7 @@ from collections.abc import Sequence
 RESUME_NOTE = "what had landed is kept, and the next sync resumes there"
 WHOLE_OR_NOT = "the change was made whole or not at all: run the command again"
 ALL_ACCOUNTS_NOTE = "which accounts there are, `amocrm-mirror accounts list` shows"
+EACH_FILE_WHOLE = "each file is whole, as it was or as it will be: run the command again for the rest"
 NOTES = {
     "demo": f"{RESUME_NOTE}: `amocrm-mirror demo` goes on",
     "sync": RESUME_NOTE,
@@ -23,7 +24,9 @@ NOTES = {
     "forget": f"{WHOLE_OR_NOT}. `amocrm-mirror forget --list` shows who was erased",
     "dbt": "files that are not named above were not written: run the command again",
     "report": "the file is as it was",
-    "dashboards": "each file is whole, as it was or as it will be: run the command again for the rest",
+    "dashboards superset": EACH_FILE_WHOLE,
+    "dashboards grafana": EACH_FILE_WHOLE,
+    "dashboards sql": EACH_FILE_WHOLE,
     "alerts": "alerts that were sent are remembered; the next check sends the others",
     "code-server": "Dagster's code server has ended",
     "auth": "no access was stored unless a line above says so: run `amocrm-mirror auth` again",
