@@ -125,6 +125,7 @@ def test_a_spent_token_is_reported_if_the_stored_pair_is_dead_too(first: Sandbox
         check_output(done, 1, "was used before", "`amocrm-mirror auth --account amocrm`")
 
 
+@pytest.mark.slow
 def test_a_pair_of_another_account_is_kept_for_its_own_schema(sandboxes: list[SandboxProcess],
                                                               first: SandboxProcess, person: CliInstallation,
                                                               database: str) -> None:
@@ -177,6 +178,7 @@ def test_a_pair_just_stored_by_another_process_is_not_checked_again(first: Sandb
         assert person.call(*SYNC, **refresh_only(first)).code == 0
 
 
+@pytest.mark.slow
 def test_a_refresh_without_an_answer_leaves_the_stored_pair(first: SandboxProcess, person: CliInstallation,
                                                             database: str) -> None:
     before = stored_row(database)

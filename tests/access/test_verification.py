@@ -48,6 +48,7 @@ def known_accounts(database: str) -> Any:
         ).fetchall()
 
 
+@pytest.mark.slow
 def test_settings_of_another_account_change_nothing(sandboxes: list[SandboxProcess], person: CliInstallation,
                                                     database: str) -> None:
     """The pair has been renewed since: the configured token is spent, and the stored pair exists nowhere
@@ -132,6 +133,7 @@ def test_a_wrong_key_changes_nothing_and_the_right_one_resumes(sandboxes: list[S
     assert sandboxes[0].stats()["refresh_reuses"] == 0
 
 
+@pytest.mark.slow
 def test_one_of_two_concurrent_accounts_gets_the_schema(sandboxes: list[SandboxProcess], database: str,
                                                         tmp_path: Path) -> None:
     """The schema's name is an SQL keyword, so that a missing quote would show."""

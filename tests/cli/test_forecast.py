@@ -189,6 +189,7 @@ def test_a_sync_for_programs(sandbox: SandboxProcess, installation: CliInstallat
     assert re.fullmatch(r"tasks: failed: .*\nSync failed: .*", wrong.error.strip())
 
 
+@pytest.mark.slow
 def test_every_account_for_programs_and_for_cron(sandbox: SandboxProcess,
                                                  installation: CliInstallation) -> None:
     assert installation.call("sync", "--only", "pipelines").code == 0

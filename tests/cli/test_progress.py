@@ -51,6 +51,7 @@ def under_way(installation: CliInstallation, sandbox: SandboxProcess) -> subproc
     return process
 
 
+@pytest.mark.slow
 def test_a_second_sync_is_refused_and_an_interrupted_one_resumes(
         sandbox: SandboxProcess, installation: CliInstallation, database: str) -> None:
     process = under_way(installation, sandbox)

@@ -192,6 +192,7 @@ def test_another_account_s_partition_is_refused(environment: dict[str, str],
         if event.event_type_value == "STEP_FAILURE"])
 
 
+@pytest.mark.slow
 def test_full_is_an_option_of_the_launchpad(environment: dict[str, str],
                                             instance: dg.DagsterInstance) -> None:
     assert materialize(instance, "companies").success
@@ -257,6 +258,7 @@ def test_metadata_in_dagster_s_own_words(tmp_path: Path) -> None:
         "crm/shard_1/amocrm_bi/funnel": [["team:sales", "eve@example.com"], ["postgres", "view"], None]}
 
 
+@pytest.mark.slow
 def test_the_command_line_s_run_has_a_job_of_the_code_location(environment: dict[str, str], tmp_path: Path,
                                                               sandbox: SandboxProcess) -> None:
     """Dagster's timeline shows the runs of the jobs of its code locations, and no others. A refused sync

@@ -78,6 +78,7 @@ def test_freshness_is_checked_for_every_list_and_names_late_accounts(database_of
     assert set(found["users"].metadata) == {"amocrm", "second"}
 
 
+@pytest.mark.slow
 def test_references_are_checked_and_name_the_account(database_of: str) -> None:
     migrate(database_of, "second")
     change(database_of,
@@ -92,6 +93,7 @@ def test_references_are_checked_and_name_the_account(database_of: str) -> None:
         "second: task_type_id: 0 of 1 found in task_types.id (0.0%)")
 
 
+@pytest.mark.slow
 def test_users_whom_amocrm_no_longer_lists_fail_nothing(database_of: str) -> None:
     change(database_of, "UPDATE amocrm.leads SET responsible_user_id = 987654")
     found = checked("references_resolve")
@@ -116,6 +118,7 @@ def test_equality_is_green_only_after_a_verification_that_compared_the_list(data
     assert not found["contacts"].passed
 
 
+@pytest.mark.slow
 def test_history_is_checked_and_names_the_account(database_of: str) -> None:
     assert [name for name, each in checked("history_is_consistent").items() if not each.passed] == []
     change(database_of, "UPDATE amocrm.lead_status_history SET status_id = 1 WHERE left_at IS NULL")
@@ -125,6 +128,7 @@ def test_history_is_checked_and_names_the_account(database_of: str) -> None:
     assert str(found["leads"].description).startswith("amocrm: lead_status_history: ")
 
 
+@pytest.mark.slow
 def test_a_view_that_could_not_be_rebuilt_is_named(database_of: str) -> None:
     change(database_of, "DROP VIEW amocrm_bi.funnel")
     change(database_of, "CREATE TABLE amocrm_bi.funnel (mine int)")

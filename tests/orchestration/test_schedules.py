@@ -177,6 +177,7 @@ def test_a_run_of_a_killed_process_is_marked_failed(installation: CliInstallatio
     assert found == {dead.run_id: dg.DagsterRunStatus.FAILURE, other.run_id: dg.DagsterRunStatus.STARTED}
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_one_tier(installation: CliInstallation, sandbox: SandboxProcess) -> None:
     assert installation.call("sync", "--tier", "moving").code == 0
     found = json.loads(installation.call("status", "--json").out)

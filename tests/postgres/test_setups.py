@@ -77,6 +77,7 @@ def check_mirrors(conninfo: str, sandbox: SandboxProcess, administrator: str = "
 # Poolers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", WRITING, ids=ids)
 def test_a_pooler_in_transaction_mode_is_refused(words: Words, sandbox: SandboxProcess, empty_database: str,
                                                  tmp_path: Path) -> None:
@@ -139,6 +140,7 @@ def test_schemas_that_an_administrator_has_made(role: OrdinaryRole, sandbox: San
     assert (done.code, "GRANT" in done.output) == (0, False), done.output
 
 
+@pytest.mark.slow
 def test_the_right_to_make_schemas_is_needed_once(role: OrdinaryRole, sandbox: SandboxProcess,
                                                   empty_database: str, tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, role.conninfo, sandbox)
@@ -294,6 +296,7 @@ def test_a_variable_of_the_environment_that_does_not_fit_is_named(
     assert f"The environment sets {name}" in done.output, done.output
 
 
+@pytest.mark.slow
 def test_variables_of_the_environment_do_not_reach_the_embedded_server(postgres_home: Path,
                                                                        tmp_path: Path) -> None:
     person = CliInstallation(tmp_path, "", MIRROR_HOME=str(postgres_home))

@@ -143,6 +143,7 @@ def test_nothing_is_left_or_comes_back_until_it_is_lifted(sandbox: SandboxProces
                 if result.entity in ("leads", "notes", "events")} == {"window"}
 
 
+@pytest.mark.slow
 def test_verify_neither_reports_nor_repairs_the_person(sandbox: SandboxProcess, contact: int, database: str,
                                                        tmp_path: Path) -> None:
     person = person_of(sandbox, database, tmp_path)

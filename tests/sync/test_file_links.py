@@ -47,6 +47,7 @@ def test_each_file_is_requested_once(sandbox: SandboxProcess, database: str) -> 
     assert asked(sync_mirror(sandbox, database)) == 0
 
 
+@pytest.mark.slow
 def test_a_note_names_an_attached_file_and_a_full_sync_finds_the_rest(sandbox: SandboxProcess,
                                                                       database: str) -> None:
     sync_mirror(sandbox, database)
@@ -77,6 +78,7 @@ def test_the_link_to_a_record_arrives_with_the_record(sandbox: SandboxProcess, d
     assert asked(sync_mirror(sandbox, database)) == 0
 
 
+@pytest.mark.slow
 def test_a_deleted_record_keeps_its_files_until_it_is_restored(sandbox: SandboxProcess,
                                                                database: str) -> None:
     sync_mirror(sandbox, database)

@@ -146,6 +146,7 @@ def test_a_block_page_in_one_process_stops_both(blocked: str, slow: str, sandbox
         assert connection.execute("SELECT is_blocked FROM mirror.accounts").fetchone() == (True,)
 
 
+@pytest.mark.slow
 def test_the_helper_process_ends_when_the_main_process_is_killed(sandbox: SandboxProcess,
                                                                  database: str) -> None:
     code = ("from tests.sync.test_helper_process import *\nsandbox = SandboxProcess()\n"

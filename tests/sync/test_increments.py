@@ -40,14 +40,14 @@ def mirrored(sandbox: SandboxProcess, postgres_server: str, template_database: s
         yield database
 
 
-@pytest.mark.parametrize("kind", SEEN)
+@pytest.mark.parametrize("kind", first_of(8, SEEN))
 def test_one_sync_reads(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
     sandbox.apply_random_changes(6, kind, [kind])
     assert sync_mirror(sandbox, mirrored).exit_code == 0
     assert wrong(sandbox, mirrored) == []
 
 
-@pytest.mark.parametrize("kind", SWEPT)
+@pytest.mark.parametrize("kind", first_of(4, SWEPT))
 def test_the_next_sweep_reads(kind: str, sandbox: SandboxProcess, mirrored: str) -> None:
     sandbox.apply_random_changes(6, kind, [kind])
     assert sync_mirror(sandbox, mirrored, full=True).exit_code == 0
@@ -72,7 +72,8 @@ def test_comments_come_and_go_within_one_sync(sandbox: SandboxProcess, mirrored:
     assert row == (True,), "the row stays, deleted when the event says"
 
 
-@pytest.mark.parametrize("option", first_of(1, ["ignore", "refuse"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["ignore", "refuse"])
 def test_increments_work_without_the_filter_option(option: str, database: str) -> None:
     with SandboxProcess(scale=150, fields=8, switches={"filter_option": option}) as own:
         sync_mirror(own, database)
@@ -85,6 +86,7 @@ def test_increments_work_without_the_filter_option(option: str, database: str) -
         assert wrong(own, database) == []
 
 
+@pytest.mark.slow
 def test_records_changed_during_a_sync_are_right_after_the_next(database: str) -> None:
     with SandboxProcess(scale=200, fields=8) as own:
         own.drift(3, seed=5, kinds=[*SEEN, "vanish"])

@@ -108,6 +108,7 @@ def killed(sandbox: SandboxProcess, process: multiprocessing.process.BaseProcess
     return process.exitcode or 0
 
 
+@pytest.mark.slow
 def test_killed_commands_leave_no_run_marked_as_running(sandbox: SandboxProcess,
                                                         installation: CliInstallation) -> None:
     moments = random.Random(SEED)

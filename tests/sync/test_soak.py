@@ -13,7 +13,7 @@ one of the token endpoint alone."""
 
 
 def test_rounds_of_changes_faults_and_kills_leave_no_wrong_row(database: str) -> None:
-    assert run_soak(seed=11, first=0, rounds=3, database=database, scale=100) == 0
+    assert run_soak(seed=11, first=0, rounds=2, database=database, scale=100) == 0
 
 
 def test_a_soak_draws_every_fault_that_passes() -> None:

@@ -65,6 +65,7 @@ def test_cursors_in_the_future_make_the_lists_be_read_whole(sandbox: SandboxProc
     assert sum(result.counts.changed for result in report.results) == 0
 
 
+@pytest.mark.slow
 def test_rows_in_the_future_are_corrected_by_a_full_sync(sandbox: SandboxProcess, database: str) -> None:
     assert sync_mirror(sandbox, database).exit_code == 0
     shift_clock(database, with_cursors=False)
