@@ -22,8 +22,8 @@ def test_a_file_is_opened_where_there_is_a_display(programs: list[str], display:
                                                    tmp_path: Path) -> None:
     for name in programs:
         (tmp_path / name).write_text(
-            f'#!/bin/sh\necho "$1" > {tmp_path}/x; /bin/mv {tmp_path}/x {tmp_path}/{name}.opened; /bin/sleep 2\n',
-            encoding="utf-8")
+            f'#!/bin/sh\necho "$1" > {tmp_path}/x; /bin/mv {tmp_path}/x {tmp_path}/{name}.opened\n'
+            "/bin/sleep 2\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     page = tmp_path / "a report.html"
     done = subprocess.run([sys.executable, "-c", OPEN, page], capture_output=True, encoding="utf-8",
