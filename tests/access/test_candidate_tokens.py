@@ -17,7 +17,6 @@ from pipelines.access.token_rows import ConfiguredTokens
 from pipelines.amocrm.errors import AccessRevokedError
 from sandbox.process import SandboxProcess
 from tests.support.commands import CliInstallation, CommandResult, wait_for
-from tests.support.draws import first_of
 from tests.support.helpers import ACCOUNT, KEY
 from tests.support.tokens import ENDPOINT, decrypted, stored_row, token_pair, update_row
 
@@ -86,7 +85,8 @@ def test_a_new_pair_replaces_the_stored_one(first: SandboxProcess, person: CliIn
     assert (first.stats()["refreshes"], first.stats()["refresh_reuses"]) == (3, 0)
 
 
-@pytest.mark.parametrize("grace", first_of(1, ["off", "once"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("grace", ["off", "once"])
 def test_a_pair_used_up_here_before_is_not_tried(grace: str, first: SandboxProcess, person: CliInstallation,
                                                  database: str) -> None:
     """The settings go back to an earlier token: amoCRM may accept a spent token once more, but the pair that

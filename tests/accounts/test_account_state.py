@@ -65,6 +65,7 @@ def test_a_blocked_account_is_asked_once_an_hour(sandbox: SandboxProcess, databa
     assert execute_one(database, "SELECT is_blocked, blocked_at FROM mirror.accounts") == (False, None)
 
 
+@pytest.mark.slow
 def test_a_block_during_a_sync_is_remembered_and_the_doctor_checks_it_at_once(
         sandbox: SandboxProcess, database: str, tmp_path: Path) -> None:
     installation = CliInstallation(tmp_path, database, sandbox)

@@ -65,6 +65,7 @@ def test_a_name_that_dagster_cannot_take_keeps_the_definitions_from_loading(shar
     assert f"MIRROR_SHARD {shard!r} cannot be a part of names in Dagster" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_sync_is_recorded_under_the_shard(database: str, tmp_path: Path) -> None:
     with SandboxProcess(scale=50) as sandbox:
         person = CliInstallation(tmp_path, database, sandbox, MIRROR_SHARD="east")

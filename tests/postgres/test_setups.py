@@ -320,6 +320,7 @@ END $$;
 CREATE EVENT TRIGGER row_security_on ON ddl_command_end EXECUTE FUNCTION public.row_security_on()"""
 
 
+@pytest.mark.slow
 def test_row_security_for_new_tables_is_said(sandbox: SandboxProcess, empty_database: str,
                                              tmp_path: Path) -> None:
     person, reader = CliInstallation(tmp_path, empty_database, sandbox), f"r_{uuid.uuid4().hex[:10]}"

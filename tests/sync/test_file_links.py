@@ -62,6 +62,7 @@ def test_a_note_names_an_attached_file_and_a_full_sync_finds_the_rest(sandbox: S
     assert (links(database, other), equal(database, sandbox)) == (set(), True)
 
 
+@pytest.mark.slow
 def test_the_link_to_a_record_arrives_with_the_record(sandbox: SandboxProcess, database: str) -> None:
     """A record may be hidden from the token, or its list may have failed."""
     sandbox.fault("500", match="^/api/v4/leads[?]", times=0)
@@ -125,6 +126,7 @@ def test_a_deleted_file_s_links_go_and_come_back_with_it(sandbox: SandboxProcess
     assert equal(database, sandbox)
 
 
+@pytest.mark.slow
 def test_a_file_without_links_is_requested_once_and_a_missing_one_is_marked(
         sandbox: SandboxProcess, database: str) -> None:
     one, other = files(sandbox)[:2]

@@ -109,6 +109,7 @@ def test_more_changes_within_one_second_than_a_page_holds(database: str) -> None
         assert wrong(own, database) == []
 
 
+@pytest.mark.slow
 def test_records_hidden_from_the_token_are_not_marked_deleted(database: str) -> None:
     with SandboxProcess(scale=120, fields=8) as sandbox:
         sync_mirror(sandbox, database)
