@@ -40,8 +40,8 @@ UNSET_FOR_OTHER_ACCOUNTS = {"amocrm_base_url": None, "amocrm_access_token": None
 """Settings of the configured account only. The id and secret of an integration apply to every account that
 has installed it."""
 CONFIGURED_TOKEN_REFUSED = (
-    "amoCRM refuses the token: it has ended, is revoked, is another account's, or was not copied "  # noqa: S105
-    "whole; or the address is of no account. Nothing was changed. Check AMOCRM_BASE_URL; make a new "
+    "amoCRM refuses the token: it has ended, is revoked, is another account's, or was not "  # noqa: S105
+    "copied whole; or the address is of no account. Nothing was changed. Check AMOCRM_BASE_URL; make a new "
     "long-lived token in amoCRM, and set AMOCRM_ACCESS_TOKEN to it, or run `amocrm-mirror auth`")
 INSERT_ACCOUNT = """
 INSERT INTO mirror.accounts (name, schema_name, base_url) VALUES (%(name)s, %(schema)s, %(url)s)

@@ -47,7 +47,8 @@ BEGAN = {
               "again: `amocrm-mirror webhooks subscribe --account {account} --url https://…`",
         "ru": "amoCRM выключила вебхук или больше его не знает. Ничего не потеряно: изменения приносят "
               "расписания, но позже. Включите его в amoCRM (amoМаркет → ⋮ → WebHooks) или "
-              "зарегистрируйте снова: `amocrm-mirror webhooks subscribe --account {account} --url https://…`"},
+              "зарегистрируйте снова: `amocrm-mirror webhooks subscribe --account {account} "
+              "--url https://…`"},
 }
 ENDED = {
     ACCESS: {"en": "amoCRM gives access again", "ru": "amoCRM снова даёт доступ"},

@@ -186,7 +186,7 @@ def prune(days: Annotated[int | None, typer.Option(
 @app.command(epilog=example("amocrm-mirror alerts", "amocrm-mirror alerts --test"))
 def alerts(test: Annotated[bool, typer.Option(
                "--test", help="Send a test message to each channel, and nothing else.")] = False) -> None:
-    """Tell people what has gone wrong with an account since they were told last, and what is good again.
+    """Send what has gone wrong with an account since the last message, and what is good again.
 
     For cron, after `sync --all`; where Dagster's daemon runs, it does this every two minutes. The channels:
     MIRROR_ALERT_EMAIL, MIRROR_ALERT_SLACK, MIRROR_ALERT_TELEGRAM, MIRROR_ALERT_WEBHOOK. Exit code 1: one did

@@ -47,8 +47,8 @@ class LiveReport:
     async def answer(self, request: Request) -> Response:
         """200 with the page, 403 for a foreign name, 503 with the reason if it could not be made."""
         if not _is_own_name(request.headers.get("host", "")):
-            return PlainTextResponse("the report is shown on this machine only, as http://127.0.0.1:PORT/report\n",
-                                     403, HEADERS)
+            return PlainTextResponse("the report is shown on this machine only, as "
+                                     "http://127.0.0.1:PORT/report\n", 403, HEADERS)
         async with self._lock:
             if self._made_at is None or time.monotonic() - self._made_at > FRESH_SECONDS:
                 await asyncio.to_thread(self._make)

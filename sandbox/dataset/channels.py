@@ -105,8 +105,8 @@ def add_unsorted_item(state: AccountState, lead: int, rng: Random, category: str
 def _metadata(rng: Random, at: int) -> dict[str, Record]:
     """Returns the metadata of each category. Value types vary, as they do in the documentation."""
     return {
-        "sip": {"from": 79220345518 if at % 2 else "79220345518", "phone": 79220345518, "called_at": at, "duration": "0", "link": None,
-                "service_code": "megafon_vats", "call_responsible": None,
+        "sip": {"from": 79220345518 if at % 2 else "79220345518", "phone": 79220345518,
+                "called_at": at, "duration": "0", "link": None, "service_code": "megafon_vats", "call_responsible": None,
                 "uniq": f"c-{rng.randrange(10**5)}"},
         "forms": {"form_id": "kitchen-calc", "form_name": "Расчёт кухни",
                   "form_page": "https://uralkedr.ru/calc", "ip": "203.0.113.40", "form_sent_at": str(at - 8),

@@ -19,7 +19,8 @@ NOTES: tuple[tuple[str, Any], ...] = (
     ("geolocation", {"text": "Объект", "address": "Екатеринбург", "longitude": 60.6122, "latitude": 56.8519}),
 )
 """Notes with parameters of odd shapes: (note_type, params)."""
-CATALOG_RIGHTS = ([{"catalog_id": name, "rights": "A"} for name in ("view", "edit", "add", "delete", "export")],
+CATALOG_RIGHTS = ([{"catalog_id": name, "rights": "A"}
+                   for name in ("view", "edit", "add", "delete", "export")],
                   [{"catalog_id": 11803, "rights": {"view": "A", "edit": "L", "add": "A", "delete": "D",
                                                     "export": "D"}}])
 """rights.catalog_rights of one who became an administrator, by name; and of others, by id."""
@@ -104,8 +105,8 @@ def _add_legal_name(state: AccountState) -> None:
     """Gives a contact the legal name that old accounts have on contacts, too."""
     fields, contacts = state.list("contacts/custom_fields"), state.list("contacts")
     last = max(fields.records(), key=lambda field: int(field["id"]))
-    fields.put(last | {"id": last["id"] + 2, "name": "Юридическое лицо", "type": "org_legal_name", "code": None,
-                       "sort": last["sort"] + 1, "enums": None})
+    fields.put(last | {"id": last["id"] + 2, "name": "Юридическое лицо", "type": "org_legal_name",
+                       "code": None, "sort": last["sort"] + 1, "enums": None})
     ids = list(contacts.ids)
     contact = _required(contacts.get(ids[5 % len(ids)]))
     entry = {"field_id": last["id"] + 2, "field_name": "Юридическое лицо", "field_code": None,

@@ -1,9 +1,8 @@
-"""A database whose schema `mirror` tells of four accounts in every standing,
+"""A database whose schema `mirror` has four accounts in every standing,
 and an exporter that reads it."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from pipelines.monitoring.server import Monitor, StateReader, make_server
 from pipelines.postgres.connections import open_connection
 from pipelines.postgres.embedded.postmaster import free_port
 from tests.conftest import temporary_database
-from tests.support.webhooks import wait_until
+from tests.support.webhooks import serving
 
 STATE = """
 INSERT INTO mirror.accounts (name, schema_name, base_url, paused_at, blocked_at) VALUES
@@ -67,14 +66,8 @@ def running_monitor(database: str, receiver: str = "", fresh_hours: float = 26) 
     port = free_port()
     reader = StateReader(partial(open_connection, database, autocommit=True), "amocrm")
     server = make_server(Monitor(reader, fresh_hours, receiver), "127.0.0.1", port)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with serving(server, port) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -14,19 +14,13 @@ from sandbox.process import SandboxProcess
 from tests.postgres.test_setups import check_refused
 from tests.support.commands import CliInstallation
 from tests.support.equality import differences
-from tests.support.roles import OrdinaryRole, ordinary_role
+from tests.support.roles import OrdinaryRole
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxProcess]:
     with SandboxProcess(scale=25) as running:
         yield running
-
-
-@pytest.fixture
-def role(empty_database: str) -> Iterator[OrdinaryRole]:
-    with ordinary_role(empty_database) as made:
-        yield made
 
 
 ALL_ROWS = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "

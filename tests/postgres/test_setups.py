@@ -23,7 +23,7 @@ from tests.support.commands import CliInstallation, CommandResult
 from tests.support.equality import differences
 from tests.support.mirrors import sync_mirror
 from tests.support.poolers import pgbouncer, transaction_pooler
-from tests.support.roles import OrdinaryRole, ordinary_role
+from tests.support.roles import OrdinaryRole
 
 Words = tuple[str, ...]
 WRITING: list[Words] = [
@@ -40,12 +40,6 @@ def ids(words: Words) -> str:
 def sandbox() -> Iterator[SandboxProcess]:
     with SandboxProcess(scale=60) as running:
         yield running
-
-
-@pytest.fixture
-def role(empty_database: str) -> Iterator[OrdinaryRole]:
-    with ordinary_role(empty_database) as made:
-        yield made
 
 
 def schemas(database: str) -> list[str]:

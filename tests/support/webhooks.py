@@ -34,10 +34,8 @@ def wait_until(true: Callable[[], Any], seconds: float = 120) -> None:
 
 
 @contextmanager
-def running_receiver(database: str, disable: UninstallHandler | None = None, **options: Any) -> Iterator[str]:
-    """Runs a receiver and yields its address, without an account's path."""
-    port = free_port()
-    server = receiver.make_server(InboxWriter(database, **options), "127.0.0.1", port, disable)
+def serving(server: Any, port: int) -> Iterator[str]:
+    """Runs a server in a thread, yields its address, and ends it."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -46,6 +44,15 @@ def running_receiver(database: str, disable: UninstallHandler | None = None, **o
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def running_receiver(database: str, disable: UninstallHandler | None = None, **options: Any) -> Iterator[str]:
+    """Runs a receiver and yields its address, without an account's path."""
+    port = free_port()
+    server = receiver.make_server(InboxWriter(database, **options), "127.0.0.1", port, disable)
+    with serving(server, port) as address:
+        yield address
 
 
 @contextmanager

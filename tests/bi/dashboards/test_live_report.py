@@ -23,7 +23,7 @@ from pipelines.postgres.connections import open_connection
 from pipelines.postgres.embedded.postmaster import free_port
 from tests.support.commands import CliInstallation
 from tests.support.report_data import data_of, totals
-from tests.support.webhooks import wait_until
+from tests.support.webhooks import serving
 
 
 @contextmanager
@@ -31,14 +31,8 @@ def running(connect: Callable[[], psycopg.Connection[Any]], is_asked_for: bool =
     port, nothing = free_port(), partial(open_connection, "", autocommit=True)
     live = LiveReport(connect, "amocrm") if is_asked_for else None
     server = make_server(Monitor(StateReader(nothing, "amocrm"), 26, report=live), "127.0.0.1", port)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{port}/report"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with serving(server, port) as address:
+        yield f"{address}/report"
 
 
 def ask(address: str, **headers: str) -> requests.Response:

@@ -99,15 +99,13 @@ def read_account(
         if row is None:
             raise SyncRefusedError(
                 f"nothing was written: the account in the schema {schema} was not read yet. Run "
-                "`amocrm-mirror sync`, then this command again"
-            )
+                "`amocrm-mirror sync`, then this command again")
         ident, name, currency, zone, country, base_url = row
         columns, faults = _columns(connection, schema, {tile.mart for tile in tiles})
         repeats = {
             tile.name: _repeats(connection, schema, tile)
             for tile in tiles
-            if tile.repeat and tile.mart not in faults
-        }
+            if tile.repeat and tile.mart not in faults}
         return ExportedAccount(
             schema,
             ident,
@@ -119,8 +117,7 @@ def read_account(
             bool(connection.pgconn.ssl_in_use),
             columns,
             repeats,
-            {view: why for view, why in view_faults(connection, schema).items() if view in columns} | faults,
-        )
+            {view: why for view, why in view_faults(connection, schema).items() if view in columns} | faults)
 
 
 def _columns(
@@ -131,8 +128,7 @@ def _columns(
     found: dict[str, list[Column]] = {}
     faults = {}
     for mart, name, type_, comment, of_view in connection.execute(
-        SELECT_COLUMNS, [bi_schema(schema), sorted(marts)]
-    ).fetchall():
+        SELECT_COLUMNS, [bi_schema(schema), sorted(marts)]).fetchall():
         found.setdefault(mart, []).append(Column(name, type_, comment))
         if PLACEHOLDER_MARK in of_view:
             faults[mart] = "it has no rows since an update, because it could not be rebuilt"
@@ -157,7 +153,5 @@ def _repeats(connection: Connection, schema: str, tile: Tile) -> tuple[tuple[int
             name=Identifier(tile.repeat.column),
             view=Identifier(bi_schema(schema), tile.mart),
             size=SQL(tile.measures[0].sum),
-            limit=SQL(str(MAX_REPEATS)),
-        )
-    ).fetchall()
+            limit=SQL(str(MAX_REPEATS)))).fetchall()
     return tuple(sorted((ident, shortened(name or str(ident))) for ident, name in rows))

@@ -33,8 +33,7 @@ def write_files(folder: Path, texts: Mapping[str, str], own: Iterable[str]) -> W
         if foreign := [str(folder / name) for name, old in before.items() if old and MARK not in old]:
             raise UsageError(
                 f"{', '.join(foreign[:3])}{' …' if foreign[3:] else ''}: this command did not write it, and "
-                "does not replace it. Nothing was written. Move it away, or give another folder with --out"
-            )
+                "does not replace it. Nothing was written. Move it away, or give another folder with --out")
         stale = _stale(folder, set(texts), own)
         changed = [name for name, text in texts.items() if before[name] != text]
         for name in changed:
@@ -62,5 +61,4 @@ def _read(path: Path) -> str:
 def _stale(folder: Path, texts: set[str], own: Iterable[str]) -> list[Path]:
     found = {path for pattern in own for path in folder.glob(pattern) if path.is_file()}
     return sorted(
-        path for path in found if path.relative_to(folder).as_posix() not in texts and MARK in _read(path)
-    )
+        path for path in found if path.relative_to(folder).as_posix() not in texts and MARK in _read(path))

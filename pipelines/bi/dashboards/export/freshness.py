@@ -31,11 +31,9 @@ def freshness_tile(zone: str) -> Tile:
             ListColumn("complete_up_to", WORDS["complete_up_to"], sql=_minute("complete_up_to", zone)),
             ListColumn("state", WORDS["state"], values=STATES),
             ListColumn("verified_at", VERIFIED_AT, sql=_minute("verified_at", zone)),
-            ListColumn("verification", WORDS["verification"], values=STATES),
-        ),
+            ListColumn("verification", WORDS["verification"], values=STATES)),
         where=f"list IN ({', '.join(map(literal, LISTS))})",
-        order=f"array_position(ARRAY[{', '.join(map(literal, LISTS))}], list::text)",
-    )
+        order=f"array_position(ARRAY[{', '.join(map(literal, LISTS))}], list::text)")
 
 
 def _minute(column: str, zone: str) -> str:

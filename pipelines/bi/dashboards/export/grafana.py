@@ -39,8 +39,7 @@ VALUES = {
     "responsible_user": "SELECT coalesce(name, 'user ' || id) AS __text, id::text AS __value "
     "FROM {schema}.users ORDER BY 1",
     "source": "SELECT coalesce(name, id::text) AS __text, id::text AS __value FROM {schema}.sources "
-    "ORDER BY 1",
-}
+    "ORDER BY 1"}
 """Filter → SQL of its values."""
 
 
@@ -49,8 +48,7 @@ def files(account: ExportedAccount, pages: Sequence[Page]) -> dict[str, str]:
     name = f"amocrm-{account.schema}"
     found = {
         f"provisioning/datasources/{name}.yaml": _yaml(_source(account)),
-        f"provisioning/dashboards/{name}.yaml": _yaml(_provider(account)),
-    }
+        f"provisioning/dashboards/{name}.yaml": _yaml(_provider(account))}
     for page in pages:
         text = json.dumps(_dashboard(account, page, pages), ensure_ascii=False, indent=1)
         found[f"dashboards/{account.schema}/{page.name}.json"] = text + "\n"
@@ -90,10 +88,8 @@ def _source(account: ExportedAccount) -> Json:
         "jsonData": {
             "database": _plain(unquote(parts.path.lstrip("/"))),
             "sslmode": options.get("sslmode", "require" if account.has_tls else "disable"),
-            "maxOpenConns": 5,
-        },
-        "editable": False,
-    }
+            "maxOpenConns": 5},
+        "editable": False}
     return {"apiVersion": 1, "datasources": [source]}
 
 
@@ -104,8 +100,7 @@ def _provider(account: ExportedAccount) -> Json:
         "folderUid": _uid(account, "folder"),
         "type": "file",
         "allowUiUpdates": False,
-        "options": {"path": f"/var/lib/grafana/dashboards/{account.schema}"},
-    }
+        "options": {"path": f"/var/lib/grafana/dashboards/{account.schema}"}}
     return {"apiVersion": 1, "providers": [provider]}
 
 
@@ -133,12 +128,10 @@ def _dashboard(account: ExportedAccount, page: Page, pages: Sequence[Page]) -> J
             {"type": "link", "title": each.titles.in_(account.language), "icon": "dashboard",
              "url": f"/d/{_uid(account, 'dashboard', each.name)}", "includeVars": True, "keepTime": True,
              "asDropdown": False, "tags": [], "targetBlank": False, "tooltip": ""}
-            for each in pages if each is not page
-        ],
+            for each in pages if each is not page],
         "templating": {"list": [_variable(account, each) for each in FILTERS if _is_used(page, each)]},
         "panels": _placed(
-            [panel for tile in page.tiles for panel in _panels(account, tile)]
-        ),
+            [panel for tile in page.tiles for panel in _panels(account, tile)]),
     }  # fmt: skip
 
 
@@ -163,8 +156,7 @@ def _variable(account: ExportedAccount, of: Filter) -> Json:
         "allValue": ALL,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "options": [],
-        "hide": 0,
-    }
+        "hide": 0}
 
 
 def _source_of(account: ExportedAccount) -> Json:
@@ -199,8 +191,7 @@ def conditions(account: ExportedAccount, tile: Tile) -> list[str]:
         found.append(
             f"pipeline_id IS NOT DISTINCT FROM (SELECT pipeline_id "
             f"FROM {bi_schema(account.schema)}.{tile.mart} WHERE {where} "
-            f"GROUP BY 1 ORDER BY {tile.measures[0].sum} DESC NULLS LAST, 1 LIMIT 1)"
-        )
+            f"GROUP BY 1 ORDER BY {tile.measures[0].sum} DESC NULLS LAST, 1 LIMIT 1)")
     return found
 
 
@@ -240,8 +231,7 @@ def _panel(
         "gridPos": {"w": size[0], "h": size[1]},
         "targets": [
             {"refId": "A", "datasource": _source_of(account), "format": "table", "rawQuery": True,
-             "editorMode": "code", "rawSql": sql}
-        ],
+             "editorMode": "code", "rawSql": sql}],
         "transformations": [],
     } | more  # fmt: skip
 
@@ -251,9 +241,8 @@ def _untouched(text: str) -> str:
     return text.replace("$", "$\u200b").replace("[[", "[\u200b[")
 
 
-def _sql(
-    account: ExportedAccount, tile: Tile, only: Sequence[str], measures: tuple[Measure, ...] = ()
-) -> str:
+def _sql(account: ExportedAccount, tile: Tile, only: Sequence[str],
+         measures: tuple[Measure, ...] = ()) -> str:
     query = figures_query(tile, account.schema, account.language, measures, with_repeat=False)
     return query.text([*only, *conditions(account, tile)])
 
@@ -355,5 +344,4 @@ KINDS: dict[Kind, Callable[[ExportedAccount, Tile, str, Sequence[str]], Json]] =
     Kind.COLUMNS: _bars,
     Kind.FUNNEL: _bars,
     Kind.HEATMAP: _heatmap,
-    Kind.TABLE: _table,
-}
+    Kind.TABLE: _table}

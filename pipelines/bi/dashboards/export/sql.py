@@ -28,8 +28,7 @@ def in_words(expression: str, values: Mapping[str, Words], language: str) -> str
     if not values:
         return expression
     cases = " ".join(
-        f"WHEN {literal(value)} THEN {literal(words.in_(language))}" for value, words in values.items()
-    )
+        f"WHEN {literal(value)} THEN {literal(words.in_(language))}" for value, words in values.items())
     return f"CASE {expression} {cases} ELSE {expression} END"
 
 
@@ -63,15 +62,13 @@ def drawn_measures(tile: Tile) -> tuple[Measure, ...]:
     if tile.kind in (Kind.FUNNEL, Kind.HEATMAP) or len(tile.dimensions) > 1:
         return (first,)
     return tuple(
-        each for each in tile.measures if (each.unit, bool(each.per)) == (first.unit, bool(first.per))
-    )
+        each for each in tile.measures if (each.unit, bool(each.per)) == (first.unit, bool(first.per)))
 
 
 def needs_table(tile: Tile) -> bool:
     """True if the tile's chart does not show all of its measures."""
     return tile.kind in (Kind.BARS, Kind.COLUMNS, Kind.FUNNEL, Kind.HEATMAP) and (
-        drawn_measures(tile) != tile.measures
-    )
+        drawn_measures(tile) != tile.measures)
 
 
 # Queries
@@ -115,18 +112,15 @@ def figures_query(
     dimensions = tile.all_dimensions if with_repeat else tile.dimensions
     chosen = measures or tile.measures
     order = ", ".join(
-        sort_key(each, tile.date) or f"{len(dimensions) + 1} DESC NULLS LAST" for each in dimensions[:1]
-    )
+        sort_key(each, tile.date) or f"{len(dimensions) + 1} DESC NULLS LAST" for each in dimensions[:1])
     return Query(
         (
             *((shown(each, tile.date, language), each.titles.in_(language)) for each in dimensions),
-            *((each.sql, each.titles.in_(language)) for each in chosen),
-        ),
+            *((each.sql, each.titles.in_(language)) for each in chosen)),
         f"{bi_schema(schema)}.{tile.mart}",
         (tile.where,) if tile.where else (),
         len(dimensions),
-        ", ".join(filter(None, (order, *(str(place + 1) for place in range(len(dimensions)))))),
-    )
+        ", ".join(filter(None, (order, *(str(place + 1) for place in range(len(dimensions)))))))
 
 
 def list_query(tile: Tile, schema: str, language: str) -> Query:
@@ -140,8 +134,7 @@ def list_query(tile: Tile, schema: str, language: str) -> Query:
         (tile.where,) if tile.where else (),
         0,
         tile.order,
-        MAX_ROWS,
-    )
+        MAX_ROWS)
 
 
 def cell(column: ListColumn, language: str) -> str:

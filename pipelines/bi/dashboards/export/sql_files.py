@@ -14,8 +14,7 @@ Conditions = Callable[[Tile], tuple[list[str], list[str]]]
 HEAD = Words("its next run replaces what is changed here", "следующий запуск перезапишет правки в этом файле")
 PER_PIPELINE = Words(
     "Stages of several pipelines have nothing in common: choose one pipeline",
-    "Этапы разных воронок не связаны: выберите одну воронку",
-)
+    "Этапы разных воронок не связаны: выберите одну воронку")
 PERIOD_EXAMPLE = "2026-01-01"
 
 
@@ -23,11 +22,9 @@ def files(account: ExportedAccount, pages: Sequence[Page], conditions: Condition
     """Path → text. The numbers in the paths are the order in which the report shows them."""
     return {
         f"{account.schema}/{place}-{page.name}/{number:02}-{tile.name.replace('_', '-')}.sql": _text(
-            account, page, tile, conditions
-        )
+            account, page, tile, conditions)
         for place, page in enumerate(pages, 1)
-        for number, tile in enumerate(page.tiles, 1)
-    }
+        for number, tile in enumerate(page.tiles, 1)}
 
 
 def patterns(account: ExportedAccount) -> list[str]:
@@ -42,8 +39,7 @@ def _text(account: ExportedAccount, page: Page, tile: Tile, conditions: Conditio
         f"{MARK} sql`: {HEAD.in_(language)}",
         f"{page.titles.in_(language)}: {tile.titles.in_(language)} ({tile.kind.value})",
         tile.hints.in_(language),
-        PER_PIPELINE.in_(language) if tile.is_per_pipeline else "",
-    ]
+        PER_PIPELINE.in_(language) if tile.is_per_pipeline else ""]
     return "".join(f"-- {each}\n" for each in notes if each) + query.text(*conditions(tile)) + "\n"
 
 

@@ -29,8 +29,7 @@ TARGETS = {
     "superset": Target(bundle.files, bundle.patterns),
     "grafana": Target(grafana.files, grafana.patterns),
     "sql": Target(partial(sql_files.files, conditions=sql_files.plain), sql_files.patterns),
-    "metabase": Target(partial(sql_files.files, conditions=sql_files.metabase), sql_files.patterns),
-}
+    "metabase": Target(partial(sql_files.files, conditions=sql_files.metabase), sql_files.patterns)}
 
 
 @dataclass(frozen=True)

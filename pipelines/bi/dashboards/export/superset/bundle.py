@@ -77,8 +77,7 @@ def _database(account: ExportedAccount) -> Yaml:
         "allow_file_upload": False,
         "extra": {"allows_virtual_table_explore": True},
         "uuid": account.uuid("database"),
-        "version": VERSION,
-    }
+        "version": VERSION}
 
 
 def _masked(url: str) -> str:

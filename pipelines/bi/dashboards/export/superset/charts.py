@@ -1,4 +1,4 @@
-"""A tile → Superset's charts: one, and a table beside it where the chart cannot show all measures."""
+"""A tile → Superset's charts: one, and a table next to it where the chart cannot show all measures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LABEL_WITH_SHARE = 5
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of a page. `part`: the table beside the tile's chart, or the value it is repeated by."""
+    """A chart of a page. `part`: the table next to the chart, or the value that it is repeated for."""
 
     page: str
     tile: Tile
@@ -82,8 +82,7 @@ def _chart(account: ExportedAccount, page: Page, tile: Tile, part: str, title: s
         "cache_timeout": None,
         "uuid": account.uuid("chart", page.name, tile.name, part),
         "version": VERSION,
-        "dataset_uuid": account.uuid("dataset", dataset),
-    }
+        "dataset_uuid": account.uuid("dataset", dataset)}
     return Chart(page.name, tile, part, content)
 
 
@@ -128,8 +127,7 @@ def _number(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
         "header_font_size": 0.4,
         "subheader_font_size": 0.15,
         "subtitle_font_size": 0.15,
-        **_formats(account, tile.measures[0].unit, "y_axis_format"),
-    }
+        **_formats(account, tile.measures[0].unit, "y_axis_format")}
 
 
 def _formats(account: ExportedAccount, unit: Unit, option: str) -> Yaml:
@@ -149,14 +147,12 @@ def _bars(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
         "x_axis_sort_asc": not is_stage,
         "sort_series_type": "sum",
         "show_value": True,
-        "stack": "Stack" if others or tile.is_stacked else None,
-    }
+        "stack": "Stack" if others or tile.is_stacked else None}
 
 
 def _columns(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
     others = [
-        names.column(tile, each, account.language) for each in tile.dimensions if not each.is_month
-    ]
+        names.column(tile, each, account.language) for each in tile.dimensions if not each.is_month]
     metrics = [names.metric(tile, each) for each in drawn_measures(tile)]
     return _series(account, tile, metrics, others) | {
         "x_axis": tile.date,
@@ -166,8 +162,7 @@ def _columns(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
         "x_axis_time_format": "%Y-%m",
         "tooltipTimeFormat": "%Y-%m",
         "xAxisLabelRotation": 45,
-        "stack": "Stack" if others else None,
-    }
+        "stack": "Stack" if others else None}
 
 
 def _series(account: ExportedAccount, tile: Tile, metrics: list[str], groups: list[str]) -> Yaml:
@@ -186,8 +181,7 @@ def _series(account: ExportedAccount, tile: Tile, metrics: list[str], groups: li
         "color_scheme": "supersetColors",
         "comparison_type": "values",
         "annotation_layers": [],
-        **_formats(account, tile.measures[0].unit, "y_axis_format"),
-    }
+        **_formats(account, tile.measures[0].unit, "y_axis_format")}
 
 
 def _funnel(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
@@ -205,8 +199,7 @@ def _funnel(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
         "show_legend": False,
         "legendOrientation": "top",
         "color_scheme": "supersetColors",
-        **_formats(account, tile.measures[0].unit, "number_format"),
-    }
+        **_formats(account, tile.measures[0].unit, "number_format")}
 
 
 def _heatmap(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
@@ -230,8 +223,7 @@ def _heatmap(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
         "left_margin": "auto",
         "bottom_margin": "auto",
         "value_bounds": [None, None],
-        **_formats(account, tile.measures[0].unit, "y_axis_format"),
-    }
+        **_formats(account, tile.measures[0].unit, "y_axis_format")}
 
 
 def _table(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
@@ -254,8 +246,7 @@ def _table(account: ExportedAccount, tile: Tile, names: MartNames) -> Yaml:
         "show_cell_bars": True,
         "allow_render_html": False,
         "table_timestamp_format": "smart_date",
-        "page_length": 20,
-    }
+        "page_length": 20}
 
 
 def _list(account: ExportedAccount, tile: Tile) -> Yaml:
@@ -282,10 +273,8 @@ def _list(account: ExportedAccount, tile: Tile) -> Yaml:
         "column_config": {
             shown_name(each): formats(each.unit)
             for each in tile.columns
-            if each.unit in (Unit.MONEY, Unit.DAYS, Unit.HOURS, Unit.SHARE)
-        },
-        "adhoc_filters": [],
-    }
+            if each.unit in (Unit.MONEY, Unit.DAYS, Unit.HOURS, Unit.SHARE)},
+        "adhoc_filters": []}
 
 
 KINDS: dict[Kind, Callable[[ExportedAccount, Tile, MartNames], Yaml]] = {
@@ -294,5 +283,4 @@ KINDS: dict[Kind, Callable[[ExportedAccount, Tile, MartNames], Yaml]] = {
     Kind.COLUMNS: _columns,
     Kind.FUNNEL: _funnel,
     Kind.HEATMAP: _heatmap,
-    Kind.TABLE: _table,
-}
+    Kind.TABLE: _table}

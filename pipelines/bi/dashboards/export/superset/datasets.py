@@ -40,16 +40,13 @@ FILTER_VALUES = {
         "SELECT p.name AS pipeline, coalesce(sum(d.deals), 0) AS deals FROM {schema}.pipelines p LEFT JOIN "
         "(SELECT pipeline_id, count(*) AS deals FROM {schema}.leads WHERE _deleted_at IS NULL GROUP BY 1) d "
         "ON d.pipeline_id = p.id WHERE p.name IS NOT NULL GROUP BY 1 UNION ALL "
-        "SELECT {missing}, 0 WHERE NOT EXISTS (SELECT FROM {schema}.pipelines WHERE name IS NOT NULL)"
-    ),
+        "SELECT {missing}, 0 WHERE NOT EXISTS (SELECT FROM {schema}.pipelines WHERE name IS NOT NULL)"),
     "responsible_user": (
         "SELECT name AS responsible_user FROM {schema}.users WHERE name IS NOT NULL UNION SELECT '(none)' "
         "UNION SELECT 'user ' || l.responsible_user_id FROM {schema}.leads l "
         "LEFT JOIN {schema}.users u ON u.id = l.responsible_user_id "
-        "WHERE u.name IS NULL AND l.responsible_user_id <> 0 AND l._deleted_at IS NULL"
-    ),
-    "source": "SELECT DISTINCT name AS source FROM {schema}.sources WHERE name IS NOT NULL",
-}
+        "WHERE u.name IS NULL AND l.responsible_user_id <> 0 AND l._deleted_at IS NULL"),
+    "source": "SELECT DISTINCT name AS source FROM {schema}.sources WHERE name IS NOT NULL"}
 """Filter → SQL of its values: the directories have them at once, the marts would have to be counted. There is
 always a pipeline: charts that show one wait for it."""
 
@@ -122,8 +119,7 @@ def _column(column: Column, names: MartNames) -> Yaml:
         "is_dttm": column.is_date,
         "groupby": True,
         "filterable": True,
-        "is_active": True,
-    }
+        "is_active": True}
 
 
 def metric(account: ExportedAccount, name: str, measure: Measure) -> Yaml:
@@ -131,8 +127,7 @@ def metric(account: ExportedAccount, name: str, measure: Measure) -> Yaml:
         "metric_name": name,
         "verbose_name": measure.titles.in_(account.language),
         "expression": measure.sql,
-        "d3format": number_format(measure.unit),
-    }
+        "d3format": number_format(measure.unit)}
     if currency := currency_of(account, measure.unit):
         made["currency"] = currency
     return made
@@ -148,9 +143,7 @@ def currency_of(account: ExportedAccount, unit: Unit) -> Yaml | None:
     return {"symbol": account.currency, "symbolPosition": "suffix"}
 
 
-def _dataset(
-    account: ExportedAccount, name: str, columns: list[Yaml], metrics: list[Yaml], sql: str
-) -> Yaml:
+def _dataset(account: ExportedAccount, name: str, columns: list[Yaml], metrics: list[Yaml], sql: str) -> Yaml:
     return {
         "table_name": f"{bi_schema(account.schema)}.{name} ({account.id})",
         "main_dttm_col": None,
@@ -165,8 +158,7 @@ def _dataset(
         "columns": columns,
         "metrics": metrics,
         "version": VERSION,
-        "database_uuid": account.uuid("database"),
-    }
+        "database_uuid": account.uuid("database")}
 
 
 # Lists
@@ -195,8 +187,7 @@ def list_dataset(account: ExportedAccount, tile: Tile) -> Yaml:
     )  # fmt: skip
     columns = [
         _list_column(shown_name(each), each.titles.in_(account.language), _type(each))
-        for each, _ in shown_columns
-    ]
+        for each, _ in shown_columns]
     columns += [_list_column(PLACE, "№", "BIGINT"), *(_list_column(name, None, "TEXT") for name in filters)]
     return _dataset(account, list_name(tile), columns, [], sql)
 
@@ -209,8 +200,7 @@ def _list_column(name: str, title: str | None, type_: str) -> Yaml:
         "is_dttm": type_ == "DATE",
         "groupby": True,
         "filterable": True,
-        "is_active": True,
-    }
+        "is_active": True}
 
 
 def _type(column: ListColumn) -> str:
@@ -235,8 +225,7 @@ def list_columns(account: ExportedAccount, tile: Tile) -> list[tuple[ListColumn,
 def escaped(sql: str) -> str:
     """SQL of a text as HTML. Superset shows a text that looks like HTML as HTML."""
     return (
-        f"replace(replace(replace(replace({sql}, '&', '&amp;'), '<', '&lt;'), '>', '&gt;'), '\"', '&quot;')"
-    )
+        f"replace(replace(replace(replace({sql}, '&', '&amp;'), '<', '&lt;'), '>', '&gt;'), '\"', '&quot;')")
 
 
 def as_text(sql: str) -> str:
@@ -249,8 +238,7 @@ def link(address: str, sql: str) -> str:
     opening = f"'<a href=\"' || {escaped(address)} || '\" target=\"_blank\">'"
     return (
         f"CASE WHEN {address} ~ '^https?://' THEN {opening} || {escaped(sql)} || '</a>' "
-        f"ELSE {as_text(sql)} END"
-    )
+        f"ELSE {as_text(sql)} END")
 
 
 def _links(column: ListColumn) -> str:
@@ -259,8 +247,7 @@ def _links(column: ListColumn) -> str:
     number = f"regexp_replace({address}, '.*/', '')"
     return (
         f"(SELECT string_agg({link(address, number)}, ', ') "
-        f"FROM unnest({column.sql or column.column}) AS {address})"
-    )
+        f"FROM unnest({column.sql or column.column}) AS {address})")
 
 
 # Filters

@@ -1,5 +1,5 @@
 """A page → Superset's dashboard: links to the other pages, numbers four in a row, a chart with its table
-beside it, and the filters: period, pipeline, manager, source."""
+next to it, and the filters: period, pipeline, manager, source."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ NUMBER_SIZE, CHART_WIDTH = (3, 18), 6
 NAVIGATION_HEIGHT, CHART_HEIGHT, LIST_HEIGHT, ROW_HEIGHT = 9, 50, 55, 9
 """In units of eight pixels."""
 LAST_12_MONTHS = (
-    "DATEADD(DATETRUNC(DATETIME('today'), month), -11, month) : DATEADD(DATETIME('today'), 1, day)"
-)
+    "DATEADD(DATETRUNC(DATETIME('today'), month), -11, month) : DATEADD(DATETIME('today'), 1, day)")
 """The report's first period: eleven months and this one, today included."""
 STAGES_OF = Words("Pipeline of the stages", "Воронка для этапов")
 STAGES_HINT = Words(
     "Funnel, stages and loss reasons show one pipeline at a time",
-    "Воронка продаж, этапы и причины отказа показаны по одной воронке",
-)
+    "Воронка продаж, этапы и причины отказа показаны по одной воронке")
 
 
 def slug(account: ExportedAccount, page: Page) -> str:
@@ -33,9 +31,7 @@ def slug(account: ExportedAccount, page: Page) -> str:
     return f"{account.schema}-{account.id}-{page.name}".replace("_", "-")
 
 
-def dashboard(
-    account: ExportedAccount, page: Page, pages: Sequence[Page], charts: Sequence[Chart]
-) -> Yaml:
+def dashboard(account: ExportedAccount, page: Page, pages: Sequence[Page], charts: Sequence[Chart]) -> Yaml:
     ids = {each.uuid: place for place, each in enumerate(charts, 1)}
     return {
         "dashboard_title": f"{account.title}: {page.titles.in_(account.language)}",
@@ -49,8 +45,7 @@ def dashboard(
             "chart_configuration": {},
             "global_chart_configuration": {
                 "scope": {"rootPath": ["ROOT_ID"], "excluded": []},
-                "chartsInScope": list(ids.values()),
-            },
+                "chartsInScope": list(ids.values())},
             "cross_filters_enabled": True,
             "color_scheme": "supersetColors",
             "label_colors": {},
@@ -58,35 +53,26 @@ def dashboard(
             "default_filters": "{}",
             "expanded_slices": {},
             "timed_refresh_immune_slices": [],
-            "refresh_frequency": 0,
-        },
-        "version": VERSION,
-    }
+            "refresh_frequency": 0},
+        "version": VERSION}
 
 
 # Where the charts stand
 
 
-def _position(
-    account: ExportedAccount,
-    page: Page,
-    pages: Sequence[Page],
-    charts: Sequence[Chart],
-    ids: dict[str, int],
-) -> Yaml:
+def _position(account: ExportedAccount, page: Page, pages: Sequence[Page], charts: Sequence[Chart],
+              ids: dict[str, int]) -> Yaml:
     found: Yaml = {
         "DASHBOARD_VERSION_KEY": "v2",
         "ROOT_ID": {"type": "ROOT", "id": "ROOT_ID", "children": ["GRID_ID"]},
-        "HEADER_ID": {"type": "HEADER", "id": "HEADER_ID", "meta": {"text": ""}},
-    }
+        "HEADER_ID": {"type": "HEADER", "id": "HEADER_ID", "meta": {"text": ""}}}
     rows = [[_text("MARKDOWN-pages", _links(account, page, pages), NAVIGATION_HEIGHT)]]
     rows += [[_chart(each, ids, size) for each, size in row] for row in _rows(charts)]
     if not any(each.tile.repeat for each in charts):
         rows += [
             [_text(f"MARKDOWN-{tile.name}", tile.empty.in_(account.language), ROW_HEIGHT)]
             for tile in page.tiles
-            if tile.repeat
-        ]
+            if tile.repeat]
     for place, row in enumerate(rows):
         name = f"ROW-{place}"
         children = [each["id"] for each in row]
@@ -118,9 +104,8 @@ def _rows(charts: Iterable[Chart]) -> Iterable[list[tuple[Chart, tuple[int, int]
         yield row
 
 
-def _in_fours(
-    numbers: Sequence[tuple[Chart, tuple[int, int]]],
-) -> Iterable[list[tuple[Chart, tuple[int, int]]]]:
+def _in_fours(numbers: Sequence[tuple[Chart, tuple[int, int]]]
+              ) -> Iterable[list[tuple[Chart, tuple[int, int]]]]:
     each_row = WIDTH // NUMBER_SIZE[0]
     for start in range(0, len(numbers), each_row):
         yield list(numbers[start : start + each_row])
@@ -137,9 +122,7 @@ def _chart(chart: Chart, ids: dict[str, int], size: tuple[int, int]) -> Yaml:
             "uuid": chart.uuid,
             "sliceName": chart.content["slice_name"],
             "width": width,
-            "height": height,
-        },
-    }
+            "height": height}}
 
 
 def _text(name: str, text: str, height: int) -> Yaml:
@@ -150,16 +133,14 @@ def _text(name: str, text: str, height: int) -> Yaml:
 def _links(account: ExportedAccount, page: Page, pages: Sequence[Page]) -> str:
     titles = [(each, each.titles.in_(account.language)) for each in pages]
     return " · ".join(
-        f"**{title}**" if each is page else f"[{title}](../{slug(account, each)}/)" for each, title in titles
-    )
+        f"**{title}**" if each is page else f"[{title}](../{slug(account, each)}/)" for each, title in titles)
 
 
 # Filters
 
 
-def _filters(
-    account: ExportedAccount, page: Page, charts: Sequence[Chart], ids: dict[str, int]
-) -> list[Yaml]:
+def _filters(account: ExportedAccount, page: Page, charts: Sequence[Chart],
+             ids: dict[str, int]) -> list[Yaml]:
     undated = [ids[each.uuid] for each in charts if not each.tile.date]
     found = [] if len(undated) == len(charts) else [_period(account, undated)]
     for of in FILTERS:
@@ -187,8 +168,7 @@ def _filter(name: str, title: str, kind: str, excluded: list[int]) -> Yaml:
         "scope": {"rootPath": ["ROOT_ID"], "excluded": excluded},
         "cascadeParentIds": [],
         "controlValues": {"enableEmptyFilter": False},
-        "defaultDataMask": {"extraFormData": {}, "filterState": {}, "ownState": {}},
-    }
+        "defaultDataMask": {"extraFormData": {}, "filterState": {}, "ownState": {}}}
 
 
 def _period(account: ExportedAccount, excluded: list[int]) -> Yaml:
@@ -197,16 +177,13 @@ def _period(account: ExportedAccount, excluded: list[int]) -> Yaml:
         "defaultDataMask": {
             "extraFormData": {"time_range": LAST_12_MONTHS},
             "filterState": {"value": LAST_12_MONTHS},
-            "ownState": {},
-        }
-    }
+            "ownState": {}}}
 
 
 def _choice(account: ExportedAccount, of: Filter, excluded: list[int]) -> Yaml:
     return _filter(of.name, of.titles.in_(account.language), "filter_select", excluded) | {
         "targets": [_target(account, filter_name(of), of)],
-        "controlValues": _choosing(is_multiple=True),
-    }
+        "controlValues": _choosing(is_multiple=True)}
 
 
 def _choosing(is_multiple: bool) -> Yaml:
@@ -216,8 +193,7 @@ def _choosing(is_multiple: bool) -> Yaml:
         "multiSelect": is_multiple,
         "searchAllOptions": False,
         "inverseSelection": False,
-        "sortAscending": is_multiple,
-    }
+        "sortAscending": is_multiple}
 
 
 def _stages(account: ExportedAccount, of: Filter, excluded: list[int]) -> Yaml:
@@ -228,8 +204,7 @@ def _stages(account: ExportedAccount, of: Filter, excluded: list[int]) -> Yaml:
         "targets": [_target(account, filter_name(of), of)],
         "controlValues": _choosing(is_multiple=False),
         "sortMetric": DEALS.name,
-        "requiredFirst": True,
-    }
+        "requiredFirst": True}
 
 
 def _target(account: ExportedAccount, dataset: str, of: Filter) -> dict[str, Any]:
