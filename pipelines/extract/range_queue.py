@@ -62,13 +62,15 @@ class RangeQueue:
         self._ranges, self._leases, self._changed = sorted(ranges), list[Lease](), threading.Condition()
         self._first, self._rows = first, 0
         self._seconds = self._seconds_left()
+        self._is_closed = False
         self.in_order = True
         """False once something contradicts the assumption that rows come in the order of time."""
 
     def take(self) -> Lease | None:
-        """Leases a range to the calling worker; waits for one. None: everything is read."""
+        """Leases a range to the calling worker; waits for one. None: everything is read, or the queue is
+        closed."""
         with self._changed:
-            while True:
+            while not self._is_closed:
                 time_range = self._ranges.pop(0) if self._ranges else self._split_longest()
                 if time_range:
                     self._leases.append(Lease(*time_range))
@@ -76,6 +78,14 @@ class RangeQueue:
                 if not self._leases:
                     return None
                 self._changed.wait()
+            return None
+
+    def close(self) -> None:
+        """Leases no range any more, and ends the wait of the workers. A worker whose consumer has gone keeps
+        its lease: without this, the others wait for it for ever."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def _split_longest(self) -> TimeRange | None:
         """Cuts the farther half off the lease with the most pages left; None if that is less than

@@ -179,27 +179,25 @@ class Source:
             name.startswith("filter[") for name, _ in asked)
         return self.listing.declines | ({402} if is_paid else set())
 
-    def is_last(self, each: Page, seen: Collection[Hashable] = ()) -> bool:
+    def is_last(self, each: Page, seen: Collection[Hashable] = (), is_shared: bool = False) -> bool:
         """True if the list (with the filters and the order of that request) ends with this page. Looks at the
         following page where the page itself does not say it; learns from that that the server gives smaller
         pages than asked for. A page whose rows were also the answer to another request is asked for once
         more, and is not the last one if it shows others now. `seen`: rows that the walk has met before.
+        `is_shared`: other threads read the list, and may have been given this page's rows a moment ago.
         Raises TransientError if the page is empty and the following one is not."""
-        return self._ends_with(each, seen) and (not self.recent.has_elsewhere(each)
-                                                or self._get(each.asked).row_ids == each.row_ids)
-
-    def _ends_with(self, each: Page, seen: Collection[Hashable]) -> bool:
         ended = ending(each)
-        if ended is not None:
-            return ended
+        if ended is None:
+            ended = self._ends_before(each, seen)
+        is_doubtful = is_shared or self.recent.has_elsewhere(each)
+        return ended and not (is_doubtful and self._get(each.asked).row_ids != each.row_ids)
+
+    def _ends_before(self, each: Page, seen: Collection[Hashable]) -> bool:
+        """True if the page that follows `each` brings nothing new."""
         try:
-            beyond = self._following_page(each)
+            beyond, new = self._following_rows(each, seen)
         except (PageTooLargeError, BadRequestError, NotAvailableError):
             return False
-        new = beyond.row_ids - each.row_ids - set(seen)
-        if self.id_order in each.asked and each.records:  # the first page again is nothing new
-            highest = max(self.ids(each), default=0)
-            new = {ident for record in beyond.records if (ident := possible_id(record) or 0) > highest}
         if not new:
             return True
         if not each.records:
@@ -210,13 +208,24 @@ class Source:
             self.page_size.limit = min(self.limit, max(2, len(each.records)))
         return False
 
-    def _following_page(self, each: Page) -> Page:
-        """Requests the page after `each`, and once more if it brings nothing although something claims
-        more."""
+    def _following_rows(self, each: Page, seen: Collection[Hashable]) -> tuple[Page, set[Hashable]]:
+        """Requests the page after `each`, and once more if it brings nothing new although something claims
+        more. Returns it, and its new rows."""
         asked = following(each.asked, len(each.records))
         beyond = self._get(asked)
-        is_doubtful = not beyond.row_ids - each.row_ids and (beyond.records or each.next is not None)
-        return self._get(asked) if is_doubtful else beyond
+        new = self._new_rows(each, beyond, seen)
+        if new or (not beyond.records and each.next is None):
+            return beyond, new
+        beyond = self._get(asked)
+        return beyond, self._new_rows(each, beyond, seen)
+
+    def _new_rows(self, each: Page, beyond: Page, seen: Collection[Hashable]) -> set[Hashable]:
+        """Rows of the page after `each` that the walk has not met. In the order of ids, only a higher id is
+        new: beyond its end a server may show the list's first page."""
+        if self.id_order in each.asked and each.records:
+            highest = max(self.ids(each), default=0)
+            return {ident for record in beyond.records if (ident := possible_id(record) or 0) > highest}
+        return beyond.row_ids - each.row_ids - set(seen)
 
     def largest_page(self, *more: tuple[str, str], number: int = 1) -> Page:
         """Requests a page as large as the server can deliver."""
@@ -292,7 +301,8 @@ class Source:
             most = 2 * MAX_REPEATS if self.page_size.fixed else MAX_REPEATS
             if repeats % 2 and repeats < most:
                 continue  # an answer that came twice, or the list shows no more: asked for once more
-            is_last = overlaps and (not shown or repeats >= most or self.is_last(each, joined))
+            is_last = overlaps and (not shown or (self._ends_before(each, joined) if repeats >= most
+                                                  else self.is_last(each, joined)))
             rows = len(each.records)
             yield each
             if is_last:

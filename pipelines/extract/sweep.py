@@ -56,14 +56,20 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
             yield Step(first, {"watermark": source.stable_until}, 0, (0, MAX_ID))
             return
         rows = _estimate_total(source, min(source.ids(first), default=0))
-        state = {"watermark": source.stable_until, "rows": rows, "runs": _plan_segments(rows, source.limit)}
+        state = {"watermark": source.stable_until, "rows": rows, "runs": _plan_segments(rows, source.limit),
+                 "first": _low_mark(source.ids(first))}
     segments: list[Position] = list(state["runs"])
     kept = {name: value for name, value in position.items() if name != "watermark"}
-    for index, (each, covers, segment) in _scan_segments(source, segments):
+    for index, (each, covers, segment) in _scan_segments(source, segments, state.get("first", 0)):
         segments[index] = segment
         yield Step(each, kept | {"sweep": state | {"runs": list(segments)}},
                    _rows_left(segments, state["rows"]), covers)
     yield Step(EMPTY_PAGE, {"watermark": state["watermark"]}, 0)
+
+
+def _low_mark(ids: list[int]) -> int:
+    """An id of the list's first page that no later page shows, although pages overlap; 0 if there is none."""
+    return ids[len(ids) // 4] if ids else 0
 
 
 def _rows_left(segments: list[Position], rows: int) -> int:
@@ -125,14 +131,16 @@ def _plan_segments(rows: int, limit: int) -> list[Position]:
     return [*segments[:-1], segments[-1] | {"floor": MAX_ID}]
 
 
-def _scan_segments(source: Source, segments: list[Position]) -> Iterator[tuple[int, ScannedPage]]:
+def _scan_segments(source: Source, segments: list[Position],
+                   first: int) -> Iterator[tuple[int, ScannedPage]]:
     """(index of the segment, its next page) of everything still to be read. The top page of each lower
-    segment comes first: it says where the segment above ends."""
+    segment comes first: it says where the segment above ends. `first`: an id of the list's first page."""
     for index, segment in enumerate(segments[:-1]):
         if segment["top"] is None:
-            yield from _with_index(index, _first_item(_scan_down(source, segment, None)))
+            yield from _with_index(index, _first_item(_SegmentScan(source, segment, None, first).pages()))
     yield from run_parallel(
-        [_with_index(place, _scan_down(source, run, segments[place - 1]["top"] if place else None))
+        [_with_index(place, _SegmentScan(source, run, segments[place - 1]["top"] if place else None,
+                                         first).pages())
          for place, run in enumerate(segments)])
 
 
@@ -146,42 +154,82 @@ def _with_index(index: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
     return ((index, item) for item in items)
 
 
-def _scan_down(source: Source, segment: Position, stop: int | None) -> Iterator[ScannedPage]:
+class _SegmentScan:
     """Scans a segment from its lowest row down to the list's first row, or to a row whose id is at most
-    `stop`. Raises TransientError after MAX_IDLE_REQUESTS pages that got no lower, or pages that show the
-    segment MOST_READS times over."""
-    at, floor, top, pages, idle = segment["at"], segment["floor"], segment["top"], 0, 0
-    was_repeated = False
-    while at > 0 and (floor is None or stop is None or floor > stop):
-        limit, number = previous_overlapping_page(at, source.limit)
-        try:
-            each = source.page(source.id_order, limit=limit, number=number)
-            each = each if each.records else source.page(source.id_order, limit=limit, number=number)
-        except PageTooLargeError:
-            source.reduce_page_size(limit)
-            continue
-        ids, before, pages = source.ids(each), floor, pages + 1
-        is_aligned = floor is None or (bool(ids) and ids[-1] >= floor)
-        if floor is not None and is_aligned and ids[0] >= floor and not was_repeated:
-            was_repeated = True  # the page above again; asked for once more
-            continue
-        was_repeated = False
-        is_last = (top is None or not is_aligned) and source.is_last(each)
-        if not is_last and source.limit < len(each.records) + 1 <= limit and number > 1:
+    `stop`. `first`: an id of the list's first page that no later page shows."""
+
+    def __init__(self, source: Source, segment: Position, stop: int | None, first: int) -> None:
+        self._source, self._stop, self._first = source, stop, first
+        self._at, self._floor, self._top = segment["at"], segment["floor"], segment["top"]
+        self._read = self._idle = 0
+        self._rows = segment["at"] + 1
+
+    def pages(self) -> Iterator[ScannedPage]:
+        """Raises TransientError after MAX_IDLE_REQUESTS pages that got no lower, or pages that show the
+        segment MOST_READS times over."""
+        while self._at > 0 and (self._floor is None or self._stop is None or self._floor > self._stop):
+            limit, number = previous_overlapping_page(self._at, self._source.limit)
+            try:
+                each = self._page(limit, number)
+            except PageTooLargeError:
+                self._source.reduce_page_size(limit)
+                continue
+            before = self._floor
+            covers = self._advance(each, limit, number)
+            self._count(each, before)
+            yield ScannedPage(self._source.normalize(each), covers,
+                              {"at": self._at, "floor": self._floor, "top": self._top})
+
+    def _page(self, limit: int, number: int) -> Page:
+        """Requests a page; once more if it has no rows or seems to be the answer to another request."""
+        each = self._source.page(self._source.id_order, limit=limit, number=number)
+        lowest = min(self._source.ids(each), default=0)
+        if number == 1:
+            return self._first_page(each, limit) if lowest > self._first or not each.records else each
+        is_above = self._floor is not None and lowest >= self._floor
+        if each.records and not is_above and lowest > self._first:
+            return each
+        return self._source.page(self._source.id_order, limit=limit, number=number)
+
+    def _first_page(self, doubtful: Page, limit: int) -> Page:
+        """Requests the first page until it shows `first`, or twice the same rows, which then have been the
+        answer to no other request. Raises TransientError after MAX_IDLE_REQUESTS."""
+        for _ in range(MAX_IDLE_REQUESTS):
+            each = self._source.page(self._source.id_order, limit=limit)
+            is_same = each.row_ids == doubtful.row_ids and not self._source.recent.has_elsewhere(each)
+            is_first = bool(each.records) and min(self._source.ids(each), default=0) <= self._first
+            if is_same or is_first:
+                return each
+            doubtful = each
+        raise no_progress(self._source.listing.path, self._read, MAX_IDLE_REQUESTS, doubtful.request)
+
+    def _advance(self, each: Page, limit: int, number: int) -> tuple[int, int] | None:
+        """Moves on to where the page shows the list to be; returns the range of ids that the page covers."""
+        ids, start = self._source.ids(each), (number - 1) * limit
+        is_first = number > 1 and bool(ids) and ids[0] <= self._first  # shown again beyond the end
+        is_aligned = self._floor is None or (bool(ids) and ids[-1] >= self._floor)
+        is_last = ((self._top is None or not is_aligned) and not is_first
+                   and self._source.is_last(each, is_shared=True))
+        if not is_last and self._source.limit < len(each.records) + 1 <= limit and number > 1:
             is_aligned = False  # a smaller page than asked for stands at another place than was meant
-        if not each.records:  # the list ends before this page
-            at, floor = (number - 1) * limit, MAX_ID
+        if not each.records or (is_first and self._floor == MAX_ID):  # the list ends before this page
+            self._at, self._floor = start, MAX_ID
         elif not ids:  # no record of this page has a possible id
-            at = (number - 1) * limit
+            self._at = start
         elif is_aligned or is_last:
-            at, floor, top = (number - 1) * limit, ids[0], top or ids[-1]
+            self._at, self._floor, self._top = start, ids[0], self._top or ids[-1]
         else:
-            at += limit // 2
-        idle = 0 if floor is not None and floor < (before or MAX_ID) else idle + 1
-        if idle > MAX_IDLE_REQUESTS or pages > MAX_IDLE_REQUESTS + MOST_READS * segment["at"] // source.limit:
-            raise no_progress(source.listing.path, pages, idle, each.request)
-        yield ScannedPage(source.normalize(each), _covered_ids(is_last, ids, number),
-                          {"at": at, "floor": floor, "top": top})
+            self._at += limit // 2
+        return _covered_ids(is_last, ids, number)
+
+    def _count(self, each: Page, before: int | None) -> None:
+        """Counts the page; `before`: the lowest id read before it. Raises TransientError."""
+        self._read += 1
+        is_lower = self._floor is not None and self._floor < (before or MAX_ID)
+        self._idle = 0 if is_lower else self._idle + 1
+        most = MAX_IDLE_REQUESTS + MOST_READS * self._rows // self._source.limit
+        if self._idle > MAX_IDLE_REQUESTS or self._read > most:
+            raise no_progress(self._source.listing.path, self._read, self._idle, each.request)
 
 
 def _covered_ids(is_last: bool, ids: list[int], number: int) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ still to be read: an interrupted read resumes with the ranges that were not load
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from statistics import median_low
 
 from pipelines.cursors import Position
@@ -32,11 +33,12 @@ def scan_time_ranges(source: Source, moving: Incremental, position: Position) ->
     remaining: list[TimeRange] = [(low, high, ReadMode(way)) for low, high, way in state["spans"]]
     queue, limit = RangeQueue(remaining, source.account_began), ConcurrencyLimit()
     workers = [_worker_steps(source, moving, queue, limit) for _ in range(MAX_WORKERS)]
-    for each, finished, parts in run_parallel(workers, limit):
-        if finished is not None:
-            remaining = [*subtract_range(remaining, *finished), *parts]
-        yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}},
-                   queue.rows_left())
+    with closing(queue):
+        for each, finished, parts in run_parallel(workers, limit):
+            if finished is not None:
+                remaining = [*subtract_range(remaining, *finished), *parts]
+            yield Step(each, {"sweep": state | {"spans": sorted(map(list, remaining))}},
+                       queue.rows_left())
     yield Step(EMPTY_PAGE, {"watermark": state["watermark"]}, 0)
 
 

@@ -4,7 +4,6 @@ says that it did not. `DRAWS=2000` draws more servers (`make test-all`)."""
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,10 +15,10 @@ from pipelines.extract.source import FILTER_ERRORS, Source
 from pipelines.extract.strategies import OVERLAP_SECONDS, incremental, snapshot, sweep_in_any_order
 from tests.support.adversarial_pager import START, AdversarialPager
 from tests.support.helpers import ScriptedServer, list_reply, scripted_server
-from tests.support.lists import ids, moving_of, source_of
+from tests.support.lists import ids, moving_of, source_of, wait_for_workers
 
-DRAWS, FIRST = int(os.environ.get("DRAWS", "30")), int(os.environ.get("FIRST_DRAW", "0"))
-FOUND = (429, 459, 656, 878, 1404, 1441)
+DRAWS, FIRST = int(os.environ.get("DRAWS", "100")), int(os.environ.get("FIRST_DRAW", "0"))
+FOUND = (114, 334, 429, 459, 656, 867, 878, 1404, 1441, 1901)
 """Draws that once lost rows, or went in circles: an answer that came twice was taken for another one's."""
 REQUESTS_PER_PAGE, REQUESTS_MORE = 12, 300
 """The most requests of a walk: per page of the list, and besides."""
@@ -50,14 +49,6 @@ WALKS: dict[str, tuple[str, Callable[[Source, AdversarialPager, int], set[Any]]]
     "time ranges": ("events", lambda source, pager, since: ids(sweep_in_any_order(source))),
     "by id": ("leads", lambda source, pager, since: by_id(source, pager)),
 }
-
-
-def wait_for_workers() -> None:
-    """Waits until the threads of a walk that ended with an error have had their last answer: they would ask
-    the next draw's server."""
-    for thread in threading.enumerate():
-        if thread.name == "worker":
-            thread.join()
 
 
 @pytest.fixture(scope="module")

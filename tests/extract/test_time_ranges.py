@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from pipelines.extract import ordered_scan
 from pipelines.extract.range_queue import RangeQueue, ReadMode, subtract_range
-from pipelines.extract.source import Source, next_overlapping_page
+from pipelines.extract.source import Source, Step, next_overlapping_page
 from pipelines.extract.strategies import sweep
 from pipelines.extract.time_ranges import scan_time_ranges
 from sandbox.process import SandboxProcess
 from tests.support.draws import first_of
 from tests.support.event_list import EventList, Rows, uneven_rows
 from tests.support.helpers import scripted_server
-from tests.support.lists import ids, moving_of, source_of, true_ids
+from tests.support.lists import ids, moving_of, source_of, true_ids, wait_for_workers
 
 INCLUSIVE = [(True, True), (True, False), (False, True), (False, False)]
 
@@ -161,6 +161,15 @@ def test_scan_resumes_from_any_position(order: str, short: None) -> None:
             before = events.requests
             assert landed | ids(scan_time_ranges(found, moving_of("events"), position)) == set(rows)
         assert events.requests - before < whole / 2, "what had landed at the end is not read again"
+
+
+def test_no_worker_outlives_a_scan_that_fails() -> None:
+    with listed(EventList(uneven_rows(200), "desc")) as found:
+        steps = cast("Generator[Step]", scan_time_ranges(found, moving_of("events"), {}))
+        next(steps)
+        with pytest.raises(KeyError):  # its traceback holds the frames, and with them each worker's lease
+            steps.throw(KeyError)
+        wait_for_workers()
 
 
 def test_a_cursor_of_an_older_version_is_understood() -> None:

@@ -28,7 +28,8 @@ class AdversarialPager:
     last_reply: Reply | None = None
     last_list: str = ""
     """The request before, without its page and limit."""
-    was_repeated: bool = True
+    repeated: set[str] = field(default_factory=set)
+    """The requests whose latest answer was that of another one."""
 
     def __post_init__(self) -> None:
         chance = self.random = Random(f"pager {self.seed}")
@@ -47,24 +48,27 @@ class AdversarialPager:
         self.default_order = chance.choice(("updated_at", "-updated_at", "id", "-id", "shuffled"))
         self.inclusive = chance.choice((0, 1))
         self.repeats = chance.choice((0, 0, 0, 0.1, 0.4))
-        """Probability of a page that repeats the one before of the same list; never twice in a row."""
+        """Probability of a page that repeats the one before of the same list; the same request is
+        answered rightly when it is sent again."""
 
     @property
     def page_count(self) -> int:
         return max(1, -(-len(self.rows) // min(self.size, 20)))
 
     def __repr__(self) -> str:
-        hidden = ("rows", "random", "last_reply")
+        hidden = ("rows", "random", "last_reply", "repeated")
         return f"{len(self.rows)} rows, {({k: v for k, v in vars(self).items() if k not in hidden})}"
 
     def __call__(self, path: str) -> Reply:
         self.requests += 1
         list_asked = re.sub(r"[?&](page|limit)=[0-9]*", "", path)
         is_same_list, self.last_list = list_asked == self.last_list, list_asked
-        if is_same_list and self.last_reply and not self.was_repeated and self.random.random() < self.repeats:
-            self.was_repeated = True
+        if path in self.repeated:
+            self.repeated.remove(path)
+        elif is_same_list and self.last_reply and self.random.random() < self.repeats:
+            self.repeated.add(path)
             return self.last_reply
-        self.was_repeated, self.last_reply = False, self._answer(path)
+        self.last_reply = self._answer(path)
         return self.last_reply
 
     def _answer(self, path: str) -> Reply:

@@ -105,6 +105,7 @@ def scripted_server(answer: Callable[[str], Reply]) -> Iterator[ScriptedServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             script.paths.append(self.path)

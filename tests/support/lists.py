@@ -3,6 +3,7 @@ plane."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -88,3 +89,12 @@ def crowd_one_second(sandbox: SandboxProcess, name: str) -> None:
                | dict.fromkeys(chosen[40:48], at + 10**7))
     sandbox.mutate(*({"op": "patch", "list": path_of(name), "id": ident, "set": {"updated_at": moment}}
                      for ident, moment in moments.items()))
+
+
+def wait_for_workers() -> None:
+    """Waits until the threads of a walk that has ended, or was left, have had their last answer: they would
+    ask the next walk's server. Fails if one of them never ends."""
+    for thread in threading.enumerate():
+        if thread.name == "worker":
+            thread.join(20)
+            assert not thread.is_alive()
