@@ -349,7 +349,8 @@ def _can_shrink(parameters: Parameters) -> bool:
 
 
 def _exhausted(reason: TransientError, tries: int, retries: int) -> AmoError:
-    exhausted = type(reason)(f"{reason.reason}; given up after {tries} tries. Run the sync again later: it "
-                             "resumes where it stopped", reason.request, reason.status)
+    kind = TransientError if isinstance(reason, PageTooLargeError) else type(reason)  # it cannot be smaller
+    exhausted = kind(f"{reason.reason}; given up after {tries} tries. Run the sync again later: it "
+                     "resumes where it stopped", reason.request, reason.status)
     exhausted.retries = retries
     return exhausted

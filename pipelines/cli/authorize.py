@@ -30,8 +30,8 @@ from pipelines.errors import MirrorError, UsageError
 from pipelines.installation import Installation
 
 INTEGRATION_INSTRUCTIONS = (
-    "In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → private; in its keys and "
-    "scopes, make a long-lived token.")
+    "In amoCRM, as an administrator: amoMarket → ⋮ → Create integration → External (Kommo: Private), then\n"
+    "on the tab Keys and scopes: Generate long-lived token.")
 WAYS_PROMPT = """How do you give access?
   1  a long-lived token, made in the integration's keys and scopes: the simplest
   2  an OAuth integration, with a browser on this computer

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from pipelines.accounts.registry import DEMO_ACCOUNT
 from pipelines.bi.dashboards.file import write_report
+from pipelines.cli.authorize import INTEGRATION_INSTRUCTIONS
 from pipelines.cli.common import path_note, print_lines, progress, stderr_console, stdout_console, table
 from pipelines.cli.reports import sync_notes, sync_table, sync_verdict
 from pipelines.cli.terminal.browser import open_in_browser
@@ -214,9 +215,8 @@ def _print_next_steps(out: Console, mirror: Installation) -> None:
              f"database {parts.get('dbname')}, user {parts.get('user')};"
              " `amocrm-mirror postgres url` prints the address with its password",
              "  amocrm-mirror postgres stop            when you are done",
-             "", "Your own account: create a private integration in amoCRM "
-             "(amoMarket → … → Create integration) with a long-lived token, as an",
-             "administrator, then put two lines into .env here and sync:",
+             "", "Your own account:", *INTEGRATION_INSTRUCTIONS.splitlines(),
+             "Then put two lines into .env here and sync:",
              "  AMOCRM_BASE_URL=https://your-account.amocrm.ru", "  AMOCRM_ACCESS_TOKEN=…",
              "  amocrm-mirror doctor && amocrm-mirror sync",
              "Dagster's web UI over the mirror: amocrm-mirror dev", *path_note()]

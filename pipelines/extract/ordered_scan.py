@@ -51,7 +51,7 @@ def scan_in_order(source: Source, moving: Incremental, lease: Lease,
     while queue.in_order and lease.low <= lease.high:
         first = source.time_range_page(moving, lease.low, lease.high)
         seconds = timestamps(first, moving)
-        is_last = source.is_last(first)
+        is_last = source.is_last(first, is_shared=not first.records)
         if is_last or len(set(seconds)) == 1:
             parts = [] if is_last else _split_around(lease, seconds[0])
             yield RangeStep(first, (lease.low, lease.high), parts)

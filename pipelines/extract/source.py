@@ -183,17 +183,20 @@ class Source:
         """True if the list (with the filters and the order of that request) ends with this page. Looks at the
         following page where the page itself does not say it; learns from that that the server gives smaller
         pages than asked for. A page whose rows were also the answer to another request is asked for once
-        more, and is not the last one if it shows others now. `seen`: rows that the walk has met before.
+        more, and is not the last one if it lacks rows now. `seen`: rows that the walk has met before.
         `is_shared`: other threads read the list, and may have been given this page's rows a moment ago.
-        Raises TransientError if the page is empty and the following one is not."""
+        Raises TransientError if the page claims more and is empty, and the following one is not."""
         ended = ending(each)
         if ended is None:
             ended = self._ends_before(each, seen)
-        is_doubtful = is_shared or self.recent.has_elsewhere(each)
-        return ended and not (is_doubtful and self._get(each.asked).row_ids != each.row_ids)
+        if not ended or not (is_shared or self.recent.has_elsewhere(each)):
+            return ended
+        again = self._get(each.asked)  # it may have grown meanwhile
+        return each.row_ids <= again.row_ids and bool(each.records) == bool(again.records)
 
     def _ends_before(self, each: Page, seen: Collection[Hashable]) -> bool:
-        """True if the page that follows `each` brings nothing new."""
+        """True if the page that follows `each` brings nothing new. Learns the size of the server's pages.
+        Raises TransientError if `each` is empty and that page is not."""
         try:
             beyond, new = self._following_rows(each, seen)
         except (PageTooLargeError, BadRequestError, NotAvailableError):
@@ -204,7 +207,7 @@ class Source:
             raise TransientError(f"{self.listing.path}: a page without rows came before a page with rows",
                                  each.request)
         asked = int(dict(each.asked).get("limit", 0))
-        if len(each.records) < asked:
+        if len(each.records) < asked and not self.recent.has_elsewhere(each):
             self.page_size.limit = min(self.limit, max(2, len(each.records)))
         return False
 
@@ -220,8 +223,8 @@ class Source:
         return beyond, self._new_rows(each, beyond, seen)
 
     def _new_rows(self, each: Page, beyond: Page, seen: Collection[Hashable]) -> set[Hashable]:
-        """Rows of the page after `each` that the walk has not met. In the order of ids, only a higher id is
-        new: beyond its end a server may show the list's first page."""
+        """Rows of the page after `each` that are not in `seen`. In the order of ids, those with a higher id:
+        beyond its end a server may show the list's first page."""
         if self.id_order in each.asked and each.records:
             highest = max(self.ids(each), default=0)
             return {ident for record in beyond.records if (ident := possible_id(record) or 0) > highest}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
+from pipelines.amocrm.client import MIN_PAGE_SIZE
 from pipelines.amocrm.errors import (
     BadRequestError,
     ListIncompleteError,
@@ -68,8 +69,9 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
 
 
 def _low_mark(ids: list[int]) -> int:
-    """An id of the list's first page that no later page shows, although pages overlap; 0 if there is none."""
-    return ids[len(ids) // 4] if ids else 0
+    """An id of the list's first page that no later page shows: pages overlap, but a later one begins after
+    half a page, of MIN_PAGE_SIZE rows at least. 0 if there is none."""
+    return ids[min(len(ids), MIN_PAGE_SIZE) // 4] if ids else 0
 
 
 def _rows_left(segments: list[Position], rows: int) -> int:
@@ -169,13 +171,13 @@ class _SegmentScan:
         segment MOST_READS times over."""
         while self._at > 0 and (self._floor is None or self._stop is None or self._floor > self._stop):
             limit, number = previous_overlapping_page(self._at, self._source.limit)
+            before = self._floor
             try:
                 each = self._page(limit, number)
+                covers = self._advance(each, limit, number)
             except PageTooLargeError:
                 self._source.reduce_page_size(limit)
                 continue
-            before = self._floor
-            covers = self._advance(each, limit, number)
             self._count(each, before)
             yield ScannedPage(self._source.normalize(each), covers,
                               {"at": self._at, "floor": self._floor, "top": self._top})
@@ -192,8 +194,8 @@ class _SegmentScan:
         return self._source.page(self._source.id_order, limit=limit, number=number)
 
     def _first_page(self, doubtful: Page, limit: int) -> Page:
-        """Requests the first page until it shows `first`, or twice the same rows, which then have been the
-        answer to no other request. Raises TransientError after MAX_IDLE_REQUESTS."""
+        """Requests the first page until it shows ids up to `first`, or twice the same rows, which have been
+        the answer to no other request. Raises TransientError after MAX_IDLE_REQUESTS."""
         for _ in range(MAX_IDLE_REQUESTS):
             each = self._source.page(self._source.id_order, limit=limit)
             is_same = each.row_ids == doubtful.row_ids and not self._source.recent.has_elsewhere(each)
@@ -212,11 +214,12 @@ class _SegmentScan:
                    and self._source.is_last(each, is_shared=True))
         if not is_last and self._source.limit < len(each.records) + 1 <= limit and number > 1:
             is_aligned = False  # a smaller page than asked for stands at another place than was meant
-        if not each.records or (is_first and self._floor == MAX_ID):  # the list ends before this page
+        is_beyond = is_first and self._floor == MAX_ID
+        if is_beyond or (not each.records and (is_last or number > 1)):  # the list ends before this page
             self._at, self._floor = start, MAX_ID
-        elif not ids:  # no record of this page has a possible id
+        elif each.records and not ids:  # no record of this page has a possible id
             self._at = start
-        elif is_aligned or is_last:
+        elif ids and (is_aligned or is_last):
             self._at, self._floor, self._top = start, ids[0], self._top or ids[-1]
         else:
             self._at += limit // 2

@@ -70,7 +70,7 @@ def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: Range
     low, high = lease.low, lease.high
     if lease.mode == ReadMode.SPLIT:
         each = source.time_range_page(moving, low, high)
-        is_last = source.is_last(each)
+        is_last = source.is_last(each, is_shared=not each.records)
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
                   if not is_last and low < high else EMPTY_PAGE)
         if is_last or timestamps(later_page, moving):
