@@ -52,6 +52,8 @@ def scan_in_order(source: Source, moving: Incremental, lease: Lease,
         first = source.time_range_page(moving, lease.low, lease.high)
         seconds = timestamps(first, moving)
         is_last = source.is_last(first, is_shared=not first.records)
+        if not seconds and not is_last:
+            break
         if is_last or len(set(seconds)) == 1:
             parts = [] if is_last else _split_around(lease, seconds[0])
             yield RangeStep(first, (lease.low, lease.high), parts)

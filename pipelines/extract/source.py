@@ -191,7 +191,10 @@ class Source:
             ended = self._ends_before(each, seen)
         if not ended or not (is_shared or self.recent.has_elsewhere(each)):
             return ended
-        again = self._get(each.asked)  # it may have grown meanwhile
+        try:
+            again = self._get(each.asked)  # it may have grown meanwhile
+        except PageTooLargeError:
+            return False
         return each.row_ids <= again.row_ids and bool(each.records) == bool(again.records)
 
     def _ends_before(self, each: Page, seen: Collection[Hashable]) -> bool:
@@ -199,7 +202,7 @@ class Source:
         Raises TransientError if `each` is empty and that page is not."""
         try:
             beyond, new = self._following_rows(each, seen)
-        except (PageTooLargeError, BadRequestError, NotAvailableError):
+        except (BadRequestError, NotAvailableError):
             return False
         if not new:
             return True
@@ -207,20 +210,34 @@ class Source:
             raise TransientError(f"{self.listing.path}: a page without rows came before a page with rows",
                                  each.request)
         asked = int(dict(each.asked).get("limit", 0))
-        if len(each.records) < asked and not self.recent.has_elsewhere(each):
+        if len(each.records) < asked:
             self.page_size.limit = min(self.limit, max(2, len(each.records)))
         return False
 
     def _following_rows(self, each: Page, seen: Collection[Hashable]) -> tuple[Page, set[Hashable]]:
         """Requests the page after `each`, and once more if it brings nothing new although something claims
         more. Returns it, and its new rows."""
-        asked = following(each.asked, len(each.records))
-        beyond = self._get(asked)
+        beyond = self._following_page(each)
         new = self._new_rows(each, beyond, seen)
         if new or (not beyond.records and each.next is None):
             return beyond, new
-        beyond = self._get(asked)
+        beyond = self._following_page(each)
         return beyond, self._new_rows(each, beyond, seen)
+
+    def _following_page(self, each: Page) -> Page:
+        """Requests the page after `each`; in smaller pages, the one with the rows after its last row, where
+        the server cannot deliver it in time."""
+        values, rows = dict(each.asked), len(each.records)
+        asked, limit = following(each.asked, rows), int(values.get("limit", 0))
+        start = (int(values.get("page", 1)) - 1) * limit + rows
+        while True:
+            try:
+                return self._get(asked)
+            except PageTooLargeError:
+                limit = max(2, min(limit // 2, rows))  # not above the size of the server's pages
+                size, number = next_overlapping_page(start, limit)
+                asked = [*((name, value) for name, value in each.asked if name not in ("limit", "page")),
+                         ("limit", str(size)), ("page", str(number))]
 
     def _new_rows(self, each: Page, beyond: Page, seen: Collection[Hashable]) -> set[Hashable]:
         """Rows of the page after `each` that are not in `seen`. In the order of ids, those with a higher id:

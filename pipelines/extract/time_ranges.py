@@ -73,7 +73,7 @@ def _range_steps(source: Source, moving: Incremental, lease: Lease, queue: Range
         is_last = source.is_last(each, is_shared=not each.records)
         later_page = (source.time_range_page(moving, low, high, MAX_PAGES_PER_RANGE + 1)
                   if not is_last and low < high else EMPTY_PAGE)
-        if is_last or timestamps(later_page, moving):
+        if is_last or (timestamps(each, moving) and timestamps(later_page, moving)):
             parts = ([] if is_last
                      else _split_range(timestamps(each, moving), timestamps(later_page, moving), low, high))
             yield RangeStep(each, (low, high), parts)

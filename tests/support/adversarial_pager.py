@@ -50,6 +50,8 @@ class AdversarialPager:
         self.repeats = chance.choice((0, 0, 0, 0.1, 0.4))
         """Probability of a page that repeats the one before of the same list; the same request is
         answered rightly when it is sent again."""
+        self.in_time = chance.choice((1000, 1000, 1000, 16, 30))
+        """Rows of a page that the server always manages in time; larger ones, in two of three requests."""
 
     @property
     def page_count(self) -> int:
@@ -75,6 +77,8 @@ class AdversarialPager:
         parts = urlsplit(path)
         collection, asked = parts.path.rsplit("/", 1)[-1], parse_qsl(parts.query)
         values = dict(asked)
+        if int(values.get("limit", 0)) > self.in_time and self.random.random() < 1 / 3:
+            return 504, {}, None
         if collection.isdigit():
             found = [row for row in self.rows if row["id"] == int(collection)]
             return (200, {}, found[0] | {"_links": {}}) if found else (204, {}, None)
