@@ -104,40 +104,45 @@ def ensure_current(conninfo: str, schema: str) -> None:
     schemas = _target_schemas(schema)
     with open_connection(conninfo, autocommit=True) as connection:
         refuse_unfit(connection)
-        behind = _behind(connection, schemas)
+        is_current = are_current(connection, schema)
         row = connection.execute(CURRENT, {
             "quoted": f'"{schema}"', "views": list(base_views.BASE_VIEWS),
             "placeholder": PLACEHOLDER_MARK}).fetchone()
         assert row
-    if behind or row[0] < len(base_views.BASE_VIEWS):
+    if not is_current or row[0] < len(base_views.BASE_VIEWS):
         for target, comment in (("account", row[1]), ("mirror", row[2])):
             if waits := reason_to_wait(schemas[target], comment, head(target)):
                 raise MigrationError(waits)
         migrate(conninfo, schema)
 
 
-def _behind(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> list[str]:
-    """The targets that are not at the revision of this program."""
-    return [target for target, revision in _revisions(connection, schemas).items()
-            if revision != head(target)]
+def are_current(connection: psycopg.Connection[Any], schema: str) -> bool:
+    """True if an account's tables, and ours, are this program's. Takes no lock."""
+    return revisions(connection, schema) == heads()
 
 
-def _revisions(connection: psycopg.Connection[Any], schemas: dict[str, str]) -> dict[str, str | None]:
-    """Target → its revision; None: it has none."""
+def revisions(connection: psycopg.Connection[Any], schema: str) -> dict[str, str | None]:
+    """Target → its revision; None: it has none. Takes no lock."""
     found: dict[str, str | None] = {}
-    for target, schema in schemas.items():
+    for target, target_schema in _target_schemas(schema).items():
         try:
             with connection.transaction():
                 row = connection.execute(SQL("SELECT version_num FROM {}").format(
-                    Identifier(schema, "alembic_version"))).fetchone()
+                    Identifier(target_schema, "alembic_version"))).fetchone()
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             row = None
         found[target] = str(row[0]) if row else None
     return found
 
 
+def heads() -> dict[str, str | None]:
+    """Target → the revision of this program, as `head` returns it."""
+    return {target: head(target) for target in ("mirror", "account")}
+
+
 def head(target: str) -> str | None:
-    """Returns the revision of this program."""
+    """Returns the revision of the program as it is installed now: an update may have replaced the files of a
+    process that runs."""
     folder = Path(alembic_config(target, None, "").get_main_option("version_locations") or "")
     return _head(target, INI, tuple(sorted(path.name for path in folder.glob("*.py"))))
 
@@ -302,11 +307,6 @@ def alembic_config(target: str, connection: Connection | None, schema: str) -> C
     return config
 
 
-def are_current(connection: psycopg.Connection[Any], schema: str) -> bool:
-    """True if an account's tables, and ours, are this program's. Takes no lock."""
-    return not _behind(connection, _target_schemas(schema))
-
-
 def _target_schemas(schema: str) -> dict[str, str]:
     """Target → its schema. Raises MigrationError for an invalid schema name."""
     try:
@@ -359,11 +359,9 @@ def _valid_revision(connection: Connection, target: str, schema: str) -> str | N
         _refuse_foreign_tables(connection, schema)
     elif revision not in {script.revision for script in _scripts(target)}:
         raise MigrationError(
-            f"Schema {schema} is at version {revision}, which this program does not "
-            "know; nothing was changed. If it was written by a newer amocrm-mirror, "
-            "update the program; if by another application, choose another "
-            "AMOCRM_SCHEMA."
-        )
+            f"Schema {schema} is at version {revision}, which this program does not know; nothing was "
+            "changed. If it was written by a newer amocrm-mirror, update the program; if by another "
+            "application, choose another AMOCRM_SCHEMA.")
     return revision
 
 

@@ -17,7 +17,7 @@ import psycopg
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.client import RetryPolicy
 from pipelines.installation import Installation
-from pipelines.migrate import ensure_current
+from pipelines.migrate import MigrationError, ensure_current, heads, revisions
 from pipelines.postgres.connection_pool import ConnectionPool
 from pipelines.postgres.errors import describe_postgres_error
 from pipelines.postgres.locks import DRAIN_LOCK
@@ -53,6 +53,8 @@ class ContinuousWorkers:
         self.queue = AccountQueue()
         self.pool = ConnectionPool(CONNECTIONS_PER_PASS)
         self.pooled = replace(mirror, open=self.pool.lend)
+        self.own_revisions = heads()
+        """Those of the program that this process has loaded, whatever is installed meanwhile."""
         self.syncs = OrderedDict[str, ContinuousSync]()
         """The accounts that were synced lately, the latest last."""
         self._syncs_lock = threading.Lock()
@@ -147,17 +149,29 @@ class ContinuousWorkers:
     def _sync_of(self, account: str) -> ContinuousSync:
         with self._syncs_lock:
             if account not in self.syncs:
-                self.syncs[account] = ContinuousSync(account, lambda: self._make_target(account),
-                                                     self.pooled.connect,
-                                                     lambda: self.queue.is_awaited(account))
+                self.syncs[account] = ContinuousSync(
+                    account, lambda: self._make_target(account), self.pooled.connect,
+                    lambda: self.queue.is_awaited(account), self.own_revisions)
             self.syncs.move_to_end(account)
             return self.syncs[account]
 
     def _make_target(self, account: str) -> Target:
-        """Returns the account's target, after a migration if its tables are of an older version."""
+        """Returns the account's target, after a migration if its tables are of an older version. Raises
+        MigrationError if they are a newer program's."""
         mirror = self.pooled.for_account(account)
-        ensure_current(mirror.conninfo, mirror.schema)
+        if heads() == self.own_revisions:
+            ensure_current(mirror.conninfo, mirror.schema)
+        else:
+            self._refuse_other_tables(mirror)
         return mirror.target(self.retry_policy)
+
+    def _refuse_other_tables(self, mirror: Installation) -> None:
+        """For a process whose program was replaced: it has the new migrations, but not the code for them."""
+        with mirror.connect() as connection:
+            if revisions(connection, mirror.schema) != self.own_revisions:
+                raise MigrationError(
+                    f"Schema {mirror.schema} is not at the version of this process, which had started before "
+                    "the program was updated; nothing was changed")
 
     def _drop_idle_accounts(self) -> None:
         """Closes the clients of the accounts that have been at rest for longest."""

@@ -14,7 +14,6 @@ victims.
     migration locks         a process migrates a schema (alembic/env.py); shared by all of them, a process
                             of an older program migrates the database
     ALERTS_LOCK             a process sends alerts
-    migration lock          a process migrates (alembic/env.py)
 
 A session's lock ends with its connection, so a killed process leaves none behind. The names are part of the
 contract between versions: a newer program excludes an older one only by the same name.

@@ -34,7 +34,8 @@ from pipelines.entities.spec import Entity
 from pipelines.errors import MirrorError
 from pipelines.history import rebuild
 from pipelines.load.hints import HintFilter, Misses, count_by_listing, delete_webhook_hints
-from pipelines.postgres.errors import describe_postgres_error, one_line
+from pipelines.migrate import MigrationError, heads, revisions
+from pipelines.postgres.errors import describe_postgres_error, one_line, with_full_stop
 from pipelines.postgres.locks import continuous_sync_lock, continuous_worker_lock, full_scan_lock
 from pipelines.sync.context import EntityResult, NoProgress, SyncContext, tell_time
 from pipelines.sync.exclusive import current_fence
@@ -69,12 +70,14 @@ log = logging.getLogger(__name__)
 
 class ContinuousSync:
     """The continuous sync of one account, pass by pass. `make_target` builds the account's target, and a new
-    one after access was lost; `is_urgent` is true when the account has got newer hints."""
+    one after access was lost, or after another program has migrated the tables; `is_urgent` is true when the
+    account has got newer hints. `own_revisions`: those of this process's program."""
 
     def __init__(self, account: str, make_target: Callable[[], Target], connect: Callable[[], Connection],
-                 is_urgent: Callable[[], bool] = lambda: False) -> None:
+                 is_urgent: Callable[[], bool] = lambda: False,
+                 own_revisions: Mapping[str, str | None] | None = None) -> None:
         self.account, self.make_target, self.connect = account, make_target, connect
-        self.is_urgent = is_urgent
+        self.is_urgent, self.own_revisions = is_urgent, own_revisions or heads()
         self.target: Target | None = None
         self.connections: dict[str, Connection] = {}
         self.misses = Misses()
@@ -86,15 +89,21 @@ class ContinuousSync:
         """time.monotonic() from which loaded changes are due in history; None: there are none."""
         self.failures = 0
         """Passes that failed in a row."""
+        self.said = ""
+        """Why the tables were left alone in the last pass; empty if they were not."""
 
     def run_pass(self) -> float | None:
         """Does what is due, and logs errors. Returns the seconds until more is due; None: when hints come."""
         try:
+            self._follow_migrations()
             has_more = self.process_once()
             if not has_more and self.history_due_at is not None and time.monotonic() >= self.history_due_at:
                 self.update_history()
-            self.failures = 0
+            self.failures, self.said = 0, ""
             return 0.0 if has_more else self._due_in()
+        except MigrationError as reason:
+            self.drop_target()
+            return self._leave_alone(with_full_stop(one_line(reason)))
         except (AccessRevokedError, BlockedError, MirrorError) as reason:
             self.drop_target()
             return self._pause(reason, MAX_PAUSE_SECONDS)
@@ -108,6 +117,23 @@ class ContinuousSync:
             return MAX_PAUSE_SECONDS
         finally:
             self.close()
+
+    def _follow_migrations(self) -> None:
+        """Begins anew with tables that another program has migrated since. Raises MigrationError if they are
+        a newer program's. Tables that are not there yet are made when there is something to write."""
+        found = revisions(self._connection(""), self.account)
+        if any(found[target] not in (None, mine) for target, mine in self.own_revisions.items()):
+            self.drop_target()
+            self.target = self.make_target()
+
+    def _leave_alone(self, reason: str) -> float:
+        """Says once, not at every pass, why nothing is written."""
+        self.failures += 1
+        if reason != self.said:
+            log.warning("%s: %s Its deliveries are kept; after an update, restart this process",
+                        self.account, reason)
+        self.said = reason
+        return MAX_PAUSE_SECONDS
 
     def _due_in(self) -> float | None:
         moments = [self.misses_due_at] if self.misses.versions else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -15,7 +16,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipelines.migrate import migrate
+from pipelines import migrate as migrations
+from pipelines.migrate import downgrade, migrate
 from pipelines.sync import continuous
 from pipelines.sync.continuous import CONNECTIONS_PER_PASS
 from pipelines.webhooks.account_queue import AccountQueue
@@ -240,6 +242,60 @@ def test_connections_are_bounded_by_the_pool(two: TwoAccounts) -> None:
         drain.pool.close_idle(0.0)
         notify(two.database)
         wait_until(lambda: drain.pool.size == 0)
+
+
+# A newer program beside it
+
+
+@pytest.mark.parametrize(("updated", "first"), [("elsewhere", 31), ("in place", 41)])
+def test_a_running_drain_leaves_tables_of_a_newer_program_alone(
+        two: TwoAccounts, updated: str, first: int, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture) -> None:
+    """In place: the newer program's migrations are in this process's own folder, its code is not loaded."""
+    monkeypatch.setattr(continuous, "MAX_PAUSE_SECONDS", 0.2)
+    real = migrations.head
+    with running_continuous_sync(two.sandboxes["amocrm"], two.database, "",
+                                 amocrm_requests_per_second="unlimited"):
+        two.wait_for_name("amocrm", "leads", two.change("amocrm", "leads", first), first)
+        with at_version(two, "later"):
+            if updated == "in place":
+                monkeypatch.setattr(migrations, "head", lambda target: (
+                    "later" if target == "account" else real(target)))
+            ident = two.change("amocrm", "leads", first + 1)
+            for number in range(first + 1, first + 6):
+                two.wait_for_name("other", "leads", two.change("other", "leads", number), number)
+                time.sleep(0.2)
+            assert two.rows("SELECT name FROM amocrm.leads WHERE id = %s", ident) == [(f"n{first}",)]
+            assert two.rows("SELECT account FROM mirror.webhook_deliveries WHERE heeded_at IS NULL") == [
+                ("amocrm",)]
+            assert two.hints() == 0
+            [said] = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+            assert said.startswith("amocrm: ") and "restart this process" in said and "\n" not in said
+            print(said)
+            assert ("update the program" if updated == "elsewhere" else "program was updated") in said
+        two.wait_for_name("amocrm", "leads", ident, first + 1)
+
+
+def test_a_running_drain_migrates_tables_that_went_back_to_an_older_version(two: TwoAccounts) -> None:
+    own = two.rows("SELECT version_num FROM amocrm.alembic_version")
+    with running_continuous_sync(two.sandboxes["amocrm"], two.database, "",
+                                 amocrm_requests_per_second="unlimited"):
+        two.wait_for_name("amocrm", "leads", two.change("amocrm", "leads", 51), 51)
+        downgrade(two.database, "amocrm", "-1")
+        assert two.rows("SELECT version_num FROM amocrm.alembic_version") != own
+        two.wait_for_name("amocrm", "leads", two.change("amocrm", "leads", 52), 52)
+        assert two.rows("SELECT version_num FROM amocrm.alembic_version") == own
+
+
+@contextmanager
+def at_version(two: TwoAccounts, version: str) -> Iterator[None]:
+    """Gives the tables of the first account another version; they have their own again afterwards."""
+    [(own,)] = two.rows("SELECT version_num FROM amocrm.alembic_version")
+    try:
+        two.rows("UPDATE amocrm.alembic_version SET version_num = %s RETURNING 1", version)
+        yield
+    finally:
+        two.rows("UPDATE amocrm.alembic_version SET version_num = %s RETURNING 1", own)
 
 
 # Its parts
