@@ -98,9 +98,9 @@ class MigrationReport:
         return self.before != self.after
 
 
-def ensure_current(conninfo: str, schema: str) -> None:
-    """Migrates if there is anything to migrate; else takes no lock. For syncs. Raises MigrationError, also if
-    the migration failed a short while ago."""
+def ensure_current(conninfo: str, schema: str, all_views: bool = True) -> None:
+    """Migrates if there is anything to migrate; else takes no lock. For syncs. `all_views`: see `migrate`.
+    Raises MigrationError, also if the migration failed a short while ago."""
     schemas = _target_schemas(schema)
     with open_connection(conninfo, autocommit=True) as connection:
         refuse_unfit(connection)
@@ -113,7 +113,7 @@ def ensure_current(conninfo: str, schema: str) -> None:
         for target, comment in (("account", row[1]), ("mirror", row[2])):
             if waits := reason_to_wait(schemas[target], comment, head(target)):
                 raise MigrationError(waits)
-        migrate(conninfo, schema)
+        migrate(conninfo, schema, all_views)
 
 
 def are_current(connection: psycopg.Connection[Any], schema: str) -> bool:

@@ -16,13 +16,12 @@ from pipelines.config.settings import load_settings
 from pipelines.errors import MissingExtraError
 from pipelines.installation import Installation
 from pipelines.orchestration.instance import check_configuration, dagster_home, prepare_instance
+from pipelines.orchestration.launcher import DEFINITIONS
 from pipelines.orchestration.supervisor import check_port_free
 from pipelines.sync.runtime import stop
 
 SHUTDOWN_GRACE_SECONDS = 30.0
 """Seconds that Dagster has to end; then it is killed."""
-DEFINITIONS = "amocrm_mirror.definitions"
-"""The module that Dagster loads: a name that no folder of a user's hides."""
 
 
 def serve(port: int) -> int:

@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     mirror_webhook_days: Annotated[int, Field(ge=1)] = 7
     mirror_keep_days: Annotated[int, Field(ge=1)] = 30
     mirror_shard: str = ""
+    dagster_code_location: str = ""
     mirror_alert_email: SecretStr | None = None
     mirror_alert_slack: SecretStr | None = None
     mirror_alert_telegram: SecretStr | None = None

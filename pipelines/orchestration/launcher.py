@@ -20,6 +20,7 @@ from dagster._core.storage.compute_log_manager import CapturedLogContext
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from pipelines.bi.builder import ViewResult, view_tables
+from pipelines.config.settings import Settings
 from pipelines.entities.spec import Entity
 from pipelines.errors import SyncRefusedError
 from pipelines.installation import Installation
@@ -34,8 +35,9 @@ from pipelines.sync.account_sync import Report, admitted_sync, select_entities
 from pipelines.sync.context import Progress
 from pipelines.sync.run_log import prune_mirror_schema
 
-CODE_LOCATION = "pipelines.definitions"
-"""Name of the code location in workspace.yaml, which is the module's."""
+DEFINITIONS = "amocrm_mirror.definitions"
+"""The module that Dagster loads: a name that no folder of a user's hides. Where nothing else is set, it is
+also the name of the code location, as Dagster gives it."""
 
 
 @dataclass
@@ -79,7 +81,7 @@ def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dic
     job = dg.Definitions([sync_account], jobs=[command_line_job(keys)], resources={"syncer": syncer},
                          executor=dg.in_process_executor).resolve_job_def(COMMAND_JOB)
     with open_instance(syncer.mirror, account) as instance, without_captured_output(instance), \
-            runs_of_the_code_location(instance):
+            runs_of_the_code_location(instance, code_location(syncer.mirror.settings)):
         fail_dead_runs(instance, syncer.mirror.connect_autocommit)
         result = job.execute_in_process(
             partition_key=account, instance=instance, raise_on_error=False,
@@ -96,13 +98,18 @@ def _materialize(syncer: CliSyncRunner, entities: Sequence[Entity], options: dic
         f"Dagster did not start the sync: {_failure_message(result)} `amocrm-mirror dev` shows the run")
 
 
+def code_location(settings: Settings) -> str:
+    """Returns the name under which Dagster loads the mirror (DAGSTER_CODE_LOCATION)."""
+    return settings.dagster_code_location or settings.mirror_shard or DEFINITIONS
+
+
 @contextmanager
-def runs_of_the_code_location(instance: dg.DagsterInstance) -> Iterator[None]:
+def runs_of_the_code_location(instance: dg.DagsterInstance, location: str) -> Iterator[None]:
     """Makes runs that this process creates belong to the code location, as if Dagster's web UI had started
     them: its timeline shows no others."""
     create = instance.create_run_for_job
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(
-        ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name=CODE_LOCATION)),
+        ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name=DEFINITIONS), location),
         SINGLETON_REPOSITORY_NAME), COMMAND_JOB)
     setattr(instance, "create_run_for_job", partial(create, remote_job_origin=origin))  # noqa: B010
     try:

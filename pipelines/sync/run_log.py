@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 from psycopg.rows import dict_row
@@ -59,6 +60,12 @@ DELETE_DELIVERIES = """
 DELETE FROM mirror.webhook_deliveries
 WHERE account = %(account)s AND last_received_at < now() - make_interval(days => %(hook_days)s)
    AND heeded_at IS NOT NULL"""
+LOG_FAILED_START = """
+INSERT INTO mirror.sync_runs (run_id, account, entity, state, reason, seconds, started_at, finished_at)
+SELECT %(run_id)s, %(account)s, %(entity)s, 'failed', %(reason)s, %(seconds)s, now(), now()
+WHERE NOT EXISTS (SELECT FROM mirror.sync_runs WHERE account = %(account)s
+                  AND started_at > now() - make_interval(secs => %(seconds)s))"""
+"""Unless the sync, which began so many seconds ago, has logged a list."""
 RETENTION_STATEMENTS = (("quarantine", DELETE_QUARANTINE), ("verifications", DELETE_VERIFICATIONS),
                         ("sync_runs", DELETE_SYNC_RUNS), ("webhook_deliveries", DELETE_DELIVERIES))
 """(table of the schema `mirror`, its statement), in the order of execution."""
@@ -104,6 +111,13 @@ class RunLog:
             [result.state, result.mode or None, result.reason or None, counts.seen, counts.inserted,
              counts.updated, counts.deleted, counts.quarantined, result.requests, result.retries,
              round(result.seconds, 3), at, self._row_ids.get(result.entity)])
+
+
+def log_failed_start(connection: Connection, account: str, entity: str, reason: str, seconds: float) -> None:
+    """Writes that a sync which took so many `seconds` failed before its first list, as a failed run of
+    `entity`."""
+    connection.execute(LOG_FAILED_START.encode(), {
+        "run_id": uuid4().hex, "account": account, "entity": entity, "reason": reason, "seconds": seconds})
 
 
 def last_runs(connection: Connection, account: str, entities: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from pipelines.bi.builder import view_tables
 from pipelines.definitions import defs
@@ -36,7 +37,7 @@ json.dump(found, sys.stdout)
 """
 
 
-OF_THE_CODE_LOCATION = {".dagster/repository": "__repository__@pipelines.definitions"}
+OF_THE_CODE_LOCATION = {".dagster/repository": "__repository__@amocrm_mirror.definitions"}
 WORDS = """
 import json, sys
 from pipelines.definitions import defs
@@ -276,4 +277,5 @@ def test_the_command_line_s_run_has_a_job_of_the_code_location(environment: dict
     assert asked.success and metadata_by_asset(asked) == {}, "another sync runs: nothing was read"
     assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
     assert {run.remote_job_origin.location_name for run in runs if run.remote_job_origin} == {
-        "pipelines.definitions"}
+        each["python_module"]["module_name"] for each in yaml.safe_load(
+            (REPOSITORY / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]}

@@ -11,9 +11,11 @@ import dagster as dg
 import psycopg
 import pytest
 
+from pipelines.alerts.problems import FAILED, find_problems
 from pipelines.definitions import defs
 from pipelines.entities.registry import names_in_tier
 from pipelines.installation import open_installation
+from pipelines.migrate import downgrade
 from pipelines.orchestration.batches import side_by_side
 from pipelines.orchestration.batches.plan import Plan, batch_config, plan
 from pipelines.orchestration.batches.side_by_side import Batch, Limits
@@ -171,6 +173,50 @@ def test_what_hangs_in_postgres_is_cancelled_and_ctrl_c_ends_all(
         with pytest.raises(KeyboardInterrupt):
             list(Batch(mirror, ["users"], 1, Limits(stuck=1)).sync(names))
         wait_until(lambda: connection.execute(OURS, [connection.info.dbname]).fetchone() == (0,), 30)
+
+
+def test_an_account_that_fails_before_its_first_list_is_retried_alone(
+        sandboxes: dict[str, SandboxProcess], person: CliInstallation, instance: dg.DagsterInstance,
+        database: str) -> None:
+    names = ["idle", "moved"]
+    for name in names:
+        sandbox = sandboxes[name]
+        assert person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token).code == 0
+    assert {each.state for each in Batch(open_installation(), MOVING, 2).sync(names)} == {"complete"}
+    with psycopg.connect(database, autocommit=True) as connection:
+        version = connection.execute("SELECT version_num FROM idle.alembic_version").fetchone()
+        connection.execute("UPDATE idle.alembic_version SET version_num = 'later'")
+        outcomes = {each.account: each for each in Batch(open_installation(), MOVING, 2).sync(names)}
+        assert (outcomes["idle"].state, outcomes["moved"].state) == ("failed", "complete")
+        assert "at version later, which this program does not know" in outcomes["idle"].reason
+        assert (planned(instance).alone, planned(instance).batches) == (["idle"], [["moved"]])
+        assert [each.account for each in find_problems(connection, "", 26).problems
+                if each.kind == FAILED] == ["idle"]
+        connection.execute("UPDATE idle.alembic_version SET version_num = %s", version)
+        assert {each.state for each in Batch(open_installation(), MOVING, 2).sync(["idle"])} == {"complete"}
+        assert planned(instance).alone == []
+
+
+@pytest.mark.slow
+def test_a_migration_that_waits_keeps_no_other_account_waiting(
+        sandboxes: dict[str, SandboxProcess], person: CliInstallation, database: str) -> None:
+    """Both accounts are behind, and a session holds the tables of one."""
+    names = ["idle", "moved"]
+    for name in names:
+        sandbox = sandboxes[name]
+        assert person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token).code == 0
+        downgrade(database, name, "-3")
+    with psycopg.connect(database) as reader:
+        reader.execute("DO $$ DECLARE t text; BEGIN FOR t IN SELECT quote_ident(tablename) FROM pg_tables "
+                       "WHERE schemaname = 'idle' LOOP EXECUTE 'LOCK idle.' || t || ' IN ACCESS SHARE MODE'; "
+                       "END LOOP; END $$")
+        ended = {each.account: (each.state, each.seconds)
+                 for each in Batch(open_installation(), ["users"], 2).sync(names)}
+        assert ended["moved"][0] == "complete" and ended["moved"][1] < ended["idle"][1], ended
+        began = time.monotonic()
+        (again,) = Batch(open_installation(), ["users"], 2).sync(["idle"])
+        assert "The migration of the schema idle failed at" in again.reason
+        assert time.monotonic() - began < 10, "it is remembered, and not tried again"
 
 
 def test_many_accounts_share_runs_and_few_do_not(instance: dg.DagsterInstance, person: CliInstallation,

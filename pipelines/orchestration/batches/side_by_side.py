@@ -23,14 +23,18 @@ from sqlalchemy.exc import DBAPIError
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.errors import AmoError, InterruptedSyncError
 from pipelines.amocrm.rate_limiter import RateLimiter
+from pipelines.bi import all_accounts
+from pipelines.entities.registry import ACCOUNT_ENTITY
 from pipelines.errors import AccountPausedError, MirrorError, SyncAlreadyRunningError, describe_fault
 from pipelines.installation import UNSET_FOR_OTHER_ACCOUNTS, Installation
-from pipelines.migrate import are_current, migrate
+from pipelines.migrate import are_current
+from pipelines.orchestration.batches.migrations import migrate_apart
 from pipelines.postgres.connection_pool import ConnectionPool
 from pipelines.postgres.connections import open_connection
 from pipelines.postgres.errors import describe_postgres_error, one_line
 from pipelines.postgres.preflight import connection_budget
 from pipelines.sync.account_sync import Report, sync
+from pipelines.sync.run_log import log_failed_start
 from pipelines.sync.runtime import tuned_memory
 
 SLOW_SECONDS = 60.0
@@ -135,6 +139,7 @@ class Batch:
         self._pools: queue.SimpleQueue[ConnectionPool] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[BatchOutcome] = queue.SimpleQueue()
         self._running: dict[str, _Running] = {}
+        self._has_migrated = False
 
     def sync(self, accounts: Sequence[str]) -> Iterator[BatchOutcome]:
         """Syncs the accounts and yields their outcomes in the order in which they end. When interrupted,
@@ -155,6 +160,8 @@ class Batch:
                 while self._running:
                     self._stop(0.0)
                     time.sleep(0.05)
+                if self._has_migrated:
+                    self._refresh_views_over_all()
 
     def _next_outcome(self) -> BatchOutcome:
         """Waits for the next outcome, and meanwhile stops the accounts that are slow."""
@@ -190,7 +197,20 @@ class Batch:
         seconds = time.monotonic() - running.began
         if running.stopped_at is not None and outcome.state != "left out":
             outcome = replace(outcome, state="slow", reason=SLOW.format(seconds))
+        if outcome.report is None and outcome.state in ("failed", "slow"):
+            self._remember_failure(outcome, seconds)
         self._outcomes.put(replace(outcome, seconds=seconds))
+
+    def _remember_failure(self, outcome: BatchOutcome, seconds: float) -> None:
+        """Logs a sync that ended before its first list as failed there, so that the account is retried alone
+        and its failure is told."""
+        entity = self.only[0] if self.only else ACCOUNT_ENTITY.name
+        try:
+            with self.mirror.connect_autocommit() as connection:
+                log_failed_start(connection, outcome.account, entity, outcome.reason, seconds)
+        except psycopg.Error as reason:
+            log.warning("%s: its failure could not be stored: %s", outcome.account,
+                        describe_postgres_error(reason))
 
     @contextmanager
     def _place(self, name: str) -> Iterator[_Running]:
@@ -208,11 +228,24 @@ class Batch:
             update={**unset, "amocrm_schema": name, "amocrm_processes": 1})
         return LentInstallation(settings, f" --account {name}", pool.lend, limiters=limiters)
 
+    def _migrate_if_behind(self, mirror: LentInstallation) -> None:
+        """Migrates the account's tables if they are another version's. An account at rest is asked one
+        question."""
+        with mirror.connect() as connection:
+            is_current = are_current(connection, mirror.schema)
+        if not is_current:
+            migrate_apart(self.mirror.conninfo, mirror.schema)
+            self._has_migrated = True
+
+    def _refresh_views_over_all(self) -> None:
+        with self.mirror.connect_autocommit() as connection:
+            all_accounts.refresh_or_log(connection, recheck=True)
+
     def _outcome(self, mirror: LentInstallation, running: _Running) -> BatchOutcome:
         """Syncs one account. Every error becomes its outcome."""
         name = mirror.account
         try:
-            _migrate_if_behind(mirror, self.mirror.conninfo)
+            self._migrate_if_behind(mirror)
             running.target = mirror.target()
             try:
                 return _judge(name, sync(replace(running.target, rebuilds_when_idle=False), self.only))
@@ -234,15 +267,6 @@ def _affordable(mirror: Installation, at_once: int) -> int:
     with mirror.connect() as connection:
         free = connection_budget(connection).free - SPARE_CONNECTIONS
     return max(1, min(at_once, free // CONNECTIONS_PER_ACCOUNT))
-
-
-def _migrate_if_behind(mirror: LentInstallation, conninfo: str) -> None:
-    """Migrates the account's tables if they are another version's. An account at rest is asked one
-    question."""
-    with mirror.connect() as connection:
-        is_current = are_current(connection, mirror.schema)
-    if not is_current:
-        migrate(conninfo, mirror.schema)
 
 
 def _judge(name: str, report: Report) -> BatchOutcome:
