@@ -17,8 +17,9 @@ from pipelines.entities.registry import names_in_tier
 from pipelines.installation import open_installation
 from pipelines.migrate import downgrade
 from pipelines.orchestration.batches import side_by_side
-from pipelines.orchestration.batches.plan import Plan, batch_config, plan
+from pipelines.orchestration.batches.plan import BATCH_ACCOUNTS, Plan, batch_config, batch_size, plan
 from pipelines.orchestration.batches.side_by_side import Batch, Limits
+from pipelines.orchestration.schedules import SCHEDULES
 from pipelines.postgres.connection_pool import ConnectionPool
 from pipelines.sync.account_sync import Report
 from pipelines.sync.context import EntityResult
@@ -219,6 +220,24 @@ def test_a_migration_that_waits_keeps_no_other_account_waiting(
         assert time.monotonic() - began < 10, "it is remembered, and not tried again"
 
 
+@pytest.mark.slow
+def test_each_account_of_a_batch_keeps_to_its_own_rate(
+        sandboxes: dict[str, SandboxProcess], person: CliInstallation,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["idle", "moved"]
+    for name in names:
+        sandbox = sandboxes[name]
+        assert person.call("accounts", "add", name, sandbox.url, typed=sandbox.admin_token).code == 0
+    monkeypatch.setenv("AMOCRM_REQUESTS_PER_SECOND", "6.5")
+    for name in names:
+        sandboxes[name].reset_stats()
+    began = time.monotonic()
+    assert {each.state for each in Batch(open_installation(), MOVING, 2).sync(names)} == {"complete"}
+    seconds, found = time.monotonic() - began, [sandboxes[name].stats() for name in names]
+    assert max(each["max_requests_in_a_second"] for each in found) <= 7
+    assert seconds < 0.75 * sum(each["requests"] for each in found) / 6.5, "neither waits for the other"
+
+
 def test_many_accounts_share_runs_and_few_do_not(instance: dg.DagsterInstance, person: CliInstallation,
                                                  database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """120 accounts that were read, of which one has failed, one was never read, and some are in a run."""
@@ -246,6 +265,12 @@ def test_many_accounts_share_runs_and_few_do_not(instance: dg.DagsterInstance, p
         name for each in again.batches for name in each} & set(found.batches[0])
     named = ", ".join(sorted(found.batches[0])[:5])
     assert again.reasons == [f"{named} and 35 more: in a moving batch that has not ended yet"]
+    requested = dg.build_schedule_context(instance, repository_def=defs.get_repository_def())
+    (schedule,) = [each for each in SCHEDULES if each.name == "moving_batch_schedule"]
+    requests = schedule.evaluate_tick(requested).run_requests or []
+    assert [each.run_config for each in requests] == [batch_config("moving", each) for each in again.batches]
+    assert len({each.run_key for each in requests}) == 2
+    assert [batch_size(open_installation().settings, count) for count in (29, 30)] == [1, BATCH_ACCOUNTS]
     sweep = plan(instance, open_installation(), "sweep", MOVING, is_full=True)
     assert (len(sweep.alone), sweep.batches) == (120, []), "a sweep has an account in each run"
     monkeypatch.setenv("AMOCRM_BATCH_ACCOUNTS", "1")
