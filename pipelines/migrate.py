@@ -360,8 +360,8 @@ def _valid_revision(connection: Connection, target: str, schema: str) -> str | N
     elif revision not in {script.revision for script in _scripts(target)}:
         raise MigrationError(
             f"Schema {schema} is at version {revision}, which this program does not know; nothing was "
-            "changed. If it was written by a newer amocrm-mirror, update the program; if by another "
-            "application, choose another AMOCRM_SCHEMA.")
+            "changed. If it was written by a newer amocrm-mirror, update the program and restart what runs "
+            "of it; if by another application, choose another AMOCRM_SCHEMA.")
     return revision
 
 

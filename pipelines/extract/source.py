@@ -202,7 +202,7 @@ class Source:
         Raises TransientError if `each` is empty and that page is not."""
         try:
             beyond, new = self._following_rows(each, seen)
-        except (BadRequestError, NotAvailableError):
+        except (PageTooLargeError, BadRequestError, NotAvailableError):
             return False
         if not new:
             return True
@@ -236,6 +236,8 @@ class Source:
             except PageTooLargeError:
                 limit = max(2, min(limit // 2, rows))  # not above the size of the server's pages
                 size, number = next_overlapping_page(start, limit)
+                if not rows or self.page_size.fixed or number * size <= start:
+                    raise  # no such page goes on after the last row
                 asked = [*((name, value) for name, value in each.asked if name not in ("limit", "page")),
                          ("limit", str(size)), ("page", str(number))]
 

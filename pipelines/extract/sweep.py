@@ -58,10 +58,10 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
             return
         rows = _estimate_total(source, min(source.ids(first), default=0))
         state = {"watermark": source.stable_until, "rows": rows, "runs": _plan_segments(rows, source.limit),
-                 "first": _low_mark(source.ids(first))}
+                 "mark": _low_mark(source.ids(first))}
     segments: list[Position] = list(state["runs"])
     kept = {name: value for name, value in position.items() if name != "watermark"}
-    for index, (each, covers, segment) in _scan_segments(source, segments, state.get("first", 0)):
+    for index, (each, covers, segment) in _scan_segments(source, segments, state.get("mark", 0)):
         segments[index] = segment
         yield Step(each, kept | {"sweep": state | {"runs": list(segments)}},
                    _rows_left(segments, state["rows"]), covers)
@@ -70,7 +70,7 @@ def scan_by_id(source: Source, position: Position) -> Iterator[Step]:
 
 def _low_mark(ids: list[int]) -> int:
     """An id of the list's first page that no later page shows: pages overlap, but a later one begins after
-    half a page, of MIN_PAGE_SIZE rows at least. 0 if there is none."""
+    half a page, of MIN_PAGE_SIZE rows or more. 0 if there is none."""
     return ids[min(len(ids), MIN_PAGE_SIZE) // 4] if ids else 0
 
 

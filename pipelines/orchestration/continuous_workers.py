@@ -171,7 +171,7 @@ class ContinuousWorkers:
             if revisions(connection, mirror.schema) != self.own_revisions:
                 raise MigrationError(
                     f"Schema {mirror.schema} is not at the version of this process, which had started before "
-                    "the program was updated; nothing was changed")
+                    "the program was updated; nothing was changed. Restart this process")
 
     def _drop_idle_accounts(self) -> None:
         """Closes the clients of the accounts that have been at rest for longest."""

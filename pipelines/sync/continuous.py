@@ -127,11 +127,11 @@ class ContinuousSync:
             self.target = self.make_target()
 
     def _leave_alone(self, reason: str) -> float:
-        """Says once, not at every pass, why nothing is written."""
+        """Says why nothing is written: once, not at every pass, while the reason stays the same."""
         self.failures += 1
         if reason != self.said:
-            log.warning("%s: %s Its deliveries are kept; after an update, restart this process",
-                        self.account, reason)
+            log.warning("%s: %s Its deliveries are kept, and looked at again in %.0f s",
+                        self.account, reason, MAX_PAUSE_SECONDS)
         self.said = reason
         return MAX_PAUSE_SECONDS
 

@@ -62,10 +62,11 @@ WHERE account = %(account)s AND last_received_at < now() - make_interval(days =>
    AND heeded_at IS NOT NULL"""
 LOG_FAILED_START = """
 INSERT INTO mirror.sync_runs (run_id, account, entity, state, reason, seconds, started_at, finished_at)
-SELECT %(run_id)s, %(account)s, %(entity)s, 'failed', %(reason)s, %(seconds)s, now(), now()
+SELECT %(run_id)s, %(account)s, %(entity)s, 'failed', %(reason)s, %(seconds)s,
+       now() - make_interval(secs => %(seconds)s), now()
 WHERE NOT EXISTS (SELECT FROM mirror.sync_runs WHERE account = %(account)s
                   AND started_at > now() - make_interval(secs => %(seconds)s))"""
-"""Unless the sync, which began so many seconds ago, has logged a list."""
+"""Unless a sync of the account has logged a list in the seconds that this one took."""
 RETENTION_STATEMENTS = (("quarantine", DELETE_QUARANTINE), ("verifications", DELETE_VERIFICATIONS),
                         ("sync_runs", DELETE_SYNC_RUNS), ("webhook_deliveries", DELETE_DELIVERIES))
 """(table of the schema `mirror`, its statement), in the order of execution."""
@@ -117,7 +118,8 @@ def log_failed_start(connection: Connection, account: str, entity: str, reason: 
     """Writes that a sync which took so many `seconds` failed before its first list, as a failed run of
     `entity`."""
     connection.execute(LOG_FAILED_START.encode(), {
-        "run_id": uuid4().hex, "account": account, "entity": entity, "reason": reason, "seconds": seconds})
+        "run_id": uuid4().hex, "account": account, "entity": entity, "reason": reason,
+        "seconds": round(seconds, 3)})
 
 
 def last_runs(connection: Connection, account: str, entities: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -16,15 +16,23 @@ from pipelines.postgres.errors import describe_postgres_error, one_line
 
 def migrate_apart(conninfo: str, schema: str) -> None:
     """Migrates the account's tables and rebuilds its own views, not those over all accounts. Raises
-    MigrationError, also if the migration failed a short while ago."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        failure = pool.submit(failure_of, conninfo, schema).result()
+    MigrationError, also if the migration failed a short while ago. A worker of Celery may have no processes
+    of its own: there it happens in this one."""
+    if multiprocessing.current_process().daemon:
+        failure = failure_of(conninfo, schema)
+    else:
+        failure = _failure_apart(conninfo, schema)
     if failure:
         raise MigrationError(failure)
 
 
+def _failure_apart(conninfo: str, schema: str) -> str:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(failure_of, conninfo, schema).result()
+
+
 def failure_of(conninfo: str, schema: str) -> str:
-    """Runs in the process: returns why the account could not be migrated; empty if it could."""
+    """Returns why the account could not be migrated; empty if it could."""
     try:
         ensure_current(conninfo, schema, all_views=False)
     except (psycopg.Error, DBAPIError) as reason:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
+from pipelines.accounts.registry import all_accounts as known
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.errors import AmoError, InterruptedSyncError
 from pipelines.amocrm.rate_limiter import RateLimiter
@@ -139,7 +140,7 @@ class Batch:
         self._pools: queue.SimpleQueue[ConnectionPool] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[BatchOutcome] = queue.SimpleQueue()
         self._running: dict[str, _Running] = {}
-        self._has_migrated = False
+        self._has_migrated = self._is_interrupted = False
 
     def sync(self, accounts: Sequence[str]) -> Iterator[BatchOutcome]:
         """Syncs the accounts and yields their outcomes in the order in which they end. When interrupted,
@@ -155,13 +156,16 @@ class Batch:
                     pool.submit(self._sync_account, name, limiters)
                 for _ in accounts:
                     yield self._next_outcome()
+            except BaseException:
+                self._is_interrupted = True
+                raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 while self._running:
                     self._stop(0.0)
                     time.sleep(0.05)
-                if self._has_migrated:
-                    self._refresh_views_over_all()
+            if self._has_migrated:
+                self._refresh_views_over_all()
 
     def _next_outcome(self) -> BatchOutcome:
         """Waits for the next outcome, and meanwhile stops the accounts that are slow."""
@@ -197,7 +201,7 @@ class Batch:
         seconds = time.monotonic() - running.began
         if running.stopped_at is not None and outcome.state != "left out":
             outcome = replace(outcome, state="slow", reason=SLOW.format(seconds))
-        if outcome.report is None and outcome.state in ("failed", "slow"):
+        if outcome.report is None and outcome.state in ("failed", "slow") and not self._is_interrupted:
             self._remember_failure(outcome, seconds)
         self._outcomes.put(replace(outcome, seconds=seconds))
 
@@ -232,14 +236,20 @@ class Batch:
         """Migrates the account's tables if they are another version's. An account at rest is asked one
         question."""
         with mirror.connect() as connection:
-            is_current = are_current(connection, mirror.schema)
-        if not is_current:
-            migrate_apart(self.mirror.conninfo, mirror.schema)
-            self._has_migrated = True
+            if are_current(connection, mirror.schema):
+                return
+            if mirror.account not in {self.mirror.account, *(each.name for each in known(connection))}:
+                raise AccountPausedError("it was removed meanwhile")
+        migrate_apart(self.mirror.conninfo, mirror.schema)
+        self._has_migrated = True
 
     def _refresh_views_over_all(self) -> None:
-        with self.mirror.connect_autocommit() as connection:
-            all_accounts.refresh_or_log(connection, recheck=True)
+        try:
+            with self.mirror.connect_autocommit() as connection:
+                all_accounts.refresh_or_log(connection, recheck=True)
+        except (psycopg.Error, MirrorError) as reason:
+            log.warning("the views over all accounts stay as they were (%s): run `amocrm-mirror views`",
+                        one_line(reason))
 
     def _outcome(self, mirror: LentInstallation, running: _Running) -> BatchOutcome:
         """Syncs one account. Every error becomes its outcome."""
