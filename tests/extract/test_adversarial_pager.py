@@ -4,6 +4,7 @@ says that it did not. `DRAWS=2000` draws more servers (`make test-all`)."""
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,7 +61,7 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.mark.parametrize("walk", WALKS)
 def test_a_walk_ends_complete_or_says_that_it_is_not(walk: str, server: ScriptedServer) -> None:
     name, read = WALKS[walk]
-    complete = 0
+    complete, others = 0, threading.enumerate()
     for draw in (*FOUND, *range(FIRST, FIRST + DRAWS)):
         pager = AdversarialPager(draw)
         server.answer = pager
@@ -76,6 +77,6 @@ def test_a_walk_ends_complete_or_says_that_it_is_not(walk: str, server: Scripted
         else:
             assert wanted <= met, (draw, pager)
             complete += 1
-        wait_for_workers()
+        wait_for_workers(others)
         assert pager.requests <= REQUESTS_PER_PAGE * pager.page_count + REQUESTS_MORE, (draw, pager)
     assert complete > 0.8 * DRAWS, f"{complete} of {DRAWS}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -164,12 +165,13 @@ def test_scan_resumes_from_any_position(order: str, short: None) -> None:
 
 
 def test_no_worker_outlives_a_scan_that_fails() -> None:
+    others = threading.enumerate()
     with listed(EventList(uneven_rows(200), "desc")) as found:
         steps = cast("Generator[Step]", scan_time_ranges(found, moving_of("events"), {}))
         next(steps)
         with pytest.raises(KeyError):  # its traceback holds the frames, and with them each worker's lease
             steps.throw(KeyError)
-        wait_for_workers()
+        wait_for_workers(others)
 
 
 def test_a_cursor_of_an_older_version_is_understood() -> None:
