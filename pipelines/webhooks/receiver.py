@@ -57,9 +57,7 @@ class Receiver:
         try:
             yield
         finally:
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
+            await _end(writer)
             await self.inbox.close()
 
     async def health(self, request: Request) -> Response:
@@ -134,6 +132,16 @@ class Receiver:
         except TimeoutError:
             return 408, "too slow"
         return bytes(body)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancels a task until it has ended: before Python 3.12, `asyncio.wait_for` swallows a cancellation that
+    comes in the moment in which what it waits for ends."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+    with contextlib.suppress(asyncio.CancelledError):
+        task.result()
 
 
 def make_server(inbox: InboxWriter, host: str, port: int,

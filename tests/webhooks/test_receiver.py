@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -15,8 +17,8 @@ import requests
 
 from pipelines.config.settings import load_settings
 from pipelines.webhooks.inbox import enqueue_all_hints
-from pipelines.webhooks.inbox_writer import ANSWER_DEADLINE_SECONDS
-from pipelines.webhooks.receiver import MAX_BODY_BYTES
+from pipelines.webhooks.inbox_writer import ANSWER_DEADLINE_SECONDS, InboxWriter
+from pipelines.webhooks.receiver import MAX_BODY_BYTES, Receiver
 from tests.conftest import temporary_database
 from tests.support.webhooks import ACCOUNT, FORM_HEADERS, post, register_address, running_receiver, wait_until
 
@@ -192,3 +194,28 @@ def test_health(place: tuple[str, str]) -> None:
 def test_the_setting_for_the_retention_has_a_floor() -> None:
     with pytest.raises(ValueError, match="MIRROR_WEBHOOK_DAYS"):
         load_settings(mirror_webhook_days=0)
+
+
+class DeafInbox(InboxWriter):
+    """Its writer misses the first cancellation, as `asyncio.wait_for` may make it."""
+
+    async def run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+
+def test_the_receiver_ends_although_its_writer_misses_the_first_signal() -> None:
+    async def begin_and_end() -> None:
+        receiver = Receiver(DeafInbox(""))
+        async with receiver.app.router.lifespan_context(receiver.app):
+            await asyncio.sleep(0)
+        ended.append(True)
+
+    async def not_after_a_while() -> None:
+        task = asyncio.create_task(begin_and_end())
+        await asyncio.wait([task], timeout=20)
+        assert ended
+
+    ended = list[bool]()
+    asyncio.run(not_after_a_while())
