@@ -66,7 +66,7 @@ SELECT %(run_id)s, %(account)s, %(entity)s, 'failed', %(reason)s, %(seconds)s,
        now() - make_interval(secs => %(seconds)s), now()
 WHERE NOT EXISTS (SELECT FROM mirror.sync_runs WHERE account = %(account)s
                   AND started_at > now() - make_interval(secs => %(seconds)s))"""
-"""Unless a sync of the account has logged a list in the seconds that this one took."""
+"""Inserts nothing if a run of any list of the account has begun in the last `seconds`."""
 RETENTION_STATEMENTS = (("quarantine", DELETE_QUARANTINE), ("verifications", DELETE_VERIFICATIONS),
                         ("sync_runs", DELETE_SYNC_RUNS), ("webhook_deliveries", DELETE_DELIVERIES))
 """(table of the schema `mirror`, its statement), in the order of execution."""
@@ -115,8 +115,8 @@ class RunLog:
 
 
 def log_failed_start(connection: Connection, account: str, entity: str, reason: str, seconds: float) -> None:
-    """Writes that a sync which took so many `seconds` failed before its first list, as a failed run of
-    `entity`."""
+    """Inserts a row with state failed for `entity` into mirror.sync_runs, for a sync that ended `seconds`
+    after its start. Inserts nothing if a run of the account's lists has begun in these seconds."""
     connection.execute(LOG_FAILED_START.encode(), {
         "run_id": uuid4().hex, "account": account, "entity": entity, "reason": reason,
         "seconds": round(seconds, 3)})

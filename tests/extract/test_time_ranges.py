@@ -165,13 +165,16 @@ def test_scan_resumes_from_any_position(order: str, short: None) -> None:
 
 
 def test_no_worker_outlives_a_scan_that_fails() -> None:
-    others = threading.enumerate()
+    """One reads a range that cannot be shared, the others wait for it."""
+    others, only = threading.enumerate(), [0, 2_000_000_000, ReadMode.PAGED]
     with listed(EventList(uneven_rows(200), "desc")) as found:
-        steps = cast("Generator[Step]", scan_time_ranges(found, moving_of("events"), {}))
+        steps = cast("Generator[Step]", scan_time_ranges(
+            found, moving_of("events"), {"sweep": {"watermark": 2_000_000_000, "spans": [only]}}))
         next(steps)
-        with pytest.raises(KeyError):  # its traceback holds the frames, and with them each worker's lease
+        with pytest.raises(KeyError) as failure:
             steps.throw(KeyError)
         wait_for_workers(others)
+    assert failure.traceback, "while it is kept, it holds the frames, and with them each worker's lease"
 
 
 def test_a_cursor_of_an_older_version_is_understood() -> None:

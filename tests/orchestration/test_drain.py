@@ -271,7 +271,6 @@ def test_a_running_drain_leaves_tables_of_a_newer_program_alone(
             assert two.hints() == 0
             [said] = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
             assert said.startswith("amocrm: ") and "estart " in said and "\n" not in said
-            print(said)
             assert ("update the program" if updated == "elsewhere" else "program was updated") in said
         two.wait_for_name("amocrm", "leads", ident, first + 1)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.accounts.registry import all_accounts as known
+from pipelines.accounts.registry import all_accounts as registered_accounts
 from pipelines.accounts.target import Connection, Target
 from pipelines.amocrm.errors import AmoError, InterruptedSyncError
 from pipelines.amocrm.rate_limiter import RateLimiter
@@ -206,8 +206,8 @@ class Batch:
         self._outcomes.put(replace(outcome, seconds=seconds))
 
     def _remember_failure(self, outcome: BatchOutcome, seconds: float) -> None:
-        """Logs a sync that ended before its first list as failed there, so that the account is retried alone
-        and its failure is told."""
+        """Stores the failure of a sync that wrote no row of mirror.sync_runs, as a failed run of the batch's
+        first list. `plan` reads that row and gives the account a run of its own; alerts report it."""
         entity = self.only[0] if self.only else ACCOUNT_ENTITY.name
         try:
             with self.mirror.connect_autocommit() as connection:
@@ -233,12 +233,13 @@ class Batch:
         return LentInstallation(settings, f" --account {name}", pool.lend, limiters=limiters)
 
     def _migrate_if_behind(self, mirror: LentInstallation) -> None:
-        """Migrates the account's tables if they are another version's. An account at rest is asked one
-        question."""
+        """Migrates the account's tables if they are not at this program's version; costs two short queries if
+        they are. Raises MigrationError, and AccountPausedError if the account has been removed."""
         with mirror.connect() as connection:
             if are_current(connection, mirror.schema):
                 return
-            if mirror.account not in {self.mirror.account, *(each.name for each in known(connection))}:
+            names = {each.name for each in registered_accounts(connection)}
+            if mirror.account not in names | {self.mirror.account}:
                 raise AccountPausedError("it was removed meanwhile")
         migrate_apart(self.mirror.conninfo, mirror.schema)
         self._has_migrated = True
